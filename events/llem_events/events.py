@@ -1,0 +1,275 @@
+"""The vocabulary: every fact that a log can hold, one frozen Struct per event version.
+
+Units are in the names. `None` means not measured. Fields are only ever added, with defaults; none changes its
+meaning. Times are nanoseconds of the writing host's monotonic clock.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A past-tense fact; `TYPE` and `VERSION` are its name on the wire."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of an event."""
+
+
+class Device(Record, kw_only=True):
+    """What is measured, named by host + UUID; `index` is the driver's order on that host."""
+
+    host: str
+    uuid: str
+    index: int
+    name: str
+    kind: Literal["gpu", "mig", "cpu_package", "dram", "process", "simulated"]
+    mig_profile: str | None = None
+    parent_uuid: str | None = None  # the GPU whose power a MIG instance's figure really is
+    pci_id: str | None = None
+    memory_bytes: int | None = None
+    power_limit_mw: int | None = None
+
+
+class EnergyEdge(Record, kw_only=True):
+    """One device's energy counter read at the edge of a window."""
+
+    device_uuid: str
+    at_ns: int
+    energy_mj: int | None = None
+    reason: str | None = None  # why there is no reading
+
+
+class MeteredDevice(Record, kw_only=True):
+    """What a meter can say of one device; a missing column has its reason here."""
+
+    device: Device
+    energy_source: Literal["counter", "integrated", "estimated", "simulated"] | None
+    power_kind: Literal["instant", "average", "derived"] | None = None
+    power_window_ns: int | None = None  # averaging window of the power reading
+    counter_tick_ns: int | None = None  # measured time between two changes of the energy counter
+    missing: dict[str, str] = {}  # sample column -> why it is not measured
+
+
+class Request(Record, kw_only=True):
+    """One prompt's way through the engine. Padding and tokens after end-of-sequence are not tokens."""
+
+    request_id: int
+    batch_index: int
+    batch_size: int
+    arrival_ns: int
+    start_ns: int
+    first_token_ns: int | None = None
+    end_ns: int
+    input_tokens: int
+    output_tokens: int
+    token_times_ns: list[int] = []  # one per output token
+    finish_reason: Literal["length", "eos", "stopped", "error"]
+    error: str | None = None
+    prompt: str | None = None  # text only when the plan asks for it
+    output: str | None = None
+
+
+class ExperimentStarted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "experiment_started"
+    experiment_id: str
+    plan: dict[str, Any]  # as resolved
+    measurement_config_hash: str
+    expected_processes: int
+    labels: dict[str, str] = {}
+    llem_version: str
+    command: list[str] = []  # the wrapped program, for engine "command"
+
+
+class ProcessStarted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "process_started"
+    process_index: int
+    devices: list[Device]
+    engine: str
+    versions: dict[str, str] = {}
+    environment: dict[str, Any] = {}
+    prompt_set_sha256: str | None = None
+
+
+class MeterStarted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "meter_started"
+    meter: str
+    process_index: int
+    sample_hz: float
+    devices: list[MeteredDevice]
+
+
+class WindowOpened(Event, kw_only=True):
+    TYPE: ClassVar[str] = "window_opened"
+    kind: Literal["baseline", "warmup", "measurement"]
+    window_index: int = 0  # counts the windows of one kind within a process
+    edges: list[EnergyEdge] = []
+
+
+class WindowClosed(Event, kw_only=True):
+    TYPE: ClassVar[str] = "window_closed"
+    kind: Literal["baseline", "warmup", "measurement"]
+    window_index: int = 0
+    edges: list[EnergyEdge] = []
+
+
+class SamplesTaken(Event, kw_only=True):
+    """Samples of one device by one meter, as columns named in `llem_events.reading.SAMPLE_COLUMNS`.
+
+    A column is `count` signed 64-bit little-endian integers, delta-coded. A column that was never measured is
+    absent; `null_masks` marks single missing values, one bit per sample, most significant bit first.
+    """
+
+    TYPE: ClassVar[str] = "samples_taken"
+    meter: str
+    device_uuid: str
+    count: int
+    columns: dict[str, bytes]
+    null_masks: dict[str, bytes] = {}
+
+
+class SamplesDropped(Event, kw_only=True):
+    TYPE: ClassVar[str] = "samples_dropped"
+    count: int
+    reason: str
+
+
+class BaselinePower(Record, kw_only=True):
+    device_uuid: str
+    mean_power_w: float | None
+    std_power_w: float | None
+    samples: int
+    reason: str | None = None
+
+
+class BaselineMeasured(Event, kw_only=True):
+    TYPE: ClassVar[str] = "baseline_measured"
+    position: Literal["before", "after"]
+    duration_s: float
+    devices: list[BaselinePower]
+    age_s: float = 0.0  # how old a reused baseline is
+    reused_from: str | None = None  # the experiment it was measured in
+
+
+class ModelLoaded(Event, kw_only=True):
+    TYPE: ClassVar[str] = "model_loaded"
+    model_name: str
+    weights: Literal["pretrained", "random", "simulated"]
+    source: str  # "hub", "path", "preset", "config" or "simulated"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    dtype: str | None = None
+    device: str | None = None
+    tokenizer: str | None = None
+    parameters: int | None = None
+    non_embedding_parameters: int | None = None
+    layers: int | None = None
+    attention_heads: int | None = None
+    head_size: int | None = None
+    sliding_window: int | None = None
+    weights_bytes: int | None = None
+    load_time_ns: int | None = None
+
+
+class WarmupCompleted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "warmup_completed"
+    latencies_ms: list[float]
+    coefficient_of_variation: float | None
+    converged: bool
+    reason: str  # what ended the warm-up
+    cooldown_s: float = 0.0
+    temperature_start_c: float | None = None
+    temperature_end_c: float | None = None
+
+
+class RequestsCompleted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "requests_completed"
+    window: Literal["warmup", "measurement"]
+    requests: list[Request]
+
+
+class WarningRaised(Event, kw_only=True):
+    TYPE: ClassVar[str] = "warning_raised"
+    code: str
+    text: str
+    value: float | None = None
+    threshold: float | None = None
+    device_uuid: str | None = None
+
+
+class ProcessCompleted(Event, kw_only=True):
+    """The completion marker; a process without it makes its experiment incomplete."""
+
+    TYPE: ClassVar[str] = "process_completed"
+    process_index: int
+    requests: int
+    failed_requests: int
+    input_tokens: int
+    output_tokens: int
+    batches: int = 0
+    peak_memory_bytes: int | None = None
+    stopped_early: bool = False
+    exit_status: int | None = None  # of the wrapped program
+
+
+class ProcessFailed(Event, kw_only=True):
+    TYPE: ClassVar[str] = "process_failed"
+    process_index: int
+    error_type: str
+    message: str
+    stage: str
+
+
+class SamplingCompleted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "sampling_completed"
+    samples: int
+    samples_dropped: int
+    deadlines_missed: int
+    max_gap_ns: int | None = None
+    jitter_p99_ns: int | None = None
+    cpu_time_ns: int | None = None
+
+
+class ClockRead(Event, kw_only=True):
+    TYPE: ClassVar[str] = "clock_read"
+    monotonic_ns: int
+    wall_ns: int
+
+
+class ExperimentCompleted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "experiment_completed"
+    processes_completed: int
+    processes_failed: int
+
+
+class ExperimentInterrupted(Event, kw_only=True):
+    TYPE: ClassVar[str] = "experiment_interrupted"
+    reason: str
+    processes_completed: int
+    processes_failed: int
+
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    ExperimentStarted,
+    ProcessStarted,
+    MeterStarted,
+    WindowOpened,
+    WindowClosed,
+    SamplesTaken,
+    SamplesDropped,
+    BaselineMeasured,
+    ModelLoaded,
+    WarmupCompleted,
+    RequestsCompleted,
+    WarningRaised,
+    ProcessCompleted,
+    ProcessFailed,
+    SamplingCompleted,
+    ClockRead,
+    ExperimentCompleted,
+    ExperimentInterrupted,
+)

@@ -1,0 +1,73 @@
+"""Errors a user can act on: what went wrong, what was found, what was expected, what to try.
+
+    LlemError                    exit status 2 unless a subclass says otherwise
+    ├── PlanError                a plan or an option that cannot be used
+    ├── StoreError               a store that cannot be opened, written or understood
+    ├── EngineError              a model that cannot be loaded or run
+    │   └── MissingExtraError    an optional package is not installed
+    ├── MeterError               a device or a meter that cannot be read
+    ├── MeasureError             a measurement that could not be carried out
+    ├── DamagedLogError          a segment refused because it is corrupt (exit status 3)
+    ├── QueryError               SQL that is wrong, refused or over its limits
+    ├── ExportError              a file that cannot be written or read
+    └── AggregationError         process results that cannot be joined
+
+The log package has its own tree, `llem_events.LogError`; the command line prints both the same way.
+"""
+
+
+class LlemError(Exception):
+    """One line for the user; `hint` says what to try."""
+
+    exit_status = 2
+
+    def __init__(self, what: str, *, found: object = None, expected: object = None, hint: str | None = None) -> None:
+        self.what, self.found, self.expected, self.hint = what, found, expected, hint
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        facts = [f"{word} {value}" for word, value in (("found", self.found), ("expected", self.expected)) if value is not None]
+        line = f"{self.what}: {', '.join(facts)}" if facts else self.what
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class PlanError(LlemError):
+    """A plan or an option that cannot be used."""
+
+
+class StoreError(LlemError):
+    """A store that cannot be opened, written or understood."""
+
+
+class EngineError(LlemError):
+    """A model that cannot be loaded or run."""
+
+
+class MissingExtraError(EngineError):
+    """An optional package is not installed."""
+
+
+class MeterError(LlemError):
+    """A device or a meter that cannot be read."""
+
+
+class MeasureError(LlemError):
+    """A measurement that could not be carried out."""
+
+
+class DamagedLogError(LlemError):
+    """A segment refused because it is corrupt."""
+
+    exit_status = 3
+
+
+class QueryError(LlemError):
+    """SQL that is wrong, refused or over its limits."""
+
+
+class ExportError(LlemError):
+    """A file that cannot be written or read."""
+
+
+class AggregationError(LlemError):
+    """Process results that cannot be joined."""

@@ -1,0 +1,16 @@
+"""Factors between the integer units of the log and the units of the tables."""
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+MJ_PER_J = 1_000  # millijoules, as NVML counts energy
+MW_PER_W = 1_000  # milliwatts, as NVML reports power
+
+
+def seconds(nanoseconds: int) -> float:
+    """Nanoseconds as seconds."""
+    return nanoseconds / NS_PER_S
+
+
+def milliseconds(nanoseconds: int) -> float:
+    """Nanoseconds as milliseconds."""
+    return nanoseconds / NS_PER_MS
