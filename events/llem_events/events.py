@@ -166,11 +166,13 @@ class ModelLoaded(Event, kw_only=True):
     device: str | None = None
     tokenizer: str | None = None
     parameters: int | None = None
-    non_embedding_parameters: int | None = None
+    non_embedding_parameters: int | None = None  # all that multiply a token: without look-up tables, with the output head
     layers: int | None = None
     attention_heads: int | None = None
     head_size: int | None = None
     sliding_window: int | None = None
+    sliding_window_layers: int | None = None  # layers that see only the window; None with a window: all
+    output_head_parameters: int | None = None  # part of the above, used for a prompt's last position only
     weights_bytes: int | None = None
     load_time_ns: int | None = None
 
@@ -240,6 +242,14 @@ class ClockRead(Event, kw_only=True):
     wall_ns: int
 
 
+class LogFailed(Event, kw_only=True):
+    """Written from the reserve when the disk refused a block; what `events_lost` counts was never acknowledged."""
+
+    TYPE: ClassVar[str] = "log_failed"
+    error: str
+    events_lost: int
+
+
 class ExperimentCompleted(Event, kw_only=True):
     TYPE: ClassVar[str] = "experiment_completed"
     processes_completed: int
@@ -270,6 +280,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     ProcessFailed,
     SamplingCompleted,
     ClockRead,
+    LogFailed,
     ExperimentCompleted,
     ExperimentInterrupted,
 )
