@@ -166,7 +166,9 @@ class ModelLoaded(Event, kw_only=True):
     device: str | None = None
     tokenizer: str | None = None
     parameters: int | None = None
-    non_embedding_parameters: int | None = None  # all that multiply a token: without look-up tables, with the output head
+    non_embedding_parameters: int | None = (
+        None  # all that multiply a token: without look-up tables, with the output head
+    )
     layers: int | None = None
     attention_heads: int | None = None
     head_size: int | None = None

@@ -1,0 +1,60 @@
+"""The system calls of a writer, in one place, so that a test can record them or let them fail."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Files(Protocol):
+    """What a segment writer asks of the operating system; every method raises OSError."""
+
+    def create(self, path: Path) -> int: ...
+    def write(self, fd: int, chunk: memoryview) -> int: ...
+    def sync(self, fd: int) -> None: ...
+    def truncate(self, fd: int, length: int) -> None: ...
+    def close(self, fd: int) -> None: ...
+    def sync_directory(self, path: Path) -> None: ...
+    def reserve(self, directory: Path, length: int) -> int: ...
+
+
+class OsFiles:
+    """The operating system itself."""
+
+    def create(self, path: Path) -> int:
+        """A new file for appending, readable by its owner only, whatever the umask; never an existing one or a link."""
+        fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        os.fchmod(fd, 0o600)
+        return fd
+
+    def write(self, fd: int, chunk: memoryview) -> int:
+        return os.write(fd, chunk)
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def reserve(self, directory: Path, length: int) -> int:
+        """Disk space that is given back when the descriptor is closed, by us or by the kernel."""
+        name = directory / f".reserve-{os.getpid()}-{os.urandom(4).hex()}"
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.unlink(name)
+            os.posix_fallocate(fd, 0, length)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd

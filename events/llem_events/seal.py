@@ -1,0 +1,47 @@
+"""The seal: totals and the last digest, written when a writer closes its segment in good order."""
+
+import struct
+from dataclasses import dataclass
+
+from llem_events import skippable
+from llem_events.block import DIGEST_BYTES, chain_digest
+from llem_events.errors import CorruptError, NewerFormatError
+
+KIND = b"LLES"
+FORMAT_VERSION = 1
+_TOTALS = struct.Struct("<QQQQ")  # blocks, events, raw bytes, compressed bytes
+SEAL_BYTES = skippable.PREFIX.size + _TOTALS.size + 2 * DIGEST_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Totals of a segment; bytes are those of the payloads."""
+
+    blocks: int
+    events: int
+    raw_bytes: int
+    compressed_bytes: int
+    last_digest: bytes
+
+
+def pack(seal: Seal, segment_id: bytes) -> bytes:
+    """The seal's frame."""
+    totals = _TOTALS.pack(seal.blocks, seal.events, seal.raw_bytes, seal.compressed_bytes)
+    digest = chain_digest(segment_id, seal.last_digest, totals, b"")
+    return skippable.pack(KIND, FORMAT_VERSION, totals + seal.last_digest + digest)
+
+
+def unpack(frame: bytes, segment_id: bytes, offset: int) -> Seal:
+    """The seal of a complete frame. Raises CorruptError or NewerFormatError."""
+    kind, version, fields = skippable.check(frame, offset)
+    if kind != KIND:
+        raise CorruptError(f"not a seal: found kind {kind!r}, expected {KIND!r}", offset=offset)
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"seal format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
+        )
+    totals, digests = fields[: _TOTALS.size], fields[_TOTALS.size :]
+    last_digest, digest = digests[:DIGEST_BYTES], digests[DIGEST_BYTES:]
+    if chain_digest(segment_id, last_digest, totals, b"") != digest:
+        raise CorruptError("digest of the seal does not fit its bytes", offset=offset)
+    return Seal(*_TOTALS.unpack(totals), last_digest)

@@ -1,0 +1,53 @@
+"""The skippable zstd frame that carries each of the format's own records, guarded by a CRC of its own."""
+
+import struct
+import zlib
+
+from llem_events.errors import CorruptError
+
+MAGIC = 0x184D2A5E  # one of the sixteen magic numbers that zstd decoders skip
+PREFIX = struct.Struct("<III4sHH")  # magic, content length, CRC-32, kind, format version, length echo
+FRAME_HEAD_BYTES = 8  # magic and content length, not counted in the content length
+MAGIC_BYTES = MAGIC.to_bytes(4, "little")
+
+
+def pack(kind: bytes, version: int, fields: bytes) -> bytes:
+    """One skippable frame: prefix and fields. The CRC covers every other byte of the frame."""
+    length = PREFIX.size - FRAME_HEAD_BYTES + len(fields)
+    head = struct.pack("<II", MAGIC, length)
+    tail = struct.pack("<4sHH", kind, version, length & 0xFFFF) + fields
+    return head + struct.pack("<I", crc(head, tail)) + tail
+
+
+def declared_length(prefix: bytes, offset: int) -> int:
+    """Length of the whole frame; its echo tells a changed length from a frame that is cut short."""
+    _, length, _, _, _, echo = PREFIX.unpack(prefix)
+    if length & 0xFFFF != echo:
+        raise CorruptError(f"record length: found {length}, its echo says {echo}", offset=offset)
+    return int(length) + FRAME_HEAD_BYTES
+
+
+def crc(head: bytes, tail: bytes) -> int:
+    """CRC-32 (ISO-HDLC, as zlib's) over the frame without its CRC field."""
+    return zlib.crc32(tail, zlib.crc32(head))
+
+
+def check(frame: bytes, offset: int) -> tuple[bytes, int, bytes]:
+    """(kind, version, fields) of a complete frame. Raises CorruptError where magic, length or CRC do not fit."""
+    if len(frame) < PREFIX.size:
+        raise CorruptError(
+            f"record: found {len(frame)} bytes, expected at least {PREFIX.size}", offset=offset
+        )
+    magic, length, stored, kind, version, _ = PREFIX.unpack_from(frame)
+    if magic != MAGIC:
+        raise CorruptError(
+            f"no record of the log here: found magic {magic:#010x}, expected {MAGIC:#010x}", offset=offset
+        )
+    if length != len(frame) - FRAME_HEAD_BYTES:
+        raise CorruptError(
+            f"record length: found {length}, expected {len(frame) - FRAME_HEAD_BYTES}", offset=offset
+        )
+    computed = crc(frame[:FRAME_HEAD_BYTES], frame[FRAME_HEAD_BYTES + 4 :])
+    if computed != stored:
+        raise CorruptError(f"record CRC: found {stored:#010x}, computed {computed:#010x}", offset=offset)
+    return kind, version, frame[PREFIX.size :]
