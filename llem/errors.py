@@ -21,12 +21,18 @@ class LlemError(Exception):
 
     exit_status = 2
 
-    def __init__(self, what: str, *, found: object = None, expected: object = None, hint: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, found: object = None, expected: object = None, hint: str | None = None
+    ) -> None:
         self.what, self.found, self.expected, self.hint = what, found, expected, hint
         super().__init__(self._line())
 
     def _line(self) -> str:
-        facts = [f"{word} {value}" for word, value in (("found", self.found), ("expected", self.expected)) if value is not None]
+        facts = [
+            f"{word} {value}"
+            for word, value in (("found", self.found), ("expected", self.expected))
+            if value is not None
+        ]
         line = f"{self.what}: {', '.join(facts)}" if facts else self.what
         return f"{line}; {self.hint}" if self.hint else line
 

@@ -15,11 +15,13 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the plan."""
 
 
-class ModelPlan(Section, kw_only=True):
+class ModelPlan(Section, frozen=True, kw_only=True):
     """Which model, from where."""
 
     name: str = "tiny-llama"  # preset, local folder or hub name
-    weights: Literal["random", "pretrained"] | None = None  # None: random for presets and configurations, else pretrained
+    weights: Literal["random", "pretrained"] | None = (
+        None  # None: random for presets and configurations, else pretrained
+    )
     config: str | None = None  # path to a config.json, for random weights
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     revision: str | None = None
@@ -27,7 +29,7 @@ class ModelPlan(Section, kw_only=True):
     seed: int = 0  # of random weights
 
 
-class SimulatedEnginePlan(Section, kw_only=True):
+class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
     """Delays of the simulated engine."""
 
     prefill_ms: NonNegativeFloat = 5.0
@@ -38,7 +40,7 @@ class SimulatedEnginePlan(Section, kw_only=True):
     crash_after_batches: Positive | None = None
 
 
-class EnginePlan(Section, kw_only=True):
+class EnginePlan(Section, frozen=True, kw_only=True):
     """What runs the model."""
 
     name: Literal["transformers", "simulated"] = "transformers"
@@ -47,7 +49,7 @@ class EnginePlan(Section, kw_only=True):
     simulated: SimulatedEnginePlan = SimulatedEnginePlan()
 
 
-class LengthPlan(Section, kw_only=True):
+class LengthPlan(Section, frozen=True, kw_only=True):
     """A distribution of token counts: fixed at `mean`, uniform in [min, max], or lognormal cut to [min, max]."""
 
     kind: Literal["fixed", "uniform", "lognormal"] = "fixed"
@@ -57,7 +59,7 @@ class LengthPlan(Section, kw_only=True):
     max: Positive = 4096
 
 
-class WorkloadPlan(Section, kw_only=True):
+class WorkloadPlan(Section, frozen=True, kw_only=True):
     """What is asked of the model."""
 
     source: Literal["synthetic", "file"] = "synthetic"
@@ -71,7 +73,7 @@ class WorkloadPlan(Section, kw_only=True):
     record_text: bool = False
 
 
-class DecodingPlan(Section, kw_only=True):
+class DecodingPlan(Section, frozen=True, kw_only=True):
     """How the next token is chosen."""
 
     sample: bool = False  # False: greedy
@@ -82,7 +84,7 @@ class DecodingPlan(Section, kw_only=True):
     ignore_eos: bool = False
 
 
-class SimulatedMeterPlan(Section, kw_only=True):
+class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
     """Power curve of the simulated meter: named, or rows of (seconds, watts) that repeat."""
 
     curve: Literal["constant", "square", "ramp"] | list[tuple[float, float]] = "constant"
@@ -91,7 +93,7 @@ class SimulatedMeterPlan(Section, kw_only=True):
     counter_tick_ms: PositiveFloat | None = 10.0  # None: no energy counter
 
 
-class MeterPlan(Section, kw_only=True):
+class MeterPlan(Section, frozen=True, kw_only=True):
     """What reads power."""
 
     name: Literal["auto", "nvml", "rapl", "zeus", "estimate", "simulated"] = "auto"
@@ -100,7 +102,7 @@ class MeterPlan(Section, kw_only=True):
     simulated: SimulatedMeterPlan = SimulatedMeterPlan()
 
 
-class DevicesPlan(Section, kw_only=True):
+class DevicesPlan(Section, frozen=True, kw_only=True):
     """Where it runs: one process per entry."""
 
     gpus: list[str] | None = None  # indices, UUIDs or MIG UUIDs; None: all visible, or the CPU
@@ -108,7 +110,7 @@ class DevicesPlan(Section, kw_only=True):
     gpus_per_worker: Positive = 1
 
 
-class WindowsPlan(Section, kw_only=True):
+class WindowsPlan(Section, frozen=True, kw_only=True):
     """The order of a measurement: baseline, load, cool-down, warm-up, measurement, baseline again."""
 
     baseline_s: NonNegativeFloat = 3.0
@@ -120,14 +122,14 @@ class WindowsPlan(Section, kw_only=True):
     warmup_cv: PositiveFloat = 0.05
 
 
-class LogPlan(Section, kw_only=True):
+class LogPlan(Section, frozen=True, kw_only=True):
     """How the log is kept."""
 
     sync: Literal["block", "close"] = "block"
     on_error: Literal["abort", "warn"] = "abort"
 
 
-class ValidityPlan(Section, kw_only=True):
+class ValidityPlan(Section, frozen=True, kw_only=True):
     """Thresholds of the verdict; stored beside it."""
 
     min_duration_s: NonNegativeFloat = 10.0
@@ -141,7 +143,7 @@ class ValidityPlan(Section, kw_only=True):
     steady_state_min_s: PositiveFloat = 30.0
 
 
-class Plan(Section, kw_only=True):
+class Plan(Section, frozen=True, kw_only=True):
     """One experiment."""
 
     name: str | None = None

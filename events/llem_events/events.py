@@ -20,7 +20,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of an event."""
 
 
-class Device(Record, kw_only=True):
+class Device(Record, frozen=True, kw_only=True):
     """What is measured, named by host + UUID; `index` is the driver's order on that host."""
 
     host: str
@@ -35,7 +35,7 @@ class Device(Record, kw_only=True):
     power_limit_mw: int | None = None
 
 
-class EnergyEdge(Record, kw_only=True):
+class EnergyEdge(Record, frozen=True, kw_only=True):
     """One device's energy counter read at the edge of a window."""
 
     device_uuid: str
@@ -44,7 +44,7 @@ class EnergyEdge(Record, kw_only=True):
     reason: str | None = None  # why there is no reading
 
 
-class MeteredDevice(Record, kw_only=True):
+class MeteredDevice(Record, frozen=True, kw_only=True):
     """What a meter can say of one device; a missing column has its reason here."""
 
     device: Device
@@ -55,7 +55,7 @@ class MeteredDevice(Record, kw_only=True):
     missing: dict[str, str] = {}  # sample column -> why it is not measured
 
 
-class Request(Record, kw_only=True):
+class Request(Record, frozen=True, kw_only=True):
     """One prompt's way through the engine. Padding and tokens after end-of-sequence are not tokens."""
 
     request_id: int
@@ -74,7 +74,7 @@ class Request(Record, kw_only=True):
     output: str | None = None
 
 
-class ExperimentStarted(Event, kw_only=True):
+class ExperimentStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_started"
     experiment_id: str
     plan: dict[str, Any]  # as resolved
@@ -85,7 +85,7 @@ class ExperimentStarted(Event, kw_only=True):
     command: list[str] = []  # the wrapped program, for engine "command"
 
 
-class ProcessStarted(Event, kw_only=True):
+class ProcessStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_started"
     process_index: int
     devices: list[Device]
@@ -95,7 +95,7 @@ class ProcessStarted(Event, kw_only=True):
     prompt_set_sha256: str | None = None
 
 
-class MeterStarted(Event, kw_only=True):
+class MeterStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "meter_started"
     meter: str
     process_index: int
@@ -103,21 +103,21 @@ class MeterStarted(Event, kw_only=True):
     devices: list[MeteredDevice]
 
 
-class WindowOpened(Event, kw_only=True):
+class WindowOpened(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_opened"
     kind: Literal["baseline", "warmup", "measurement"]
     window_index: int = 0  # counts the windows of one kind within a process
     edges: list[EnergyEdge] = []
 
 
-class WindowClosed(Event, kw_only=True):
+class WindowClosed(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_closed"
     kind: Literal["baseline", "warmup", "measurement"]
     window_index: int = 0
     edges: list[EnergyEdge] = []
 
 
-class SamplesTaken(Event, kw_only=True):
+class SamplesTaken(Event, frozen=True, kw_only=True):
     """Samples of one device by one meter, as columns named in `llem_events.reading.SAMPLE_COLUMNS`.
 
     A column is `count` signed 64-bit little-endian integers, delta-coded. A column that was never measured is
@@ -132,13 +132,13 @@ class SamplesTaken(Event, kw_only=True):
     null_masks: dict[str, bytes] = {}
 
 
-class SamplesDropped(Event, kw_only=True):
+class SamplesDropped(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "samples_dropped"
     count: int
     reason: str
 
 
-class BaselinePower(Record, kw_only=True):
+class BaselinePower(Record, frozen=True, kw_only=True):
     device_uuid: str
     mean_power_w: float | None
     std_power_w: float | None
@@ -146,7 +146,7 @@ class BaselinePower(Record, kw_only=True):
     reason: str | None = None
 
 
-class BaselineMeasured(Event, kw_only=True):
+class BaselineMeasured(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "baseline_measured"
     position: Literal["before", "after"]
     duration_s: float
@@ -155,7 +155,7 @@ class BaselineMeasured(Event, kw_only=True):
     reused_from: str | None = None  # the experiment it was measured in
 
 
-class ModelLoaded(Event, kw_only=True):
+class ModelLoaded(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "model_loaded"
     model_name: str
     weights: Literal["pretrained", "random", "simulated"]
@@ -179,7 +179,7 @@ class ModelLoaded(Event, kw_only=True):
     load_time_ns: int | None = None
 
 
-class WarmupCompleted(Event, kw_only=True):
+class WarmupCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warmup_completed"
     latencies_ms: list[float]
     coefficient_of_variation: float | None
@@ -190,13 +190,13 @@ class WarmupCompleted(Event, kw_only=True):
     temperature_end_c: float | None = None
 
 
-class RequestsCompleted(Event, kw_only=True):
+class RequestsCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "requests_completed"
     window: Literal["warmup", "measurement"]
     requests: list[Request]
 
 
-class WarningRaised(Event, kw_only=True):
+class WarningRaised(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warning_raised"
     code: str
     text: str
@@ -205,7 +205,7 @@ class WarningRaised(Event, kw_only=True):
     device_uuid: str | None = None
 
 
-class ProcessCompleted(Event, kw_only=True):
+class ProcessCompleted(Event, frozen=True, kw_only=True):
     """The completion marker; a process without it makes its experiment incomplete."""
 
     TYPE: ClassVar[str] = "process_completed"
@@ -220,7 +220,7 @@ class ProcessCompleted(Event, kw_only=True):
     exit_status: int | None = None  # of the wrapped program
 
 
-class ProcessFailed(Event, kw_only=True):
+class ProcessFailed(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_failed"
     process_index: int
     error_type: str
@@ -228,7 +228,7 @@ class ProcessFailed(Event, kw_only=True):
     stage: str
 
 
-class SamplingCompleted(Event, kw_only=True):
+class SamplingCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "sampling_completed"
     samples: int
     samples_dropped: int
@@ -238,13 +238,13 @@ class SamplingCompleted(Event, kw_only=True):
     cpu_time_ns: int | None = None
 
 
-class ClockRead(Event, kw_only=True):
+class ClockRead(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "clock_read"
     monotonic_ns: int
     wall_ns: int
 
 
-class LogFailed(Event, kw_only=True):
+class LogFailed(Event, frozen=True, kw_only=True):
     """Written from the reserve when the disk refused a block; what `events_lost` counts was never acknowledged."""
 
     TYPE: ClassVar[str] = "log_failed"
@@ -252,13 +252,13 @@ class LogFailed(Event, kw_only=True):
     events_lost: int
 
 
-class ExperimentCompleted(Event, kw_only=True):
+class ExperimentCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_completed"
     processes_completed: int
     processes_failed: int
 
 
-class ExperimentInterrupted(Event, kw_only=True):
+class ExperimentInterrupted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_interrupted"
     reason: str
     processes_completed: int

@@ -1,0 +1,99 @@
+"""What came out of one batch: tokens and their times per sequence, and why each sequence ended."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from llem.engines.base import EncodedPrompt
+from llem_events.events import Request
+
+FinishReason = Literal["length", "eos", "stopped", "error"]
+
+
+class GeneratedSequence:
+    """The output of one prompt as it grows."""
+
+    __slots__ = ("error", "finish_reason", "prompt", "token_ids", "token_times_ns")
+
+    def __init__(self, prompt: EncodedPrompt) -> None:
+        self.prompt = prompt
+        self.token_ids: list[int] = []
+        self.token_times_ns: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self.error: str | None = None
+
+
+class Generation:
+    """The outputs of a batch.
+
+    An end-of-sequence token was computed like any other, so it is the last token that counts; what the batch
+    computes for a sequence after it, or after the sequence's own limit, does not.
+    """
+
+    def __init__(self, batch: Sequence[EncodedPrompt], *, eos_ids: frozenset[int] = frozenset()) -> None:
+        self.sequences = [GeneratedSequence(prompt) for prompt in batch]
+        self._eos_ids = eos_ids
+        self._live = list(enumerate(self.sequences))
+
+    @property
+    def finished(self) -> bool:
+        """Whether no sequence can take another token."""
+        return not self._live
+
+    def append(self, token_ids: Sequence[int], *, at_ns: int) -> int:
+        """Take one step's token of every sequence in the batch; return how many of them count."""
+        counted, any_ended = len(self._live), False
+        for row, sequence in self._live:
+            token_id = token_ids[row]
+            sequence.token_ids.append(token_id)
+            sequence.token_times_ns.append(at_ns)
+            sequence.finish_reason = self._reason(sequence, token_id)
+            any_ended = any_ended or sequence.finish_reason is not None
+        if any_ended:
+            self._live = [(row, sequence) for row, sequence in self._live if sequence.finish_reason is None]
+        return counted
+
+    def end(self, reason: FinishReason, *, error: str | None = None) -> None:
+        """End every sequence that still runs; it keeps what it has."""
+        for _, sequence in self._live:
+            sequence.finish_reason, sequence.error = reason, error
+        self._live = []
+
+    def fail(self, request_ids: Sequence[int], *, error: str) -> None:
+        """End the named sequences with an error."""
+        for _, sequence in self._live:
+            if sequence.prompt.request_id in request_ids:
+                sequence.finish_reason, sequence.error = "error", error
+        self._live = [(row, sequence) for row, sequence in self._live if sequence.finish_reason is None]
+
+    def _reason(self, sequence: GeneratedSequence, token_id: int) -> FinishReason | None:
+        if token_id in self._eos_ids:
+            return "eos"
+        return "length" if len(sequence.token_ids) >= sequence.prompt.max_new_tokens else None
+
+
+def requests_of(
+    generation: Generation, *, batch_index: int, arrival_ns: int, start_ns: int, end_ns: int
+) -> list[Request]:
+    """One Request per sequence; one that finished ends with its last token, any other at the batch's `end_ns`."""
+    return [
+        Request(
+            request_id=sequence.prompt.request_id,
+            batch_index=batch_index,
+            batch_size=len(generation.sequences),
+            arrival_ns=arrival_ns,
+            start_ns=start_ns,
+            first_token_ns=sequence.token_times_ns[0] if sequence.token_times_ns else None,
+            end_ns=_end_ns(sequence, end_ns=end_ns),
+            input_tokens=len(sequence.prompt.token_ids),
+            output_tokens=len(sequence.token_ids),
+            token_times_ns=sequence.token_times_ns,
+            finish_reason=sequence.finish_reason or "stopped",
+            error=sequence.error,
+        )
+        for sequence in generation.sequences
+    ]
+
+
+def _end_ns(sequence: GeneratedSequence, *, end_ns: int) -> int:
+    finished = sequence.finish_reason in {"length", "eos"}
+    return sequence.token_times_ns[-1] if finished else end_ns

@@ -1,0 +1,102 @@
+"""An engine without a model: given token counts at given times, so that everything around an engine can be tried."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from llem.engines.base import EncodedPrompt, Prompt
+from llem.engines.generation import Generation, requests_of
+from llem.errors import EngineError
+from llem.plan import Plan
+from llem.units import NS_PER_MS, NS_PER_S
+from llem_events.events import ModelLoaded, Request
+
+
+class SimulatedEngine:
+    """Token times are the absolute deadlines of the plan's delays, waited for and never early."""
+
+    NAME: ClassVar[str] = "simulated"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan.engine.simulated
+        self._seed = plan.decoding.seed
+        self._batches_run = 0
+
+    def load(self) -> ModelLoaded:
+        load_time_ns = round(self._plan.load_ms * NS_PER_MS)
+        time.sleep(load_time_ns / NS_PER_S)
+        return ModelLoaded(
+            model_name="simulated", weights="simulated", source="simulated", tokenizer="bytes", load_time_ns=load_time_ns
+        )
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        return [_encode(prompt) for prompt in prompts]
+
+    def run(
+        self,
+        batch: Sequence[EncodedPrompt],
+        *,
+        batch_index: int,
+        arrival_ns: int,
+        should_stop: Callable[[], bool],
+        on_tokens: Callable[[int], None],
+    ) -> list[Request]:
+        self._crash_if_due()
+        rng = random.Random(f"{self._seed}:{batch_index}")
+        generation = Generation(batch)
+        start_ns = time.monotonic_ns()
+        token_ns = start_ns + self._delay_ns(self._plan.prefill_ms, rng)
+        _wait_until(token_ns)
+        generation.fail(self._plan.fail_requests, error="failed as engine.simulated.fail_requests asks")
+        while not generation.finished:
+            on_tokens(generation.append([0] * len(batch), at_ns=token_ns))
+            if should_stop():
+                generation.end("stopped")
+                break
+            if not generation.finished:
+                token_ns += self._delay_ns(self._plan.token_ms, rng)
+                _wait_until(token_ns)
+        return requests_of(
+            generation, batch_index=batch_index, arrival_ns=arrival_ns, start_ns=start_ns, end_ns=token_ns
+        )
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued."""
+
+    def peak_memory_bytes(self) -> int | None:
+        return None
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _delay_ns(self, delay_ms: float, rng: random.Random) -> int:
+        return round(delay_ms * NS_PER_MS * rng.uniform(1 - self._plan.jitter, 1 + self._plan.jitter))
+
+    def _crash_if_due(self) -> None:
+        if self._batches_run == self._plan.crash_after_batches:
+            raise EngineError(f"crashed after {self._batches_run} batches as engine.simulated.crash_after_batches asks")
+        self._batches_run += 1
+
+
+def create(plan: Plan, *, device: str | None) -> SimulatedEngine:
+    """The simulated engine; it needs no device."""
+    return SimulatedEngine(plan)
+
+
+def _encode(prompt: Prompt) -> EncodedPrompt:
+    if prompt.text is None:
+        token_ids = tuple(random.Random(prompt.seed).choices(range(256), k=prompt.input_tokens or 1))
+    else:
+        token_ids = tuple(prompt.text.encode())
+    return EncodedPrompt(
+        request_id=prompt.request_id, max_new_tokens=prompt.max_new_tokens, token_ids=token_ids, text=prompt.text
+    )
+
+
+def _wait_until(deadline_ns: int) -> None:
+    while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
+        time.sleep(left_ns / NS_PER_S)
