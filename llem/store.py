@@ -1,0 +1,110 @@
+"""The store: a folder with the log of every experiment and, beside it, projections that can be thrown away."""
+
+import os
+import re
+import secrets
+import stat
+import time
+from pathlib import Path
+
+from llem.errors import StoreError
+from llem.units import NS_PER_S
+
+DEFAULT_FOLDER = "llem-data"
+SEGMENT_SUFFIX = ".events.zst"
+ID_GRAMMAR = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_WINDOWS_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+)
+
+
+def check_id(text: str, what: str = "experiment id") -> str:
+    """`text`, if it can be a folder's name everywhere. Raises StoreError."""
+    if not ID_GRAMMAR.fullmatch(text) or text.split(".")[0] in _WINDOWS_NAMES:
+        raise StoreError(
+            what,
+            found=repr(text),
+            expected="a-z, 0-9, '.', '_' and '-', at most 64, starting with a letter or digit",
+        )
+    return text
+
+
+def new_experiment_id() -> str:
+    """An id that sorts by time and does not collide: date, time, and 24 random bits."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time_ns() / NS_PER_S)) + secrets.token_hex(3)
+
+
+class Store:
+    """Paths of one store. Opening it reads nothing; `create` makes the folders, mode 0700."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log_path = path / "log"
+        self.projections_path = path / "projections.duckdb"
+        self.lock_path = path / "projections.lock"
+
+    @classmethod
+    def locate(cls, path: Path | None = None) -> "Store":
+        """The store given, or that of LLEM_DIR, or ./llem-data."""
+        return cls(path or Path(os.environ.get("LLEM_DIR") or DEFAULT_FOLDER))
+
+    def create(self) -> "Store":
+        """Make the folders that are missing. Raises StoreError where they cannot be made or others may write there."""
+        try:
+            self.log_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = self.path.stat().st_mode
+            if not os.access(self.log_path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "not writable")
+        except OSError as error:
+            raise StoreError(
+                f"store {self.path} cannot be written",
+                found=error.strerror,
+                hint="name another folder with --store or LLEM_DIR",
+            ) from error
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StoreError(
+                f"store {self.path}",
+                found=f"mode {stat.S_IMODE(mode):04o}, writable by others",
+                expected="0700",
+                hint=f"chmod 700 {self.path}",
+            )
+        return self
+
+    def require(self) -> "Store":
+        """Raises StoreError unless there is a store here."""
+        if not self.log_path.is_dir():
+            raise StoreError(
+                f"no store at {self.path}",
+                expected=f"a folder {self.log_path}",
+                hint="run `llem measure` first, or name one with --store",
+            )
+        return self
+
+    def create_experiment(self, experiment_id: str) -> Path:
+        """A new folder for one experiment's segments."""
+        folder = self.log_path / check_id(experiment_id)
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise StoreError(f"experiment folder {folder} cannot be made", found=error.strerror) from error
+        return folder
+
+    def experiment_ids(self) -> list[str]:
+        """Ids of all experiments in the log, sorted; folders with other names, and links, are not experiments."""
+        if not self.log_path.is_dir():
+            return []
+        with os.scandir(self.log_path) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and ID_GRAMMAR.fullmatch(entry.name)
+            )
+
+    def segments(self, experiment_id: str) -> list[Path]:
+        """Segment files of one experiment, sorted by name; links are left out."""
+        with os.scandir(self.log_path / check_id(experiment_id)) as entries:
+            return sorted(
+                Path(entry.path)
+                for entry in entries
+                if entry.name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False)
+            )
