@@ -31,5 +31,7 @@ def create_engine(plan: Plan, *, device: str | None) -> Engine:
         package = (missing.name or "").partition(".")[0]
         if package not in _EXTRA_PACKAGES:
             raise
-        raise MissingExtraError(f"engine {name} needs {package}, which is not installed", hint="pip install 'llem[torch]'") from None
+        raise MissingExtraError(
+            f"engine {name} needs {package}, which is not installed", hint="pip install 'llem[torch]'"
+        ) from None
     return cast(_EngineModule, module).create(plan, device=device)

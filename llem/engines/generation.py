@@ -1,6 +1,6 @@
 """What came out of one batch: tokens and their times per sequence, and why each sequence ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from llem.engines.base import EncodedPrompt
@@ -39,6 +39,11 @@ class Generation:
         """Whether no sequence can take another token."""
         return not self._live
 
+    @property
+    def max_steps(self) -> int:
+        """Steps after which every sequence has reached its own limit."""
+        return max(sequence.prompt.max_new_tokens for sequence in self.sequences)
+
     def append(self, token_ids: Sequence[int], *, at_ns: int) -> int:
         """Take one step's token of every sequence in the batch; return how many of them count."""
         counted, any_ended = len(self._live), False
@@ -72,9 +77,18 @@ class Generation:
 
 
 def requests_of(
-    generation: Generation, *, batch_index: int, arrival_ns: int, start_ns: int, end_ns: int
+    generation: Generation,
+    *,
+    batch_index: int,
+    arrival_ns: int,
+    start_ns: int,
+    end_ns: int,
+    to_text: Callable[[Sequence[int]], str] | None = None,
 ) -> list[Request]:
-    """One Request per sequence; one that finished ends with its last token, any other at the batch's `end_ns`."""
+    """One Request per sequence; one that finished ends with its last token, any other at the batch's `end_ns`.
+
+    Texts are left out unless `to_text` turns token ids into them.
+    """
     return [
         Request(
             request_id=sequence.prompt.request_id,
@@ -89,6 +103,8 @@ def requests_of(
             token_times_ns=sequence.token_times_ns,
             finish_reason=sequence.finish_reason or "stopped",
             error=sequence.error,
+            prompt=to_text and (sequence.prompt.text or to_text(sequence.prompt.token_ids)),
+            output=to_text and to_text(sequence.token_ids),
         )
         for sequence in generation.sequences
     ]

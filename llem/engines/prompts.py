@@ -60,7 +60,9 @@ def draw_length(lengths: LengthPlan, rng: random.Random) -> int:
     if lengths.kind == "fixed":
         return lengths.mean
     if lengths.min > lengths.max:
-        raise PlanError("lengths cannot be drawn", found=f"min {lengths.min} > max {lengths.max}", expected="min <= max")
+        raise PlanError(
+            "lengths cannot be drawn", found=f"min {lengths.min} > max {lengths.max}", expected="min <= max"
+        )
     if lengths.kind == "uniform":
         return rng.randint(lengths.min, lengths.max)
     location = math.log(lengths.mean) - lengths.spread**2 / 2
@@ -96,7 +98,9 @@ def _prompts_of_file(workload: WorkloadPlan) -> list[Prompt]:
 
 def _prompt_file(workload: WorkloadPlan) -> Path:
     if workload.path is None:
-        raise PlanError("no prompt file is named", expected="workload.path", hint="or set workload.source = 'synthetic'")
+        raise PlanError(
+            "no prompt file is named", expected="workload.path", hint="or set workload.source = 'synthetic'"
+        )
     return Path(workload.path).expanduser()
 
 
@@ -113,9 +117,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise PlanError(f"prompt file {path} is not UTF-8", found=f"byte {error.start}: {error.reason}") from None
+        raise PlanError(
+            f"prompt file {path} is not UTF-8", found=f"byte {error.start}: {error.reason}"
+        ) from None
     except OSError as error:
-        raise PlanError(f"prompt file {path} cannot be read", found=error.strerror, hint="check workload.path") from None
+        raise PlanError(
+            f"prompt file {path} cannot be read", found=error.strerror, hint="check workload.path"
+        ) from None
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
@@ -129,5 +137,7 @@ def _parse_json_line(path: Path, number: int, line: str) -> PromptRow:
     except (msgspec.DecodeError, RecursionError) as error:
         raise PlanError(f"{path} line {number}", found=error, expected='{"prompt": "..."}') from None
     if not row.content:
-        raise PlanError(f"{path} line {number} has no prompt", expected="a field `prompt` or `text` that is not empty")
+        raise PlanError(
+            f"{path} line {number} has no prompt", expected="a field `prompt` or `text` that is not empty"
+        )
     return row

@@ -21,13 +21,18 @@ class SimulatedEngine:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan.engine.simulated
         self._seed = plan.decoding.seed
+        self._record_text = plan.workload.record_text
         self._batches_run = 0
 
     def load(self) -> ModelLoaded:
         load_time_ns = round(self._plan.load_ms * NS_PER_MS)
         time.sleep(load_time_ns / NS_PER_S)
         return ModelLoaded(
-            model_name="simulated", weights="simulated", source="simulated", tokenizer="bytes", load_time_ns=load_time_ns
+            model_name="simulated",
+            weights="simulated",
+            source="simulated",
+            tokenizer="bytes",
+            load_time_ns=load_time_ns,
         )
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
@@ -58,7 +63,12 @@ class SimulatedEngine:
                 token_ns += self._delay_ns(self._plan.token_ms, rng)
                 _wait_until(token_ns)
         return requests_of(
-            generation, batch_index=batch_index, arrival_ns=arrival_ns, start_ns=start_ns, end_ns=token_ns
+            generation,
+            batch_index=batch_index,
+            arrival_ns=arrival_ns,
+            start_ns=start_ns,
+            end_ns=token_ns,
+            to_text=_text if self._record_text else None,
         )
 
     def synchronize(self) -> None:
@@ -78,7 +88,9 @@ class SimulatedEngine:
 
     def _crash_if_due(self) -> None:
         if self._batches_run == self._plan.crash_after_batches:
-            raise EngineError(f"crashed after {self._batches_run} batches as engine.simulated.crash_after_batches asks")
+            raise EngineError(
+                f"crashed after {self._batches_run} batches as engine.simulated.crash_after_batches asks"
+            )
         self._batches_run += 1
 
 
@@ -93,8 +105,15 @@ def _encode(prompt: Prompt) -> EncodedPrompt:
     else:
         token_ids = tuple(prompt.text.encode())
     return EncodedPrompt(
-        request_id=prompt.request_id, max_new_tokens=prompt.max_new_tokens, token_ids=token_ids, text=prompt.text
+        request_id=prompt.request_id,
+        max_new_tokens=prompt.max_new_tokens,
+        token_ids=token_ids,
+        text=prompt.text,
     )
+
+
+def _text(token_ids: Sequence[int]) -> str:
+    return bytes(token_ids).decode(errors="replace")
 
 
 def _wait_until(deadline_ns: int) -> None:
