@@ -92,7 +92,6 @@ class ProcessStarted(Event, frozen=True, kw_only=True):
     engine: str
     versions: dict[str, str] = {}
     environment: dict[str, Any] = {}
-    prompt_set_sha256: str | None = None
 
 
 class MeterStarted(Event, frozen=True, kw_only=True):
@@ -177,6 +176,15 @@ class ModelLoaded(Event, frozen=True, kw_only=True):
     output_head_parameters: int | None = None  # part of the above, used for a prompt's last position only
     weights_bytes: int | None = None
     load_time_ns: int | None = None
+
+
+class PromptsEncoded(Event, frozen=True, kw_only=True):
+    """What the engine really gets; repeats of the set are not counted."""
+
+    TYPE: ClassVar[str] = "prompts_encoded"
+    prompts: int
+    input_tokens: int
+    prompt_set_sha256: str
 
 
 class WarmupCompleted(Event, frozen=True, kw_only=True):
@@ -275,6 +283,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SamplesDropped,
     BaselineMeasured,
     ModelLoaded,
+    PromptsEncoded,
     WarmupCompleted,
     RequestsCompleted,
     WarningRaised,
