@@ -1,0 +1,73 @@
+"""Meters: what reads power, chosen by name and loaded only when chosen."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from llem.meters.base import Meter
+from llem.plan import Plan
+from llem_events.events import Device
+
+__all__ = ["METERS", "Meter", "MeterChoice", "choose_meter", "create_meter", "list_gpus", "resolve_gpus"]
+
+METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
+_AUTO = ("nvml", "rapl", "estimate")  # best first
+
+
+class MeterChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The meter taken, and why the better ones were not."""
+
+    name: str
+    rejected: dict[str, str] = {}
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(
+        f"llem.meters.{name}"
+    )  # the one place: pynvml and zeus stay unloaded until chosen
+
+
+def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoice:
+    """The meter that the plan names; for "auto" the best that can be read for `gpus` (empty: the model is on the CPU)."""
+    if plan.meter.name != "auto":
+        return MeterChoice(name=plan.meter.name)
+    wanted = [] if plan.engine.device == "cpu" else gpus
+    rejected: dict[str, str] = {}
+    for name in _AUTO[:-1]:
+        reason = _module(name).unavailable(gpus=wanted)
+        if reason is None:
+            return MeterChoice(name=name, rejected=rejected)
+        rejected[name] = reason
+    return MeterChoice(name=_AUTO[-1], rejected=rejected)
+
+
+def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
+    """Open the chosen meter on `gpus` (indices, UUIDs or MIG UUIDs; None: all visible ones).
+
+    `pid` is the process whose CPU time, children included, the estimate meter counts. Raises MeterError.
+    """
+    name = choose_meter(plan, gpus=gpus).name
+    meter: Meter = _module(name).open_meter(plan.meter, gpus=gpus, pid=pid)
+    return meter
+
+
+def unavailable_meters() -> dict[str, str | None]:
+    """Every meter and why it cannot be used here, None where it can."""
+    return {name: _module(name).unavailable(gpus=None) for name in METERS}
+
+
+def list_gpus() -> list[Device]:
+    """Every NVIDIA device of this host, in the driver's order. Raises MeterError where NVML cannot be opened."""
+    gpus: list[Device] = _module("nvml_gpus").list_gpus()
+    return gpus
+
+
+def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
+    """The devices meant, seen through CUDA_VISIBLE_DEVICES; pin a worker to one with CUDA_VISIBLE_DEVICES=<uuid>.
+
+    Raises MeterError for a GPU that is not there or not visible.
+    """
+    found: list[Device] = _module("nvml_gpus").resolve_gpus(gpus)
+    return found

@@ -1,6 +1,7 @@
 """Energy counters: how often they tick, reading them just after a tick, and when to stop believing them."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -34,7 +35,9 @@ class Fault(NamedTuple):
     text: str
 
 
-def measure_ticks(counters: Sequence[AskCounter], *, clock: Clock, limit_ns: int = TICK_LIMIT_NS) -> list[Tick]:
+def measure_ticks(
+    counters: Sequence[AskCounter], *, clock: Clock, limit_ns: int = TICK_LIMIT_NS
+) -> list[Tick]:
     """Tick of every counter, all watched at once for at most `limit_ns`."""
     changes_ns: list[list[int]] = [[] for _ in counters]
     last = [ask() for ask in counters]
@@ -55,14 +58,16 @@ def _tick(changes_ns: Sequence[int], *, limit_s: float) -> Tick:
             return Tick(None, f"the energy counter did not move in {limit_s:g} s", moved=False)
         case 1:
             return Tick(None, f"the energy counter moved only once in {limit_s:g} s", moved=True)
-    gaps = [later - earlier for earlier, later in zip(changes_ns, changes_ns[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(changes_ns)]
     return Tick(round(median(gaps)), None, moved=True)
 
 
 class EnergyCounter:
     """One counter, believed until it lies once: a window over a reset could look plausible and be wrong."""
 
-    def __init__(self, uuid: str, ask: AskCounter, *, clock: Clock, tick_ns: int | None, power_limit_mw: int | None) -> None:
+    def __init__(
+        self, uuid: str, ask: AskCounter, *, clock: Clock, tick_ns: int | None, power_limit_mw: int | None
+    ) -> None:
         self.uuid = uuid
         self.tick_ns = tick_ns
         self.distrusted: str | None = None
@@ -95,14 +100,22 @@ class EnergyCounter:
         if gained_mj < 0:
             return Fault("counter_reset", f"the energy counter fell by {-gained_mj} mJ")
         if self._limit_mw is not None and gained_mj > self._most_mj(since_ns, limit_mw=self._limit_mw):
-            return Fault("counter_jump", f"the energy counter rose by {gained_mj} mJ in {since_ns / NS_PER_MS:.0f} ms")
-        if gained_mj == 0 and since_ns > max(STUCK_AFTER_NS, STUCK_AFTER_TICKS * (self.tick_ns or UNKNOWN_TICK_NS)):
+            return Fault(
+                "counter_jump", f"the energy counter rose by {gained_mj} mJ in {since_ns / NS_PER_MS:.0f} ms"
+            )
+        if gained_mj == 0 and since_ns > max(
+            STUCK_AFTER_NS, STUCK_AFTER_TICKS * (self.tick_ns or UNKNOWN_TICK_NS)
+        ):
             return Fault("counter_stuck", f"the energy counter has not moved for {since_ns / NS_PER_S:.1f} s")
         return None
 
     def _most_mj(self, since_ns: int, *, limit_mw: int) -> float:
         """The most that can have been gained; the older value may have been up to a tick stale."""
         return PLAUSIBLE_LIMITS * limit_mw * (since_ns + 2 * (self.tick_ns or UNKNOWN_TICK_NS)) / NS_PER_S + 1
+
+    def distrust(self, reason: str) -> None:
+        """Never use it again."""
+        self.distrusted = self.distrusted or reason
 
     def faults(self) -> list[Fault]:
         """What was wrong, told once."""

@@ -15,10 +15,17 @@ class Curve:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         if not rows or rows[0][0] != 0 or any(later[0] < earlier[0] for earlier, later in pairwise(rows)):
-            raise MeterError("power curve", found=list(rows)[:3], expected="rows of (seconds, watts) that start at 0 s and go forward")
+            raise MeterError(
+                "power curve",
+                found=list(rows)[:3],
+                expected="rows of (seconds, watts) that start at 0 s and go forward",
+            )
         self._rows = [*rows, (1.0, rows[0][1])] if rows[-1][0] == 0 else list(rows)
         self._times = [second for second, _ in self._rows]
-        self._energies = [0.0, *accumulate((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self._rows))]
+        self._energies = [
+            0.0,
+            *accumulate((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self._rows)),
+        ]
         self.period_s = self._times[-1]
 
     def power_w(self, at_s: float) -> float:
@@ -30,7 +37,10 @@ class Curve:
         """Joules between time 0 and `until_s`, exact."""
         periods, rest_s = divmod(until_s, self.period_s)
         (start_s, start_w), _ = self._around(rest_s)
-        within = self._energies[bisect_right(self._times, rest_s) - 1] + (rest_s - start_s) * (start_w + self.power_w(rest_s)) / 2
+        within = (
+            self._energies[bisect_right(self._times, rest_s) - 1]
+            + (rest_s - start_s) * (start_w + self.power_w(rest_s)) / 2
+        )
         return periods * self._energies[-1] + within
 
     def _around(self, at_s: float) -> tuple[Row, Row]:

@@ -24,13 +24,17 @@ class SimulatedMeter:
 
     NAME: ClassVar[str] = "simulated"
 
-    def __init__(self, plan: SimulatedMeterPlan, *, gpus: Sequence[str] = ("0",), clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, plan: SimulatedMeterPlan, *, gpus: Sequence[str] = ("0",), clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._curve: Curve = curve_of(plan)
         self._tick_ns = None if plan.counter_tick_ms is None else round(plan.counter_tick_ms * NS_PER_MS)
         self._clock = clock
         self._devices = [self._metered(uuid) for uuid in dict.fromkeys(map(_uuid, gpus))]
         self._counters = [
-            EnergyCounter(one.device.uuid, self._counter_now, clock=clock, tick_ns=self._tick_ns, power_limit_mw=None)
+            EnergyCounter(
+                one.device.uuid, self._counter_now, clock=clock, tick_ns=self._tick_ns, power_limit_mw=None
+            )
             for one in self._devices
         ]
 
@@ -39,7 +43,9 @@ class SimulatedMeter:
         if self._tick_ns is None:
             missing["energy_mj"] = "the plan gives the simulated device no energy counter"
         return MeteredDevice(
-            device=Device(host=socket.gethostname(), uuid=uuid, index=0, name="simulated device", kind="simulated"),
+            device=Device(
+                host=socket.gethostname(), uuid=uuid, index=0, name="simulated device", kind="simulated"
+            ),
             energy_source="simulated",
             power_kind="instant",
             counter_tick_ns=self._tick_ns,

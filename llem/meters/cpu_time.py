@@ -1,0 +1,66 @@
+"""CPU time of a process and all its descendants, from Linux's /proc."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from llem.units import NS_PER_S
+
+NS_PER_CLOCK_TICK = NS_PER_S // os.sysconf("SC_CLK_TCK")
+_PPID, _UTIME, _STIME, _CUTIME, _CSTIME = (
+    1,
+    11,
+    12,
+    13,
+    14,
+)  # fields of /proc/PID/stat after the name, see proc(5)
+
+
+def _stat(pid: int, proc: Path) -> list[int] | None:
+    try:
+        text = (proc / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()  # the name may hold spaces and brackets
+    return [0, *map(int, fields[1:])]
+
+
+def descendants(pid: int, *, proc: Path = Path("/proc")) -> set[int]:
+    """The process and every process below it."""
+    parents = {
+        int(entry.name): stat[_PPID]
+        for entry in proc.iterdir()
+        if entry.name.isdigit() and (stat := _stat(int(entry.name), proc))
+    }
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+class CpuTime:
+    """Sums a process tree; looks for new members only when asked to `refresh`, which reads all of /proc."""
+
+    def __init__(self, pid: int, *, proc: Path = Path("/proc")) -> None:
+        self._pid, self._proc = pid, proc
+        self._family = {pid}
+        self._most_ns = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for children that were started since."""
+        self._family = descendants(self._pid, proc=self._proc)
+
+    def total_ns(self) -> int | None:
+        """CPU time so far, children that have ended included; None when the process itself is gone."""
+        if _stat(self._pid, self._proc) is None:
+            return None
+        self._most_ns = max(
+            self._most_ns, sum(self._each_ns())
+        )  # a child's time vanishes until its parent has waited for it
+        return self._most_ns
+
+    def _each_ns(self) -> Iterator[int]:
+        for pid in self._family:
+            if stat := _stat(pid, self._proc):
+                yield (stat[_UTIME] + stat[_STIME] + stat[_CUTIME] + stat[_CSTIME]) * NS_PER_CLOCK_TICK

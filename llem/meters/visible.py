@@ -1,0 +1,89 @@
+"""Which GPUs CUDA lets a process see, and which of them a list of indices and UUIDs means."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from llem.errors import MeterError
+from llem_events.events import Device
+
+
+class Gpu(NamedTuple):
+    """One GPU in the driver's order (by PCI id), with its MIG instances; None where it is not divided."""
+
+    device: Device
+    instances: Sequence[Device] | None = None
+
+    @property
+    def usable(self) -> Sequence[Device]:
+        """What CUDA can run on: a divided GPU only through its instances."""
+        return [self.device] if self.instances is None else self.instances
+
+
+def visible(gpus: Sequence[Gpu], *, mask: str | None, order: str | None) -> list[Device]:
+    """Devices in CUDA's order under CUDA_VISIBLE_DEVICES (`mask`) and CUDA_DEVICE_ORDER (`order`).
+
+    As CUDA does, the list ends at the first entry that names no GPU.
+    """
+    if mask is None:
+        return [device for gpu in gpus for device in gpu.usable]
+    seen: list[Device] = []
+    for entry in (part.strip() for part in mask.split(",")):
+        device = _by_index(gpus, entry, order=order) if entry.isdigit() else _by_uuid(gpus, entry)
+        if device is None:
+            break
+        seen.append(device)
+    _refuse_twice(seen, mask)
+    return seen
+
+
+def _by_index(gpus: Sequence[Gpu], entry: str, *, order: str | None) -> Device | None:
+    if order != "PCI_BUS_ID" and len({gpu.device.name for gpu in gpus}) > 1:
+        raise MeterError(
+            "CUDA_VISIBLE_DEVICES",
+            found=f"index {entry} on a host with different GPUs, which CUDA numbers by speed and NVML by PCI id",
+            expected="UUIDs, or CUDA_DEVICE_ORDER=PCI_BUS_ID",
+            hint="set CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        )
+    index = int(entry)
+    usable = gpus[index].usable if index < len(gpus) else []
+    return usable[0] if usable else None
+
+
+def _by_uuid(gpus: Sequence[Gpu], entry: str) -> Device | None:
+    if not entry.startswith(("GPU-", "MIG-")):
+        return None
+    named = [gpu.usable for gpu in gpus if gpu.device.uuid.startswith(entry)]
+    named += [[device] for gpu in gpus for device in gpu.instances or () if device.uuid.startswith(entry)]
+    return named[0][0] if len(named) == 1 and named[0] else None
+
+
+def _refuse_twice(seen: Sequence[Device], mask: str) -> None:
+    if len({device.uuid for device in seen}) < len(seen):
+        raise MeterError("CUDA_VISIBLE_DEVICES names a GPU twice", found=mask, expected="each GPU once")
+
+
+def select(seen: Sequence[Device], wanted: Sequence[str] | None) -> list[Device]:
+    """The devices meant by indices into `seen` and by UUIDs or their beginnings; all of `seen` for None."""
+    return list(seen) if wanted is None else [_one(seen, entry.strip()) for entry in wanted]
+
+
+def _one(seen: Sequence[Device], entry: str) -> Device:
+    if entry.isdigit():
+        matches = [seen[int(entry)]] if int(entry) < len(seen) else []
+    else:
+        matches = [device for device in seen if entry and device.uuid.startswith(entry)]
+    if len(matches) == 1:
+        return matches[0]
+    raise MeterError(
+        "several such GPUs" if matches else "no such GPU",
+        found=entry or "an empty name",
+        expected=_choices(seen),
+        hint="`llem doctor` lists them; CUDA_VISIBLE_DEVICES hides all others",
+    )
+
+
+def _choices(seen: Sequence[Device]) -> str:
+    if not seen:
+        return "a visible GPU, and there is none"
+    names = ", ".join(device.uuid for device in seen)
+    return f"0 to {len(seen) - 1} or a UUID of {names}" if len(seen) > 1 else f"0 or {names}"
