@@ -1,0 +1,77 @@
+"""Results: what a process measured, what an experiment measured, and how the one follows from the other."""
+
+from llem.errors import AggregationError
+from llem.results.aggregate import aggregate_results
+from llem.results.completeness import CompletenessReport, validate_process_completeness
+from llem.results.efficiency import (
+    BatchEfficiencyMetrics,
+    ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
+    KVCacheEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+    RequestLatencyMetrics,
+)
+from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, MultiGPUMetrics
+from llem.results.environment import (
+    ContainerEnvironment,
+    CPUEnvironment,
+    CUDAEnvironment,
+    EnvironmentSnapshot,
+    GPUEnvironment,
+    HardwareEnvironment,
+    ThermalEnvironment,
+)
+from llem.results.experiment import AggregationMetadata, ExperimentResult
+from llem.results.latency import LatencyMeasurements, LatencyStatistics, latency_statistics
+from llem.results.metrics import (
+    ComputeMetrics,
+    InferenceMetrics,
+    ThermalThrottleInfo,
+    Timestamps,
+    WarmupResult,
+)
+from llem.results.raw import RawProcessResult, ResultWarning
+from llem.results.schema import RESULTS_VERSION, SCHEMA_VERSION
+from llem.results.validity import InvalidReason, MeasuredFacts, Verdict, judge
+
+__all__ = [
+    "RESULTS_VERSION",
+    "SCHEMA_VERSION",
+    "AggregationError",
+    "AggregationMetadata",
+    "BatchEfficiencyMetrics",
+    "CPUEnvironment",
+    "CUDAEnvironment",
+    "CompletenessReport",
+    "ComputeMetrics",
+    "ContainerEnvironment",
+    "DeviceEnergy",
+    "EnergyBreakdown",
+    "EnergyMetrics",
+    "EnvironmentSnapshot",
+    "ExperimentResult",
+    "ExtendedEfficiencyMetrics",
+    "GPUEnvironment",
+    "GPUUtilisationMetrics",
+    "HardwareEnvironment",
+    "InferenceMetrics",
+    "InvalidReason",
+    "KVCacheEfficiencyMetrics",
+    "LatencyMeasurements",
+    "LatencyStatistics",
+    "MeasuredFacts",
+    "MemoryEfficiencyMetrics",
+    "MultiGPUMetrics",
+    "RawProcessResult",
+    "RequestLatencyMetrics",
+    "ResultWarning",
+    "ThermalEnvironment",
+    "ThermalThrottleInfo",
+    "Timestamps",
+    "Verdict",
+    "WarmupResult",
+    "aggregate_results",
+    "judge",
+    "latency_statistics",
+    "validate_process_completeness",
+]

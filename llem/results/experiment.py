@@ -1,0 +1,97 @@
+"""The result of an experiment: all its processes joined."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from llem.results.efficiency import ExtendedEfficiencyMetrics
+from llem.results.energy import EnergyBreakdown, EnergySource, MultiGPUMetrics
+from llem.results.environment import EnvironmentSnapshot
+from llem.results.latency import LatencyStatistics
+from llem.results.metrics import ThermalThrottleInfo, WarmupResult
+from llem.results.ratios import ratio
+from llem.results.raw import RawProcessResult, Status
+from llem.results.schema import SCHEMA_VERSION
+from llem.results.validity import InvalidReason
+
+Methodology = Literal["total", "steady_state", "windowed"]
+AGGREGATION_METHOD = "sum_energy_avg_throughput"
+
+
+class AggregationMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """How the processes were joined, and what is doubtful about it."""
+
+    method: str = AGGREGATION_METHOD
+    num_processes: int
+    temporal_overlap_verified: bool = False  # all ran together for at least half of the shortest
+    gpu_attribution_verified: bool = False  # no device was shared by processes at one time
+    warnings: list[str] = []
+
+
+class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of a whole experiment; energies in joules, rates per second, None where not measured."""
+
+    schema_version: str = SCHEMA_VERSION
+    experiment_id: str
+    measurement_config_hash: str
+    backend: str = "unknown"  # the engine
+    backend_version: str | None = None
+    model_name: str | None = None
+    dtype: str | None = None
+    batch_size: int | None = None
+    weights: str | None = None  # "random" weights are always labelled
+    labels: dict[str, str] = {}
+    status: Status = "completed"
+    expected_processes: int | None = None
+    aggregation: AggregationMetadata | None = None
+    measurement_methodology: Methodology = "total"
+    steady_state_window: tuple[float, float] | None = None  # seconds from start_time
+    start_time: datetime
+    end_time: datetime
+    total_tokens: int
+    total_input_tokens: int | None = None
+    total_output_tokens: int | None = None
+    total_requests: int | None = None
+    failed_requests: int | None = None
+    total_inference_time_sec: float
+    avg_tokens_per_second: float | None = None  # mean over processes of each one's own rate
+    tokens_per_second: float | None = None  # total tokens over the wall clock of the union of windows
+    total_energy_j: float | None = None
+    energy_source: EnergySource | None = None  # the least trusted of all devices
+    energy_disagreement: float | None = None  # the largest of all devices
+    avg_energy_per_token_j: float | None = None
+    energy_per_output_token_j: float | None = None
+    baseline_power_w: float | None = None
+    energy_adjusted_j: float | None = None
+    energy_per_device_j: list[float | None] | None = None
+    energy_breakdown: EnergyBreakdown | None = None
+    multi_gpu: MultiGPUMetrics | None = None
+    total_flops: float | None = None
+    flops_method: str | None = None
+    flops_per_output_token: float | None = None
+    flops_per_input_token: float | None = None
+    flops_per_second: float | None = None
+    latency_stats: LatencyStatistics | None = None
+    extended_metrics: ExtendedEfficiencyMetrics | None = None
+    thermal_throttle: ThermalThrottleInfo | None = None
+    warmup_result: WarmupResult | None = None
+    warmup_excluded_samples: int | None = None
+    environment_snapshot: EnvironmentSnapshot | None = None
+    measurement_warnings: list[str] = []
+    reproducibility_notes: str | None = None
+    effective_config: dict[str, Any] = {}
+    timeseries: str | None = None
+    valid: bool | None = None  # None: not judged
+    invalid_reasons: list[InvalidReason] = []
+    process_results: list[RawProcessResult] = []
+
+    @property
+    def duration_sec(self) -> float:
+        """From the earliest start to the latest end."""
+        return (self.end_time - self.start_time).total_seconds()
+
+    @property
+    def tokens_per_joule(self) -> float | None:
+        """Total tokens over total energy; None where the energy is unknown or zero."""
+        return ratio(self.total_tokens, self.total_energy_j)

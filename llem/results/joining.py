@@ -1,0 +1,174 @@
+"""Every figure of an experiment that follows from its processes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from llem.results.energy import least_trusted
+from llem.results.experiment import AggregationMetadata, ExperimentResult
+from llem.results.joined_energy import JoinedEnergy, join_energy, multi_gpu_metrics
+from llem.results.latency import LatencyStatistics, latency_statistics
+from llem.results.merging import merge_efficiency, merge_throttling
+from llem.results.overlap import Span, duration, run_together
+from llem.results.ratios import largest, ratio, total
+from llem.results.raw import RawProcessResult, Status
+
+Fact = TypeVar("Fact")
+APART = "processes shared less than half of the shortest one's time"
+STATUSES: tuple[Status, ...] = ("failed", "interrupted", "incomplete", "completed")  # worst first
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums and means over processes, before they are divided by each other."""
+
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    rate: float | None  # mean of the processes' own rates, total tokens per second
+    flops: float | None
+    inference_sec: float
+    wall_sec: float  # union of all measurement windows
+    energy: JoinedEnergy
+    latency: LatencyStatistics | None
+
+
+def join(
+    results: Sequence[RawProcessResult],
+    *,
+    experiment_id: str,
+    measurement_config_hash: str,
+    warnings: Sequence[str],
+    verify_temporal_overlap: bool,
+    verify_gpu_attribution: bool,
+) -> ExperimentResult:
+    """Join process results that belong together, in the order of their indices."""
+    totals = _totals(results)
+    together = not verify_temporal_overlap or run_together([_window(result) for result in results])
+    return ExperimentResult(
+        experiment_id=experiment_id,
+        measurement_config_hash=measurement_config_hash,
+        aggregation=AggregationMetadata(
+            num_processes=len(results),
+            temporal_overlap_verified=verify_temporal_overlap and together,
+            gpu_attribution_verified=verify_gpu_attribution and totals.energy.attribution_verified,
+            warnings=[*warnings, *([] if together else [APART]), *totals.energy.warnings, *_doubts(results)],
+        ),
+        start_time=min(result.timestamps.start for result in results),
+        end_time=max(result.timestamps.end for result in results),
+        measurement_warnings=[warning.text for result in results for warning in result.warnings],
+        process_results=list(results),
+        **_identity(results),
+        **_work_figures(totals),
+        **_energy_figures(results, totals),
+        **_merged(results, totals),
+    )
+
+
+def _window(result: RawProcessResult) -> Span:
+    return result.timestamps.start, result.timestamps.end
+
+
+def _doubts(results: Sequence[RawProcessResult]) -> list[str]:
+    rates = [result for result in results if result.inference_metrics.tokens_per_second is None]
+    unknown = [
+        f"tokens per second of process {result.process_index} are unknown, so the mean is too"
+        for result in rates
+    ]
+    return [*unknown, *(note for result in results if (note := result.energy_measurement_warning))]
+
+
+def _totals(results: Sequence[RawProcessResult]) -> Totals:
+    inference = [result.inference_metrics for result in results]
+    measured = [one.latency_measurements for one in inference if one.latency_measurements is not None]
+    return Totals(
+        tokens=sum(one.total_tokens for one in inference),
+        input_tokens=sum(one.input_tokens for one in inference),
+        output_tokens=sum(one.output_tokens for one in inference),
+        rate=ratio(total(one.tokens_per_second for one in inference), len(inference)),
+        flops=total(result.compute_metrics.flops_total for result in results),
+        inference_sec=total(one.inference_time_sec for one in inference) or 0.0,
+        wall_sec=duration(span for result in results for span in result.spans).total_seconds(),
+        energy=join_energy(results),
+        latency=latency_statistics(measured),
+    )
+
+
+def _work_figures(totals: Totals) -> dict[str, Any]:
+    return {
+        "total_tokens": totals.tokens,
+        "total_input_tokens": totals.input_tokens,
+        "total_output_tokens": totals.output_tokens,
+        "total_inference_time_sec": totals.inference_sec,
+        "avg_tokens_per_second": totals.rate,
+        "tokens_per_second": ratio(totals.tokens, totals.wall_sec),
+        "total_flops": totals.flops,
+        "flops_per_output_token": ratio(totals.flops, totals.output_tokens),
+        "flops_per_input_token": ratio(totals.flops, totals.input_tokens),
+        "flops_per_second": ratio(totals.flops, totals.wall_sec),
+    }
+
+
+def _merged(results: Sequence[RawProcessResult], totals: Totals) -> dict[str, Any]:
+    return {
+        "latency_stats": totals.latency,
+        "multi_gpu": multi_gpu_metrics(totals.energy, output_tokens=totals.output_tokens),
+        "thermal_throttle": merge_throttling(
+            [one.thermal_throttle for one in results if one.thermal_throttle]
+        ),
+        "extended_metrics": merge_efficiency(
+            results,
+            latency=totals.latency,
+            energy_j=totals.energy.total_j,
+            output_tokens=totals.output_tokens,
+            tokens_per_second=totals.rate,
+        ),
+    }
+
+
+def _energy_figures(results: Sequence[RawProcessResult], totals: Totals) -> dict[str, Any]:
+    energy, breakdown = totals.energy, totals.energy.breakdown
+    devices = [device for result in results for device in result.devices]
+    return {
+        "total_energy_j": energy.total_j,
+        "energy_source": least_trusted([result.energy_source for result in results]),
+        "energy_disagreement": largest(device.disagreement for device in devices),
+        "avg_energy_per_token_j": ratio(energy.total_j, totals.tokens),
+        "energy_per_output_token_j": ratio(energy.total_j, totals.output_tokens),
+        "energy_per_device_j": energy.per_device_j,
+        "energy_breakdown": breakdown,
+        "baseline_power_w": breakdown.baseline_power_w if breakdown else None,
+        "energy_adjusted_j": breakdown.adjusted_j if breakdown else None,
+    }
+
+
+def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
+    warmup = _first(results, lambda result: result.warmup_result)
+    return {
+        "backend": results[0].backend,
+        "backend_version": _first(results, lambda result: result.backend_version),
+        "model_name": _first(results, lambda result: result.model_name),
+        "dtype": _first(results, lambda result: result.dtype),
+        "batch_size": _first(results, lambda result: result.batch_size),
+        "weights": _first(results, lambda result: result.weights),
+        "flops_method": _first(results, lambda result: result.compute_metrics.flops_method),
+        "warmup_result": warmup,
+        "warmup_excluded_samples": warmup.iterations_completed if warmup else None,
+        "environment_snapshot": _first(results, lambda result: result.environment_snapshot),
+        "effective_config": _first(results, lambda result: result.effective_config or None) or {},
+        "timeseries": _first(results, lambda result: result.timeseries),
+        "total_requests": _count([result.requests for result in results]),
+        "failed_requests": _count([result.failed_requests for result in results]),
+        "status": next(status for status in STATUSES if status in {result.status for result in results}),
+    }
+
+
+def _first(
+    results: Sequence[RawProcessResult], fact: Callable[[RawProcessResult], Fact | None]
+) -> Fact | None:
+    return next((known for known in map(fact, results) if known is not None), None)
+
+
+def _count(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

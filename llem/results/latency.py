@@ -1,0 +1,160 @@
+"""Latencies of requests: raw values kept per process, statistics only over all of them together."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Literal, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from llem.units import NS_PER_MS
+from llem_events.events import Request
+
+MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
+FINISHED = ("length", "eos")
+
+
+class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
+    """Raw values in milliseconds of every finished request; a request's time counts from its arrival."""
+
+    ttft_ms: list[float] = []  # arrival to first token, one per request
+    itl_full_ms: list[float] = []  # every interval between two tokens of a request
+    itl_trimmed_ms: list[float] = []  # the same without each request's first and last interval
+    e2e_ms: list[float] = []  # arrival to end, one per request
+    request_count: int = 0
+    total_output_tokens: int = 0
+    excluded_tokens: int = 0  # intervals in full that are not in trimmed
+    streaming_mode: bool = True
+    warmup_requests_excluded: int = 0
+    measurement_mode: MeasurementMode = "true_streaming"
+
+    @classmethod
+    def from_requests(cls, requests: Sequence[Request], *, warmup_requests_excluded: int = 0) -> Self:
+        """Latencies of the requests that ran to their end; failed and stopped ones have none."""
+        finished = [request for request in requests if request.finish_reason in FINISHED]
+        return cls.from_columns(
+            arrival_ns=[request.arrival_ns for request in finished],
+            first_token_ns=[request.first_token_ns for request in finished],
+            end_ns=[request.end_ns for request in finished],
+            token_times_ns=[request.token_times_ns for request in finished],
+            output_tokens=sum(request.output_tokens for request in finished),
+            warmup_requests_excluded=warmup_requests_excluded,
+        )
+
+    @classmethod
+    def from_columns(
+        cls,
+        *,
+        arrival_ns: Sequence[int],
+        first_token_ns: Sequence[int | None],
+        end_ns: Sequence[int],
+        token_times_ns: Sequence[Sequence[int]],
+        output_tokens: int,
+        warmup_requests_excluded: int = 0,
+    ) -> Self:
+        """Latencies of finished requests, given as columns of equal length."""
+        full, trimmed = inter_token_latencies(token_times_ns)
+        first_tokens = zip(first_token_ns, arrival_ns, strict=True)
+        ends = zip(end_ns, arrival_ns, strict=True)
+        return cls(
+            ttft_ms=[(first - arrival) / NS_PER_MS for first, arrival in first_tokens if first is not None],
+            itl_full_ms=full,
+            itl_trimmed_ms=trimmed,
+            e2e_ms=[(end - arrival) / NS_PER_MS for end, arrival in ends],
+            request_count=len(end_ns),
+            total_output_tokens=output_tokens,
+            excluded_tokens=len(full) - len(trimmed),
+            warmup_requests_excluded=warmup_requests_excluded,
+        )
+
+
+def inter_token_latencies(token_times_ns: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
+    """Intervals between tokens in milliseconds, per request: all, and all but each request's first and last."""
+    streams = [times for times in token_times_ns if len(times) > 1]
+    if not streams:
+        return [], []
+    lengths = np.array([len(times) for times in streams])
+    flat = np.fromiter(chain.from_iterable(streams), dtype=np.int64, count=int(lengths.sum()))
+    ends = np.cumsum(lengths)
+    intervals = np.diff(flat) / NS_PER_MS
+    within = np.ones(len(intervals), dtype=np.bool_)
+    within[ends[:-1] - 1] = False
+    inner = within.copy()
+    inner[ends - lengths] = False
+    inner[ends - 2] = False
+    return intervals[within].tolist(), intervals[inner].tolist()
+
+
+class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics in milliseconds over the values of all processes; None where there is no value.
+
+    Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is the
+    trimmed series, `itl_full` the whole one.
+    """
+
+    ttft_mean_ms: float | None = None
+    ttft_median_ms: float | None = None
+    ttft_p95_ms: float | None = None
+    ttft_p99_ms: float | None = None
+    ttft_min_ms: float | None = None
+    ttft_max_ms: float | None = None
+    ttft_samples: int = 0
+    itl_mean_ms: float | None = None
+    itl_median_ms: float | None = None
+    itl_p95_ms: float | None = None
+    itl_p99_ms: float | None = None
+    itl_min_ms: float | None = None
+    itl_max_ms: float | None = None
+    itl_samples: int = 0
+    itl_full_mean_ms: float | None = None
+    itl_full_median_ms: float | None = None
+    itl_full_p95_ms: float | None = None
+    itl_full_p99_ms: float | None = None
+    itl_full_min_ms: float | None = None
+    itl_full_max_ms: float | None = None
+    itl_full_samples: int = 0
+    e2e_mean_ms: float | None = None
+    e2e_median_ms: float | None = None
+    e2e_p95_ms: float | None = None
+    e2e_p99_ms: float | None = None
+    e2e_min_ms: float | None = None
+    e2e_max_ms: float | None = None
+    e2e_samples: int = 0
+
+
+def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencyStatistics | None:
+    """Statistics over the values of all processes together; None where no process has any."""
+    if not measurements:
+        return None
+    series: dict[str, Callable[[LatencyMeasurements], list[float]]] = {
+        "ttft": lambda one: one.ttft_ms,
+        "itl": lambda one: one.itl_trimmed_ms,
+        "itl_full": lambda one: one.itl_full_ms,
+        "e2e": lambda one: one.e2e_ms,
+    }
+    figures: dict[str, Any] = {}
+    for name, values_of in series.items():
+        figures |= _statistics(name, concatenated([values_of(one) for one in measurements]))
+    return LatencyStatistics(**figures)
+
+
+def concatenated(parts: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """All values in one array."""
+    return np.fromiter(chain.from_iterable(parts), dtype=np.float64, count=sum(map(len, parts)))
+
+
+def _statistics(name: str, values: NDArray[np.float64]) -> dict[str, float | int]:
+    if not len(values):
+        return {}
+    mean = float(values.mean())
+    low, median, p95, p99, high = np.percentile(values, (0, 50, 95, 99, 100), overwrite_input=True).tolist()
+    return {
+        f"{name}_mean_ms": mean,
+        f"{name}_median_ms": median,
+        f"{name}_p95_ms": p95,
+        f"{name}_p99_ms": p99,
+        f"{name}_min_ms": low,
+        f"{name}_max_ms": high,
+        f"{name}_samples": len(values),
+    }

@@ -1,0 +1,161 @@
+"""What several processes say of throttling and efficiency, as one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from llem.results.efficiency import (
+    BatchEfficiencyMetrics,
+    ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
+    KVCacheEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+    RequestLatencyMetrics,
+)
+from llem.results.latency import LatencyStatistics
+from llem.results.metrics import ThermalThrottleInfo
+from llem.results.ratios import any_true, largest, ratio, total, weighted_mean
+from llem.results.raw import RawProcessResult
+
+Part = TypeVar("Part")
+MB_PER_GB = 1024
+
+
+def merge_throttling(parts: Sequence[ThermalThrottleInfo]) -> ThermalThrottleInfo | None:
+    """Flags of any process; the longest duration and the highest temperature."""
+    if not parts:
+        return None
+    return ThermalThrottleInfo(
+        detected=any_true([part.detected for part in parts]),
+        thermal=any_true([part.thermal for part in parts]),
+        power=any_true([part.power for part in parts]),
+        sw_thermal=any_true([part.sw_thermal for part in parts]),
+        hw_thermal=any_true([part.hw_thermal for part in parts]),
+        hw_power=any_true([part.hw_power for part in parts]),
+        throttle_duration_sec=largest(part.throttle_duration_sec for part in parts),
+        max_temperature_c=largest(part.max_temperature_c for part in parts),
+        throttle_timestamps=sorted({at for part in parts for at in part.throttle_timestamps}),
+    )
+
+
+def merge_efficiency(
+    results: Sequence[RawProcessResult],
+    *,
+    latency: LatencyStatistics | None,
+    energy_j: float | None,
+    output_tokens: int,
+    tokens_per_second: float | None,
+) -> ExtendedEfficiencyMetrics:
+    """Peaks as maxima, totals as sums, means weighted by what they are means of."""
+    return ExtendedEfficiencyMetrics(
+        tpot_ms=latency.itl_mean_ms if latency else None,
+        token_efficiency_index=token_efficiency_index(
+            tokens_per_second=tokens_per_second,
+            output_tokens=output_tokens,
+            energy_j=energy_j,
+            precision=results[0].compute_metrics.compute_precision,
+        ),
+        memory=_memory(results, output_tokens),
+        gpu_utilisation=_utilisation([part.gpu_utilisation for part in _parts(results)]),
+        batch=_batches([part.batch for part in _parts(results)]),
+        kv_cache=_cache(results),
+        request_latency=request_latency(latency),
+    )
+
+
+def token_efficiency_index(
+    *, tokens_per_second: float | None, output_tokens: int, energy_j: float | None, precision: str | None
+) -> float | None:
+    """Mean rate of a process times output tokens per joule, times 1/2 for 8-bit and 1/4 for 4-bit arithmetic."""
+    tokens_per_joule = ratio(output_tokens, energy_j)
+    if tokens_per_second is None or tokens_per_joule is None:
+        return None
+    return tokens_per_second * tokens_per_joule * precision_factor(precision)
+
+
+def precision_factor(precision: str | None) -> float:
+    """Work of one operation against that of a 16-bit one, after LLenergyMeasure: wider ones count the same."""
+    bits = "".join(character for character in precision or "" if character.isdigit())[:2]
+    return {"8": 0.5, "4": 0.25}.get(bits, 1.0)
+
+
+def request_latency(latency: LatencyStatistics | None) -> RequestLatencyMetrics:
+    """The end-to-end figures of the latency statistics."""
+    if latency is None:
+        return RequestLatencyMetrics()
+    return RequestLatencyMetrics(
+        e2e_latency_mean_ms=latency.e2e_mean_ms,
+        e2e_latency_median_ms=latency.e2e_median_ms,
+        e2e_latency_p95_ms=latency.e2e_p95_ms,
+        e2e_latency_p99_ms=latency.e2e_p99_ms,
+        e2e_latency_samples=latency.e2e_samples,
+    )
+
+
+def _parts(results: Sequence[RawProcessResult]) -> list[ExtendedEfficiencyMetrics]:
+    return [result.extended_metrics or ExtendedEfficiencyMetrics() for result in results]
+
+
+def _memory(results: Sequence[RawProcessResult], output_tokens: int) -> MemoryEfficiencyMetrics:
+    memories = [part.memory for part in _parts(results)]
+    measured = list(zip(memories, [result.compute_metrics for result in results], strict=True))
+    peaks_mb = [_first_known(memory.peak_memory_mb, compute.peak_memory_mb) for memory, compute in measured]
+    model_mb = total(
+        _first_known(memory.model_memory_mb, compute.model_memory_mb) for memory, compute in measured
+    )
+    vram_mb = total(memory.total_vram_mb for memory in memories)
+    cache_mb = total(memory.kv_cache_mb for memory in memories)
+    used_mb = total(peaks_mb)
+    return MemoryEfficiencyMetrics(
+        total_vram_mb=vram_mb,
+        model_memory_mb=model_mb,
+        peak_memory_mb=largest(peaks_mb),
+        kv_cache_mb=cache_mb,
+        tokens_per_gb_vram=ratio(output_tokens * MB_PER_GB, used_mb),
+        model_memory_utilisation=ratio(model_mb, vram_mb),
+        kv_cache_memory_ratio=ratio(cache_mb, used_mb),
+    )
+
+
+def _first_known(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _utilisation(parts: Sequence[GPUUtilisationMetrics]) -> GPUUtilisationMetrics:
+    weights = [part.sm_utilisation_samples for part in parts]
+    return GPUUtilisationMetrics(
+        sm_utilisation_mean=_mean(parts, weights, lambda part: part.sm_utilisation_mean),
+        sm_utilisation_samples=sum(weights),
+        memory_bandwidth_utilisation=_mean(parts, weights, lambda part: part.memory_bandwidth_utilisation),
+    )
+
+
+def _batches(parts: Sequence[BatchEfficiencyMetrics]) -> BatchEfficiencyMetrics:
+    weights = [part.num_batches for part in parts]
+    return BatchEfficiencyMetrics(
+        effective_batch_size=_mean(parts, weights, lambda part: part.effective_batch_size),
+        batch_utilisation=_mean(parts, weights, lambda part: part.batch_utilisation),
+        padding_overhead=_mean(parts, weights, lambda part: part.padding_overhead),
+        num_batches=_count(weights),
+    )
+
+
+def _cache(results: Sequence[RawProcessResult]) -> KVCacheEfficiencyMetrics:
+    parts = [part.kv_cache for part in _parts(results)]
+    return KVCacheEfficiencyMetrics(
+        kv_cache_hit_rate=_mean(
+            parts, [result.requests for result in results], lambda part: part.kv_cache_hit_rate
+        ),
+        kv_cache_blocks_used=_count(part.kv_cache_blocks_used for part in parts),
+        kv_cache_blocks_total=_count(part.kv_cache_blocks_total for part in parts),
+    )
+
+
+def _mean(
+    parts: Sequence[Part], weights: Sequence[int | None], value: Callable[[Part], float | None]
+) -> float | None:
+    return weighted_mean((value(part), weight) for part, weight in zip(parts, weights, strict=True))
+
+
+def _count(values: Iterable[int | None]) -> int | None:
+    summed = total(values)
+    return None if summed is None else int(summed)

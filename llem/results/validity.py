@@ -1,0 +1,117 @@
+"""The verdict on a result: every reason why it should not be relied on, with value and threshold."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from llem.plan import ValidityPlan
+from llem.results.energy import EnergySource
+from llem.results.ratios import ratio
+
+
+class InvalidReason(msgspec.Struct, frozen=True, kw_only=True):
+    """One threshold that was passed; `code` is for programs, `text` for people."""
+
+    code: str
+    text: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verdict looks at; a fact that is None is unknown and counts against nothing but energy."""
+
+    duration_sec: float
+    complete: bool  # every process finished and none was interrupted
+    energy_j: float | None = None
+    energy_source: EnergySource | None = None
+    energy_disagreement: float | None = None  # the largest of all devices
+    samples: int | None = None  # the fewest of all devices
+    max_sample_gap_sec: float | None = None
+    throttled_sec: float | None = None  # the longest of all devices
+    temperature_drift_c: float | None = None  # the largest of all devices
+    requests: int | None = None
+    failed_requests: int | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a result can be relied on, by which thresholds, and every reason against it."""
+
+    valid: bool
+    invalid_reasons: list[InvalidReason] = []
+    thresholds: ValidityPlan = ValidityPlan()
+
+
+def judge(facts: MeasuredFacts, thresholds: ValidityPlan = ValidityPlan()) -> Verdict:  # noqa: B008 - frozen
+    """Compare the facts with every threshold."""
+    reasons = [*_energy_reasons(facts, thresholds), *_run_reasons(facts, thresholds)]
+    return Verdict(valid=not reasons, invalid_reasons=reasons, thresholds=thresholds)
+
+
+def _energy_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[InvalidReason]:
+    if facts.energy_j is None:
+        yield InvalidReason(code="energy_not_measured", text="energy was not measured")
+    if facts.energy_source == "estimated":
+        yield InvalidReason(code="energy_estimated", text="energy is an estimate, not a measurement")
+    yield from _above(
+        "sources_disagree",
+        "energy counter and integrated power differ by {value:.1%}, more than {threshold:.1%}",
+        facts.energy_disagreement,
+        limits.max_energy_disagreement,
+    )
+    yield from _below(
+        "too_few_samples",
+        "{value:.0f} samples, fewer than {threshold:.0f}",
+        facts.samples,
+        limits.min_samples,
+    )
+    yield from _above(
+        "sample_gap",
+        "{value:.2f} s without a sample, more than {threshold:.2f} s",
+        facts.max_sample_gap_sec,
+        limits.max_sample_gap_s,
+    )
+
+
+def _run_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[InvalidReason]:
+    if not facts.complete:
+        yield InvalidReason(code="incomplete", text="not every process ran to its end")
+    yield from _below(
+        "too_short",
+        "measured for {value:.2f} s, less than {threshold:.2f} s",
+        facts.duration_sec,
+        limits.min_duration_s,
+    )
+    yield from _above(
+        "throttled",
+        "throttled for {value:.1%} of the time, more than {threshold:.1%}",
+        ratio(facts.throttled_sec, facts.duration_sec),
+        limits.max_throttled,
+    )
+    yield from _above(
+        "temperature_drift",
+        "temperature moved by {value:.1f} C, more than {threshold:.1f} C",
+        facts.temperature_drift_c,
+        limits.max_temperature_drift_c,
+    )
+    yield from _above(
+        "failed_requests",
+        "{value:.1%} of the requests failed, more than {threshold:.1%}",
+        ratio(facts.failed_requests, facts.requests),
+        limits.max_failed_requests,
+    )
+
+
+def _above(code: str, text: str, value: float | None, threshold: float) -> Iterator[InvalidReason]:
+    if value is not None and value > threshold:
+        yield _reason(code, text, value, threshold)
+
+
+def _below(code: str, text: str, value: float | None, threshold: float) -> Iterator[InvalidReason]:
+    if value is not None and value < threshold:
+        yield _reason(code, text, value, threshold)
+
+
+def _reason(code: str, text: str, value: float, threshold: float) -> InvalidReason:
+    line = text.format(value=value, threshold=threshold)
+    return InvalidReason(code=code, text=line, value=value, threshold=threshold)
