@@ -1,34 +1,30 @@
 """Errors of torch, transformers and the hub, told as EngineError in one line."""
 
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants
+from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 from torch import OutOfMemoryError
 
 from llem.engines.sources import ModelSource, preset_names, suggestion
 from llem.errors import EngineError
 
-# What loading a model is known to raise; anything else is a defect and keeps its traceback.
+# What running a batch is known to raise; anything else is a defect and keeps its traceback.
+RUNNING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
+
+# What loading a model is known to raise: these libraries check a model's files by using them.
 LOADING_ERRORS = (
+    *RUNNING_ERRORS,
     OSError,
-    ValueError,
-    TypeError,
     KeyError,
-    IndexError,
     AttributeError,
     AssertionError,
     ArithmeticError,
     ImportError,
-    RuntimeError,
     SafetensorError,
-    HfHubHTTPError,
+    hub.StrictDataclassError,
 )
+
+_MESSAGE_LIMIT = 300
 
 
 def loading_error(error: BaseException, source: ModelSource) -> EngineError:
@@ -37,72 +33,77 @@ def loading_error(error: BaseException, source: ModelSource) -> EngineError:
     if any(isinstance(cause, OutOfMemoryError | MemoryError) for cause in causes):
         return EngineError(
             f"model {source.name} does not fit into memory",
-            found=first_line(error),
+            found=one_line(error),
             hint="try model.dtype = 'bfloat16' or a smaller model",
         )
     if source.kind == "hub":
         return _hub_error(error, causes, source)
+    pretrained = source.weights == "pretrained"
     return EngineError(
         f"model {source.name} cannot be loaded from {source.location}",
-        found=f"{type(error).__name__}: {first_line(error)}",
-        expected="config.json, *.safetensors"
-        if source.weights == "pretrained"
-        else "a config.json of a causal language model",
+        found=f"{type(error).__name__}: {one_line(error)}",
+        expected="config.json and *.safetensors"
+        if pretrained
+        else "the configuration of a causal language model",
         hint=_code_hint(error),
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a message that may be long, or the error's type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def is_fatal(error: BaseException) -> bool:
+    """Whether the CUDA context is lost, after which no batch can run; being out of memory is not that."""
+    if isinstance(error, OutOfMemoryError):
+        return False
+    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"
+
+
+def one_line(error: BaseException) -> str:
+    """A message without line breaks, cut where it goes on and on."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
 
 
 def _hub_error(error: BaseException, causes: list[BaseException], source: ModelSource) -> EngineError:
-    name = source.name
-    for kinds, found, hint in (
+    for kind, found, hint in (
+        (hub.GatedRepoError, "gated access", "accept its licence on huggingface.co, then `hf auth login`"),
+        (hub.RevisionNotFoundError, f"no revision {source.revision}", "check model.revision"),
         (
-            (GatedRepoError,),
-            "access is gated",
-            "accept its licence on huggingface.co and log in with `hf auth login`",
-        ),
-        ((RevisionNotFoundError,), f"no revision {source.revision}", "check model.revision"),
-        (
-            (RepositoryNotFoundError,),
+            hub.RepositoryNotFoundError,
             "no such model on the hub",
-            suggestion(name) or "check the name; a private model needs `hf auth login`",
+            _name_hint(source, "a private model needs `hf auth login`"),
         ),
-        (
-            (OfflineModeIsEnabled,),
-            "the hub is switched off by HF_HUB_OFFLINE and the model is not in the cache",
-            _local_hint(name),
-        ),
-        (
-            (LocalEntryNotFoundError, ConnectionError),
-            "the hub cannot be reached and the model is not in the cache",
-            _local_hint(name),
-        ),
+        (hub.OfflineModeIsEnabled, _unreachable(), _local_hint(source)),
+        (hub.LocalEntryNotFoundError, _unreachable(), _local_hint(source)),
+        (ConnectionError, _unreachable(), _local_hint(source)),
     ):
-        if any(isinstance(cause, kinds) for cause in causes):
+        if any(isinstance(cause, kind) for cause in causes):
             return EngineError(
-                f"model {name} cannot be loaded",
+                f"model {source.name} cannot be loaded",
                 found=found,
                 expected="hub name, folder or preset",
                 hint=hint,
             )
+    found = f"{type(error).__name__}: {one_line(error)}"
     return EngineError(
-        f"model {name} cannot be loaded from the hub",
-        found=f"{type(error).__name__}: {first_line(error)}",
-        hint=_code_hint(error) or suggestion(name),
+        f"model {source.name} cannot be loaded from the hub", found=found, hint=_code_hint(error)
     )
 
 
-def _local_hint(name: str) -> str:
-    return suggestion(name) or f"name a folder, or a preset ({', '.join(preset_names())})"
+def _unreachable() -> str:
+    why = "is switched off by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "cannot be reached"
+    return f"the hub {why} and the model is not in its cache"
+
+
+def _local_hint(source: ModelSource) -> str:
+    return _name_hint(source, f"name a folder, or a preset ({', '.join(preset_names())})")
+
+
+def _name_hint(source: ModelSource, otherwise: str) -> str:
+    return suggestion(source.name) or otherwise
 
 
 def _code_hint(error: BaseException) -> str | None:
     if "trust_remote_code" in str(error):
-        return "the model brings its own code: set model.trust_remote_code and model.revision to a full commit hash"
+        return "the model brings its own code: set model.trust_remote_code, and model.revision to a full commit hash"
     return None
 
 
@@ -114,14 +115,3 @@ def _causes(error: BaseException) -> list[BaseException]:
         chain.append(current)
         current = current.__cause__ or current.__context__
     return chain
-
-
-# What running a batch is known to raise.
-RUNNING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the CUDA context is lost, after which no batch can run; being out of memory is not that."""
-    if isinstance(error, OutOfMemoryError):
-        return False
-    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"

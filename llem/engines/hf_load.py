@@ -64,7 +64,7 @@ def _check_cuda(device: torch.device) -> None:
 def _dtype(planned: str, config: Any) -> torch.dtype:
     """The plan's data type; "auto" is the configuration's, float32 where it names none."""
     if planned != "auto":
-        return getattr(torch, planned)  # type: ignore[no-any-return]
+        return getattr(torch, planned)
     named = getattr(config, "dtype", None) or torch.float32
     return getattr(torch, named) if isinstance(named, str) else named
 
