@@ -30,8 +30,10 @@ from llem.results.metrics import (
     Timestamps,
     WarmupResult,
 )
+from llem.results.power import cumulative_energy_j, energy_between_j
 from llem.results.raw import RawProcessResult, ResultWarning
 from llem.results.schema import RESULTS_VERSION, SCHEMA_VERSION
+from llem.results.steady_state import PowerSamples, SteadyState, find_steady_state
 from llem.results.validity import InvalidReason, MeasuredFacts, Verdict, judge
 
 __all__ = [
@@ -62,15 +64,20 @@ __all__ = [
     "MeasuredFacts",
     "MemoryEfficiencyMetrics",
     "MultiGPUMetrics",
+    "PowerSamples",
     "RawProcessResult",
     "RequestLatencyMetrics",
     "ResultWarning",
+    "SteadyState",
     "ThermalEnvironment",
     "ThermalThrottleInfo",
     "Timestamps",
     "Verdict",
     "WarmupResult",
     "aggregate_results",
+    "cumulative_energy_j",
+    "energy_between_j",
+    "find_steady_state",
     "judge",
     "latency_statistics",
     "validate_process_completeness",
