@@ -218,11 +218,11 @@ class ProcessCompleted(Event, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "process_completed"
     process_index: int
-    requests: int
-    failed_requests: int
-    input_tokens: int
-    output_tokens: int
-    batches: int = 0
+    requests: int | None = None  # None for a wrapped program, which has no requests
+    failed_requests: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    batches: int | None = None
     peak_memory_bytes: int | None = None
     stopped_early: bool = False
     exit_status: int | None = None  # of the wrapped program

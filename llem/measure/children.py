@@ -1,0 +1,83 @@
+"""Starting the processes of a measurement from llem's own modules, so that none outlives its parent."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from llem.measure.channel import Channel
+
+_PR_SET_PDEATHSIG = 1
+_TAIL_BYTES = 4000
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the closed channel ends the child
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)  # the parent died before the kernel was asked
+
+
+@dataclass
+class Child:
+    """A running child, our end of its channel, and what it printed on stderr."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    stderr: IO[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self, *, timeout_s: float) -> int:
+        """Wait, then kill; returns the exit status, negative for a signal."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            self.channel.close()
+
+    def stderr_tail(self) -> str:
+        """The last few thousand characters that the child printed on stderr."""
+        size = self.stderr.seek(0, os.SEEK_END)
+        self.stderr.seek(max(0, size - _TAIL_BYTES))
+        return self.stderr.read().decode(errors="replace").strip()
+
+
+def start(module: str, *, channels: Sequence[Channel] = (), environment: Mapping[str, str] | None = None, own_group: bool = True) -> Child:
+    """Start `python -m module` with a channel to us, and further channels after it, as file descriptors in argv.
+
+    In a process group of its own, a Ctrl-C at the terminal reaches only the supervisor.
+    """
+    ours, theirs = Channel.pair()
+    fds = [theirs.fileno(), *(channel.fileno() for channel in channels)]
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115: open as long as the child runs
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(os.getpid()), *map(str, fds)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL if own_group else None,
+        stdout=subprocess.DEVNULL if own_group else None,
+        stderr=stderr if own_group else None,
+        env={**os.environ, **(environment or {})},
+        process_group=0 if own_group else None,
+    )
+    theirs.close()
+    return Child(process, ours, stderr)
+
+
+def inherit(argv: Sequence[str]) -> list[Channel]:
+    """In the child: tie our life to the parent's, and take the channels named in argv."""
+    parent_pid, *fds = map(int, argv[1:])
+    die_with_parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return [Channel.inherited(fd) for fd in fds]

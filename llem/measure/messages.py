@@ -1,0 +1,123 @@
+"""What the processes of a measurement say to each other."""
+
+from typing import Literal
+
+import msgspec
+
+from llem.plan import Plan
+from llem_events.events import BaselinePower, EnergyEdge, MeteredDevice
+
+Barrier = Literal["baseline", "measurement", "after"]
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """One message; the class name is its tag."""
+
+
+class WorkerSetup(Message, frozen=True, kw_only=True):
+    """Supervisor to worker: what to run."""
+
+    experiment_id: str
+    folder: str
+    plan: Plan
+    process_index: int
+    processes: int
+    torch_device: str | None
+    command: list[str] = []
+
+
+class SamplerSetup(Message, frozen=True, kw_only=True):
+    """Supervisor to sampler: what to read. `pid` is the worker's."""
+
+    experiment_id: str
+    folder: str
+    plan: Plan
+    process_index: int
+    gpus: list[str] | None
+    pid: int
+
+
+class PassBarrier(Message, frozen=True):
+    """Supervisor to worker: every living worker is at the barrier."""
+
+    barrier: Barrier
+
+
+class ReachBarrier(Message, frozen=True):
+    """Worker to supervisor: waiting at the barrier."""
+
+    barrier: Barrier
+
+
+class EnterStage(Message, frozen=True):
+    """Worker to supervisor: what it does from now on."""
+
+    stage: str
+
+
+class ReportProgress(Message, frozen=True, kw_only=True):
+    """Worker to supervisor: totals since the measurement window opened."""
+
+    output_tokens: int
+    requests: int
+    elapsed_s: float
+
+
+class ReportFailure(Message, frozen=True, kw_only=True):
+    """Worker or sampler to supervisor: why it ends."""
+
+    error_type: str
+    text: str
+    exit_status: int
+
+
+class ReportPower(Message, frozen=True):
+    """Sampler to supervisor: the sum over its devices, None where nothing can be read."""
+
+    power_w: float | None
+
+
+class Finish(Message, frozen=True):
+    """Supervisor to sampler: seal and end."""
+
+
+class ReportDone(Message, frozen=True):
+    """Worker to supervisor: its completion marker is on the disk. `exit_status` is the wrapped program's."""
+
+    exit_status: int | None = None
+
+
+class AnnounceMeter(Message, frozen=True, kw_only=True):
+    """Sampler to worker and supervisor: what is measured."""
+
+    meter: str
+    devices: list[MeteredDevice]
+
+
+class ReadEdge(Message, frozen=True):
+    """Worker to sampler: read the energy counters now."""
+
+
+class EdgeRead(Message, frozen=True, kw_only=True):
+    """Sampler to worker: the counters at the edge, the power since the edge before, the hottest device's temperature."""
+
+    edges: list[EnergyEdge]
+    powers: list[BaselinePower]
+    temperature_c: float | None
+
+
+AnyMessage = (
+    WorkerSetup
+    | SamplerSetup
+    | PassBarrier
+    | ReachBarrier
+    | EnterStage
+    | ReportProgress
+    | ReportFailure
+    | ReportPower
+    | Finish
+    | ReportDone
+    | AnnounceMeter
+    | ReadEdge
+    | EdgeRead
+)

@@ -1,0 +1,80 @@
+"""A worker that wraps any program: samples, windows and energy around it, and its exit status passed on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from llem.errors import MeasureError
+from llem.measure import children
+from llem.measure.channel import Channel
+from llem.measure.environment import snapshot
+from llem.measure.messages import EnterStage, ReportDone, WorkerSetup
+from llem.measure.sampling import SamplerLink
+from llem.measure.stop import StopFlag
+from llem.measure.windows import Windows
+from llem.measure.worker import open_log, report_and_exit
+from llem_events import BackgroundWriter
+from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessStarted
+
+ENGINE_NAME = "command"
+
+
+def wrap(supervisor: Channel, sampler: Channel) -> None:
+    """The life of a wrapping worker: baseline, the program, completion marker, seal."""
+    setup = supervisor.receive()
+    if not isinstance(setup, WorkerSetup):
+        raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    with open_log(setup) as log:
+        stop, link = StopFlag(), SamplerLink(sampler)
+        windows = Windows(log, link)
+        _start(setup, link, log)
+        _baseline(setup.plan.windows.baseline_s, windows, link, log)
+        supervisor.send(EnterStage("measuring"))
+        with windows.open("measurement"):
+            exit_status = _run(setup.command, stop)
+        log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())
+        log.seal()
+    supervisor.send(ReportDone(exit_status))
+
+
+def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None:
+    event = ProcessStarted(
+        process_index=setup.process_index, devices=link.devices, engine=ENGINE_NAME, environment=snapshot(link.devices)
+    )
+    log.append(event, at_ns=time.monotonic_ns())
+
+
+def _baseline(duration_s: float, windows: Windows, link: SamplerLink, log: BackgroundWriter) -> None:
+    if duration_s <= 0:
+        return
+    with windows.open("baseline"):
+        time.sleep(duration_s)
+    event = BaselineMeasured(position="before", duration_s=duration_s, devices=link.powers)
+    log.append(event, at_ns=time.monotonic_ns())
+
+
+def _run(command: list[str], stop: StopFlag) -> int:
+    """Run the program on our terminal; a stop is passed on to it once. Returns its exit status as a shell would."""
+    process = subprocess.Popen([sys.executable, "-m", "llem.measure.leash", str(os.getpid()), *command])
+    told = False
+    while process.poll() is None:
+        if stop() and not told:
+            process.send_signal(signal.SIGTERM)
+            told = True
+        time.sleep(0.01)
+    status = process.returncode
+    return 128 - status if status < 0 else status
+
+
+def _completed(setup: WorkerSetup, exit_status: int, stop: StopFlag) -> ProcessCompleted:
+    return ProcessCompleted(
+        process_index=setup.process_index,
+        exit_status=exit_status,
+        stopped_early=stop(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(report_and_exit(wrap))

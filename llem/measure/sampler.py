@@ -1,0 +1,172 @@
+"""The sampler process of one worker: reads its devices at a steady rate into a segment of its own."""
+
+import select
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from llem.errors import LlemError, MeterError
+from llem.measure import children, power_statistics, segments
+from llem.measure.channel import Channel, PeerGoneError
+from llem.measure.messages import AnnounceMeter, EdgeRead, Finish, ReadEdge, ReportFailure, ReportPower, SamplerSetup
+from llem.measure.power_statistics import PowerStatistics
+from llem.measure.schedule import Schedule
+from llem.meters import create_meter
+from llem.meters.base import Meter
+from llem_events import BackgroundWriter, LogError, Reading, columns
+from llem_events.events import MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
+from llem_events.limits import BLOCK_TARGET_NS
+from llem.units import MW_PER_W
+
+MAX_HZ = 100.0
+MIN_HZ = 10.0
+REPORT_INTERVAL_NS = 500_000_000
+
+
+def default_hz(devices: Sequence[MeteredDevice]) -> float:
+    """One sample per tick of the fastest counter, between MIN_HZ and MAX_HZ."""
+    ticks = [device.counter_tick_ns for device in devices if device.counter_tick_ns]
+    return min(MAX_HZ, max(MIN_HZ, 1e9 / min(ticks))) if ticks else MIN_HZ
+
+
+class Sampler:
+    """Reads a meter on schedule, answers the worker's requests for edges, and keeps both until the next flush."""
+
+    def __init__(self, setup: SamplerSetup, meter: Meter, log: BackgroundWriter, *, supervisor: Channel, worker: Channel) -> None:
+        self._meter, self._log = meter, log
+        self._supervisor, self._worker = supervisor, worker
+        self._devices = list(meter.devices())
+        hz = setup.plan.meter.sample_hz or default_hz(self._devices)
+        self._schedule = Schedule(hz)
+        self._readings: list[list[Reading]] = [[] for _ in self._devices]
+        self._powers = [PowerStatistics() for _ in self._devices]
+        self._samples = 0
+        self._flushed_ns = self._reported_ns = time.monotonic_ns()
+        self._temperature_c: float | None = None
+        log.append(
+            MeterStarted(meter=meter.NAME, process_index=setup.process_index, sample_hz=hz, devices=self._devices),
+            at_ns=time.monotonic_ns(),
+        )
+
+    def run(self) -> None:
+        """Sample until the supervisor or the worker is done or gone."""
+        announcement = AnnounceMeter(meter=self._meter.NAME, devices=self._devices)
+        try:
+            self._supervisor.send(announcement)
+            self._worker.send(announcement)
+            while self._answer(self._schedule.remaining_s()):
+                if self._schedule.reached():
+                    self._sample()
+        except PeerGoneError:
+            pass
+        self._finish()
+
+    def _answer(self, timeout_s: float) -> bool:
+        """Handle what arrives before the next deadline; False when it is time to end."""
+        ready, _, _ = select.select([self._supervisor, self._worker], [], [], timeout_s)
+        for channel in ready:
+            match channel.receive():
+                case ReadEdge():
+                    self._worker.send(self._read_edge())
+                case Finish():
+                    return False
+        return True
+
+    def _read_edge(self) -> EdgeRead:
+        edges = self._meter.read_edge()
+        self._record_faults()
+        powers = power_statistics.results(self._powers, [metered.device.uuid for metered in self._devices])
+        self._powers = [PowerStatistics() for _ in self._devices]
+        return EdgeRead(edges=edges, powers=powers, temperature_c=self._temperature_c)
+
+    def _sample(self) -> None:
+        readings = self._meter.read()
+        for kept, statistics, reading in zip(self._readings, self._powers, readings, strict=True):
+            kept.append(reading)
+            statistics.add(reading)
+        self._samples += len(readings)
+        temperatures = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
+        self._temperature_c = max(temperatures, default=None)
+        self._record_faults()
+        now_ns = time.monotonic_ns()
+        if now_ns - self._flushed_ns >= BLOCK_TARGET_NS:
+            self._flush(now_ns)
+        if now_ns - self._reported_ns >= REPORT_INTERVAL_NS:
+            self._reported_ns = now_ns
+            self._supervisor.offer(ReportPower(_total_power_w(readings)))
+
+    def _flush(self, now_ns: int) -> None:
+        self._flushed_ns = now_ns
+        for metered, kept in zip(self._devices, self._readings, strict=True):
+            if kept:
+                event = columns.pack(kept, meter=self._meter.NAME, device_uuid=metered.device.uuid)
+                self._log.offer(event, at_ns=now_ns, weight=len(kept))
+                kept.clear()
+
+    def _record_faults(self) -> None:
+        for device_uuid, code, text in self._meter.faults():
+            self._log.append(WarningRaised(code=code, text=text, device_uuid=device_uuid), at_ns=time.monotonic_ns())
+
+    def _finish(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._flush(now_ns)
+        event = SamplingCompleted(
+            samples=self._samples,
+            samples_dropped=self._log.dropped_total,
+            deadlines_missed=self._schedule.missed,
+            max_gap_ns=self._schedule.max_gap_ns,
+            jitter_p99_ns=self._schedule.jitter_p99_ns(),
+            cpu_time_ns=time.process_time_ns(),
+        )
+        self._log.append(event, at_ns=now_ns)
+
+
+def _total_power_w(readings: Sequence[Reading]) -> float | None:
+    powers = [reading.power_mw for reading in readings if reading.power_mw is not None]
+    return sum(powers) / MW_PER_W if powers else None
+
+
+def measure_power(supervisor: Channel, worker: Channel) -> None:
+    """The life of a sampler: setup, samples, seal."""
+    setup = supervisor.receive()
+    if not isinstance(setup, SamplerSetup):
+        raise MeterError("sampler", found=type(setup).__name__, expected="SamplerSetup")
+    meter = create_meter(setup.plan, gpus=setup.gpus, pid=setup.pid)
+    try:
+        log = segments.open_segment(
+            Path(setup.folder),
+            experiment_id=setup.experiment_id,
+            role="sampler",
+            process_index=setup.process_index,
+            sync=setup.plan.log.sync,
+        )
+        with log:
+            Sampler(setup, meter, log, supervisor=supervisor, worker=worker).run()
+            log.seal()
+    finally:
+        meter.close()
+
+
+def main() -> int:
+    """Entry of the sampler process; the one place that catches everything, so that the supervisor hears of it."""
+    supervisor, worker = children.inherit(sys.argv)
+    try:
+        measure_power(supervisor, worker)
+    except PeerGoneError:
+        return 0
+    except (LlemError, LogError) as error:
+        _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
+        return 1
+    except Exception as error:  # noqa: BLE001: the outermost frame of a process that has no screen
+        _report(supervisor, error, exit_status=1)
+        raise
+    return 0
+
+
+def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
+    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=str(error), exit_status=exit_status))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Cooling down and warming up: the state in which every measurement begins."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llem.measure.sampling import SamplerLink
+from llem.plan import WindowsPlan
+from llem.units import NS_PER_MS
+from llem_events.events import Request, WarmupCompleted
+
+LATENCIES_COMPARED = 5
+SETTLED_C = 1.0  # a change below this over SETTLED_S counts as settled
+SETTLED_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """How long it took, and the hottest device's temperature before and after; None where there is none."""
+
+    duration_s: float
+    start_c: float | None
+    end_c: float | None
+
+
+def cool_down(sampler: SamplerLink, *, limit_s: float, should_stop: Callable[[], bool]) -> Cooldown:
+    """Wait until the temperature has stopped changing, at most `limit_s`; where there is none, do not wait."""
+    started = changed = time.monotonic()
+    sampler.read_edges()
+    start_c = reference_c = sampler.temperature_c
+    while reference_c is not None and time.monotonic() - changed < SETTLED_S:
+        if should_stop() or time.monotonic() - started >= limit_s:
+            break
+        time.sleep(0.5)
+        sampler.read_edges()
+        if sampler.temperature_c is None or abs(sampler.temperature_c - reference_c) >= SETTLED_C:
+            reference_c, changed = sampler.temperature_c, time.monotonic()
+    return Cooldown(time.monotonic() - started, start_c, sampler.temperature_c)
+
+
+def warm_up(
+    plan: WindowsPlan, run_batch: Callable[[], Sequence[Request]], *, cooldown: Cooldown, should_stop: Callable[[], bool]
+) -> WarmupCompleted:
+    """Run batches until the last latencies per token step agree, or a limit is reached."""
+    latencies_ms: list[float] = []
+    deadline = time.monotonic() + plan.warmup_max_s
+    reason = None
+    while reason is None:
+        latencies_ms.append(_step_latency_ms(run_batch()))
+        spread = _coefficient_of_variation(latencies_ms[-LATENCIES_COMPARED:])
+        reason = _reason_to_end(plan, len(latencies_ms), spread, late=time.monotonic() >= deadline, stopped=should_stop())
+    return WarmupCompleted(
+        latencies_ms=latencies_ms,
+        coefficient_of_variation=spread,
+        converged=reason == "converged",
+        reason=reason,
+        cooldown_s=cooldown.duration_s,
+        temperature_start_c=cooldown.start_c,
+        temperature_end_c=cooldown.end_c,
+    )
+
+
+def _reason_to_end(plan: WindowsPlan, batches: int, spread: float | None, *, late: bool, stopped: bool) -> str | None:
+    if stopped:
+        return "interrupted"
+    if batches >= plan.warmup_min_batches and spread is not None and spread < plan.warmup_cv:
+        return "converged"
+    if batches >= plan.warmup_max_batches:
+        return "warmup_max_batches reached"
+    return "warmup_max_s reached" if late else None
+
+
+def _step_latency_ms(requests: Sequence[Request]) -> float:
+    """Duration of a batch divided by its longest request's tokens, so that batches of other lengths compare."""
+    duration_ns = max(request.end_ns for request in requests) - min(request.start_ns for request in requests)
+    return duration_ns / NS_PER_MS / max(1, *(request.output_tokens for request in requests))
+
+
+def _coefficient_of_variation(latencies_ms: Sequence[float]) -> float | None:
+    if len(latencies_ms) < LATENCIES_COMPARED:
+        return None
+    mean = statistics.fmean(latencies_ms)
+    return statistics.stdev(latencies_ms) / mean if mean else None

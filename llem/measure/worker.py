@@ -1,0 +1,212 @@
+"""The worker process: runs the model through the windows of one experiment and writes what it saw."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llem.engines import EncodedPrompt, Engine, create_engine
+from llem.engines.prompts import load_prompts, prompt_set_sha256, share
+from llem.errors import LlemError, MeasureError
+from llem.measure import children, segments
+from llem.measure.channel import Channel, PeerGoneError
+from llem.measure.environment import snapshot
+from llem.measure.messages import (
+    Barrier,
+    EnterStage,
+    PassBarrier,
+    ReachBarrier,
+    ReportDone,
+    ReportFailure,
+    WorkerSetup,
+)
+from llem.measure.sampling import SamplerLink
+from llem.measure.secrets import scrub
+from llem.measure.stop import StopFlag
+from llem.measure.warmup import cool_down, warm_up
+from llem.measure.windows import Windows
+from llem.measure.workload import BatchRunner, Progress, Totals
+from llem_events import BackgroundWriter, LogError
+from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessFailed, ProcessStarted, PromptsEncoded
+
+
+class Worker:
+    """One process of an experiment, from its setup to its completion marker."""
+
+    def __init__(self, setup: WorkerSetup, log: BackgroundWriter, *, supervisor: Channel, sampler: Channel) -> None:
+        self._setup, self._plan, self._log = setup, setup.plan, log
+        self._supervisor = supervisor
+        self.stage = "starting"
+        self._should_stop = StopFlag()
+        self._sampler = SamplerLink(sampler)
+        self._windows = Windows(log, self._sampler)
+
+    def run(self) -> None:
+        """Baseline, load, cool-down, warm-up, measurement, baseline again."""
+        engine = self._start()
+        try:
+            self._baseline("before", self._plan.windows.baseline_s)
+            runner = self._load(engine)
+            self._warm_up(runner)
+            totals = self._measure(engine, runner)
+            peak_memory_bytes = engine.peak_memory_bytes()
+        finally:
+            engine.close()
+        self._baseline("after", self._plan.windows.baseline_after_s)
+        self._complete(totals, peak_memory_bytes)
+
+    def fail(self, error: BaseException) -> None:
+        """Write why this process ends without a completion marker."""
+        event = ProcessFailed(
+            process_index=self._setup.process_index,
+            error_type=type(error).__name__,
+            message=scrub(str(error)),
+            stage=self.stage,
+        )
+        self._log.append(event, at_ns=time.monotonic_ns())
+
+    def _start(self) -> Engine:
+        self._enter("starting")
+        engine = create_engine(self._plan, device=self._setup.torch_device)
+        devices = self._sampler.devices
+        event = ProcessStarted(
+            process_index=self._setup.process_index,
+            devices=devices,
+            engine=engine.NAME,
+            versions=engine.versions(),
+            environment=snapshot(devices),
+        )
+        self._log.append(event, at_ns=time.monotonic_ns())
+        return engine
+
+    def _baseline(self, position: str, duration_s: float) -> None:
+        self._barrier("baseline" if position == "before" else "after")
+        if duration_s <= 0 or self._should_stop():
+            return
+        self._enter(f"baseline {position}")
+        with self._windows.open("baseline"):
+            self._sleep(duration_s)
+        event = BaselineMeasured(position=position, duration_s=duration_s, devices=self._sampler.powers)
+        self._log.append(event, at_ns=time.monotonic_ns())
+
+    def _load(self, engine: Engine) -> BatchRunner:
+        self._enter("loading")
+        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
+        self._log.append(engine.load(), at_ns=time.monotonic_ns())
+        encoded = engine.encode(prompts)
+        self._log.append(_prompts_encoded(encoded), at_ns=time.monotonic_ns())
+        return BatchRunner(
+            engine, encoded, self._log, batch_size=self._plan.engine.batch_size, stride=self._plan.workload.requests
+        )
+
+    def _warm_up(self, runner: BatchRunner) -> None:
+        self._enter("cooling down")
+        cooldown = cool_down(self._sampler, limit_s=self._plan.windows.cooldown_max_s, should_stop=self._should_stop)
+        self._enter("warming up")
+        batches = runner.warmup_batches(self._should_stop)
+        with self._windows.open("warmup"):
+            event = warm_up(self._plan.windows, lambda: next(batches), cooldown=cooldown, should_stop=self._should_stop)
+        self._log.append(event, at_ns=time.monotonic_ns())
+
+    def _measure(self, engine: Engine, runner: BatchRunner) -> Totals:
+        self._barrier("measurement")
+        if self._should_stop():
+            raise InterruptedError("stopped before anything was measured")
+        self._enter("measuring")
+        engine.synchronize()
+        with self._windows.open("measurement"):
+            totals = runner.measure(self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer))
+            engine.synchronize()
+        return totals
+
+    def _complete(self, totals: Totals, peak_memory_bytes: int | None) -> None:
+        event = ProcessCompleted(
+            process_index=self._setup.process_index,
+            requests=totals.requests,
+            failed_requests=totals.failed_requests,
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            batches=totals.batches,
+            peak_memory_bytes=peak_memory_bytes,
+            stopped_early=self._should_stop(),
+        )
+        self._log.append(event, at_ns=time.monotonic_ns())
+
+    def _barrier(self, barrier: Barrier) -> None:
+        """Wait until every living worker is here; a stop ends the wait."""
+        self._supervisor.send(ReachBarrier(barrier))
+        while self._supervisor.receive(timeout_s=0.2) != PassBarrier(barrier):
+            if self._should_stop():
+                return
+
+    def _enter(self, stage: str) -> None:
+        self.stage = stage
+        self._supervisor.send(EnterStage(stage))
+
+    def _sleep(self, duration_s: float) -> None:
+        deadline = time.monotonic() + duration_s
+        while not self._should_stop() and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.1))
+
+
+def _prompts_encoded(encoded: list[EncodedPrompt]) -> PromptsEncoded:
+    return PromptsEncoded(
+        prompts=len(encoded),
+        input_tokens=sum(len(prompt.token_ids) for prompt in encoded),
+        prompt_set_sha256=prompt_set_sha256(encoded),
+    )
+
+
+def open_log(setup: WorkerSetup) -> BackgroundWriter:
+    """The worker's segment."""
+    return segments.open_segment(
+        Path(setup.folder),
+        experiment_id=setup.experiment_id,
+        role="worker",
+        process_index=setup.process_index,
+        sync=setup.plan.log.sync,
+    )
+
+
+def work(supervisor: Channel, sampler: Channel) -> None:
+    """The life of a worker: setup, windows, seal. A failure is written to the log before it is raised again."""
+    setup = supervisor.receive()
+    if not isinstance(setup, WorkerSetup):
+        raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    with open_log(setup) as log:
+        worker = Worker(setup, log, supervisor=supervisor, sampler=sampler)
+        try:
+            worker.run()
+        except (PeerGoneError, LogError):
+            raise
+        except Exception as error:
+            worker.fail(error)
+            log.seal()
+            raise
+        log.seal()
+    supervisor.send(ReportDone())
+
+
+def report_and_exit(life: Callable[[Channel, Channel], None]) -> int:
+    """Entry of a worker process; the one place that catches everything, so that the supervisor hears of it."""
+    supervisor, sampler = children.inherit(sys.argv)
+    try:
+        life(supervisor, sampler)
+    except PeerGoneError:
+        return 0
+    except (LlemError, LogError) as error:
+        _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
+        return 1
+    except Exception as error:  # noqa: BLE001: the outermost frame of a process that has no screen
+        _report(supervisor, error, exit_status=1)
+        raise
+    return 0
+
+
+def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
+    text = scrub(str(error)) or type(error).__name__
+    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=text, exit_status=exit_status))
+
+
+if __name__ == "__main__":
+    sys.exit(report_and_exit(work))

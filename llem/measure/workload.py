@@ -1,0 +1,108 @@
+"""The measured work of one process: its share of the prompts, batch after batch, for as long as the plan says."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from llem.engines import EncodedPrompt, Engine
+from llem.engines.prompts import batches
+from llem.measure.messages import ReportProgress
+from llem.plan import WorkloadPlan
+from llem_events import BackgroundWriter
+from llem_events.events import Request, RequestsCompleted
+
+PROGRESS_INTERVAL_NS = 200_000_000
+
+
+class Totals:
+    """What the measurement has produced so far."""
+
+    def __init__(self) -> None:
+        self.requests = self.failed_requests = self.input_tokens = self.output_tokens = self.batches = 0
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Count the requests of one batch."""
+        self.batches += 1
+        self.requests += len(requests)
+        self.failed_requests += sum(request.finish_reason == "error" for request in requests)
+        self.input_tokens += sum(request.input_tokens for request in requests)
+        self.output_tokens += sum(request.output_tokens for request in requests)
+
+
+class Progress:
+    """Tells the supervisor of new tokens, a few times a second."""
+
+    def __init__(self, tell: Callable[[ReportProgress], None]) -> None:
+        self._tell = tell
+        self._started_ns = self._told_ns = time.monotonic_ns()
+        self._tokens = self.requests = 0
+
+    def count(self, tokens: int) -> None:
+        """Count new output tokens; called at every token step, so it must cost nothing."""
+        self._tokens += tokens
+        now_ns = time.monotonic_ns()
+        if now_ns - self._told_ns >= PROGRESS_INTERVAL_NS:
+            self._told_ns = now_ns
+            elapsed_s = (now_ns - self._started_ns) / 1e9
+            self._tell(ReportProgress(output_tokens=self._tokens, requests=self.requests, elapsed_s=elapsed_s))
+
+
+class BatchRunner:
+    """Runs one batch after another and writes what came of it; `stride` keeps the ids of repeated prompts apart."""
+
+    def __init__(
+        self, engine: Engine, prompts: Sequence[EncodedPrompt], log: BackgroundWriter, *, batch_size: int, stride: int
+    ) -> None:
+        self._engine, self._log = engine, log
+        self._prompts, self._batch_size, self._stride = prompts, batch_size, stride
+        self._numbers = itertools.count()
+
+    def warmup_batches(self, should_stop: Callable[[], bool]) -> Iterator[list[Request]]:
+        """Endless batches whose requests are marked as warm-up."""
+        for batch in self._batches():
+            yield self._run(batch, "warmup", should_stop, _ignore)
+
+    def measure(self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress) -> Totals:
+        """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to."""
+        totals = Totals()
+        started = time.monotonic()
+        for batch in self._batches():
+            totals.add(self._run(batch, "measurement", should_stop, progress.count))
+            progress.requests = totals.requests
+            elapsed_s = time.monotonic() - started
+            whole_set = totals.requests >= len(self._prompts)
+            pointless = totals.failed_requests == totals.requests  # more of the same would fill the log with errors
+            done = whole_set and (pointless or elapsed_s >= plan.min_duration_s)
+            if done or should_stop() or elapsed_s >= (plan.max_duration_s or float("inf")):
+                return totals
+        return totals
+
+    def _batches(self) -> Iterator[list[EncodedPrompt]]:
+        """Batches of the prompts, over and over; a repeated prompt gets a request id of its own."""
+        for repeat in itertools.count():
+            for batch in batches(self._prompts, self._batch_size):
+                yield [msgspec.structs.replace(prompt, request_id=prompt.request_id + repeat * self._stride) for prompt in batch]
+
+    def _run(
+        self,
+        batch: Sequence[EncodedPrompt],
+        window: Literal["warmup", "measurement"],
+        should_stop: Callable[[], bool],
+        on_tokens: Callable[[int], None],
+    ) -> list[Request]:
+        requests = self._engine.run(
+            batch,
+            batch_index=next(self._numbers),
+            arrival_ns=time.monotonic_ns(),
+            should_stop=should_stop,
+            on_tokens=on_tokens,
+        )
+        self._log.append(RequestsCompleted(window=window, requests=requests), at_ns=time.monotonic_ns())
+        return requests
+
+
+def _ignore(tokens: int) -> None:
+    """Tokens of the warm-up are not progress."""
