@@ -1,0 +1,1 @@
+"""Simulated NVIDIA GPUs for any machine with a C compiler."""
