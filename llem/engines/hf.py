@@ -115,7 +115,7 @@ class TransformersEngine:
 
     @property
     def _on_cuda(self) -> bool:
-        return self._device.type == "cuda"
+        return bool(self._device.type == "cuda")
 
     @property
     def _ready(self) -> LoadedModel:
