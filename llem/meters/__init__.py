@@ -6,11 +6,21 @@ from typing import Any
 
 import msgspec
 
+from llem.errors import MissingExtraError
 from llem.meters.base import Meter
 from llem.plan import Plan
 from llem_events.events import Device
 
-__all__ = ["METERS", "Meter", "MeterChoice", "choose_meter", "create_meter", "list_gpus", "resolve_gpus"]
+__all__ = [
+    "METERS",
+    "Meter",
+    "MeterChoice",
+    "choose_meter",
+    "create_meter",
+    "list_gpus",
+    "resolve_gpus",
+    "unavailable_meters",
+]
 
 METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
 _AUTO = ("nvml", "rapl", "estimate")  # best first
@@ -36,7 +46,7 @@ def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoic
     wanted = [] if plan.engine.device == "cpu" else gpus
     rejected: dict[str, str] = {}
     for name in _AUTO[:-1]:
-        reason = _module(name).unavailable(gpus=wanted)
+        reason = _unavailable(name, wanted)
         if reason is None:
             return MeterChoice(name=name, rejected=rejected)
         rejected[name] = reason
@@ -55,7 +65,7 @@ def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> 
 
 def unavailable_meters() -> dict[str, str | None]:
     """Every meter and why it cannot be used here, None where it can."""
-    return {name: _module(name).unavailable(gpus=None) for name in METERS}
+    return {name: _unavailable(name, None) for name in METERS}
 
 
 def list_gpus() -> list[Device]:

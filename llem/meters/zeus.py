@@ -1,0 +1,206 @@
+"""The zeus meter: AMD GPUs, Apple silicon and Jetson boards through the zeus package, an optional extra."""
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+from zeus.device import get_gpus, get_soc
+from zeus.exception import ZeusBaseError
+
+from llem.errors import MeterError
+from llem.meters.base import Meter
+from llem.meters.clock import SYSTEM_CLOCK, Clock
+from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
+from llem.plan import MeterPlan
+from llem_events.events import Device, EnergyEdge, MeteredDevice
+from llem_events.reading import SAMPLE_COLUMNS, Reading
+
+# Parts of a system on a chip that do not overlap; a board with a total has it measured as one.
+_SOC_TOTAL = "total_energy_mj"
+_SOC_PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "dram_mj", "ane_mj")
+_SENSED = {"at_ns", "power_mw", "power_average_mw", "energy_mj", "temperature_c"}
+
+Ask = Callable[[], int | None]
+
+
+class Sensor:
+    """One device of zeus: what it can be asked, and why the rest is missing."""
+
+    def __init__(self, uuid: str, *, name: str, kind: Literal["gpu", "cpu_package"], index: int = 0) -> None:
+        self.device = Device(host=socket.gethostname(), uuid=uuid, index=index, name=name, kind=kind)
+        self.missing = {column: "not asked of zeus" for column in SAMPLE_COLUMNS if column not in _SENSED}
+        self.asks: dict[str, Ask] = {}
+        self.failed: dict[str, str] = {}
+        self.energy_source: Literal["counter", "integrated"] = "counter"
+
+    def offer(self, column: str, function: Callable[[], Any]) -> None:
+        """Take a column up if it answers now."""
+        try:
+            function()
+        except ZeusBaseError as error:
+            self.missing[column] = str(error)
+        else:
+            self.asks[column] = lambda: self._ask(column, function)
+
+    def _ask(self, column: str, function: Callable[[], Any]) -> int | None:
+        try:
+            return round(function())
+        except ZeusBaseError as error:
+            self.failed.setdefault(column, str(error))
+            return None
+
+    def energy_mj(self) -> int | None:
+        """The energy counter alone."""
+        return self.asks["energy_mj"]() if "energy_mj" in self.asks else None
+
+
+def gpu_sensors(gpus: Sequence[str] | None) -> list[Sensor]:
+    """GPUs by their place among those visible to zeus."""
+    found = list(enumerate(get_gpus().gpus))
+    wanted = (
+        range(len(found))
+        if gpus is None
+        else [_index(entry, count=len(found)) for entry in dict.fromkeys(gpus)]
+    )
+    return [_gpu_sensor(*found[index]) for index in wanted]
+
+
+def _index(entry: str, *, count: int) -> int:
+    if not entry.isdigit() or int(entry) >= count:
+        raise MeterError(
+            "no such GPU", found=entry, expected=f"an index below {count}, which is how zeus names GPUs"
+        )
+    return int(entry)
+
+
+def _gpu_sensor(index: int, gpu: Any) -> Sensor:
+    sensor = Sensor(f"zeus-gpu-{gpu.gpu_index}", name=gpu.get_name(), kind="gpu", index=index)
+    sensor.offer("power_mw", gpu.get_instant_power_usage)
+    sensor.offer("power_average_mw", gpu.get_average_power_usage)
+    sensor.offer("temperature_c", gpu.get_gpu_temperature)
+    sensor.offer("energy_mj", gpu.get_total_energy_consumption)
+    return sensor
+
+
+def soc_sensor() -> Sensor:
+    """The whole chip as one device."""
+    soc = get_soc()
+    parts = soc.get_available_metrics()
+    counted = [_SOC_TOTAL] if _SOC_TOTAL in parts else [part for part in _SOC_PARTS if part in parts]
+    sensor = Sensor("zeus-soc", name=f"{type(soc).__name__} ({', '.join(counted)})", kind="cpu_package")
+    sensor.energy_source = (
+        "integrated" if _SOC_TOTAL in counted else "counter"
+    )  # zeus sums a Jetson's power itself
+    sensor.missing |= dict.fromkeys(
+        ("power_mw", "power_average_mw", "temperature_c"), "zeus gives a chip's energy only"
+    )
+    sensor.offer(
+        "energy_mj", lambda: sum(getattr(soc.get_total_energy_consumption(), part) for part in counted)
+    )
+    return sensor
+
+
+class ZeusMeter:
+    """Energy counter, power and temperature of what zeus can see."""
+
+    NAME: ClassVar[str] = "zeus"
+
+    def __init__(self, sensors: Sequence[Sensor], *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._sensors, self._clock = sensors, clock
+        self._faults: list[tuple[str, str, str]] = []
+        self._told: set[tuple[str, str]] = set()
+        self._ticks = measure_ticks([sensor.energy_mj for sensor in sensors], clock=clock)
+        self._counters = {
+            sensor.device.uuid: EnergyCounter(
+                sensor.device.uuid, sensor.energy_mj, clock=clock, tick_ns=tick.tick_ns, power_limit_mw=None
+            )
+            for sensor, tick in zip(sensors, self._ticks, strict=True)
+            if tick.moved
+        }
+
+    def devices(self) -> Sequence[MeteredDevice]:
+        """What zeus can see."""
+        return [_metered(sensor, tick) for sensor, tick in zip(self._sensors, self._ticks, strict=True)]
+
+    def read(self) -> Sequence[Reading]:
+        """One reading per device."""
+        return [self._read(sensor) for sensor in self._sensors]
+
+    def _read(self, sensor: Sensor) -> Reading:
+        values = {column: ask() for column, ask in sensor.asks.items()}
+        at_ns = self._clock.now_ns()
+        counter = self._counters.get(sensor.device.uuid)
+        values["energy_mj"] = counter.check(values.get("energy_mj")) if counter else None
+        power_mw = values.get("power_mw")
+        if power_mw is not None and (fault := implausible_power(power_mw, power_limit_mw=None)):
+            values["power_mw"] = None
+            self._tell(sensor.device.uuid, *fault)
+        for column, reason in sensor.failed.items():
+            self._tell(sensor.device.uuid, "zeus_error", f"{column}: {reason}")
+        return Reading(at_ns, **values)
+
+    def _tell(self, uuid: str, code: str, text: str) -> None:
+        if (uuid, code) not in self._told:
+            self._told.add((uuid, code))
+            self._faults.append((uuid, code, text))
+
+    def read_edge(self) -> list[EnergyEdge]:
+        """Every counter just after its next tick."""
+        edges = {
+            edge.device_uuid: edge for edge in read_edges(list(self._counters.values()), clock=self._clock)
+        }
+        return [edges.get(sensor.device.uuid) or self._no_edge(sensor) for sensor in self._sensors]
+
+    def _no_edge(self, sensor: Sensor) -> EnergyEdge:
+        reason = sensor.missing.get("energy_mj", "the energy counter does not move")
+        return EnergyEdge(device_uuid=sensor.device.uuid, at_ns=self._clock.now_ns(), reason=reason)
+
+    def faults(self) -> list[tuple[str, str, str]]:
+        """What failed since the last call."""
+        told, self._faults = self._faults, []
+        return told + [
+            (uuid, *fault) for uuid, counter in self._counters.items() for fault in counter.faults()
+        ]
+
+    def close(self) -> None:
+        """zeus keeps its library for the life of the process."""
+
+
+def _metered(sensor: Sensor, tick: Tick) -> MeteredDevice:
+    missing = dict(sensor.missing)
+    if tick.reason:
+        missing.setdefault("counter_tick_ns" if tick.moved else "energy_mj", tick.reason)
+    has_power = "power_mw" in sensor.asks
+    return MeteredDevice(
+        device=sensor.device,
+        energy_source=sensor.energy_source if tick.moved else "integrated" if has_power else None,
+        power_kind="instant" if has_power else None,
+        counter_tick_ns=tick.tick_ns,
+        missing=missing,
+    )
+
+
+def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
+    """GPUs if zeus sees some, else the chip."""
+    try:
+        sensors = gpu_sensors(gpus)
+    except ZeusBaseError as gpu_error:
+        try:
+            sensors = [soc_sensor()]
+        except ZeusBaseError as error:
+            raise MeterError(
+                "zeus meter", found=f"{gpu_error} {error}", expected="a device that zeus can read"
+            ) from error
+    return ZeusMeter(sensors)
+
+
+def unavailable(*, gpus: Sequence[str] | None) -> str | None:
+    """Why zeus can read nothing here."""
+    try:
+        get_gpus()
+    except ZeusBaseError as gpu_error:
+        try:
+            get_soc()
+        except ZeusBaseError as error:
+            return f"{gpu_error} {error}"
+    return None
