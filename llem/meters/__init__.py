@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
-_AUTO = ("nvml", "rapl", "estimate")  # best first
+_BEST_FIRST = ("nvml", "rapl")  # before falling back on the estimate
 
 
 class MeterChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,9 +34,20 @@ class MeterChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(
-        f"llem.meters.{name}"
-    )  # the one place: pynvml and zeus stay unloaded until chosen
+    """The one place that loads a meter: pynvml and zeus stay unloaded until chosen."""
+    try:
+        return importlib.import_module(f"llem.meters.{name}")
+    except ModuleNotFoundError as error:
+        hint = f"pip install 'llem[{name}]'"
+        raise MissingExtraError(f"meter {name}", found=f"no package {error.name}", hint=hint) from error
+
+
+def _unavailable(name: str, gpus: Sequence[str] | None) -> str | None:
+    try:
+        reason: str | None = _module(name).unavailable(gpus=gpus)
+    except MissingExtraError as error:
+        return str(error)
+    return reason
 
 
 def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoice:
@@ -45,12 +56,12 @@ def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoic
         return MeterChoice(name=plan.meter.name)
     wanted = [] if plan.engine.device == "cpu" else gpus
     rejected: dict[str, str] = {}
-    for name in _AUTO[:-1]:
+    for name in _BEST_FIRST:
         reason = _unavailable(name, wanted)
         if reason is None:
             return MeterChoice(name=name, rejected=rejected)
         rejected[name] = reason
-    return MeterChoice(name=_AUTO[-1], rejected=rejected)
+    return MeterChoice(name="estimate", rejected=rejected)
 
 
 def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:

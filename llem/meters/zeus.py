@@ -44,7 +44,7 @@ class Sensor:
 
     def _ask(self, column: str, function: Callable[[], Any]) -> int | None:
         try:
-            return round(function())
+            return int(function())
         except ZeusBaseError as error:
             self.failed.setdefault(column, str(error))
             return None
