@@ -1,0 +1,441 @@
+"""Joining processes: each figure by its own rule."""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from llem.results import (
+    DeviceEnergy,
+    EnergyBreakdown,
+    ExperimentResult,
+    RawProcessResult,
+    ResultWarning,
+    ThermalThrottleInfo,
+    WarmupResult,
+    aggregate_results,
+)
+from tests.results.processes import at, device, latencies, process
+
+
+def aggregate(*results: RawProcessResult, **options: object) -> ExperimentResult:
+    return aggregate_results(list(results), "run", "hash", **options)  # type: ignore[arg-type]
+
+
+def test_aggregate_single_process() -> None:
+    """One process gives its own figures."""
+    result = aggregate(process(energy_j=25.0, input_tokens=100, output_tokens=400))
+    assert (result.total_energy_j, result.total_tokens, result.total_flops) == (25.0, 500, 1e12)
+    assert result.avg_tokens_per_second == result.tokens_per_second == 50.0
+    assert result.aggregation is not None
+    assert result.aggregation.warnings == []
+
+
+def test_aggregate_returns_experiment_result() -> None:
+    """The result is an ExperimentResult of the experiment that was named."""
+    result = aggregate(process())
+    assert isinstance(result, ExperimentResult)
+    assert result.experiment_id == "run"
+
+
+def test_aggregate_schema_version() -> None:
+    """Results carry schema version 2.0."""
+    assert aggregate(process()).schema_version == "2.0"
+
+
+def test_aggregate_measurement_config_hash() -> None:
+    """The configuration's hash is kept as given."""
+    assert aggregate(process()).measurement_config_hash == "hash"
+
+
+def test_aggregate_measurement_methodology() -> None:
+    """The methodology is "total" unless another one is given, together with its window."""
+    assert aggregate(process()).measurement_methodology == "total"
+    windowed = aggregate(process(), measurement_methodology="windowed", steady_state_window=(2.0, 4.0))
+    assert (windowed.measurement_methodology, windowed.steady_state_window) == ("windowed", (2.0, 4.0))
+
+
+def test_aggregate_energy_sum() -> None:
+    """Energy is summed over processes: 25 J and 30 J are 55 J."""
+    result = aggregate(process(0, energy_j=25.0), process(1, energy_j=30.0))
+    assert result.total_energy_j == 55.0
+    assert result.energy_per_device_j == [25.0, 30.0]
+
+
+def test_aggregate_tokens_sum() -> None:
+    """Tokens are summed over processes: 500 and 600 are 1100."""
+    result = aggregate(
+        process(0, input_tokens=100, output_tokens=400), process(1, input_tokens=100, output_tokens=500)
+    )
+    assert result.total_tokens == 1100
+    assert (result.total_input_tokens, result.total_output_tokens) == (200, 900)
+
+
+def test_aggregate_late_aggregation_latencies() -> None:
+    """Percentiles are taken over all values together, not averaged over processes."""
+    result = aggregate(process(0, measured=latencies(1.0)), process(1, measured=latencies(2.0, 3.0, 100.0)))
+    assert result.latency_stats is not None
+    assert result.latency_stats.ttft_mean_ms == 26.5
+    assert result.latency_stats.ttft_median_ms == 2.5
+    assert result.latency_stats.ttft_samples == 4
+    assert result.latency_stats.e2e_p95_ms == pytest.approx(3.0 + 0.85 * 97.0)
+
+
+def test_aggregate_process_results_embedded() -> None:
+    """Every process result is kept inside, in the order of the indices."""
+    first, second = process(0), process(1)
+    assert aggregate(second, first).process_results == [first, second]
+
+
+def test_aggregate_metadata_num_processes() -> None:
+    """The metadata counts the processes and names the method."""
+    metadata = aggregate(process(0), process(1), process(2)).aggregation
+    assert metadata is not None
+    assert (metadata.num_processes, metadata.method) == (3, "sum_energy_avg_throughput")
+
+
+def test_aggregate_throughput() -> None:
+    """The mean rate is per process; the delivered rate is over the wall clock of all windows."""
+    result = aggregate(process(0, span=(0, 10)), process(1, span=(5, 15)))
+    assert result.avg_tokens_per_second == 50.0
+    assert result.tokens_per_second == pytest.approx(1000 / 15)
+
+
+def test_aggregate_leaves_pauses_out_of_the_delivered_rate() -> None:
+    """Time outside every measurement window is not delivered time."""
+    windows = [(at(0), at(2)), (at(8), at(10))]
+    assert aggregate(process(windows=windows)).tokens_per_second == 125.0
+
+
+def test_aggregate_time() -> None:
+    """From the earliest start to the latest end; inference times are summed."""
+    result = aggregate(process(0, span=(1, 10)), process(1, span=(0, 12)))
+    assert (result.start_time, result.end_time, result.duration_sec) == (at(0), at(12), 12.0)
+    assert result.total_inference_time_sec == 21.0
+
+
+def test_aggregate_energy_per_token() -> None:
+    """Energy is divided by all tokens and by output tokens, in two fields."""
+    result = aggregate(process(energy_j=100.0, input_tokens=100, output_tokens=400))
+    assert (result.avg_energy_per_token_j, result.energy_per_output_token_j) == (0.2, 0.25)
+    assert result.tokens_per_joule == 5.0
+
+
+def test_aggregate_flops() -> None:
+    """FLOPs are summed, and divided by input tokens, output tokens and wall clock."""
+    result = aggregate(process(0), process(1))
+    assert result.total_flops == 2e12
+    assert (result.flops_per_input_token, result.flops_per_output_token) == (1e10, 2.5e9)
+    assert result.flops_per_second == 2e11
+
+
+def test_unknown_flops_of_one_process_make_the_total_unknown() -> None:
+    """A part that is unknown is never taken for zero."""
+    result = aggregate(process(0), process(1, flops=None))
+    assert (result.total_flops, result.flops_per_output_token) == (None, None)
+
+
+def test_unmeasured_energy_is_none_and_names_the_process() -> None:
+    """A process without energy makes the total None, with a warning that names it."""
+    result = aggregate(process(0), process(1, energy_j=None))
+    assert (result.total_energy_j, result.avg_energy_per_token_j, result.tokens_per_joule) == (
+        None,
+        None,
+        None,
+    )
+    assert result.aggregation is not None
+    assert result.aggregation.warnings == ["energy of process 1 was not measured, so the total is unknown"]
+
+
+def test_legal_zero_energy_is_kept() -> None:
+    """A measured 0.0 J is 0.0 J."""
+    result = aggregate(process(0, energy_j=0.0), process(1, energy_j=0.0))
+    assert (result.total_energy_j, result.avg_energy_per_token_j) == (0.0, 0.0)
+    assert result.aggregation is not None
+    assert result.aggregation.warnings == []
+
+
+def test_no_tokens_are_zero_tokens() -> None:
+    """Tokens that are known to be none stay 0, and what is divided by them is None."""
+    result = aggregate(process(input_tokens=0, output_tokens=0))
+    assert (result.total_tokens, result.avg_tokens_per_second, result.tokens_per_second) == (0, 0.0, 0.0)
+    assert result.avg_energy_per_token_j is None
+
+
+def test_a_process_without_time_has_no_rate() -> None:
+    """A rate over no time is None, and so is the mean, with a warning."""
+    result = aggregate(process(span=(0, 0)))
+    assert (result.avg_tokens_per_second, result.tokens_per_second) == (None, None)
+    assert result.aggregation is not None
+    assert "tokens per second of process 0" in result.aggregation.warnings[0]
+
+
+def test_breakdown_is_derived_from_processes() -> None:
+    """Raw and adjusted energy are summed, the baseline is the first process's."""
+    parts = [
+        EnergyBreakdown(raw_j=25.0, adjusted_j=-5.0, baseline_power_w=3.0, baseline_method="fresh"),
+        EnergyBreakdown(raw_j=30.0, adjusted_j=20.0, baseline_power_w=1.0, baseline_method="fresh"),
+    ]
+    result = aggregate(*(process(index, energy_breakdown=part) for index, part in enumerate(parts)))
+    assert result.energy_breakdown == EnergyBreakdown(
+        raw_j=55.0, adjusted_j=15.0, baseline_power_w=3.0, baseline_method="fresh"
+    )
+    assert (result.baseline_power_w, result.energy_adjusted_j) == (3.0, 15.0)
+
+
+def test_breakdown_of_one_process_only_leaves_the_sum_unknown() -> None:
+    """A process without a baseline makes the adjusted sum unknown, not smaller."""
+    part = EnergyBreakdown(raw_j=25.0, adjusted_j=5.0)
+    result = aggregate(process(0, energy_breakdown=part), process(1))
+    assert (result.energy_adjusted_j, result.total_energy_j) == (None, 50.0)
+
+
+def test_throttling_is_derived_from_processes() -> None:
+    """Flags are of any process, duration and temperature are the largest."""
+    cool = ThermalThrottleInfo(
+        detected=False, thermal=False, throttle_duration_sec=0.0, max_temperature_c=60.0
+    )
+    hot = ThermalThrottleInfo(detected=True, thermal=True, throttle_duration_sec=2.0, max_temperature_c=90.0)
+    merged = aggregate(process(0, thermal_throttle=cool), process(1, thermal_throttle=hot)).thermal_throttle
+    assert merged == hot
+
+
+def test_unknown_throttling_is_not_denied() -> None:
+    """A flag that one process could not read is None unless another one saw it."""
+    known, unknown = ThermalThrottleInfo(detected=False), ThermalThrottleInfo()
+    merged = aggregate(
+        process(0, thermal_throttle=known), process(1, thermal_throttle=unknown)
+    ).thermal_throttle
+    assert merged is not None
+    assert merged.detected is None
+
+
+def test_first_known_facts_are_taken() -> None:
+    """Warm-up, configuration, version and model come from the first process that has them."""
+    warmup = WarmupResult(converged=True, iterations_completed=7)
+    second = process(
+        1,
+        warmup_result=warmup,
+        effective_config={"a": 1},
+        backend_version="1.2",
+        model_name="m",
+        weights="random",
+    )
+    result = aggregate(process(0), second)
+    assert (result.warmup_result, result.warmup_excluded_samples) == (warmup, 7)
+    assert (result.effective_config, result.backend_version) == ({"a": 1}, "1.2")
+    assert (result.model_name, result.weights) == ("m", "random")
+
+
+def test_what_is_given_stands_in_place_of_what_is_derived() -> None:
+    """Breakdown, throttling, warm-up and configuration of the caller win, even a legal zero."""
+    own = process(
+        energy_breakdown=EnergyBreakdown(raw_j=25.0, adjusted_j=5.0, baseline_power_w=2.0),
+        warmup_result=WarmupResult(converged=False, iterations_completed=3),
+    )
+    result = aggregate(
+        own,
+        energy_breakdown=EnergyBreakdown(raw_j=1.0, adjusted_j=0.5, baseline_power_w=9.0),
+        baseline_power_w=0.0,
+        warmup_result=WarmupResult(converged=True, iterations_completed=4),
+        thermal_throttle=ThermalThrottleInfo(detected=True),
+        effective_config={"b": 2},
+        measurement_warnings=["noisy"],
+        timeseries="samples.parquet",
+    )
+    assert (result.baseline_power_w, result.energy_adjusted_j, result.warmup_excluded_samples) == (
+        0.0,
+        0.5,
+        4,
+    )
+    assert result.thermal_throttle == ThermalThrottleInfo(detected=True)
+    assert (result.effective_config, result.measurement_warnings) == ({"b": 2}, ["noisy"])
+    assert result.timeseries == "samples.parquet"
+
+
+def test_the_least_trusted_energy_source_names_the_sum() -> None:
+    """A sum with an estimate in it is an estimate; with an unknown source it has none."""
+    assert aggregate(process(0), process(1, energy_source="estimated")).energy_source == "estimated"
+    assert aggregate(process(0), process(1, energy_source="integrated")).energy_source == "integrated"
+    assert aggregate(process(0), process(1, energy_source=None)).energy_source is None
+
+
+def test_multi_gpu_is_derived_for_several_gpus_only() -> None:
+    """Two GPUs give energy by GPU; one GPU gives none."""
+    metrics = aggregate(process(0, energy_j=30.0), process(1, energy_j=50.0)).multi_gpu
+    assert metrics is not None
+    assert (metrics.num_gpus, metrics.energy_per_gpu_j, metrics.energy_total_j) == (2, [30.0, 50.0], 80.0)
+    assert metrics.energy_per_output_token_j == 0.1
+    assert aggregate(process(0)).multi_gpu is None
+
+
+def test_process_warnings_reach_the_experiment() -> None:
+    """Doubts of a process are told once, in its words."""
+    doubt = ResultWarning(code="sample_gap", text="2 s without a sample")
+    result = aggregate(process(warnings=[doubt], energy_measurement_warning="MIG shows the whole GPU"))
+    assert result.measurement_warnings == ["2 s without a sample"]
+    assert result.aggregation is not None
+    assert result.aggregation.warnings == ["MIG shows the whole GPU"]
+
+
+def test_the_worst_status_is_the_experiments() -> None:
+    """One interrupted process makes the experiment interrupted."""
+    assert aggregate(process(0), process(1, status="interrupted")).status == "interrupted"
+
+
+def test_requests_are_summed_when_all_are_known() -> None:
+    """Requests and failures are sums; an unknown count leaves the sum unknown."""
+    result = aggregate(process(0, requests=8, failed_requests=0), process(1, requests=8))
+    assert (result.total_requests, result.failed_requests) == (16, None)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Two processes on one GPU: their spans in seconds, energies, edges of the counter, and the joined energy."""
+
+    spans: tuple[tuple[float, float], tuple[float, float]]
+    energies_j: tuple[float, float]
+    counters_j: tuple[tuple[float, float], tuple[float, float]] | None
+    joined_j: float
+
+
+SHARING = {
+    "equal windows": Sharing(((0, 10), (0, 10)), (100.0, 100.0), None, 100.0),
+    "equal windows, readings differ": Sharing(((0, 10), (0, 10)), (100.0, 104.0), None, 102.0),
+    "half overlap, constant power": Sharing(((0, 10), (5, 15)), (100.0, 100.0), None, 150.0),
+    "one inside the other": Sharing(((0, 10), (2, 4)), (100.0, 20.0), None, 100.0),
+    "half overlap, by counter": Sharing(
+        ((0, 10), (5, 15)), (100.0, 170.0), ((7.0, 107.0), (47.0, 217.0)), 210.0
+    ),
+}
+
+
+def shared_process(index: int, case: Sharing) -> RawProcessResult:
+    edges = (
+        dict(zip(("counter_open_j", "counter_close_j"), case.counters_j[index], strict=True))
+        if case.counters_j
+        else {}
+    )
+    shared: DeviceEnergy = device("GPU-7", case.energies_j[index], **edges)
+    return process(index, span=case.spans[index], energy_j=case.energies_j[index], devices=[shared])
+
+
+@pytest.mark.parametrize("case", SHARING.values(), ids=SHARING.keys())
+def test_a_shared_device_counts_once(case: Sharing) -> None:
+    """Over the union of the windows, with a warning, and attribution is not verified."""
+    result = aggregate(shared_process(0, case), shared_process(1, case))
+    assert result.total_energy_j == pytest.approx(case.joined_j)
+    assert result.energy_per_device_j == pytest.approx([case.joined_j])
+    assert result.aggregation is not None
+    assert not result.aggregation.gpu_attribution_verified
+    assert (
+        "device GPU-7 on h1 was shared by processes 0, 1; its energy counts once"
+        in result.aggregation.warnings
+    )
+
+
+def test_a_shared_device_of_unknown_energy_is_warned_of() -> None:
+    """Where only the index of a GPU is known, the sum stands and the warning says that it may be too much."""
+    same = {"devices": [], "gpu_id": 0, "host": "h1"}
+    result = aggregate(process(0, **same), process(1, **same))
+    assert result.total_energy_j == 50.0
+    assert result.aggregation is not None
+    assert not result.aggregation.gpu_attribution_verified
+    assert "may count twice" in result.aggregation.warnings[0]
+
+
+def test_one_device_used_in_turn_is_not_shared() -> None:
+    """Processes that follow each other on a device both count in full."""
+    use = [device("GPU-7", 25.0)]
+    result = aggregate(process(0, span=(0, 10), devices=use), process(1, span=(10, 20), devices=use))
+    assert result.total_energy_j == 50.0
+    assert result.aggregation is not None
+    assert result.aggregation.gpu_attribution_verified
+    assert not result.aggregation.temporal_overlap_verified
+
+
+def test_equal_uuids_on_two_hosts_are_two_devices() -> None:
+    """A device is host and UUID."""
+    first = process(0, devices=[device("GPU-7", 25.0)])
+    second = process(1, devices=[device("GPU-7", 25.0, host="h2")])
+    result = aggregate(first, second)
+    assert result.total_energy_j == 50.0
+    assert result.aggregation is not None
+    assert result.aggregation.gpu_attribution_verified
+
+
+def test_mig_instances_of_one_gpu_are_one_metered_device() -> None:
+    """Two instances show the power of their parent, which counts once."""
+    instances = [device(f"MIG-{index}", 100.0, kind="mig", parent_uuid="GPU-7") for index in range(2)]
+    result = aggregate(*(process(index, energy_j=100.0, devices=[instances[index]]) for index in range(2)))
+    assert result.total_energy_j == 100.0
+
+
+def test_a_shared_device_pays_its_idle_power_once() -> None:
+    """Adjusted energy of a shared device is its joined energy less its baseline over the union of windows."""
+    shared = [device("GPU-7", 100.0, baseline_power_w=4.0)]
+    part = EnergyBreakdown(raw_j=100.0, adjusted_j=60.0, baseline_power_w=4.0)
+    result = aggregate(
+        *(process(index, energy_j=100.0, devices=shared, energy_breakdown=part) for index in range(2))
+    )
+    assert result.energy_breakdown is not None
+    assert (result.energy_breakdown.raw_j, result.energy_adjusted_j) == (100.0, 60.0)
+
+
+def test_a_device_shared_beside_own_ones_is_taken_off_the_sum() -> None:
+    """GPUs of their own and a common processor: the processor counts once."""
+    common = device("cpu-0", 40.0, kind="cpu_package")
+    results = [
+        process(index, energy_j=65.0, devices=[device(f"GPU-{index}", 25.0), common]) for index in range(2)
+    ]
+    assert aggregate(*results).total_energy_j == pytest.approx(90.0)
+
+
+def test_unknown_devices_are_not_verified() -> None:
+    """Several processes, one of which does not say what it ran on."""
+    result = aggregate(process(0), process(1, devices=[], gpu_id=None))
+    assert result.aggregation is not None
+    assert not result.aggregation.gpu_attribution_verified
+    assert result.aggregation.warnings == [
+        "devices of process 1 are unknown, so a shared one would count twice"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "together"),
+    [
+        ((0.0, 10.0), True),
+        ((5.0, 15.0), True),
+        ((5.1, 15.1), False),
+        ((20.0, 30.0), False),
+        ((2.0, 3.0), True),
+    ],
+)
+def test_temporal_overlap_is_half_of_the_shortest(second: tuple[float, float], together: bool) -> None:
+    """Verified where all share at least half of the shortest process's time, else a warning."""
+    metadata = aggregate(process(0, span=(0, 10)), process(1, span=second)).aggregation
+    assert metadata is not None
+    assert metadata.temporal_overlap_verified is together
+    assert any("less than half" in warning for warning in metadata.warnings) is not together
+
+
+def test_verifications_can_be_left_out() -> None:
+    """What is not verified is neither claimed nor warned of."""
+    far = process(1, span=(50, 60))
+    metadata = aggregate(
+        process(0), far, verify_temporal_overlap=False, verify_gpu_attribution=False
+    ).aggregation
+    assert metadata is not None
+    assert (metadata.temporal_overlap_verified, metadata.gpu_attribution_verified) == (False, False)
+    assert metadata.warnings == []
+
+
+def test_results_survive_json() -> None:
+    """Both results are the same after a round trip through JSON, tuples and times included."""
+    own = process(
+        measured=latencies(1.5, math.pi), windows=[(at(0), at(1))], effective_config={"a": [1, None]}
+    )
+    result = aggregate(own, steady_state_window=(1.0, 2.0))
+    assert msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult) == result
+    assert msgspec.json.decode(msgspec.json.encode(own), type=RawProcessResult) == own
