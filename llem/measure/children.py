@@ -1,7 +1,5 @@
 """Starting the processes of a measurement from llem's own modules, so that none outlives its parent."""
 
-import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,17 +10,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from llem.measure.channel import Channel
+from llem.measure.leash import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4000
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to kill this process when its parent ends, however it ends."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the closed channel ends the child
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)  # the parent died before the kernel was asked
 
 
 @dataclass
@@ -54,14 +44,20 @@ class Child:
         return self.stderr.read().decode(errors="replace").strip()
 
 
-def start(module: str, *, channels: Sequence[Channel] = (), environment: Mapping[str, str] | None = None, own_group: bool = True) -> Child:
+def start(
+    module: str,
+    *,
+    channels: Sequence[Channel] = (),
+    environment: Mapping[str, str] | None = None,
+    own_group: bool = True,
+) -> Child:
     """Start `python -m module` with a channel to us, and further channels after it, as file descriptors in argv.
 
     In a process group of its own, a Ctrl-C at the terminal reaches only the supervisor.
     """
     ours, theirs = Channel.pair()
     fds = [theirs.fileno(), *(channel.fileno() for channel in channels)]
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115: open as long as the child runs
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the child runs
     process = subprocess.Popen(
         [sys.executable, "-m", module, str(os.getpid()), *map(str, fds)],
         pass_fds=fds,

@@ -1,11 +1,23 @@
 """Becomes another program, after asking the kernel to end it with its parent: python -m llem.measure.leash PARENT_PID PROGRAM ..."""
 
+import contextlib
+import ctypes
 import os
+import signal
 import sys
 
-from llem.measure.children import die_with_parent
+_PR_SET_PDEATHSIG = 1
+CANNOT_RUN = 127  # what a shell says of a program that is not there
 
-CANNOT_RUN = 127
+
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends."""
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # Linux only; elsewhere the closed channel ends the child
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)  # the parent died before the kernel was asked
 
 
 def main() -> None:

@@ -28,9 +28,17 @@ class PowerStatistics:
     def result(self, device_uuid: str) -> BaselinePower:
         """What was seen; None with a reason where no power was read."""
         if self._samples == 0:
-            return BaselinePower(device_uuid=device_uuid, mean_power_w=None, std_power_w=None, samples=0, reason="no power was read")
+            return BaselinePower(
+                device_uuid=device_uuid,
+                mean_power_w=None,
+                std_power_w=None,
+                samples=0,
+                reason="no power was read",
+            )
         spread_w = math.sqrt(self._squares / (self._samples - 1)) if self._samples > 1 else None
-        return BaselinePower(device_uuid=device_uuid, mean_power_w=self._mean_w, std_power_w=spread_w, samples=self._samples)
+        return BaselinePower(
+            device_uuid=device_uuid, mean_power_w=self._mean_w, std_power_w=spread_w, samples=self._samples
+        )
 
 
 def results(statistics: Sequence[PowerStatistics], device_uuids: Sequence[str]) -> list[BaselinePower]:

@@ -7,7 +7,6 @@ import sys
 import time
 
 from llem.errors import MeasureError
-from llem.measure import children
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
 from llem.measure.messages import EnterStage, ReportDone, WorkerSetup
@@ -41,7 +40,10 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
 
 def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None:
     event = ProcessStarted(
-        process_index=setup.process_index, devices=link.devices, engine=ENGINE_NAME, environment=snapshot(link.devices)
+        process_index=setup.process_index,
+        devices=link.devices,
+        engine=ENGINE_NAME,
+        environment=snapshot(link.devices),
     )
     log.append(event, at_ns=time.monotonic_ns())
 

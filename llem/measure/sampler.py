@@ -9,15 +9,23 @@ from pathlib import Path
 from llem.errors import LlemError, MeterError
 from llem.measure import children, power_statistics, segments
 from llem.measure.channel import Channel, PeerGoneError
-from llem.measure.messages import AnnounceMeter, EdgeRead, Finish, ReadEdge, ReportFailure, ReportPower, SamplerSetup
+from llem.measure.messages import (
+    AnnounceMeter,
+    EdgeRead,
+    Finish,
+    ReadEdge,
+    ReportFailure,
+    ReportPower,
+    SamplerSetup,
+)
 from llem.measure.power_statistics import PowerStatistics
 from llem.measure.schedule import Schedule
 from llem.meters import create_meter
 from llem.meters.base import Meter
+from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, LogError, Reading, columns
 from llem_events.events import MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
 from llem_events.limits import BLOCK_TARGET_NS
-from llem.units import MW_PER_W
 
 MAX_HZ = 100.0
 MIN_HZ = 10.0
@@ -33,7 +41,15 @@ def default_hz(devices: Sequence[MeteredDevice]) -> float:
 class Sampler:
     """Reads a meter on schedule, answers the worker's requests for edges, and keeps both until the next flush."""
 
-    def __init__(self, setup: SamplerSetup, meter: Meter, log: BackgroundWriter, *, supervisor: Channel, worker: Channel) -> None:
+    def __init__(
+        self,
+        setup: SamplerSetup,
+        meter: Meter,
+        log: BackgroundWriter,
+        *,
+        supervisor: Channel,
+        worker: Channel,
+    ) -> None:
         self._meter, self._log = meter, log
         self._supervisor, self._worker = supervisor, worker
         self._devices = list(meter.devices())
@@ -45,7 +61,9 @@ class Sampler:
         self._flushed_ns = self._reported_ns = time.monotonic_ns()
         self._temperature_c: float | None = None
         log.append(
-            MeterStarted(meter=meter.NAME, process_index=setup.process_index, sample_hz=hz, devices=self._devices),
+            MeterStarted(
+                meter=meter.NAME, process_index=setup.process_index, sample_hz=hz, devices=self._devices
+            ),
             at_ns=time.monotonic_ns(),
         )
 
@@ -106,7 +124,9 @@ class Sampler:
 
     def _record_faults(self) -> None:
         for device_uuid, code, text in self._meter.faults():
-            self._log.append(WarningRaised(code=code, text=text, device_uuid=device_uuid), at_ns=time.monotonic_ns())
+            self._log.append(
+                WarningRaised(code=code, text=text, device_uuid=device_uuid), at_ns=time.monotonic_ns()
+            )
 
     def _finish(self) -> None:
         now_ns = time.monotonic_ns()
@@ -158,7 +178,7 @@ def main() -> int:
     except (LlemError, LogError) as error:
         _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
         return 1
-    except Exception as error:  # noqa: BLE001: the outermost frame of a process that has no screen
+    except Exception as error:
         _report(supervisor, error, exit_status=1)
         raise
     return 0

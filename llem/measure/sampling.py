@@ -35,7 +35,10 @@ class SamplerLink:
         answer = self._ask(EdgeRead, EDGE_LIMIT_S)
         if answer is None:
             now_ns = time.monotonic_ns()
-            return [EnergyEdge(device_uuid=device.uuid, at_ns=now_ns, reason="the sampler did not answer") for device in self.devices]
+            return [
+                EnergyEdge(device_uuid=device.uuid, at_ns=now_ns, reason="the sampler did not answer")
+                for device in self.devices
+            ]
         self.temperature_c = answer.temperature_c
         self.powers = answer.powers
         return answer.edges

@@ -7,7 +7,15 @@ from typing import Literal
 
 from llem._version import __version__
 from llem.store import SEGMENT_SUFFIX
-from llem_events import SCHEMA_VERSION, BackgroundWriter, SegmentHeader, SegmentWriter, SyncPolicy, boot_id, read_clocks
+from llem_events import (
+    SCHEMA_VERSION,
+    BackgroundWriter,
+    SegmentHeader,
+    SegmentWriter,
+    SyncPolicy,
+    boot_id,
+    read_clocks,
+)
 
 
 def open_segment(

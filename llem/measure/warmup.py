@@ -40,7 +40,11 @@ def cool_down(sampler: SamplerLink, *, limit_s: float, should_stop: Callable[[],
 
 
 def warm_up(
-    plan: WindowsPlan, run_batch: Callable[[], Sequence[Request]], *, cooldown: Cooldown, should_stop: Callable[[], bool]
+    plan: WindowsPlan,
+    run_batch: Callable[[], Sequence[Request]],
+    *,
+    cooldown: Cooldown,
+    should_stop: Callable[[], bool],
 ) -> WarmupCompleted:
     """Run batches until the last latencies per token step agree, or a limit is reached."""
     latencies_ms: list[float] = []
@@ -49,7 +53,9 @@ def warm_up(
     while reason is None:
         latencies_ms.append(_step_latency_ms(run_batch()))
         spread = _coefficient_of_variation(latencies_ms[-LATENCIES_COMPARED:])
-        reason = _reason_to_end(plan, len(latencies_ms), spread, late=time.monotonic() >= deadline, stopped=should_stop())
+        reason = _reason_to_end(
+            plan, len(latencies_ms), spread, late=time.monotonic() >= deadline, stopped=should_stop()
+        )
     return WarmupCompleted(
         latencies_ms=latencies_ms,
         coefficient_of_variation=spread,
@@ -61,7 +67,9 @@ def warm_up(
     )
 
 
-def _reason_to_end(plan: WindowsPlan, batches: int, spread: float | None, *, late: bool, stopped: bool) -> str | None:
+def _reason_to_end(
+    plan: WindowsPlan, batches: int, spread: float | None, *, late: bool, stopped: bool
+) -> str | None:
     if stopped:
         return "interrupted"
     if batches >= plan.warmup_min_batches and spread is not None and spread < plan.warmup_cv:

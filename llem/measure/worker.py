@@ -27,13 +27,21 @@ from llem.measure.warmup import cool_down, warm_up
 from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
 from llem_events import BackgroundWriter, LogError
-from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessFailed, ProcessStarted, PromptsEncoded
+from llem_events.events import (
+    BaselineMeasured,
+    ProcessCompleted,
+    ProcessFailed,
+    ProcessStarted,
+    PromptsEncoded,
+)
 
 
 class Worker:
     """One process of an experiment, from its setup to its completion marker."""
 
-    def __init__(self, setup: WorkerSetup, log: BackgroundWriter, *, supervisor: Channel, sampler: Channel) -> None:
+    def __init__(
+        self, setup: WorkerSetup, log: BackgroundWriter, *, supervisor: Channel, sampler: Channel
+    ) -> None:
         self._setup, self._plan, self._log = setup, setup.plan, log
         self._supervisor = supervisor
         self.stage = "starting"
@@ -96,16 +104,24 @@ class Worker:
         encoded = engine.encode(prompts)
         self._log.append(_prompts_encoded(encoded), at_ns=time.monotonic_ns())
         return BatchRunner(
-            engine, encoded, self._log, batch_size=self._plan.engine.batch_size, stride=self._plan.workload.requests
+            engine,
+            encoded,
+            self._log,
+            batch_size=self._plan.engine.batch_size,
+            stride=self._plan.workload.requests,
         )
 
     def _warm_up(self, runner: BatchRunner) -> None:
         self._enter("cooling down")
-        cooldown = cool_down(self._sampler, limit_s=self._plan.windows.cooldown_max_s, should_stop=self._should_stop)
+        cooldown = cool_down(
+            self._sampler, limit_s=self._plan.windows.cooldown_max_s, should_stop=self._should_stop
+        )
         self._enter("warming up")
         batches = runner.warmup_batches(self._should_stop)
         with self._windows.open("warmup"):
-            event = warm_up(self._plan.windows, lambda: next(batches), cooldown=cooldown, should_stop=self._should_stop)
+            event = warm_up(
+                self._plan.windows, lambda: next(batches), cooldown=cooldown, should_stop=self._should_stop
+            )
         self._log.append(event, at_ns=time.monotonic_ns())
 
     def _measure(self, engine: Engine, runner: BatchRunner) -> Totals:
@@ -115,7 +131,9 @@ class Worker:
         self._enter("measuring")
         engine.synchronize()
         with self._windows.open("measurement"):
-            totals = runner.measure(self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer))
+            totals = runner.measure(
+                self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer)
+            )
             engine.synchronize()
         return totals
 
@@ -197,7 +215,7 @@ def report_and_exit(life: Callable[[Channel, Channel], None]) -> int:
     except (LlemError, LogError) as error:
         _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
         return 1
-    except Exception as error:  # noqa: BLE001: the outermost frame of a process that has no screen
+    except Exception as error:
         _report(supervisor, error, exit_status=1)
         raise
     return 0

@@ -47,14 +47,22 @@ class Progress:
         if now_ns - self._told_ns >= PROGRESS_INTERVAL_NS:
             self._told_ns = now_ns
             elapsed_s = (now_ns - self._started_ns) / 1e9
-            self._tell(ReportProgress(output_tokens=self._tokens, requests=self.requests, elapsed_s=elapsed_s))
+            self._tell(
+                ReportProgress(output_tokens=self._tokens, requests=self.requests, elapsed_s=elapsed_s)
+            )
 
 
 class BatchRunner:
     """Runs one batch after another and writes what came of it; `stride` keeps the ids of repeated prompts apart."""
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[EncodedPrompt], log: BackgroundWriter, *, batch_size: int, stride: int
+        self,
+        engine: Engine,
+        prompts: Sequence[EncodedPrompt],
+        log: BackgroundWriter,
+        *,
+        batch_size: int,
+        stride: int,
     ) -> None:
         self._engine, self._log = engine, log
         self._prompts, self._batch_size, self._stride = prompts, batch_size, stride
@@ -74,7 +82,9 @@ class BatchRunner:
             progress.requests = totals.requests
             elapsed_s = time.monotonic() - started
             whole_set = totals.requests >= len(self._prompts)
-            pointless = totals.failed_requests == totals.requests  # more of the same would fill the log with errors
+            pointless = (
+                totals.failed_requests == totals.requests
+            )  # more of the same would fill the log with errors
             done = whole_set and (pointless or elapsed_s >= plan.min_duration_s)
             if done or should_stop() or elapsed_s >= (plan.max_duration_s or float("inf")):
                 return totals
@@ -84,7 +94,10 @@ class BatchRunner:
         """Batches of the prompts, over and over; a repeated prompt gets a request id of its own."""
         for repeat in itertools.count():
             for batch in batches(self._prompts, self._batch_size):
-                yield [msgspec.structs.replace(prompt, request_id=prompt.request_id + repeat * self._stride) for prompt in batch]
+                yield [
+                    msgspec.structs.replace(prompt, request_id=prompt.request_id + repeat * self._stride)
+                    for prompt in batch
+                ]
 
     def _run(
         self,

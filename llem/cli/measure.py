@@ -1,0 +1,102 @@
+"""llem measure."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llem.cli import console
+from llem.cli.options import JsonOption, StoreOption
+from llem.cli.progress import progress_line
+from llem.errors import PlanError
+from llem.measure.supervisor import Outcome
+from llem.measure.supervisor import measure as run_measurement
+from llem.plan import Plan
+from llem.plan_file import resolve_plan, to_toml
+from llem.store import Store
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def measure(
+    context: typer.Context,
+    plan_path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN.toml]", help="The plan; options win over it.", show_default=False),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Preset, local folder or hub name.")] = None,
+    weights: Annotated[str | None, typer.Option(help="random or pretrained.")] = None,
+    engine: Annotated[str | None, typer.Option(help="transformers or simulated.")] = None,
+    meter: Annotated[str | None, typer.Option(help="auto, nvml, rapl, zeus, estimate or simulated.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="0,1", help="GPUs by index or UUID; one process each.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes.")] = None,
+    sample_hz: Annotated[
+        float | None, typer.Option(help="Samples per second and device, at most 100.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name to find the experiment by.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the plan.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with the experiment.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when the result is not valid.")] = False,
+    json: JsonOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Measure a model on this machine, or any program: llem measure -- PROGRAM ARGUMENTS."""
+    options: dict[str, object] = {
+        "model.name": model,
+        "model.weights": weights,
+        "engine.name": engine,
+        "meter.name": meter,
+        "meter.sample_hz": sample_hz,
+        "devices.gpus": gpu.split(",") if gpu else None,
+        "devices.workers": workers,
+        "name": name,
+        **{f"labels.{key}": value for key, value in map(_pair, label or ())},
+    }
+    plan = resolve_plan(plan_path, options=options, settings=settings or ())
+    if dry_run:
+        console.say(to_toml(plan).rstrip())
+        return
+    place = Store.locate(store)
+    outcome = _run(plan, place, context.obj or [], quiet=json)
+    _report(outcome, place, json=json)
+    sys.exit(_exit_status(outcome, place, strict=strict))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key or "." in key:
+        raise PlanError("--label", found=repr(text), expected="key=value, with no dot in the key")
+    return key, value
+
+
+def _run(plan: Plan, store: Store, program: list[str], *, quiet: bool) -> Outcome:
+    with progress_line(quiet=quiet or bool(program)) as line:
+        return run_measurement(plan, store, command=program, on_progress=line.update)
+
+
+def _report(outcome: Outcome, store: Store, *, json: bool) -> None:
+    for failure in outcome.failures:
+        console.complain(f"process {failure.process_index} failed while {failure.stage}: {failure.text}")
+    if outcome.interrupted:
+        console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
+
+
+def _exit_status(outcome: Outcome, store: Store, *, strict: bool) -> int:
+    if outcome.interrupted:
+        return EXIT_INTERRUPTED
+    if outcome.failures:
+        return (
+            max(failure.exit_status for failure in outcome.failures)
+            if outcome.completed == 0
+            else EXIT_FAILED
+        )
+    return outcome.program_status or 0

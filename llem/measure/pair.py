@@ -1,0 +1,203 @@
+"""One worker and its sampler, as the supervisor sees them."""
+
+import select
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llem.measure import children
+from llem.measure.channel import Channel, PeerGoneError
+from llem.measure.children import Child
+from llem.measure.messages import (
+    AnyMessage,
+    Barrier,
+    EnterStage,
+    Finish,
+    PassBarrier,
+    ReachBarrier,
+    ReportDone,
+    ReportFailure,
+    ReportPower,
+    ReportProgress,
+    SamplerSetup,
+    WorkerSetup,
+)
+from llem.measure.preflight import Placement
+from llem.measure.secrets import scrub
+from llem.plan import Plan
+from llem_events.events import Event, ProcessFailed, WarningRaised
+
+END_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a process has no completion marker; `exit_status` is what llem itself should end with."""
+
+    process_index: int
+    error_type: str
+    text: str
+    stage: str
+    exit_status: int
+
+
+class Pair:
+    """Starts both processes; then follows what they report until both have ended."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        placement: Placement,
+        *,
+        index: int,
+        processes: int,
+        experiment_id: str,
+        folder: Path,
+        command: Sequence[str],
+    ) -> None:
+        self.index = index
+        self.stage = "starting"
+        self.barrier: Barrier | None = None
+        self.output_tokens = self.requests = 0
+        self.tokens_per_second: float | None = None
+        self.power_w: float | None = None
+        self.program_status: int | None = None
+        self.is_done = False
+        self.is_working = True
+        self.is_sampling = True
+        self.failure: Failure | None = None
+        self._events: list[Event] = []
+        self._worker, self._sampler = _start(placement, wraps_program=bool(command))
+        self._tell_worker(
+            WorkerSetup(
+                experiment_id=experiment_id,
+                folder=str(folder),
+                plan=plan,
+                process_index=index,
+                processes=processes,
+                torch_device=placement.torch_device,
+                command=list(command),
+            )
+        )
+        self._tell_sampler(
+            SamplerSetup(
+                experiment_id=experiment_id,
+                folder=str(folder),
+                plan=plan,
+                process_index=index,
+                gpus=placement.gpus,
+                pid=self._worker.pid,
+            )
+        )
+
+    @staticmethod
+    def listen(pairs: Sequence["Pair"], *, timeout_s: float) -> None:
+        """Wait for news from any process of the pairs, and take all of it."""
+        by_channel = {channel: pair for pair in pairs for channel in pair._open_channels()}
+        ready, _, _ = select.select(list(by_channel), [], [], timeout_s)
+        for channel in ready:
+            by_channel[channel]._hear(channel)
+
+    def take_events(self) -> list[Event]:
+        """Facts about this pair that only its supervisor can write down."""
+        events, self._events = self._events, []
+        return events
+
+    def pass_barrier(self) -> None:
+        """Let the worker pass the barrier at which it waits."""
+        barrier, self.barrier = self.barrier, None
+        if barrier is not None:
+            self._tell_worker(PassBarrier(barrier))
+
+    def stop(self, number: signal.Signals) -> None:
+        """Send the worker a signal; its sampler ends with it."""
+        if self.is_working:
+            self._worker.process.send_signal(number)
+
+    def end(self) -> None:
+        """Both processes have ended when this returns."""
+        if self.is_working:
+            self._worker.process.kill()
+        self._worker.end(timeout_s=END_LIMIT_S)
+        self._tell_sampler(Finish())
+        self._sampler.end(timeout_s=END_LIMIT_S)
+
+    def _open_channels(self) -> list[Channel]:
+        return [self._worker.channel, *([self._sampler.channel] if self.is_sampling else [])]
+
+    def _hear(self, channel: Channel) -> None:
+        try:
+            message = channel.receive()
+        except PeerGoneError:
+            self._lose_worker() if channel is self._worker.channel else self._lose_sampler()
+            return
+        if message is not None:
+            self._take(message, channel)
+
+    def _take(self, message: AnyMessage, channel: Channel) -> None:
+        match message:
+            case EnterStage(stage):
+                self.stage = stage
+            case ReachBarrier(barrier):
+                self.barrier = barrier
+            case ReportProgress():
+                self.output_tokens, self.requests = message.output_tokens, message.requests
+                self.tokens_per_second = message.output_tokens / message.elapsed_s
+            case ReportPower(power_w):
+                self.power_w = power_w
+            case ReportDone(exit_status):
+                self.is_done, self.program_status = True, exit_status
+            case ReportFailure() if channel is self._worker.channel:
+                self.failure = Failure(
+                    self.index, message.error_type, message.text, self.stage, message.exit_status
+                )
+            case ReportFailure():
+                self._warn_of_sampler(message.text)
+
+    def _lose_worker(self) -> None:
+        """The worker's end of the channel is closed: it is done, has reported why not, or was killed."""
+        self.is_working = False
+        status = self._worker.end(timeout_s=END_LIMIT_S)
+        if self.is_done or self.failure is not None:
+            return
+        cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        text = scrub("; ".join(filter(None, (cause, self._worker.stderr_tail().rpartition("\n")[2]))))
+        self.failure = Failure(self.index, "WorkerDied", text, self.stage, 1)
+        self._events.append(
+            ProcessFailed(process_index=self.index, error_type="WorkerDied", message=text, stage=self.stage)
+        )
+
+    def _lose_sampler(self) -> None:
+        self.is_sampling = False
+        if self.is_working and not self.is_done:
+            self._warn_of_sampler("it ended before its worker")
+
+    def _warn_of_sampler(self, reason: str) -> None:
+        self.power_w = None
+        text = f"the sampler of process {self.index} is gone, so its power and energy are not measured from here on: {reason}"
+        self._events.append(WarningRaised(code="sampler_died", text=text, value=float(self.index)))
+
+    def _tell_worker(self, message: WorkerSetup | PassBarrier) -> None:
+        try:
+            self._worker.channel.send(message)
+        except PeerGoneError:
+            return  # its end is noticed when its channel is read
+
+    def _tell_sampler(self, message: SamplerSetup | Finish) -> None:
+        try:
+            self._sampler.channel.send(message)
+        except (PeerGoneError, OSError):
+            return
+
+
+def _start(placement: Placement, *, wraps_program: bool) -> tuple[Child, Child]:
+    workers_end, samplers_end = Channel.pair()
+    module = "llem.measure.program" if wraps_program else "llem.measure.worker"
+    worker = children.start(
+        module, channels=[workers_end], environment=placement.environment, own_group=not wraps_program
+    )
+    sampler = children.start("llem.measure.sampler", channels=[samplers_end])
+    workers_end.close()
+    samplers_end.close()
+    return worker, sampler

@@ -1,0 +1,121 @@
+"""What is checked before anything is started, so that a wrong input leaves nothing behind."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llem.engines.prompts import load_prompts
+from llem.engines.sources import find_model
+from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
+from llem.meters import choose_meter, resolve_gpus
+from llem.plan import Plan
+from llem.store import Store
+
+MIN_FREE_BYTES = 64 * 2**20
+TORCH_PACKAGES = ("torch", "transformers", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one process runs: `gpus` by UUID (empty: the CPU), and what its model's device is called there."""
+
+    gpus: list[str]
+    torch_device: str
+    environment: dict[str, str]
+
+
+def check(plan: Plan, store: Store, *, command: Sequence[str] = ()) -> list[Placement]:
+    """The placement of every process. Raises LlemError for what cannot be measured as planned."""
+    if command:
+        _check_program(command[0])
+    else:
+        _check_engine(plan)
+        _check_prompts(plan)
+    placements = place(plan, command=command)
+    choose_meter(plan, gpus=[uuid for each in placements for uuid in each.gpus])
+    store.create()
+    _check_space(store)
+    return placements
+
+
+def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
+    """One process per GPU or group of GPUs; on the CPU, `devices.workers` processes that share its cores."""
+    gpus = _gpus(plan)
+    if command:
+        return [Placement(gpus, "", {})]
+    if not gpus or plan.engine.device == "cpu":
+        workers = plan.devices.workers or 1
+        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
+        return [Placement([], "cpu", environment) for _ in range(workers)]
+    groups = _groups(gpus, plan)
+    return [Placement(group, "cuda:0", {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for group in groups]
+
+
+def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
+    """GPUs by process; more workers than groups share GPUs in turn."""
+    size = plan.devices.gpus_per_worker
+    if len(gpus) % size:
+        raise PlanError(
+            "devices.gpus_per_worker",
+            found=f"{size} for {len(gpus)} GPUs",
+            expected="a divisor of the number of GPUs",
+        )
+    groups = [gpus[first : first + size] for first in range(0, len(gpus), size)]
+    workers = plan.devices.workers or len(groups)
+    return [groups[number % len(groups)] for number in range(workers)]
+
+
+def _gpus(plan: Plan) -> list[str]:
+    """UUIDs of the GPUs to use; none where none was asked for and none can be read."""
+    if plan.engine.device == "cpu" and plan.devices.gpus is None:
+        return []
+    try:
+        return [device.uuid for device in resolve_gpus(plan.devices.gpus)]
+    except MeterError:
+        if plan.devices.gpus is not None or plan.engine.device.startswith("cuda"):
+            raise
+        return []
+
+
+def _check_engine(plan: Plan) -> None:
+    if plan.engine.name != "transformers":
+        return
+    find_model(plan.model)
+    missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(
+            "the transformers engine cannot run",
+            found=f"no {', '.join(missing)}",
+            expected="the torch extra",
+            hint="pip install 'llem[torch]', or --engine simulated",
+        )
+
+
+def _check_prompts(plan: Plan) -> None:
+    prompts = load_prompts(plan)
+    workers = plan.devices.workers or 1
+    if len(prompts) < workers:
+        raise PlanError(
+            "workload.requests", found=f"{len(prompts)} for {workers} workers", expected="at least one each"
+        )
+
+
+def _check_program(program: str) -> None:
+    if shutil.which(program) is None:
+        raise MeasureError(
+            "program to measure", found=program, expected="an executable file or a name on PATH"
+        )
+
+
+def _check_space(store: Store) -> None:
+    free_bytes = shutil.disk_usage(store.path).free
+    if free_bytes < MIN_FREE_BYTES:
+        raise StoreError(
+            f"disk of store {store.path} is nearly full",
+            found=f"{free_bytes / 2**20:.0f} MiB free",
+            expected=f"at least {MIN_FREE_BYTES / 2**20:.0f} MiB",
+            hint="free some space, or name another folder with --store",
+        )

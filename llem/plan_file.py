@@ -1,0 +1,148 @@
+"""Plans from files and options: TOML or YAML, then `--set` and options over it, errors with the key's path."""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llem.errors import PlanError
+from llem.plan import Plan, Section
+
+Table = dict[str, Any]
+_NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
+
+
+def resolve_plan(path: Path | None, *, options: Mapping[str, object], settings: Sequence[str] = ()) -> Plan:
+    """The plan in `path`, then `settings` ("a.b=value"), then `options` (dotted key -> value, None where not given).
+
+    Raises PlanError naming the key, what was found and what was expected.
+    """
+    table = {} if path is None else _read(path)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise PlanError("--set", found=repr(setting), expected="key=value, such as engine.batch_size=8")
+        _assign(table, key.strip(), _parse_value(text.strip()))
+    for key, value in options.items():
+        if value is not None:
+            _assign(table, key, value)
+    return convert(table)
+
+
+def convert(table: Table) -> Plan:
+    """A plan from plain tables. Raises PlanError."""
+    _check_keys(table, Plan, "")
+    try:
+        return msgspec.convert(table, Plan)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        raise PlanError(
+            f"plan key {place.rstrip('`') or '(top)'}", found=text[0].lower() + text[1:]
+        ) from None
+
+
+def to_toml(plan: Plan) -> str:
+    """The plan as TOML that reads back to the same plan; keys without a value are left out, as TOML has no null."""
+    return "\n".join(_toml_lines(msgspec.to_builtins(plan), ())).strip() + "\n"
+
+
+def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
+    """SHA-256 of what is measured and how; name, labels, log and thresholds of the verdict leave it unchanged."""
+    table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in _NOT_MEASURED}
+    return hashlib.sha256(msgspec.json.encode([table, list(command)], order="sorted")).hexdigest()
+
+
+def _read(path: Path) -> Table:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
+        raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
+    if path.suffix in (".yaml", ".yml"):
+        return _parse_yaml(path, text)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"plan {path} is not TOML", found=error) from None
+
+
+def _parse_yaml(path: Path, text: str) -> Table:
+    if importlib.util.find_spec("yaml") is None:
+        raise PlanError(
+            f"plan {path} is YAML, and PyYAML is not installed",
+            hint="pip install pyyaml, or write the plan as TOML",
+        )
+    yaml = importlib.import_module("yaml")
+    try:
+        table = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PlanError(f"plan {path} is not YAML", found=" ".join(str(error).split())) from None
+    if not isinstance(table, dict):
+        raise PlanError(f"plan {path}", found=type(table).__name__, expected="a table of keys")
+    return table
+
+
+def _parse_value(text: str) -> object:
+    """A TOML value where it is one, otherwise the text itself, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(table: Table, key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents, start=1):
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise PlanError(
+                f"plan key {'.'.join(parents[:depth])}", found="a value", expected=f"a table, to set {key}"
+            )
+    table[last] = value
+
+
+def _check_keys(table: Table, section: type[Section], place: str) -> None:
+    """Unknown keys by their full path, with the nearest known one."""
+    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in table.items():
+        path = f"{place}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise PlanError(f"unknown plan key {path}", hint=hint)
+        inner = _section(known[key])
+        if inner is not None and isinstance(value, dict):
+            _check_keys(value, inner, f"{path}.")
+
+
+def _section(kind: Any) -> type[Section] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _toml_lines(table: Table, path: tuple[str, ...]) -> list[str]:
+    lines = [f"[{'.'.join(path)}]"] if path else []
+    lines += [
+        f"{_toml_key(key)} = {_toml_value(value)}"
+        for key, value in table.items()
+        if not isinstance(value, dict) and value is not None
+    ]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", *_toml_lines(value, (*path, _toml_key(key)))]
+    return lines
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
+def _toml_value(value: object) -> str:
+    """JSON's strings, numbers, booleans and lists are TOML's too."""
+    return msgspec.json.encode(value).decode()
