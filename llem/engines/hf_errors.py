@@ -11,6 +11,11 @@ from llem.errors import EngineError
 # What running a batch is known to raise; anything else is a defect and keeps its traceback.
 RUNNING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
 
+# All of the hub's own, and of its HTTP client, whichever that is in the installed release.
+_HUB_ERRORS = tuple(
+    kind for kind in vars(hub).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+
 # What loading a model is known to raise: these libraries check a model's files by using them.
 LOADING_ERRORS = (
     *RUNNING_ERRORS,
@@ -21,7 +26,7 @@ LOADING_ERRORS = (
     ArithmeticError,
     ImportError,
     SafetensorError,
-    hub.StrictDataclassError,
+    *_HUB_ERRORS,
 )
 
 _MESSAGE_LIMIT = 300

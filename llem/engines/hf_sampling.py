@@ -1,5 +1,6 @@
 """Chooses the next token of every sequence: the most likely one, or one drawn with a fixed seed."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,18 @@ def chooser(decoding: DecodingPlan, device: torch.device, *, batch_index: int) -
     if not decoding.sample:
         return greedy
     generator = torch.Generator(device=device)
-    generator.manual_seed((decoding.seed << 32) + batch_index)
+    generator.manual_seed(_batch_seed(decoding.seed, batch_index))
 
     def draw(logits: Any) -> Any:
         probabilities = torch.softmax(restrict(logits.float() / decoding.temperature, decoding), dim=-1)
         return torch.multinomial(probabilities, num_samples=1, generator=generator).squeeze(-1)
 
     return draw
+
+
+def _batch_seed(seed: int, batch_index: int) -> int:
+    """A seed of 32 bits, of which torch's CPU generator takes no more."""
+    return random.Random(f"{seed}:{batch_index}").getrandbits(32)
 
 
 def greedy(logits: Any) -> Any:

@@ -1,0 +1,308 @@
+"""The transformers engine on small real models: the tokens that `generate` gives, counted and timed."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
+from llem.engines.generation import Generation
+from llem.engines.hf_decode import BatchInputs, Decoder
+from llem.engines.hf_sampling import greedy
+from llem.engines.hf_steps import STEPS_AHEAD, Step
+from llem.errors import EngineError
+from llem.plan import Plan
+from llem_events.events import Request
+
+MakePlan = Callable[..., Plan]
+LENGTHS = (7, 3, 12, 1)
+
+
+def load(plan: Plan) -> Engine:
+    engine = create_engine(plan, device="cpu")
+    engine.load()
+    return engine
+
+
+def run(engine: Engine, prompts: Sequence[Prompt], **options: Any) -> list[Request]:
+    steps: list[int] = []
+    requests = engine.run(
+        engine.encode(prompts),
+        batch_index=options.get("batch_index", 0),
+        arrival_ns=time.monotonic_ns(),
+        should_stop=options.get("should_stop", lambda: False),
+        on_tokens=steps.append,
+    )
+    assert sum(steps) == sum(request.output_tokens for request in requests)
+    return requests
+
+
+def prompts_of(lengths: Sequence[int], tokens: int = 10) -> list[Prompt]:
+    return [
+        Prompt(request_id=row, text="some words to go on from"[row : row + length], max_new_tokens=tokens)
+        for row, length in enumerate(lengths)
+    ]
+
+
+def generated(folder: Path, encoded: Sequence[EncodedPrompt], tokens: int, **options: Any) -> list[list[int]]:
+    """Greedy output ids of Hugging Face's own `generate`, one prompt at a time, so without any padding."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    outputs = []
+    for prompt in encoded:
+        ids = torch.tensor([prompt.token_ids])
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, **options
+        )
+        outputs.append(out[0, ids.shape[1] :].tolist())
+    return outputs
+
+
+def output_ids(engine: Any, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
+    """Token ids, which requests do not carry, by running the engine's own parts."""
+    loaded, encoded = engine._ready, engine.encode(prompts)
+    generation = Generation(encoded, eos_ids=loaded.eos_ids)
+    loaded.decoder.run(
+        generation,
+        BatchInputs(encoded, engine._device),
+        choose=options.get("choose", greedy),
+        steps=options["steps"],
+        should_stop=options.get("should_stop", lambda: False),
+        on_tokens=lambda count: None,
+    )
+    return [sequence.token_ids for sequence in generation.sequences]
+
+
+class LateSteps:
+    """Reports a step only when STEPS_AHEAD later ones are recorded, as a busy GPU does."""
+
+    def __init__(self) -> None:
+        self._pending: list[Step] = []
+        self.recorded = 0
+
+    def record(self, token_ids: Any) -> None:
+        self.recorded += 1
+        self._pending.append(Step(self.recorded, token_ids.tolist()))
+
+    def completed(self) -> Iterator[Step]:
+        while len(self._pending) > STEPS_AHEAD:
+            yield self._pending.pop(0)
+
+    def rest(self) -> Iterator[Step]:
+        while self._pending:
+            yield self._pending.pop(0)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (5, 5, 5)], ids=["padded", "equal"])
+def test_greedy_tokens_are_those_of_generate(
+    make_plan: MakePlan, llama_folder: Path, lengths: tuple[int, ...]
+) -> None:
+    """A batch, padded or not, gives each prompt the tokens that it gets alone from `generate`."""
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    prompts = prompts_of(lengths)
+    expected = generated(llama_folder, engine.encode(prompts), 10)
+    assert output_ids(engine, prompts, steps=LateSteps()) == expected
+    assert len({tuple(ids) for ids in expected}) > 1
+    assert any(len(set(ids)) > 3 for ids in expected)
+
+
+def test_gpt2_with_learned_positions(make_plan: MakePlan, tmp_path: Path) -> None:
+    """Left padding leaves learned positions right."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3)
+    config.eos_token_id = config.bos_token_id = None
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    engine = load(make_plan(model={"name": str(tmp_path)}))
+    prompts = prompts_of(LENGTHS)
+    assert output_ids(engine, prompts, steps=LateSteps()) == generated(tmp_path, engine.encode(prompts), 10)
+
+
+def test_padding_is_not_a_token(make_plan: MakePlan, llama_folder: Path) -> None:
+    """Requests count their own input tokens, whatever the batch was padded to."""
+    requests = run(load(make_plan(model={"name": str(llama_folder)})), prompts_of(LENGTHS))
+    assert [request.input_tokens for request in requests] == list(LENGTHS)
+    assert [(request.output_tokens, request.finish_reason) for request in requests] == [(10, "length")] * 4
+    assert {request.batch_size for request in requests} == {4}
+
+
+@pytest.fixture(scope="module")
+def ending_folder(save_llama: Callable[..., Path], make_plan: MakePlan, llama_folder: Path) -> Path:
+    """The same model, ending a sequence with a token that the first prompt reaches at its fourth step."""
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    eos = generated(llama_folder, engine.encode(prompts_of(LENGTHS)), 10)[0][3]
+    return save_llama(eos_token_id=eos)
+
+
+def test_end_of_sequence_is_that_of_generate(make_plan: MakePlan, ending_folder: Path) -> None:
+    """The end-of-sequence token is the last that counts, also when the loop hears of it late."""
+    engine = load(make_plan(model={"name": str(ending_folder)}))
+    prompts = prompts_of(LENGTHS)
+    expected = generated(ending_folder, engine.encode(prompts), 10)
+    requests = run(engine, prompts)
+    assert output_ids(engine, prompts, steps=LateSteps()) == expected
+    assert [request.output_tokens for request in requests] == [len(ids) for ids in expected]
+    assert (requests[0].output_tokens, requests[0].finish_reason) == (4, "eos")
+    assert requests[0].end_ns == requests[0].token_times_ns[-1]
+
+
+def test_loop_ends_soon_after_the_last_sequence(make_plan: MakePlan, ending_folder: Path) -> None:
+    """When every sequence has ended, at most STEPS_AHEAD further steps were queued."""
+    steps = LateSteps()
+    (ids,) = output_ids(
+        load(make_plan(model={"name": str(ending_folder)})), prompts_of(LENGTHS[:1], 60), steps=steps
+    )
+    assert len(ids) == 4
+    assert steps.recorded == 4 + STEPS_AHEAD
+
+
+def test_ignore_eos_runs_to_the_limit(make_plan: MakePlan, ending_folder: Path) -> None:
+    """With ignore_eos every sequence has its full length."""
+    engine = load(make_plan(model={"name": str(ending_folder)}, decoding={"ignore_eos": True}))
+    assert {request.output_tokens for request in run(engine, prompts_of(LENGTHS))} == {10}
+
+
+def test_limits_are_per_request(make_plan: MakePlan, llama_folder: Path) -> None:
+    """Each request of a batch has its own max_new_tokens."""
+    prompts = [
+        Prompt(request_id=row, input_tokens=4, max_new_tokens=limit) for row, limit in enumerate((1, 6, 3))
+    ]
+    requests = run(load(make_plan(model={"name": str(llama_folder)})), prompts)
+    assert [request.output_tokens for request in requests] == [1, 6, 3]
+
+
+def test_times_are_in_order(make_plan: MakePlan, llama_folder: Path) -> None:
+    """Arrival, start, tokens and end follow each other on the host's monotonic clock, inside the call."""
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    before_ns = time.monotonic_ns()
+    requests = run(engine, prompts_of(LENGTHS))
+    after_ns = time.monotonic_ns()
+    for request in requests:
+        times = [
+            before_ns,
+            request.arrival_ns,
+            request.start_ns,
+            *request.token_times_ns,
+            request.end_ns,
+            after_ns,
+        ]
+        assert times == sorted(times)
+        assert request.first_token_ns == request.token_times_ns[0]
+        assert len(request.token_times_ns) == request.output_tokens
+        assert all(a < b for a, b in itertools.pairwise(request.token_times_ns))
+
+
+def test_stop_keeps_what_there_is(make_plan: MakePlan, llama_folder: Path) -> None:
+    """A stop ends the batch after the step at which it was asked."""
+    asked = itertools.count(1)
+    requests = run(
+        load(make_plan(model={"name": str(llama_folder)})),
+        prompts_of(LENGTHS),
+        should_stop=lambda: next(asked) == 3,
+    )
+    assert {(request.output_tokens, request.finish_reason) for request in requests} == {(3, "stopped")}
+
+
+def sampled_texts(plan: Plan, batch_indices: Sequence[int]) -> list[list[str | None]]:
+    engine = load(plan)
+    return [
+        [r.output for r in run(engine, prompts_of(LENGTHS), batch_index=index)] for index in batch_indices
+    ]
+
+
+def test_sampling_depends_on_seed_and_batch_alone(make_plan: MakePlan, llama_folder: Path) -> None:
+    """A batch draws the same tokens whatever ran before it; another batch or seed draws others."""
+    model, workload = {"name": str(llama_folder)}, {"record_text": True}
+    plan, other = (
+        make_plan(model=model, workload=workload, decoding={"sample": True, "top_k": 50, "seed": seed})
+        for seed in (1, 2)
+    )
+    zero, one = sampled_texts(plan, [0, 1])
+    assert sampled_texts(plan, [1, 0]) == [one, zero]
+    assert zero != one
+    assert sampled_texts(other, [0]) != [zero]
+
+
+def test_batch_that_fails_becomes_error_requests(make_plan: MakePlan, llama_folder: Path) -> None:
+    """A failure inside the model ends its batch's requests with the message, and the next batch runs."""
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    bad = [EncodedPrompt(request_id=9, max_new_tokens=2, token_ids=(10_000,))]
+    (request,) = engine.run(
+        bad,
+        batch_index=0,
+        arrival_ns=time.monotonic_ns(),
+        should_stop=lambda: False,
+        on_tokens=lambda count: None,
+    )
+    assert (request.finish_reason, request.output_tokens, request.first_token_ns) == ("error", 0, None)
+    assert "index out of range" in (request.error or "")
+    assert run(engine, prompts_of((3,)))[0].finish_reason == "length"
+
+
+def test_texts_round_through_the_tokenizer(make_plan: MakePlan, worded_llama_folder: Path) -> None:
+    """Text prompts are counted in the model's own tokens, and recorded only when the plan asks."""
+    prompt = Prompt(request_id=0, text="the cat sat", max_new_tokens=3)
+    silent = run(load(make_plan(model={"name": str(worded_llama_folder)})), [prompt])[0]
+    told = run(
+        load(make_plan(model={"name": str(worded_llama_folder)}, workload={"record_text": True})), [prompt]
+    )[0]
+    assert (silent.input_tokens, silent.prompt, silent.output) == (3, None, None)
+    assert told.prompt == "the cat sat"
+    assert told.output is not None
+
+
+def test_engine_that_is_not_loaded_says_so(make_plan: MakePlan) -> None:
+    """Running before load, or after close, is an error; closing twice is not."""
+    engine = create_engine(make_plan(), device="cpu")
+    with pytest.raises(EngineError, match="the model is not loaded"):
+        engine.encode(prompts_of((1,)))
+    engine.close()
+    engine.close()
+
+
+def test_memory_and_versions_are_known(make_plan: MakePlan, llama_folder: Path) -> None:
+    """On the CPU the peak is that of the process; versions name what ran the model."""
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    assert (engine.peak_memory_bytes() or 0) > 50_000_000
+    assert {"torch", "transformers"} <= engine.versions().keys()
+
+
+def test_decoder_takes_models_without_positions() -> None:
+    """Arguments that a model's forward does not know are left out."""
+    import torch
+
+    class Output:
+        logits = torch.tensor([[[0.0, 1.0, 0.0]]])
+        past_key_values = None
+
+    class Model:
+        def forward(
+            self,
+            input_ids: Any,
+            attention_mask: Any = None,
+            past_key_values: Any = None,
+            use_cache: bool = True,
+        ) -> Output:
+            return Output()
+
+        __call__ = forward
+
+    batch = [EncodedPrompt(request_id=0, max_new_tokens=2, token_ids=(1, 2))]
+    generation = Generation(batch)
+    steps = LateSteps()
+    Decoder(Model()).run(
+        generation,
+        BatchInputs(batch, torch.device("cpu")),
+        choose=greedy,
+        steps=steps,
+        should_stop=lambda: False,
+        on_tokens=lambda count: None,
+    )
+    assert generation.sequences[0].token_ids == [1, 1]
