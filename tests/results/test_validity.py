@@ -1,0 +1,84 @@
+"""The verdict: every threshold by itself, then all together."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from llem.plan import ValidityPlan
+from llem.results import MeasuredFacts, Verdict, judge
+
+GOOD = MeasuredFacts(
+    duration_sec=60.0,
+    complete=True,
+    energy_j=100.0,
+    energy_source="counter",
+    energy_disagreement=0.01,
+    samples=600,
+    max_sample_gap_sec=0.2,
+    throttled_sec=0.0,
+    temperature_drift_c=2.0,
+    requests=100,
+    failed_requests=0,
+)
+BROKEN: dict[str, tuple[dict[str, Any], float | None, float | None]] = {
+    "energy_not_measured": ({"energy_j": None, "energy_source": None}, None, None),
+    "energy_estimated": ({"energy_source": "estimated"}, None, None),
+    "sources_disagree": ({"energy_disagreement": 0.051}, 0.051, 0.05),
+    "too_few_samples": ({"samples": 19}, 19, 20),
+    "sample_gap": ({"max_sample_gap_sec": 1.1}, 1.1, 1.0),
+    "incomplete": ({"complete": False}, None, None),
+    "too_short": ({"duration_sec": 9.9}, 9.9, 10.0),
+    "throttled": ({"throttled_sec": 6.0}, 0.1, 0.0),
+    "temperature_drift": ({"temperature_drift_c": 10.1}, 10.1, 10.0),
+    "failed_requests": ({"failed_requests": 6}, 0.06, 0.05),
+}
+
+
+def test_a_good_run_is_valid() -> None:
+    """Nothing against it, and the thresholds are kept beside the verdict."""
+    assert judge(GOOD) == Verdict(valid=True, invalid_reasons=[], thresholds=ValidityPlan())
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_each_threshold_is_a_reason(code: str) -> None:
+    """One passed threshold makes one reason with its value and its threshold."""
+    change, value, threshold = BROKEN[code]
+    verdict = judge(msgspec.structs.replace(GOOD, **change))
+    assert not verdict.valid
+    assert [(reason.code, reason.value, reason.threshold) for reason in verdict.invalid_reasons] == [
+        (code, value, threshold)
+    ]
+
+
+def test_every_reason_is_told() -> None:
+    """All passed thresholds are listed, not the first alone."""
+    changes = {name: value for change, _, _ in BROKEN.values() for name, value in change.items()}
+    codes = [reason.code for reason in judge(msgspec.structs.replace(GOOD, **changes)).invalid_reasons]
+    assert sorted(codes) == sorted(BROKEN)
+
+
+def test_values_at_a_threshold_are_within_it() -> None:
+    """Exactly 10 s, 20 samples, 5 % and 10 C are allowed."""
+    edge = msgspec.structs.replace(
+        GOOD,
+        duration_sec=10.0,
+        samples=20,
+        max_sample_gap_sec=1.0,
+        energy_disagreement=0.05,
+        temperature_drift_c=10.0,
+        failed_requests=5,
+    )
+    assert judge(edge).valid
+
+
+def test_unknown_facts_count_against_nothing_but_energy() -> None:
+    """A machine without temperature or throttle reasons can still give a valid result."""
+    known = MeasuredFacts(duration_sec=60.0, complete=True, energy_j=0.0, energy_source="counter")
+    assert judge(known).valid
+
+
+def test_thresholds_are_the_plans() -> None:
+    """Another plan gives another verdict, and the text names both numbers."""
+    reasons = judge(GOOD, ValidityPlan(min_duration_s=120.0)).invalid_reasons
+    assert [reason.text for reason in reasons] == ["measured for 60.00 s, less than 120.00 s"]
