@@ -1,0 +1,100 @@
+"""Simulated GPUs, a simulated powercap folder, and clocks that only move when told to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llem.meters.clock import Clock
+from tests.simulated_nvml.build import Simulation, has_compiler
+from tests.simulated_nvml.scenario import Scenario
+
+
+class ManualClock:
+    """Time that passes by sleeping only; `on_sleep` lets something happen meanwhile."""
+
+    def __init__(self) -> None:
+        self.at_ns = 1_000_000_000_000
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def sleep_s(self, seconds: float) -> None:
+        self.at_ns += round(seconds * 1e9)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.now_ns, self.sleep_s)
+
+
+class FakePowercap(ManualClock):
+    """A /sys/class/powercap whose counters are written anew whenever time passes."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        self.watts: dict[str, float] = {}
+        self.energies_uj: dict[str, float] = {}
+        self.ranges_uj: dict[str, int] = {}
+
+    def add(
+        self,
+        folder: str,
+        name: str,
+        *,
+        watts: float = 50.0,
+        start_uj: int = 1_000_000,
+        range_uj: int = 262_143_328_850,
+    ) -> None:
+        zone = self.root / folder
+        zone.mkdir(parents=True)
+        (zone / "name").write_text(f"{name}\n")
+        (zone / "max_energy_range_uj").write_text(f"{range_uj}\n")
+        self.watts[folder], self.energies_uj[folder], self.ranges_uj[folder] = watts, start_uj, range_uj
+        self._write()
+
+    def sleep_s(self, seconds: float) -> None:
+        super().sleep_s(seconds)
+        for folder, watts in self.watts.items():
+            self.energies_uj[folder] = (self.energies_uj[folder] + watts * seconds * 1e6) % self.ranges_uj[
+                folder
+            ]
+        self._write()
+
+    def _write(self) -> None:
+        for folder, energy_uj in self.energies_uj.items():
+            (self.root / folder / "energy_uj").write_text(f"{int(energy_uj)}\n")
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def powercap(tmp_path: Path) -> FakePowercap:
+    """A host with one package and its DRAM, and with the zones that would count the same joules twice."""
+    fake = FakePowercap(tmp_path / "powercap")
+    fake.add("intel-rapl:0", "package-0", watts=80.0)
+    fake.add("intel-rapl:0:0", "core", watts=60.0)
+    fake.add("intel-rapl:0:1", "dram", watts=12.0)
+    fake.add("intel-rapl:1", "psys", watts=120.0)
+    fake.add("intel-rapl-mmio:0", "package-0", watts=80.0)
+    return fake
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
+    """The simulated NVML in this process; pynvml loads it by its soname."""
+    if not has_compiler():
+        pytest.skip("no C compiler: the simulated NVML cannot be built")
+    return Simulation(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml(nvml_library: Simulation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
+    """Simulated GPUs for one test, and afterwards none: other tests in this process must not see them."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    yield nvml_library
+    nvml_library.install(Scenario(gpus=[], driver_absent=True))
