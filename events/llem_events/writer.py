@@ -54,11 +54,11 @@ class SegmentWriter:
     def append(self, event: Event, *, at_ns: int | None = None) -> int:
         """Buffer one event, dated `at_ns` or now, and return its number in the segment."""
         self._check_open()
-        now_ns = time.monotonic_ns()
-        return self._buffer(envelope.pack(event, now_ns if at_ns is None else at_ns), now_ns)
+        at_ns = time.monotonic_ns() if at_ns is None else at_ns
+        return self._buffer(envelope.pack(event, at_ns), at_ns)
 
     def due(self) -> bool:
-        """Whether the buffered events are old or large enough to be flushed."""
+        """Whether the oldest buffered fact is a second old, or the block is large enough."""
         return bool(self._pending) and (
             self._pending_bytes >= BLOCK_TARGET_BYTES
             or time.monotonic_ns() - self._oldest_ns >= BLOCK_TARGET_NS
@@ -120,14 +120,13 @@ class SegmentWriter:
                 self._close_failed(error)
             return None
 
-    def _buffer(self, message: bytes, now_ns: int) -> int:
+    def _buffer(self, message: bytes, at_ns: int) -> int:
         if len(message) > MAX_RAW_BLOCK_BYTES:
             raise TooLargeError(f"event: found {len(message)} bytes, expected at most {MAX_RAW_BLOCK_BYTES}")
         too_many = len(self._pending) >= MAX_EVENTS_PER_BLOCK - 1  # one place is kept for the clock
         if self._pending and (too_many or self._pending_bytes + len(message) > BLOCK_TARGET_BYTES):
             self.flush()
-        if not self._pending:
-            self._oldest_ns = now_ns
+        self._oldest_ns = min(self._oldest_ns, at_ns) if self._pending else at_ns
         self._pending.append(message)
         self._pending_bytes += len(message)
         return self._first_event + len(self._pending) - 1

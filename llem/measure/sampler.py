@@ -119,7 +119,7 @@ class Sampler:
         for metered, kept in zip(self._devices, self._readings, strict=True):
             if kept:
                 event = columns.pack(kept, meter=self._meter.NAME, device_uuid=metered.device.uuid)
-                self._log.offer(event, at_ns=now_ns, weight=len(kept))
+                self._log.offer(event, at_ns=kept[0].at_ns, weight=len(kept))
                 kept.clear()
 
     def _record_faults(self) -> None:
