@@ -139,7 +139,8 @@ int sim_load(const char *path) {
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[512];
     Gpu *gpu = NULL;
-    gpu_count = driver_absent = references = 0;
+    gpu_count = driver_absent = 0;
+    initialised_at = 0; /* who has the driver open keeps it open */
     calls = epoch_ns = call_ns = simulated_ns = 0;
     restart_at = INFINITY;
     loaded = 1;
