@@ -58,7 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def build_app(chosen: str | None) -> typer.Typer:
     """The application with the chosen command loaded; the others are only names with their help."""
-    app = typer.Typer(help="Measure what running a language model costs, and ask afterwards.", **_STYLE)
+    app = typer.Typer(
+        help="Measure what running a language model costs, and ask afterwards.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
     app.callback()(_root)
     for name, (place, help_line) in COMMANDS.items():
         if name != chosen:
@@ -71,14 +77,6 @@ def build_app(chosen: str | None) -> typer.Typer:
         else:
             app.command(name, help=help_line)(command)
     return app
-
-
-_STYLE = {
-    "no_args_is_help": True,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-    "rich_markup_mode": None,
-}
 
 
 def split_program(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.engines.prompts import load_prompts, prompt_set_sha256, share
@@ -87,7 +88,7 @@ class Worker:
         self._log.append(event, at_ns=time.monotonic_ns())
         return engine
 
-    def _baseline(self, position: str, duration_s: float) -> None:
+    def _baseline(self, position: Literal["before", "after"], duration_s: float) -> None:
         self._barrier("baseline" if position == "before" else "after")
         if duration_s <= 0 or self._should_stop():
             return

@@ -1,0 +1,59 @@
+# Recipes; each sets up what it needs. `just` alone checks and tests.
+
+python := ".venv/bin/python"
+
+default: check test
+
+# Install llem, its torch extra and the development tools into .venv, when pyproject.toml has changed.
+setup:
+    @test .venv/.installed -nt pyproject.toml || {{python}} -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,dev]'
+    @touch .venv/.installed
+
+# Measure the default plan on this machine and print the result.
+measure *options: setup
+    .venv/bin/llem measure {{options}}
+
+# The fast tests, on two cores.
+test *options: setup
+    {{python}} -m pytest -q -n 2 -m "not slow" {{options}}
+
+# The slow tests.
+test-slow *options: setup
+    {{python}} -m pytest -q -n 2 -m slow {{options}}
+
+# Lint, types and imports.
+check: lint types imports
+
+# Style and likely mistakes.
+lint: setup
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+
+# Static types of both packages.
+types: setup
+    .venv/bin/mypy
+
+# The one-way imports.
+imports: setup
+    .venv/bin/lint-imports
+
+# Put the code into its usual format.
+fmt: setup
+    .venv/bin/ruff check --fix .
+    .venv/bin/ruff format .
+
+# Run a benchmark: harness, append, rebuild, size, query, aggregate, crash, sampler, meter.
+bench name *options: setup
+    {{python}} -m benchmarks.{{name}} {{options}}
+
+# Run any command under a simulated NVIDIA driver: just simulated-gpu llem doctor
+simulated-gpu *command: setup
+    {{python}} -m tests.simulated_nvml -- {{command}}
+
+# Measure on a real NVIDIA GPU and keep what was seen under docs/validation.
+gpu-check *options:
+    {{python}} -m benchmarks.gpu_check {{options}}
+
+# Publish the JSON Schema of every event version.
+schema: setup
+    {{python}} -m llem_events.publish
