@@ -11,7 +11,7 @@ from llem.results.efficiency import (
     MemoryEfficiencyMetrics,
     RequestLatencyMetrics,
 )
-from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, MultiGPUMetrics
+from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, MultiGPUMetrics, least_trusted
 from llem.results.environment import (
     ContainerEnvironment,
     CPUEnvironment,
@@ -22,6 +22,7 @@ from llem.results.environment import (
     ThermalEnvironment,
 )
 from llem.results.experiment import AggregationMetadata, ExperimentResult
+from llem.results.facts import judged, measured_facts
 from llem.results.latency import LatencyMeasurements, LatencyStatistics, latency_statistics
 from llem.results.metrics import (
     ComputeMetrics,
@@ -79,6 +80,9 @@ __all__ = [
     "energy_between_j",
     "find_steady_state",
     "judge",
+    "judged",
     "latency_statistics",
+    "least_trusted",
+    "measured_facts",
     "validate_process_completeness",
 ]

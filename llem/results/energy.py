@@ -31,7 +31,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     energy_source: EnergySource | None = None
     counter_energy_j: float | None = None
     integrated_energy_j: float | None = None
-    disagreement: float | None = None  # |counter - integrated| over counter
+    disagreement: float | None = None  # |counter - integrated| over the larger
     counter_open_j: float | None = None  # the counter at the edges of a single window
     counter_close_j: float | None = None
     baseline_power_w: float | None = None
@@ -76,10 +76,11 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def disagreement(counter_energy_j: float | None, integrated_energy_j: float | None) -> float | None:
-    """Distance of integrated power from the energy counter, as a fraction of the counter."""
+    """Distance between the two as a fraction of the larger: 1 where a counter stands still under load."""
     if counter_energy_j is None or integrated_energy_j is None:
         return None
-    return ratio(abs(counter_energy_j - integrated_energy_j), counter_energy_j)
+    apart_j = abs(counter_energy_j - integrated_energy_j)
+    return apart_j / max(abs(counter_energy_j), abs(integrated_energy_j)) if apart_j else 0.0
 
 
 def _source(

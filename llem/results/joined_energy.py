@@ -63,7 +63,7 @@ def _is_gpu(use: DeviceUse) -> bool:
 
 
 def _total(results: Sequence[RawProcessResult], shared: Uses) -> float | None:
-    summed_j = [result.energy_metrics.total_energy_j for result in results]
+    summed_j = [result.energy_j for result in results]
     if total(summed_j) is None:
         return None
     return total([*summed_j, *(-counted_twice_j(used) for used in shared.values())])
@@ -105,9 +105,7 @@ def _idle_j(uses: Sequence[DeviceUse]) -> float | None:
 
 
 def _unmeasured(results: Sequence[RawProcessResult]) -> list[str]:
-    without = [
-        str(result.process_index) for result in results if result.energy_metrics.total_energy_j is None
-    ]
+    without = [str(result.process_index) for result in results if result.energy_j is None]
     return [f"energy of process {index} was not measured, so the total is unknown" for index in without]
 
 

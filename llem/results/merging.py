@@ -1,5 +1,6 @@
 """What several processes say of throttling and efficiency, as one."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -74,8 +75,8 @@ def token_efficiency_index(
 
 def precision_factor(precision: str | None) -> float:
     """Work of one operation against that of a 16-bit one, after LLenergyMeasure: wider ones count the same."""
-    bits = "".join(character for character in precision or "" if character.isdigit())[:2]
-    return {"8": 0.5, "4": 0.25}.get(bits, 1.0)
+    bits = re.search(r"\d+", precision or "")
+    return {"8": 0.5, "4": 0.25}.get(bits.group(), 1.0) if bits else 1.0
 
 
 def request_latency(latency: LatencyStatistics | None) -> RequestLatencyMetrics:

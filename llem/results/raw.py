@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from llem.results.efficiency import ExtendedEfficiencyMetrics
-from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, EnergySource
+from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, EnergySource, least_trusted
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.metrics import (
     ComputeMetrics,
@@ -66,6 +66,9 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     requests: int | None = None
     failed_requests: int | None = None
     status: Status = "completed"
+    samples: int | None = None  # the fewest of its devices
+    max_sample_gap_sec: float | None = None  # the longest of its devices
+    temperature_drift_c: float | None = None  # the largest of its devices
     warnings: list[ResultWarning] = []
     timeseries: str | None = None
 
@@ -73,3 +76,13 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     def spans(self) -> list[tuple[datetime, datetime]]:
         """Its measurement windows on the wall clock."""
         return self.windows or [(self.timestamps.start, self.timestamps.end)]
+
+    @property
+    def energy_j(self) -> float | None:
+        """Its energy; None where it was not measured or is a placeholder."""
+        return None if self.energy_tracking_failed else self.energy_metrics.total_energy_j
+
+    @property
+    def least_trusted_source(self) -> EnergySource | None:
+        """Where its energy comes from; of several devices, the least trusted."""
+        return self.energy_source or least_trusted([device.energy_source for device in self.devices])

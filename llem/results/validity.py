@@ -8,6 +8,8 @@ from llem.plan import ValidityPlan
 from llem.results.energy import EnergySource
 from llem.results.ratios import ratio
 
+DEFAULT_THRESHOLDS = ValidityPlan()
+
 
 class InvalidReason(msgspec.Struct, frozen=True, kw_only=True):
     """One threshold that was passed; `code` is for programs, `text` for people."""
@@ -21,14 +23,14 @@ class InvalidReason(msgspec.Struct, frozen=True, kw_only=True):
 class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the verdict looks at; a fact that is None is unknown and counts against nothing but energy."""
 
-    duration_sec: float
+    duration_sec: float  # of the shortest process
     complete: bool  # every process finished and none was interrupted
     energy_j: float | None = None
     energy_source: EnergySource | None = None
     energy_disagreement: float | None = None  # the largest of all devices
     samples: int | None = None  # the fewest of all devices
     max_sample_gap_sec: float | None = None
-    throttled_sec: float | None = None  # the longest of all devices
+    throttled_fraction: float | None = None  # of the time, the largest of all devices
     temperature_drift_c: float | None = None  # the largest of all devices
     requests: int | None = None
     failed_requests: int | None = None
@@ -39,10 +41,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     valid: bool
     invalid_reasons: list[InvalidReason] = []
-    thresholds: ValidityPlan = ValidityPlan()
+    thresholds: ValidityPlan = DEFAULT_THRESHOLDS
 
 
-def judge(facts: MeasuredFacts, thresholds: ValidityPlan = ValidityPlan()) -> Verdict:  # noqa: B008 - frozen
+def judge(facts: MeasuredFacts, thresholds: ValidityPlan = DEFAULT_THRESHOLDS) -> Verdict:
     """Compare the facts with every threshold."""
     reasons = [*_energy_reasons(facts, thresholds), *_run_reasons(facts, thresholds)]
     return Verdict(valid=not reasons, invalid_reasons=reasons, thresholds=thresholds)
@@ -85,7 +87,7 @@ def _run_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Invalid
     yield from _above(
         "throttled",
         "throttled for {value:.1%} of the time, more than {threshold:.1%}",
-        ratio(facts.throttled_sec, facts.duration_sec),
+        facts.throttled_fraction,
         limits.max_throttled,
     )
     yield from _above(

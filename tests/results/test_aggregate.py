@@ -1,13 +1,11 @@
 """Joining processes: each figure by its own rule."""
 
 import math
-from dataclasses import dataclass
 
 import msgspec
 import pytest
 
 from llem.results import (
-    DeviceEnergy,
     EnergyBreakdown,
     ExperimentResult,
     RawProcessResult,
@@ -156,6 +154,12 @@ def test_legal_zero_energy_is_kept() -> None:
     assert result.aggregation.warnings == []
 
 
+def test_a_placeholder_for_failed_tracking_is_not_an_energy() -> None:
+    """0 J of a process whose tracking failed is unknown, as older results need it."""
+    result = aggregate(process(energy_j=0.0, energy_tracking_failed=True))
+    assert result.total_energy_j is None
+
+
 def test_no_tokens_are_zero_tokens() -> None:
     """Tokens that are known to be none stay 0, and what is divided by them is None."""
     result = aggregate(process(input_tokens=0, output_tokens=0))
@@ -258,7 +262,9 @@ def test_the_least_trusted_energy_source_names_the_sum() -> None:
     """A sum with an estimate in it is an estimate; with an unknown source it has none."""
     assert aggregate(process(0), process(1, energy_source="estimated")).energy_source == "estimated"
     assert aggregate(process(0), process(1, energy_source="integrated")).energy_source == "integrated"
-    assert aggregate(process(0), process(1, energy_source=None)).energy_source is None
+    unknown = process(1, energy_source=None, devices=[device("GPU-1", 25.0, energy_source=None)])
+    assert aggregate(process(0), unknown).energy_source is None
+    assert aggregate(process(0, energy_source=None)).energy_source == "counter"
 
 
 def test_multi_gpu_is_derived_for_several_gpus_only() -> None:
@@ -288,118 +294,6 @@ def test_requests_are_summed_when_all_are_known() -> None:
     """Requests and failures are sums; an unknown count leaves the sum unknown."""
     result = aggregate(process(0, requests=8, failed_requests=0), process(1, requests=8))
     assert (result.total_requests, result.failed_requests) == (16, None)
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """Two processes on one GPU: their spans in seconds, energies, edges of the counter, and the joined energy."""
-
-    spans: tuple[tuple[float, float], tuple[float, float]]
-    energies_j: tuple[float, float]
-    counters_j: tuple[tuple[float, float], tuple[float, float]] | None
-    joined_j: float
-
-
-SHARING = {
-    "equal windows": Sharing(((0, 10), (0, 10)), (100.0, 100.0), None, 100.0),
-    "equal windows, readings differ": Sharing(((0, 10), (0, 10)), (100.0, 104.0), None, 102.0),
-    "half overlap, constant power": Sharing(((0, 10), (5, 15)), (100.0, 100.0), None, 150.0),
-    "one inside the other": Sharing(((0, 10), (2, 4)), (100.0, 20.0), None, 100.0),
-    "half overlap, by counter": Sharing(
-        ((0, 10), (5, 15)), (100.0, 170.0), ((7.0, 107.0), (47.0, 217.0)), 210.0
-    ),
-}
-
-
-def shared_process(index: int, case: Sharing) -> RawProcessResult:
-    edges = (
-        dict(zip(("counter_open_j", "counter_close_j"), case.counters_j[index], strict=True))
-        if case.counters_j
-        else {}
-    )
-    shared: DeviceEnergy = device("GPU-7", case.energies_j[index], **edges)
-    return process(index, span=case.spans[index], energy_j=case.energies_j[index], devices=[shared])
-
-
-@pytest.mark.parametrize("case", SHARING.values(), ids=SHARING.keys())
-def test_a_shared_device_counts_once(case: Sharing) -> None:
-    """Over the union of the windows, with a warning, and attribution is not verified."""
-    result = aggregate(shared_process(0, case), shared_process(1, case))
-    assert result.total_energy_j == pytest.approx(case.joined_j)
-    assert result.energy_per_device_j == pytest.approx([case.joined_j])
-    assert result.aggregation is not None
-    assert not result.aggregation.gpu_attribution_verified
-    assert (
-        "device GPU-7 on h1 was shared by processes 0, 1; its energy counts once"
-        in result.aggregation.warnings
-    )
-
-
-def test_a_shared_device_of_unknown_energy_is_warned_of() -> None:
-    """Where only the index of a GPU is known, the sum stands and the warning says that it may be too much."""
-    same = {"devices": [], "gpu_id": 0, "host": "h1"}
-    result = aggregate(process(0, **same), process(1, **same))
-    assert result.total_energy_j == 50.0
-    assert result.aggregation is not None
-    assert not result.aggregation.gpu_attribution_verified
-    assert "may count twice" in result.aggregation.warnings[0]
-
-
-def test_one_device_used_in_turn_is_not_shared() -> None:
-    """Processes that follow each other on a device both count in full."""
-    use = [device("GPU-7", 25.0)]
-    result = aggregate(process(0, span=(0, 10), devices=use), process(1, span=(10, 20), devices=use))
-    assert result.total_energy_j == 50.0
-    assert result.aggregation is not None
-    assert result.aggregation.gpu_attribution_verified
-    assert not result.aggregation.temporal_overlap_verified
-
-
-def test_equal_uuids_on_two_hosts_are_two_devices() -> None:
-    """A device is host and UUID."""
-    first = process(0, devices=[device("GPU-7", 25.0)])
-    second = process(1, devices=[device("GPU-7", 25.0, host="h2")])
-    result = aggregate(first, second)
-    assert result.total_energy_j == 50.0
-    assert result.aggregation is not None
-    assert result.aggregation.gpu_attribution_verified
-
-
-def test_mig_instances_of_one_gpu_are_one_metered_device() -> None:
-    """Two instances show the power of their parent, which counts once."""
-    instances = [device(f"MIG-{index}", 100.0, kind="mig", parent_uuid="GPU-7") for index in range(2)]
-    result = aggregate(*(process(index, energy_j=100.0, devices=[instances[index]]) for index in range(2)))
-    assert result.total_energy_j == 100.0
-
-
-def test_a_shared_device_pays_its_idle_power_once() -> None:
-    """Adjusted energy of a shared device is its joined energy less its baseline over the union of windows."""
-    shared = [device("GPU-7", 100.0, baseline_power_w=4.0)]
-    part = EnergyBreakdown(raw_j=100.0, adjusted_j=60.0, baseline_power_w=4.0)
-    result = aggregate(
-        *(process(index, energy_j=100.0, devices=shared, energy_breakdown=part) for index in range(2))
-    )
-    assert result.energy_breakdown is not None
-    assert (result.energy_breakdown.raw_j, result.energy_adjusted_j) == (100.0, 60.0)
-
-
-def test_a_device_shared_beside_own_ones_is_taken_off_the_sum() -> None:
-    """GPUs of their own and a common processor: the processor counts once."""
-    common = device("cpu-0", 40.0, kind="cpu_package")
-    results = [
-        process(index, energy_j=65.0, devices=[device(f"GPU-{index}", 25.0), common]) for index in range(2)
-    ]
-    assert aggregate(*results).total_energy_j == pytest.approx(90.0)
-
-
-def test_unknown_devices_are_not_verified() -> None:
-    """Several processes, one of which does not say what it ran on."""
-    result = aggregate(process(0), process(1, devices=[], gpu_id=None))
-    assert result.aggregation is not None
-    assert not result.aggregation.gpu_attribution_verified
-    assert result.aggregation.warnings == [
-        "devices of process 1 are unknown, so a shared one would count twice"
-    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from llem.plan import ValidityPlan
-from llem.results import MeasuredFacts, Verdict, judge
+from llem.results import (
+    MeasuredFacts,
+    ThermalThrottleInfo,
+    Verdict,
+    aggregate_results,
+    judge,
+    judged,
+    measured_facts,
+)
+from tests.results.processes import device, process
 
 GOOD = MeasuredFacts(
     duration_sec=60.0,
@@ -16,7 +25,7 @@ GOOD = MeasuredFacts(
     energy_disagreement=0.01,
     samples=600,
     max_sample_gap_sec=0.2,
-    throttled_sec=0.0,
+    throttled_fraction=0.0,
     temperature_drift_c=2.0,
     requests=100,
     failed_requests=0,
@@ -29,7 +38,7 @@ BROKEN: dict[str, tuple[dict[str, Any], float | None, float | None]] = {
     "sample_gap": ({"max_sample_gap_sec": 1.1}, 1.1, 1.0),
     "incomplete": ({"complete": False}, None, None),
     "too_short": ({"duration_sec": 9.9}, 9.9, 10.0),
-    "throttled": ({"throttled_sec": 6.0}, 0.1, 0.0),
+    "throttled": ({"throttled_fraction": 0.1}, 0.1, 0.0),
     "temperature_drift": ({"temperature_drift_c": 10.1}, 10.1, 10.0),
     "failed_requests": ({"failed_requests": 6}, 0.06, 0.05),
 }
@@ -82,3 +91,39 @@ def test_thresholds_are_the_plans() -> None:
     """Another plan gives another verdict, and the text names both numbers."""
     reasons = judge(GOOD, ValidityPlan(min_duration_s=120.0)).invalid_reasons
     assert [reason.text for reason in reasons] == ["measured for 60.00 s, less than 120.00 s"]
+
+
+def test_facts_are_the_worst_of_all_processes() -> None:
+    """Shortest time, fewest samples, longest gap, largest drift, throttling and disagreement."""
+    calm = process(0, span=(0, 20), samples=200, max_sample_gap_sec=0.1, temperature_drift_c=1.0, requests=9)
+    rough = process(
+        1,
+        span=(0, 10),
+        samples=90,
+        max_sample_gap_sec=0.4,
+        temperature_drift_c=3.0,
+        requests=1,
+        thermal_throttle=ThermalThrottleInfo(detected=True, throttle_duration_sec=1.0),
+        devices=[device("GPU-1", 25.0, disagreement=0.02)],
+    )
+    assert measured_facts(aggregate_results([calm, rough], "run", "hash")) == MeasuredFacts(
+        duration_sec=10.0,
+        complete=True,
+        energy_j=50.0,
+        energy_source="counter",
+        energy_disagreement=0.02,
+        samples=90,
+        max_sample_gap_sec=0.4,
+        throttled_fraction=0.1,
+        temperature_drift_c=3.0,
+        requests=10,
+    )
+
+
+def test_a_judged_result_carries_its_verdict() -> None:
+    """Not judged is None; then it is valid, or invalid with the reasons."""
+    result = aggregate_results([process(span=(0, 5))], "run", "hash")
+    assert result.valid is None
+    assert judged(result).valid is False
+    assert [reason.code for reason in judged(result).invalid_reasons] == ["too_short"]
+    assert judged(result, ValidityPlan(min_duration_s=1.0)).valid is True

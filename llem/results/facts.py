@@ -1,0 +1,49 @@
+"""From an experiment's result to the facts that its verdict looks at."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from llem.plan import ValidityPlan
+from llem.results.experiment import ExperimentResult
+from llem.results.overlap import duration
+from llem.results.ratios import largest, ratio
+from llem.results.raw import RawProcessResult
+from llem.results.validity import DEFAULT_THRESHOLDS, MeasuredFacts, judge
+
+
+def measured_facts(result: ExperimentResult) -> MeasuredFacts:
+    """The worst of all processes, for every fact."""
+    processes = result.process_results
+    return MeasuredFacts(
+        duration_sec=min((_measured_sec(one) for one in processes), default=result.duration_sec),
+        complete=result.status == "completed",
+        energy_j=result.total_energy_j,
+        energy_source=result.energy_source,
+        energy_disagreement=result.energy_disagreement,
+        samples=_fewest(one.samples for one in processes),
+        max_sample_gap_sec=largest(one.max_sample_gap_sec for one in processes),
+        throttled_fraction=largest(_throttled(one) for one in processes),
+        temperature_drift_c=largest(one.temperature_drift_c for one in processes),
+        requests=result.total_requests,
+        failed_requests=result.failed_requests,
+    )
+
+
+def judged(result: ExperimentResult, thresholds: ValidityPlan = DEFAULT_THRESHOLDS) -> ExperimentResult:
+    """The same result with its verdict."""
+    verdict = judge(measured_facts(result), thresholds)
+    return msgspec.structs.replace(result, valid=verdict.valid, invalid_reasons=verdict.invalid_reasons)
+
+
+def _measured_sec(process: RawProcessResult) -> float:
+    return duration(process.spans).total_seconds()
+
+
+def _throttled(process: RawProcessResult) -> float | None:
+    throttling = process.thermal_throttle
+    return ratio(throttling.throttle_duration_sec, _measured_sec(process)) if throttling else None
+
+
+def _fewest(counts: Iterable[int | None]) -> int | None:
+    return min((count for count in counts if count is not None), default=None)

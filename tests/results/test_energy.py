@@ -1,0 +1,100 @@
+"""Energy of devices, and of a process as their sum."""
+
+import pytest
+
+from llem.results import DeviceEnergy, EnergyBreakdown, EnergyMetrics
+from llem_events.events import Device
+from tests.results.processes import device
+
+GPU = Device(host="h1", uuid="GPU-7", index=3, name="A100", kind="gpu")
+
+
+def test_the_counter_is_preferred_and_both_are_kept() -> None:
+    """Counter 187 J and integrated 327 J: the counter's figure, with how far they are apart."""
+    energy = DeviceEnergy.from_readings(
+        GPU, energy_source="counter", counter_energy_j=187.0, integrated_energy_j=327.0
+    )
+    assert (energy.energy_j, energy.energy_source) == (187.0, "counter")
+    assert (energy.counter_energy_j, energy.integrated_energy_j) == (187.0, 327.0)
+    assert energy.disagreement == pytest.approx(140 / 327)
+    assert (energy.host, energy.uuid, energy.index, energy.key) == ("h1", "GPU-7", 3, ("h1", "GPU-7"))
+
+
+def test_a_legal_zero_of_the_counter_is_kept() -> None:
+    """0 J by the counter is not replaced by the integrated power, from which it is as far as can be."""
+    energy = DeviceEnergy.from_readings(
+        GPU, energy_source="counter", counter_energy_j=0.0, integrated_energy_j=5.0
+    )
+    assert (energy.energy_j, energy.energy_source, energy.disagreement) == (0.0, "counter", 1.0)
+
+
+def test_equal_readings_do_not_disagree() -> None:
+    """Nor do two zeros."""
+    energy = DeviceEnergy.from_readings(
+        GPU, energy_source="counter", counter_energy_j=0.0, integrated_energy_j=0.0
+    )
+    assert energy.disagreement == 0.0
+
+
+def test_without_a_counter_power_is_integrated() -> None:
+    """The source says which figure it is, whatever the meter promised."""
+    energy = DeviceEnergy.from_readings(GPU, energy_source="counter", integrated_energy_j=5.0)
+    assert (energy.energy_j, energy.energy_source, energy.disagreement) == (5.0, "integrated", None)
+
+
+@pytest.mark.parametrize("source", ["estimated", "simulated"])
+def test_an_estimate_stays_an_estimate(source: str) -> None:
+    """A counter that is not measured does not become a measurement."""
+    energy = DeviceEnergy.from_readings(GPU, energy_source=source, counter_energy_j=5.0)  # type: ignore[arg-type]
+    assert energy.energy_source == source
+
+
+def test_a_device_without_reading_has_a_reason() -> None:
+    """None, and why."""
+    energy = DeviceEnergy.from_readings(GPU, energy_source="counter", reason="the driver said no")
+    assert (energy.energy_j, energy.energy_source, energy.reason) == (None, None, "the driver said no")
+
+
+def test_process_energy_is_the_sum_by_kind() -> None:
+    """GPUs, processors and memory by themselves and together; power is energy over duration."""
+    devices = [
+        device("a", 30.0),
+        device("b", 20.0),
+        device("c", 8.0, kind="cpu_package"),
+        device("d", 2.0, kind="dram"),
+    ]
+    metrics = EnergyMetrics.from_devices(devices, duration_sec=10.0, total_tokens=600)
+    assert (metrics.gpu_energy_j, metrics.cpu_energy_j, metrics.ram_energy_j) == (50.0, 8.0, 2.0)
+    assert (metrics.gpu_power_w, metrics.cpu_power_w, metrics.ram_power_w) == (5.0, 0.8, 0.2)
+    assert (metrics.total_energy_j, metrics.energy_per_token_j) == (60.0, 0.1)
+    assert metrics.emissions_kg_co2 is None
+
+
+def test_an_unmeasured_device_makes_its_sums_unknown() -> None:
+    """The kind and the total are None; the other kinds are known."""
+    devices = [device("a", None), device("c", 8.0, kind="cpu_package")]
+    metrics = EnergyMetrics.from_devices(devices, duration_sec=10.0, total_tokens=600)
+    assert (metrics.total_energy_j, metrics.gpu_energy_j, metrics.cpu_energy_j) == (None, None, 8.0)
+
+
+def test_no_devices_are_no_energy() -> None:
+    """A process without a meter has None everywhere."""
+    assert EnergyMetrics.from_devices([], duration_sec=10.0, total_tokens=5) == EnergyMetrics(
+        duration_sec=10.0
+    )
+
+
+def test_adjusted_energy_may_be_negative() -> None:
+    """Below the idle power it is what it is."""
+    devices = [device("a", 30.0, baseline_power_w=4.0), device("b", 20.0, baseline_power_w=2.0)]
+    breakdown = EnergyBreakdown.from_devices(devices, duration_sec=10.0, baseline_method="fresh")
+    assert breakdown == EnergyBreakdown(
+        raw_j=50.0, adjusted_j=-10.0, baseline_power_w=6.0, baseline_method="fresh"
+    )
+
+
+def test_a_missing_baseline_makes_adjusted_energy_unknown() -> None:
+    """The part that is known is not the whole."""
+    devices = [device("a", 30.0, baseline_power_w=4.0), device("b", 20.0)]
+    breakdown = EnergyBreakdown.from_devices(devices, duration_sec=10.0)
+    assert (breakdown.raw_j, breakdown.adjusted_j, breakdown.baseline_power_w) == (50.0, None, None)
