@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from llem.meters.base import Meter
 from llem.meters.clock import SYSTEM_CLOCK, Clock
-from llem.meters.counter import EnergyCounter, read_edges
 from llem.meters.curves import Curve, curve_of
 from llem.plan import MeterPlan, SimulatedMeterPlan
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_MS, NS_PER_S
@@ -31,12 +30,6 @@ class SimulatedMeter:
         self._tick_ns = None if plan.counter_tick_ms is None else round(plan.counter_tick_ms * NS_PER_MS)
         self._clock = clock
         self._devices = [self._metered(uuid) for uuid in dict.fromkeys(map(_uuid, gpus))]
-        self._counters = [
-            EnergyCounter(
-                one.device.uuid, self._counter_now, clock=clock, tick_ns=self._tick_ns, power_limit_mw=None
-            )
-            for one in self._devices
-        ]
 
     def _metered(self, uuid: str) -> MeteredDevice:
         missing = dict.fromkeys(_UNSIMULATED, "not simulated")
@@ -68,12 +61,20 @@ class SimulatedMeter:
         ticked_ns = at_ns - at_ns % self._tick_ns
         return int(self._curve.energy_j(ticked_ns / NS_PER_S) * MJ_PER_J)
 
-    def _counter_now(self) -> int | None:
-        return self._energy_mj(self._clock.now_ns())
-
     def read_edge(self) -> list[EnergyEdge]:
-        """The counters just after their next tick."""
-        return read_edges(self._counters, clock=self._clock)
+        """The counter just after its next tick."""
+        if self._tick_ns is not None:
+            self._clock.sleep_s((self._tick_ns - self._clock.now_ns() % self._tick_ns) / NS_PER_S)
+        at_ns = self._clock.now_ns()
+        return [
+            EnergyEdge(
+                device_uuid=one.device.uuid,
+                at_ns=at_ns,
+                energy_mj=self._energy_mj(at_ns),
+                reason=one.missing.get("energy_mj"),
+            )
+            for one in self._devices
+        ]
 
     def faults(self) -> list[tuple[str, str, str]]:
         """None: a curve does not fail."""
