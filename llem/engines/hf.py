@@ -4,6 +4,7 @@ import gc
 import logging
 import resource
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.generation import Generation, requests_of
-from llem.engines.hf_decode import BatchInputs, Decoder
+from llem.engines.hf_decode import BatchInputs, BatchJob, Decoder
 from llem.engines.hf_errors import RUNNING_ERRORS, is_fatal, one_line
 from llem.engines.hf_facts import model_facts
 from llem.engines.hf_load import choose_device, load_model
@@ -76,14 +77,15 @@ class TransformersEngine:
         generation = Generation(batch, eos_ids=self._eos_ids)
         start_ns = time.monotonic_ns()
         try:
-            self._ready.decoder.run(
-                generation,
-                BatchInputs(batch, self._device),
+            job = BatchJob(
+                generation=generation,
+                inputs=BatchInputs(batch, self._device),
                 choose=chooser(self._plan.decoding, self._device, batch_index=batch_index),
                 steps=step_recorder(self._device),
                 should_stop=should_stop,
                 on_tokens=on_tokens,
             )
+            self._ready.decoder.run(job)
         except RUNNING_ERRORS as error:
             self._fail(generation, error)
         return requests_of(
@@ -137,6 +139,7 @@ class TransformersEngine:
         if is_fatal(error):
             raise EngineError("the device cannot go on", found=message, hint="run `llem doctor`") from error
         generation.end("error", error=message)
+        traceback.clear_frames(error.__traceback__)  # they hold the failed batch's tensors
         self._free_cache()
 
     def _free_cache(self) -> None:

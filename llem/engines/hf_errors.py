@@ -17,7 +17,7 @@ _HUB_ERRORS = tuple(
 )
 
 # What loading a model is known to raise: these libraries check a model's files by using them.
-LOADING_ERRORS = (
+LOADING_ERRORS: tuple[type[BaseException], ...] = (
     *RUNNING_ERRORS,
     OSError,
     KeyError,

@@ -1,6 +1,5 @@
 """Loads a Hugging Face causal language model, or makes one with random weights, on its device."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -82,7 +81,6 @@ def _pretrained(source: ModelSource, dtype: torch.dtype) -> Any:
 def _random(config: Any, dtype: torch.dtype, device: torch.device, *, seed: int) -> Any:
     """Weights drawn on the device in their final type: an 8 B model needs no host memory."""
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.device(device), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(devices=devices), torch.device(device):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=dtype)

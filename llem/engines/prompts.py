@@ -26,7 +26,7 @@ class PromptRow(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> str:
-        return self.text or "" if self.prompt is None else self.prompt
+        return (self.text or "") if self.prompt is None else self.prompt
 
 
 def load_prompts(plan: Plan) -> list[Prompt]:

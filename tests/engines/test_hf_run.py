@@ -10,7 +10,7 @@ import pytest
 
 from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
 from llem.engines.generation import Generation
-from llem.engines.hf_decode import BatchInputs, Decoder
+from llem.engines.hf_decode import BatchInputs, BatchJob, Decoder
 from llem.engines.hf_sampling import greedy
 from llem.engines.hf_steps import STEPS_AHEAD, Step
 from llem.errors import EngineError
@@ -67,14 +67,15 @@ def output_ids(engine: Any, prompts: Sequence[Prompt], **options: Any) -> list[l
     """Token ids, which requests do not carry, by running the engine's own parts."""
     loaded, encoded = engine._ready, engine.encode(prompts)
     generation = Generation(encoded, eos_ids=loaded.eos_ids)
-    loaded.decoder.run(
-        generation,
-        BatchInputs(encoded, engine._device),
+    job = BatchJob(
+        generation=generation,
+        inputs=BatchInputs(encoded, engine._device),
         choose=options.get("choose", greedy),
         steps=options["steps"],
         should_stop=options.get("should_stop", lambda: False),
         on_tokens=lambda count: None,
     )
+    loaded.decoder.run(job)
     return [sequence.token_ids for sequence in generation.sequences]
 
 
@@ -296,13 +297,13 @@ def test_decoder_takes_models_without_positions() -> None:
 
     batch = [EncodedPrompt(request_id=0, max_new_tokens=2, token_ids=(1, 2))]
     generation = Generation(batch)
-    steps = LateSteps()
-    Decoder(Model()).run(
-        generation,
-        BatchInputs(batch, torch.device("cpu")),
+    job = BatchJob(
+        generation=generation,
+        inputs=BatchInputs(batch, torch.device("cpu")),
         choose=greedy,
-        steps=steps,
+        steps=LateSteps(),
         should_stop=lambda: False,
         on_tokens=lambda count: None,
     )
+    Decoder(Model()).run(job)
     assert generation.sequences[0].token_ids == [1, 1]
