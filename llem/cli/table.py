@@ -1,0 +1,32 @@
+"""Rows as a table for people: numbers to the right, nothing cut off, no control characters."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llem.cli.console import printable
+from llem.export import cells
+
+PIPE_WIDTH = 100_000  # a pipe has no width: no line is folded
+
+
+def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """One table; a pipe or a file gets the same without colour and unfolded."""
+    kept = list(rows)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = any(_is_number(row[index]) for row in kept)
+        table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
+    for row in kept:
+        table.add_row(*(Text(printable(cells.text(value))) for value in row))
+    console = Console(file=out, highlight=False, emoji=False)
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)

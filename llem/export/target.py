@@ -1,0 +1,47 @@
+"""Where an export goes: a file that appears whole or not at all, and never takes another's place unasked."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from llem.errors import ExportError
+
+
+def check(path: Path, *, force: bool) -> None:
+    """Raises ExportError unless `path` can be written; asked before any work is done for it."""
+    if path.exists() and not path.is_file():
+        raise ExportError(f"{path} is not a file", expected="a file's name, or - for standard output")
+    if path.exists() and not force:
+        raise ExportError(f"{path} exists", hint="--force replaces it")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path} cannot be written", found=f"no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ExportError(f"{path} cannot be written", found=f"no permission in {path.parent}")
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool) -> Iterator[Path]:
+    """A name in the same folder to write to; it takes the place of `path` when the block ends well."""
+    path = path.resolve()
+    check(path, force=force)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        check(path, force=force)
+        temporary.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written", found=error.strerror) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def text_file(path: Path, *, force: bool) -> Iterator[TextIO]:
+    """The same, opened for text; its bytes are on the disk before it gets its name."""
+    with replacing(path, force=force) as temporary, open(temporary, "x", encoding="utf-8", newline="") as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())

@@ -1,0 +1,137 @@
+"""Entry point of the child process: catches the tables up, locks itself in, runs one statement, sends its rows."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from llem.errors import LlemError, QueryError
+from llem.query import sandbox, wire
+from llem.query.complaint import understandable
+from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Ready, Rows
+
+TARGET_BYTES = 4 * 2**20  # of one message
+FIRST_ROWS, MOST_ROWS = 64, 8192
+_PLAIN = frozenset(
+    [
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "UTINYINT",
+        "USMALLINT",
+        "UINTEGER",
+        "UBIGINT",
+        "FLOAT",
+        "DOUBLE",
+        "VARCHAR",
+        "BLOB",
+        "JSON",
+    ]
+)
+
+
+def main() -> None:
+    """Read a job from standard input, answer on standard output."""
+    try:
+        _answer(_receive())
+    except LlemError as error:
+        _send_failure(error)
+    except BaseException as error:  # noqa: BLE001 - the outermost frame of a process: its parent gets one line
+        _send(Failed(what=f"the query's process failed with {type(error).__name__}: {error}"))
+
+
+def _receive() -> Job:
+    channel = sys.stdin.buffer
+    (length,) = LENGTH.unpack(channel.read(LENGTH.size))
+    return wire.unpack_job(channel.read(length))
+
+
+def _send(message: Message) -> int:
+    """Send, and return the bytes sent. Raises QueryError for a message that is too large."""
+    packed = wire.pack(message)
+    if len(packed) > wire.MAX_MESSAGE_BYTES:
+        raise QueryError(
+            "a row is too large", found=f"{len(packed)} bytes", expected=f"at most {wire.MAX_MESSAGE_BYTES}"
+        )
+    sys.stdout.buffer.write(packed)
+    sys.stdout.buffer.flush()
+    return len(packed)
+
+
+def _send_failure(error: LlemError) -> None:
+    found, expected = (None if fact is None else str(fact) for fact in (error.found, error.expected))
+    status = error.exit_status
+    _send(Failed(what=error.what, found=found, expected=expected, hint=error.hint, exit_status=status))
+
+
+def _answer(job: Job) -> None:
+    sandbox.die_with(job.parent_pid)
+    if not job.unsafe:
+        sandbox.limit_resources(job)
+    _send(Ready())
+    try:
+        with sandbox.connect(job) as connection:
+            statement = sandbox.only_statement(connection, job)
+            if job.parquet_path is None:
+                _send_result(connection, statement, job)
+            else:
+                _write_parquet(connection, statement, job, job.parquet_path)
+    except (duckdb.Error, MemoryError) as error:
+        raise understandable(error, job.sql) from error
+
+
+def _send_result(connection: DuckDBPyConnection, statement: duckdb.Statement, job: Job) -> None:
+    cursor = connection.execute(statement, job.parameters or None)
+    columns = [Column(name, str(kind)) for name, kind, *_ in cursor.description or ()]
+    _send(Columns(columns=_with_unique_names(columns)))
+    plain = all(column.type in _PLAIN for column in columns)
+    _send(Done(truncated=_send_rows(cursor, limit=job.limit, plain=plain)))
+
+
+def _with_unique_names(columns: Sequence[Column]) -> list[Column]:
+    """A repeated name gets a number, as DuckDB does it in tables."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for column in columns:
+        repeated = seen[column.name]
+        seen[column.name] += 1
+        unique.append(Column(f"{column.name}_{repeated}", column.type) if repeated else column)
+    return unique
+
+
+def _send_rows(cursor: DuckDBPyConnection, *, limit: int | None, plain: bool) -> bool:
+    """Send rows in messages of about TARGET_BYTES; whether the limit left any out."""
+    total, count = 0, FIRST_ROWS
+    while rows := cursor.fetchmany(count):
+        kept = rows if limit is None else rows[: limit - total]
+        sent_bytes = _send(Rows(rows=kept if plain else [tuple(map(wire.portable, row)) for row in kept]))
+        if len(kept) < len(rows):
+            return True
+        total += len(kept)
+        count = max(1, min(MOST_ROWS, count * TARGET_BYTES // sent_bytes))
+    return False
+
+
+def _write_parquet(
+    connection: DuckDBPyConnection, statement: duckdb.Statement, job: Job, parquet_path: str
+) -> None:
+    relation = connection.sql(statement, params=job.parameters or None)
+    if relation is None:
+        raise QueryError("a statement without a result cannot become a Parquet file")
+    limited = relation if job.limit is None else relation.limit(job.limit)
+    limited.write_parquet(parquet_path, compression="zstd")
+    _send(Columns(columns=_columns_of(relation)))
+    _send(Done())
+
+
+def _columns_of(relation: duckdb.DuckDBPyRelation) -> list[Column]:
+    named = zip(relation.columns, relation.types, strict=True)
+    return _with_unique_names([Column(name, str(kind)) for name, kind in named])
+
+
+if __name__ == "__main__":
+    main()

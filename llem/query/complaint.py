@@ -1,0 +1,62 @@
+"""DuckDB's errors in one line for the user: what, where, and what it suggests instead."""
+
+import duckdb
+import msgspec
+
+from llem.errors import QueryError
+
+_UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
+
+
+class Complaint(msgspec.Struct, frozen=True):
+    """An error as DuckDB gives it under `errors_as_json`."""
+
+    exception_message: str
+    position: str | None = None  # bytes from the start of the SQL
+    candidates: str | None = None
+
+
+def understandable(error: duckdb.Error | MemoryError, sql: str) -> QueryError:
+    """The error that the user sees."""
+    complaint = _parsed(str(error))
+    first_line = complaint.exception_message.split("\n", 1)[0].rstrip(" !.:")
+    match error:
+        case duckdb.OutOfMemoryException() | MemoryError():
+            return QueryError(
+                "the query needs more memory than it may have",
+                hint="aggregate or filter earlier, take fewer rows, or lift the limit with --unsafe",
+            )
+        case duckdb.PermissionException():
+            return QueryError(f"refused: {first_line}", hint=_UNSAFE_HINT)
+    if "read-only mode" in first_line:
+        return QueryError("a write is refused, a query only reads: the tables are rebuilt from the log")
+    if "'pytz'" in first_line:
+        return QueryError(
+            "a column is TIMESTAMP WITH TIME ZONE, which Python cannot show",
+            hint="cast it, as in column::TIMESTAMP or column::VARCHAR",
+        )
+    if "configuration has been locked" in first_line:
+        return QueryError(f"refused: {first_line}", hint=_UNSAFE_HINT)
+    return QueryError(f"SQL: {first_line}{_place(complaint, sql)}", hint=_suggestion(complaint))
+
+
+def _parsed(text: str) -> Complaint:
+    """DuckDB writes the kind of error before the JSON; a few errors are plain text."""
+    _, _, after_kind = text.partition(": ")
+    try:
+        return msgspec.json.decode(after_kind, type=Complaint)
+    except msgspec.DecodeError:
+        return Complaint(after_kind or text)
+
+
+def _place(complaint: Complaint, sql: str) -> str:
+    if complaint.position is None:
+        return ""
+    before = sql.encode()[: int(complaint.position)].decode(errors="ignore")
+    line = before.count("\n") + 1
+    column = len(before) - (before.rfind("\n") + 1) + 1
+    return f" at line {line}, column {column}"
+
+
+def _suggestion(complaint: Complaint) -> str | None:
+    return f"did you mean {complaint.candidates}?" if complaint.candidates else None

@@ -1,0 +1,33 @@
+"""Parameters of a query from the command line: name=value, typed by how the value is written."""
+
+import re
+from collections.abc import Sequence
+
+from llem.errors import QueryError
+from llem.query.process import Parameter
+
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")
+_WORDS: dict[str, Parameter] = {"true": True, "false": False, "null": None}
+
+
+def parse_parameters(options: Sequence[str]) -> dict[str, Parameter]:
+    """name=value pairs: 5 is a number, 1e3 too, true a truth value, null NULL, '5' or anything else text."""
+    parameters: dict[str, Parameter] = {}
+    for option in options:
+        name, equals, written = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise QueryError("parameter", found=repr(option), expected="name=value")
+        parameters[name] = _typed(written)
+    return parameters
+
+
+def _typed(written: str) -> Parameter:
+    if written.lower() in _WORDS:
+        return _WORDS[written.lower()]
+    if _INTEGER.fullmatch(written):
+        return int(written)
+    if _FLOAT.fullmatch(written):
+        return float(written)
+    quoted = len(written) > 1 and written[0] == written[-1] and written[0] in "'\""
+    return written[1:-1] if quoted else written

@@ -1,0 +1,193 @@
+"""The parent's side of a query: starts the child process, reads its rows, kills it when its time is up."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+
+from llem.errors import LlemError, QueryError
+from llem.query import wire
+from llem.query.wire import LENGTH, Answer, Column, Columns, Done, Failed, Job, Notice, Ready, Rows
+
+Parameter = str | int | float | bool | None
+CHUNK_BYTES = 2**20
+PASSED_ON = (
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "TZ",
+)  # and nothing else: no secrets
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a query may use before it is killed; `timeout_s` counts only while it works, not while a reader is slow."""
+
+    timeout_s: float = 60.0
+    memory_bytes: int = 4 * 2**30
+
+    @property
+    def cpu_s(self) -> int:
+        """Processor seconds on all cores: a second line, in case this process hangs."""
+        return int(self.timeout_s * (os.cpu_count() or 1)) + 2
+
+
+class ResultStream:
+    """Columns and rows of a running query; read `batches` once, then see `truncated`."""
+
+    def __init__(self, child: subprocess.Popen[bytes], limits: Limits, notify: Callable[[str], None]) -> None:
+        self.columns: list[Column] = []
+        self.truncated = False
+        self._child, self._limits, self._notify = child, limits, notify
+        self._left_s: float | None = None  # None: still catching up, which takes as long as it takes
+        self._buffer = bytearray()
+        while not isinstance(answer := self._receive(), Columns):
+            self._take(answer)
+        self.columns = answer.columns
+
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows, some at a time. Raises QueryError."""
+        while not isinstance(answer := self._receive(), Done):
+            if isinstance(answer, Rows):
+                yield answer.rows
+            else:
+                self._take(answer)
+        self.truncated = answer.truncated
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows, one at a time. Raises QueryError."""
+        for batch in self.batches():
+            yield from batch
+
+    def finish(self) -> None:
+        """Wait for the end of a result that the child itself writes. Raises QueryError."""
+        for _ in self.batches():
+            pass
+
+    def _take(self, answer: Answer) -> None:
+        match answer:
+            case Notice():
+                self._notify(answer.text)
+            case Ready():
+                self._left_s = self._limits.timeout_s
+            case Failed():
+                raise _failure(answer)
+            case Columns() | Rows() | Done():
+                raise QueryError("the query's process answered out of turn")
+            case _:
+                assert_never(answer)
+
+    def _receive(self) -> Answer:
+        (length,) = LENGTH.unpack(self._read(LENGTH.size))
+        if length > wire.MAX_MESSAGE_BYTES:
+            raise QueryError("the query's process sent too large a message", found=f"{length} bytes")
+        try:
+            return wire.unpack_answer(self._read(length))
+        except msgspec.MsgspecError as error:
+            raise QueryError(f"the query's process sent something else than an answer: {error}") from error
+
+    def _read(self, length: int) -> bytes:
+        assert self._child.stdout is not None
+        fd = self._child.stdout.fileno()
+        while len(self._buffer) < length:
+            self._wait_for(fd)
+            chunk = os.read(fd, CHUNK_BYTES)
+            if not chunk:
+                raise self._death()
+            self._buffer += chunk
+        taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return taken
+
+    def _wait_for(self, fd: int) -> None:
+        started = time.monotonic()
+        readable, _, _ = select.select([fd], [], [], self._left_s)
+        if not readable:
+            raise self._too_slow()
+        if self._left_s is not None:
+            self._left_s = max(0.0, self._left_s - (time.monotonic() - started))
+
+    def _too_slow(self) -> QueryError:
+        return QueryError(
+            "the query took too long and was stopped",
+            expected=f"at most {self._limits.timeout_s:g} s",
+            hint="allow more with --timeout",
+        )
+
+    def _death(self) -> QueryError:
+        status = self._child.wait()
+        if status == -signal.SIGXCPU:
+            return self._too_slow()
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        hint = "it may have run out of memory: aggregate or filter earlier"
+        return QueryError("the query's process ended without an answer", found=name, hint=hint)
+
+
+def _failure(answer: Failed) -> LlemError:
+    error = QueryError(answer.what, found=answer.found, expected=answer.expected, hint=answer.hint)
+    error.exit_status = answer.exit_status
+    return error
+
+
+@contextmanager
+def running(
+    sql: str,
+    *,
+    database: Path,
+    store: Path | None = None,
+    parameters: Mapping[str, Parameter] | None = None,
+    limit: int | None = None,
+    parquet_path: Path | None = None,
+    unsafe: bool = False,
+    limits: Limits | None = None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> Iterator[ResultStream]:
+    """Run one statement in a child process, which does not outlive the block. Raises QueryError."""
+    limits = limits or Limits()
+    job = Job(
+        parent_pid=os.getpid(),
+        database=str(database.resolve()),
+        store=str(store.resolve()) if store else None,
+        sql=sql,
+        parameters=dict(parameters or {}),
+        limit=limit,
+        parquet_path=str(parquet_path.resolve()) if parquet_path else None,
+        unsafe=unsafe,
+        memory_bytes=limits.memory_bytes,
+        cpu_s=limits.cpu_s,
+    )
+    child = _start(job)
+    try:
+        yield ResultStream(child, limits, notify)
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ) if job.unsafe else {n: os.environ[n] for n in PASSED_ON if n in os.environ}
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "llem.query.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        process_group=0,  # an interrupt from the keyboard reaches the parent alone, which then ends its child
+    )
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):  # a child that could not even start: reading its answer says so
+        child.stdin.write(wire.pack(job))
+        child.stdin.flush()
+    return child
