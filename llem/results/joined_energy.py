@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from llem.results.energy import GPU_KINDS, DeviceKey, EnergyBreakdown, MultiGPUMetrics
+from llem.results.overlap import duration
 from llem.results.ratios import ratio, total
 from llem.results.raw import RawProcessResult
 from llem.results.sharing import DeviceUse, device_uses, energy_once, used_together
@@ -100,8 +101,8 @@ def _shared_breakdown(
 
 def _idle_j(uses: Sequence[DeviceUse]) -> float | None:
     baseline_w = uses[0].device.baseline_power_w if uses[0].device else None
-    together = DeviceUse(process_index=-1, device=None, spans=[span for use in uses for span in use.spans])
-    return None if baseline_w is None else baseline_w * together.seconds
+    together = duration(span for use in uses for span in use.spans)
+    return None if baseline_w is None else baseline_w * together.total_seconds()
 
 
 def _unmeasured(results: Sequence[RawProcessResult]) -> list[str]:

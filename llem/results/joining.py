@@ -56,7 +56,9 @@ def join(
         ),
         start_time=min(result.timestamps.start for result in results),
         end_time=max(result.timestamps.end for result in results),
-        measurement_warnings=[warning.text for result in results for warning in result.warnings],
+        measurement_warnings=list(
+            dict.fromkeys(doubt.text for result in results for doubt in result.warnings)
+        ),
         process_results=list(results),
         **_identity(results),
         **_work_figures(totals),

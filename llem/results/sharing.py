@@ -68,21 +68,19 @@ def energy_once(uses: Sequence[DeviceUse]) -> float | None:
 
 
 def _counted(uses: Sequence[DeviceUse]) -> float | None:
+    if any(len(use.spans) > 1 for use in uses):
+        return None
     stretches = union(span for use in uses for span in use.spans)
     return total(_counted_in(stretch, uses) for stretch in stretches)
 
 
 def _counted_in(stretch: Span, uses: Sequence[DeviceUse]) -> float | None:
-    inside = [use.device for use in uses if _whole_span_within(use, stretch)]
+    inside = [use.device for use in uses if stretch[0] <= use.spans[0][0] and use.spans[0][1] <= stretch[1]]
     opened = [device.counter_open_j for device in inside if device and device.counter_open_j is not None]
     closed = [device.counter_close_j for device in inside if device and device.counter_close_j is not None]
-    if not inside or len(opened) < len(inside) or len(closed) < len(inside):
+    if len(opened) < len(inside) or len(closed) < len(inside):
         return None
     return max(closed) - min(opened)
-
-
-def _whole_span_within(use: DeviceUse, stretch: Span) -> bool:
-    return len(use.spans) == 1 and stretch[0] <= use.spans[0][0] and use.spans[0][1] <= stretch[1]
 
 
 def _power_over_union(uses: Sequence[DeviceUse]) -> float:

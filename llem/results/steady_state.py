@@ -51,8 +51,8 @@ def find_steady_state(
     edges = np.arange(start_sec, end_sec + step / 1000, step)
     curves = np.stack([np.searchsorted(tokens, edges), _total_energy_j(power, edges)])
     width = max(1, round(rolling_sec / step))
-    rolling_means = curves[:, width:] - curves[:, :-width]
-    first, last = longest_run(rolling_means, spread=(1 + tolerance) / (1 - tolerance))
+    rolling = curves[:, width:] - curves[:, :-width]
+    first, last = longest_run(rolling, spread=(1 + tolerance) / (1 - tolerance))
     span = (float(edges[first]), float(edges[last + width])) if last >= first else (0.0, 0.0)
     if span[1] - span[0] < min_duration_sec:
         return SteadyState(reason=_too_short(span[1] - span[0], tolerance, min_duration_sec))

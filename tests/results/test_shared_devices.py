@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from llem.results import DeviceEnergy, EnergyBreakdown, ExperimentResult, RawProcessResult, aggregate_results
-from tests.results.processes import device, process
+from tests.results.processes import at, device, process
 
 
 def aggregate(*results: RawProcessResult) -> ExperimentResult:
@@ -55,6 +55,17 @@ def test_a_shared_device_counts_once(case: Sharing) -> None:
         "device GPU-7 on h1 was shared by processes 0, 1; its energy counts once"
         in result.aggregation.warnings
     )
+
+
+def test_a_counter_does_not_count_the_pause_between_windows() -> None:
+    """With several windows the counter's edges say nothing of the pause, so mean power decides."""
+    edges = {"counter_open_j": 0.0, "counter_close_j": 500.0}
+    windows = [(at(0), at(5)), (at(45), at(50))]
+    first, second = (
+        process(index, energy_j=100.0, windows=windows, devices=[device("GPU-7", 100.0, **edges)])
+        for index in range(2)
+    )
+    assert aggregate(first, second).total_energy_j == pytest.approx(100.0)
 
 
 def test_a_shared_device_of_unknown_energy_is_warned_of() -> None:
