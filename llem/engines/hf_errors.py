@@ -45,7 +45,7 @@ def loading_error(error: BaseException, source: ModelSource) -> EngineError:
         return _hub_error(error, causes, source)
     pretrained = source.weights == "pretrained"
     return EngineError(
-        f"model {source.name} cannot be loaded from {source.location}",
+        f"{_model(source)} cannot be loaded",
         found=f"{type(error).__name__}: {one_line(error)}",
         expected="config.json and *.safetensors"
         if pretrained
@@ -65,6 +65,10 @@ def one_line(error: BaseException) -> str:
     """A message without line breaks, cut where it goes on and on."""
     message = " ".join(str(error).split()) or type(error).__name__
     return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
+
+
+def _model(source: ModelSource) -> str:
+    return f"model {source.name}" + (f" of {source.location}" if source.location != source.name else "")
 
 
 def _hub_error(error: BaseException, causes: list[BaseException], source: ModelSource) -> EngineError:

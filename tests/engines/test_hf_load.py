@@ -162,12 +162,12 @@ def test_vocabulary_without_bytes_takes_no_text(make_plan: MakePlan, save_llama:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "cannot be loaded from .*expected config.json and"),
+        ({}, "cannot be loaded: .*expected config.json and"),
         ({"config.json": '{"model_type": '}, "not a valid JSON file"),
         ({"config.json": '{"model_type": "nonsense"}'}, "model type `nonsense`"),
         (
             {"config.json": '{"model_type": "llama", "hidden_size": "x"}'},
-            "hidden_size.*expected int, got str",
+            "found .*TypeError.* str",
         ),
         ({"config.json": '{"model_type": "t5"}'}, "Unrecognized configuration class"),
         ({"config.json": '{"model_type": "llama"}'}, "no file named model.safetensors"),
@@ -274,6 +274,17 @@ def test_common_errors_of_the_hub_say_what_to_try(kind: str, said: str) -> None:
     wrapped.__cause__ = cause
     with pytest.raises(EngineError, match=said):
         raise loading_error(wrapped, source)
+
+
+def test_lost_devices_are_told_from_full_ones() -> None:
+    """A lost CUDA context ends the engine; being out of memory or a wrong id ends only its batch."""
+    import torch
+
+    from llem.engines.hf_errors import is_fatal
+
+    assert is_fatal(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_fatal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not is_fatal(IndexError("index out of range in self"))
 
 
 def test_out_of_memory_while_loading_says_what_to_try() -> None:
