@@ -51,7 +51,9 @@ class Store:
     def create(self) -> "Store":
         """Make the folders that are missing. Raises StoreError where they cannot be made or others may write there."""
         try:
-            self.log_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            self.log_path.mkdir(mode=0o700, exist_ok=True)
             mode = self.path.stat().st_mode
             if not os.access(self.log_path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")

@@ -33,8 +33,10 @@ REPORT_INTERVAL_NS = 500_000_000
 
 
 def default_hz(devices: Sequence[MeteredDevice]) -> float:
-    """One sample per tick of the fastest counter, between MIN_HZ and MAX_HZ."""
-    ticks = [device.counter_tick_ns for device in devices if device.counter_tick_ns]
+    """One sample per tick of the fastest counter, between MIN_HZ and MAX_HZ; an estimate is not worth more than MIN_HZ."""
+    ticks = [
+        each.counter_tick_ns for each in devices if each.counter_tick_ns and each.energy_source != "estimated"
+    ]
     return min(MAX_HZ, max(MIN_HZ, 1e9 / min(ticks))) if ticks else MIN_HZ
 
 

@@ -1,0 +1,92 @@
+"""What all tests share: the real program run as a user runs it, and a reader of segments that is not ours."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zstandard
+
+LLEM = Path(sys.executable).with_name("llem")
+SIMULATED = ("--engine", "simulated", "--meter", "simulated")
+QUICK = (
+    *("--set", "workload.min_duration_s=0.6"),
+    *("--set", "windows.baseline_s=0.2"),
+    *("--set", "windows.baseline_after_s=0.1"),
+)
+LIMIT_S = 60
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+Event = tuple[str, int, int, dict[str, Any]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store that does not exist yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def environment(store: Path) -> dict[str, str]:
+    """The environment of the program: this store, no colours, no hub."""
+    return {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def llem(environment: dict[str, str]) -> Run:
+    """Run llem to its end."""
+
+    def run(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [LLEM, *map(str, arguments)],
+            env={**environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_llem(environment: dict[str, str]) -> Iterator[Start]:
+    """Start llem in the background; what still runs at the test's end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [LLEM, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def bare_events(segment: Path) -> list[Event]:
+    """The events of a segment, read with nothing but zstandard and msgpack."""
+    with zstandard.open(segment, "rb") as stream:
+        return [tuple(event) for event in msgpack.Unpacker(stream, strict_map_key=False)]
+
+
+def segments(store: Path, role: str = "") -> list[Path]:
+    """Segment files of a store by role."""
+    return sorted(store.glob(f"log/*/{role}*.events.zst"))
+
+
+def events_of(store: Path, role: str, kind: str) -> list[dict[str, Any]]:
+    """Bodies of all events of one type in the segments of one role."""
+    return [body for path in segments(store, role) for name, _, _, body in bare_events(path) if name == kind]

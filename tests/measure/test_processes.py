@@ -1,0 +1,163 @@
+"""A measurement is several processes: it survives the death of any of them, and leaves none behind."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import QUICK, SIMULATED, Run, Start, events_of, segments
+
+LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
+PATIENCE_S = 20
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def children(pid: int) -> dict[int, str]:
+    """Process id -> command line of every child."""
+    found = {}
+    for task in Path("/proc").iterdir():
+        try:
+            if task.name.isdigit() and f"\nPPid:\t{pid}\n" in (task / "status").read_text():
+                found[int(task.name)] = (task / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+def child(pid: int, module: str) -> int:
+    return next(number for number, command in children(pid).items() if f"llem.measure.{module}" in command)
+
+
+def is_measuring(store: Path, processes: int) -> bool:
+    opened = [body for body in _quietly(store, "worker", "window_opened") if body["kind"] == "measurement"]
+    return len(opened) == processes
+
+
+def _quietly(store: Path, role: str, kind: str) -> list[dict[str, object]]:
+    return events_of(store, role, kind) if segments(store, role) else []
+
+
+def test_two_workers_measure_at_the_same_time(llem: Run, store: Path) -> None:
+    """Two workers and their samplers write a segment each; their measurement windows overlap."""
+    done = llem("measure", *SIMULATED, *QUICK, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert len(segments(store)) == 5
+    opened = [
+        body["edges"][0]["at_ns"]
+        for body in events_of(store, "worker", "window_opened")
+        if body["kind"] == "measurement"
+    ]
+    closed = [
+        body["edges"][0]["at_ns"]
+        for body in events_of(store, "worker", "window_closed")
+        if body["kind"] == "measurement"
+    ]
+    assert max(opened) < min(closed)
+
+
+def test_workers_take_different_prompts(llem: Run, store: Path) -> None:
+    """Every prompt goes to one worker, and no request id is given twice."""
+    llem("measure", *SIMULATED, *QUICK, "--workers", 2, "--set", "workload.requests=10")
+    first, second = ([body for body in events_of_one(path)] for path in segments(store, "worker"))
+    assert {request % 10 for request in first}.isdisjoint({request % 10 for request in second})
+    assert len(set(first + second)) == len(first + second)
+
+
+def events_of_one(path: Path) -> list[int]:
+    from tests.conftest import bare_events
+
+    measured = [
+        body
+        for kind, _, _, body in bare_events(path)
+        if kind == "requests_completed" and body["window"] == "measurement"
+    ]
+    return [request["request_id"] for body in measured for request in body["requests"]]
+
+
+def test_ctrl_c_keeps_what_was_measured(start_llem: Start, store: Path) -> None:
+    """A Ctrl-C ends the run with 130; every segment is sealed and the experiment is marked as interrupted."""
+    running = start_llem("measure", *SIMULATED, *LONG, "--workers", 2)
+    wait_until(lambda: is_measuring(store, 2))
+    running.send_signal(signal.SIGINT)
+    assert running.wait(PATIENCE_S) == 130
+    assert len(events_of(store, "supervisor", "experiment_interrupted")) == 1
+    assert [body["stopped_early"] for body in events_of(store, "worker", "process_completed")] == [True, True]
+    assert events_of(store, "sampler", "sampling_completed")
+
+
+def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, store: Path) -> None:
+    """kill -9 of one worker: exit status 1, the other one finishes, the death is written down with its signal."""
+    running = start_llem("measure", *SIMULATED, "--set", "workload.min_duration_s=2", "--workers", 2)
+    wait_until(lambda: is_measuring(store, 2))
+    os.kill(child(running.pid, "worker"), signal.SIGKILL)
+    _, stderr = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 1
+    assert "SIGKILL" in stderr and "Traceback" not in stderr
+    assert len(events_of(store, "worker", "process_completed")) == 1
+    assert "SIGKILL" in events_of(store, "supervisor", "process_failed")[0]["message"]
+    assert events_of(store, "supervisor", "experiment_completed")[0]["processes_failed"] == 1
+
+
+def test_a_killed_sampler_is_noticed_within_a_second(start_llem: Start, store: Path) -> None:
+    """kill -9 of a sampler: a warning within a second, and the measurement goes on to its end."""
+    running = start_llem("measure", *SIMULATED, "--set", "workload.min_duration_s=2")
+    wait_until(lambda: is_measuring(store, 1))
+    os.kill(child(running.pid, "sampler"), signal.SIGKILL)
+    wait_until(lambda: events_of(store, "supervisor", "warning_raised"))
+    assert running.wait(PATIENCE_S) == 0
+    assert events_of(store, "supervisor", "warning_raised")[0]["code"] == "sampler_died"
+    closed = [body for body in events_of(store, "worker", "window_closed") if body["kind"] == "measurement"]
+    assert "energy_mj" not in closed[0]["edges"][0] and closed[0]["edges"][0]["reason"]
+
+
+def test_no_child_outlives_a_killed_supervisor(start_llem: Start, store: Path) -> None:
+    """kill -9 of the supervisor takes its workers and samplers with it."""
+    running = start_llem("measure", *SIMULATED, *LONG, "--workers", 2)
+    wait_until(lambda: is_measuring(store, 2))
+    family = list(children(running.pid))
+    assert len(family) == 4
+    running.kill()
+    running.wait(PATIENCE_S)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+
+
+def test_two_measurements_in_one_store_at_once(start_llem: Start, store: Path) -> None:
+    """Two measurements do not disturb each other's segments."""
+    both = [start_llem("measure", *SIMULATED, *QUICK) for _ in range(2)]
+    assert [running.wait(PATIENCE_S) for running in both] == [0, 0]
+    assert len(events_of(store, "worker", "process_completed")) == 2
+
+
+def test_a_measuring_process_loads_no_database_and_no_screen(start_llem: Start, store: Path) -> None:
+    """While it measures, neither worker nor sampler nor supervisor has DuckDB mapped; the children have no typer either."""
+    running = start_llem("measure", *SIMULATED, *LONG)
+    wait_until(lambda: is_measuring(store, 1))
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (running.pid, *children(running.pid))]
+    assert len(maps) == 3
+    assert not any("duckdb" in each for each in maps)
+
+
+def test_an_engine_that_crashes_is_a_failed_process(llem: Run, store: Path) -> None:
+    """An engine's fatal error ends the run with one line on stderr, and with the stage in the log."""
+    done = llem("measure", *SIMULATED, *QUICK, "--set", "engine.simulated.crash_after_batches=7")
+    assert done.returncode == 2
+    assert "crashed after 7 batches" in done.stderr and "Traceback" not in done.stderr
+    assert events_of(store, "worker", "process_failed")[0]["stage"] == "measuring"
+
+
+def test_every_segment_is_private(llem: Run, store: Path) -> None:
+    """Folders of the store are 0700 and its files 0600, whatever the umask."""
+    before = os.umask(0)
+    try:
+        llem("measure", *SIMULATED, *QUICK)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in segments(store)} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (store, store / "log", *store.glob("log/*"))} == {0o700}
