@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from llem_events.errors import CorruptError, EventError
-from llem_events.events import EVENT_TYPES, Event
+from llem_events.errors import CorruptError, EventError, TooLargeError
+from llem_events.events import Event
+from llem_events.upcast import KNOWN_VERSIONS, upcast
 
 _ARRAY32 = b"\xdd"  # msgpack: array with a 32-bit count
 
@@ -27,17 +28,31 @@ class UnknownEvent(msgspec.Struct, frozen=True):
     body: msgspec.Raw
 
 
+# What msgspec and a step of an upcast raise for bytes or objects that do not fit; one border, here.
+FOREIGN_ERRORS = (
+    msgspec.MsgspecError,
+    ValueError,  # with it UnicodeDecodeError and UnicodeEncodeError
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
 _encoder = msgspec.msgpack.Encoder()
 _list_decoder = msgspec.msgpack.Decoder(list[Envelope])
 _decoders: Mapping[tuple[str, int], msgspec.msgpack.Decoder[Event]] = {
-    (event.TYPE, event.VERSION): msgspec.msgpack.Decoder(event) for event in EVENT_TYPES
+    name: msgspec.msgpack.Decoder(event) for name, event in KNOWN_VERSIONS.items()
 }
-FOREIGN_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError, OverflowError)
 
 
 def pack(event: Event, at_ns: int) -> bytes:
-    """The msgpack message of one event."""
-    return _encoder.encode((event.TYPE, event.VERSION, at_ns, event))
+    """The msgpack message of one event. Raises EventError for what msgpack cannot hold, TooLargeError over the event's cap."""
+    try:
+        message = _encoder.encode((event.TYPE, event.VERSION, at_ns, event))
+    except FOREIGN_ERRORS as error:
+        raise EventError(f"{event.TYPE} cannot be written: {error}") from error
+    if len(message) > event.MAX_BYTES:
+        raise TooLargeError(f"{event.TYPE}: found {len(message)} bytes, expected at most {event.MAX_BYTES}")
+    return message
 
 
 def unpack_all(raw: bytes, event_count: int, *, offset: int) -> list[Envelope]:
@@ -49,11 +64,17 @@ def unpack_all(raw: bytes, event_count: int, *, offset: int) -> list[Envelope]:
 
 
 def unpack(envelope: Envelope) -> Event | UnknownEvent:
-    """The event in its envelope; an unknown type or version is kept, not refused. Raises EventError."""
-    decoder = _decoders.get((envelope.type, envelope.version))
+    """The event in its envelope, in today's version; an unknown type or version is kept, not refused. Raises EventError."""
+    name = (envelope.type, envelope.version)
+    decoder = _decoders.get(name)
     if decoder is None:
-        return UnknownEvent(envelope.type, envelope.version, envelope.body)
+        return UnknownEvent(*name, envelope.body)
+    body, cap = memoryview(envelope.body), KNOWN_VERSIONS[name].MAX_BYTES
+    if len(body) > cap:  # before decoding: small bytes can become large objects
+        raise EventError(
+            f"{envelope.type} version {envelope.version}: found {len(body)} bytes, expected at most {cap}"
+        )
     try:
-        return decoder.decode(envelope.body)
+        return upcast(decoder.decode(body))
     except FOREIGN_ERRORS as error:
         raise EventError(f"{envelope.type} version {envelope.version}: {error}") from error

@@ -14,6 +14,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 2**20  # of its message: small bytes can become large objects in a reader
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -200,6 +201,7 @@ class WarmupCompleted(Event, frozen=True, kw_only=True):
 
 class RequestsCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "requests_completed"
+    MAX_BYTES: ClassVar[int] = 8 * 2**20  # a batch of 512 requests with 1,500 token times each
     window: Literal["warmup", "measurement"]
     requests: list[Request]
 
