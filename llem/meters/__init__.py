@@ -8,15 +8,18 @@ import msgspec
 
 from llem.errors import MissingExtraError
 from llem.meters.base import Meter
+from llem.meters.gpu_state import DriverState
 from llem.plan import Plan
 from llem_events.events import Device
 
 __all__ = [
     "METERS",
+    "DriverState",
     "Meter",
     "MeterChoice",
     "choose_meter",
     "create_meter",
+    "driver_state",
     "list_gpus",
     "resolve_gpus",
     "unavailable_meters",
@@ -92,3 +95,9 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
     """
     found: list[Device] = _module("nvml_gpus").resolve_gpus(gpus)
     return found
+
+
+def driver_state() -> DriverState:
+    """The NVIDIA driver and what every GPU is set to. Raises MeterError where NVML cannot be opened."""
+    state: DriverState = _module("nvml_state").driver_state()
+    return state
