@@ -54,6 +54,11 @@ class ResultStream:
             self._take(answer)
         self.columns = answer.columns
 
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
         """The rows, some at a time. Raises QueryError."""
         while not isinstance(answer := self._receive(), Done):

@@ -1,0 +1,157 @@
+"""Statements that a query must not carry out, by what they try."""
+
+WRITES = (
+    "DELETE FROM numbers",
+    "INSERT INTO numbers VALUES (1, 2, 'x')",
+    "UPDATE numbers SET n = 0",
+    "TRUNCATE numbers",
+    "DROP TABLE numbers",
+    "DROP VIEW few",
+    "ALTER TABLE numbers RENAME TO gone",
+    "ALTER TABLE numbers DROP COLUMN n",
+    "CREATE TABLE more (a INTEGER)",
+    "CREATE OR REPLACE TABLE numbers AS SELECT 1",
+    "CREATE TEMP TABLE more AS SELECT 1",
+    "CREATE VIEW more AS SELECT 1",
+    "CREATE MACRO evil() AS TABLE FROM read_text('/etc/passwd')",
+    "CREATE TYPE mood AS ENUM ('sad')",
+    "CREATE SEQUENCE counter",
+    "CREATE INDEX fast ON numbers (n)",
+    "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+    "COMMENT ON TABLE numbers IS 'mine'",
+    "MERGE INTO numbers USING few ON numbers.n = few.n WHEN MATCHED THEN DELETE",
+    "WITH gone AS (DELETE FROM numbers RETURNING *) SELECT count(*) FROM gone",
+    "WITH more AS (INSERT INTO numbers VALUES (1, 2, 'x') RETURNING *) FROM more",
+    "EXPLAIN ANALYZE DELETE FROM numbers",
+    "EXPLAIN ANALYZE INSERT INTO numbers VALUES (1, 2, 'x')",
+    "EXPLAIN ANALYZE CREATE TABLE more AS SELECT 1",
+    "PREPARE evil AS DELETE FROM numbers",
+    "EXECUTE evil",
+    "BEGIN TRANSACTION",
+    "CHECKPOINT",
+    "FORCE CHECKPOINT",
+    "VACUUM",
+    "ANALYZE",
+)
+
+FILES = (
+    "COPY numbers TO '{folder}/out.csv'",
+    "COPY (SELECT 1) TO '{folder}/out.parquet' (FORMAT parquet)",
+    "COPY numbers FROM '{secret}'",
+    "COPY FROM DATABASE projections TO other",
+    "EXPLAIN ANALYZE COPY numbers TO '{folder}/out.csv'",
+    "EXPORT DATABASE '{folder}/all'",
+    "IMPORT DATABASE '{folder}/all'",
+    "ATTACH '{folder}/other.duckdb'",
+    "ATTACH ':memory:' AS other",
+    "ATTACH '{secret}' AS other (READ_ONLY)",
+    "DETACH projections",
+    "USE memory",
+    "FROM '{secret}'",
+    "FROM 'file://{secret}'",
+    "SELECT * FROM read_csv('{secret}')",
+    "SELECT * FROM read_csv_auto('{secret}', delim = '|')",
+    "SELECT * FROM sniff_csv('{secret}')",
+    "SELECT * FROM read_text('{secret}')",
+    "SELECT * FROM read_blob('{secret}')",
+    "SELECT * FROM read_json('{secret}')",
+    "SELECT * FROM read_ndjson_objects('{secret}')",
+    "SELECT * FROM read_parquet('{folder}/*.parquet')",
+    "SELECT * FROM parquet_metadata('{folder}/x.parquet')",
+    "SELECT * FROM parquet_schema('{folder}/x.parquet')",
+    "SELECT * FROM glob('{folder}/*')",
+    "SELECT * FROM query('FROM read_text(''{secret}'')')",
+    "SELECT * FROM query_table(['{secret}'])",
+    "SELECT (SELECT content FROM read_text('{secret}'))",
+    "WITH hidden AS (FROM read_text('{secret}')) SELECT content FROM hidden",
+    "EXPLAIN ANALYZE SELECT * FROM read_text('{secret}')",
+    "DESCRIBE SELECT * FROM read_csv('{secret}')",
+    "SUMMARIZE FROM read_csv('{secret}')",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM which_secret('s3://bucket/key', 's3')",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM sqlite_scan('{folder}/x.db', 't')",
+    "SELECT json_execute_serialized_sql(json_serialize_sql('FROM read_text(''{secret}'')'))",
+    "FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''{secret}'')'))",
+)
+
+NETWORK = (
+    "INSTALL httpfs",
+    "INSTALL spatial FROM community",
+    "FORCE INSTALL httpfs",
+    "LOAD httpfs",
+    "LOAD '{folder}/evil.duckdb_extension'",
+    "UPDATE EXTENSIONS",
+    "SELECT * FROM read_csv('https://example.org/x.csv')",
+    "FROM 'https://example.org/x.parquet'",
+    "FROM 's3://bucket/x.parquet'",
+    "SELECT * FROM read_text('http://169.254.169.254/latest/meta-data')",
+    "ATTACH 'https://example.org/x.duckdb' AS other",
+    "ATTACH 'postgres:host=localhost' AS other",
+)
+
+SETTINGS = (
+    "SET enable_external_access = true",
+    "SET GLOBAL memory_limit = '100GB'",
+    "SET lock_configuration = false",
+    "SET temp_directory = '{folder}'",
+    "SET allowed_paths = ['{secret}']",
+    "SET autoinstall_known_extensions = true",
+    "SET VARIABLE leak = 1",
+    "RESET lock_configuration",
+    "PRAGMA enable_external_access",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling",
+    "PRAGMA profiling_output = '{folder}/profile.json'",
+    "PRAGMA memory_limit = '100GB'",
+    "CALL pragma_version()",
+    "CALL checkpoint()",
+    "CALL enable_logging()",
+    "CALL force_checkpoint()",
+    "SELECT * FROM enable_logging()",
+)
+
+SEVERAL = (
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DELETE FROM numbers",
+    "SELECT 1;\n-- a comment\nCOPY numbers TO '{folder}/out.csv'",
+    "/* SELECT 1 */ DROP TABLE numbers; SELECT 1",
+    "SELECT 1) TO '{folder}/out.csv'; --",
+    "",
+    "   ;",
+    "-- nothing",
+)
+
+PYTHON = ("FROM job", "FROM connection", "FROM sys", "SELECT * FROM statement", "FROM df")
+
+ENDLESS = (
+    "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r",
+    "SELECT count(*) FROM range(1000000000000) a, range(1000000000000) b",
+    "SELECT sum(sin(a.n + b.n + c.n + d.n)) FROM numbers a, numbers b, numbers c, numbers d",
+    "SELECT * FROM range(1000000000000)",
+    "SELECT max(regexp_replace(repeat('ab', 20000), '(a|b)*c', '')) FROM range(100000000)",
+)
+
+GREEDY = (
+    "SELECT list(range) FROM range(100000000000)",
+    "SELECT repeat('a', 3000000000)",
+    "SELECT length(repeat('a', 3000000000))",
+    "SELECT string_agg(repeat('a', 1000000), '') FROM range(1000000)",
+    "SELECT DISTINCT a.range, b.range FROM range(1000000) a, range(1000000) b",
+    "SELECT * FROM range(1000000000) ORDER BY hash(range)",
+    "SELECT array_agg(a.range || repeat('x', 1000)) FROM range(100000000) a",
+)
+
+HARMLESS = (
+    "SELECT * FROM checkpoint()",
+    "SELECT * FROM force_checkpoint()",
+    "SELECT current_setting('secret_directory')",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM duckdb_logs()",
+    "SELECT current_user, current_database(), pg_backend_pid() IS NULL",
+    "SELECT nextval('counter')",
+    "SELECT set_config('memory_limit', '100GB', false)",
+)
+
+REFUSED = (*WRITES, *FILES, *NETWORK, *SETTINGS, *SEVERAL, *PYTHON)
+STOPPED = (*ENDLESS, *GREEDY)

@@ -1,0 +1,158 @@
+"""Hostile SQL is refused or killed, and changes nothing."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from llem.errors import QueryError
+from llem.query.process import Limits, running
+from tests.query.hostile import HARMLESS, REFUSED, STOPPED
+
+TIGHT = Limits(timeout_s=1.0, memory_bytes=2**30)
+
+
+def run(sql: str, database: Path, **options: object) -> list[tuple[object, ...]]:
+    """All rows of a query."""
+    with running(sql, database=database, **options) as result:  # type: ignore[arg-type]
+        return list(result.rows())
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_hostile_sql_is_refused(sql: str, database: Path, tmp_path: Path) -> None:
+    """It ends in a QueryError; the database stays as it was, and no file appears or leaks."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("password|hunter2\n")
+    before = contents(tmp_path)
+    with pytest.raises(QueryError) as refusal:
+        run(sql.format(folder=tmp_path, secret=secret), database)
+    assert contents(tmp_path) == before
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("sql", HARMLESS)
+def test_looking_around_changes_nothing(sql: str, database: Path, tmp_path: Path) -> None:
+    """Answered or not, the folder stays as it was."""
+    before = contents(tmp_path)
+    with suppress(QueryError):
+        run(sql, database)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("sql", STOPPED)
+def test_endless_and_greedy_sql_is_stopped(sql: str, database: Path, tmp_path: Path) -> None:
+    """It ends in a QueryError soon after its second is over or its gigabyte used, and leaves nothing behind."""
+    before = contents(tmp_path)
+    started = time.monotonic()
+    with pytest.raises(QueryError, match=r"took too long|memory|too large|without an answer"):
+        run(sql, database, limits=TIGHT)
+    assert time.monotonic() - started < 20
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digest of every file."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        "WITH a AS (SELECT 1) FROM a",
+        "VALUES (1), (2)",
+        "FROM numbers",
+        "TABLE numbers",
+        "DESCRIBE numbers",
+        "SHOW TABLES",
+        "SUMMARIZE numbers",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE SELECT count(*) FROM numbers",
+        "PIVOT numbers ON n IN (1, 2) USING count(*) GROUP BY name",
+        "SELECT 1;",
+        "SELECT 1 -- the end",
+    ],
+)
+def test_reading_sql_is_answered(sql: str, database: Path) -> None:
+    """Every way to read gives rows."""
+    assert run(sql, database)
+
+
+def test_a_child_sees_no_secret_of_its_parent(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the child holds nothing but the language and Python's own places."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with running("SELECT * FROM range(100000000)", database=database) as result:
+        environment = Path(f"/proc/{result.pid}/environ").read_bytes()
+    assert b"hf_secret" not in environment
+
+
+def test_a_child_cannot_write_a_byte_to_any_file(database: Path) -> None:
+    """The kernel, not only DuckDB, refuses every write and bounds memory, time, files and cores."""
+    with running("SELECT * FROM range(100000000)", database=database, limits=TIGHT) as result:
+        limits = Path(f"/proc/{result.pid}/limits").read_text()
+    soft = {line[:25].strip(): line[25:].split()[0] for line in limits.splitlines()[1:]}
+    assert soft["Max file size"] == "0"
+    assert soft["Max core file size"] == "0"
+    assert soft["Max address space"] == str(2**30)
+    assert int(soft["Max cpu time"]) <= 3 * (os.cpu_count() or 1) + 2
+
+
+def test_a_child_does_not_outlive_its_parent(database: Path) -> None:
+    """When the parent is killed the kernel kills the child."""
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom llem.query.process import running\n"
+        f"with running('SELECT * FROM range(100000000000)', database=Path({str(database)!r})) as result:\n"
+        "    print(result.pid, flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert Path(f"/proc/{child}").exists()
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_ends_with_the_block(database: Path) -> None:
+    """Rows that nobody reads cost nothing afterwards."""
+    with running("SELECT * FROM range(100000000000)", database=database) as result:
+        assert alive(result.pid)
+    assert not alive(result.pid)
+
+
+def test_a_slow_reader_is_not_a_slow_query(database: Path) -> None:
+    """Time counts while the query works, not while its reader does."""
+    with running("SELECT * FROM range(300000)", database=database, limits=Limits(timeout_s=1.0)) as result:
+        counts = []
+        for batch in result.batches():
+            if not counts:
+                time.sleep(1.2)
+            counts.append(len(batch))
+    assert sum(counts) == 300_000
+
+
+def test_unsafe_lifts_the_restrictions(database: Path, tmp_path: Path) -> None:
+    """With unsafe set one may read and write files of one's own."""
+    out = tmp_path / "out.csv"
+    run(f"COPY (SELECT 42 AS answer) TO '{out}'", database, unsafe=True)
+    assert run(f"FROM '{out}'", database, unsafe=True) == [(42,)]
