@@ -39,7 +39,7 @@ def test_breakdown_of_one_process_only_leaves_the_sum_unknown() -> None:
 def test_throttling_is_derived_from_processes() -> None:
     """Flags are of any process, duration and temperature are the largest."""
     cool = ThermalThrottleInfo(
-        detected=False, thermal=False, throttle_duration_sec=0.0, max_temperature_c=60.0
+        detected=False, thermal=False, throttle_duration_sec=1.0, max_temperature_c=60.0
     )
     hot = ThermalThrottleInfo(detected=True, thermal=True, throttle_duration_sec=2.0, max_temperature_c=90.0)
     merged = aggregate(process(0, thermal_throttle=cool), process(1, thermal_throttle=hot)).thermal_throttle

@@ -34,6 +34,13 @@ def test_a_slow_start_is_left_out() -> None:
     assert span[1] == 120.0
 
 
+def test_standing_still_is_not_steady() -> None:
+    """Eighty seconds without a token are no steady throughput, however even."""
+    span = found(tokens_at((0, 40, 50)), constant_power()).span_sec
+    assert span is not None
+    assert span == pytest.approx((0.0, 40.0), abs=2.0)
+
+
 def test_power_alone_can_end_the_steady_state() -> None:
     """Constant throughput under power that doubles at 70 s is steady up to there."""
     at_sec = np.arange(0.0, 120.05, 0.1)

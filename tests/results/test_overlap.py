@@ -1,0 +1,28 @@
+"""Spans together: their union, and whether they ran side by side."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llem.results.overlap import Span, duration, union
+from tests.results.processes import at
+
+spans = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 10)).map(lambda span: (at(span[0]), at(sum(span))))
+)
+
+
+@given(spans)
+def test_the_union_lasts_as_long_as_anything_runs(several: list[Span]) -> None:
+    """Counted second by second, whatever lies inside, beside or across something else."""
+    running = [second for second in range(40) if any(start <= at(second) < end for start, end in several)]
+    assert duration(several) == timedelta(seconds=len(running))
+
+
+@given(spans)
+def test_spans_of_a_union_do_not_touch(several: list[Span]) -> None:
+    """They are in order, with time between them."""
+    joined = union(several)
+    assert all(before[1] < after[0] for before, after in pairwise(joined))
