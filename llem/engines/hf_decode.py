@@ -10,6 +10,7 @@ from llem.engines.base import EncodedPrompt
 from llem.engines.generation import Generation
 from llem.engines.hf_sampling import Chooser
 from llem.engines.hf_steps import Step, StepRecorder
+from llem.errors import EngineError
 
 PAD_ID = 0  # masked out, so any id of the vocabulary does
 
@@ -70,10 +71,14 @@ class BatchJob(NamedTuple):
 
 
 class Decoder:
-    """Runs batches through one model."""
+    """Runs batches through one model. Raises EngineError for a model that has no key-value cache."""
 
     def __init__(self, model: Any) -> None:
         accepted = inspect.signature(model.forward).parameters
+        if "past_key_values" not in accepted:
+            raise EngineError(
+                "the model keeps no key-value cache", found=type(model).__name__, expected="a transformer"
+            )
         self._model = model
         self._accepts_positions = "position_ids" in accepted
         self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}

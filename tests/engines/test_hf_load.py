@@ -167,7 +167,7 @@ def test_vocabulary_without_bytes_takes_no_text(make_plan: MakePlan, save_llama:
         ({"config.json": '{"model_type": "nonsense"}'}, "model type `nonsense`"),
         (
             {"config.json": '{"model_type": "llama", "hidden_size": "x"}'},
-            "found .*TypeError.* str",
+            "found .*TypeError.*str",
         ),
         ({"config.json": '{"model_type": "t5"}'}, "Unrecognized configuration class"),
         ({"config.json": '{"model_type": "llama"}'}, "no file named model.safetensors"),

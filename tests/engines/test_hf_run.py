@@ -112,18 +112,39 @@ def test_greedy_tokens_are_those_of_generate(
     assert any(len(set(ids)) > 3 for ids in expected)
 
 
-def test_gpt2_with_learned_positions(make_plan: MakePlan, tmp_path: Path) -> None:
-    """Left padding leaves learned positions right."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_positions": 64},  # learned positions
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},  # positions from the mask
+    "bloom": {"n_head": 4, "n_layer": 2},  # no positions but a bias from the mask
+    "mistral": {"intermediate_size": 64, "num_key_value_heads": 2, "sliding_window": 6},
+    "gpt_neox": {"intermediate_size": 64},
+}
 
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_other_architectures_match_generate(make_plan: MakePlan, tmp_path: Path, model_type: str) -> None:
+    """Left padding is right for every way in which models know positions, sliding windows included."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    config = AutoConfig.for_model(
+        model_type, **(sizes | ids | {"initializer_range": 0.3} | ARCHITECTURES[model_type])
+    )
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3)
-    config.eos_token_id = config.bos_token_id = None
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     engine = load(make_plan(model={"name": str(tmp_path)}))
     prompts = prompts_of(LENGTHS)
     assert output_ids(engine, prompts, steps=LateSteps()) == generated(tmp_path, engine.encode(prompts), 10)
+
+
+def test_model_without_a_cache_is_refused(make_plan: MakePlan, tmp_path: Path) -> None:
+    """A recurrent model has no key-value cache to decode with, and that is said when it is loaded."""
+    config = '{"model_type": "mamba", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1}'
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(EngineError, match="keeps no key-value cache: found MambaForCausalLM"):
+        load(make_plan(model={"config": str(tmp_path / "config.json")}))
 
 
 def test_padding_is_not_a_token(make_plan: MakePlan, llama_folder: Path) -> None:
