@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llem.errors import LlemError
 from llem.measure.check import Check, Status
-from llem.meters import create_meter
+from llem.meters import create_meter, resolve_gpus
 from llem.meters.gpu_state import GpuState
 from llem.plan import MeterPlan, Plan
 from llem.units import NS_PER_MS
@@ -25,19 +25,25 @@ def _sensors(gpu: GpuState) -> Check:
     """Open the meter on this GPU alone, as a measurement would."""
     why = "a column that the device does not give is NULL in every result"
     uuids = [instance.uuid for instance in gpu.instances] or [gpu.device.uuid]
+    name = _name(gpu, "sensors")
+    if not set(uuids) & _visible():
+        return Check(name=name, status="skipped", found="hidden by CUDA_VISIBLE_DEVICES", why=why)
     try:
         meter = create_meter(Plan(meter=MeterPlan(name="nvml")), gpus=uuids, pid=None)
     except LlemError as error:
         return Check(
-            name=_name(gpu, "sensors"),
-            status="fail",
-            found=str(error),
-            why=why,
-            fix="see what CUDA_VISIBLE_DEVICES hides",
+            name=name, status="fail", found=str(error), why=why, fix="nvidia-smi -q, and dmesg | grep -i xid"
         )
     metered = meter.devices()
     meter.close()
     return _sensors_of(gpu, metered, why=why)
+
+
+def _visible() -> set[str]:
+    try:
+        return {device.uuid for device in resolve_gpus(None)}
+    except LlemError:
+        return set()
 
 
 def _sensors_of(gpu: GpuState, metered: Sequence[MeteredDevice], *, why: str) -> Check:

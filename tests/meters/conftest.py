@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llem.meters.clock import Clock
-from tests.simulated_nvml.build import Simulation, has_compiler
+from tests.simulated_nvml.build import Simulation, has_compiler, installed
 from tests.simulated_nvml.scenario import Scenario
 
 
@@ -83,18 +83,12 @@ def powercap(tmp_path: Path) -> FakePowercap:
     return fake
 
 
-@pytest.fixture(scope="session")
-def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
-    """The simulated NVML in this process; pynvml loads it by its soname."""
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
+    """A simulated NVML for one test, and afterwards none: other tests in this process must not see it."""
     if not has_compiler():
         pytest.skip("no C compiler: the simulated NVML cannot be built")
-    return Simulation(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def nvml(nvml_library: Simulation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
-    """Simulated GPUs for one test, and afterwards none: other tests in this process must not see them."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    yield nvml_library
-    nvml_library.install(Scenario(gpus=[], driver_absent=True))
+    with installed(Scenario(gpus=[])) as simulation:
+        yield simulation

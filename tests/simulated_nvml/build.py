@@ -1,11 +1,15 @@
 """Compiling the simulated NVML, loading it into this process or handing it to another."""
 
+import atexit
 import ctypes
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from llem.meters.clock import Clock
@@ -94,3 +98,22 @@ class Simulation:
         """How many NVML calls were made since the scenario was installed."""
         calls: int = self._library.sim_calls()
         return calls
+
+
+@cache
+def in_this_process() -> Simulation:
+    """The one library of this process: pynvml keeps the first that it finds."""
+    folder = tempfile.mkdtemp(prefix="simulated-nvml-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Simulation(Path(folder))
+
+
+@contextmanager
+def installed(scenario: Scenario) -> Iterator[Simulation]:
+    """Simulated GPUs in simulated time for the length of a block, and afterwards none."""
+    simulation = in_this_process()
+    simulation.install(scenario)
+    try:
+        yield simulation
+    finally:
+        simulation.install(Scenario(gpus=[], driver_absent=True))

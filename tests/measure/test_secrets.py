@@ -1,0 +1,115 @@
+"""Secrets never reach a log, and what is not a secret stays readable."""
+
+import pytest
+
+from llem.measure.secrets import names_secret, scrub, scrub_value
+
+HF = "hf_" + "aB3dE5gH7jK9" * 3
+CANARIES = {
+    "hugging face": HF,
+    "openai": "sk-" + "proj-Ab12Cd34Ef56Gh78",
+    "github": "ghp_" + "0123456789abcdefABCDEF",
+    "github fine-grained": "github_pat_" + "11ABCDEFG0123456789_abc",
+    "gitlab": "glpat-" + "abcdEFGH1234_-xyz",
+    "aws": "AKIA" + "IOSFODNN7EXAMPLE",
+    "nvidia": "nvapi-" + "abcdefgh12345678ijkl",
+    "slack": "xoxb-" + "123456789012-abcdef",
+    "google": "AIza" + "SyA1234567890abcdefghijklmnopqrstu",
+    "web token": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0In0.s5bDd3Xr0m_hU",
+}
+SENTENCES = (
+    "{}",
+    "401 for https://hub.example.org/api with {}.",
+    "git+https://{}@github.com/org/private.git",
+    "https://user:{}@example.org/x",
+    "Authorization: Bearer {}",
+    "{{'Authorization': 'Bearer {}'}}",
+    "--hf-token {} --model m",
+    "HF_TOKEN={} python x.py",
+    '{{"api_key": "{}"}}',
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+@pytest.mark.parametrize("kind", CANARIES)
+def test_known_secrets_are_masked_wherever_they_stand(kind: str, sentence: str) -> None:
+    """Tokens with a known shape go, whatever is around them."""
+    assert CANARIES[kind] not in scrub(sentence.format(CANARIES[kind]))
+
+
+@pytest.mark.parametrize("sentence", SENTENCES[2:])
+def test_announced_secrets_are_masked_whatever_they_look_like(sentence: str) -> None:
+    """A password without a shape is known by what stands before it."""
+    assert "correcthorse" not in scrub(sentence.format("correcthorse"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Qwen/Qwen3-8B at revision 0123456789abcdef0123456789abcdef01234567",
+        "max_new_tokens=32, input_tokens=128",
+        "tokenizer=byte-level, eos_token_id: 2",
+        "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
+        "no such file: /models/secretary/config.json",
+        "https://huggingface.co/docs",
+        "mail someone@example.org",
+        "avg_energy_per_token_j: found 0.5, expected 0.1",
+        "--max-new-tokens 32 --model m",
+    ],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    """Token counts, hashes and addresses are no secrets."""
+    assert scrub(text) == text
+
+
+def test_values_are_scrubbed_all_the_way_down() -> None:
+    """Dicts, lists and tuples keep their shape."""
+    plan = {"labels": {"note": f"uses {HF}"}, "list": [("x", HF)], "count": 3, "none": None}
+    assert scrub_value(plan) == {
+        "labels": {"note": "uses ***"},
+        "list": [("x", "***")],
+        "count": 3,
+        "none": None,
+    }
+
+
+def test_a_secret_name_hides_its_whole_text() -> None:
+    """What stands under `password` is one, whatever it looks like; numbers and counts stay."""
+    given = {
+        "db_password": "x y z",
+        "api-key": "k",
+        "max_tokens": 5,
+        "token": 7,
+        "tokenizer": "bytes",
+        "secret": "",
+    }
+    assert scrub_value(given) == {
+        "db_password": "***", "api-key": "***", "max_tokens": 5, "token": 7, "tokenizer": "bytes", "secret": "",
+    }  # fmt: skip
+
+
+def test_command_lines_are_scrubbed_option_by_option() -> None:
+    """The value after `--hf-token` is masked even when it is an item of its own."""
+    assert scrub_value(["run.py", "--hf-token", "abc", "--tokens", "5"]) == [
+        "run.py",
+        "--hf-token",
+        "***",
+        "--tokens",
+        "5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "SLURM_JWT_SECRET", "password"]
+)
+def test_knows_secret_names(name: str) -> None:
+    """Names that hold secrets."""
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["CUDA_VISIBLE_DEVICES", "TOKENIZERS_PARALLELISM", "max_new_tokens", "tokenizer"]
+)
+def test_knows_harmless_names(name: str) -> None:
+    """Names that only look like it."""
+    assert not names_secret(name)
