@@ -144,5 +144,5 @@ def _toml_key(key: str) -> str:
 
 
 def _toml_value(value: object) -> str:
-    """JSON's strings, numbers, booleans and lists are TOML's too."""
-    return msgspec.json.encode(value).decode()
+    """JSON's strings, numbers, booleans and lists are TOML's too, but for one control character."""
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import QUICK, SIMULATED, Run, Start, events_of, segments
+from tests.conftest import QUICK, SIMULATED, Run, Start, bare_events, events_of, segments
 
 LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
 PATIENCE_S = 20
@@ -65,14 +65,12 @@ def test_two_workers_measure_at_the_same_time(llem: Run, store: Path) -> None:
 def test_workers_take_different_prompts(llem: Run, store: Path) -> None:
     """Every prompt goes to one worker, and no request id is given twice."""
     llem("measure", *SIMULATED, *QUICK, "--workers", 2, "--set", "workload.requests=10")
-    first, second = ([body for body in events_of_one(path)] for path in segments(store, "worker"))
+    first, second = (request_ids(path) for path in segments(store, "worker"))
     assert {request % 10 for request in first}.isdisjoint({request % 10 for request in second})
     assert len(set(first + second)) == len(first + second)
 
 
-def events_of_one(path: Path) -> list[int]:
-    from tests.conftest import bare_events
-
+def request_ids(path: Path) -> list[int]:
     measured = [
         body
         for kind, _, _, body in bare_events(path)

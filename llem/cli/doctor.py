@@ -1,0 +1,33 @@
+"""llem doctor."""
+
+import sys
+
+import msgspec
+
+from llem.cli import console
+from llem.cli.options import JsonOption, StoreOption
+from llem.measure.check import Check
+from llem.measure.doctor import checks
+from llem.store import Store
+
+MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skipped": "-   "}
+EXIT_FAILED = 1
+
+
+def doctor(json: JsonOption = False, store: StoreOption = None) -> None:
+    """Say what can be measured here, what not and why it matters, and the command that fixes it."""
+    found = checks(Store.locate(store).path)
+    if json:
+        console.say(msgspec.json.encode(found).decode())
+    else:
+        for check in found:
+            _print(check)
+    sys.exit(EXIT_FAILED if any(check.status == "fail" for check in found) else 0)
+
+
+def _print(check: Check) -> None:
+    console.say(f"{MARKS[check.status]}  {check.name}: {check.found}")
+    if check.status in ("warn", "fail"):
+        console.say(f"      why  {check.why}")
+        if check.fix:
+            console.say(f"      fix  {check.fix}")

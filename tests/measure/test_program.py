@@ -1,0 +1,55 @@
+"""Any program can be measured: llem measure -- PROGRAM."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, events_of
+
+AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1")
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_passed_on(status: int, llem: Run, store: Path) -> None:
+    """llem ends with the program's own exit status, and has written it down."""
+    done = llem("measure", *AROUND, "--", sys.executable, "-c", f"raise SystemExit({status})")
+    assert done.returncode == status, done.stderr
+    assert events_of(store, "worker", "process_completed")[0]["exit_status"] == status
+
+
+def test_the_program_has_the_terminal(llem: Run) -> None:
+    """What the program prints comes out where it printed it."""
+    done = llem("measure", *AROUND, "--", "sh", "-c", "echo out; echo err >&2")
+    assert "out\n" in done.stdout
+    assert "err\n" in done.stderr
+
+
+def test_what_needs_an_engine_is_not_measured(llem: Run, store: Path) -> None:
+    """There is energy around the program, and no request or token, not even zero of them."""
+    llem("measure", *AROUND, "--", "sleep", "0.5")
+    completed = events_of(store, "worker", "process_completed")[0]
+    assert "requests" not in completed and "output_tokens" not in completed
+    opened, closed = (
+        next(body["edges"][0] for body in events_of(store, "worker", kind) if body["kind"] == "measurement")
+        for kind in ("window_opened", "window_closed")
+    )
+    assert closed["energy_mj"] - opened["energy_mj"] == pytest.approx(
+        100 * (closed["at_ns"] - opened["at_ns"]) / 1e6, rel=0.05
+    )
+
+
+def test_options_of_the_program_are_its_own(llem: Run) -> None:
+    """Everything after -- belongs to the program, options and further -- too."""
+    done = llem(
+        "measure", *AROUND, "--", sys.executable, "-c", "import sys; print(sys.argv[1:])", "--store", "--"
+    )
+    assert "['--store', '--']" in done.stdout
+
+
+def test_a_program_that_is_not_there(llem: Run, store: Path) -> None:
+    """It is refused in one line, before anything is written."""
+    done = llem("measure", *AROUND, "--", "no-such-program")
+    assert done.returncode == 2
+    assert "no-such-program" in done.stderr and done.stderr.count("\n") == 1
+    assert not store.exists()

@@ -1,0 +1,101 @@
+"""Plans: what is written is what is measured, and what is wrong is named by its key."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llem.errors import PlanError
+from llem.plan import Plan
+from llem.plan_file import config_hash, convert, resolve_plan, to_toml
+
+
+def test_the_default_plan_survives_toml() -> None:
+    """The printed plan reads back to the same plan."""
+    assert convert(tomllib.loads(to_toml(Plan()))) == Plan()
+
+
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=8), max_size=3),
+    st.none() | st.text(max_size=8),
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=3),
+)
+def test_every_text_and_number_survives_toml(
+    labels: dict[str, str], name: str | None, curve: list[tuple[float, float]]
+) -> None:
+    """Labels with any characters, names and lists of rows survive being printed and read."""
+    plan = convert({"labels": labels, "name": name, "meter": {"simulated": {"curve": curve}}})
+    assert convert(tomllib.loads(to_toml(plan))) == plan
+
+
+def test_options_win_over_settings_and_settings_over_the_file(tmp_path: Path) -> None:
+    """File, then --set, then options."""
+    path = tmp_path / "plan.toml"
+    path.write_text("[engine]\nbatch_size = 1\nname = 'simulated'\n[workload]\nrequests = 3\n")
+    plan = resolve_plan(
+        path,
+        options={"engine.batch_size": 3, "model.name": None},
+        settings=["engine.batch_size=2", "workload.seed = 7", "model.name=gpt2"],
+    )
+    assert (plan.engine.batch_size, plan.engine.name, plan.workload.requests) == (3, "simulated", 3)
+    assert (plan.workload.seed, plan.model.name) == (7, "gpt2")
+
+
+def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
+    """A YAML file is read where PyYAML is installed."""
+    path = tmp_path / "plan.yaml"
+    path.write_text("engine: {batch_size: 6}\n")
+    assert resolve_plan(path, options={}).engine.batch_size == 6
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (
+            {"engine": {"batch_sise": 1}},
+            "unknown plan key engine.batch_sise; did you mean engine.batch_size?",
+        ),
+        (
+            {"engine": {"simulated": {"prefil_ms": 1}}},
+            "engine.simulated.prefil_ms; did you mean engine.simulated.prefill_ms?",
+        ),
+        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found expected `int`, got `str`"),
+        ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
+        ({"engine": 3}, "plan key engine"),
+        ({"xyz": 3}, "unknown plan key xyz; known here: name"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(table: dict[str, object], told: str) -> None:
+    """The error gives the full path of the key and a suggestion or the expected type."""
+    with pytest.raises(PlanError) as caught:
+        convert(table)
+    assert told in str(caught.value)
+
+
+def test_the_hash_tells_what_is_measured() -> None:
+    """Labels, name and thresholds leave the hash unchanged; the batch size and the wrapped program do not."""
+    plan = Plan()
+    same = convert(
+        {"labels": {"a": "b"}, "name": "n", "validity": {"min_samples": 5}, "log": {"sync": "close"}}
+    )
+    other = convert({"engine": {"batch_size": 5}})
+    assert config_hash(plan) == config_hash(same) != config_hash(other)
+    assert config_hash(plan) != config_hash(plan, ["sleep", "1"])
+
+
+def test_a_plan_is_frozen_and_forbids_unknown_keys_everywhere() -> None:
+    """Every table of the plan is a frozen Struct that refuses what it does not know."""
+    sections = [
+        Plan,
+        *(
+            field.type
+            for field in msgspec.structs.fields(Plan)
+            if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+        ),
+    ]
+    assert len(sections) > 8
+    for section in sections:
+        assert section.__struct_config__.frozen and section.__struct_config__.forbid_unknown_fields
