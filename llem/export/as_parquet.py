@@ -1,0 +1,51 @@
+"""Rows as a Parquet file, written by DuckDB: no pyarrow needed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from llem.export import cells
+
+BATCH_ROWS = 2_000
+
+
+def write(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> None:
+    """A file with columns of the given names and DuckDB types; lists and maps in text columns become JSON."""
+    fields = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns)
+    texts = [kind == "VARCHAR" for _, kind in columns]
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE exported ({fields})")
+        for objects in _batches([name for name, _ in columns], rows, texts):
+            connection.execute(
+                f"INSERT INTO exported SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
+                [cells.as_json(objects).decode()],
+            )
+        connection.execute(f"COPY exported TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
+
+
+def copy(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
+    """The rows of a query of our own, types as they are."""
+    connection.execute(f"COPY ({sql}) TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
+
+
+def _batches(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], texts: Sequence[bool]
+) -> Iterator[list[dict[str, Any]]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, BATCH_ROWS)):
+        yield [dict(zip(names, map(_portable, row, texts), strict=True)) for row in batch]
+
+
+def _portable(value: Any, is_text: bool) -> Any:
+    return cells.text(value) if is_text and value is not None else value
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("'", "''")

@@ -1,0 +1,74 @@
+"""Results as files: aggregated or per process, in every format, under the predecessor's names."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llem.export import as_csv, as_json, target
+from llem.export.aggregated import aggregated_columns
+from llem.export.columns import Column, flattened, rows
+from llem.results.experiment import ExperimentResult
+from llem.results.raw import RawProcessResult
+
+logger = logging.getLogger(__name__)
+RAW: tuple[Column[Any], ...] = tuple(flattened(RawProcessResult))
+
+
+def export_aggregated_to_csv(
+    results: Sequence[ExperimentResult],
+    output_path: Path,
+    *,
+    include_process_breakdown: bool = False,
+    neutralise: bool = True,
+    force: bool = True,
+) -> Path:
+    """One row per experiment; the columns are those of `llem.export.aggregated`. Raises ExportError."""
+    columns = aggregated_columns(results, process_breakdown=include_process_breakdown)
+    return _to_csv(output_path, columns, results, neutralise=neutralise, force=force)
+
+
+def export_raw_to_csv(
+    results: Sequence[RawProcessResult], output_path: Path, *, neutralise: bool = True, force: bool = True
+) -> Path:
+    """One row per process, a column per field of RawProcessResult, lists as JSON in one cell. Raises ExportError."""
+    return _to_csv(output_path, RAW, results, neutralise=neutralise, force=force)
+
+
+def _to_csv(
+    path: Path, columns: Sequence[Column[Any]], records: Sequence[Any], *, neutralise: bool, force: bool
+) -> Path:
+    with target.text_file(path, force=force) as out:
+        as_csv.write(out, [column.name for column in columns], rows(columns, records), neutralise=neutralise)
+    logger.info("exported %d rows to %s", len(records), path)
+    return path
+
+
+class ResultsExporter:
+    """Writes results into one folder, which is made when it is missing; files of the same name are replaced."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        output_dir.mkdir(parents=True, exist_ok=True)
+
+    def export_aggregated(
+        self,
+        results: Sequence[ExperimentResult],
+        filename: str = "results.csv",
+        *,
+        include_process_breakdown: bool = False,
+    ) -> Path:
+        """One row per experiment, as CSV. Raises ExportError."""
+        path = self.output_dir / filename
+        return export_aggregated_to_csv(results, path, include_process_breakdown=include_process_breakdown)
+
+    def export_raw(self, results: Sequence[RawProcessResult], filename: str = "raw_results.csv") -> Path:
+        """One row per process, as CSV. Raises ExportError."""
+        return export_raw_to_csv(results, self.output_dir / filename)
+
+    def export_json(self, results: Iterable[ExperimentResult], filename: str = "results.json") -> Path:
+        """Whole results, as one JSON array. Raises ExportError."""
+        path = self.output_dir / filename
+        with target.text_file(path, force=True) as out:
+            as_json.write_objects(out, results)
+        return path
