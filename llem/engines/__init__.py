@@ -23,15 +23,19 @@ def create_engine(plan: Plan, *, device: str | None) -> Engine:
     Raises MissingExtraError where the engine's packages are not installed.
     """
     name = plan.engine.name
+    if name not in _MODULES:
+        raise EngineError("unknown engine", found=name, expected=" or ".join(_MODULES))
     try:
         module = importlib.import_module(_MODULES[name])
-    except KeyError:
-        raise EngineError("unknown engine", found=name, expected=" or ".join(_MODULES)) from None
     except ModuleNotFoundError as missing:
-        package = (missing.name or "").partition(".")[0]
-        if package not in _EXTRA_PACKAGES:
-            raise
-        raise MissingExtraError(
-            f"engine {name} needs {package}, which is not installed", hint="pip install 'llem[torch]'"
-        ) from None
+        raise _missing(missing, engine=name) from missing
     return cast(_EngineModule, module).create(plan, device=device)
+
+
+def _missing(error: ModuleNotFoundError, *, engine: str) -> Exception:
+    """What to install; a module that is not of the extra is a defect and stays what it is."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRA_PACKAGES:
+        return error
+    what = f"engine {engine} needs {package}, which is not installed"
+    return MissingExtraError(what, hint="pip install 'llem[torch]'")

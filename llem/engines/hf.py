@@ -53,6 +53,7 @@ class TransformersEngine:
     def load(self) -> ModelLoaded:
         start_ns = time.monotonic_ns()
         if self._on_cuda:
+            torch.cuda.init()
             torch.cuda.set_device(self._device)
             torch.cuda.reset_peak_memory_stats()
         model = load_model(self._source, self._plan.model, self._device)

@@ -85,7 +85,8 @@ class CudaSteps:
         done, on_host = self._pending.popleft()
         done.synchronize()
         elapsed_ns = round(self._anchor.elapsed_time(done) * NS_PER_MS)
-        return Step(self._anchor_ns + elapsed_ns, on_host.tolist())
+        at_ns = min(self._anchor_ns + elapsed_ns, time.monotonic_ns())  # the anchor is read a little late
+        return Step(at_ns, on_host.tolist())
 
 
 def step_recorder(device: torch.device) -> StepRecorder:
