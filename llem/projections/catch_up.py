@@ -1,0 +1,110 @@
+"""Bringing the tables up to the log: new blocks only, one transaction per segment together with its checkpoint."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from llem.errors import LlemError
+from llem.projections import database, rebuild
+from llem.projections.apply import Applied, apply_experiments, refusals
+from llem.projections.locking import writer_lock
+from llem.projections.segment_files import FileKey, KnownSegment, SegmentFile, known_segments, pending, scan
+from llem.store import Store
+
+LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
+FIRST_BUILD_WAIT_S = 120.0
+READERS_WAIT_S = 1.0
+
+
+class CatchUpReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a catch-up did, what it refused, and how far behind the tables still are."""
+
+    rebuilt: str | None = None  # why the tables were built anew
+    blocks: int = 0
+    events: int = 0
+    derived: Sequence[str] = ()  # experiments whose results were derived again
+    refused: Sequence[LlemError] = ()
+    behind_experiments: Sequence[str] = ()  # experiments that could not be brought up to date
+    behind_bytes: int = 0
+    behind_reason: str | None = None
+    duration_sec: float = 0.0
+
+
+def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
+    """Apply what is new in the log. Raises StoreError where there is no store; damage is in the report."""
+    started = time.monotonic()
+    store.require()
+    report = _catch_up(store, salvage=salvage)
+    return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
+
+
+def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
+    try:
+        with database.connect(
+            store.projections_path, read_only=True, wait_s=database.READER_WAIT_S
+        ) as connection:
+            known = known_segments(connection)
+    except database.UnusableError as error:
+        return _build(store, reason=str(error), salvage=salvage)
+    except database.BusyError:
+        return CatchUpReport(behind_reason="another llem is writing the tables")
+    files = scan(store)
+    wanted = pending(files, known, salvage=salvage)
+    if not wanted:
+        return CatchUpReport(refused=refusals(store, known.values()))
+    return _apply(store, files, known, wanted, salvage=salvage)
+
+
+def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
+    """Build the tables anew, unless another process has just done so."""
+    with writer_lock(store, wait_s=FIRST_BUILD_WAIT_S) as locked:
+        if not locked:
+            return CatchUpReport(behind_reason="another llem is building the tables")
+        try:
+            database.connect(store.projections_path, read_only=True).close()
+        except database.UnusableError:
+            return _report(rebuild.build_and_swap(store, salvage=salvage), rebuilt=reason)
+    return _catch_up(store, salvage=salvage)
+
+
+def _apply(
+    store: Store,
+    files: Mapping[FileKey, SegmentFile],
+    known: Mapping[FileKey, KnownSegment],
+    wanted: set[str],
+    *,
+    salvage: bool,
+) -> CatchUpReport:
+    with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
+        if not locked:
+            return _behind(files, known, wanted, "another llem is writing the tables")
+        try:
+            connection = database.connect(store.projections_path, read_only=False, wait_s=READERS_WAIT_S)
+        except database.BusyError:
+            return _behind(files, known, wanted, "a running query holds the tables")
+        with connection:
+            return _report(apply_experiments(store, connection, salvage=salvage))
+
+
+def _report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:
+    return CatchUpReport(
+        rebuilt=rebuilt,
+        blocks=applied.blocks,
+        events=applied.events,
+        derived=applied.derived,
+        refused=applied.refused,
+    )
+
+
+def _behind(
+    files: Mapping[FileKey, SegmentFile],
+    known: Mapping[FileKey, KnownSegment],
+    wanted: set[str],
+    reason: str,
+) -> CatchUpReport:
+    applied = {key: segment.applied_bytes for key, segment in known.items()}
+    missing = sum(
+        max(0, file.file_bytes - applied.get(key, 0)) for key, file in files.items() if key[0] in wanted
+    )
+    return CatchUpReport(behind_experiments=sorted(wanted), behind_bytes=missing, behind_reason=reason)

@@ -1,0 +1,95 @@
+"""Opening a projection file: whose it is, who else holds it, and whether this program can use it."""
+
+import os
+import time
+from pathlib import Path
+
+import duckdb
+
+from llem.errors import StoreError
+from llem.projections.schema import VERSION
+from llem.store import Store
+
+POLL_S = 0.05
+READER_WAIT_S = 10.0
+_OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
+
+
+class BusyError(Exception):
+    """Another process, or another connection of this one, holds the file."""
+
+
+class UnusableError(Exception):
+    """Not a projection that this program can read: to be rebuilt from the log."""
+
+
+def connect(path: Path, *, read_only: bool, wait_s: float = 0.0) -> duckdb.DuckDBPyConnection:
+    """Open an existing projection of this version. Raises BusyError, UnusableError, StoreError."""
+    check_owner(path)
+    connection = _wait_for(path, read_only=read_only, deadline=time.monotonic() + wait_s)
+    try:
+        found = connection.execute("SELECT * FROM projection").fetchall()
+    except duckdb.Error as error:
+        connection.close()
+        raise UnusableError(_first_line(error)) from error
+    if found != [VERSION]:
+        connection.close()
+        raise UnusableError("built by another version of llem")
+    return connection
+
+
+def create(path: Path) -> duckdb.DuckDBPyConnection:
+    """A new database file, mode 0600, in a folder that nobody else can write. Raises FileExistsError."""
+    if path.exists():
+        raise FileExistsError(path)
+    connection = duckdb.connect(str(path), config=_OFFLINE)
+    path.chmod(0o600)
+    return connection
+
+
+def open_readonly(store: Store) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the tables as they are; `catch_up` first. Raises StoreError."""
+    try:
+        return connect(store.projections_path, read_only=True, wait_s=READER_WAIT_S)
+    except BusyError as error:
+        raise StoreError(
+            f"projections {store.projections_path}",
+            found="another llem is writing them",
+            hint="try again in a moment",
+        ) from error
+    except UnusableError as error:
+        raise StoreError(
+            f"projections {store.projections_path}", found=str(error), hint="run `llem rebuild`"
+        ) from error
+
+
+def check_owner(path: Path) -> None:
+    """A database file can run code in whoever opens it, so only one's own is opened. Raises UnusableError, StoreError."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError as error:
+        raise UnusableError("not built yet") from error
+    if path.is_symlink() or found.st_uid != os.geteuid():
+        raise StoreError(
+            f"projections {path}",
+            found="a link" if path.is_symlink() else f"a file of user {found.st_uid}",
+            expected="a file of your own",
+            hint="remove it; it is built again from the log",
+        )
+
+
+def _wait_for(path: Path, *, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=read_only, config=_OFFLINE)
+        except duckdb.Error as error:
+            if not any(sign in str(error) for sign in _BUSY):
+                raise UnusableError(_first_line(error)) from error
+            if time.monotonic() >= deadline:
+                raise BusyError(str(error)) from error
+        time.sleep(POLL_S)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

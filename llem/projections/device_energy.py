@@ -1,0 +1,97 @@
+"""Energy of one device in one span: its counter's difference, and its power integrated."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from llem.projections.device_samples import DeviceSamples
+from llem.projections.facts import ProcessFacts, Window
+from llem.results import DeviceEnergy
+from llem.units import MJ_PER_J
+from llem_events.events import EnergyEdge, MeteredDevice
+
+
+class Counter(msgspec.Struct, frozen=True, kw_only=True):
+    """An energy counter read at both edges of a window, or why it was not."""
+
+    open_j: float | None = None
+    close_j: float | None = None
+    reason: str | None = None
+
+    @property
+    def energy_j(self) -> float | None:
+        """Close minus open; None where either is missing or the counter ran backwards."""
+        if self.open_j is None or self.close_j is None or self.close_j < self.open_j:
+            return None
+        return self.close_j - self.open_j
+
+
+def read_counter(window: Window, device_uuid: str) -> Counter:
+    """The counter of a device at the edges of a window."""
+    opened = _edge(window.opened.edges, device_uuid)
+    closed = _edge(window.closed.edges if window.closed else [], device_uuid)
+    if window.closed is None:
+        return Counter(open_j=_joules(opened), reason="the window was never closed")
+    reasons = [edge.reason for edge in (opened, closed) if edge is not None and edge.reason]
+    counter = Counter(open_j=_joules(opened), close_j=_joules(closed), reason=next(iter(reasons), None))
+    if counter.energy_j is None and counter.open_j is not None and counter.close_j is not None:
+        return msgspec.structs.replace(counter, reason="the energy counter ran backwards")
+    return counter
+
+
+def device_energy(
+    process: ProcessFacts,
+    metered: MeteredDevice,
+    samples: Sequence[DeviceSamples],
+    counters: Sequence[Counter] | None,
+) -> DeviceEnergy:
+    """Energy of a device over spans; `counters` are read at their edges, None where the spans are no windows."""
+    counted = [counter.energy_j for counter in counters or ()]
+    if counters is None or None in counted:
+        counted = [found.counted_energy_j for found in samples]
+    counter_j = _total(counted)
+    integrated_j = _total([found.integrated_energy_j for found in samples])
+    single = (
+        counters[0] if counters and len(counters) == 1 and counters[0].energy_j is not None else Counter()
+    )
+    return DeviceEnergy.from_readings(
+        metered.device,
+        energy_source=metered.energy_source,
+        counter_energy_j=counter_j,
+        integrated_energy_j=integrated_j,
+        counter_open_j=single.open_j,
+        counter_close_j=single.close_j,
+        baseline_power_w=baseline_power_w(process, metered.device.uuid),
+        reason=None
+        if counter_j is not None or integrated_j is not None
+        else _reason(process, metered, counters),
+    )
+
+
+def baseline_power_w(process: ProcessFacts, device_uuid: str, position: str = "before") -> float | None:
+    """Mean idle power of a device; None where it was not measured."""
+    baseline = process.baselines.get(position)
+    powers = baseline.devices if baseline else []
+    return next((power.mean_power_w for power in powers if power.device_uuid == device_uuid), None)
+
+
+def _edge(edges: Sequence[EnergyEdge], device_uuid: str) -> EnergyEdge | None:
+    return next((edge for edge in edges if edge.device_uuid == device_uuid), None)
+
+
+def _joules(edge: EnergyEdge | None) -> float | None:
+    return None if edge is None or edge.energy_mj is None else edge.energy_mj / MJ_PER_J
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _reason(process: ProcessFacts, metered: MeteredDevice, counters: Sequence[Counter] | None) -> str:
+    """Why neither the counter nor the samples give an energy."""
+    if process.meter is None:
+        return "no sampler started"
+    missing = [metered.missing[column] for column in ("energy_mj", "power_mw") if column in metered.missing]
+    edges = [counter.reason for counter in counters or () if counter.reason]
+    return next(iter([*missing, *edges]), "fewer than two samples of power")

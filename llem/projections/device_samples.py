@@ -1,0 +1,123 @@
+"""Samples of one device in and around a span, and what they say of it."""
+
+from collections.abc import Mapping
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from llem.results import energy_between_j
+from llem.units import NS_PER_S, seconds
+
+Span = tuple[int, int]  # nanoseconds of the monotonic clock
+MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
+COLUMNS = (
+    "power_w",
+    "power_average_w",
+    "energy_j",
+    "temperature_c",
+    "gpu_utilisation_pct",
+    "memory_utilisation_pct",
+    "memory_used_bytes",
+    "throttle_reasons",
+)
+Column = NDArray[np.float64]
+
+
+class DeviceSamples:
+    """Columns of one device's samples, NaN where a value is missing; figures are those of the span."""
+
+    def __init__(self, span: Span, at_ns: NDArray[np.int64], columns: Mapping[str, Column]) -> None:
+        self._columns = columns
+        self._at_sec = (at_ns - span[0]) / NS_PER_S
+        self.duration_sec = seconds(span[1] - span[0])
+        self._within = (self._at_sec >= 0) & (self._at_sec <= self.duration_sec)
+
+    @property
+    def count(self) -> int:
+        """Samples within the span."""
+        return int(np.count_nonzero(self._within))
+
+    @property
+    def max_gap_sec(self) -> float:
+        """The longest time without a sample, edges included."""
+        inside = self._at_sec[self._within]
+        return float(np.diff(inside, prepend=0.0, append=self.duration_sec).max())
+
+    @property
+    def integrated_energy_j(self) -> float | None:
+        """Power integrated over the span; None without two samples in it."""
+        at_sec, power_w = self.power
+        return energy_between_j(at_sec, power_w, start_sec=0.0, end_sec=self.duration_sec)
+
+    @property
+    def counted_energy_j(self) -> float | None:
+        """Energy counter at the end minus at the start, each between two samples; None where either is beyond them."""
+        at_sec, energy_j = self._known("energy_j")
+        if not len(at_sec) or at_sec[0] > 0 or at_sec[-1] < self.duration_sec:
+            return None
+        opened_j, closed_j = np.interp((0.0, self.duration_sec), at_sec, energy_j)
+        return float(closed_j - opened_j)
+
+    @property
+    def power(self) -> tuple[Column, Column]:
+        """Seconds from the span's start, and watts; the driver's average where it has nothing better."""
+        instant = self._known("power_w")
+        return instant if len(instant[0]) else self._known("power_average_w")
+
+    def values(self, column: str) -> Column:
+        """Known values of a column within the span."""
+        found = self._columns[column][self._within]
+        return found[~np.isnan(found)]
+
+    def mean(self, column: str) -> float | None:
+        """Mean of the known values within the span; None where there is none."""
+        found = self.values(column)
+        return float(found.mean()) if len(found) else None
+
+    def largest(self, column: str) -> float | None:
+        """Largest known value within the span; None where there is none."""
+        found = self.values(column)
+        return float(found.max()) if len(found) else None
+
+    @property
+    def temperature_drift_c(self) -> float | None:
+        """Highest minus lowest temperature within the span."""
+        found = self.values("temperature_c")
+        return float(found.max() - found.min()) if len(found) else None
+
+    def throttled(self, mask: int) -> tuple[Column, Column] | None:
+        """Start in seconds and length of every stretch whose sample reports a reason in `mask`; None where none is read.
+
+        A sample speaks for the time until the next one, so that elapsed time is counted and not samples.
+        """
+        at_sec, reasons = self._known("throttle_reasons")
+        if not len(at_sec):
+            return None
+        edges = np.clip(np.append(at_sec, self.duration_sec), 0.0, self.duration_sec)
+        lengths = np.diff(edges)
+        reported = ((reasons.astype(np.int64) & mask) != 0) & (lengths > 0)
+        return edges[:-1][reported], lengths[reported]
+
+    def _known(self, column: str) -> tuple[Column, Column]:
+        values = self._columns[column]
+        known = ~np.isnan(values)
+        return self._at_sec[known], values[known]
+
+
+def load_samples(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    experiment_id: str,
+    process_index: int,
+    device_uuid: str,
+    span: Span,
+) -> DeviceSamples:
+    """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
+    found = connection.execute(
+        f"SELECT at_ns, {', '.join(f'{name}::DOUBLE AS {name}' for name in COLUMNS)} FROM samples "
+        "WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ? ORDER BY at_ns",
+        [experiment_id, process_index, device_uuid, span[0] - MARGIN_NS, span[1] + MARGIN_NS],
+    ).fetchnumpy()
+    columns = {name: np.ma.filled(found[name].astype(np.float64), np.nan) for name in COLUMNS}
+    return DeviceSamples(span, np.asarray(found["at_ns"], np.int64), columns)

@@ -1,0 +1,191 @@
+"""What the tables hold of an experiment's log, as the events that were written."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import duckdb
+import msgspec
+
+from llem_events.events import (
+    EVENT_TYPES,
+    BaselineMeasured,
+    Event,
+    ExperimentCompleted,
+    ExperimentInterrupted,
+    ExperimentStarted,
+    MeteredDevice,
+    MeterStarted,
+    ModelLoaded,
+    ProcessCompleted,
+    ProcessFailed,
+    ProcessStarted,
+    PromptsEncoded,
+    SamplingCompleted,
+    WarmupCompleted,
+    WarningRaised,
+    WindowClosed,
+    WindowOpened,
+)
+
+Kind = TypeVar("Kind", bound=Event)
+_TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment's identity and state."""
+
+    experiment_id: str
+    file: str
+    segment_id: str | None
+    role: str | None
+    process_index: int | None
+    host: str | None
+    boot_id: str | None
+    pid: int | None
+    monotonic_ns: int | None
+    wall_ns: int | None
+    verdict: str
+    problem: str | None
+    skipped_bytes: int
+    modified_ns: int
+
+    @property
+    def refused(self) -> bool:
+        return self.verdict in ("corrupt", "newer") and self.skipped_bytes == 0
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """One event and where it stands."""
+
+    segment_id: str
+    at_ns: int
+    event: Event
+
+
+class Facts:
+    """Some events, in the order of their segments."""
+
+    def __init__(self, facts: Sequence[Fact]) -> None:
+        self.all = facts
+
+    def every(self, kind: type[Kind]) -> list[Kind]:
+        """All events of one kind."""
+        return [fact.event for fact in self.all if isinstance(fact.event, kind)]
+
+    def last(self, kind: type[Kind]) -> Kind | None:
+        """The latest event of one kind."""
+        return next(reversed(self.every(kind)), None)
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A window of a process; `closed` is None where its end was never recorded."""
+
+    opened_ns: int
+    opened: WindowOpened
+    closed_ns: int | None
+    closed: WindowClosed | None
+
+
+class ProcessFacts(Facts):
+    """What a worker and its sampler wrote."""
+
+    def __init__(self, segment: Segment, facts: Sequence[Fact]) -> None:
+        super().__init__(facts)
+        self.segment = segment
+        self.process_index = segment.process_index or 0
+        self.host = segment.host or ""
+        self.started = self.last(ProcessStarted)
+        self.model = self.last(ModelLoaded)
+        self.prompts = self.last(PromptsEncoded)
+        self.warmup = self.last(WarmupCompleted)
+        self.meter = self.last(MeterStarted)
+        self.completed = self.last(ProcessCompleted)
+        self.failed = self.last(ProcessFailed)
+        self.sampling = self.last(SamplingCompleted)
+        self.baselines = {baseline.position: baseline for baseline in self.every(BaselineMeasured)}
+        self.warnings = self.every(WarningRaised)
+
+    @property
+    def devices(self) -> list[MeteredDevice]:
+        """Its devices: as its meter described them, or as the worker named them where no meter started."""
+        if self.meter is not None:
+            return self.meter.devices
+        named = self.started.devices if self.started else []
+        return [MeteredDevice(device=device, energy_source=None) for device in named]
+
+    @property
+    def windows(self) -> list[Window]:
+        """Its windows, in the order of opening."""
+        closed = {
+            (fact.event.kind, fact.event.window_index): (fact.at_ns, fact.event)
+            for fact in self.all
+            if isinstance(fact.event, WindowClosed)
+        }
+        found = []
+        for fact in self.all:
+            if isinstance(fact.event, WindowOpened):
+                closed_ns, end = closed.get((fact.event.kind, fact.event.window_index), (None, None))
+                found.append(Window(opened_ns=fact.at_ns, opened=fact.event, closed_ns=closed_ns, closed=end))
+        return found
+
+
+class ExperimentFacts(Facts):
+    """What all processes of an experiment wrote."""
+
+    def __init__(self, experiment_id: str, segments: Sequence[Segment], facts: Sequence[Fact]) -> None:
+        super().__init__(facts)
+        self.experiment_id = experiment_id
+        self.segments = segments
+        self.started = self.last(ExperimentStarted)
+        self.completed = self.last(ExperimentCompleted)
+        self.interrupted = self.last(ExperimentInterrupted)
+        self.processes = [
+            ProcessFacts(segment, _written_by(segment, segments, facts))
+            for segment in segments
+            if segment.role == "worker" and segment.segment_id is not None
+        ]
+
+    @property
+    def refused(self) -> Segment | None:
+        """The segment that keeps the experiment out of the tables."""
+        return next((segment for segment in self.segments if segment.refused), None)
+
+
+def _written_by(worker: Segment, segments: Iterable[Segment], facts: Iterable[Fact]) -> list[Fact]:
+    """Facts of a worker and of its sampler."""
+    own = {worker.segment_id} | {
+        segment.segment_id
+        for segment in segments
+        if segment.role == "sampler"
+        and (segment.host, segment.process_index) == (worker.host, worker.process_index)
+    }
+    return [fact for fact in facts if fact.segment_id in own]
+
+
+def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentFacts:
+    """All facts of one experiment but its samples and requests."""
+    names = Segment.__struct_fields__
+    segments = [
+        Segment(**dict(zip(names, row, strict=True)))
+        for row in connection.execute(
+            f"SELECT {', '.join(names)} FROM segments WHERE experiment_id = ? ORDER BY file", [experiment_id]
+        ).fetchall()
+    ]
+    rows = connection.execute(
+        "SELECT segment_id, at_ns, type, version, body FROM events WHERE experiment_id = ? "
+        "ORDER BY process_index NULLS FIRST, segment_id, event_number",
+        [experiment_id],
+    ).fetchall()
+    facts = [fact for row in rows if (fact := _fact(*row)) is not None]
+    return ExperimentFacts(experiment_id, segments, facts)
+
+
+def _fact(segment_id: str, at_ns: int, kind: str, version: int, body: str | None) -> Fact | None:
+    """The event of a row; None for one of a type that this llem does not know, or that does not fit its type."""
+    known = _TYPES.get((kind, version))
+    if known is None or body is None:
+        return None
+    try:
+        return Fact(segment_id=segment_id, at_ns=at_ns, event=msgspec.json.decode(body, type=known))
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,124 @@
+"""Requests of one process in some spans: tokens, latencies and FLOPs."""
+
+from collections.abc import Sequence
+
+import duckdb
+import msgspec
+
+from llem.projections.device_samples import Span
+from llem.results import LatencyMeasurements
+from llem.results.flops import ModelShape, decode_flops, prefill_flops
+from llem.results.latency import FINISHED
+
+_FIELDS = (
+    "batch_index",
+    "batch_size",
+    "arrival_ns",
+    "first_token_ns",
+    "end_ns",
+    "input_tokens",
+    "output_tokens",
+    "token_times_ns",
+    "finish_reason",
+)
+
+
+class RequestRow(msgspec.Struct, frozen=True):
+    """A row of the table `requests`."""
+
+    batch_index: int
+    batch_size: int
+    arrival_ns: int
+    first_token_ns: int | None
+    end_ns: int
+    input_tokens: int
+    output_tokens: int
+    token_times_ns: list[int]
+    finish_reason: str
+
+    @property
+    def failed(self) -> bool:
+        return self.finish_reason == "error"
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done for one request within the spans."""
+
+    request: RequestRow
+    whole: bool  # arrival and end lie in one of the spans
+    input_tokens: int
+    output_tokens: int
+    first_output: int  # place of the first of these among the request's output tokens
+
+
+def load_requests(
+    connection: duckdb.DuckDBPyConnection, *, experiment_id: str, segment_id: str, window_kind: str
+) -> list[RequestRow]:
+    """Requests of one kind of window of a worker, in the order of the log."""
+    rows = connection.execute(
+        f"SELECT {', '.join(_FIELDS)} FROM requests "
+        "WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? ORDER BY event_number, request_id",
+        [experiment_id, segment_id, window_kind],
+    ).fetchall()
+    return [RequestRow(*row) for row in rows]
+
+
+def work_within(request: RequestRow, spans: Sequence[Span]) -> Work:
+    """A prompt's tokens count where its first token came, an output token where it came; a failed request has none."""
+    whole = any(start <= request.arrival_ns and request.end_ns <= end for start, end in spans)
+    if request.failed:
+        return Work(request=request, whole=whole, input_tokens=0, output_tokens=0, first_output=0)
+    if whole or not request.token_times_ns:
+        inside = whole or _inside(request.end_ns, spans)
+        return Work(
+            request=request,
+            whole=whole,
+            input_tokens=request.input_tokens if inside else 0,
+            output_tokens=request.output_tokens if inside else 0,
+            first_output=0,
+        )
+    places = [place for place, at_ns in enumerate(request.token_times_ns) if _inside(at_ns, spans)]
+    begun = request.first_token_ns is not None and _inside(request.first_token_ns, spans)
+    return Work(
+        request=request,
+        whole=whole,
+        input_tokens=request.input_tokens if begun else 0,
+        output_tokens=len(places),
+        first_output=places[0] if places else 0,
+    )
+
+
+def _inside(at_ns: int, spans: Sequence[Span]) -> bool:
+    return any(start <= at_ns <= end for start, end in spans)
+
+
+def work_flops(shape: ModelShape | None, work: Sequence[Work]) -> int | None:
+    """FLOPs of the tokens counted; None where the model is unknown."""
+    if shape is None:
+        return None
+    return sum(_flops(shape, one) for one in work)
+
+
+def _flops(shape: ModelShape, work: Work) -> int:
+    """The first output token comes from the prompt's pass; every later one attends to one token more."""
+    prefill = (
+        prefill_flops(shape, tokens=work.input_tokens) if work.input_tokens and work.output_tokens else 0
+    )
+    first = max(work.first_output, 1)
+    steps = work.first_output + work.output_tokens - first
+    if steps <= 0:
+        return prefill
+    return prefill + decode_flops(shape, context=work.request.input_tokens + first, steps=steps)
+
+
+def latencies(work: Sequence[Work], *, warmup_requests: int) -> LatencyMeasurements:
+    """Raw latencies of the requests that ran to their end within a span."""
+    finished = [one.request for one in work if one.whole and one.request.finish_reason in FINISHED]
+    return LatencyMeasurements.from_columns(
+        arrival_ns=[request.arrival_ns for request in finished],
+        first_token_ns=[request.first_token_ns for request in finished],
+        end_ns=[request.end_ns for request in finished],
+        token_times_ns=[request.token_times_ns for request in finished],
+        output_tokens=sum(request.output_tokens for request in finished),
+        warmup_requests_excluded=warmup_requests,
+    )

@@ -1,0 +1,43 @@
+"""The statements of schema.sql, with the comment behind every column and table made a comment in the database."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from importlib import resources
+
+import duckdb
+
+from llem.results import RESULTS_VERSION
+from llem_events import SCHEMA_VERSION
+
+_CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
+_COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")
+
+SCHEMA_SQL = resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
+VERSION = (hashlib.sha256(SCHEMA_SQL.encode()).hexdigest(), SCHEMA_VERSION, RESULTS_VERSION)
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make empty tables, views and macros, and say which code they belong to."""
+    connection.execute("BEGIN")
+    connection.execute(SCHEMA_SQL)
+    for statement in comments(SCHEMA_SQL):
+        connection.execute(statement)
+    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", VERSION)
+    connection.execute("COMMIT")
+
+
+def comments(sql: str) -> Iterator[str]:
+    """One COMMENT statement per line of `sql` that creates a table, a view or a column and says what it is."""
+    table = ""
+    for line in sql.splitlines():
+        if created := _CREATED.match(line):
+            kind, table, text = created.groups()
+            yield f"COMMENT ON {kind} {table} IS {_quoted(text)}"
+        elif column := _COLUMN.match(line):
+            name, text = column.groups()
+            yield f"COMMENT ON COLUMN {table}.{name} IS {_quoted(text)}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

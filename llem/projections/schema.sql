@@ -1,0 +1,345 @@
+-- The tables of a projection. Everything here is derived from the log and can be thrown away.
+-- The text after `--` in a column's line becomes the column's comment: [unit] meaning; what NULL says.
+-- Columns named *_at_ns, opened_ns, arrival_ns and the like are on the monotonic clock of the host that wrote them;
+-- wall clock = monotonic clock + segments.clock_offset_ns. Columns named *_time are UTC.
+
+CREATE TABLE projection ( -- which code built these tables; another version rebuilds them
+    schema_digest VARCHAR, -- digest of this file
+    event_schema_version INTEGER, -- version of the event vocabulary
+    results_version INTEGER -- version of the formulas
+);
+
+CREATE TABLE segments ( -- log files, and how far each has been applied
+    experiment_id VARCHAR, -- folder that the file lies in
+    file VARCHAR, -- name within the experiment's folder
+    segment_id VARCHAR, -- random id in the header, hexadecimal; NULL where the file ends inside its header
+    role VARCHAR, -- who wrote it: supervisor, worker, sampler or import
+    process_index INTEGER, -- worker that it belongs to; NULL for the supervisor
+    host VARCHAR, -- name of the machine that wrote it
+    boot_id VARCHAR, -- boot of that machine; monotonic clocks compare only within one
+    pid BIGINT, -- process id of the writer
+    llem_version VARCHAR, -- program that wrote it
+    schema_version INTEGER, -- version of the event vocabulary that it was written with
+    monotonic_ns BIGINT, -- [ns] monotonic clock when the file was created
+    wall_ns BIGINT, -- [ns since 1970, UTC] wall clock at the same moment
+    clock_offset_ns BIGINT, -- [ns] wall clock minus monotonic clock, one for all segments of a host and boot; NULL until results are derived
+    verdict VARCHAR, -- clean, unclosed, torn, corrupt or newer
+    problem VARCHAR, -- what is damaged, and where; NULL where nothing is
+    file_bytes BIGINT, -- [B] size of the file when it was last read
+    modified_ns BIGINT, -- [ns since 1970, UTC] time of its last change when it was last read
+    applied_bytes BIGINT, -- [B] offset after the last block applied
+    blocks BIGINT, -- blocks applied
+    events BIGINT, -- events applied
+    samples BIGINT, -- samples applied
+    requests BIGINT, -- requests applied
+    digest VARCHAR, -- SHA-256 chain digest of the last block applied, hexadecimal
+    skipped_bytes BIGINT, -- [B] damaged bytes left out by --salvage; 0 where nothing was
+    derived_blocks BIGINT -- blocks that the results include; NULL until results are derived
+);
+
+CREATE TABLE events ( -- every event but samples and requests, as it stands in the log
+    experiment_id VARCHAR, -- experiment that it belongs to
+    segment_id VARCHAR, -- segment that it stands in
+    process_index INTEGER, -- worker that it belongs to; NULL for the supervisor
+    block_number BIGINT, -- block within the segment, from 0
+    event_number BIGINT, -- event within the segment, from 0
+    type VARCHAR, -- what happened
+    version INTEGER, -- version of that event type
+    at_ns BIGINT, -- [ns, monotonic] when
+    body JSON -- fields of the event, those at their default left out; NULL where it cannot be shown as JSON
+);
+
+CREATE TABLE experiments ( -- one row per experiment
+    experiment_id VARCHAR, -- unique id, sorts by time
+    name VARCHAR, -- name in the plan; NULL where it has none
+    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or empty
+    problem VARCHAR, -- why it is damaged, interrupted or failed; NULL where it is not
+    salvaged BOOLEAN, -- whether damaged parts of its log were left out
+    expected_processes INTEGER, -- workers in the plan; NULL where the supervisor's segment is missing
+    labels MAP(VARCHAR, VARCHAR), -- labels in the plan
+    plan JSON, -- the plan as resolved; NULL where the supervisor's segment is missing
+    command VARCHAR[], -- wrapped program; NULL for a built-in engine
+    measurement_config_hash VARCHAR, -- digest of everything in the plan that can change a figure
+    llem_version VARCHAR, -- program that measured
+    started_ns BIGINT, -- [ns since 1970, UTC] when the supervisor started
+    started_time TIMESTAMP -- the same, to the microsecond
+);
+
+CREATE TABLE processes ( -- one row per worker of an experiment
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker, from 0
+    segment_id VARCHAR, -- its segment
+    host VARCHAR, -- machine that it ran on
+    pid BIGINT, -- its process id
+    status VARCHAR, -- completed, interrupted, incomplete or failed
+    problem VARCHAR, -- why it failed; NULL where it did not
+    engine VARCHAR, -- what ran the model
+    model_name VARCHAR, -- model; NULL where it was never loaded
+    weights VARCHAR, -- pretrained, random or simulated
+    dtype VARCHAR, -- type of the weights
+    device VARCHAR, -- device that the engine used
+    parameters BIGINT, -- all parameters of the model; NULL where unknown
+    load_sec DOUBLE, -- [s] time to load the model
+    warmup_batches INTEGER, -- batches run before the measurement; NULL without a warm-up
+    warmup_converged BOOLEAN, -- whether latency settled
+    prompt_set_sha256 VARCHAR, -- digest of the token ids given to the engine
+    meter VARCHAR, -- what read its power; NULL where no sampler started
+    sample_hz DOUBLE, -- [1/s] planned samples per second
+    samples_dropped BIGINT, -- samples lost before the disk; NULL where the sampler did not end in order
+    deadlines_missed BIGINT, -- samples taken late or not at all
+    versions MAP(VARCHAR, VARCHAR), -- packages that ran the model
+    environment JSON -- snapshot of hardware, driver and settings
+);
+
+CREATE TABLE devices ( -- one row per device of each worker
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    host VARCHAR, -- machine that it is in
+    device_uuid VARCHAR, -- with host, the device's identity
+    device_index INTEGER, -- the driver's order on that host
+    device_name VARCHAR, -- product name
+    kind VARCHAR, -- gpu, mig, cpu_package, dram, process or simulated
+    mig_profile VARCHAR, -- NULL where it is no MIG instance
+    parent_uuid VARCHAR, -- GPU whose power a MIG instance's figure really is
+    pci_id VARCHAR, -- place on the bus
+    memory_bytes BIGINT, -- [B] memory on the device
+    power_limit_w DOUBLE, -- [W] limit when the meter started
+    meter VARCHAR, -- what read it; NULL where no sampler started
+    energy_source VARCHAR, -- counter, integrated, estimated or simulated; NULL where it cannot be read
+    power_kind VARCHAR, -- instant, average or derived
+    counter_tick_sec DOUBLE, -- [s] measured time between changes of the energy counter
+    baseline_power_w DOUBLE, -- [W] mean idle power before loading; NULL where not measured
+    baseline_std_w DOUBLE, -- [W] its standard deviation
+    baseline_age_sec DOUBLE, -- [s] age of a reused baseline, else 0
+    baseline_after_w DOUBLE, -- [W] mean idle power after the measurement
+    missing MAP(VARCHAR, VARCHAR) -- sample column -> why it is not measured
+);
+
+CREATE TABLE windows ( -- one row per window and device
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    kind VARCHAR, -- baseline, warmup or measurement
+    window_index INTEGER, -- counts the windows of a kind within a worker
+    opened_ns BIGINT, -- [ns, monotonic] when it opened
+    closed_ns BIGINT, -- [ns, monotonic] when it closed, or the last thing known of a worker that was killed
+    closed BOOLEAN, -- whether its end was recorded
+    start_time TIMESTAMP, -- when it opened, UTC
+    end_time TIMESTAMP, -- when it closed, UTC
+    duration_sec DOUBLE, -- [s] length
+    device_uuid VARCHAR, -- device; NULL where the worker has none
+    energy_j DOUBLE, -- [J] energy of the device in the window; NULL where not measured
+    energy_source VARCHAR, -- counter, integrated, estimated or simulated
+    counter_energy_j DOUBLE, -- [J] energy counter at close minus at open; NULL without a counter
+    integrated_energy_j DOUBLE, -- [J] power integrated by trapezoids; NULL without two samples
+    energy_disagreement DOUBLE, -- [1] distance of the two as a fraction of the larger
+    mean_power_w DOUBLE, -- [W] energy over duration
+    samples BIGINT, -- samples of the device in the window
+    reason VARCHAR -- why energy_j is NULL
+);
+
+CREATE TABLE samples ( -- one row per sample of a device
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker whose sampler took it
+    segment_id VARCHAR, -- segment that it stands in
+    device_uuid VARCHAR, -- device
+    meter VARCHAR, -- what read it
+    at_ns BIGINT, -- [ns, monotonic] when
+    power_w DOUBLE, -- [W] power
+    power_average_w DOUBLE, -- [W] the driver's average over about a second; NULL where it has none
+    energy_j DOUBLE, -- [J] energy counter since the driver was loaded; NULL without a counter
+    temperature_c SMALLINT, -- [C] temperature
+    gpu_utilisation_pct SMALLINT, -- [%] share of time with work on the device
+    memory_utilisation_pct SMALLINT, -- [%] share of time with memory traffic
+    memory_used_bytes BIGINT, -- [B] memory in use
+    sm_clock_mhz INTEGER, -- [MHz] clock of the processors
+    memory_clock_mhz INTEGER, -- [MHz] clock of the memory
+    throttle_reasons BIGINT, -- NVML's clocks-event-reasons bit mask
+    power_limit_w DOUBLE -- [W] limit in force
+);
+
+CREATE TABLE requests ( -- one row per prompt's way through the engine
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    segment_id VARCHAR, -- segment that it stands in
+    event_number BIGINT, -- event that reported it
+    window_kind VARCHAR, -- warmup or measurement
+    request_id BIGINT, -- unique within the experiment's measurement
+    batch_index INTEGER, -- batch that it ran in
+    batch_size INTEGER, -- requests in that batch
+    arrival_ns BIGINT, -- [ns, monotonic] when it was handed over
+    start_ns BIGINT, -- [ns, monotonic] when work on it began
+    first_token_ns BIGINT, -- [ns, monotonic] first output token; NULL where none came
+    end_ns BIGINT, -- [ns, monotonic] when it was done
+    input_tokens INTEGER, -- tokens of the prompt, without padding
+    output_tokens INTEGER, -- tokens generated, without those after end-of-sequence
+    token_times_ns BIGINT[], -- [ns, monotonic] time of every output token
+    finish_reason VARCHAR, -- length, eos, stopped or error
+    error VARCHAR, -- what went wrong; NULL where nothing did
+    prompt VARCHAR, -- text; NULL unless the plan asked for it
+    output VARCHAR -- text; NULL unless the plan asked for it
+);
+
+CREATE TABLE warnings ( -- doubts about an experiment's figures
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker; NULL for the whole experiment
+    code VARCHAR, -- for programs
+    text VARCHAR, -- for people
+    value DOUBLE, -- what was found; NULL where it is no number
+    threshold DOUBLE, -- what was expected; NULL where there is none
+    device_uuid VARCHAR -- device; NULL where it is about none
+);
+
+CREATE TABLE raw_process_results ( -- what each process measured
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    status VARCHAR, -- completed, interrupted, incomplete or failed
+    host VARCHAR, -- machine
+    gpu_id INTEGER, -- first GPU's index on its host; NULL without one
+    gpu_name VARCHAR, -- its product name
+    engine VARCHAR, -- what ran the model
+    model_name VARCHAR, -- model
+    start_ns BIGINT, -- [ns since 1970, UTC] when its first measurement window opened
+    end_ns BIGINT, -- [ns since 1970, UTC] when its last one closed
+    start_time TIMESTAMP, -- start_ns to the microsecond
+    end_time TIMESTAMP, -- end_ns to the microsecond
+    inference_time_sec DOUBLE, -- [s] time in measurement windows
+    input_tokens BIGINT, -- tokens of prompts
+    output_tokens BIGINT, -- tokens generated
+    total_tokens BIGINT, -- both
+    tokens_per_second DOUBLE, -- [1/s] total tokens over inference time
+    requests BIGINT, -- requests measured
+    failed_requests BIGINT, -- of these, failed
+    total_energy_j DOUBLE, -- [J] energy of its devices; NULL where not measured
+    energy_source VARCHAR, -- the least trusted of its devices
+    baseline_power_w DOUBLE, -- [W] idle power of its devices
+    energy_adjusted_j DOUBLE, -- [J] energy above idle, may be negative
+    flops_total DOUBLE, -- FLOPs; NULL where the model is unknown
+    flops_method VARCHAR, -- how they were counted
+    peak_memory_mb DOUBLE, -- [MiB] peak memory of the model's process
+    gpu_utilisation_pct DOUBLE, -- [%] mean over samples and devices
+    max_temperature_c DOUBLE, -- [C] hottest sample
+    throttle_sec DOUBLE, -- [s] time throttled, of the device with most
+    ttft_mean_ms DOUBLE, -- [ms] mean time to first token
+    e2e_mean_ms DOUBLE, -- [ms] mean time of a request
+    result JSON -- the whole RawProcessResult
+);
+
+CREATE TABLE experiment_results ( -- what each experiment measured: one row per experiment, figures NULL where nothing was measured
+    experiment_id VARCHAR, -- experiment
+    name VARCHAR, -- name in the plan; NULL where it has none
+    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or empty
+    model_name VARCHAR, -- model
+    weights VARCHAR, -- pretrained, random or simulated
+    engine VARCHAR, -- what ran the model
+    dtype VARCHAR, -- type of the weights
+    batch_size INTEGER, -- requests per batch in the plan
+    processes INTEGER, -- processes that measured
+    expected_processes INTEGER, -- processes in the plan
+    start_ns BIGINT, -- [ns since 1970, UTC] when the first measurement window opened
+    end_ns BIGINT, -- [ns since 1970, UTC] when the last one closed
+    start_time TIMESTAMP, -- start_ns to the microsecond
+    end_time TIMESTAMP, -- end_ns to the microsecond
+    duration_sec DOUBLE, -- [s] end minus start
+    requests BIGINT, -- requests measured
+    failed_requests BIGINT, -- of these, failed
+    input_tokens BIGINT, -- tokens of prompts
+    output_tokens BIGINT, -- tokens generated
+    total_tokens BIGINT, -- both
+    total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
+    energy_source VARCHAR, -- counter, integrated, estimated or simulated; mixed where devices differ
+    energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power
+    meter VARCHAR, -- what read the power
+    baseline_power_w DOUBLE, -- [W] idle power before loading
+    energy_adjusted_j DOUBLE, -- [J] energy above idle, may be negative
+    avg_tokens_per_second DOUBLE, -- [1/s] mean of the processes' own rates
+    tokens_per_second DOUBLE, -- [1/s] total tokens over the wall clock of all measurement windows
+    avg_energy_per_token_j DOUBLE, -- [J] energy over total tokens
+    energy_per_output_token_j DOUBLE, -- [J] energy over output tokens
+    tokens_per_joule DOUBLE, -- [1/J] total tokens over energy
+    mean_power_w DOUBLE, -- [W] energy over duration
+    total_flops DOUBLE, -- FLOPs; NULL where the model is unknown
+    flops_method VARCHAR, -- how they were counted
+    flops_per_second DOUBLE, -- [1/s] FLOPs over the wall clock of all measurement windows
+    total_inference_time_sec DOUBLE, -- [s] sum over processes
+    ttft_mean_ms DOUBLE, -- [ms] time to first token
+    ttft_median_ms DOUBLE, -- [ms]
+    ttft_p95_ms DOUBLE, -- [ms]
+    ttft_p99_ms DOUBLE, -- [ms]
+    itl_mean_ms DOUBLE, -- [ms] time between tokens, first and last interval of each request left out
+    itl_median_ms DOUBLE, -- [ms]
+    itl_p95_ms DOUBLE, -- [ms]
+    itl_p99_ms DOUBLE, -- [ms]
+    e2e_mean_ms DOUBLE, -- [ms] time of a request from arrival to end
+    e2e_median_ms DOUBLE, -- [ms]
+    e2e_p95_ms DOUBLE, -- [ms]
+    e2e_p99_ms DOUBLE, -- [ms]
+    gpu_utilisation_pct DOUBLE, -- [%] mean over samples and devices
+    peak_memory_mb DOUBLE, -- [MiB] peak memory of a process
+    throttle_detected BOOLEAN, -- whether any device slowed itself down; NULL where the driver does not tell
+    throttle_sec DOUBLE, -- [s] time throttled, of the device with most
+    max_temperature_c DOUBLE, -- [C] hottest sample
+    steady_state_from_sec DOUBLE, -- [s] start of the steady state after start_time; NULL where there is none
+    steady_state_to_sec DOUBLE, -- [s] its end
+    valid BOOLEAN, -- whether the result can be relied on; NULL while it runs
+    invalid_reasons VARCHAR[], -- every reason against it
+    labels MAP(VARCHAR, VARCHAR), -- labels in the plan
+    measurement_config_hash VARCHAR, -- digest of everything in the plan that can change a figure
+    results_version INTEGER, -- version of the formulas
+    result JSON -- the whole ExperimentResult; NULL where nothing was measured
+);
+
+CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike
+SELECT model_name, weights, engine, dtype, batch_size, energy_source, count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
+       sum(total_energy_j) / sum(total_tokens) AS avg_energy_per_token_j,
+       sum(total_energy_j) / sum(output_tokens) AS energy_per_output_token_j
+FROM experiment_results WHERE total_energy_j IS NOT NULL GROUP BY ALL;
+
+CREATE VIEW timed_samples AS -- samples with the wall clock and seconds from the experiment's start
+SELECT s.*, g.host, make_timestamp((s.at_ns + g.clock_offset_ns) // 1000) AS at_time,
+       (s.at_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS at_sec
+FROM samples s JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
+
+CREATE VIEW timed_requests AS -- requests with the wall clock, seconds from the experiment's start, and latencies
+SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) AS arrival_time,
+       (r.arrival_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS arrival_sec,
+       (r.end_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS end_sec,
+       (r.first_token_ns - r.arrival_ns) / 1e6 AS ttft_ms, (r.end_ns - r.arrival_ns) / 1e6 AS e2e_ms
+FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
+
+CREATE VIEW power_over_time AS -- mean power of each device and second
+SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS INTEGER) AS second, avg(power_w) AS power_w
+FROM timed_samples GROUP BY ALL;
+
+CREATE VIEW throttled_experiments AS -- experiments in which a device slowed itself down
+SELECT experiment_id, model_name, throttle_sec, max_temperature_c, valid FROM experiment_results WHERE throttle_detected;
+
+-- Energy of each device between two moments in seconds from the experiment's start: trapezoids, edges interpolated, a device seen
+-- by several workers once. `covered_sec` is how much of the span lies between samples.
+CREATE MACRO energy_between(experiment, from_sec, to_sec) AS TABLE
+WITH pieces AS (
+    SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS power_w, energy_j,
+           lead(at_sec) OVER course AS next_sec, lead(coalesce(power_w, power_average_w)) OVER course AS next_w,
+           lead(energy_j) OVER course AS next_j
+    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL
+    WINDOW course AS (PARTITION BY host, device_uuid, process_index ORDER BY at_sec)),
+clipped AS (
+    SELECT *, greatest(at_sec, from_sec) AS from_at, least(next_sec, to_sec) AS to_at, (next_w - power_w) / (next_sec - at_sec) AS slope,
+           (next_j - energy_j) / (next_sec - at_sec) AS counter_w
+    FROM pieces WHERE next_sec > greatest(at_sec, from_sec) AND at_sec < to_sec),
+by_worker AS (
+    SELECT host, device_uuid, process_index, sum(to_at - from_at) AS covered_sec,
+           sum((to_at - from_at) * (power_w + slope * ((from_at + to_at) / 2 - at_sec))) AS integrated_energy_j,
+           CASE WHEN count(counter_w) = count(*) THEN sum(counter_w * (to_at - from_at)) END AS counter_energy_j
+    FROM clipped GROUP BY ALL)
+SELECT host, device_uuid, max(covered_sec) AS covered_sec, max_by(integrated_energy_j, covered_sec) AS integrated_energy_j,
+       max_by(counter_energy_j, covered_sec) AS counter_energy_j
+FROM by_worker GROUP BY host, device_uuid ORDER BY ALL;
+
+-- Requests of the measurement that ran at some time between two moments in seconds from the experiment's start; `inside` says whether all of it
+-- lies between them, `tokens_inside` how many of its output tokens do.
+CREATE MACRO requests_between(experiment, from_sec, to_sec) AS TABLE
+SELECT r.*, arrival_sec >= from_sec AND end_sec <= to_sec AS inside,
+       len(list_filter(token_times_ns, lambda t: arrival_sec + (t - arrival_ns) / 1e9 >= from_sec AND arrival_sec + (t - arrival_ns) / 1e9 <= to_sec)) AS tokens_inside
+FROM timed_requests r
+WHERE experiment_id = experiment AND window_kind = 'measurement' AND end_sec > from_sec AND arrival_sec < to_sec
+ORDER BY arrival_sec, request_id;
