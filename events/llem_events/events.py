@@ -262,6 +262,16 @@ class LogFailed(Event, frozen=True, kw_only=True):
     events_lost: int
 
 
+class ResultImported(Event, frozen=True, kw_only=True):
+    """A result that another program measured; its file is kept byte for byte."""
+
+    TYPE: ClassVar[str] = "result_imported"
+    format: str  # "llenergymeasure-2.0"
+    file_name: str
+    file_sha256: str
+    original: bytes
+
+
 class ExperimentCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_completed"
     processes_completed: int
@@ -294,6 +304,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SamplingCompleted,
     ClockRead,
     LogFailed,
+    ResultImported,
     ExperimentCompleted,
     ExperimentInterrupted,
 )
