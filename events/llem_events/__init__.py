@@ -2,6 +2,7 @@
 
 from llem_events.background import BackgroundWriter
 from llem_events.clock import ClockPair, boot_id, read_clocks
+from llem_events.damage import Damage, Verdict
 from llem_events.envelope import Envelope, UnknownEvent, unpack
 from llem_events.errors import (
     CorruptError,
@@ -11,11 +12,12 @@ from llem_events.errors import (
     LogWriteError,
     NewerFormatError,
     SegmentExistsError,
+    SegmentReadError,
     TooLargeError,
     TornTailError,
 )
 from llem_events.header import SegmentHeader
-from llem_events.reader import Block, Damage, Position, SegmentReader, Verdict
+from llem_events.reader import Block, Position, SegmentReader
 from llem_events.reading import SAMPLE_COLUMNS, Reading
 from llem_events.schema import SCHEMA_VERSION
 from llem_events.writer import SegmentWriter, SyncPolicy
@@ -38,6 +40,7 @@ __all__ = [
     "Reading",
     "SegmentExistsError",
     "SegmentHeader",
+    "SegmentReadError",
     "SegmentReader",
     "SegmentWriter",
     "SyncPolicy",

@@ -1,10 +1,12 @@
 """A thread that writes a segment, so that whoever measures never waits for the disk."""
 
-import queue
+import collections
 import threading
+import time
 from types import TracebackType
 
-from llem_events.errors import LogError, LogWriteError
+from llem_events import envelope
+from llem_events.errors import LogWriteError
 from llem_events.events import Event, SamplesDropped
 from llem_events.limits import BLOCK_TARGET_NS
 from llem_events.writer import SegmentWriter
@@ -22,44 +24,45 @@ class BackgroundWriter:
 
     def __init__(self, writer: SegmentWriter, *, capacity: int = QUEUE_EVENTS) -> None:
         self._writer = writer
-        self._queue: queue.Queue[tuple[Event, int]] = queue.Queue(capacity)
-        self._closing = threading.Event()
-        self._failure: LogError | None = None
-        self._lock = threading.Lock()
+        self._capacity = capacity
+        self._queue: collections.deque[tuple[bytes, int]] = collections.deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failure: Exception | None = None
         self._dropped = 0
         self.dropped_total = 0
         self._thread = threading.Thread(target=self._run, name="llem-log", daemon=True)
         self._thread.start()
 
     def append(self, event: Event, *, at_ns: int) -> None:
-        """Queue a fact that must not be lost; waits while the queue is full."""
-        while True:
-            self._raise_failure()
-            try:
-                return self._queue.put((event, at_ns), timeout=_TICK_S)
-            except queue.Full:
-                continue
+        """Queue a fact that must not be lost; waits while the queue is full. Raises EventError, TooLargeError, LogWriteError."""
+        message = envelope.pack(event, at_ns)
+        with self._changed:
+            self._changed.wait_for(self._has_room_or_end)
+            self._put(message, at_ns)
 
     def offer(self, event: Event, *, at_ns: int, weight: int) -> bool:
         """Queue a fact without ever waiting; `weight` samples are counted as dropped where there is no room."""
-        self._raise_failure()
-        try:
-            self._queue.put_nowait((event, at_ns))
-        except queue.Full:
-            with self._lock:
-                self._dropped += weight
-                self.dropped_total += weight
+        message = envelope.pack(event, at_ns)
+        with self._changed:
+            if self._has_room_or_end():
+                self._put(message, at_ns)
+                return True
+            self._dropped += weight
+            self.dropped_total += weight
             return False
-        return True
 
     def seal(self) -> None:
         """Write everything queued, seal the segment and end the thread. Raises LogWriteError."""
         self._stop()
-        self._raise_failure()
-        self._writer.seal()
+        try:
+            self._raise_failure()
+            self._writer.seal()
+        finally:
+            self._writer.close()
 
     def close(self) -> None:
-        """End the thread and close the file without a seal; may be called twice."""
+        """Write everything queued, end the thread and close the file without a seal; may be called twice."""
         self._stop()
         self._writer.close()
 
@@ -71,8 +74,20 @@ class BackgroundWriter:
     ) -> None:
         self.close()
 
+    def _has_room_or_end(self) -> bool:
+        return len(self._queue) < self._capacity or self._closing or self._failure is not None
+
+    def _put(self, message: bytes, at_ns: int) -> None:
+        self._raise_failure()
+        if self._closing:
+            raise LogWriteError(f"segment {self._writer.path} is closed")
+        self._queue.append((message, at_ns))
+        self._changed.notify_all()
+
     def _stop(self) -> None:
-        self._closing.set()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         self._thread.join()
 
     def _raise_failure(self) -> None:
@@ -81,25 +96,33 @@ class BackgroundWriter:
 
     def _run(self) -> None:
         try:
-            while not (self._closing.is_set() and self._queue.empty()):
-                self._take()
-                self._report_dropped()
+            while not self._ended():
+                self._write_queued()
                 if self._writer.due():
                     self._writer.flush()
-            self._report_dropped()
             self._writer.flush()
-        except LogError as error:
-            self._failure = error
+        except Exception as error:  # noqa: BLE001 -- the thread's outermost frame: whoever appends must hear of it
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
 
-    def _take(self) -> None:
-        try:
-            event, at_ns = self._queue.get(timeout=0 if self._closing.is_set() else _TICK_S)
-        except queue.Empty:
-            return
-        self._writer.append(event, at_ns=at_ns)
+    def _ended(self) -> bool:
+        """Wait for work; True when nothing is left to write and no more will come."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._queue or self._closing, timeout=_TICK_S if self._writer.pending_events else None
+            )
+            return self._closing and not self._queue and not self._dropped
 
-    def _report_dropped(self) -> None:
-        with self._lock:
+    def _write_queued(self) -> None:
+        with self._changed:
+            messages, self._queue = self._queue, collections.deque()
             dropped, self._dropped = self._dropped, 0
+            self._changed.notify_all()
+        for message, at_ns in messages:
+            self._writer.append_message(message, at_ns=at_ns)
         if dropped:
-            self._writer.append(SamplesDropped(count=dropped, reason="the disk was slower than the sampler"))
+            self._writer.append(
+                SamplesDropped(count=dropped, reason="the disk was slower than the sampler"),
+                at_ns=time.monotonic_ns(),
+            )

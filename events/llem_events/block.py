@@ -86,14 +86,17 @@ def unpack_header(frame: bytes, offset: int) -> BlockHeader:
         raise NewerFormatError(
             f"block format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
         )
-    counts = _COUNTS.unpack_from(fields)
-    digests = fields[_COUNTS.size :]
-    header = BlockHeader(*counts, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:])
+    if len(frame) != HEADER_BYTES:
+        raise CorruptError(f"block header: found {len(frame)} bytes, expected {HEADER_BYTES}", offset=offset)
+    number, first_event, event_count, compressed_length, raw_length = _COUNTS.unpack_from(fields)
     try:
-        _check_caps(header.event_count, header.compressed_length, header.raw_length)
+        _check_caps(event_count, compressed_length, raw_length)
     except TooLargeError as error:
         raise CorruptError(str(error), offset=offset) from error
-    return header
+    previous_digest, digest = fields[_COUNTS.size : -DIGEST_BYTES], fields[-DIGEST_BYTES:]
+    return BlockHeader(
+        number, first_event, event_count, compressed_length, raw_length, previous_digest, digest
+    )
 
 
 def check_payload(

@@ -3,6 +3,7 @@
 LogError
 ├── SegmentExistsError    a segment is never opened for writing twice
 ├── LogWriteError         the disk refused; final for this segment
+├── SegmentReadError      a file that cannot be opened or read
 ├── TooLargeError         an event or a header over its cap
 ├── NewerFormatError      written by a later llem than this one
 ├── EventError            an event that does not fit its declared type
@@ -24,6 +25,10 @@ class LogWriteError(LogError):
     """The disk refused; final for this segment."""
 
 
+class SegmentReadError(LogError):
+    """A file that cannot be opened or read."""
+
+
 class TooLargeError(LogError):
     """An event or a header over its cap."""
 
@@ -40,7 +45,7 @@ class DamageError(LogError):
     """Bytes that do not verify, starting at `offset` of the file."""
 
     def __init__(self, text: str, *, offset: int) -> None:
-        self.offset = offset
+        self.text, self.offset = text, offset
         super().__init__(f"{text} (at byte {offset})")
 
 

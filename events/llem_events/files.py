@@ -1,5 +1,7 @@
 """The system calls of a writer, in one place, so that a test can record them or let them fail."""
 
+import contextlib
+import fcntl
 import os
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +23,19 @@ class OsFiles:
     """The operating system itself."""
 
     def create(self, path: Path) -> int:
-        """A new file for appending, readable by its owner only, whatever the umask; never an existing one or a link."""
-        fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        os.fchmod(fd, 0o600)
+        """A new file for appending, readable by its owner only, whatever the umask; never an existing one or a link.
+
+        It is locked until its writer ends, however it ends, so that a reader can tell a writer at work from a killed one.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(path, flags, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+        except OSError:
+            os.close(fd)
+            raise
+        with contextlib.suppress(OSError):  # a file system without locks is no reason not to measure
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
 
     def write(self, fd: int, chunk: memoryview) -> int:
@@ -52,7 +62,7 @@ class OsFiles:
         name = directory / f".reserve-{os.getpid()}-{os.urandom(4).hex()}"
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.unlink(name)
+            name.unlink()
             os.posix_fallocate(fd, 0, length)
         except OSError:
             os.close(fd)

@@ -1,9 +1,11 @@
 """The reader of one segment: blocks in order, one at a time, until the end or the first damage."""
 
+import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -12,20 +14,21 @@ import zstandard
 
 from llem_events import block, envelope, header, salvage, seal, skippable
 from llem_events.block import BlockHeader
+from llem_events.damage import Damage, Verdict
 from llem_events.envelope import Envelope
-from llem_events.errors import CorruptError, DamageError, TornTailError
+from llem_events.errors import (
+    CorruptError,
+    DamageError,
+    NewerFormatError,
+    SegmentReadError,
+    TornTailError,
+)
 from llem_events.header import SegmentHeader
 from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES, MAX_ZSTD_WINDOW_BYTES
+from llem_events.salvage import Found, Searcher
 from llem_events.seal import Seal
 
-
-class Verdict(StrEnum):
-    """What can be said of a whole segment."""
-
-    CLEAN = "clean"  # sealed, everything verifies
-    UNCLOSED = "unclosed"  # no seal, ends on a block's edge: the writer is at work, or was killed
-    TORN = "torn"  # no seal, ends inside its last write: a crash
-    CORRUPT = "corrupt"  # anything else
+_READ_AHEAD_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +55,16 @@ class Block:
         return block.decompress(self.header, self.payload, decompressor=decompressor, offset=self.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Bytes [offset, end) that did not verify, and the block and event numbers that they held, where known."""
-
-    offset: int
-    end: int
-    text: str
-    first_block: int
-    first_event: int
-    next_block: int | None = None
-    next_event: int | None = None
-
-
 class SegmentReader:
     """Reads a file that may still be growing; never modifies it.
 
     Iterate `blocks()`; afterwards `verdict`, `seal` and `damages` say what was found. A torn tail ends the iteration quietly;
     corruption raises CorruptError, unless `salvage_damage` is set: then reading goes on at the next block that verifies.
+    A later `blocks()` goes on where the last one ended, with what was written meanwhile.
     """
 
     def __init__(self, path: Path, *, salvage_damage: bool = False) -> None:
+        """Open the file and read its header. Raises SegmentReadError, CorruptError, NewerFormatError."""
         self.path = path
         self.header: SegmentHeader | None = None  # None: not even the header is whole
         self.seal: Seal | None = None
@@ -80,12 +72,12 @@ class SegmentReader:
         self.damages: list[Damage] = []
         self.position = Position(0, 0, 0, b"")
         self._salvage = salvage_damage
+        self._searcher: Searcher | None = None
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-        self._file: BinaryIO = open(
-            os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=2**20
-        )
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._file = _open(path)
         try:
+            self._size = self._measure()
+            self._seek(0)
             self._read_header()
         except BaseException:
             self._file.close()
@@ -103,6 +95,17 @@ class SegmentReader:
         """Close the file; may be called twice."""
         self._file.close()
 
+    def is_being_written(self) -> bool:
+        """Whether the writer holds its lock; False also where the file system knows no locks."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def events(self, found: Block) -> list[Envelope]:
         """The events of a block, bodies still as bytes. Raises CorruptError."""
         return envelope.unpack_all(
@@ -110,135 +113,179 @@ class SegmentReader:
         )
 
     def blocks(self, start: Position | None = None) -> Iterator[Block]:
-        """Every block from `start` on, its digest and its place in the chain checked."""
-        if start is not None:
-            self.position = start
-            self._file.seek(start.offset)
+        """Every block from `start`, or from where the last call ended; digests and their chain are checked."""
+        self._begin(start)
         while self.header is not None and self.verdict is None:
             try:
                 found = self._next(self.header)
             except DamageError as error:
-                self._judge(error)
+                self._judge(self.header, error)
                 continue
             if found is None:
                 return
             self.position = found.end
             yield found
 
+    def _begin(self, start: Position | None) -> None:
+        """Look at the file anew: what ended it then may have been a write in progress."""
+        if start is not None and start.offset > 0:
+            self.position, self.verdict, self.seal = start, None, None
+            self.damages.clear()
+        elif self.verdict in (Verdict.UNCLOSED, Verdict.TORN):
+            self.verdict = None
+            self.damages.clear()
+        self._size = self._measure()
+        if self.header is None:
+            self._seek(0)
+            self._read_header()
+        self._seek(self.position.offset)
+
     def _read_header(self) -> None:
         """The header at the start; a file that ends inside it was torn at birth and holds nothing."""
         try:
-            head = self._read(skippable.PREFIX.size, 0)
-            length = skippable.declared_length(head, 0)
-            if not skippable.PREFIX.size <= length <= MAX_HEADER_BYTES or not head.startswith(
-                skippable.MAGIC_BYTES
-            ):
-                raise CorruptError("no segment header", offset=0)
-            frame = head + self._read(length - len(head), 0)
+            frame = self._read_frame(0)
             self.header = header.unpack(frame)
-        except TornTailError:
-            self.verdict = Verdict.TORN
-            self.damages.append(Damage(0, self._size, "the file ends inside its header", 0, 0))
+        except DamageError as error:
+            self._seek(0)
+            if self._size > MAX_HEADER_BYTES or not salvage.explains_torn_header(self._file.read(self._size)):
+                raise CorruptError(error.text, offset=0) from error
+            self._end_torn("the file ends inside its header")
             return
         self.position = Position(len(frame), 0, 0, header.digest(frame))
 
     def _next(self, segment: SegmentHeader) -> Block | None:
-        """The record at the position: a block, or None at the end. Raises DamageError."""
+        """The record at the position: a block, or None at the end. Raises DamageError, NewerFormatError."""
         offset = self.position.offset
+        if offset > self._size:
+            raise CorruptError(f"the file has shrunk to {self._size} bytes", offset=offset)
         if offset == self._size:
             self.verdict = Verdict.CORRUPT if self.damages else Verdict.UNCLOSED
             return None
-        prefix = self._read(skippable.PREFIX.size, offset)
-        if prefix[12:16] == seal.KIND:
-            self._read_seal(prefix, segment)
-            return None
-        frame = prefix + self._read(block.HEADER_BYTES - len(prefix), offset)
+        frame = self._read_frame(offset)
+        match skippable.kind_of(frame):
+            case block.KIND:
+                return self._read_block(frame, segment)
+            case seal.KIND:
+                self._read_seal(frame, segment)
+                return None
+            case kind:
+                skippable.check(frame, offset)
+                if kind == header.KIND:
+                    raise CorruptError("a second segment header", offset=offset)
+                raise NewerFormatError(f"record kind {kind!r} at byte {offset} is unknown; upgrade llem")
+
+    def _read_block(self, frame: bytes, segment: SegmentHeader) -> Block:
+        offset = self.position.offset
         found = block.unpack_header(frame, offset)
-        payload = self._read(found.compressed_length, offset)
+        payload = self._read(found.compressed_length, offset + len(frame))
         block.check_payload(found, frame, payload, segment_id=segment.segment_id, offset=offset)
         self._check_chain(found)
         end = offset + len(frame) + len(payload)
-        return Block(
-            found,
-            offset,
-            Position(end, found.block_number + 1, found.first_event + found.event_count, found.digest),
-            payload,
-        )
+        events = found.first_event + found.event_count
+        return Block(found, offset, Position(end, found.block_number + 1, events, found.digest), payload)
 
     def _check_chain(self, found: BlockHeader) -> None:
         at = self.position
-        if (found.block_number, found.first_event, found.previous_digest) != (
-            at.blocks,
-            at.events,
-            at.digest,
-        ):
+        continues = (at.blocks, at.events, at.digest)
+        if (found.block_number, found.first_event, found.previous_digest) != continues:
             raise CorruptError(
                 f"block out of place: found block {found.block_number} with first event {found.first_event}, "
                 f"expected block {at.blocks} with first event {at.events} after digest {at.digest.hex()[:12]}",
                 offset=at.offset,
             )
 
-    def _read_seal(self, prefix: bytes, segment: SegmentHeader) -> None:
-        offset = self.position.offset
-        found = seal.unpack(
-            prefix + self._read(seal.SEAL_BYTES - len(prefix), offset), segment.segment_id, offset
-        )
-        if (found.blocks, found.events, found.last_digest) != (
-            self.position.blocks,
-            self.position.events,
-            self.position.digest,
-        ):
+    def _read_seal(self, frame: bytes, segment: SegmentHeader) -> None:
+        at = self.position
+        found = seal.unpack(frame, segment.segment_id, at.offset)
+        if (found.blocks, found.events, found.last_digest) != (at.blocks, at.events, at.digest):
             raise CorruptError(
-                f"the seal counts {found.blocks} blocks and {found.events} events, found {self.position.blocks} and {self.position.events}",
-                offset=offset,
+                f"the seal counts {found.blocks} blocks and {found.events} events, "
+                f"found {at.blocks} and {at.events} before it",
+                offset=at.offset,
             )
         self.seal = found
-        if offset + seal.SEAL_BYTES != self._size:
-            raise CorruptError("bytes after the seal", offset=offset + seal.SEAL_BYTES)
+        self.position = Position(at.offset + len(frame), at.blocks, at.events, at.digest)
+        if self.position.offset != self._size:
+            raise CorruptError("bytes after the seal", offset=self.position.offset)
         self.verdict = Verdict.CORRUPT if self.damages else Verdict.CLEAN
 
+    def _read_frame(self, offset: int) -> bytes:
+        prefix = self._read(skippable.PREFIX.size, offset)
+        length = skippable.frame_length(prefix, offset)
+        return prefix + self._read(length - len(prefix), offset + len(prefix))
+
     def _read(self, length: int, offset: int) -> bytes:
-        chunk = self._file.read(length)
+        """`length` bytes at `offset`, where the file stands; never past the size that was looked up at the start."""
+        try:
+            chunk = self._file.read(length) if offset + length <= self._size else b""
+        except OSError as error:
+            raise SegmentReadError(f"segment {self.path}: {error.strerror} at byte {offset}") from error
         if len(chunk) < length:
-            raise TornTailError("the file ends inside a record", offset=offset)
+            raise TornTailError("the file ends inside a record", offset=self.position.offset)
         return chunk
 
-    def _judge(self, error: DamageError) -> None:
+    def _seek(self, offset: int) -> None:
+        self._file.seek(offset)
+
+    def _measure(self) -> int:
+        """The file's size now. A seek from the end also forgets what was read ahead and may have been rewritten."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def _judge(self, segment: SegmentHeader, error: DamageError) -> None:
         """Torn tail, or corruption: then raise, or go on at the next block that verifies."""
-        assert self.header is not None
-        at = self.position
-        following = salvage.find_record(
-            self._file, at.offset, segment_id=self.header.segment_id, first_block=at.blocks
-        )
-        if following is None and self._is_torn(at.offset):
-            self.damages.append(
-                Damage(at.offset, self._size, "the file ends inside its last write", at.blocks, at.events)
-            )
-            self.verdict = Verdict.CORRUPT if len(self.damages) > 1 else Verdict.TORN
-            return
+        at, following = self.position, None
+        if self.seal is None:
+            self._searcher = self._searcher or Searcher(self._file, segment.segment_id)
+            following = self._searcher.find(at.offset, end=self._size, blocks=at.blocks, events=at.events)
+            if following is None and self._is_torn(at.offset):
+                self._end_torn("the file ends inside its last write")
+                return
         self._record_damage(error, following)
         if not self._salvage:
             self.verdict = Verdict.CORRUPT
-            raise CorruptError(str(error), offset=error.offset) from error
+            raise CorruptError(error.text, offset=error.offset) from error
         self._resume(following)
 
     def _is_torn(self, offset: int) -> bool:
-        if self.seal is not None or self._size - offset > block.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
+        if self._size - offset > block.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
             return False
-        self._file.seek(offset)
-        return salvage.explains_crash(self._file.read(), offset)
+        self._seek(offset)
+        return salvage.explains_crash(self._file.read(self._size - offset), offset)
 
-    def _record_damage(self, error: DamageError, following: tuple[int, BlockHeader | None] | None) -> None:
+    def _end_torn(self, text: str) -> None:
         at = self.position
-        end, found = following or (self._size, None)
-        numbers = (found.block_number, found.first_event) if found else (None, None)
-        self.damages.append(Damage(at.offset, end, str(error), at.blocks, at.events, *numbers))
+        self.damages.append(Damage(at.offset, self._size, text, at.blocks, at.events))
+        self.verdict = Verdict.CORRUPT if len(self.damages) > 1 else Verdict.TORN
 
-    def _resume(self, following: tuple[int, BlockHeader | None] | None) -> None:
+    def _record_damage(self, error: DamageError, following: Found | None) -> None:
+        at = self.position
+        if following is None:
+            self.damages.append(Damage(at.offset, self._size, error.text, at.blocks, at.events))
+            return
+        numbers = (following.blocks_before, following.events_before)
+        self.damages.append(Damage(at.offset, following.offset, error.text, at.blocks, at.events, *numbers))
+
+    def _resume(self, following: Found | None) -> None:
         """Continue at a block that verifies; at a seal or at nothing, the segment ends here."""
-        if following is None or following[1] is None:
+        if following is None or isinstance(following.record, Seal):
+            self.seal = following.record if following and isinstance(following.record, Seal) else self.seal
             self.verdict = Verdict.CORRUPT
             return
-        offset, found = following
-        self.position = Position(offset, found.block_number, found.first_event, found.previous_digest)
-        self._file.seek(offset)
+        found = following.record
+        self.position = Position(
+            following.offset, found.block_number, found.first_event, found.previous_digest
+        )
+        self._seek(following.offset)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file for reading; no link is followed, and nothing that could block, such as a pipe, is waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        found = "a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        raise SegmentReadError(f"segment {path}: {found}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SegmentReadError(f"segment {path}: not a regular file")
+    return open(fd, "rb", buffering=_READ_AHEAD_BYTES)

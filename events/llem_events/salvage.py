@@ -1,90 +1,144 @@
 """Judging damage: is there anything that verifies after it, and would a crash explain it?"""
 
+import itertools
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from llem_events import block, seal, skippable
+from llem_events import block, header, seal, skippable
 from llem_events.block import BlockHeader
 from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES
+from llem_events.seal import Seal
 
 SECTOR_BYTES = 512
 _CHUNK_BYTES = 2**20
-_BLOCK_START = skippable.MAGIC_BYTES + (block.HEADER_BYTES - skippable.FRAME_HEAD_BYTES).to_bytes(4, "little")
-_SEAL_START = skippable.MAGIC_BYTES + (seal.SEAL_BYTES - skippable.FRAME_HEAD_BYTES).to_bytes(4, "little")
+# The magic number of a record with the kind of a block or a seal; looking ahead, so that matches may overlap.
+_START = re.compile(re.escape(skippable.MAGIC_BYTES) + rb"(?=.{8}(?:LLEB|LLES))", re.DOTALL)
+_START_BYTES = 16
+# The first bytes that each record of a fixed length has.
+_HEADS = tuple(
+    (skippable.MAGIC_BYTES + (length - skippable.FRAME_HEAD_BYTES).to_bytes(4, "little"), length)
+    for length in (block.HEADER_BYTES, seal.SEAL_BYTES)
+)
 
 
-def find_record(
-    file: BinaryIO, start: int, *, segment_id: bytes, first_block: int
-) -> tuple[int, BlockHeader | None] | None:
-    """Offset and header of the next block from `start` that verifies and is not older than `first_block`.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record that verifies, after damage: a block, or the seal."""
 
-    A seal that verifies is found too, with None for its header. None where nothing more verifies.
+    offset: int
+    record: BlockHeader | Seal
+
+    @property
+    def blocks_before(self) -> int:
+        """Blocks that the writer had written before this record."""
+        return self.record.block_number if isinstance(self.record, BlockHeader) else self.record.blocks
+
+    @property
+    def events_before(self) -> int:
+        """Events that the writer had written before this record."""
+        return self.record.first_event if isinstance(self.record, BlockHeader) else self.record.events
+
+
+class Searcher:
+    """Finds the next record of one segment that verifies, in time that is linear in the file's length.
+
+    Headers with a valid CRC are cheap to forge and may each claim a large payload; so what is hashed is paid from
+    an allowance that grows with the bytes searched, and a claim beyond it is passed over.
     """
-    for offset in _magic_offsets(file, start):
-        try:
-            found = _record_at(file, offset, segment_id)
-        except (CorruptError, NewerFormatError):
-            continue
-        if found is None or found.block_number >= first_block:
-            return offset, found
-    return None
 
+    def __init__(self, file: BinaryIO, segment_id: bytes) -> None:
+        self._file = file
+        self._segment_id = segment_id
+        self._allowance = 4 * MAX_COMPRESSED_BLOCK_BYTES
 
-def _record_at(file: BinaryIO, offset: int, segment_id: bytes) -> BlockHeader | None:
-    file.seek(offset)
-    frame = file.read(block.HEADER_BYTES)
-    if frame.startswith(_SEAL_START):
-        seal.unpack(frame[: seal.SEAL_BYTES], segment_id, offset)
+    def find(self, start: int, *, end: int, blocks: int, events: int) -> Found | None:
+        """The first record in [start, end) that verifies and continues `blocks` blocks and `events` events or later ones."""
+        at = start
+        for offset in self._starts(start, end):
+            self._allowance += 4 * (offset - at)
+            at = offset
+            try:
+                record = self._record(offset, end)
+            except (CorruptError, NewerFormatError):
+                continue
+            found = Found(offset, record)
+            if found.blocks_before >= blocks and found.events_before >= events:
+                return found
         return None
-    if len(frame) < block.HEADER_BYTES:
-        raise CorruptError("too short for a block", offset=offset)
-    found = block.unpack_header(frame, offset)
-    block.check_payload(
-        found, frame, file.read(found.compressed_length), segment_id=segment_id, offset=offset
-    )
-    return found
 
+    def _record(self, offset: int, end: int) -> BlockHeader | Seal:
+        self._file.seek(offset)
+        frame = self._file.read(min(max(block.HEADER_BYTES, seal.SEAL_BYTES), end - offset))
+        if skippable.kind_of(frame.ljust(skippable.PREFIX.size, b"\0")) == seal.KIND:
+            return seal.unpack(frame[: seal.SEAL_BYTES], self._segment_id, offset)
+        frame = frame[: block.HEADER_BYTES]
+        found = block.unpack_header(frame, offset)
+        payload_start = offset + block.HEADER_BYTES
+        if payload_start + found.compressed_length > end or found.compressed_length > self._allowance:
+            raise CorruptError("a claim that is not followed", offset=offset)
+        self._allowance -= found.compressed_length
+        self._file.seek(payload_start)
+        payload = self._file.read(found.compressed_length)
+        block.check_payload(found, frame, payload, segment_id=self._segment_id, offset=offset)
+        return found
 
-def _magic_offsets(file: BinaryIO, start: int) -> Iterator[int]:
-    """Every place from `start` where the magic number stands."""
-    at, keep = start, len(skippable.MAGIC_BYTES) - 1
-    while True:
-        file.seek(at)
-        chunk = file.read(_CHUNK_BYTES)
-        found = chunk.find(skippable.MAGIC_BYTES)
-        while found >= 0:
-            yield at + found
-            found = chunk.find(skippable.MAGIC_BYTES, found + 1)
-        if len(chunk) < _CHUNK_BYTES:
-            return
-        at += len(chunk) - keep
+    def _starts(self, start: int, end: int) -> Iterator[int]:
+        """Every place in [start, end) where a record seems to begin."""
+        at = start
+        while at < end:
+            self._file.seek(at)
+            chunk = self._file.read(min(_CHUNK_BYTES, end - at))
+            yield from (at + match.start() for match in _START.finditer(chunk))
+            if len(chunk) < _CHUNK_BYTES:
+                return
+            at += len(chunk) - _START_BYTES + 1
 
 
 def explains_crash(rest: bytes, offset: int) -> bool:
-    """Whether the last bytes of an unsealed file are what an interrupted write leaves.
+    """Whether `rest`, the last bytes of an unsealed file, is what one interrupted write leaves.
 
     Either the write is cut short, or a whole sector of it never reached the disk and reads as zeros. A whole record with
-    other bytes in it was changed after it was written.
+    other bytes in it was changed after it was written, and so was a record that others follow.
     """
-    if _has_zero_sector(rest, offset):
+    written = _written_length(rest, offset)
+    if written is not None:
+        return len(rest) < written or (len(rest) == written and _has_zero_sector(rest, offset))
+    if any(head.startswith(rest[: len(head)]) and 0 < len(rest) < length for head, length in _HEADS):
         return True
-    for start, length in ((_BLOCK_START, block.HEADER_BYTES), (_SEAL_START, seal.SEAL_BYTES)):
-        if len(rest) < len(start) and start.startswith(rest):
-            return True
-        if rest.startswith(start):
-            return len(rest) < length or _payload_is_short(rest, offset)
-    return False
+    return _has_zero_sector(rest, offset, before=block.HEADER_BYTES) and _START.search(rest, 1) is None
 
 
-def _payload_is_short(rest: bytes, offset: int) -> bool:
-    try:
-        found = block.unpack_header(rest[: block.HEADER_BYTES], offset)
-    except (CorruptError, NewerFormatError):
+def explains_torn_header(whole: bytes) -> bool:
+    """Whether `whole`, a file whose header does not verify, is what the one write of a header leaves."""
+    if len(whole) < skippable.PREFIX.size:
+        return skippable.MAGIC_BYTES.startswith(whole[:4]) or not any(whole)
+    if len(whole) > MAX_HEADER_BYTES or _START.search(whole) is not None:
         return False
-    return len(rest) < block.HEADER_BYTES + found.compressed_length
+    try:
+        length = skippable.frame_length(whole[: skippable.PREFIX.size], 0)
+    except CorruptError:
+        return _has_zero_sector(whole, 0, before=skippable.PREFIX.size)
+    return skippable.kind_of(whole) == header.KIND and (
+        len(whole) < length or (len(whole) == length and _has_zero_sector(whole, 0))
+    )
 
 
-def _has_zero_sector(rest: bytes, offset: int) -> bool:
-    """Whether one of the disk's sectors, as far as `rest` covers it, is all zeros."""
-    edges = [0, *range(-offset % SECTOR_BYTES, len(rest), SECTOR_BYTES), len(rest)]
-    return any(start < end and not any(rest[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+def _written_length(rest: bytes, offset: int) -> int | None:
+    """Length of the first record of `rest` with its payload; None where its header does not verify."""
+    try:
+        return block.HEADER_BYTES + block.unpack_header(rest[: block.HEADER_BYTES], offset).compressed_length
+    except (CorruptError, NewerFormatError):
+        return None
+
+
+def _has_zero_sector(rest: bytes, offset: int, *, before: int | None = None) -> bool:
+    """Whether one of the disk's sectors, as far as `rest` covers it, is all zeros; if asked, one that starts `before`."""
+    edges = [0, *range(-offset % SECTOR_BYTES or SECTOR_BYTES, len(rest), SECTOR_BYTES), len(rest)]
+    return any(
+        start < (len(rest) if before is None else before) and not rest[start:end].strip(b"\0")
+        for start, end in itertools.pairwise(edges)
+        if start < end
+    )

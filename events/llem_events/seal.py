@@ -40,8 +40,14 @@ def unpack(frame: bytes, segment_id: bytes, offset: int) -> Seal:
         raise NewerFormatError(
             f"seal format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
         )
-    totals, digests = fields[: _TOTALS.size], fields[_TOTALS.size :]
-    last_digest, digest = digests[:DIGEST_BYTES], digests[DIGEST_BYTES:]
+    if len(frame) != SEAL_BYTES:
+        raise CorruptError(f"seal: found {len(frame)} bytes, expected {SEAL_BYTES}", offset=offset)
+    totals, last_digest, digest = (
+        fields[: _TOTALS.size],
+        fields[_TOTALS.size : -DIGEST_BYTES],
+        fields[-DIGEST_BYTES:],
+    )
     if chain_digest(segment_id, last_digest, totals, b"") != digest:
         raise CorruptError("digest of the seal does not fit its bytes", offset=offset)
-    return Seal(*_TOTALS.unpack(totals), last_digest)
+    blocks, events, raw_bytes, compressed_bytes = _TOTALS.unpack(totals)
+    return Seal(blocks, events, raw_bytes, compressed_bytes, last_digest)

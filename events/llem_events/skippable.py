@@ -4,6 +4,7 @@ import struct
 import zlib
 
 from llem_events.errors import CorruptError
+from llem_events.limits import MAX_HEADER_BYTES
 
 MAGIC = 0x184D2A5E  # one of the sixteen magic numbers that zstd decoders skip
 PREFIX = struct.Struct("<III4sHH")  # magic, content length, CRC-32, kind, format version, length echo
@@ -19,12 +20,26 @@ def pack(kind: bytes, version: int, fields: bytes) -> bytes:
     return head + struct.pack("<I", crc(head, tail)) + tail
 
 
-def declared_length(prefix: bytes, offset: int) -> int:
-    """Length of the whole frame; its echo tells a changed length from a frame that is cut short."""
-    _, length, _, _, _, echo = PREFIX.unpack(prefix)
-    if length & 0xFFFF != echo:
-        raise CorruptError(f"record length: found {length}, its echo says {echo}", offset=offset)
-    return int(length) + FRAME_HEAD_BYTES
+def kind_of(prefix: bytes) -> bytes:
+    """The kind that a record's prefix names."""
+    kind: bytes = PREFIX.unpack_from(prefix)[3]
+    return kind
+
+
+def frame_length(prefix: bytes, offset: int) -> int:
+    """Length of the whole frame, within its cap; the echo tells a changed length from a frame that is cut short."""
+    magic, length, _, _, _, echo = PREFIX.unpack(prefix)
+    if magic != MAGIC:
+        raise CorruptError(
+            f"no record of the log here: found magic {magic:#010x}, expected {MAGIC:#010x}", offset=offset
+        )
+    whole = int(length) + FRAME_HEAD_BYTES
+    if length & 0xFFFF != echo or not PREFIX.size <= whole <= MAX_HEADER_BYTES:
+        raise CorruptError(
+            f"record length: found {length} with echo {echo}, expected at most {MAX_HEADER_BYTES - FRAME_HEAD_BYTES}",
+            offset=offset,
+        )
+    return whole
 
 
 def crc(head: bytes, tail: bytes) -> int:
@@ -38,15 +53,10 @@ def check(frame: bytes, offset: int) -> tuple[bytes, int, bytes]:
         raise CorruptError(
             f"record: found {len(frame)} bytes, expected at least {PREFIX.size}", offset=offset
         )
-    magic, length, stored, kind, version, _ = PREFIX.unpack_from(frame)
-    if magic != MAGIC:
-        raise CorruptError(
-            f"no record of the log here: found magic {magic:#010x}, expected {MAGIC:#010x}", offset=offset
-        )
-    if length != len(frame) - FRAME_HEAD_BYTES:
-        raise CorruptError(
-            f"record length: found {length}, expected {len(frame) - FRAME_HEAD_BYTES}", offset=offset
-        )
+    length = frame_length(frame[: PREFIX.size], offset)
+    if length != len(frame):
+        raise CorruptError(f"record: found {len(frame)} bytes, expected {length}", offset=offset)
+    _, _, stored, kind, version, _ = PREFIX.unpack_from(frame)
     computed = crc(frame[:FRAME_HEAD_BYTES], frame[FRAME_HEAD_BYTES + 4 :])
     if computed != stored:
         raise CorruptError(f"record CRC: found {stored:#010x}, computed {computed:#010x}", offset=offset)

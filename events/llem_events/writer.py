@@ -1,18 +1,19 @@
 """The writer of one segment: appends events, closes blocks, and says when they are durable."""
 
+import contextlib
 import errno
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from llem_events import block, envelope, header, seal
 from llem_events.block import BlockHeader
 from llem_events.clock import ClockPair, read_clocks
-from llem_events.errors import LogWriteError, SegmentExistsError, TooLargeError
+from llem_events.errors import LogWriteError, SegmentExistsError
 from llem_events.events import ClockRead, Event, LogFailed
 from llem_events.files import Files, OsFiles
 from llem_events.header import SegmentHeader
-from llem_events.limits import BLOCK_TARGET_BYTES, BLOCK_TARGET_NS, MAX_EVENTS_PER_BLOCK, MAX_RAW_BLOCK_BYTES
+from llem_events.limits import BLOCK_TARGET_BYTES, BLOCK_TARGET_NS, MAX_EVENTS_PER_BLOCK
 from llem_events.seal import Seal
 
 SyncPolicy = Literal["block", "close"]
@@ -42,20 +43,36 @@ class SegmentWriter:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._oldest_ns = 0
-        self._block_number = self._first_event = self._raw_bytes = self._compressed_bytes = (
-            self._good_offset
-        ) = 0
         self._clocks = ClockPair(segment.monotonic_ns, segment.wall_ns)
+        self._good_offset = 0
+        self._unsynced = self._inside_write = False
+        self._fd: int | None = None
+        self._reserve: int | None = None
         frame = header.pack(segment)
-        self._previous_digest = header.digest(frame)
-        self._fd: int | None = self._create(frame)
-        self._reserve: int | None = self._open_reserve()
+        self._totals = Seal(0, 0, 0, 0, header.digest(frame))
+        self._create(frame)
+
+    @property
+    def pending_events(self) -> int:
+        """How many events wait for the next flush."""
+        return len(self._pending)
 
     def append(self, event: Event, *, at_ns: int | None = None) -> int:
-        """Buffer one event, dated `at_ns` or now, and return its number in the segment."""
+        """Buffer one event, dated `at_ns` or now, and return its number in the segment. Raises EventError, TooLargeError."""
         self._check_open()
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        return self._buffer(envelope.pack(event, at_ns), at_ns)
+        return self.append_message(envelope.pack(event, at_ns), at_ns=at_ns)
+
+    def append_message(self, message: bytes, *, at_ns: int) -> int:
+        """Buffer one event that `envelope.pack` has dated `at_ns`, and return its number in the segment."""
+        self._check_open()
+        too_many = len(self._pending) >= MAX_EVENTS_PER_BLOCK - 1  # one place is kept for the clock
+        if self._pending and (too_many or self._pending_bytes + len(message) > BLOCK_TARGET_BYTES):
+            self.flush()
+        self._oldest_ns = min(self._oldest_ns, at_ns) if self._pending else at_ns
+        self._pending.append(message)
+        self._pending_bytes += len(message)
+        return self._totals.events + len(self._pending) - 1
 
     def due(self) -> bool:
         """Whether the oldest buffered fact is a second old, or the block is large enough."""
@@ -70,66 +87,62 @@ class SegmentWriter:
         if not self._pending:
             return None
         self._read_clocks_when_due()
-        count, raw = len(self._pending), b"".join(self._pending)
-        written = self._write_block(count, raw)
+        written, data = self._pack_block(self._pending)
+        self._inside_write = (
+            True  # an exception out of a signal handler leaves it set, and so ends the segment
+        )
+        self._write(data, sync=self._sync_blocks)
+        self._count(written)
         self._pending, self._pending_bytes = [], 0
+        self._inside_write = False
         return written
 
     def seal(self) -> Seal:
         """Flush, write the totals, and close the file for good. Raises LogWriteError."""
         self.flush()
-        totals = Seal(
-            self._block_number,
-            self._first_event,
-            self._raw_bytes,
-            self._compressed_bytes,
-            self._previous_digest,
-        )
-        self._write(seal.pack(totals, self.header.segment_id), sync=True)
+        self._inside_write = True
+        self._write(seal.pack(self._totals, self.header.segment_id), sync=True)
         self.close()
-        return totals
+        return self._totals
 
     def close(self) -> None:
-        """Close the file as it is; without a seal it reads as unclosed. May be called twice."""
-        for fd in (self._fd, self._reserve):
-            if fd is not None:
-                self._close(fd)
-        self._fd = self._reserve = None
+        """Close the file as it is; without a seal it reads as unclosed. May be called twice. Raises LogWriteError.
 
-    def _create(self, frame: bytes) -> int:
+        What was never synced is synced first; a close that fails after that has nothing left to lose.
+        """
+        fd, self._fd = self._fd, None
+        reserve, self._reserve = self._reserve, None
+        refused: OSError | None = None
+        if fd is not None and self._unsynced and self.failure is None:
+            refused = self._sync(fd)
+        for each in (fd, reserve):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    self._files.close(each)
+        if refused is not None:
+            self._fail(refused)
+
+    def _create(self, frame: bytes) -> None:
         try:
-            fd = self._files.create(self.path)
+            self._fd = self._files.create(self.path)
         except FileExistsError as error:
             raise SegmentExistsError(f"segment {self.path}: a segment is never written twice") from error
         except OSError as error:
-            raise self._failed(error) from error
-        self._fd = fd
+            self._fail(error)
         self._write(frame, sync=True)
         try:
             self._files.sync_directory(self.path.parent)
         except OSError as error:
-            self._close_failed(error)
-        return fd
+            self._fail(error)
+        self._open_reserve()
 
-    def _open_reserve(self) -> int | None:
+    def _open_reserve(self) -> None:
         """A file system without room for the reserve has none for a measurement; one that cannot reserve goes without."""
         try:
-            return self._files.reserve(self.path.parent, RESERVE_BYTES)
+            self._reserve = self._files.reserve(self.path.parent, RESERVE_BYTES)
         except OSError as error:
             if error.errno in _FULL:
-                self._close_failed(error)
-            return None
-
-    def _buffer(self, message: bytes, at_ns: int) -> int:
-        if len(message) > MAX_RAW_BLOCK_BYTES:
-            raise TooLargeError(f"event: found {len(message)} bytes, expected at most {MAX_RAW_BLOCK_BYTES}")
-        too_many = len(self._pending) >= MAX_EVENTS_PER_BLOCK - 1  # one place is kept for the clock
-        if self._pending and (too_many or self._pending_bytes + len(message) > BLOCK_TARGET_BYTES):
-            self.flush()
-        self._oldest_ns = min(self._oldest_ns, at_ns) if self._pending else at_ns
-        self._pending.append(message)
-        self._pending_bytes += len(message)
-        return self._first_event + len(self._pending) - 1
+                self._fail(error)
 
     def _read_clocks_when_due(self) -> None:
         if time.monotonic_ns() - self._clocks.monotonic_ns >= CLOCK_INTERVAL_NS:
@@ -137,78 +150,92 @@ class SegmentWriter:
             event = ClockRead(monotonic_ns=self._clocks.monotonic_ns, wall_ns=self._clocks.wall_ns)
             self._pending.append(envelope.pack(event, self._clocks.monotonic_ns))
 
-    def _write_block(self, event_count: int, raw: bytes) -> BlockHeader:
-        payload = self._compressor.compress(raw)
-        written, data = block.pack(
-            payload,
+    def _pack_block(self, messages: list[bytes]) -> tuple[BlockHeader, bytes]:
+        raw = b"".join(messages)
+        return block.pack(
+            self._compressor.compress(raw),
             segment_id=self.header.segment_id,
-            block_number=self._block_number,
-            first_event=self._first_event,
-            event_count=event_count,
+            block_number=self._totals.blocks,
+            first_event=self._totals.events,
+            event_count=len(messages),
             raw_length=len(raw),
-            previous_digest=self._previous_digest,
+            previous_digest=self._totals.last_digest,
         )
-        self._write(data, sync=self._sync_blocks)
-        self._block_number += 1
-        self._first_event += event_count
-        self._raw_bytes += len(raw)
-        self._compressed_bytes += len(payload)
-        self._previous_digest = written.digest
-        return written
+
+    def _count(self, written: BlockHeader) -> None:
+        self._totals = Seal(
+            self._totals.blocks + 1,
+            self._totals.events + written.event_count,
+            self._totals.raw_bytes + written.raw_length,
+            self._totals.compressed_bytes + written.compressed_length,
+            written.digest,
+        )
 
     def _write(self, data: bytes, *, sync: bool) -> None:
+        """All of `data` after the last whole record. Nothing is tried a second time: the first refusal ends the segment."""
         assert self._fd is not None
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._files.write(self._fd, rest) :]
+            _write_all(self._files, self._fd, data)
         except OSError as error:
-            self._record_failure(error)
-        if sync:
-            try:
-                self._files.sync(self._fd)
-            except OSError as error:
-                self._close_failed(error)
+            self._leave_note(self._fd, error)
+            self._fail(error)
+        self._unsynced = True
+        refused = self._sync(self._fd) if sync else None
+        if refused is not None:
+            self._fail(refused)
         self._good_offset += len(data)
 
-    def _record_failure(self, error: OSError) -> None:
-        """Cut back to the last whole block and, from the reserve, say in the log what was lost. Always raises."""
-        reserve, self._reserve = self._reserve, None
-        lost, self._pending, self._pending_bytes = len(self._pending), [], 0
-        if self._fd is None or reserve is None or self.failure is not None:
-            self._close_failed(error)
-        self.failure = self._failed(error)
+    def _sync(self, fd: int) -> OSError | None:
         try:
-            self._files.truncate(self._fd, self._good_offset)
-            self._close(reserve)
-            event = LogFailed(error=error.strerror or str(error), events_lost=lost)
-            self._write_block(1, envelope.pack(event, time.monotonic_ns()))
-            self._files.sync(self._fd)
-        except OSError as second:
-            self._close_failed(second)
-        self._close_failed(error)
+            self._files.sync(fd)
+        except OSError as error:
+            return error
+        self._unsynced = False
+        return None
 
-    def _close_failed(self, error: OSError) -> None:
-        self.failure = self._failed(error)
+    def _leave_note(self, fd: int, error: OSError) -> None:
+        """Cut back to the last whole block and, from the reserve, say in the log what was lost."""
+        reserve, self._reserve = self._reserve, None
+        with contextlib.suppress(OSError):
+            self._files.truncate(fd, self._good_offset)
+            if reserve is None:
+                return
+            self._files.close(reserve)
+            note = LogFailed(error=error.strerror or str(error), events_lost=len(self._pending))
+            _, data = self._pack_block([envelope.pack(note, time.monotonic_ns())])
+            try:
+                _write_all(self._files, fd, data)
+            except OSError:
+                self._files.truncate(fd, self._good_offset)
+            self._files.sync(fd)
+
+    def _fail(self, error: OSError) -> NoReturn:
+        """Close for good, and remember why."""
+        self.failure = LogWriteError(
+            f"segment {self.path}: {error.strerror or error}; {self._totals.events} events in {self._good_offset} bytes are "
+            "kept, this segment takes no more"
+        )
+        self._pending, self._pending_bytes = [], 0
         self.close()
         raise self.failure from error
-
-    def _close(self, fd: int) -> None:
-        """A failed close loses nothing that a sync had not already reported."""
-        try:
-            self._files.close(fd)
-        except OSError:
-            if self.failure is None and self._sync_blocks is False:
-                raise
-
-    def _failed(self, error: OSError) -> LogWriteError:
-        return LogWriteError(
-            f"segment {self.path}: {error.strerror or error}; {self._first_event} events in {self._good_offset} bytes are kept, "
-            "this segment takes no more"
-        )
 
     def _check_open(self) -> None:
         if self.failure is not None:
             raise self.failure
         if self._fd is None:
             raise LogWriteError(f"segment {self.path} is closed")
+        if self._inside_write:
+            raise LogWriteError(f"segment {self.path}: interrupted inside a write, it takes no more")
+
+
+def _write_all(files: Files, fd: int, data: bytes) -> None:
+    """Write until nothing is left: a write may be short, and one that a signal interrupts has written nothing."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            written = files.write(fd, rest)
+        except InterruptedError:
+            continue
+        if written <= 0:
+            raise OSError(errno.EIO, "nothing was written")
+        rest = rest[written:]
