@@ -72,7 +72,10 @@ def bare_rate(what: Plan) -> float:
     engine.close()
     device = choose_device(None, planned=what.engine.device)
     model = load_model(find_model(what.model), what.model, device)
-    work = [(torch.tensor([prompt.token_ids for prompt in batch], device=device), batch) for batch in batches(prompts, what.engine.batch_size)]
+    work = [
+        (torch.tensor([prompt.token_ids for prompt in batch], device=device), batch)
+        for batch in batches(prompts, what.engine.batch_size)
+    ]
     for number in range(WARMUP_BATCHES):
         generate(model, *work[number % len(work)])
     tokens, started = 0, time.monotonic()
@@ -103,7 +106,16 @@ def synchronize(device: torch.device) -> None:
 
 def bare_rate_elsewhere(model: str, seconds: float) -> float:
     """The bare loop in a fresh process, as the worker's is."""
-    command = [sys.executable, "-m", "benchmarks.harness", "--bare", "--model", model, "--seconds", str(seconds)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.harness",
+        "--bare",
+        "--model",
+        model,
+        "--seconds",
+        str(seconds),
+    ]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
@@ -123,9 +135,19 @@ def main() -> None:
     for number in range(options.rounds):
         ours.append(measured_rate(what))
         peer.append(bare_rate_elsewhere(options.model, options.seconds))
-        print(f"round {number}: measured {ours[-1]:.1f}, bare {peer[-1]:.1f} tokens/s, ratio {ours[-1] / peer[-1]:.3f}", file=sys.stderr)
+        print(
+            f"round {number}: measured {ours[-1]:.1f}, bare {peer[-1]:.1f} tokens/s, ratio {ours[-1] / peer[-1]:.3f}",
+            file=sys.stderr,
+        )
     mine, theirs = statistics.median(ours), statistics.median(peer)
-    line = {"benchmark": "harness", "ours": mine, "peer": theirs, "ratio": mine / theirs, "unit": "tokens/s", "n": options.rounds}
+    line = {
+        "benchmark": "harness",
+        "ours": mine,
+        "peer": theirs,
+        "ratio": mine / theirs,
+        "unit": "tokens/s",
+        "n": options.rounds,
+    }
     print(json.dumps(line))
 
 

@@ -11,6 +11,7 @@ from llem.errors import StoreError
 from llem.units import NS_PER_S
 
 DEFAULT_FOLDER = "llem-data"
+LAST = "@last"
 SEGMENT_SUFFIX = ".events.zst"
 ID_GRAMMAR = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _WINDOWS_NAMES = frozenset(
@@ -101,6 +102,19 @@ class Store:
                 for entry in entries
                 if entry.is_dir(follow_symlinks=False) and ID_GRAMMAR.fullmatch(entry.name)
             )
+
+    def resolve(self, run: str) -> str:
+        """The id of the experiment that `run` names: an id, a prefix of only one, or @last. Raises StoreError."""
+        known = self.require().experiment_ids()
+        found = known[-1:] if run == LAST else [each for each in known if each.startswith(run) and run]
+        if run in found or len(found) == 1:
+            return run if run in found else found[0]
+        raise StoreError(
+            f"run {run}",
+            found="no experiment" if not found else f"{len(found)} experiments",
+            expected="the id of one experiment, a prefix of it, or @last",
+            hint="`llem runs` lists them",
+        )
 
     def segments(self, experiment_id: str) -> list[Path]:
         """Segment files of one experiment, sorted by name; links are left out."""

@@ -52,3 +52,16 @@ def test_no_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
     """Asking a store that is not there says where it was expected and what to run."""
     with pytest.raises(StoreError, match="llem measure"):
         Store(tmp_path).require()
+
+
+def test_a_run_is_named_by_its_id_a_prefix_or_last(tmp_path: Path) -> None:
+    """An id wins over longer ids that it begins; a prefix of several, or of none, is refused with a hint."""
+    store = Store(tmp_path / "store").create()
+    for name in ("20260101-a", "20260102-b", "20260102-bc"):
+        store.create_experiment(name)
+    assert store.resolve("@last") == "20260102-bc"
+    assert store.resolve("20260101") == "20260101-a"
+    assert store.resolve("20260102-b") == "20260102-b"
+    for wrong in ("2026", "nothing", ""):
+        with pytest.raises(StoreError, match="llem runs"):
+            store.resolve(wrong)

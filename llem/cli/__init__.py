@@ -64,6 +64,7 @@ def build_app(chosen: str | None) -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     for name, (place, help_line) in COMMANDS.items():

@@ -11,13 +11,14 @@ _state = {"verbosity": 0}
 
 
 def set_verbosity(count: int) -> None:
-    """How much goes to stderr: LLEM_LOG_LEVEL, or -v and -vv."""
+    """How much of llem's own log goes to stderr: LLEM_LOG_LEVEL, or -v and -vv."""
     _state["verbosity"] = count
-    level = os.environ.get("LLEM_LOG_LEVEL", "").upper()
-    known = level in logging.getLevelNamesMapping() and count == 0
-    logging.basicConfig(
-        stream=sys.stderr, format="llem: %(message)s", level=level if known else _LEVELS[min(count, 2)]
-    )
+    named = logging.getLevelNamesMapping().get(os.environ.get("LLEM_LOG_LEVEL", "").upper())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("llem: %(message)s"))
+    log = logging.getLogger("llem")
+    log.addHandler(handler)
+    log.setLevel(_LEVELS[min(count, 2)] if count or named is None else named)
 
 
 def verbosity() -> int:

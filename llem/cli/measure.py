@@ -1,5 +1,6 @@
 """llem measure."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.plan import Plan
 from llem.plan_file import resolve_plan, to_toml
+from llem.results import ExperimentResult
 from llem.store import Store
 
 EXIT_FAILED = 1
@@ -67,8 +69,8 @@ def measure(
         return
     place = Store.locate(store)
     outcome = _run(plan, place, context.obj or [], quiet=json)
-    _report(outcome, place, json=json)
-    sys.exit(_exit_status(outcome, place, strict=strict))
+    result = _report(outcome, place, json=json)
+    sys.exit(_exit_status(outcome, result, strict=strict))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -83,20 +85,28 @@ def _run(plan: Plan, store: Store, program: list[str], *, quiet: bool) -> Outcom
         return run_measurement(plan, store, command=program, on_progress=line.update)
 
 
-def _report(outcome: Outcome, store: Store, *, json: bool) -> None:
+def _report(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:
+    """Say how it ended and print the result, if there is one; only now is the database loaded."""
     for failure in outcome.failures:
         console.complain(f"process {failure.process_index} failed while {failure.stage}: {failure.text}")
     if outcome.interrupted:
         console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
+    if outcome.completed == 0:
+        return None
+    showing = importlib.import_module("llem.cli.show")
+    result: ExperimentResult = showing.show_new(store, outcome.experiment_id, json=json)
+    return result
 
 
-def _exit_status(outcome: Outcome, store: Store, *, strict: bool) -> int:
+def _exit_status(outcome: Outcome, result: ExperimentResult | None, *, strict: bool) -> int:
     if outcome.interrupted:
         return EXIT_INTERRUPTED
-    if outcome.failures:
-        return (
-            max(failure.exit_status for failure in outcome.failures)
-            if outcome.completed == 0
-            else EXIT_FAILED
-        )
+    if outcome.completed == 0 and outcome.failures:
+        return max(failure.exit_status for failure in outcome.failures)
+    if not outcome.is_complete or (result is not None and _has_failed(result, strict=strict)):
+        return EXIT_FAILED
     return outcome.program_status or 0
+
+
+def _has_failed(result: ExperimentResult, *, strict: bool) -> bool:
+    return bool(result.failed_requests) or (strict and result.valid is not True)

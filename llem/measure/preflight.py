@@ -1,5 +1,6 @@
 """What is checked before anything is started, so that a wrong input leaves nothing behind."""
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -83,7 +84,7 @@ def _gpus(plan: Plan) -> list[str]:
 def _check_engine(plan: Plan) -> None:
     if plan.engine.name != "transformers":
         return
-    find_model(plan.model)
+    source = find_model(plan.model)
     missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise MissingExtraError(
@@ -92,6 +93,10 @@ def _check_engine(plan: Plan) -> None:
             expected="the torch extra",
             hint="pip install 'llem[torch]', or --engine simulated",
         )
+    if source.kind == "hub":
+        importlib.import_module("llem.engines.hub").check_hub(
+            source
+        )  # a package of the torch extra, so not at the top
 
 
 def _check_prompts(plan: Plan) -> None:

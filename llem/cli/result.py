@@ -1,0 +1,100 @@
+"""One result on the screen: each figure with its unit, where it comes from, and what is doubtful about it."""
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llem.cli.console import printable
+from llem.results import ExperimentResult
+
+NOT_MEASURED = "not measured"
+Row = tuple[str, float | int | str | None, str]
+
+
+def print_result(result: ExperimentResult) -> None:
+    """The figures of one experiment, on stdout."""
+    console = Console(highlight=False, emoji=False)
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=printable(_title(result)),
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    for name, value, unit in _rows(result):
+        table.add_row(Text(name), Text(_text(value)), Text(unit if value is not None else ""))
+    console.print(table)
+    for line in _remarks(result):
+        console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _title(result: ExperimentResult) -> str:
+    weights = " with random weights" if result.weights == "random" else ""
+    return f"{result.experiment_id}  {result.model_name or result.backend}{weights}, {result.backend}, {result.status}"
+
+
+def _rows(result: ExperimentResult) -> Iterator[Row]:
+    processes = result.aggregation.num_processes if result.aggregation else None
+    yield "processes", processes, ""
+    yield "duration", result.duration_sec, "s"
+    yield from _work(result)
+    yield from _energy(result)
+    yield from _latencies(result)
+    yield "FLOPs", result.total_flops, "FLOP"
+
+
+def _work(result: ExperimentResult) -> Iterator[Row]:
+    if result.total_requests is not None:
+        yield "requests", result.total_requests, f"({result.failed_requests or 0} failed)"
+    yield "input tokens", result.total_input_tokens, ""
+    yield "output tokens", result.total_output_tokens, ""
+    yield "throughput", result.tokens_per_second, "tokens/s, input and output"
+
+
+def _energy(result: ExperimentResult) -> Iterator[Row]:
+    source = f", {result.energy_source}" if result.energy_source else ""
+    yield "energy", result.total_energy_j, f"J{source}"
+    yield (
+        "energy above idle",
+        result.energy_adjusted_j,
+        f"J{source}, baseline {_text(result.baseline_power_w)} W",
+    )
+    yield "energy per token", result.avg_energy_per_token_j, f"J{source}"
+    yield "energy per output token", result.energy_per_output_token_j, f"J{source}"
+
+
+def _latencies(result: ExperimentResult) -> Iterator[Row]:
+    found = result.latency_stats
+    if found is None:
+        return
+    for name, median, p95, p99 in (
+        ("time to first token", found.ttft_median_ms, found.ttft_p95_ms, found.ttft_p99_ms),
+        ("inter-token latency", found.itl_full_median_ms, found.itl_full_p95_ms, found.itl_full_p99_ms),
+        ("end to end", found.e2e_median_ms, found.e2e_p95_ms, found.e2e_p99_ms),
+    ):
+        yield name, median, f"ms median, {_text(p95)} p95, {_text(p99)} p99"
+
+
+def _remarks(result: ExperimentResult) -> Iterator[str]:
+    verdict = {True: "valid", False: "not valid", None: "not judged"}[result.valid]
+    yield f"verdict: {verdict}"
+    for reason in result.invalid_reasons:
+        yield f"  {reason.text}"
+    for warning in result.measurement_warnings:
+        yield f"warning: {warning}"
+
+
+def _text(value: float | int | str | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, float):
+        return (
+            f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.4g}"
+        )
+    return f"{value:,}" if isinstance(value, int) else value

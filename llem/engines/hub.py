@@ -1,0 +1,78 @@
+"""Models of the hub: whether one can be had, asked before anything is loaded, and why not, in one line."""
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import errors as hub
+
+from llem.engines.sources import ModelSource, preset_names, suggestion
+from llem.errors import EngineError
+
+_MESSAGE_LIMIT = 300
+
+
+def check_hub(source: ModelSource) -> None:
+    """Fetch the model's configuration into the hub's cache, or find it there. Raises EngineError."""
+    try:
+        hf_hub_download(source.location, "config.json", revision=source.revision)
+    except (
+        hub.HfHubHTTPError,
+        hub.LocalEntryNotFoundError,
+        hub.OfflineModeIsEnabled,
+        ValueError,
+        OSError,
+    ) as error:
+        raise hub_error(error, source) from error
+
+
+def hub_error(error: BaseException, source: ModelSource, *, hint: str | None = None) -> EngineError:
+    """Why a model of the hub could not be had and what to try; `hint` where the hub is not to blame."""
+    causes = causes_of(error)
+    for kind, found, advice in (
+        (hub.GatedRepoError, "gated access", "accept its licence on huggingface.co, then `hf auth login`"),
+        (hub.RevisionNotFoundError, f"no revision {source.revision}", "check model.revision"),
+        (
+            hub.RepositoryNotFoundError,
+            "no such model on the hub",
+            _name_hint(source, "a private model needs `hf auth login`"),
+        ),
+        (hub.OfflineModeIsEnabled, _unreachable(), _local_hint(source)),
+        (hub.LocalEntryNotFoundError, _unreachable(), _local_hint(source)),
+        (ConnectionError, _unreachable(), _local_hint(source)),
+    ):
+        if any(isinstance(cause, kind) for cause in causes):
+            return EngineError(
+                f"model {source.name} cannot be loaded",
+                found=found,
+                expected="hub name, folder or preset",
+                hint=advice,
+            )
+    found = f"{type(error).__name__}: {one_line(error)}"
+    return EngineError(f"model {source.name} cannot be loaded from the hub", found=found, hint=hint)
+
+
+def _unreachable() -> str:
+    why = "is switched off by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "cannot be reached"
+    return f"the hub {why} and the model is not in its cache"
+
+
+def _local_hint(source: ModelSource) -> str:
+    return _name_hint(source, f"name a folder, or a preset ({', '.join(preset_names())})")
+
+
+def _name_hint(source: ModelSource, otherwise: str) -> str:
+    return suggestion(source.name) or otherwise
+
+
+def one_line(error: BaseException) -> str:
+    """A message without line breaks, cut where it goes on and on."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The error and what it was raised from, outermost first."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
