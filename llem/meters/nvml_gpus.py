@@ -40,14 +40,19 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
         )
     found = select(seen, gpus)
     if not found:
-        mask = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise MeterError(
-            "no GPU to measure",
-            found="no device" if mask is None else f"CUDA_VISIBLE_DEVICES={mask!r}",
-            expected="at least one visible GPU",
-            hint=None if mask is None else "unset CUDA_VISIBLE_DEVICES or name a GPU in it",
-        )
+        raise _nothing_to_measure(gpus)
     return found
+
+
+def _nothing_to_measure(gpus: Sequence[str] | None) -> MeterError:
+    what, expected = "no GPU to measure", "at least one visible GPU"
+    if gpus is not None:
+        return MeterError(what, found="a plan that uses none", expected=expected, hint="name one with --gpu")
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if mask is None:
+        return MeterError(what, found="a driver without a device", expected=expected)
+    hint = "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"
+    return MeterError(what, found=f"CUDA_VISIBLE_DEVICES={mask!r}", expected=expected, hint=hint)
 
 
 def inventory() -> list[Gpu]:

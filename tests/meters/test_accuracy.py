@@ -1,74 +1,17 @@
 """The NVML meter against the simulated GPU's own account of its energy."""
 
 import time
-from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
 
 import pytest
 
 from llem.meters.clock import Clock
-from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_gpus import resolve_gpus
-from llem_events.reading import Reading
+from tests.simulated_nvml.accuracy import IN_STEP, SEEN, average_bound_j, table, windows
 from tests.simulated_nvml.build import Simulation
-from tests.simulated_nvml.scenario import (
-    Gpu,
-    Row,
-    Scenario,
-    constant,
-    ramp,
-    random_walk,
-    recorded,
-    square,
-    uuid_of,
-)
+from tests.simulated_nvml.scenario import Gpu, Scenario, uuid_of
+from tests.simulated_nvml.window import CURVES, measure
 
-CURVES: dict[str, tuple[Row, ...]] = {
-    "constant": constant(350.0),
-    "square": square(650.0, 90.0, period_s=0.7),
-    "ramp": ramp(60.0, 690.0, period_s=3.3),
-    "random walk": random_walk(80.0, 690.0, seed=7),
-    "recorded trace": recorded(),
-}
 TICKS_MS = (10.0, 20.0, 100.0)
-
-
-class Window(NamedTuple):
-    """What the meter said of a window, and the truth."""
-
-    counted_j: float
-    integrated_j: float
-    true_j: float
-    tick_ns: int
-    highest_w: float
-
-
-def measure(nvml: Simulation, gpu: Gpu, *, clock: Clock, window_s: float = 12.0, hz: float = 20.0) -> Window:
-    """Open a window, sample at a steady rate, close it."""
-    meter = NvmlMeter(resolve_gpus(None), clock=clock)
-    clock.sleep_s(0.137)  # the window opens anywhere in the curve
-    (opened,), samples = meter.read_edge(), []
-    due_ns = clock.now_ns()
-    while due_ns < opened.at_ns + window_s * 1e9:
-        samples.append(meter.read()[0])
-        due_ns += round(1e9 / hz)
-        clock.sleep_s(max(0, due_ns - clock.now_ns()) / 1e9)
-    (closed,) = meter.read_edge()
-    (metered,) = meter.devices()
-    assert meter.faults() == []
-    meter.close()
-    counted_j = (closed.energy_mj - opened.energy_mj) / 1000 if closed.energy_mj and opened.energy_mj else 0.0
-    true_j = nvml.true_energy_j(0, opened.at_ns, closed.at_ns)
-    spanned_j = nvml.true_energy_j(0, samples[0].at_ns, samples[-1].at_ns)
-    highest_w = max(watts for _, watts in gpu.curve)
-    return Window(
-        counted_j, _integral_j(samples) * true_j / spanned_j, true_j, metered.counter_tick_ns or 0, highest_w
-    )
-
-
-def _integral_j(samples: list[Reading]) -> float:
-    pairs = [(b.at_ns - a.at_ns, ((a.power_mw or 0) + (b.power_mw or 0)) / 2) for a, b in pairwise(samples)]
-    return sum(span_ns * power_mw for span_ns, power_mw in pairs) / 1e12
 
 
 @pytest.mark.parametrize("tick_ms", TICKS_MS)
@@ -109,12 +52,24 @@ def test_integrates_instant_power(nvml: Simulation, curve: str) -> None:
 
 def test_part_time_sampling_misleads_power_but_not_the_counter(nvml: Simulation) -> None:
     """A sensor that sees a quarter of the time can be far off on a load in step with it; the counter is not."""
-    in_step = ((0.0, 600.0), (0.075, 600.0), (0.075, 100.0), (0.1, 100.0))
-    gpu = Gpu(uuid=uuid_of(0), curve=in_step, seen=(0.25, 0.1))
-    nvml.install(Scenario(gpus=[gpu]))
-    window = measure(nvml, gpu, clock=nvml.clock)
-    assert window.counted_j == pytest.approx(window.true_j, rel=0.01)
-    assert window.integrated_j < 0.5 * window.true_j
+    slow, fast, _ = windows(IN_STEP, seen=SEEN)
+    assert slow.counted_j == pytest.approx(slow.true_j, rel=0.01)
+    assert fast.counted_j == pytest.approx(fast.true_j, rel=0.01)
+    assert slow.integrated_j < 0.5 * slow.true_j
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_averaged_power_stays_within_its_bound(nvml: Simulation, curve: str) -> None:
+    """Without a counter and with a 1 s average the error is larger, and no larger than what is stated."""
+    blind = windows(CURVES[curve]).blind
+    assert blind.counted_j is None
+    assert abs(blind.integrated_j - blind.true_j) <= average_bound_j(blind) + 0.001 * blind.true_j
+
+
+def test_the_documented_table_is_what_is_measured(nvml: Simulation) -> None:
+    """docs/accuracy.md shows this very table."""
+    documented = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+    assert "\n".join(table()) in documented
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ def test_an_absent_driver_is_an_error_with_a_hint(nvml: Simulation) -> None:
 def test_no_gpu_is_an_error(nvml: Simulation) -> None:
     """A driver without a device leaves nothing to measure."""
     nvml.install(Scenario(gpus=[]))
-    with pytest.raises(MeterError, match="no GPU to measure: found no device"):
+    with pytest.raises(MeterError, match="no GPU to measure: found a driver without a device"):
         resolve_gpus(None)
 
 
@@ -245,3 +245,11 @@ def test_a_gpu_that_is_lost_at_the_start_is_an_error(nvml: Simulation) -> None:
     nvml.sleep(1.0)
     with pytest.raises(MeterError, match="the GPU is lost"):
         NvmlMeter(devices, clock=nvml.clock)
+
+
+def test_a_reading_costs_few_calls(nvml: Simulation) -> None:
+    """Power, average and energy come in one call, slow columns five times a second: 85 calls a second at 20 Hz."""
+    meter = _open(nvml)
+    calls = nvml.calls()
+    _read_until(meter, nvml, nvml.clock.now_ns() / 1e9 - 1000 + 10.0)
+    assert (nvml.calls() - calls) / 10 <= 86

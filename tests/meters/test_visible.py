@@ -143,6 +143,7 @@ def test_refuses_an_index_that_cuda_and_nvml_would_read_differently(
         ("1", [UUIDS[0]], "hides all others"),
         ("", None, "no GPU to measure: found CUDA_VISIBLE_DEVICES=''"),
         ("9", None, "no GPU to measure: found CUDA_VISIBLE_DEVICES='9'"),
+        (None, [], "no GPU to measure: found a plan that uses none"),
         ("1,1", None, "names a GPU twice"),
     ],
 )

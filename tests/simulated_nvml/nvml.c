@@ -234,11 +234,7 @@ static int driver_state(void) {
     return s >= restart_at && initialised_at < restart_at ? UNINITIALIZED : SUCCESS;
 }
 
-static int enter(const Handle *h, const char *function) {
-    calls++;
-    if (simulated_ns) simulated_ns += call_ns;
-    if (driver_state()) return driver_state();
-    if (!h) return INVALID_ARGUMENT;
+static int fault_of(const Handle *h, const char *function) {
     const Gpu *g = &gpus[h->gpu];
     double s = now_s();
     for (int i = 0; i < g->faults; i++) {
@@ -248,6 +244,13 @@ static int enter(const Handle *h, const char *function) {
         if (f->code) return f->code;
     }
     return SUCCESS;
+}
+
+static int enter(const Handle *h, const char *function) {
+    calls++;
+    if (simulated_ns) simulated_ns += call_ns;
+    if (driver_state()) return driver_state();
+    return h ? fault_of(h, function) : INVALID_ARGUMENT;
 }
 
 #define ENTER(handle, function)                   \
@@ -380,7 +383,7 @@ typedef struct {
 static int field_error(Handle *h, const Gpu *g, unsigned id) {
     int here = (id == FIELD_INSTANT && g->has_instant) || (id == FIELD_AVERAGE && g->has_average) ||
                (id == FIELD_ENERGY && g->has_energy_field && g->tick_s > 0);
-    return here && h->mig < 0 ? enter(h, id == FIELD_ENERGY ? "energy" : "power") : NOT_SUPPORTED;
+    return here && h->mig < 0 ? fault_of(h, id == FIELD_ENERGY ? "energy" : "power") : NOT_SUPPORTED;
 }
 int nvmlDeviceGetFieldValues(Handle *h, int count, Field *fields) {
     ENTER(h, "fields");
