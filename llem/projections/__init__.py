@@ -2,5 +2,19 @@
 
 from llem.projections.catch_up import CatchUpReport, catch_up
 from llem.projections.database import open_readonly
+from llem.projections.differences import Change
+from llem.projections.lineage import SegmentLineage, lineage
+from llem.projections.methodology import results_for
+from llem.projections.rebuild import RebuildReport, rebuild
 
-__all__ = ["CatchUpReport", "catch_up", "open_readonly"]
+__all__ = [
+    "CatchUpReport",
+    "Change",
+    "RebuildReport",
+    "SegmentLineage",
+    "catch_up",
+    "lineage",
+    "open_readonly",
+    "rebuild",
+    "results_for",
+]

@@ -1,7 +1,6 @@
 """Applying segments to open tables: every transaction leaves them as some prefix of the log would."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -28,18 +27,6 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     refused: Sequence[LlemError]
 
 
-@contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what the body did, or nothing of it."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
 def apply_experiments(
     store: Store, connection: duckdb.DuckDBPyConnection, *, salvage: bool = False
 ) -> Applied:
@@ -56,7 +43,7 @@ def apply_experiments(
             {key[1]: segment for key, segment in known.items() if key[0] == experiment_id},
             salvage=salvage,
         )
-    derive(tables, wanted, transaction=transaction)
+    derive(tables, wanted)
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
     refused = refusals(store, known_segments(connection).values())
     return Applied(blocks=blocks, events=events, derived=wanted, refused=refused)
@@ -109,7 +96,7 @@ def _must_start_over(files: Sequence[SegmentFile], known: Known) -> bool:
 
 
 def _forget(tables: Tables, experiment_id: str) -> None:
-    with transaction(tables.connection):
+    with tables.transaction():
         for table in (*LOG_TABLES, "segments"):
             tables.delete(table, experiment_id=experiment_id)
 
@@ -118,7 +105,7 @@ def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
     """A damaged segment keeps the whole experiment out: sums over the rest would look whole."""
     found = known_segments(tables.connection).values()
     if any(segment.refused for segment in found if segment.experiment_id == experiment_id):
-        with transaction(tables.connection):
+        with tables.transaction():
             for table in LOG_TABLES:
                 tables.delete(table, experiment_id=experiment_id)
 
@@ -131,13 +118,13 @@ def _apply_segment(tables: Tables, file: SegmentFile, known: KnownSegment | None
     if known is not None and known.unchanged(file):
         return
     try:
-        with transaction(tables.connection):
+        with tables.transaction():
             _checkpoint(tables, file, _read(tables, file, known, salvage=salvage))
     except (CorruptError, NewerFormatError) as error:
         if known is not None:
             raise _ChangedError from error
         verdict = "newer" if isinstance(error, NewerFormatError) else "corrupt"
-        with transaction(tables.connection):
+        with tables.transaction():
             _checkpoint(tables, file, {"verdict": verdict, "problem": str(error)})
 
 

@@ -26,7 +26,8 @@ class Clocks:
                 pair = (fact.event.monotonic_ns, fact.event.wall_ns)
                 pairs.setdefault(_clock(by_id[fact.segment_id]), []).append(pair)
         self.offsets: Mapping[Clock, int] = {clock: _offset(min(found)) for clock, found in pairs.items()}
-        self.drifts_ns = {clock: _drift(found) for clock, found in pairs.items()}
+        drifts = {clock: _drift(found) for clock, found in pairs.items()}
+        self.stepped = {clock: drift_ns for clock, drift_ns in drifts.items() if drift_ns > MAX_DRIFT_NS}
 
     def offset_ns(self, segment: Segment) -> int | None:
         """Wall clock minus monotonic clock of the segment's host; None for one torn inside its header."""

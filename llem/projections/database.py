@@ -12,7 +12,10 @@ from llem.store import Store
 
 POLL_S = 0.05
 READER_WAIT_S = 10.0
-_OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
 
 

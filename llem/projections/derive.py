@@ -1,14 +1,13 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
-import duckdb
-
-from llem.projections import rows
 from llem.projections.derive_experiment import derive_experiment
 from llem.projections.facts import load_facts
+from llem.projections.process_rows import devices, experiments, processes
+from llem.projections.result_rows import experiment_results, raw_process_results, warnings
 from llem.projections.tables import Tables
+from llem.projections.window_rows import windows
 
 DERIVED_TABLES = (
     "experiments",
@@ -19,13 +18,12 @@ DERIVED_TABLES = (
     "raw_process_results",
     "experiment_results",
 )
-Transaction = Callable[[duckdb.DuckDBPyConnection], AbstractContextManager[None]]
 
 
-def derive(tables: Tables, experiment_ids: Sequence[str], *, transaction: Transaction) -> None:
+def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     """Replace the derived rows of the experiments, one transaction each."""
     for experiment_id in experiment_ids:
-        with transaction(tables.connection):
+        with tables.transaction():
             _derive_one(tables, experiment_id)
 
 
@@ -36,8 +34,16 @@ def _derive_one(tables: Tables, experiment_id: str) -> None:
     if not facts.segments:
         return
     derived = derive_experiment(tables.connection, facts)
-    for table, build in rows.BUILDERS.items():
-        tables.insert(table, build(tables.connection, derived))
+    for table, rows in {
+        "experiments": experiments(derived),
+        "processes": processes(derived),
+        "devices": devices(derived),
+        "windows": windows(tables.connection, derived),
+        "warnings": warnings(derived),
+        "raw_process_results": raw_process_results(derived),
+        "experiment_results": experiment_results(derived),
+    }.items():
+        tables.insert(table, rows)
     for segment in facts.segments:
         tables.connection.execute(
             "UPDATE segments SET derived_blocks = blocks, clock_offset_ns = ? WHERE experiment_id = ? AND file = ?",

@@ -1,31 +1,22 @@
 """The result of an experiment, from the results of its processes."""
 
-import os
-import platform
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import msgspec
-import numpy as np
 
 from llem.plan import ValidityPlan
 from llem.projections.clocks import Clocks
 from llem.projections.derive_process import Measured, measure_process
 from llem.projections.device_samples import Span
 from llem.projections.facts import ExperimentFacts
-from llem.results import (
-    ExperimentResult,
-    PowerSamples,
-    SteadyState,
-    aggregate_results,
-    find_steady_state,
-    judged,
-)
+from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
+from llem.projections.stillness import steady_state
+from llem.results import ExperimentResult, SteadyState, aggregate_results, judged
 from llem.results.experiment import Methodology
-from llem.results.raw import Status
-from llem.units import NS_PER_S
-from llem_events import boot_id
+from llem.results.imported import imported
+
+Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,133 +24,112 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
 
     facts: ExperimentFacts
     clocks: Clocks
-    status: str
-    measured: Sequence[Measured]
-    result: ExperimentResult | None
+    status: ExperimentStatus
+    measured: Sequence[Measured] = ()
+    steady: SteadyState = SteadyState()
+    result: ExperimentResult | None = None
 
-    @property
-    def start_ns(self) -> int | None:
-        """Wall clock when the first span began."""
-        return min((self._wall(one)[0] for one in self.measured), default=None)
-
-    @property
-    def end_ns(self) -> int | None:
-        """Wall clock when the last span ended."""
-        return max((self._wall(one)[1] for one in self.measured), default=None)
-
-    def _wall(self, one: Measured) -> Span:
-        segment = one.process.segment
+    def wall_span(self, one: Measured) -> Span:
+        """When a process began and ended, in nanoseconds since 1970."""
         first, last = one.spans[0][0], one.spans[-1][1]
+        segment = one.process.segment
         return self.clocks.wall_ns(segment, first), self.clocks.wall_ns(segment, last)
 
+    @property
+    def start_ns(self) -> int:
+        """Nanoseconds since 1970 when the first process began."""
+        return min(self.wall_span(one)[0] for one in self.measured)
 
-def derive_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> Derived:
-    """Everything that is known of an experiment, over the whole of its measurement windows."""
-    clocks = Clocks(facts)
-    found = [measure_process(connection, facts, process, clocks) for process in facts.processes]
-    measured = [one for one in found if one is not None]
-    status = experiment_status(facts)
-    result = None
-    if measured and status != "damaged":
-        steady = steady_state(measured, clocks, thresholds(facts))
-        result = join(facts, measured, status, steady=steady)
-    return Derived(facts=facts, clocks=clocks, status=status, measured=measured, result=result)
+    @property
+    def end_ns(self) -> int:
+        """Nanoseconds since 1970 when the last process ended."""
+        return max(self.wall_span(one)[1] for one in self.measured)
 
 
-def join(
+def derive_experiment(
+    connection: duckdb.DuckDBPyConnection,
     facts: ExperimentFacts,
-    measured: Sequence[Measured],
-    status: str,
     *,
-    steady: SteadyState,
+    chosen: Chosen | None = None,
     methodology: Methodology = "total",
-    warnings: Sequence[str] = (),
-) -> ExperimentResult:
-    """One result of several processes, judged."""
-    started = facts.started
-    texts = [warning.text for one in measured for warning in one.result.warnings]
-    missing = [] if steady.reason is None else [steady.reason]
+) -> Derived:
+    """Everything that is known of an experiment, over its measurement windows or spans chosen within them."""
+    derived = Derived(facts=facts, clocks=Clocks(facts), status=experiment_status(facts))
+    if derived.status == "damaged":
+        return derived
+    if facts.imported is not None:
+        result = imported(facts.imported.original, experiment_id=facts.experiment_id)
+        return msgspec.structs.replace(derived, result=result)
+    measured = _measure(connection, derived, chosen)
+    if not measured:
+        return derived
+    derived = msgspec.structs.replace(derived, measured=measured)
+    steady = steady_state(
+        derived.measured, derived.clocks, derived.start_ns, derived.end_ns, thresholds(facts)
+    )
+    derived = msgspec.structs.replace(derived, steady=steady)
+    return msgspec.structs.replace(derived, result=_join(derived, methodology))
+
+
+def _measure(
+    connection: duckdb.DuckDBPyConnection, derived: Derived, chosen: Chosen | None
+) -> list[Measured]:
+    found = []
+    for process in derived.facts.processes:
+        spans = None if chosen is None else chosen.get(process.segment.segment_id or "", ())
+        one = measure_process(connection, process, derived.clocks, plan=derived.facts.plan, chosen=spans)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _join(derived: Derived, methodology: Methodology) -> ExperimentResult:
+    """One result of several processes, judged unless it still grows."""
+    facts, started = derived.facts, derived.facts.started
     joined = aggregate_results(
-        [one.result for one in measured],
+        [one.result for one in derived.measured],
         facts.experiment_id,
         started.measurement_config_hash if started else "unknown",
         measurement_methodology=methodology,
-        steady_state_window=steady.span_sec,
-        measurement_warnings=[*texts, *missing, *warnings],
+        steady_state_window=derived.steady.span_sec,
+        measurement_warnings=experiment_warnings(derived),
         expected_processes=started.expected_processes if started else None,
         completed={one.process_index for one in facts.processes if one.completed is not None},
         strict=False,
         allow_mixed_backends=True,
     )
     labelled = msgspec.structs.replace(
-        joined, status=_result_status(status), labels=started.labels if started else {}
+        joined,
+        status=RESULT_STATUS.get(derived.status, "incomplete"),
+        labels=started.labels if started else {},
+        tokens_per_second=None if joined.avg_tokens_per_second is None else joined.tokens_per_second,
     )
-    return labelled if status == "running" else judged(labelled, thresholds(facts))
+    return labelled if derived.status == "running" else judged(labelled, thresholds(facts))
 
 
-def experiment_status(facts: ExperimentFacts) -> str:
-    """running, completed, interrupted, incomplete, failed or damaged."""
-    if facts.refused is not None:
-        return "damaged"
-    if facts.interrupted is not None:
-        return "interrupted"
-    if facts.completed is None and is_running(facts):
-        return "running"
-    expected = facts.started.expected_processes if facts.started else len(facts.processes)
-    finished = {one.process_index for one in facts.processes if one.completed is not None}
-    if finished >= set(range(max(expected, 1))):
-        return "completed"
-    if not finished and any(one.failed is not None for one in facts.processes):
-        return "failed"
-    return "incomplete"
+def experiment_warnings(derived: Derived) -> list[str]:
+    """Doubts of all processes and of the log, each once."""
+    of_processes = [doubt.text for one in derived.measured for doubt in one.result.warnings]
+    return list(dict.fromkeys([*of_processes, *log_warnings(derived)]))
 
 
-def is_running(facts: ExperimentFacts) -> bool:
-    """Whether the supervisor still lives, as far as this host can see."""
-    supervisor = next((one for one in facts.segments if one.role == "supervisor"), None)
-    if supervisor is None or supervisor.verdict == "clean" or supervisor.pid is None:
-        return False
-    here = (supervisor.host, supervisor.boot_id) == (platform.node(), boot_id())
-    return here and Path(f"/proc/{supervisor.pid}").exists() if os.name == "posix" else False
-
-
-def _result_status(status: str) -> Status:
-    match status:
-        case "completed" | "interrupted" | "failed":
-            return status  # type: ignore[return-value]
-        case _:
-            return "incomplete"
+def log_warnings(derived: Derived) -> list[str]:
+    """Doubts about the experiment as a whole."""
+    skipped = [one for one in derived.facts.segments if one.skipped_bytes > 0]
+    salvaged = [f"{one.skipped_bytes} damaged bytes of {one.file} were left out" for one in skipped]
+    stepped = [
+        f"the wall clock of {host} moved by {drift_ns / 1e9:.1f} s against its monotonic clock"
+        for (host, _), drift_ns in derived.clocks.stepped.items()
+    ]
+    steady = [] if derived.steady.reason is None else [derived.steady.reason]
+    return [*salvaged, *stepped, *steady]
 
 
 def thresholds(facts: ExperimentFacts) -> ValidityPlan:
-    """Those of the plan; what a plan of another llem says in other words is left at its default."""
-    plan = facts.started.plan.get("validity", {}) if facts.started else {}
+    """Those of the plan; what another llem called otherwise is left at its default."""
+    plan = facts.plan.get("validity", {})
     known = {name: value for name, value in plan.items() if name in ValidityPlan.__struct_fields__}
     try:
         return msgspec.convert(known, ValidityPlan)
     except msgspec.ValidationError:
         return ValidityPlan()
-
-
-def steady_state(measured: Sequence[Measured], clocks: Clocks, limits: ValidityPlan) -> SteadyState:
-    """The experiment's steady state in seconds from its start, over the tokens and the power of all processes."""
-    start_ns = min(clocks.wall_ns(one.process.segment, one.spans[0][0]) for one in measured)
-    end_ns = max(clocks.wall_ns(one.process.segment, one.spans[-1][1]) for one in measured)
-    tokens: list[float] = []
-    power: dict[tuple[str, str], PowerSamples] = {}
-    for one in measured:
-        shift_ns = clocks.wall_ns(one.process.segment, 0) - start_ns
-        times = [at for work in one.work for at in work.request.token_times_ns]
-        tokens += ((np.array(times, np.int64) + shift_ns) / NS_PER_S).tolist()
-        opened_sec = (one.spans[0][0] + shift_ns) / NS_PER_S
-        for device, spanned in zip(one.result.devices, one.samples, strict=True):
-            at_sec, power_w = spanned[0].power
-            power.setdefault(device.key, PowerSamples(at_sec=at_sec + opened_sec, power_w=power_w))
-    return find_steady_state(
-        start_sec=0.0,
-        end_sec=(end_ns - start_ns) / NS_PER_S,
-        token_times_sec=tokens,
-        power=list(power.values()),
-        tolerance=limits.steady_state_tolerance,
-        min_duration_sec=limits.steady_state_min_s,
-    )

@@ -1,6 +1,7 @@
 """Energy of one device in one span: its counter's difference, and its power integrated."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -68,7 +69,9 @@ def device_energy(
     )
 
 
-def baseline_power_w(process: ProcessFacts, device_uuid: str, position: str = "before") -> float | None:
+def baseline_power_w(
+    process: ProcessFacts, device_uuid: str, position: Literal["before", "after"] = "before"
+) -> float | None:
     """Mean idle power of a device; None where it was not measured."""
     baseline = process.baselines.get(position)
     powers = baseline.devices if baseline else []

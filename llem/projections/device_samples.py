@@ -6,7 +6,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.results import energy_between_j
+from llem.projections.facts import ProcessFacts
+from llem.results.power import cumulative_energy_j
 from llem.units import NS_PER_S, seconds
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
@@ -48,7 +49,9 @@ class DeviceSamples:
     def integrated_energy_j(self) -> float | None:
         """Power integrated over the span; None without two samples in it."""
         at_sec, power_w = self.power
-        return energy_between_j(at_sec, power_w, start_sec=0.0, end_sec=self.duration_sec)
+        if np.count_nonzero((at_sec >= 0) & (at_sec <= self.duration_sec)) < 2:
+            return None
+        return float(cumulative_energy_j(at_sec, power_w, edges_sec=(0.0, self.duration_sec))[-1])
 
     @property
     def counted_energy_j(self) -> float | None:
@@ -106,18 +109,20 @@ class DeviceSamples:
 
 
 def load_samples(
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    experiment_id: str,
-    process_index: int,
-    device_uuid: str,
-    span: Span,
+    connection: duckdb.DuckDBPyConnection, process: ProcessFacts, device_uuid: str, span: Span
 ) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
+    columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in COLUMNS)
     found = connection.execute(
-        f"SELECT at_ns, {', '.join(f'{name}::DOUBLE AS {name}' for name in COLUMNS)} FROM samples "
-        "WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ? ORDER BY at_ns",
-        [experiment_id, process_index, device_uuid, span[0] - MARGIN_NS, span[1] + MARGIN_NS],
+        f"SELECT at_ns, {columns} FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? "
+        "AND at_ns BETWEEN ? AND ? ORDER BY at_ns",
+        [
+            process.segment.experiment_id,
+            process.process_index,
+            device_uuid,
+            span[0] - MARGIN_NS,
+            span[1] + MARGIN_NS,
+        ],
     ).fetchnumpy()
-    columns = {name: np.ma.filled(found[name].astype(np.float64), np.nan) for name in COLUMNS}
-    return DeviceSamples(span, np.asarray(found["at_ns"], np.int64), columns)
+    known = {name: np.ma.filled(found[name].astype(np.float64), np.nan) for name in COLUMNS}
+    return DeviceSamples(span, np.asarray(found["at_ns"], np.int64), known)

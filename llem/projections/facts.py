@@ -1,7 +1,7 @@
 """What the tables hold of an experiment's log, as the events that were written."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import duckdb
 import msgspec
@@ -20,6 +20,7 @@ from llem_events.events import (
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
+    ResultImported,
     SamplingCompleted,
     WarmupCompleted,
     WarningRaised,
@@ -28,6 +29,7 @@ from llem_events.events import (
 )
 
 Kind = TypeVar("Kind", bound=Event)
+WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 
 
@@ -102,7 +104,9 @@ class ProcessFacts(Facts):
         self.completed = self.last(ProcessCompleted)
         self.failed = self.last(ProcessFailed)
         self.sampling = self.last(SamplingCompleted)
-        self.baselines = {baseline.position: baseline for baseline in self.every(BaselineMeasured)}
+        self.baselines: dict[Literal["before", "after"], BaselineMeasured] = {
+            baseline.position: baseline for baseline in self.every(BaselineMeasured)
+        }
         self.warnings = self.every(WarningRaised)
 
     @property
@@ -128,6 +132,16 @@ class ProcessFacts(Facts):
                 found.append(Window(opened_ns=fact.at_ns, opened=fact.event, closed_ns=closed_ns, closed=end))
         return found
 
+    @property
+    def measurement_windows(self) -> list[Window]:
+        """Those whose figures are the process's result."""
+        return [window for window in self.windows if window.opened.kind == "measurement"]
+
+    @property
+    def wraps_program(self) -> bool:
+        """Whether another program ran in the place of an engine: it has no tokens, requests or latencies."""
+        return self.started is not None and self.started.engine == WRAPPED_PROGRAM
+
 
 class ExperimentFacts(Facts):
     """What all processes of an experiment wrote."""
@@ -139,6 +153,8 @@ class ExperimentFacts(Facts):
         self.started = self.last(ExperimentStarted)
         self.completed = self.last(ExperimentCompleted)
         self.interrupted = self.last(ExperimentInterrupted)
+        self.imported = self.last(ResultImported)
+        self.plan: dict[str, Any] = self.started.plan if self.started else {}
         self.processes = [
             ProcessFacts(segment, _written_by(segment, segments, facts))
             for segment in segments

@@ -6,6 +6,7 @@ import duckdb
 import msgspec
 
 from llem.projections.device_samples import Span
+from llem.projections.facts import ProcessFacts
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import FINISHED
@@ -46,43 +47,47 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     request: RequestRow
     whole: bool  # arrival and end lie in one of the spans
-    input_tokens: int
-    output_tokens: int
-    first_output: int  # place of the first of these among the request's output tokens
+    input_tokens: int = 0
+    output_tokens: int = 0
+    first_output: int = 0  # place of the first of these among the request's output tokens
 
 
 def load_requests(
-    connection: duckdb.DuckDBPyConnection, *, experiment_id: str, segment_id: str, window_kind: str
+    connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window_kind: str
 ) -> list[RequestRow]:
-    """Requests of one kind of window of a worker, in the order of the log."""
+    """Requests that a worker ran in one kind of window, in the order of the log."""
     rows = connection.execute(
         f"SELECT {', '.join(_FIELDS)} FROM requests "
         "WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? ORDER BY event_number, request_id",
-        [experiment_id, segment_id, window_kind],
+        [process.segment.experiment_id, process.segment.segment_id, window_kind],
     ).fetchall()
     return [RequestRow(*row) for row in rows]
 
 
-def work_within(request: RequestRow, spans: Sequence[Span]) -> Work:
-    """A prompt's tokens count where its first token came, an output token where it came; a failed request has none."""
+def work_within(request: RequestRow, spans: Sequence[Span]) -> Work | None:
+    """What was done for a request in the spans; None where it lies outside of them.
+
+    A prompt's tokens count where its first output token came, an output token where it came itself. A failed request
+    has done no work.
+    """
+    if not any(request.arrival_ns <= end and request.end_ns >= start for start, end in spans):
+        return None
     whole = any(start <= request.arrival_ns and request.end_ns <= end for start, end in spans)
     if request.failed:
-        return Work(request=request, whole=whole, input_tokens=0, output_tokens=0, first_output=0)
+        return Work(request=request, whole=whole)
     if whole or not request.token_times_ns:
-        inside = whole or _inside(request.end_ns, spans)
+        inside = _inside(request.end_ns, spans)
         return Work(
             request=request,
             whole=whole,
             input_tokens=request.input_tokens if inside else 0,
             output_tokens=request.output_tokens if inside else 0,
-            first_output=0,
         )
     places = [place for place, at_ns in enumerate(request.token_times_ns) if _inside(at_ns, spans)]
-    begun = request.first_token_ns is not None and _inside(request.first_token_ns, spans)
     return Work(
         request=request,
-        whole=whole,
-        input_tokens=request.input_tokens if begun else 0,
+        whole=False,
+        input_tokens=request.input_tokens if 0 in places else 0,
         output_tokens=len(places),
         first_output=places[0] if places else 0,
     )

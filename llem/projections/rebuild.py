@@ -3,20 +3,67 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
+import msgspec
+
+from llem.errors import LlemError, StoreError
 from llem.projections import database
 from llem.projections.apply import Applied, apply_experiments
+from llem.projections.differences import Change, count_rows, result_changes, table_changes
+from llem.projections.locking import writer_lock
 from llem.projections.schema import create_tables
 from llem.store import Store
 
 SCRATCH_PREFIX = "projections-"
+LOCK_WAIT_S = 30.0
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild made of the log, and where that differs from the tables before."""
+
+    experiments: int
+    rows: Mapping[str, int]  # table -> rows
+    blocks: int
+    events: int
+    refused: Sequence[LlemError]
+    compared: str | None  # None: compared with the tables before; else why not
+    changed_tables: Sequence[str] = ()
+    changes: Sequence[Change] = ()  # figures of results that are not what they were
+    duration_sec: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the tables before were not what the log gives."""
+        return self.compared is not None or bool(self.changed_tables)
+
+
+def rebuild(store: Store, *, check: bool = False, salvage: bool = False) -> RebuildReport:
+    """Build all tables from the log and swap them in; with `check`, only compare. Raises StoreError."""
+    started = time.monotonic()
+    store.require()
+    with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
+        if not locked:
+            raise StoreError(
+                f"projections {store.projections_path}",
+                found="another llem is writing them",
+                hint="try again in a moment",
+            )
+        with scratch_folder(store) as scratch:
+            fresh = scratch / store.projections_path.name
+            applied = build(store, fresh, salvage=salvage)
+            report = _report(store, fresh, applied)
+            if not check:
+                swap(store, fresh)
+    return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
 
 
 def build_and_swap(store: Store, *, salvage: bool) -> Applied:
-    """Build the tables from the log and put them in the place of the old ones. The caller holds the writer lock."""
+    """Build the tables and put them in the place of what cannot be read. The caller holds the writer lock."""
     with scratch_folder(store) as scratch:
         fresh = scratch / store.projections_path.name
         applied = build(store, fresh, salvage=salvage)
@@ -29,6 +76,36 @@ def build(store: Store, path: Path, *, salvage: bool) -> Applied:
     with database.create(path) as connection:
         create_tables(connection)
         return apply_experiments(store, connection, salvage=salvage)
+
+
+def _report(store: Store, fresh: Path, applied: Applied) -> RebuildReport:
+    with database.connect(fresh, read_only=True) as new:
+        compared, changed_tables, changes = _compare(store, new)
+        rows = count_rows(new)
+    return RebuildReport(
+        experiments=rows["experiments"],
+        rows=rows,
+        blocks=applied.blocks,
+        events=applied.events,
+        refused=applied.refused,
+        compared=compared,
+        changed_tables=changed_tables,
+        changes=changes,
+        duration_sec=0.0,
+    )
+
+
+def _compare(
+    store: Store, new: duckdb.DuckDBPyConnection
+) -> tuple[str | None, Sequence[str], Sequence[Change]]:
+    """What differs from the tables in use, or why that cannot be said."""
+    try:
+        with database.connect(store.projections_path, read_only=True, wait_s=1.0) as old:
+            return None, table_changes(old, new), result_changes(old, new)
+    except database.UnusableError as error:
+        return str(error), (), ()
+    except database.BusyError:
+        return "another llem is using the tables before", (), ()
 
 
 @contextmanager

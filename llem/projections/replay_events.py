@@ -8,7 +8,7 @@ import msgspec
 from llem.projections.samples import SampleBatch, append_samples
 from llem.projections.tables import Tables
 from llem_events import Block, Envelope, EventError, SegmentReader, UnknownEvent, unpack
-from llem_events.events import Request, RequestsCompleted, SamplesTaken
+from llem_events.events import Event, Request, RequestsCompleted, SamplesTaken
 
 MAX_PENDING = 20_000  # rows, and samples events, held before they are inserted
 
@@ -20,7 +20,7 @@ class Replay:
         self, tables: Tables, *, experiment_id: str, segment_id: str, process_index: int | None
     ) -> None:
         self._tables = tables
-        self._identity = {
+        self._identity: dict[str, Any] = {
             "experiment_id": experiment_id,
             "segment_id": segment_id,
             "process_index": process_index,
@@ -69,7 +69,7 @@ class Replay:
                     "block_number": block_number,
                     "event_number": event_number,
                     "type": envelope.type,
-                    "version": envelope.version,
+                    "version": event.VERSION if isinstance(event, Event) else envelope.version,
                     "at_ns": envelope.at_ns,
                     "body": _as_json(event),
                 }

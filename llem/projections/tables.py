@@ -1,12 +1,14 @@
 """Rows of plain Python values into tables, quickly and with their NULLs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
 import msgspec
 
 Row = Mapping[str, Any]
+Rows = list[dict[str, Any]]
 MAX_ROWS = 2_000  # per statement; bounds the size of the JSON text
 
 
@@ -20,6 +22,17 @@ class Tables:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
         self._types: dict[str, dict[str, str]] = {}
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the body did, or nothing of it."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
         """Append rows; a column that a row does not name is NULL."""

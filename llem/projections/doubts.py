@@ -1,0 +1,61 @@
+"""Doubts about a process's figures: what it raised itself, and what its events and devices give away."""
+
+from collections.abc import Iterator, Sequence
+
+from llem.projections.facts import ProcessFacts
+from llem.results import DeviceEnergy, ResultWarning
+from llem_events.events import LogFailed, SamplesDropped
+
+MAX_DISAGREEMENT = 0.05
+
+
+def process_doubts(process: ProcessFacts, devices: Sequence[DeviceEnergy]) -> list[ResultWarning]:
+    """Every doubt, those of the process itself first."""
+    return [*_raised(process), *_recording(process), *_energy(devices)]
+
+
+def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
+    for warning in process.warnings:
+        yield ResultWarning(
+            code=warning.code,
+            text=warning.text,
+            value=warning.value,
+            threshold=warning.threshold,
+            device_uuid=warning.device_uuid,
+        )
+
+
+def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
+    """What did not reach the log."""
+    who = f"process {process.process_index}"
+    for failure in process.every(LogFailed):
+        text = f"the log of {who} failed: {failure.error}; {failure.events_lost} events were lost"
+        yield ResultWarning(code="log_failed", text=text, value=failure.events_lost)
+    dropped = sum(event.count for event in process.every(SamplesDropped))
+    if dropped:
+        yield ResultWarning(
+            code="samples_dropped", text=f"{dropped} samples of {who} were dropped", value=dropped
+        )
+    if process.started is not None and process.meter is None:
+        yield ResultWarning(code="no_sampler", text=f"no sampler of {who} started, so its energy is unknown")
+    if process.meter is not None and process.completed is not None and process.sampling is None:
+        text = f"the sampler of {who} did not end in order, so samples may be missing"
+        yield ResultWarning(code="sampler_ended_early", text=text)
+
+
+def _energy(devices: Sequence[DeviceEnergy]) -> Iterator[ResultWarning]:
+    for device in devices:
+        if device.energy_j is None:
+            yield ResultWarning(
+                code="energy_not_measured",
+                text=f"energy of {device.uuid} was not measured: {device.reason}",
+                device_uuid=device.uuid,
+            )
+        if device.disagreement is not None and device.disagreement > MAX_DISAGREEMENT:
+            yield ResultWarning(
+                code="energy_disagreement",
+                text=f"energy counter and integrated power of {device.uuid} differ by {device.disagreement:.1%}",
+                value=device.disagreement,
+                threshold=MAX_DISAGREEMENT,
+                device_uuid=device.uuid,
+            )

@@ -1,0 +1,83 @@
+"""Figures of a window chosen after the fact, from samples and requests, without measuring again."""
+
+from collections.abc import Sequence
+
+import duckdb
+import msgspec
+
+from llem.errors import QueryError
+from llem.projections.derive_experiment import Chosen, Derived, derive_experiment
+from llem.projections.facts import load_facts
+from llem.projections.spans import clipped
+from llem.results import ExperimentResult
+from llem.results.experiment import Methodology
+from llem.units import NS_PER_S
+
+Seconds = tuple[float, float]
+
+
+def results_for(
+    connection: duckdb.DuckDBPyConnection,
+    experiment_id: str,
+    *,
+    methodology: Methodology = "total",
+    window_s: Seconds | None = None,
+) -> ExperimentResult:
+    """The result of an experiment over all of its measurement, its steady state, or seconds from its start.
+
+    A window is cut to the measurement windows of each process. Raises QueryError where nothing was measured in it.
+    """
+    if (methodology == "windowed") != (window_s is not None):
+        raise QueryError("a window goes with methodology windowed", found=f"{methodology}, window {window_s}")
+    if methodology == "total":
+        return _stored(connection, experiment_id)
+    facts = load_facts(connection, experiment_id)
+    whole = derive_experiment(connection, facts)
+    window = _window(whole, window_s)
+    derived = derive_experiment(connection, facts, chosen=_chosen(whole, window), methodology=methodology)
+    if derived.result is None:
+        raise QueryError(
+            f"window of {experiment_id}",
+            found=f"{window[0]:g} to {window[1]:g} s",
+            expected=f"a part of 0 to {(whole.end_ns - whole.start_ns) / NS_PER_S:.1f} s",
+        )
+    return msgspec.structs.replace(derived.result, steady_state_window=window)
+
+
+def _stored(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentResult:
+    rows = connection.execute(
+        "SELECT status, result FROM experiment_results WHERE experiment_id = ?", [experiment_id]
+    ).fetchall()
+    status, result = rows[0] if rows else (None, None)
+    if result is None:
+        raise _no_result(experiment_id, status)
+    return msgspec.json.decode(result, type=ExperimentResult)
+
+
+def _window(whole: Derived, window_s: Seconds | None) -> Seconds:
+    if not whole.measured:
+        raise _no_result(whole.facts.experiment_id, whole.status)
+    window = window_s or whole.steady.span_sec
+    if window is None:
+        raise QueryError(
+            f"steady state of {whole.facts.experiment_id}",
+            found=whole.steady.reason,
+            hint="name a window, or use methodology total",
+        )
+    return window
+
+
+def _chosen(whole: Derived, window: Seconds) -> Chosen:
+    """The window on the monotonic clock of every process, cut to its measurement windows."""
+    spans: dict[str, Sequence[tuple[int, int]]] = {}
+    for one in whole.measured:
+        origin_ns = whole.start_ns - whole.clocks.wall_ns(one.process.segment, 0)
+        edges = (origin_ns + round(window[0] * NS_PER_S), origin_ns + round(window[1] * NS_PER_S))
+        spans[one.process.segment.segment_id or ""] = clipped(one.spans, edges)
+    return spans
+
+
+def _no_result(experiment_id: str, status: str | None) -> QueryError:
+    if status is None:
+        return QueryError(f"no experiment {experiment_id}", hint="`llem runs` lists them")
+    return QueryError(f"experiment {experiment_id} has no result", found=f"status {status}")
