@@ -1,13 +1,14 @@
 """llem query."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
+import msgspec
 import typer
 
 from llem.cli import console
@@ -43,7 +44,7 @@ def query(
         str | None,
         typer.Argument(metavar="[SQL|-]", help="One statement, or - for stdin.", show_default=False),
     ] = None,
-    format: Annotated[  # noqa: A002 - the option's name
+    output_format: Annotated[
         Format | None,
         typer.Option(
             "-f", "--format", help="By default a table, or what FILE's name says.", show_default=False
@@ -77,13 +78,11 @@ def query(
     if list_saved:
         _list_saved()
         return
-    chosen = _format(format, output)
-    place = Store.locate(store).require()
+    chosen = _format(output_format, output)
     start = partial(
         running,
         _statement(sql, saved),
-        database=place.projections_path,
-        store=place.path,
+        store=Store.locate(store).require(),
         parameters=parse_parameters(parameter or ()),
         limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
         unsafe=unsafe,
@@ -134,9 +133,22 @@ def _writer(chosen: Format, *, raw_csv: bool) -> Writer:
 def _write_text(start: Start, write: Writer, output: Path | None, *, force: bool) -> None:
     out = standard_output() if output is None else target.text_file(output, force=force)
     with out as stream, start() as result:
-        write(stream, [column.name for column in result.columns], result.rows())
+        write(stream, [column.name for column in result.columns], _rows(result))
         if result.truncated:
-            console.note("llem: there are more rows; --limit N shows more")
+            console.note("llem: there are more rows; --limit N sets how many are shown")
+
+
+def _rows(result: ResultStream) -> Iterator[Sequence[Any]]:
+    """The rows, columns of type JSON marked as what they are, so that JSON holds no JSON in a string."""
+    places = [place for place, column in enumerate(result.columns) if column.type == "JSON"]
+    if not places:
+        yield from result.rows()
+        return
+    for row in result.rows():
+        marked = list(row)
+        for place in places:
+            marked[place] = None if row[place] is None else msgspec.Raw(row[place].encode())
+        yield marked
 
 
 def _write_parquet(start: Start, output: Path | None, *, force: bool) -> None:

@@ -28,7 +28,7 @@ def text(value: Any) -> str:
             return value.isoformat()
         case bytes():
             return value.hex()
-        case list() | tuple() | dict() | msgspec.Struct():
+        case list() | tuple() | dict() | msgspec.Struct() | msgspec.Raw():
             return as_json(value).decode()
     return str(value)
 

@@ -3,14 +3,17 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 from llem.errors import LlemError, QueryError
+from llem.projections import catch_up
 from llem.query import sandbox, wire
 from llem.query.complaint import understandable
-from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Ready, Rows
+from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Notice, Ready, Rows
+from llem.store import Store
 
 TARGET_BYTES = 4 * 2**20  # of one message
 FIRST_ROWS, MOST_ROWS = 64, 8192
@@ -70,6 +73,7 @@ def _send_failure(error: LlemError) -> None:
 
 def _answer(job: Job) -> None:
     sandbox.die_with(job.parent_pid)
+    _catch_up(Store(Path(job.store)))
     if not job.unsafe:
         sandbox.limit_resources(job)
     _send(Ready())
@@ -82,6 +86,18 @@ def _answer(job: Job) -> None:
                 _write_parquet(connection, statement, job, job.parquet_path)
     except (duckdb.Error, MemoryError) as error:
         raise understandable(error, job.sql) from error
+
+
+def _catch_up(store: Store) -> None:
+    """Bring the tables up to the log, before anything of the user's runs."""
+    report = catch_up(store)
+    if report.rebuilt is not None:
+        _send(Notice(text=f"llem: built the tables from the log: {report.rebuilt}"))
+    for refusal in report.refused:
+        _send(Notice(text=f"llem: left out: {refusal}"))
+    if report.behind_reason is not None:
+        behind = f"{len(report.behind_experiments)} experiments, {report.behind_bytes} bytes"
+        _send(Notice(text=f"llem: the tables are behind the log by {behind}: {report.behind_reason}"))
 
 
 def _send_result(connection: DuckDBPyConnection, statement: duckdb.Statement, job: Job) -> None:

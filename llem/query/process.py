@@ -16,6 +16,7 @@ import msgspec
 from llem.errors import LlemError, QueryError
 from llem.query import wire
 from llem.query.wire import LENGTH, Answer, Column, Columns, Done, Failed, Job, Notice, Ready, Rows
+from llem.store import Store
 
 Parameter = str | int | float | bool | None
 CHUNK_BYTES = 2**20
@@ -132,9 +133,13 @@ class ResultStream:
         status = self._child.wait()
         if status == -signal.SIGXCPU:
             return self._too_slow()
-        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        hint = "it may have run out of memory: aggregate or filter earlier"
-        return QueryError("the query's process ended without an answer", found=name, hint=hint)
+        if status >= 0:
+            return QueryError("the query's process could not start", found=f"exit status {status}")
+        return QueryError(
+            "the query's process ended without an answer",
+            found=signal.Signals(-status).name,
+            hint="it may have run out of memory: aggregate or filter earlier",
+        )
 
 
 def _failure(answer: Failed) -> LlemError:
@@ -147,8 +152,7 @@ def _failure(answer: Failed) -> LlemError:
 def running(
     sql: str,
     *,
-    database: Path,
-    store: Path | None = None,
+    store: Store,
     parameters: Mapping[str, Parameter] | None = None,
     limit: int | None = None,
     parquet_path: Path | None = None,
@@ -160,8 +164,7 @@ def running(
     limits = limits or Limits()
     job = Job(
         parent_pid=os.getpid(),
-        database=str(database.resolve()),
-        store=str(store.resolve()) if store else None,
+        store=str(store.path.resolve()),
         sql=sql,
         parameters=dict(parameters or {}),
         limit=limit,

@@ -4,13 +4,16 @@ import ctypes
 import os
 import resource
 import signal
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from llem.errors import QueryError
+from llem.projections import open_readonly
 from llem.query.complaint import understandable
 from llem.query.wire import Job
+from llem.store import Store
 
 READING = frozenset({"SELECT", "EXPLAIN"})  # WITH, VALUES, FROM, DESCRIBE, SHOW and SUMMARIZE parse as SELECT
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
@@ -41,8 +44,8 @@ def limit_resources(job: Job) -> None:
 
 
 def connect(job: Job) -> duckdb.DuckDBPyConnection:
-    """The database, read-only; unless unsafe, without files, network, extensions or a way to change that."""
-    connection = duckdb.connect(job.database, read_only=True)
+    """The tables, read-only; unless unsafe, without files, network, extensions or a way to change that."""
+    connection = open_readonly(Store(Path(job.store)))
     connection.execute("SET errors_as_json = true")
     if not job.unsafe:
         _lock(connection, allowed_paths=[job.parquet_path] if job.parquet_path else [])

@@ -22,8 +22,7 @@ class Job(Message, frozen=True, kw_only=True):
     """What the child is to do; the only message that it receives."""
 
     parent_pid: int
-    database: str
-    store: str | None = None  # the store whose projections are caught up first
+    store: str
     sql: str
     parameters: dict[str, str | int | float | bool | None] = {}
     limit: int | None = None

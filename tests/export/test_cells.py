@@ -49,7 +49,23 @@ def test_a_value_as_text_and_as_json(value: Any, text: str, json_text: str) -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "\0", " =1", "'=1", '"=1', "\uff1d1", "\uff0b1", "\uff0d1", "\uff20x"],
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\0",
+        " =1",
+        "'=1",
+        '"=1',
+        "\uff1d1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20x",
+    ],
 )
 def test_a_formula_gets_an_apostrophe(text: str) -> None:
     """Every beginning that a spreadsheet takes for a formula."""

@@ -12,15 +12,50 @@ from llem.export import ResultsExporter, export_aggregated_to_csv, export_raw_to
 from tests.export.records import EMPTY, EVIL, FULL, process
 
 GOLDEN = Path(__file__).parent / "golden"
-PREDECESSOR = (
-    "experiment_id, schema_version, measurement_config_hash, start_time, end_time, duration_sec, num_processes, total_tokens, "
-    "energy_raw_j, avg_tokens_per_second, tokens_per_joule, avg_energy_per_token_j, total_flops, total_inference_time_sec, "
-    "aggregation_method, temporal_overlap_verified, gpu_attribution_verified, warnings, measurement_methodology, "
-    "steady_state_window, energy_adjusted_j, energy_baseline_w, energy_baseline_method, thermal_throttle_detected, "
-    "thermal_throttle_duration_sec, thermal_max_temp_c, env_gpu_name, env_gpu_vram_mb, env_cuda_version, env_driver_version, "
-    "env_gpu_temp_c, env_power_limit_w, env_cpu_governor, env_in_container, env_summary, gpu_util_mean_pct, gpu_mem_peak_mb, "
-    "latency_e2e_mean_ms, latency_e2e_p95_ms, batch_effective_size, kv_cache_hit_rate, timeseries"
-).split(", ")
+PREDECESSOR = [
+    "experiment_id",
+    "schema_version",
+    "measurement_config_hash",
+    "start_time",
+    "end_time",
+    "duration_sec",
+    "num_processes",
+    "total_tokens",
+    "energy_raw_j",
+    "avg_tokens_per_second",
+    "tokens_per_joule",
+    "avg_energy_per_token_j",
+    "total_flops",
+    "total_inference_time_sec",
+    "aggregation_method",
+    "temporal_overlap_verified",
+    "gpu_attribution_verified",
+    "warnings",
+    "measurement_methodology",
+    "steady_state_window",
+    "energy_adjusted_j",
+    "energy_baseline_w",
+    "energy_baseline_method",
+    "thermal_throttle_detected",
+    "thermal_throttle_duration_sec",
+    "thermal_max_temp_c",
+    "env_gpu_name",
+    "env_gpu_vram_mb",
+    "env_cuda_version",
+    "env_driver_version",
+    "env_gpu_temp_c",
+    "env_power_limit_w",
+    "env_cpu_governor",
+    "env_in_container",
+    "env_summary",
+    "gpu_util_mean_pct",
+    "gpu_mem_peak_mb",
+    "latency_e2e_mean_ms",
+    "latency_e2e_p95_ms",
+    "batch_effective_size",
+    "kv_cache_hit_rate",
+    "timeseries",
+]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -64,7 +99,9 @@ def test_the_predecessors_columns_come_first_in_their_order(tmp_path: Path) -> N
     columns = header(export_aggregated_to_csv([FULL], tmp_path / "a.csv"))
     assert len(PREDECESSOR) == 42
     assert columns[:42] == PREDECESSOR
-    assert {"model_name", "engine", "dtype", "batch_size", "weights", "energy_source", "valid"} <= set(columns[42:])
+    assert {"model_name", "engine", "dtype", "batch_size", "weights", "energy_source", "valid"} <= set(
+        columns[42:]
+    )
 
 
 @pytest.mark.parametrize("results", [[], [FULL], [EMPTY], [FULL, EMPTY]])
@@ -76,7 +113,9 @@ def test_columns_do_not_depend_on_the_data(results: list[Any], tmp_path: Path) -
 
 def test_raw_columns_do_not_depend_on_the_data(tmp_path: Path) -> None:
     """The same for processes."""
-    assert header(export_raw_to_csv([], tmp_path / "a.csv")) == header(export_raw_to_csv([process(1)], tmp_path / "b.csv"))
+    assert header(export_raw_to_csv([], tmp_path / "a.csv")) == header(
+        export_raw_to_csv([process(1)], tmp_path / "b.csv")
+    )
 
 
 def test_none_is_empty_and_a_zero_is_a_zero(tmp_path: Path) -> None:
@@ -112,7 +151,11 @@ def test_an_export_with_an_environment_works(tmp_path: Path) -> None:
 def test_the_exporter_writes_into_its_folder(tmp_path: Path) -> None:
     """ResultsExporter makes its folder and uses the predecessor's file names."""
     exporter = ResultsExporter(tmp_path / "new" / "folder")
-    paths = exporter.export_aggregated([FULL]), exporter.export_raw([process(0)]), exporter.export_json([FULL])
+    paths = (
+        exporter.export_aggregated([FULL]),
+        exporter.export_raw([process(0)]),
+        exporter.export_json([FULL]),
+    )
     assert [path.name for path in paths] == ["results.csv", "raw_results.csv", "results.json"]
     assert all(path.is_file() for path in paths)
 

@@ -1,0 +1,52 @@
+"""The store from Python: results as objects, and read-only SQL."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llem.export.selection import stored_results
+from llem.projections import catch_up, open_readonly
+from llem.query.process import Limits, Parameter, running
+from llem.query.result import QueryResult
+from llem.results import ExperimentResult
+from llem.store import Store
+
+
+class OpenStore:
+    """A store to read from; nothing stays open between two calls."""
+
+    def __init__(self, store: Store) -> None:
+        self.path = store.path
+        self._store = store
+
+    def query(
+        self,
+        sql: str,
+        parameters: Mapping[str, Parameter] | None = None,
+        *,
+        limit: int | None = None,
+        limits: Limits | None = None,
+        unsafe: bool = False,
+    ) -> QueryResult:
+        """Run one reading statement in a child process; `$name` stands for a parameter. Raises QueryError."""
+        with running(
+            sql, store=self._store, parameters=parameters, limit=limit, limits=limits, unsafe=unsafe
+        ) as result:
+            rows = list(result.rows())
+        return QueryResult(
+            columns=[column.name for column in result.columns],
+            types=[column.type for column in result.columns],
+            rows=rows,
+            truncated=result.truncated,
+        )
+
+    def results(self, runs: Sequence[str] | None = None) -> list[ExperimentResult]:
+        """Results of the experiments named by id, prefix or @last, or of all, by id. Raises StoreError."""
+        experiment_ids = None if runs is None else [self._store.resolve(run) for run in runs]
+        catch_up(self._store)
+        with open_readonly(self._store) as connection:
+            return list(stored_results(connection, experiment_ids))
+
+
+def open_store(path: Path | str | None = None) -> OpenStore:
+    """The store at `path`, or that of LLEM_DIR, or ./llem-data. Raises StoreError where there is none."""
+    return OpenStore(Store.locate(None if path is None else Path(path)).require())

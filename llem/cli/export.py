@@ -1,0 +1,172 @@
+"""llem export."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import duckdb
+import typer
+
+from llem.cli import console
+from llem.cli.options import StoreOption
+from llem.cli.screen import standard_output
+from llem.cli.tables import up_to_date
+from llem.errors import ExportError, QueryError
+from llem.export import as_parquet, target
+from llem.export.aggregated import aggregated_columns
+from llem.export.columns import Column
+from llem.export.records import Format, write_parquet, write_records
+from llem.export.results import RAW
+from llem.export.selection import Window, rows_of, stored_results
+from llem.export.tables import write_rows
+from llem.projections import open_readonly
+from llem.projections.methodology import results_for
+from llem.results.experiment import ExperimentResult, Methodology
+from llem.store import Store
+
+STDOUT = Path("-")
+
+
+class What(StrEnum):
+    """What can be exported."""
+
+    RESULTS = "results"
+    RAW = "raw"
+    SAMPLES = "samples"
+    REQUESTS = "requests"
+
+
+class Whole(StrEnum):
+    """Which part of a measurement the figures are of."""
+
+    TOTAL = "total"
+    STEADY_STATE = "steady_state"
+    WINDOWED = "windowed"
+
+
+def export(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.csv, .json, .jsonl or .parquet; - for stdout.")
+    ],
+    what: Annotated[What, typer.Option(help="What to write.")] = What.RESULTS,
+    output_format: Annotated[
+        Format | None,
+        typer.Option("-f", "--format", help="By default what OUT's name says.", show_default=False),
+    ] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Only these: ids, prefixes, @last.")
+    ] = None,
+    methodology: Annotated[Whole, typer.Option(help="Which part of the measurement.")] = Whole.TOTAL,
+    window: Annotated[
+        str | None, typer.Option(metavar="FROM:TO", help="Seconds from the experiment's start.")
+    ] = None,
+    process_breakdown: Annotated[
+        bool, typer.Option("--process-breakdown", help="Four more columns for each process.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
+    raw_csv: Annotated[
+        bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Write results, processes, samples or requests to a file; the columns never depend on the data."""
+    chosen = _format(output_format, out)
+    if out != STDOUT:
+        target.check(out.resolve(), force=force)
+    seconds = _window(window)
+    place = Store.locate(store)
+    experiment_ids = [place.resolve(run) for each in runs or () for run in each.split(",")] or None
+    up_to_date(place)
+    with open_readonly(place) as connection:
+        if what in (What.SAMPLES, What.REQUESTS):
+            sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type] # narrowed to two of four
+            _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)
+            return
+        results = list(_results(connection, experiment_ids, methodology.value, seconds))
+    columns = (
+        aggregated_columns(results, process_breakdown=process_breakdown) if what is What.RESULTS else RAW
+    )
+    records = (
+        results if what is What.RESULTS else [one for result in results for one in result.process_results]
+    )
+    _write_records(records, columns, out, chosen, force=force, neutralise=not raw_csv)
+
+
+def _format(given: Format | None, out: Path) -> Format:
+    suffix = out.suffix.removeprefix(".").lower()
+    if given is None and suffix not in set(Format) and out != STDOUT:
+        raise ExportError(f"no format for {out}", expected="a name ending in .csv, .json, .jsonl or .parquet")
+    chosen = given or (Format.CSV if out == STDOUT else Format(suffix))
+    if chosen is Format.PARQUET and out == STDOUT:
+        raise ExportError("a Parquet file is not for a screen or a pipe", hint="name a file")
+    return chosen
+
+
+def _window(written: str | None) -> Window | None:
+    if written is None:
+        return None
+    first, _, last = written.partition(":")
+    try:
+        return float(first), float(last)
+    except ValueError as error:
+        raise ExportError(
+            "--window", found=repr(written), expected="FROM:TO in seconds, as in 10:40"
+        ) from error
+
+
+def _results(
+    connection: duckdb.DuckDBPyConnection,
+    experiment_ids: Sequence[str] | None,
+    methodology: Methodology,
+    window: Window | None,
+) -> Iterator[ExperimentResult]:
+    """Results by id; an experiment without the part that was asked for is told on stderr and left out."""
+    for result in stored_results(connection, experiment_ids):
+        if methodology == "total" and window is None:
+            yield result
+            continue
+        part: Methodology = methodology if window is None else "windowed"
+        try:
+            yield results_for(connection, result.experiment_id, methodology=part, window_s=window)
+        except QueryError as error:
+            console.note(f"llem: left out: {error}")
+
+
+def _write_sql(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    out: Path,
+    chosen: Format,
+    *,
+    force: bool,
+    neutralise: bool,
+) -> None:
+    if chosen is Format.PARQUET:
+        with target.replacing(out, force=force) as temporary:
+            as_parquet.copy(connection, sql, temporary)
+        return
+    with _text(out, force=force) as stream:
+        write_rows(stream, connection, sql, kind=chosen, neutralise=neutralise)
+
+
+def _write_records(
+    records: Sequence[Any],
+    columns: Sequence[Column[Any]],
+    out: Path,
+    chosen: Format,
+    *,
+    force: bool,
+    neutralise: bool,
+) -> None:
+    if chosen is Format.PARQUET:
+        with target.replacing(out, force=force) as temporary:
+            write_parquet(temporary, records, columns)
+        return
+    with _text(out, force=force) as stream:
+        write_records(stream, records, columns, kind=chosen, neutralise=neutralise)
+
+
+def _text(out: Path, *, force: bool) -> AbstractContextManager[TextIO]:
+    return standard_output() if out == STDOUT else target.text_file(out, force=force)

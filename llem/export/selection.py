@@ -1,0 +1,54 @@
+"""What is exported: results and processes of experiments as objects, samples and requests as SQL."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import duckdb
+import msgspec
+
+from llem.results.experiment import ExperimentResult
+
+Window = tuple[float, float]
+_ORDER = {
+    "samples": "experiment_id, process_index, host, device_uuid, at_ns",
+    "requests": "experiment_id, process_index, start_ns, request_id",
+}
+_START = {"samples": "at_sec", "requests": "arrival_sec"}
+
+
+def stored_results(
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str] | None = None
+) -> Iterator[ExperimentResult]:
+    """Results as the tables hold them, by id; experiments that measured nothing have none. None takes all."""
+    decoder = msgspec.json.Decoder(ExperimentResult)
+    found = connection.execute(
+        f"SELECT result FROM experiment_results WHERE result IS NOT NULL AND {_chosen(experiment_ids)} "
+        "ORDER BY experiment_id"
+    )
+    while rows := found.fetchmany(100):
+        for (result,) in rows:
+            yield decoder.decode(result)
+
+
+def rows_of(
+    table: Literal["samples", "requests"],
+    experiment_ids: Sequence[str] | None = None,
+    *,
+    window: Window | None = None,
+) -> str:
+    """SQL of the samples or requests, with wall clock and seconds from their experiment's start."""
+    conditions = [_chosen(experiment_ids)]
+    if window is not None:
+        conditions.append(f"{_START[table]} BETWEEN {float(window[0])!r} AND {float(window[1])!r}")
+    return f"SELECT * FROM timed_{table} WHERE {' AND '.join(conditions)} ORDER BY {_ORDER[table]}"
+
+
+def _chosen(experiment_ids: Sequence[str] | None) -> str:
+    """A condition without parameters, which COPY does not take; the grammar of ids has no quotes."""
+    if experiment_ids is None:
+        return "true"
+    return f"experiment_id IN ({', '.join(map(_quoted, experiment_ids))})" if experiment_ids else "false"
+
+
+def _quoted(experiment_id: str) -> str:
+    return "'" + experiment_id.replace("'", "''") + "'"

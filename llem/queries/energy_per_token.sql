@@ -1,0 +1,10 @@
+-- Energy per token by model and batch size, with the lowest and highest of its experiments.
+SELECT model_name, weights, engine, dtype, batch_size, energy_source,
+       count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
+       sum(total_energy_j) / sum(output_tokens) AS energy_per_output_token_j,
+       sum(total_energy_j) / sum(total_tokens) AS energy_per_token_j,
+       min(energy_per_output_token_j) AS lowest_j, max(energy_per_output_token_j) AS highest_j
+FROM experiment_results
+WHERE total_energy_j IS NOT NULL AND total_tokens > 0
+GROUP BY ALL
+ORDER BY model_name, batch_size, energy_source;

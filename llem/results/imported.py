@@ -1,0 +1,102 @@
+"""Results of LLenergyMeasure (schema 2.0) as ours: every figure as it is, a few names brought up to date."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from llem.errors import ExportError
+from llem.results.experiment import ExperimentResult
+from llem.results.metrics import Timestamps
+from llem.results.raw import RawProcessResult
+from llem.results.schema import SCHEMA_VERSION
+
+FORMAT = "llenergymeasure-2.0"
+REQUIRED = (  # those that the predecessor never leaves out and ours would make up a default for
+    "measurement_methodology",
+    "total_energy_j",
+    "total_flops",
+    "avg_tokens_per_second",
+    "avg_energy_per_token_j",
+)
+Fields = dict[str, Any]
+
+
+def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:
+    """The result in a JSON file of LLenergyMeasure v0.8. Raises ExportError, which names the field that does not fit."""
+    try:
+        fields = msgspec.json.decode(original, type=Fields)
+        _check(fields, what)
+        return _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
+    except msgspec.MsgspecError as error:
+        raise ExportError(f"{what} is not a result of LLenergyMeasure", found=str(error)) from error
+
+
+def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
+    """The result under its id in this store; what it was called before becomes the label `imported_id`."""
+    result = read_predecessor(original)
+    replace = msgspec.structs.replace
+    return replace(
+        result,
+        experiment_id=experiment_id,
+        labels={**result.labels, "imported_id": result.experiment_id},
+        process_results=[replace(one, experiment_id=experiment_id) for one in result.process_results],
+    )
+
+
+def _check(fields: Fields, what: str) -> None:
+    version = fields.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ExportError(f"{what}: field schema_version", found=repr(version), expected=repr(SCHEMA_VERSION))
+    if missing := [name for name in REQUIRED if name not in fields]:
+        raise ExportError(
+            f"{what}: field {missing[0]} is missing", hint="is it a result of LLenergyMeasure v0.8?"
+        )
+
+
+def _renamed(fields: Fields) -> Fields:
+    """Under our names; model, precision and batch size are taken from where the predecessor hid them."""
+    config = fields.get("effective_config") or {}
+    processes = [_renamed_parts(process) for process in fields.get("process_results") or []]
+    found = {
+        "model_name": next((one.get("model_name") for one in processes), None) or config.get("model"),
+        "dtype": config.get("precision"),
+        "batch_size": config.get("batch_size"),
+    }
+    return found | _renamed_parts(fields) | {"process_results": processes}
+
+
+def _renamed_parts(fields: Fields) -> Fields:
+    changed: Fields = {}
+    if isinstance(environment := fields.get("environment_snapshot"), dict):
+        packages = environment.get("installed_packages") or []
+        changed["environment_snapshot"] = {"packages": _by_name(packages), **environment}
+    if isinstance(warmup := fields.get("warmup_result"), dict):
+        changed["warmup_result"] = {"cooldown_sec": warmup.get("thermal_floor_wait_s"), **warmup}
+    return {**fields, **changed}
+
+
+def _by_name(packages: list[str]) -> Mapping[str, str]:
+    pairs = (package.partition("==") for package in packages)
+    return {name: version for name, _, version in pairs}
+
+
+def _in_utc(result: ExperimentResult) -> ExperimentResult:
+    """The predecessor wrote some times without a zone; they are taken for UTC."""
+    return msgspec.structs.replace(
+        result,
+        start_time=_aware(result.start_time),
+        end_time=_aware(result.end_time),
+        process_results=[_process_in_utc(process) for process in result.process_results],
+    )
+
+
+def _process_in_utc(process: RawProcessResult) -> RawProcessResult:
+    times = process.timestamps
+    in_utc = Timestamps(start=_aware(times.start), end=_aware(times.end), duration_sec=times.duration_sec)
+    return msgspec.structs.replace(process, timestamps=in_utc)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
