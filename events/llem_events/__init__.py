@@ -11,6 +11,7 @@ from llem_events.errors import (
     LogError,
     LogWriteError,
     NewerFormatError,
+    RecoveryRefusedError,
     SegmentExistsError,
     SegmentReadError,
     TooLargeError,
@@ -19,7 +20,10 @@ from llem_events.errors import (
 from llem_events.header import SegmentHeader
 from llem_events.reader import Block, Position, SegmentReader
 from llem_events.reading import SAMPLE_COLUMNS, Reading
+from llem_events.recovery import Recovery, recover
+from llem_events.root_digest import SegmentDigest, root_digest, segment_digest
 from llem_events.schema import SCHEMA_VERSION
+from llem_events.survey import Survey, survey
 from llem_events.writer import SegmentWriter, SyncPolicy
 
 __all__ = [
@@ -38,11 +42,15 @@ __all__ = [
     "NewerFormatError",
     "Position",
     "Reading",
+    "Recovery",
+    "RecoveryRefusedError",
+    "SegmentDigest",
     "SegmentExistsError",
     "SegmentHeader",
     "SegmentReadError",
     "SegmentReader",
     "SegmentWriter",
+    "Survey",
     "SyncPolicy",
     "TooLargeError",
     "TornTailError",
@@ -50,5 +58,9 @@ __all__ = [
     "Verdict",
     "boot_id",
     "read_clocks",
+    "recover",
+    "root_digest",
+    "segment_digest",
+    "survey",
     "unpack",
 ]

@@ -5,6 +5,7 @@ LogError
 ├── LogWriteError         the disk refused; final for this segment
 ├── SegmentReadError      a file that cannot be opened or read
 ├── TooLargeError         an event or a header over its cap
+├── RecoveryRefusedError  too much would be lost, or everything is
 ├── NewerFormatError      written by a later llem than this one
 ├── EventError            an event that does not fit its declared type
 └── DamageError           bytes that do not verify
@@ -27,6 +28,10 @@ class LogWriteError(LogError):
 
 class SegmentReadError(LogError):
     """A file that cannot be opened or read."""
+
+
+class RecoveryRefusedError(LogError):
+    """Too much would be lost, or everything is."""
 
 
 class TooLargeError(LogError):

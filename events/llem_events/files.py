@@ -1,6 +1,7 @@
 """The system calls of a writer, in one place, so that a test can record them or let them fail."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ class Files(Protocol):
     def close(self, fd: int) -> None: ...
     def sync_directory(self, path: Path) -> None: ...
     def reserve(self, directory: Path, length: int) -> int: ...
+    def rename(self, source: Path, target: Path) -> None: ...
 
 
 class OsFiles:
@@ -68,3 +70,9 @@ class OsFiles:
             os.close(fd)
             raise
         return fd
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file its name; FileExistsError where the name is taken."""
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        source.rename(target)

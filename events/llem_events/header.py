@@ -28,6 +28,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
     monotonic_ns: int
     wall_ns: int
+    recovered_from: bytes | None = None  # id of the damaged segment whose blocks these are
 
 
 _decoder = msgspec.msgpack.Decoder(SegmentHeader)

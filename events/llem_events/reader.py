@@ -91,6 +91,11 @@ class SegmentReader:
     ) -> None:
         self.close()
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file when reading last began."""
+        return self._size
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._file.close()

@@ -87,13 +87,18 @@ class SegmentWriter:
         if not self._pending:
             return None
         self._read_clocks_when_due()
-        written, data = self._pack_block(self._pending)
-        self._inside_write = (
-            True  # an exception out of a signal handler leaves it set, and so ends the segment
-        )
-        self._write(data, sync=self._sync_blocks)
-        self._count(written)
+        count, raw = len(self._pending), b"".join(self._pending)
+        self._inside_write = True  # it stays set where a signal's exception breaks in, and ends the segment
+        written = self._write_block(self._compressor.compress(raw), event_count=count, raw_length=len(raw))
         self._pending, self._pending_bytes = [], 0
+        self._inside_write = False
+        return written
+
+    def write_payload(self, payload: bytes, *, event_count: int, raw_length: int) -> BlockHeader:
+        """Flush, then write a block whose events are compressed already. Raises LogWriteError, TooLargeError."""
+        self.flush()
+        self._inside_write = True
+        written = self._write_block(payload, event_count=event_count, raw_length=raw_length)
         self._inside_write = False
         return written
 
@@ -150,15 +155,20 @@ class SegmentWriter:
             event = ClockRead(monotonic_ns=self._clocks.monotonic_ns, wall_ns=self._clocks.wall_ns)
             self._pending.append(envelope.pack(event, self._clocks.monotonic_ns))
 
-    def _pack_block(self, messages: list[bytes]) -> tuple[BlockHeader, bytes]:
-        raw = b"".join(messages)
+    def _write_block(self, payload: bytes, *, event_count: int, raw_length: int) -> BlockHeader:
+        written, data = self._pack_block(payload, event_count=event_count, raw_length=raw_length)
+        self._write(data, sync=self._sync_blocks)
+        self._count(written)
+        return written
+
+    def _pack_block(self, payload: bytes, *, event_count: int, raw_length: int) -> tuple[BlockHeader, bytes]:
         return block.pack(
-            self._compressor.compress(raw),
+            payload,
             segment_id=self.header.segment_id,
             block_number=self._totals.blocks,
             first_event=self._totals.events,
-            event_count=len(messages),
-            raw_length=len(raw),
+            event_count=event_count,
+            raw_length=raw_length,
             previous_digest=self._totals.last_digest,
         )
 
@@ -195,14 +205,15 @@ class SegmentWriter:
 
     def _leave_note(self, fd: int, error: OSError) -> None:
         """Cut back to the last whole block and, from the reserve, say in the log what was lost."""
-        reserve, self._reserve = self._reserve, None
         with contextlib.suppress(OSError):
             self._files.truncate(fd, self._good_offset)
+            reserve, self._reserve = self._reserve, None
             if reserve is None:
                 return
             self._files.close(reserve)
             note = LogFailed(error=error.strerror or str(error), events_lost=len(self._pending))
-            _, data = self._pack_block([envelope.pack(note, time.monotonic_ns())])
+            raw = envelope.pack(note, time.monotonic_ns())
+            _, data = self._pack_block(self._compressor.compress(raw), event_count=1, raw_length=len(raw))
             try:
                 _write_all(self._files, fd, data)
             except OSError:

@@ -1,0 +1,133 @@
+"""The survey of a segment: read all of it, past any damage, and say what it holds and what is wrong."""
+
+import collections
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llem_events.damage import Damage, Verdict
+from llem_events.envelope import Envelope, UnknownEvent, unpack
+from llem_events.errors import CorruptError, EventError
+from llem_events.header import SegmentHeader
+from llem_events.reader import Block, SegmentReader
+from llem_events.seal import Seal
+
+MISFITS_NAMED = 10  # the rest is only counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What one segment holds. `raw_bytes` and `compressed_bytes` are those of the payloads, `file_bytes` of the whole file."""
+
+    path: Path
+    verdict: Verdict
+    header: SegmentHeader | None = None
+    seal: Seal | None = None
+    blocks: int = 0
+    events: int = 0
+    raw_bytes: int = 0
+    compressed_bytes: int = 0
+    file_bytes: int
+    events_by_type: dict[tuple[str, int], int]  # (type, version) -> count
+    unknown_events: int = 0  # of a type or version that this llem does not know
+    misfits: int = 0  # events that do not fit their declared type
+    misfit_texts: tuple[str, ...] = ()
+    damages: tuple[Damage, ...] = ()
+
+    @property
+    def lost_bytes(self) -> int:
+        """Bytes that do not verify and that no crash explains."""
+        if self.verdict is not Verdict.CORRUPT:
+            return 0
+        return sum(damage.end - damage.offset for damage in self.damages)
+
+
+def survey(path: Path) -> Survey:
+    """Read the whole file, one block in memory at a time. Raises SegmentReadError, NewerFormatError."""
+    try:
+        reader = SegmentReader(path, salvage_damage=True)
+    except CorruptError as error:
+        size = path.stat().st_size
+        damage = Damage(0, size, error.text, 0, 0)
+        return Survey(
+            path=path, verdict=Verdict.CORRUPT, file_bytes=size, events_by_type={}, damages=(damage,)
+        )
+    with reader:
+        tally = _Tally(reader)
+        for found in reader.blocks():
+            tally.add(found)
+        return tally.result()
+
+
+class _Tally:
+    """Sums over the blocks of one reader."""
+
+    def __init__(self, reader: SegmentReader) -> None:
+        self._reader = reader
+        self._undecoded: list[Damage] = []
+        self._types: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._misfit_texts: list[str] = []
+        self._sum = Survey(
+            path=reader.path,
+            verdict=Verdict.CORRUPT,
+            header=reader.header,
+            file_bytes=reader.size,
+            events_by_type={},
+        )
+
+    def add(self, found: Block) -> None:
+        try:
+            events = self._reader.events(found)
+        except CorruptError as error:
+            self._undecoded.append(undecoded(found, error))
+            return
+        unknown, misfits = 0, 0
+        for number, envelope in enumerate(events, found.header.first_event):
+            self._types[envelope.type, envelope.version] += 1
+            fits, known = self._judge(number, envelope)
+            misfits += not fits
+            unknown += not known
+        self._sum = replace(
+            self._sum,
+            blocks=self._sum.blocks + 1,
+            events=self._sum.events + len(events),
+            raw_bytes=self._sum.raw_bytes + found.header.raw_length,
+            compressed_bytes=self._sum.compressed_bytes + found.header.compressed_length,
+            unknown_events=self._sum.unknown_events + unknown,
+            misfits=self._sum.misfits + misfits,
+        )
+
+    def _judge(self, number: int, envelope: Envelope) -> tuple[bool, bool]:
+        """(fits its type, is of a known type)."""
+        try:
+            return True, not isinstance(unpack(envelope), UnknownEvent)
+        except EventError as error:
+            if len(self._misfit_texts) < MISFITS_NAMED:
+                self._misfit_texts.append(f"event {number}: {error}")
+            return False, True
+
+    def result(self) -> Survey:
+        reader = self._reader
+        assert reader.verdict is not None
+        return replace(
+            self._sum,
+            verdict=Verdict.CORRUPT if self._undecoded else reader.verdict,
+            seal=reader.seal,
+            file_bytes=reader.size,
+            events_by_type=dict(self._types),
+            misfit_texts=tuple(self._misfit_texts),
+            damages=tuple(sorted((*reader.damages, *self._undecoded), key=lambda damage: damage.offset)),
+        )
+
+
+def undecoded(found: Block, error: CorruptError) -> Damage:
+    """The damage that a block is whose digest verifies but whose payload cannot be decoded."""
+    header = found.header
+    return Damage(
+        found.offset,
+        found.end.offset,
+        error.text,
+        header.block_number,
+        header.first_event,
+        found.end.blocks,
+        found.end.events,
+    )
