@@ -26,7 +26,7 @@ def measure(
     context: typer.Context,
     plan_path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PLAN.toml]", help="The plan; options win over it.", show_default=False),
+        typer.Argument(metavar="PLAN.toml", help="The plan; options win over it.", show_default=False),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Preset, local folder or hub name.")] = None,
     weights: Annotated[str | None, typer.Option(help="random or pretrained.")] = None,

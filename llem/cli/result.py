@@ -1,29 +1,25 @@
 """One result on the screen: each figure with its unit, where it comes from, and what is doubtful about it."""
 
 from collections.abc import Iterator
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llem.cli.console import printable
+from llem.cli.table import console_for
 from llem.results import ExperimentResult
 
 NOT_MEASURED = "not measured"
 Row = tuple[str, float | int | str | None, str]
 
 
-def print_result(result: ExperimentResult) -> None:
-    """The figures of one experiment, on stdout."""
-    console = Console(highlight=False, emoji=False)
-    table = Table(
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title=printable(_title(result)),
-        title_justify="left",
-        title_style="bold",
-    )
+def write_result(out: TextIO, result: ExperimentResult) -> None:
+    """The figures of one experiment."""
+    console = console_for(out)
+    console.print(Text(printable(_title(result)), style="bold"), soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("unit")

@@ -19,6 +19,9 @@ class _Screen:
     def write(self, text: str) -> int:
         return self._terminal.write(_DANGEROUS.sub("�", text))
 
+    def isatty(self) -> bool:
+        return True
+
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)

@@ -1,5 +1,6 @@
 """llem show."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -7,47 +8,80 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
-from llem.cli.result import print_result
+from llem.cli.part import MethodologyOption, WindowOption, chosen_part
+from llem.cli.result import write_result
+from llem.cli.screen import standard_output
+from llem.cli.table import write_table
 from llem.cli.tables import up_to_date
-from llem.errors import StoreError
-from llem.projections import open_readonly
+from llem.projections import SegmentLineage, lineage, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="An id, a prefix of one, or @last.")] = "@last",
+    methodology: MethodologyOption = None,
+    window: WindowOption = None,
+    events: Annotated[
+        bool, typer.Option("--events", help="The segments, blocks and events it came from.")
+    ] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Use what can be read of a damaged log.")
+    ] = False,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
-    """Show one experiment's result."""
+    """Show one experiment's result, or the events it came from."""
+    part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
-    show_new(place, place.resolve(run), json=json)
+    experiment_id = place.resolve(run)
+    up_to_date(place, salvage=salvage)
+    with open_readonly(place) as connection:
+        if events:
+            _write_lineage(lineage(connection, experiment_id), json=json)
+        else:
+            _write(
+                results_for(connection, experiment_id, methodology=part.value, window_s=seconds), json=json
+            )
 
 
 def show_new(store: Store, experiment_id: str, *, json: bool) -> ExperimentResult:
-    """Catch up, then print the result of an experiment. Raises StoreError where it has none."""
+    """Catch up, then show the result of an experiment that has just ended."""
     up_to_date(store)
-    result = _stored_result(store, experiment_id)
-    if json:
-        console.say(msgspec.json.encode(result).decode())
-    else:
-        print_result(result)
+    with open_readonly(store) as connection:
+        result = results_for(connection, experiment_id)
+    _write(result, json=json)
     return result
 
 
-def _stored_result(store: Store, experiment_id: str) -> ExperimentResult:
-    with open_readonly(store) as connection:
-        row = connection.execute(
-            "SELECT e.status, e.problem, r.result FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)"
-            " WHERE experiment_id = ?",
-            [experiment_id],
-        ).fetchone()
-    if row is None or row[2] is None:
-        status, problem = (row[0], row[1]) if row else ("not in the tables", None)
-        raise StoreError(
-            f"{experiment_id} has no result",
-            found=problem or status,
-            hint=f"llem log cat {experiment_id} shows its events",
+def _write(result: ExperimentResult, *, json: bool) -> None:
+    if json:
+        console.say(msgspec.json.encode(result).decode())
+        return
+    with standard_output() as out:
+        write_result(out, result)
+
+
+def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:
+    if json:
+        console.say(msgspec.json.encode(segments).decode())
+        return
+    columns = ("file", "verdict", "blocks", "events", "samples", "requests", "digest of the last block")
+    rows = [
+        (
+            each.file,
+            each.verdict,
+            _range(each.blocks),
+            _range(each.events),
+            each.samples,
+            each.requests,
+            each.digest,
         )
-    return msgspec.json.decode(row[2], type=ExperimentResult)
+        for each in segments
+    ]
+    with standard_output() as out:
+        write_table(out, columns, rows)
+
+
+def _range(numbers: tuple[int, int] | None) -> str:
+    return "none" if numbers is None else f"{numbers[0]} to {numbers[1]}"

@@ -24,8 +24,12 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
         table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
     for row in kept:
         table.add_row(*(Text(printable(cells.text(value))) for value in row))
-    console = Console(file=out, highlight=False, emoji=False)
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    console_for(out).print(table)
+
+
+def console_for(out: TextIO) -> Console:
+    """Where tables are drawn: as wide as the terminal, unfolded elsewhere."""
+    return Console(file=out, width=None if out.isatty() else PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def _is_number(value: Any) -> bool:

@@ -15,12 +15,13 @@ from transformers.utils import logging as transformers_logging
 from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.generation import Generation, requests_of
 from llem.engines.hf_decode import BatchInputs, BatchJob, Decoder
-from llem.engines.hf_errors import RUNNING_ERRORS, is_fatal, one_line
+from llem.engines.hf_errors import RUNNING_ERRORS, is_fatal
 from llem.engines.hf_facts import model_facts
 from llem.engines.hf_load import choose_device, load_model
 from llem.engines.hf_sampling import chooser
 from llem.engines.hf_steps import step_recorder
 from llem.engines.hf_tokens import PromptEncoder, Tokens, end_of_sequence_ids, load_tokens, special_ids
+from llem.engines.hub import one_line
 from llem.engines.sources import ModelSource, find_model
 from llem.errors import EngineError
 from llem.plan import Plan

@@ -1,0 +1,63 @@
+"""llem rebuild."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llem.cli import console
+from llem.cli.options import StoreOption
+from llem.cli.screen import standard_output
+from llem.cli.table import write_table
+from llem.errors import DamagedLogError
+from llem.projections import RebuildReport
+from llem.projections import rebuild as rebuild_tables
+from llem.store import Store
+
+EXIT_DIFFERS = 1
+CHANGES_SHOWN = 100
+
+
+def rebuild(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when the tables would differ.")
+    ] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Use what can be read of a damaged log.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Replay the whole log into new projections, and say what changed."""
+    report = rebuild_tables(Store.locate(store), check=check, salvage=salvage)
+    _print(report, check=check)
+    if report.refused:
+        sys.exit(DamagedLogError.exit_status)
+    sys.exit(EXIT_DIFFERS if check and report.differs else 0)
+
+
+def _print(report: RebuildReport, *, check: bool) -> None:
+    for refused in report.refused:
+        console.complain(str(refused))
+    verb = "would be" if check else "are"
+    rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items() if count)
+    console.note(
+        f"llem: {report.experiments} experiments, {report.blocks:,} blocks, {report.events:,} events in {report.duration_sec:.2f} s: {rows}"
+    )
+    if report.compared is not None:
+        console.note(f"llem: nothing to compare with: {report.compared}")
+    elif not report.changed_tables:
+        console.note(f"llem: the tables {verb} the same as before")
+    else:
+        console.note(f"llem: {verb} different: {', '.join(report.changed_tables)}")
+    if report.changes:
+        _write_changes(report)
+
+
+def _write_changes(report: RebuildReport) -> None:
+    rows = [
+        (each.experiment_id, each.column, each.before, each.after) for each in report.changes[:CHANGES_SHOWN]
+    ]
+    with standard_output() as out:
+        write_table(out, ("experiment", "figure", "before", "now"), rows)
+    if len(report.changes) > CHANGES_SHOWN:
+        console.note(f"llem: and {len(report.changes) - CHANGES_SHOWN} more")

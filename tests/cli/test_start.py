@@ -1,0 +1,62 @@
+"""Starting the program costs little and loads only what the command needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import Run
+
+HEAVY = ("torch", "transformers", "duckdb", "numpy", "pynvml", "rich")
+LOADED = "import sys; print(*sorted(name for name in sys.modules if '.' not in name))"
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter that has run `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{LOADED}"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_no_heavy_library() -> None:
+    """`llem --help` has neither torch nor duckdb nor numpy in memory."""
+    code = "from llem.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert loaded_after(code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["llem.measure.worker", "llem.measure.sampler", "llem.measure.program", "llem.measure.supervisor"],
+)
+def test_measuring_loads_no_database_and_no_screen(module: str) -> None:
+    """What measures has no DuckDB, no typer and no rich, and no model runtime before it loads a model."""
+    assert loaded_after(f"import {module}").isdisjoint(
+        {"duckdb", "typer", "rich", "click", "torch", "transformers"}
+    )
+
+
+@pytest.mark.parametrize("module", ["llem.projections", "llem.results", "llem.query.process", "llem.export"])
+def test_analysis_loads_no_model_and_no_gpu_library(module: str) -> None:
+    """What analyses runs on a laptop without torch and without a driver."""
+    assert loaded_after(f"import {module}").isdisjoint({"torch", "transformers", "pynvml"})
+
+
+def test_importing_llem_loads_nothing() -> None:
+    """`import llem` alone is free."""
+    assert loaded_after("import llem").isdisjoint({*HEAVY, "typer", "msgspec"})
+
+
+def test_the_version_is_data(llem: Run) -> None:
+    """--version prints the version on stdout and nothing else."""
+    done = llem("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().count(".") == 2
+
+
+def test_a_wrong_command_or_option_is_exit_status_2(llem: Run) -> None:
+    """A mistyped command or option says so and never shows a traceback."""
+    for arguments in (["mesure"], ["measure", "--modle", "x"], ["log", "verfy"]):
+        done = llem(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Traceback" not in done.stderr and "No such" in done.stderr

@@ -1,0 +1,113 @@
+"""The wheel holds everything, and works where nothing but its core dependencies is installed."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUICK, SIMULATED
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sources as they are."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def laptop(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of an environment with the wheel and its core dependencies only."""
+    folder = tmp_path_factory.mktemp("laptop")
+    venv.create(folder, with_pip=True)
+    packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for name in core_dependencies("llem"):
+        link_distribution(name, packages)
+    command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-index", "--no-deps", wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "bin"
+
+
+def core_dependencies(name: str) -> set[str]:
+    """Names of everything that `name` needs without extras, itself left out."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for requirement in distribution(waiting.pop()).requires or ():
+            needed = re.split(r"[\s<>=!~;\[(]", requirement)[0]
+            if (
+                "extra ==" not in requirement
+                and "python_version <" not in requirement
+                and "platform" not in requirement
+                and needed not in found
+            ):
+                found.add(needed)
+                waiting.append(needed)
+    return found
+
+
+def link_distribution(name: str, packages: Path) -> None:
+    """Links to the installed files of one distribution, as pip would have put them there."""
+    installed = distribution(name)
+    for top in {file.parts[0] for file in installed.files or () if file.parts[0] != ".."}:
+        if top != "__pycache__" and not (packages / top).exists():
+            (packages / top).symlink_to(Path(str(installed.locate_file(top))))
+
+
+def run(laptop: Path, store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(store.parent), "LLEM_DIR": str(store)}
+    return subprocess.run(
+        [laptop / "llem", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_wheel_holds_both_packages_and_their_data(wheel: Path) -> None:
+    """Code of both packages, py.typed of both, the SQL schema, presets and saved queries; nothing else at the top."""
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in (
+        "llem/py.typed",
+        "llem_events/py.typed",
+        "llem/projections/schema.sql",
+        "llem/engines/presets/tiny-llama.json",
+        "llem_events/reader.py",
+    ):
+        assert needed in names
+    assert any(name.startswith("llem/queries/") and name.endswith(".sql") for name in names)
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"llem", "llem_events"}
+
+
+def test_analysis_works_without_torch(laptop: Path, tmp_path: Path) -> None:
+    """On a laptop without the torch extra every command but the transformers engine works."""
+    store = tmp_path / "store"
+    measured = run(laptop, store, "measure", *SIMULATED, *QUICK)
+    assert measured.returncode == 0, measured.stderr
+    for arguments in (
+        ["runs"],
+        ["show", "@last"],
+        ["query", "SELECT 1"],
+        ["export", tmp_path / "r.csv"],
+        ["log", "verify", "@last"],
+        ["rebuild"],
+        ["doctor"],
+    ):
+        done = run(laptop, store, *arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_the_missing_extra_is_named(laptop: Path, tmp_path: Path) -> None:
+    """The transformers engine says which install command is missing, and leaves nothing behind."""
+    done = run(laptop, tmp_path / "store", "measure")
+    assert done.returncode == 2
+    assert "pip install 'llem[torch]'" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()
