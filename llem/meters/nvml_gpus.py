@@ -31,24 +31,20 @@ def list_gpus() -> list[Device]:
 
 
 def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
-    """The devices meant by indices into CUDA's visible list, UUIDs or MIG UUIDs; all visible ones for None."""
+    """The devices meant by indices, UUIDs or MIG UUIDs; all that CUDA_VISIBLE_DEVICES leaves for None."""
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     with driver():
-        seen = visible(
-            inventory(),
-            mask=os.environ.get("CUDA_VISIBLE_DEVICES"),
-            order=os.environ.get("CUDA_DEVICE_ORDER"),
-        )
-    found = select(seen, gpus)
+        seen = visible(inventory(), mask=mask, order=os.environ.get("CUDA_DEVICE_ORDER"))
+    found = select(seen, gpus, masked=mask is not None)
     if not found:
-        raise _nothing_to_measure(gpus)
+        raise _nothing_to_measure(gpus, mask=mask)
     return found
 
 
-def _nothing_to_measure(gpus: Sequence[str] | None) -> MeterError:
+def _nothing_to_measure(gpus: Sequence[str] | None, *, mask: str | None) -> MeterError:
     what, expected = "no GPU to measure", "at least one visible GPU"
     if gpus is not None:
         return MeterError(what, found="a plan that uses none", expected=expected, hint="name one with --gpu")
-    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return MeterError(what, found="a driver without a device", expected=expected)
     hint = "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"

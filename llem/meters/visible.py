@@ -62,28 +62,36 @@ def _refuse_twice(seen: Sequence[Device], mask: str) -> None:
         raise MeterError("CUDA_VISIBLE_DEVICES names a GPU twice", found=mask, expected="each GPU once")
 
 
-def select(seen: Sequence[Device], wanted: Sequence[str] | None) -> list[Device]:
-    """The devices meant by indices into `seen` and by UUIDs or their beginnings; all of `seen` for None."""
-    return list(seen) if wanted is None else [_one(seen, entry.strip()) for entry in wanted]
+def select(seen: Sequence[Device], wanted: Sequence[str] | None, *, masked: bool) -> list[Device]:
+    """The devices meant by indices and by UUIDs or their beginnings; all of `seen` for None.
+
+    An index counts along `seen` where CUDA_VISIBLE_DEVICES made that list (`masked`), else it is the driver's, which
+    nvidia-smi shows; a GPU divided into several instances has no device of its own.
+    """
+    if wanted is None:
+        return list(seen)
+    numbers = range(len(seen)) if masked else [device.index for device in seen]
+    numbered = list(zip(map(str, numbers), seen, strict=True))
+    return [_one(numbered, entry.strip()) for entry in wanted]
 
 
-def _one(seen: Sequence[Device], entry: str) -> Device:
+def _one(numbered: Sequence[tuple[str, Device]], entry: str) -> Device:
     if entry.isdigit():
-        matches = [seen[int(entry)]] if int(entry) < len(seen) else []
+        matches = [device for number, device in numbered if number == entry]
     else:
-        matches = [device for device in seen if entry and device.uuid.startswith(entry)]
+        matches = [device for _, device in numbered if entry and device.uuid.startswith(entry)]
     if len(matches) == 1:
         return matches[0]
     raise MeterError(
-        "several such GPUs" if matches else "no such GPU",
+        "several such devices" if matches else "no such GPU",
         found=entry or "an empty name",
-        expected=_choices(seen),
-        hint="`llem doctor` lists them; CUDA_VISIBLE_DEVICES hides all others",
+        expected=_choices([(device.uuid, device) for device in matches] or numbered),
+        hint="`llem doctor` lists the GPUs; CUDA_VISIBLE_DEVICES hides all others",
     )
 
 
-def _choices(seen: Sequence[Device]) -> str:
-    if not seen:
+def _choices(numbered: Sequence[tuple[str, Device]]) -> str:
+    if not numbered:
         return "a visible GPU, and there is none"
-    names = ", ".join(device.uuid for device in seen)
-    return f"0 to {len(seen) - 1} or a UUID of {names}" if len(seen) > 1 else f"0 or {names}"
+    names = (name if name == device.uuid else f"{name} ({device.uuid})" for name, device in numbered)
+    return " or ".join(names)

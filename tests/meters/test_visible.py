@@ -120,6 +120,18 @@ def test_a_divided_gpu_is_seen_through_its_instances(nvml: Simulation) -> None:
     assert [device.uuid for device in list_gpus()] == [UUIDS[0], *MIGS, UUIDS[2], UUIDS[3]]
 
 
+def test_an_index_is_nvidia_smis_on_a_host_with_instances(
+    nvml: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instances do not shift the numbers of the GPUs after them; a divided GPU must be named by instance."""
+    nvml.install(_host(divided=1))
+    assert [device.uuid for device in resolve_gpus(["3", "0"])] == [UUIDS[3], UUIDS[0]]
+    with pytest.raises(MeterError, match=f"several such devices: found 1, expected {MIGS[0]} or {MIGS[1]}"):
+        resolve_gpus(["1"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{UUIDS[3]},{MIGS[1]}")
+    assert [device.uuid for device in resolve_gpus(["1", "0"])] == [MIGS[1], UUIDS[3]]
+
+
 def test_refuses_an_index_that_cuda_and_nvml_would_read_differently(
     nvml: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,11 +147,11 @@ def test_refuses_an_index_that_cuda_and_nvml_would_read_differently(
 @pytest.mark.parametrize(
     ("mask", "wanted", "message"),
     [
-        (None, ["4"], "no such GPU: found 4, expected 0 to 3"),
+        (None, ["4"], "no such GPU: found 4, expected 0 (GPU-00000000"),
         (None, ["GPU-99"], "no such GPU: found GPU-99"),
-        (None, ["GPU-"], "several such GPUs: found GPU-"),
+        (None, ["GPU-"], "several such devices: found GPU-"),
         (None, [""], "no such GPU: found an empty name"),
-        ("1", ["1"], "no such GPU: found 1, expected 0 or GPU-00000001"),
+        ("1", ["1"], "no such GPU: found 1, expected 0 (GPU-00000001"),
         ("1", [UUIDS[0]], "hides all others"),
         ("", None, "no GPU to measure: found CUDA_VISIBLE_DEVICES=''"),
         ("9", None, "no GPU to measure: found CUDA_VISIBLE_DEVICES='9'"),
