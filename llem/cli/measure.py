@@ -68,7 +68,7 @@ def measure(
         console.say(to_toml(plan).rstrip())
         return
     place = Store.locate(store)
-    outcome = _run(plan, place, context.obj or [], quiet=json)
+    outcome = _run(plan, place, context.obj or [], strict=strict, quiet=json)
     result = _report(outcome, place, json=json)
     sys.exit(_exit_status(outcome, result, strict=strict))
 
@@ -80,9 +80,9 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _run(plan: Plan, store: Store, program: list[str], *, quiet: bool) -> Outcome:
+def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:
     with progress_line(quiet=quiet or bool(program)) as line:
-        return run_measurement(plan, store, command=program, on_progress=line.update)
+        return run_measurement(plan, store, command=program, strict=strict, on_progress=line.update)
 
 
 def _report(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:

@@ -27,15 +27,21 @@ class Placement:
     environment: dict[str, str]
 
 
-def check(plan: Plan, store: Store, *, command: Sequence[str] = ()) -> list[Placement]:
-    """The placement of every process. Raises LlemError for what cannot be measured as planned."""
+def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool = False) -> list[Placement]:
+    """The placement of every process. Raises LlemError for what cannot be measured as planned.
+
+    When strict, so is a MIG instance, whose energy nothing can measure.
+    """
     if command:
         _check_program(command[0])
     else:
         _check_engine(plan)
         _check_prompts(plan)
     placements = place(plan, command=command)
-    choose_meter(plan, gpus=[uuid for each in placements for uuid in each.gpus])
+    gpus = [uuid for each in placements for uuid in each.gpus]
+    if strict and gpus:
+        _refuse_instances(gpus)
+    choose_meter(plan, gpus=gpus)
     store.create()
     _check_space(store)
     return placements
@@ -79,6 +85,17 @@ def _gpus(plan: Plan) -> list[str]:
         if plan.devices.gpus is not None or plan.engine.device.startswith("cuda"):
             raise
         return []
+
+
+def _refuse_instances(gpus: Sequence[str]) -> None:
+    instances = [device for device in resolve_gpus(sorted(set(gpus))) if device.kind == "mig"]
+    if instances:
+        raise MeasureError(
+            "the energy of a MIG instance cannot be measured",
+            found=f"{instances[0].uuid} on {instances[0].parent_uuid}",
+            expected="whole GPUs with --strict",
+            hint="without --strict, the whole GPU's energy is recorded, with a warning",
+        )
 
 
 def _check_engine(plan: Plan) -> None:

@@ -3,7 +3,7 @@
 import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llem.errors import LlemError, MeterError
@@ -68,6 +68,8 @@ class Sampler:
             ),
             at_ns=time.monotonic_ns(),
         )
+        for warning in _instance_warnings(self._devices):
+            log.append(warning, at_ns=time.monotonic_ns())
 
     def run(self) -> None:
         """Sample until the supervisor or the worker is done or gone."""
@@ -142,6 +144,14 @@ class Sampler:
             cpu_time_ns=time.process_time_ns(),
         )
         self._log.append(event, at_ns=now_ns)
+
+
+def _instance_warnings(devices: Sequence[MeteredDevice]) -> Iterator[WarningRaised]:
+    for device in (metered.device for metered in devices if metered.device.kind == "mig"):
+        text = (
+            f"power and energy of MIG instance {device.uuid} are those of its whole GPU, {device.parent_uuid}"
+        )
+        yield WarningRaised(code="mig_parent_energy", text=text, device_uuid=device.uuid)
 
 
 def _total_power_w(readings: Sequence[Reading]) -> float | None:

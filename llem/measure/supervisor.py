@@ -78,10 +78,14 @@ def measure(
     store: Store,
     *,
     command: Sequence[str] = (),
+    strict: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Measure one plan into the store. Raises LlemError before anything is started, never after."""
-    placements = preflight.check(plan, store, command=command)
+    """Measure one plan into the store. Raises LlemError before anything is started, never after.
+
+    When strict, what can only give a doubtful result is refused as well.
+    """
+    placements = preflight.check(plan, store, command=command, strict=strict)
     experiment_id = new_experiment_id()
     folder = store.create_experiment(experiment_id)
     with (

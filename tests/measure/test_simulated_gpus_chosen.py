@@ -1,0 +1,91 @@
+"""Whichever way a GPU is named, the one that is measured is the one that the worker runs on."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import events_of
+from tests.measure.gpu_host import GpuHost, GpuRun, gpu, gpus
+from tests.simulated_nvml.scenario import Mig, Scenario, uuid_of
+
+INSTANCES = [uuid_of(7, prefix="MIG"), uuid_of(8, prefix="MIG")]
+BRIEF = ("--set", "workload.min_duration_s=0.3", "--set", "windows.baseline_s=0")
+
+
+def measured(run: GpuRun) -> list[str]:
+    """UUIDs of the devices whose energy the log has, by process."""
+    assert run.done.returncode == 0, run.done.stderr
+    return [edges.device_uuid for edges in run.windows()]
+
+
+def seen_by_workers(run: GpuRun) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES is in each worker."""
+    started = events_of(run.store, "worker", "process_started")
+    return [body["environment"]["variables"]["CUDA_VISIBLE_DEVICES"] for body in started]
+
+
+@pytest.mark.parametrize(
+    ("mask", "chosen", "expected"),
+    [
+        ("2", None, [2]),
+        ("2,0", None, [2, 0]),
+        ("2,0", "1", [0]),
+        (uuid_of(1), None, [1]),
+        (f"{uuid_of(2)},{uuid_of(1)}", "0", [2]),
+        ("2,1,0", f"{uuid_of(1)},{uuid_of(2)}", [1, 2]),
+    ],
+    ids=["index", "reordered", "index into a mask", "uuid", "uuids reordered", "uuids into a mask"],
+)
+def test_the_right_gpu(gpu_host: GpuHost, mask: str, chosen: str | None, expected: list[int]) -> None:
+    """The log's GPU is the one meant, the worker sees that one alone, and the joules are that one's."""
+    options = ("--gpu", chosen) if chosen else ()
+    run = gpu_host.measure(
+        gpus(3), *BRIEF, *options, CUDA_VISIBLE_DEVICES=mask, CUDA_DEVICE_ORDER="PCI_BUS_ID"
+    )
+    assert measured(run) == seen_by_workers(run) == [uuid_of(index) for index in expected]
+    for edges in run.windows():
+        tick_j = 0.02 * run.highest_w(edges.device_uuid)
+        assert edges.counted_j == pytest.approx(run.truth_of(edges), abs=tick_j)
+
+
+def divided() -> Scenario:
+    """A whole GPU, and one with two MIG instances."""
+    return Scenario(gpus=[gpu(0), gpu(1, migs=[Mig(uuid=uuid) for uuid in INSTANCES])])
+
+
+def test_a_mig_instance_is_labelled_as_its_parent(gpu_host: GpuHost) -> None:
+    """The worker runs on the instance; its energy is its parent GPU's, and the log, result and tables say so."""
+    run = gpu_host.measure(divided(), *BRIEF, CUDA_VISIBLE_DEVICES=INSTANCES[1])
+    assert measured(run) == seen_by_workers(run) == [INSTANCES[1]]
+    assert run.windows()[0].counted_j == pytest.approx(run.truth_of(run.windows()[0]), abs=0.02 * 224)
+    assert uuid_of(1) in run.warnings()["mig_parent_energy"]
+    device = run.query("SELECT kind, parent_uuid FROM devices")[0]
+    assert device == {"kind": "mig", "parent_uuid": uuid_of(1)}
+    assert any("whole GPU" in text for text in run.result()["measurement_warnings"])
+
+
+def test_two_instances_of_one_gpu_count_it_once(gpu_host: GpuHost) -> None:
+    """Both workers' energy is the same GPU's, so the total has it once."""
+    run = gpu_host.measure(divided(), *BRIEF, "--gpu", "1,2")
+    with_mask = gpu_host.measure(divided(), *BRIEF, CUDA_VISIBLE_DEVICES=",".join(INSTANCES))
+    assert measured(run) == measured(with_mask) == INSTANCES
+    result: dict[str, Any] = with_mask.result()
+    single_j = max(process["energy_metrics"]["total_energy_j"] for process in result["process_results"])
+    assert result["total_energy_j"] == pytest.approx(single_j, rel=0.3)
+    assert result["aggregation"]["gpu_attribution_verified"] is False
+
+
+def test_strict_refuses_a_mig_instance_before_measuring(gpu_host: GpuHost) -> None:
+    """Its energy cannot be had: one line, status 2, and nothing written."""
+    run = gpu_host.measure(divided(), *BRIEF, "--strict", CUDA_VISIBLE_DEVICES=INSTANCES[0])
+    assert run.done.returncode == 2
+    assert INSTANCES[0] in run.done.stderr and run.done.stderr.count("\n") == 1
+    assert not run.store.exists()
+
+
+def test_a_gpu_that_is_hidden_is_refused(gpu_host: GpuHost) -> None:
+    """A UUID outside CUDA_VISIBLE_DEVICES is not measured behind CUDA's back."""
+    run = gpu_host.measure(gpus(2), *BRIEF, "--gpu", uuid_of(1), CUDA_VISIBLE_DEVICES="0")
+    assert run.done.returncode == 2
+    assert "no such GPU" in run.done.stderr
+    assert not run.store.exists()
