@@ -57,3 +57,7 @@ gpu-check *options:
 # Publish the JSON Schema of every event version.
 schema: setup
     {{python}} -m llem_events.publish
+
+# Write the command-line page from the commands.
+reference: setup
+    {{python}} -m llem.cli.reference > docs/cli.md
