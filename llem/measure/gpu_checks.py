@@ -48,27 +48,37 @@ def _visible() -> set[str]:
 
 def _sensors_of(gpu: GpuState, metered: Sequence[MeteredDevice], *, why: str) -> Check:
     first = metered[0]
-    tick = (
-        "no tick measured"
-        if first.counter_tick_ns is None
-        else f"ticks every {first.counter_tick_ns / NS_PER_MS:.0f} ms"
-    )
-    facts = [
-        f"energy {first.energy_source or 'not measured'} ({tick})",
-        f"power {first.power_kind or 'not measured'}",
-    ]
-    facts += [f"{column}: {reason}" for column, reason in first.missing.items()]
-    facts += ["MIG: the energy of an instance is its whole GPU's"] if gpu.instances else []
-    denied = any(reason == "no permission" for reason in first.missing.values())
-    status: Status = (
-        "fail"
-        if first.energy_source is None
-        else "warn"
-        if first.energy_source != "counter" or denied
-        else "ok"
-    )
+    denied = "no permission" in first.missing.values()
+    found = "; ".join([gpu.device.name, *_names(gpu), *_measured(first)])
     fix = "check the permissions of /dev/nvidia*, or ask the administrator" if denied else None
-    return Check(name=_name(gpu, "sensors"), status=status, found="; ".join(facts), why=why, fix=fix)
+    return Check(
+        name=_name(gpu, "sensors"), status=_trust(first, denied=denied), found=found, why=why, fix=fix
+    )
+
+
+def _trust(metered: MeteredDevice, *, denied: bool) -> Status:
+    if metered.energy_source is None:
+        return "fail"
+    return "warn" if denied or metered.energy_source != "counter" else "ok"
+
+
+def _names(gpu: GpuState) -> list[str]:
+    """What the GPU, or each of its instances, is called by."""
+    if not gpu.instances:
+        return [gpu.device.uuid]
+    names = [f"{instance.mig_profile} {instance.uuid}" for instance in gpu.instances]
+    return [*names, "the energy of an instance is its whole GPU's"]
+
+
+def _measured(metered: MeteredDevice) -> list[str]:
+    tick_ns = metered.counter_tick_ns
+    tick = "no tick measured" if tick_ns is None else f"ticks every {tick_ns / NS_PER_MS:.0f} ms"
+    source, kind = metered.energy_source or "not measured", metered.power_kind or "not measured"
+    return [
+        f"energy {source} ({tick})",
+        f"power {kind}",
+        *(f"{name}: {reason}" for name, reason in metered.missing.items()),
+    ]
 
 
 def _persistence(gpu: GpuState) -> Check:

@@ -82,9 +82,8 @@ def _gpu_sensor(index: int, gpu: Any) -> Sensor:
     return sensor
 
 
-def soc_sensor() -> Sensor:
+def soc_sensor(soc: Any) -> Sensor:
     """The whole chip as one device."""
-    soc = get_soc()
     parts = soc.get_available_metrics()
     counted = [_SOC_TOTAL] if _SOC_TOTAL in parts else [part for part in _SOC_PARTS if part in parts]
     sensor = Sensor("zeus-soc", name=f"{type(soc).__name__} ({', '.join(counted)})", kind="cpu_package")
@@ -186,7 +185,7 @@ def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) 
         sensors = gpu_sensors(gpus)
     except ZeusBaseError as gpu_error:
         try:
-            sensors = [soc_sensor()]
+            sensors = [soc_sensor(get_soc())]
         except ZeusBaseError as error:
             raise MeterError(
                 "zeus meter", found=f"{gpu_error} {error}", expected="a device that zeus can read"

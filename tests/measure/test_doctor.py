@@ -7,7 +7,16 @@ import pytest
 from llem.measure.check import Check
 from llem.measure.doctor import checks, disk_space, disk_speed, has_nvidia_hardware
 from tests.simulated_nvml.build import has_compiler, installed
-from tests.simulated_nvml.scenario import NO_PERMISSION, Fault, Gpu, Scenario, constant, hosts_gpus, uuid_of
+from tests.simulated_nvml.scenario import (
+    NO_PERMISSION,
+    Fault,
+    Gpu,
+    Mig,
+    Scenario,
+    constant,
+    hosts_gpus,
+    uuid_of,
+)
 
 needs_compiler = pytest.mark.skipif(
     not has_compiler(), reason="no C compiler: the simulated NVML cannot be built"
@@ -38,7 +47,10 @@ def test_a_healthy_gpu_is_all_right(tmp_path: Path) -> None:
     ]
     assert {name: found[name].status for name in names} == dict.fromkeys(names, "ok")
     assert found["driver"].found == "driver 570.86.15, CUDA up to 12.8, 1 GPU(s)"
-    assert "energy counter (ticks every 100 ms); power instant" in found["gpu 0 sensors"].found
+    assert (
+        found["gpu 0 sensors"].found
+        == f"NVIDIA H100 80GB HBM3; {uuid_of(0)}; energy counter (ticks every 100 ms); power instant"
+    )
     assert found["meters"].found.startswith("auto takes nvml")
 
 
@@ -61,6 +73,13 @@ def test_each_disturbance_has_its_fix(
     found = _checks(tmp_path, _gpu(**about))[f"gpu 0 {check}"]
     assert (found.status, found.fix) == (status, fix)
     assert found.why
+
+
+@needs_compiler
+def test_a_divided_gpu_is_listed_by_its_instances(tmp_path: Path) -> None:
+    """An instance's UUID is what --gpu takes, and whose energy it would be is said."""
+    found = _checks(tmp_path, _gpu(migs=[Mig(uuid=uuid_of(7, prefix="MIG"))]))["gpu 0 sensors"].found
+    assert f"1g.10gb {uuid_of(7, prefix='MIG')}; the energy of an instance is its whole GPU's" in found
 
 
 @needs_compiler

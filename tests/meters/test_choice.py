@@ -62,7 +62,7 @@ def test_a_missing_extra_names_its_install_command() -> None:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import llem.meters", ["pynvml", "zeus", "torch", "numpy"]),
+        ("import llem.meters", ["pynvml", "zeus", "torch", "duckdb"]),
         ("from llem.meters import create_meter; from llem.plan import Plan, MeterPlan\n"
          "create_meter(Plan(meter=MeterPlan(name='simulated')), gpus=None, pid=None)", ["pynvml", "zeus", "torch", "duckdb"]),
     ],
