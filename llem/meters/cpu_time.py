@@ -7,13 +7,8 @@ from pathlib import Path
 from llem.units import NS_PER_S
 
 NS_PER_CLOCK_TICK = NS_PER_S // os.sysconf("SC_CLK_TCK")
-_PPID, _UTIME, _STIME, _CUTIME, _CSTIME = (
-    1,
-    11,
-    12,
-    13,
-    14,
-)  # fields of /proc/PID/stat after the name, see proc(5)
+# Fields of /proc/PID/stat after the name, see proc(5).
+_PPID, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
 
 
 def _stat(pid: int, proc: Path) -> list[int] | None:
@@ -27,11 +22,26 @@ def _stat(pid: int, proc: Path) -> list[int] | None:
 
 def descendants(pid: int, *, proc: Path = Path("/proc")) -> set[int]:
     """The process and every process below it."""
-    parents = {
-        int(entry.name): stat[_PPID]
-        for entry in proc.iterdir()
-        if entry.name.isdigit() and (stat := _stat(int(entry.name), proc))
-    }
+    if (proc / str(pid) / "task" / str(pid) / "children").exists():
+        return {pid} | {below for child in _children(pid, proc) for below in descendants(child, proc=proc)}
+    return _descendants_by_parent(pid, proc)
+
+
+def _children(pid: int, proc: Path) -> set[int]:
+    """Children that any of the process's threads has started."""
+    found: set[int] = set()
+    try:
+        for thread in (proc / str(pid) / "task").iterdir():
+            found |= set(map(int, (thread / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # the process or a thread ended meanwhile
+    return found
+
+
+def _descendants_by_parent(pid: int, proc: Path) -> set[int]:
+    """The same on a kernel without /proc/PID/task/TID/children: every process is asked for its parent."""
+    pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
+    parents = {each: stat[_PPID] for each in pids if (stat := _stat(each, proc))}
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
         family |= more
@@ -39,7 +49,7 @@ def descendants(pid: int, *, proc: Path = Path("/proc")) -> set[int]:
 
 
 class CpuTime:
-    """Sums a process tree; looks for new members only when asked to `refresh`, which reads all of /proc."""
+    """Sums a process tree; looks for new members only when asked to `refresh`."""
 
     def __init__(self, pid: int, *, proc: Path = Path("/proc")) -> None:
         self._pid, self._proc = pid, proc

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llem.errors import MeterError
-from llem.meters.cpu_time import CpuTime, descendants
+from llem.meters.cpu_time import NS_PER_CLOCK_TICK, CpuTime, descendants
 from llem.meters.estimate import EstimateMeter
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
@@ -45,6 +46,15 @@ def test_counts_children_that_are_running() -> None:
         assert family > {process.pid}
         for pid in family:
             os.kill(pid, 9)
+
+
+def test_finds_the_family_without_the_kernels_list_of_children(tmp_path: Path) -> None:
+    """Where /proc has no children files, parents are followed; a name may hold spaces and brackets."""
+    for pid, parent, name in ((10, 1, "a"), (11, 10, "b) (c"), (12, 11, "d e"), (13, 1, "f")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} " + "0 " * 9 + "7 3 2 1 0 0\n")
+    assert descendants(10, proc=tmp_path) == {10, 11, 12}
+    assert CpuTime(10, proc=tmp_path).total_ns() == 3 * 13 * NS_PER_CLOCK_TICK
 
 
 def test_energy_is_cpu_time_times_the_stated_watts(parent: subprocess.Popen[str]) -> None:
