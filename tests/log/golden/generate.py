@@ -6,12 +6,22 @@ Run it once when SCHEMA_VERSION rises. Segments of earlier versions are never wr
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llem_events import SCHEMA_VERSION, Reading, SegmentReader, SegmentWriter, UnknownEvent, columns, unpack
+from llem_events import (
+    SCHEMA_VERSION,
+    Envelope,
+    Reading,
+    SegmentReader,
+    SegmentWriter,
+    UnknownEvent,
+    columns,
+    unpack,
+)
 from llem_events.events import Event, SamplesTaken
 from tests.log.golden.examples import EXAMPLES
 from tests.log.segments import START_NS, segment_header
@@ -52,7 +62,7 @@ def unknown_events() -> list[Event | bytes]:
     body = {"code": "throttled", "text": "hot", "advice": ["cool", {"to_c": 60}]}
     return [
         msgspec.msgpack.encode(["model_melted", 1, at_ns, {"temperature_c": 3_000}]),
-        msgspec.msgpack.encode(["window_opened", 99, at_ns, [1, 2, {"kind": None}]]),
+        msgspec.msgpack.encode(["window_opened", 99, at_ns, {"kinds": [1, {"of": None}]}]),
         msgspec.msgpack.encode(["warning_raised", 1, at_ns, body]),
     ]
 
@@ -87,25 +97,33 @@ def write(path: Path, blocks: Blocks, *, sealed: bool, cut_bytes: int = 0) -> No
         file.truncate(path.stat().st_size - cut_bytes)
 
 
-def rows(path: Path) -> dict[str, Any]:
+def rows(path: Path, body: Callable[[Envelope], Any] | None = None) -> dict[str, Any]:
     """Header, verdict and events of a segment as plain JSON; byte strings are {"hex": ...}, samples are lists of values."""
     found = []
     with SegmentReader(path) as reader:
         for block in reader.blocks():
             for number, envelope in enumerate(reader.events(block), block.header.first_event):
                 row = {"number": number, "type": envelope.type, "version": envelope.version}
-                found.append(row | {"at_ns": envelope.at_ns, "body": _body(unpack(envelope))})
+                found.append(row | {"at_ns": envelope.at_ns, "body": (body or body_as_written)(envelope)})
         header = plain(msgspec.msgpack.decode(msgspec.msgpack.encode(reader.header)))
         return {"header": header, "verdict": str(reader.verdict), "events": found}
 
 
-def _body(event: Event | UnknownEvent) -> Any:
-    match event:
+def body_as_written(envelope: Envelope) -> Any:
+    """A body with all its fields, known or not."""
+    if envelope.type == SamplesTaken.TYPE:
+        return body_as_understood(envelope)
+    return plain(msgspec.msgpack.decode(envelope.body))
+
+
+def body_as_understood(envelope: Envelope) -> Any:
+    """A body as today's Struct holds it."""
+    match unpack(envelope):
         case UnknownEvent(body=body):
             return plain(msgspec.msgpack.decode(body))
-        case SamplesTaken(meter=meter, device_uuid=device_uuid):
+        case SamplesTaken(meter=meter, device_uuid=device_uuid) as event:
             return {"meter": meter, "device_uuid": device_uuid, "samples": _samples(event)}
-        case _:
+        case event:
             return plain(msgspec.msgpack.decode(msgspec.msgpack.encode(event)))
 
 
