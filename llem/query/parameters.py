@@ -7,7 +7,7 @@ from llem.errors import QueryError
 from llem.query.process import Parameter
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
-_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 _WORDS: dict[str, Parameter] = {"true": True, "false": False, "null": None}
 
 

@@ -57,14 +57,16 @@ def _check(fields: Fields, what: str) -> None:
 
 def _renamed(fields: Fields) -> Fields:
     """Under our names; model, precision and batch size are taken from where the predecessor hid them."""
-    config = fields.get("effective_config") or {}
-    processes = [_renamed_parts(process) for process in fields.get("process_results") or []]
+    config = _dict(fields.get("effective_config"))
+    processes = fields.get("process_results")
+    parts = [_renamed_parts(_dict(one)) for one in processes] if isinstance(processes, list) else processes
+    first = parts[0] if isinstance(parts, list) and parts else {}
     found = {
-        "model_name": next((one.get("model_name") for one in processes), None) or config.get("model"),
+        "model_name": first.get("model_name") or config.get("model"),
         "dtype": config.get("precision"),
         "batch_size": config.get("batch_size"),
     }
-    return found | _renamed_parts(fields) | {"process_results": processes}
+    return found | _renamed_parts(fields) | ({} if processes is None else {"process_results": parts})
 
 
 def _renamed_parts(fields: Fields) -> Fields:
@@ -75,6 +77,11 @@ def _renamed_parts(fields: Fields) -> Fields:
     if isinstance(warmup := fields.get("warmup_result"), dict):
         changed["warmup_result"] = {"cooldown_sec": warmup.get("thermal_floor_wait_s"), **warmup}
     return {**fields, **changed}
+
+
+def _dict(part: object) -> Fields:
+    """The part where it is an object; anything else is left to the check of the whole, which names it."""
+    return part if isinstance(part, dict) else {}
 
 
 def _by_name(packages: list[str]) -> Mapping[str, str]:

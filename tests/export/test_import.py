@@ -1,0 +1,163 @@
+"""Results of LLenergyMeasure: imported, rebuilt, queried and exported with the same figures, or refused."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llem.api import OpenStore, open_store
+from llem.errors import ExportError
+from llem.export import as_json
+from llem.importing import import_result
+from llem.results.imported import read_predecessor
+from llem.store import Store
+from llem_events import SegmentReader, Verdict, unpack
+from llem_events.events import ResultImported
+
+ORIGINAL = Path(__file__).parent / "predecessor_result.json"
+FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
+OTHER_NAMES = {"experiment_id", "process_results", "environment_snapshot", "warmup_result"}
+OTHER_SHAPES = {"start_time", "end_time"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store").create()
+
+
+@pytest.fixture
+def imported(store: Store) -> OpenStore:
+    """A store into which the result was imported."""
+    import_result(ORIGINAL, store)
+    return open_store(store.path)
+
+
+def subset(expected: Any, found: Any) -> bool:
+    """Whether every figure of `expected` is in `found`, unchanged; more may be there."""
+    if isinstance(expected, dict):
+        return all(name in found and subset(value, found[name]) for name, value in expected.items())
+    return type(found) is type(expected) and found == expected
+
+
+def exported(opened: OpenStore) -> dict[str, Any]:
+    """The one result of a store, as it is exported."""
+    out = StringIO()
+    as_json.write_objects(out, opened.results())
+    (found,) = json.loads(out.getvalue())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_figures_survive_import_and_export(imported: OpenStore) -> None:
+    """Every field that both programs have is exported as it was read."""
+    found = exported(imported)
+    for name in FIELDS.keys() - OTHER_NAMES - OTHER_SHAPES - {"energy_breakdown"}:
+        assert subset(FIELDS[name], found[name]), name
+    assert found["process_results"][0]["energy_metrics"]["total_energy_j"] == FIELDS["total_energy_j"]
+    assert found["process_results"][0]["inference_metrics"]["latency_measurements"]["ttft_ms"] == [12.0, 13.0]
+    assert found["energy_breakdown"]["adjusted_j"] == -3.25
+    assert found["warmup_result"]["cooldown_sec"] == 60.0
+    assert found["environment_snapshot"]["packages"] == {"torch": "2.6.0", "transformers": "4.49.0"}
+
+
+def test_figures_survive_a_rebuild(imported: OpenStore, store: Store) -> None:
+    """The tables can be thrown away."""
+    before = exported(imported)
+    store.projections_path.unlink()
+    assert exported(imported) == before
+
+
+def test_an_imported_result_is_queried_beside_others(imported: OpenStore) -> None:
+    """Its figures stand in experiment_results, under an id of this store, with the old id as a label."""
+    result = imported.query(
+        "SELECT total_energy_j, total_tokens, model_name, dtype, batch_size, start_time::VARCHAR, throttle_detected, "
+        "labels['imported_id'], status FROM experiment_results"
+    )
+    assert result.rows == [
+        (
+            1234.5678901234567,
+            12345,
+            "meta-llama/Llama-3.2-1B",
+            "bf16",
+            8,
+            "2026-03-01 12:00:00.123456",
+            True,
+            "meta-llama/Llama-3.2-1B_20260301_120000",
+            "completed",
+        )
+    ]
+    assert imported.query("SELECT total_energy_j FROM raw_process_results").rows == [(1234.5678901234567,)]
+
+
+def test_the_file_is_kept_byte_for_byte(store: Store) -> None:
+    """The log holds the original and its digest, in a sealed segment of role import."""
+    done = import_result(ORIGINAL, store)
+    (segment,) = store.segments(done.experiment_id)
+    with SegmentReader(segment) as reader:
+        events = [unpack(found) for block in reader.blocks() for found in reader.events(block)]
+        assert reader.verdict is Verdict.CLEAN
+        assert reader.header is not None
+        assert reader.header.role == "import"
+    (kept,) = [event for event in events if isinstance(event, ResultImported)]
+    assert kept.original == ORIGINAL.read_bytes()
+    assert kept.file_sha256 == done.file_sha256
+
+
+def test_the_same_file_is_imported_once(store: Store, tmp_path: Path) -> None:
+    """A second time it is refused, under another name too."""
+    import_result(ORIGINAL, store)
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(ORIGINAL.read_bytes())
+    with pytest.raises(ExportError, match="already been imported"):
+        import_result(copy, store)
+    assert len(store.experiment_ids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema_version": "1.0"}, "field schema_version"),
+        ({"schema_version": None}, "field schema_version"),
+        ({"total_tokens": "many"}, "total_tokens"),
+        ({"total_energy_j": [1]}, "total_energy_j"),
+        ({"measurement_methodology": "guess"}, "measurement_methodology"),
+        ({"start_time": "yesterday"}, "start_time"),
+        ({"process_results": [{"process_index": 0}]}, "process_results"),
+        ({"process_results": 5}, "process_results"),
+        ({"environment_snapshot": {"hardware": {"gpu": {"vram_total_mb": "big"}}}}, "vram_total_mb"),
+        ({"effective_config": "text"}, "effective_config"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], said: str) -> None:
+    """The error says which field, and nothing is written."""
+    with pytest.raises(ExportError, match=said):
+        read_predecessor(json.dumps(FIELDS | changes).encode(), what="result.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment_id", "total_tokens", "start_time", "total_energy_j", "total_flops"]
+)
+def test_a_missing_field_is_named(name: str) -> None:
+    """A file without it is another program's."""
+    fields = {key: value for key, value in FIELDS.items() if key != name}
+    with pytest.raises(ExportError, match=name):
+        read_predecessor(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "{", '{"a": 1}', "\x00", '{"schema_version": "2.0"}'])
+def test_a_foreign_file_is_refused(text: str, store: Store, tmp_path: Path) -> None:
+    """In one line, and the store stays empty."""
+    path = tmp_path / "foreign.json"
+    path.write_text(text)
+    with pytest.raises(ExportError, match=r"foreign\.json"):
+        import_result(path, store)
+    assert store.experiment_ids() == []
+
+
+def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
+    """So is one that is not there."""
+    with pytest.raises(ExportError, match="cannot be read"):
+        import_result(tmp_path / "none.json", store)
