@@ -12,6 +12,7 @@ from typing import IO
 from llem.measure.channel import Channel
 from llem.measure.leash import die_with_parent
 
+KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
 _TAIL_BYTES = 4000
 
 
@@ -32,10 +33,16 @@ class Child:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+            return self._kill()
         finally:
             self.channel.close()
+
+    def _kill(self) -> int:
+        self.process.kill()
+        try:
+            return self.process.wait(KILL_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
 
     def stderr_tail(self) -> str:
         """The last few thousand characters that the child printed on stderr."""

@@ -2,6 +2,7 @@
 
 import select
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from llem.plan import Plan
 from llem_events.events import Event, ProcessFailed, WarningRaised
 
 END_LIMIT_S = 10.0
+SAMPLER_END_LIMIT_S = 5.0  # it has a second of samples to write; longer, and it hangs in its driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +117,17 @@ class Pair:
         if self.is_working:
             self._worker.process.send_signal(number)
 
-    def end(self) -> None:
-        """Both processes have ended when this returns."""
-        if self.is_working:
-            self._worker.process.kill()
-        self._worker.end(timeout_s=END_LIMIT_S)
-        self._tell_sampler(Finish())
-        self._sampler.end(timeout_s=END_LIMIT_S)
+    @staticmethod
+    def end(pairs: Sequence["Pair"]) -> None:
+        """All processes of the pairs have ended when this returns; samplers that hang are waited for together."""
+        for pair in pairs:
+            if pair.is_working:
+                pair._worker.process.kill()
+            pair._tell_sampler(Finish())
+        deadline = time.monotonic() + SAMPLER_END_LIMIT_S
+        for pair in pairs:
+            pair._worker.end(timeout_s=END_LIMIT_S)
+            pair._sampler.end(timeout_s=max(0.0, deadline - time.monotonic()))
 
     def _open_channels(self) -> list[Channel]:
         return [self._worker.channel, *([self._sampler.channel] if self.is_sampling else [])]

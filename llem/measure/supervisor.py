@@ -110,8 +110,7 @@ def measure(
         try:
             Supervision(pairs, log, asked, on_progress).run()
         finally:
-            for pair in pairs:
-                pair.end()
+            Pair.end(pairs)
         outcome = _outcome(experiment_id, pairs, interrupted=asked.count > 0)
         log.append(_ended(outcome), at_ns=time.monotonic_ns())
         log.seal()
