@@ -1,15 +1,18 @@
 """Bringing the tables up to the log: new blocks only, one transaction per segment together with its checkpoint."""
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import duckdb
 import msgspec
 
-from llem.errors import LlemError
+from llem.errors import LlemError, StoreError
 from llem.projections import database, rebuild
 from llem.projections.apply import Applied, apply_experiments, refusals
+from llem.projections.integrity import is_whole
 from llem.projections.locking import writer_lock
-from llem.projections.segment_files import FileKey, KnownSegment, SegmentFile, known_segments, pending, scan
+from llem.projections.segment_files import Files, Known, known_segments, pending, scan
 from llem.store import Store
 
 LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
@@ -35,7 +38,12 @@ def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
     """Apply what is new in the log. Raises StoreError where there is no store; damage is in the report."""
     started = time.monotonic()
     store.require()
-    report = _catch_up(store, salvage=salvage)
+    try:
+        report = _catch_up(store, salvage=salvage)
+    except duckdb.Error as error:
+        raise StoreError(
+            f"projections {store.projections_path} cannot be built", found=database.first_line(error)
+        ) from error
     return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
 
 
@@ -52,8 +60,13 @@ def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
     files = scan(store)
     wanted = pending(files, known, salvage=salvage)
     if not wanted:
-        return CatchUpReport(refused=refusals(store, known.values()))
-    return _apply(store, files, known, wanted, salvage=salvage)
+        return CatchUpReport(refused=refusals(store, known))
+    if not os.access(store.path, os.W_OK):
+        return _behind(files, known, wanted, "the store cannot be written")
+    with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
+        if not locked:
+            return _behind(files, known, wanted, "another llem is writing the tables")
+        return _apply(store, salvage=salvage) or _behind(files, known, wanted, "a query holds the tables")
 
 
 def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
@@ -68,23 +81,19 @@ def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
     return _catch_up(store, salvage=salvage)
 
 
-def _apply(
-    store: Store,
-    files: Mapping[FileKey, SegmentFile],
-    known: Mapping[FileKey, KnownSegment],
-    wanted: set[str],
-    *,
-    salvage: bool,
-) -> CatchUpReport:
-    with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
-        if not locked:
-            return _behind(files, known, wanted, "another llem is writing the tables")
-        try:
-            connection = database.connect(store.projections_path, read_only=False, wait_s=READERS_WAIT_S)
-        except database.BusyError:
-            return _behind(files, known, wanted, "a running query holds the tables")
-        with connection:
-            return _report(apply_experiments(store, connection, salvage=salvage))
+def _apply(store: Store, *, salvage: bool) -> CatchUpReport | None:
+    """Catch up under the writer lock; None where a reader holds the file. Tables that cannot be trusted are built anew."""
+    crashed = database.has_wal(store)
+    try:
+        with database.connect(store.projections_path, read_only=False, wait_s=READERS_WAIT_S) as connection:
+            if not crashed or is_whole(connection):
+                return _report(apply_experiments(store, connection, salvage=salvage))
+            reason = "rows were lost in a crash"
+    except database.BusyError:
+        return None
+    except (database.UnusableError, duckdb.Error) as error:
+        reason = database.first_line(error)
+    return _report(rebuild.build_and_swap(store, salvage=salvage), rebuilt=reason)
 
 
 def _report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:
@@ -97,14 +106,11 @@ def _report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:
     )
 
 
-def _behind(
-    files: Mapping[FileKey, SegmentFile],
-    known: Mapping[FileKey, KnownSegment],
-    wanted: set[str],
-    reason: str,
-) -> CatchUpReport:
-    applied = {key: segment.applied_bytes for key, segment in known.items()}
-    missing = sum(
-        max(0, file.file_bytes - applied.get(key, 0)) for key, file in files.items() if key[0] in wanted
-    )
-    return CatchUpReport(behind_experiments=sorted(wanted), behind_bytes=missing, behind_reason=reason)
+def _behind(files: Files, known: Known, wanted: set[str], reason: str) -> CatchUpReport:
+    behind_bytes = 0
+    for experiment_id in wanted:
+        applied = known.get(experiment_id, {})
+        for name, file in files.get(experiment_id, {}).items():
+            done = applied[name].applied_bytes if name in applied else 0
+            behind_bytes += max(0, file.file_bytes - done)
+    return CatchUpReport(behind_experiments=sorted(wanted), behind_bytes=behind_bytes, behind_reason=reason)

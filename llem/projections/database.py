@@ -35,7 +35,7 @@ def connect(path: Path, *, read_only: bool, wait_s: float = 0.0) -> duckdb.DuckD
         found = connection.execute("SELECT * FROM projection").fetchall()
     except duckdb.Error as error:
         connection.close()
-        raise UnusableError(_first_line(error)) from error
+        raise UnusableError(first_line(error)) from error
     if found != [VERSION]:
         connection.close()
         raise UnusableError("built by another version of llem")
@@ -82,17 +82,28 @@ def check_owner(path: Path) -> None:
         )
 
 
+def wal_path(store: Store) -> Path:
+    """DuckDB's write-ahead log: gone when a writer closed in order."""
+    return store.projections_path.with_name(f"{store.projections_path.name}.wal")
+
+
+def has_wal(store: Store) -> bool:
+    """Whether the last writer crashed. The caller holds the writer lock."""
+    return wal_path(store).exists()
+
+
 def _wait_for(path: Path, *, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(str(path), read_only=read_only, config=_OFFLINE)
         except duckdb.Error as error:
             if not any(sign in str(error) for sign in _BUSY):
-                raise UnusableError(_first_line(error)) from error
+                raise UnusableError(first_line(error)) from error
             if time.monotonic() >= deadline:
                 raise BusyError(str(error)) from error
         time.sleep(POLL_S)
 
 
-def _first_line(error: duckdb.Error) -> str:
+def first_line(error: Exception) -> str:
+    """What DuckDB says, without the query and its arrows."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 import duckdb
 import msgspec
 
+from llem.projections.segment_files import REFUSED
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,
@@ -44,6 +45,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None
     boot_id: str | None
     pid: int | None
+    being_written: bool
     monotonic_ns: int | None
     wall_ns: int | None
     verdict: str
@@ -53,7 +55,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refused(self) -> bool:
-        return self.verdict in ("corrupt", "newer") and self.skipped_bytes == 0
+        return self.verdict in REFUSED and self.skipped_bytes == 0
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):

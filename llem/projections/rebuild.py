@@ -123,7 +123,7 @@ def scratch_folder(store: Store) -> Iterator[Path]:
 def swap(store: Store, fresh: Path) -> None:
     """Put a finished file in the place of the old one, durably."""
     _sync(fresh)
-    store.projections_path.with_name(f"{store.projections_path.name}.wal").unlink(missing_ok=True)
+    database.wal_path(store).unlink(missing_ok=True)  # of a crash; it belongs to the old file
     fresh.replace(store.projections_path)
     _sync(store.path)
 

@@ -23,8 +23,9 @@ CREATE TABLE segments ( -- log files, and how far each has been applied
     monotonic_ns BIGINT, -- [ns] monotonic clock when the file was created
     wall_ns BIGINT, -- [ns since 1970, UTC] wall clock at the same moment
     clock_offset_ns BIGINT, -- [ns] wall clock minus monotonic clock, one for all segments of a host and boot; NULL until results are derived
-    verdict VARCHAR, -- clean, unclosed, torn, corrupt or newer
+    verdict VARCHAR, -- clean, unclosed, torn, corrupt, newer (of a later llem), unreadable or left_out (stands in another file)
     problem VARCHAR, -- what is damaged, and where; NULL where nothing is
+    being_written BOOLEAN, -- whether its writer lived when it was last read
     file_bytes BIGINT, -- [B] size of the file when it was last read
     modified_ns BIGINT, -- [ns since 1970, UTC] time of its last change when it was last read
     applied_bytes BIGINT, -- [B] offset after the last block applied

@@ -1,16 +1,15 @@
 """Segment files of a store beside what the tables know of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
 import msgspec
 
 from llem.store import Store
-from llem_events import Position
+from llem_events import LogError, Position, SegmentHeader, SegmentReader
 
-FileKey = tuple[str, str]
-REFUSED = ("corrupt", "newer")
+REFUSED = ("corrupt", "newer", "unreadable")
 
 
 class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,9 +20,21 @@ class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
     modified_ns: int
 
-    @property
-    def key(self) -> FileKey:
-        return self.experiment_id, self.path.name
+    def is_being_written(self) -> bool:
+        """Whether its writer lives."""
+        try:
+            with SegmentReader(self.path) as reader:
+                return reader.is_being_written()
+        except LogError:
+            return False
+
+    def header(self) -> SegmentHeader | None:
+        """Its header; None where that cannot be read."""
+        try:
+            with SegmentReader(self.path) as reader:
+                return reader.header
+        except LogError:
+            return None
 
 
 class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,10 +42,9 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
 
     experiment_id: str
     file: str
-    segment_id: str | None
-    process_index: int | None
     verdict: str
     problem: str | None
+    being_written: bool
     file_bytes: int
     modified_ns: int
     applied_bytes: int
@@ -59,43 +69,78 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
         return self.verdict in REFUSED and self.skipped_bytes == 0
 
     def unchanged(self, found: SegmentFile) -> bool:
-        """Whether the file is as it was when it was read."""
-        return (self.file_bytes, self.modified_ns) == (found.file_bytes, found.modified_ns)
+        """Whether the file, and whether its writer lives, are as they were when it was read."""
+        if (self.file_bytes, self.modified_ns) != (found.file_bytes, found.modified_ns):
+            return False
+        return not self.being_written or found.is_being_written()
 
 
-def scan(store: Store) -> dict[FileKey, SegmentFile]:
+Files = Mapping[str, Mapping[str, SegmentFile]]  # experiment id -> file name -> file
+Known = Mapping[str, Mapping[str, KnownSegment]]
+
+
+def scan(store: Store) -> Files:
     """All segment files of the store, in the order of their names."""
-    found = {}
-    for experiment_id in store.experiment_ids():
-        for path in store.segments(experiment_id):
-            status = path.stat()
-            segment = SegmentFile(
-                experiment_id=experiment_id,
-                path=path,
-                file_bytes=status.st_size,
-                modified_ns=status.st_mtime_ns,
-            )
-            found[segment.key] = segment
-    return found
-
-
-def known_segments(connection: duckdb.DuckDBPyConnection) -> dict[FileKey, KnownSegment]:
-    """The table `segments` by experiment and file name."""
-    names = ", ".join(KnownSegment.__struct_fields__)
-    rows = connection.execute(f"SELECT {names} FROM segments").fetchall()
-    known = [KnownSegment(**dict(zip(KnownSegment.__struct_fields__, row, strict=True))) for row in rows]
-    return {(segment.experiment_id, segment.file): segment for segment in known}
-
-
-def pending(
-    files: Mapping[FileKey, SegmentFile], known: Mapping[FileKey, KnownSegment], *, salvage: bool
-) -> set[str]:
-    """Experiments whose tables are behind their log."""
-    changed = {key[0] for key, file in files.items() if key not in known or not known[key].unchanged(file)}
-    removed = {key[0] for key in known if key not in files}
-    unfinished = {
-        segment.experiment_id
-        for segment in known.values()
-        if segment.derived_blocks != segment.blocks or (salvage and segment.refused)
+    return {
+        experiment_id: {path.name: _stat(experiment_id, path) for path in store.segments(experiment_id)}
+        for experiment_id in store.experiment_ids()
     }
-    return changed | removed | unfinished
+
+
+def _stat(experiment_id: str, path: Path) -> SegmentFile:
+    status = path.stat()
+    return SegmentFile(
+        experiment_id=experiment_id,
+        path=path,
+        file_bytes=status.st_size,
+        modified_ns=status.st_mtime_ns,
+    )
+
+
+def known_segments(connection: duckdb.DuckDBPyConnection, experiment_id: str | None = None) -> Known:
+    """The table `segments`, or the part of it that belongs to one experiment."""
+    names = KnownSegment.__struct_fields__
+    sql = f"SELECT {', '.join(names)} FROM segments"
+    if experiment_id is None:
+        rows = connection.execute(sql).fetchall()
+    else:
+        rows = connection.execute(f"{sql} WHERE experiment_id = ?", [experiment_id]).fetchall()
+    known: dict[str, dict[str, KnownSegment]] = {}
+    for row in rows:
+        segment = KnownSegment(**dict(zip(names, row, strict=True)))
+        known.setdefault(segment.experiment_id, {})[segment.file] = segment
+    return known
+
+
+def pending(files: Files, known: Known, *, salvage: bool) -> set[str]:
+    """Experiments whose tables are behind their log."""
+    return {
+        experiment_id
+        for experiment_id in files.keys() | known.keys()
+        if _is_behind(files.get(experiment_id, {}), known.get(experiment_id, {}), salvage=salvage)
+    }
+
+
+def _is_behind(files: Mapping[str, SegmentFile], known: Mapping[str, KnownSegment], *, salvage: bool) -> bool:
+    if files.keys() != known.keys():
+        return True
+    return any(
+        segment.derived_blocks != segment.blocks
+        or (salvage and segment.refused)
+        or not segment.unchanged(files[name])
+        for name, segment in known.items()
+    )
+
+
+def left_out(files: Iterable[SegmentFile]) -> dict[str, str]:
+    """Files whose events stand in another file too, and which: copies, and damaged segments that were recovered."""
+    headers = {file.path.name: header for file in files if (header := file.header()) is not None}
+    recovered = {header.recovered_from: name for name, header in headers.items() if header.recovered_from}
+    first: dict[bytes, str] = {}
+    excluded = {}
+    for name, header in headers.items():
+        if header.segment_id in recovered:
+            excluded[name] = f"recovered as {recovered[header.segment_id]}"
+        elif first.setdefault(header.segment_id, name) != name:
+            excluded[name] = f"a copy of {first[header.segment_id]}"
+    return excluded

@@ -1,13 +1,9 @@
-"""How an experiment stands: from its events, and from whether its supervisor still lives."""
+"""How an experiment stands: from its events, and from whether anybody still writes them."""
 
-import platform
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
-from llem.projections.facts import ExperimentFacts, Segment
+from llem.projections.facts import ExperimentFacts
 from llem.results.raw import Status
-from llem_events import boot_id
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged"]
 RESULT_STATUS: dict[ExperimentStatus, Status] = {
@@ -25,7 +21,7 @@ def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
         return "completed"
     if facts.interrupted is not None:
         return "interrupted"
-    if facts.completed is None and is_running(facts.segments):
+    if facts.completed is None and any(one.being_written for one in facts.segments):
         return "running"
     finished = {one.process_index for one in facts.processes if one.completed is not None}
     expected = facts.started.expected_processes if facts.started else len(facts.processes)
@@ -34,12 +30,3 @@ def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
     if not finished and any(one.failed is not None for one in facts.processes):
         return "failed"
     return "incomplete"
-
-
-def is_running(segments: Iterable[Segment]) -> bool:
-    """Whether the supervisor is a living process of this host; of another host, nothing can be known."""
-    supervisor = next((one for one in segments if one.role == "supervisor"), None)
-    if supervisor is None or supervisor.verdict == "clean":
-        return False
-    here = (platform.node(), boot_id())
-    return (supervisor.host, supervisor.boot_id) == here and Path(f"/proc/{supervisor.pid}").exists()

@@ -1,0 +1,264 @@
+"""Segments of experiments with chosen figures, written by the real writer on a clock of our own."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llem.plan import Plan, WindowsPlan
+from llem.store import Store
+from llem_events import SCHEMA_VERSION, Reading, SegmentHeader, SegmentWriter, columns
+from llem_events.events import (
+    BaselineMeasured,
+    BaselinePower,
+    Device,
+    EnergyEdge,
+    Event,
+    ExperimentCompleted,
+    ExperimentStarted,
+    MeteredDevice,
+    MeterStarted,
+    ModelLoaded,
+    ProcessCompleted,
+    ProcessStarted,
+    Request,
+    RequestsCompleted,
+    SamplingCompleted,
+    WindowClosed,
+    WindowOpened,
+)
+
+ORIGIN_NS = (
+    10**18
+)  # monotonic; far from this machine's own clock, so that the writer adds no clock of its own
+OFFSET_NS = 7 * 10**17  # wall clock minus monotonic clock
+NS = 10**9
+EXPERIMENT = "run-1"
+HOST = "alpha"
+OPENED_S, CLOSED_S = 10.0, 30.0  # the measurement window
+Curve = Callable[[float], float]
+Dated = tuple[float, Event]
+
+
+def at(second: float) -> int:
+    """The fake monotonic clock."""
+    return ORIGIN_NS + round(second * NS)
+
+
+def ramp_w(second: float) -> float:
+    """50 W when idle; from 100 W at the window's start up to 300 W at its end: 4,000 J in 20 s."""
+    return 50.0 if second < 5 else 100.0 + 10.0 * (second - OPENED_S)
+
+
+def write(
+    store: Store,
+    events: Sequence[Dated],
+    *,
+    role: str,
+    index: int | None = None,
+    experiment_id: str = EXPERIMENT,
+    seal: bool = True,
+    blocks: int = 1,
+    **header: Any,
+) -> Path:
+    """One segment with the events spread over so many blocks."""
+    folder = store.log_path / experiment_id
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = role if index is None else f"{role}-{index}"
+    segment_id = hashlib.sha256(f"{experiment_id}/{name}".encode()).digest()[:16]
+    fields: dict[str, Any] = {
+        "segment_id": segment_id,
+        "experiment_id": experiment_id,
+        "role": role,
+        "process_index": index,
+        "host": HOST,
+        "boot_id": "boot",
+        "pid": 4242,
+        "llem_version": "0",
+        "schema_version": SCHEMA_VERSION,
+        "monotonic_ns": ORIGIN_NS,
+        "wall_ns": ORIGIN_NS + OFFSET_NS,
+    }
+    path = folder / f"{name}-{segment_id.hex()[:8]}.events.zst"
+    writer = SegmentWriter(path, SegmentHeader(**fields | header), sync="close")
+    size = -(-len(events) // blocks)
+    for start in range(0, len(events), size):
+        for second, event in events[start : start + size]:
+            writer.append(event, at_ns=at(second))
+        writer.flush()
+    if seal:
+        writer.seal()
+    writer.close()
+    return path
+
+
+def supervisor(
+    store: Store,
+    *,
+    processes: int = 1,
+    end: Event | None = None,
+    plan: Plan | None = None,
+    labels: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Path:
+    """The supervisor's segment; `end` is experiment_completed unless given."""
+    chosen = plan or Plan(windows=WindowsPlan(baseline_s=3.0))
+    started = ExperimentStarted(
+        experiment_id=options.get("experiment_id", EXPERIMENT),
+        plan=msgspec.to_builtins(chosen),
+        measurement_config_hash="hash",
+        expected_processes=processes,
+        labels=dict(labels or {}),
+        llem_version="0",
+    )
+    ended = end or ExperimentCompleted(processes_completed=processes, processes_failed=0)
+    return write(store, [(0.0, started), (40.0, ended)], role="supervisor", **options)
+
+
+def device(uuid: str = "GPU-0", *, host: str = HOST, **fields: Any) -> Device:
+    """A GPU."""
+    return Device(host=host, uuid=uuid, index=0, name="Test GPU", kind="gpu", **fields)
+
+
+def edges(uuid: str, energy_mj: int | None, second: float) -> list[EnergyEdge]:
+    """The counter of one device, read at a window's edge."""
+    reason = "no energy counter" if energy_mj is None else None
+    return [EnergyEdge(device_uuid=uuid, at_ns=at(second), energy_mj=energy_mj, reason=reason)]
+
+
+def request(number: int, arrival_s: float, *, tokens: int = 4, **fields: Any) -> Request:
+    """A request of 8 input tokens: first token after 0.1 s, the others every 0.05 s, done 0.01 s after the last."""
+    times = [at(arrival_s + 0.1 + 0.05 * place) for place in range(tokens)]
+    usual: dict[str, Any] = {
+        "request_id": number,
+        "batch_index": number,
+        "batch_size": 1,
+        "arrival_ns": at(arrival_s),
+        "start_ns": at(arrival_s),
+        "first_token_ns": times[0] if times else None,
+        "end_ns": at(arrival_s + 0.11 + 0.05 * max(tokens - 1, 0)),
+        "input_tokens": 8,
+        "output_tokens": tokens,
+        "token_times_ns": times,
+        "finish_reason": "length",
+    }
+    return Request(**usual | fields)
+
+
+def worker_events(
+    index: int = 0,
+    *,
+    uuid: str = "GPU-0",
+    counter_j: tuple[float, float] | None = (1_000.0, 5_080.0),
+    requests: Sequence[Request] | None = None,
+    opened_s: float = OPENED_S,
+    closed_s: float = CLOSED_S,
+    baseline_w: float | None = 50.0,
+    host: str = HOST,
+) -> list[Dated]:
+    """What a worker writes: a model of 1,000 parameters, a baseline, a warm-up request, a measurement of 10 requests."""
+    done = [request(number, opened_s + 2 * number) for number in range(10)] if requests is None else requests
+    open_mj, close_mj = (None, None) if counter_j is None else (round(edge * 1000) for edge in counter_j)
+    started = ProcessStarted(process_index=index, devices=[device(uuid, host=host)], engine="transformers")
+    power = BaselinePower(device_uuid=uuid, mean_power_w=baseline_w, std_power_w=1.0, samples=30)
+    warmup = RequestsCompleted(window="warmup", requests=[request(900, 7.0)])
+    batches = [
+        (opened_s + 2 * n + 1.0, RequestsCompleted(window="measurement", requests=[r]))
+        for n, r in enumerate(done)
+    ]
+    completed = ProcessCompleted(
+        process_index=index,
+        requests=len(done),
+        failed_requests=sum(one.finish_reason == "error" for one in done),
+        input_tokens=sum(one.input_tokens for one in done),
+        output_tokens=sum(one.output_tokens for one in done),
+        batches=len(done),
+        peak_memory_bytes=512 * 2**20,
+    )
+    return [
+        (0.5, started),
+        (1.0, WindowOpened(kind="baseline")),
+        (4.0, WindowClosed(kind="baseline")),
+        (4.0, BaselineMeasured(position="before", duration_s=3.0, devices=[power])),
+        (5.0, model()),
+        (6.0, WindowOpened(kind="warmup")),
+        (7.5, warmup),
+        (8.0, WindowClosed(kind="warmup")),
+        (opened_s, WindowOpened(kind="measurement", edges=edges(uuid, open_mj, opened_s))),
+        *batches,
+        (closed_s, WindowClosed(kind="measurement", edges=edges(uuid, close_mj, closed_s))),
+        (closed_s + 1, completed),
+    ]
+
+
+def model() -> ModelLoaded:
+    """1,000 parameters, 100 of them in the output head; 2 layers of 3 heads of 4."""
+    return ModelLoaded(
+        model_name="tiny",
+        weights="random",
+        source="preset",
+        dtype="float32",
+        non_embedding_parameters=1_000,
+        output_head_parameters=100,
+        layers=2,
+        attention_heads=3,
+        head_size=4,
+        weights_bytes=4_000,
+    )
+
+
+def sampler_events(
+    index: int = 0,
+    *,
+    uuid: str = "GPU-0",
+    power_w: Curve | None = ramp_w,
+    counter_j: Curve | None = None,
+    temperature_c: Curve | None = lambda _: 60.0,
+    throttle: Callable[[float], int] | None = lambda _: 0,
+    source: str = "counter",
+    until_s: float = 35.0,
+    hz: float = 10.0,
+    host: str = HOST,
+) -> list[Dated]:
+    """What a sampler writes: a sample every 1/hz seconds, halfway between the full tenths, in one event per second."""
+    missing = {"power_mw": "no power sensor"} if power_w is None else {}
+    metered = MeteredDevice(device=device(uuid, host=host), energy_source=source, missing=missing)
+    found: list[Dated] = [
+        (0.2, MeterStarted(meter="nvml", process_index=index, sample_hz=hz, devices=[metered]))
+    ]
+    seconds = [0.55 + number / hz for number in range(int((until_s - 0.5) * hz))]
+    for start in range(0, len(seconds), int(hz)):
+        readings = [
+            Reading(
+                at_ns=at(second),
+                power_mw=None if power_w is None else round(power_w(second) * 1000),
+                energy_mj=None if counter_j is None else round(counter_j(second) * 1000),
+                temperature_c=None if temperature_c is None else round(temperature_c(second)),
+                gpu_utilisation_pct=90,
+                memory_used_bytes=2**30,
+                throttle_reasons=None if throttle is None else throttle(second),
+            )
+            for second in seconds[start : start + int(hz)]
+        ]
+        found.append((start / hz + 1.6, columns.pack(readings, meter="nvml", device_uuid=uuid)))
+    ended = SamplingCompleted(samples=len(seconds), samples_dropped=0, deadlines_missed=0)
+    return [*found, (until_s, ended)]
+
+
+def experiment(store: Store, *, processes: int = 1, experiment_id: str = EXPERIMENT, **options: Any) -> None:
+    """A whole experiment, every process with a GPU of its own and the same figures."""
+    supervisor(store, processes=processes, experiment_id=experiment_id, **options)
+    for index in range(processes):
+        uuid = f"GPU-{index}"
+        write(
+            store,
+            worker_events(index, uuid=uuid),
+            role="worker",
+            index=index,
+            experiment_id=experiment_id,
+            blocks=4,
+        )
+        events = sampler_events(index, uuid=uuid)
+        write(store, events, role="sampler", index=index, experiment_id=experiment_id, blocks=6)
