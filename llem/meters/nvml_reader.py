@@ -118,7 +118,7 @@ class GpuReader:
             power_kind=kind,
             power_window_ns=AVERAGE_WINDOW_NS if kind == "average" else None,
             counter_tick_ns=self.tick.tick_ns if self.tick else None,
-            missing=self.missing,
+            missing=dict(self.missing),
         )
 
     def _power_kind(self) -> Literal["instant", "average"] | None:

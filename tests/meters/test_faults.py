@@ -229,6 +229,13 @@ def test_an_absent_driver_is_an_error_with_a_hint(nvml: Simulation) -> None:
         list_gpus()
 
 
+def test_a_driver_of_another_version_is_an_error_with_a_hint(nvml: Simulation) -> None:
+    """After an update without a reboot the library and the kernel module differ."""
+    nvml.install(Scenario(gpus=[], driver_mismatch=True))
+    with pytest.raises(MeterError, match=r"have different versions.*; reboot"):
+        list_gpus()
+
+
 def test_no_gpu_is_an_error(nvml: Simulation) -> None:
     """A driver without a device leaves nothing to measure."""
     nvml.install(Scenario(gpus=[]))

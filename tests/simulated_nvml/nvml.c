@@ -39,7 +39,7 @@ typedef struct {
 
 static Gpu gpus[MAX_GPUS];
 static Handle handles[MAX_GPUS][MAX_MIGS + 1];
-static int gpu_count, loaded, driver_absent, references, cuda_version = 12080;
+static int gpu_count, loaded, driver_error, references, cuda_version = 12080;
 static char driver_version[80] = "570.86.15";
 static long long epoch_ns, simulated_ns, call_ns, calls;
 static double initialised_at, restart_at = INFINITY, restart_for;
@@ -128,8 +128,8 @@ static int parse_gpu(Gpu *g, const char *line) {
 
 static int parse(Gpu **gpu, const char *line) {
     if (!strcmp(line, "gpu")) return gpu_count < MAX_GPUS && (*gpu = add_gpu());
-    if (!strcmp(line, "driver_absent")) return driver_absent = 1;
-    return sscanf(line, "driver %79s %d", driver_version, &cuda_version) == 2 ||
+    return sscanf(line, "driver_error %d", &driver_error) == 1 ||
+           sscanf(line, "driver %79s %d", driver_version, &cuda_version) == 2 ||
            sscanf(line, "epoch_ns %lld", &epoch_ns) == 1 || sscanf(line, "call_ns %lld", &call_ns) == 1 ||
            sscanf(line, "restart %lf %lf", &restart_at, &restart_for) == 2 || (*gpu && parse_gpu(*gpu, line));
 }
@@ -139,7 +139,7 @@ int sim_load(const char *path) {
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[512];
     Gpu *gpu = NULL;
-    gpu_count = driver_absent = 0;
+    gpu_count = driver_error = 0;
     initialised_at = 0; /* who has the driver open keeps it open */
     calls = epoch_ns = call_ns = simulated_ns = 0;
     restart_at = INFINITY;
@@ -274,7 +274,8 @@ int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (!loaded && sim_load(getenv("SIMULATED_NVML_SCENARIO"))) return UNKNOWN;
     double s = now_s();
-    if (driver_absent || (s >= restart_at && s < restart_at + restart_for)) return DRIVER_NOT_LOADED;
+    if (driver_error) return driver_error;
+    if (s >= restart_at && s < restart_at + restart_for) return DRIVER_NOT_LOADED;
     initialised_at = s;
     references++;
     return SUCCESS;

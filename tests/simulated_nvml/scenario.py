@@ -12,6 +12,7 @@ NEVER = math.inf
 TRACE = Path(__file__).parents[2] / "benchmarks" / "data" / "h100_qwen3-8b_serving_4hz.csv"
 
 NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, UNKNOWN = 3, 4, 15, 999
+DRIVER_NOT_LOADED, VERSION_MISMATCH = 9, 18
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +84,7 @@ class Scenario(Part, kw_only=True):
     driver: str = "570.86.15"
     cuda: int = 12080
     driver_absent: bool = False
+    driver_mismatch: bool = False  # library and kernel module of different versions
     restart: tuple[float, float] | None = None  # the driver goes away at a second, for so many
     call_us: float = 20.0  # what a call costs in simulated time
 
@@ -93,7 +95,8 @@ class Scenario(Part, kw_only=True):
             f"epoch_ns {epoch_ns}",
             f"call_ns {round(self.call_us * 1000)}",
         ]
-        head += ["driver_absent"] if self.driver_absent else []
+        head += [f"driver_error {DRIVER_NOT_LOADED}"] if self.driver_absent else []
+        head += [f"driver_error {VERSION_MISMATCH}"] if self.driver_mismatch else []
         head += [f"restart {self.restart[0]} {self.restart[1]}"] if self.restart else []
         return "\n".join([*head, *(line for gpu in self.gpus for line in _gpu_lines(gpu))]) + "\n"
 
