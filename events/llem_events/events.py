@@ -4,6 +4,7 @@ Units are in the names. `None` means not measured. Fields are only ever added, w
 meaning. Times are nanoseconds of the writing host's monotonic clock.
 """
 
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -117,19 +118,57 @@ class WindowClosed(Event, frozen=True, kw_only=True):
     edges: list[EnergyEdge] = []
 
 
-class SamplesTaken(Event, frozen=True, kw_only=True):
-    """Samples of one device by one meter, as columns named in `llem_events.reading.SAMPLE_COLUMNS`.
+ABSENT = 0xFF  # the width of a column that was never measured
+SUMMED = 0x80  # the flag in a width: the numbers are differences
+MAX_WIDTH = 56  # bits of a packed number, or all 64
 
-    A column is `count` signed 64-bit little-endian integers, delta-coded. A column that was never measured is
-    absent; `null_masks` marks single missing values, one bit per sample, most significant bit first.
+
+class SamplesTaken(Event, frozen=True, kw_only=True):
+    """Samples of one device by one meter, a column for each name in `llem_events.reading.SAMPLE_COLUMNS`, in that order.
+
+    Sample i of a column is first + step x i + unit x n[i], modulo 2^64, signed; with the flag SUMMED in its width it is
+    first + step x i + unit x (n[0] + ... + n[i]). `lines` holds first, step and unit of each column as signed 64-bit
+    little-endian integers. `packed` holds the numbers n of each column, each in as many bits as the column's byte in
+    `widths` says, least significant bit first, and each column filled up to a whole byte. `missing` marks
+    values that were not measured, one bit per sample, most significant bit first.
     """
 
     TYPE: ClassVar[str] = "samples_taken"
+    VERSION: ClassVar[int] = 2
+    MAX_COUNT: ClassVar[int] = 2**16
     meter: str
     device_uuid: str
     count: int
-    columns: dict[str, bytes]
-    null_masks: dict[str, bytes] = {}
+    widths: bytes
+    lines: bytes
+    packed: bytes
+    missing: dict[str, bytes] = {}
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the lengths do not fit each other, so that no decoder reads beyond them."""
+        if not 0 <= self.count <= self.MAX_COUNT:
+            raise ValueError(f"samples: found {self.count}, expected at most {self.MAX_COUNT}")
+        if len(self.lines) != 24 * len(self.widths):
+            raise ValueError(f"lines: found {len(self.lines)} bytes, expected {24 * len(self.widths)}")
+        if len(self.packed) != (expected := _packed_bytes(self.widths, self.count)):
+            raise ValueError(f"packed numbers: found {len(self.packed)} bytes, expected {expected}")
+        if any(len(mask) != (self.count + 7) // 8 for mask in self.missing.values()):
+            raise ValueError(f"missing: expected {(self.count + 7) // 8} bytes for {self.count} samples")
+
+
+def _packed_bytes(widths: bytes, count: int) -> int:
+    try:
+        return sum(map(_column_bytes(count).__getitem__, widths))
+    except KeyError as error:
+        raise ValueError(f"widths: found code {error}, expected at most {MAX_WIDTH} bits, or 64") from error
+
+
+@lru_cache(maxsize=64)
+def _column_bytes(count: int) -> dict[int, int]:
+    """Code of a width -> bytes of its column."""
+    widths = [*range(MAX_WIDTH + 1), 64]
+    plain = {width: (count * width + 7) // 8 for width in widths}
+    return plain | {width | SUMMED: size for width, size in plain.items()} | {ABSENT: 0}
 
 
 class SamplesDropped(Event, frozen=True, kw_only=True):

@@ -1,3 +1,3 @@
 """The version of the event vocabulary; it rises when an event type or version is added."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2

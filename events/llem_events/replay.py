@@ -1,0 +1,86 @@
+"""Replaying a segment: its samples in large batches of columns, every other event as it stands, in bounded memory."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from llem_events import columns
+from llem_events.columns import Column
+from llem_events.envelope import Envelope, UnknownEvent, unpack
+from llem_events.errors import EventError
+from llem_events.events import Event, SamplesTaken
+from llem_events.reader import Block, Position, SegmentReader
+
+BATCH_SAMPLES = 122_880  # a row group of DuckDB's tables
+
+
+class SampleBatch(NamedTuple):
+    """Samples of one device by one meter, in the order of the log: one column for each of SAMPLE_COLUMNS."""
+
+    meter: str
+    device_uuid: str
+    samples: int
+    columns: Mapping[str, Column]
+
+
+class Occurrence(NamedTuple):
+    """Any other event, with its place in the segment."""
+
+    block_number: int
+    event_number: int
+    envelope: Envelope
+    event: Event | UnknownEvent
+
+
+def replay(
+    reader: SegmentReader, start: Position | None = None, *, batch_samples: int = BATCH_SAMPLES
+) -> Iterator[SampleBatch | Occurrence]:
+    """All that follows `start`, each block verified as `reader.blocks` does and raising what that raises.
+
+    Samples wait until another event would make more than `batch_samples` of one device and meter, or the segment ends. An event whose body
+    does not fit its type is kept as an UnknownEvent.
+    """
+    waiting = _Waiting(batch_samples)
+    for block in reader.blocks(start):
+        for occurrence in _occurrences(reader, block):
+            if isinstance(occurrence.event, SamplesTaken):
+                yield from waiting.add(occurrence.event)
+            else:
+                yield occurrence
+    yield from waiting.take_all()
+
+
+def _occurrences(reader: SegmentReader, block: Block) -> Iterator[Occurrence]:
+    header = block.header
+    for event_number, envelope in enumerate(reader.events(block), header.first_event):
+        try:
+            event = unpack(envelope)
+        except EventError:  # its bytes stay in the log; it says nothing of the figures
+            event = UnknownEvent(envelope.type, envelope.version, envelope.body)
+        yield Occurrence(header.block_number, event_number, envelope, event)
+
+
+class _Waiting:
+    """Sample events that have not been decoded yet, by meter and device."""
+
+    def __init__(self, batch_samples: int) -> None:
+        self._batch_samples = batch_samples
+        self._events: dict[tuple[str, str], list[SamplesTaken]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, event: SamplesTaken) -> Iterator[SampleBatch]:
+        """Keep the event; where it would make a batch too large, the batch before it comes first."""
+        key = event.meter, event.device_uuid
+        if self._counts.get(key, 0) + event.count > self._batch_samples and key in self._events:
+            yield self._take(*key)
+        self._events.setdefault(key, []).append(event)
+        self._counts[key] = self._counts.get(key, 0) + event.count
+
+    def _take(self, meter: str, device_uuid: str) -> SampleBatch:
+        key = meter, device_uuid
+        events = self._events.pop(key)
+        return SampleBatch(*key, self._counts.pop(key), columns.unpack_all(events))
+
+    def take_all(self) -> Iterator[SampleBatch]:
+        """What is left, in the order in which it began."""
+        for key in list(self._events):
+            yield self._take(*key)
