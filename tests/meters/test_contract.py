@@ -122,7 +122,7 @@ def test_reads_an_edge_per_device_within_two_ticks(subject: Subject) -> None:
     ticks_ns = [one.counter_tick_ns or 0 for one in subject.meter.devices()]
     assert [edge.device_uuid for edge in edges] == [one.device.uuid for one in subject.meter.devices()]
     assert all((edge.energy_mj is None) == (edge.reason is not None) for edge in edges)
-    assert subject.clock.now_ns() - started_ns <= 2.2 * max(ticks_ns) + 50_000_000
+    assert subject.clock.now_ns() - started_ns <= 2.2 * max(ticks_ns) + 500_000_000
 
 
 def test_says_how_it_knows_the_energy(subject: Subject) -> None:
