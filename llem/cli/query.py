@@ -1,5 +1,6 @@
 """llem query."""
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +15,6 @@ import typer
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.screen import standard_output
-from llem.cli.table import write_table
 from llem.errors import QueryError
 from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
 from llem.query.catalog import CATALOG
@@ -92,7 +92,7 @@ def query(
     if chosen is Format.PARQUET:
         _write_parquet(start, output, force=force)
     else:
-        _write_text(start, _writer(chosen, raw_csv=raw_csv), output, force=force)
+        _write_text(start, chosen, output, force=force, raw_csv=raw_csv)
 
 
 def _list_saved() -> None:
@@ -119,23 +119,27 @@ def _statement(sql: str | None, saved: str | None) -> str:
     return sys.stdin.read() if sql == "-" else sql
 
 
+def _write_text(start: Start, chosen: Format, output: Path | None, *, force: bool, raw_csv: bool) -> None:
+    out = standard_output() if output is None else target.text_file(output, force=force)
+    with out as stream, start() as result:
+        write = _writer(chosen, raw_csv=raw_csv)
+        write(stream, [column.name for column in result.columns], _rows(result))
+        if result.truncated:
+            console.note("llem: there are more rows; --limit N sets how many are shown")
+
+
 def _writer(chosen: Format, *, raw_csv: bool) -> Writer:
+    """The format's writer; rich is loaded only for a table, and while the query's process starts."""
+    if chosen is Format.TABLE:
+        table: Writer = importlib.import_module("llem.cli.table").write_table
+        return table
     writers: dict[Format, Writer] = {
-        Format.TABLE: write_table,
         Format.CSV: partial(as_csv.write, neutralise=not raw_csv),
         Format.JSON: as_json.write,
         Format.JSONL: as_jsonl.write,
         Format.MD: as_markdown.write,
     }
     return writers[chosen]
-
-
-def _write_text(start: Start, write: Writer, output: Path | None, *, force: bool) -> None:
-    out = standard_output() if output is None else target.text_file(output, force=force)
-    with out as stream, start() as result:
-        write(stream, [column.name for column in result.columns], _rows(result))
-        if result.truncated:
-            console.note("llem: there are more rows; --limit N sets how many are shown")
 
 
 def _rows(result: ResultStream) -> Iterator[Sequence[Any]]:

@@ -46,14 +46,18 @@ class ResultStream:
     """Columns and rows of a running query; read `batches` once, then see `truncated`."""
 
     def __init__(self, child: subprocess.Popen[bytes], limits: Limits, notify: Callable[[str], None]) -> None:
-        self.columns: list[Column] = []
         self.truncated = False
+        self._columns: list[Column] | None = None
         self._child, self._limits, self._notify = child, limits, notify
         self._left_s: float | None = None  # None: still catching up, which takes as long as it takes
         self._buffer = bytearray()
-        while not isinstance(answer := self._receive(), Columns):
-            self._take(answer)
-        self.columns = answer.columns
+
+    @property
+    def columns(self) -> list[Column]:
+        """Columns of the result; waits until the query has been understood. Raises QueryError."""
+        while self._columns is None:
+            self._take(self._receive())
+        return self._columns
 
     @property
     def pid(self) -> int:
@@ -87,7 +91,9 @@ class ResultStream:
                 self._left_s = self._limits.timeout_s
             case Failed():
                 raise _failure(answer)
-            case Columns() | Rows() | Done():
+            case Columns():
+                self._columns = answer.columns
+            case Rows() | Done():
                 raise QueryError("the query's process answered out of turn")
             case _:
                 assert_never(answer)

@@ -1,9 +1,11 @@
 """What the child process may do: a read-only database, one reading statement, no files, little memory, no successor."""
 
 import ctypes
+import math
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,13 @@ def die_with(parent_pid: int) -> None:
 
 
 def limit_resources(job: Job) -> None:
-    """No more memory, processor time or open files than given, no core, and not a byte into any file."""
+    """No more memory, processor time or open files than given, no core, and not a byte into any file.
+
+    What catching up has already used does not count against the query.
+    """
     limits = [
-        (resource.RLIMIT_AS, job.memory_bytes),
-        (resource.RLIMIT_CPU, job.cpu_s),
+        (resource.RLIMIT_AS, _mapped_bytes() + job.memory_bytes),
+        (resource.RLIMIT_CPU, math.ceil(time.process_time()) + job.cpu_s),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
     ]
@@ -41,6 +46,11 @@ def limit_resources(job: Job) -> None:
         ceiling = resource.getrlimit(name)[1]
         lowered = limit if ceiling == resource.RLIM_INFINITY else min(limit, ceiling)
         resource.setrlimit(name, (lowered, lowered))
+
+
+def _mapped_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[0]
+    return int(pages) * resource.getpagesize()
 
 
 def connect(job: Job) -> duckdb.DuckDBPyConnection:

@@ -105,8 +105,8 @@ def test_a_child_cannot_write_a_byte_to_any_file(database: Store) -> None:
     soft = {line[:25].strip(): line[25:].split()[0] for line in limits.splitlines()[1:]}
     assert soft["Max file size"] == "0"
     assert soft["Max core file size"] == "0"
-    assert soft["Max address space"] == str(2**30)
-    assert int(soft["Max cpu time"]) <= 3 * (os.cpu_count() or 1) + 2
+    assert 2**30 <= int(soft["Max address space"]) < 3 * 2**30
+    assert int(soft["Max cpu time"]) <= (os.cpu_count() or 1) + 10
 
 
 def test_a_child_does_not_outlive_its_parent(database: Store) -> None:
