@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -40,21 +41,21 @@ def measured_requests(store: Path) -> list[dict[str, Any]]:
     return [request for batch in batches for request in batch["requests"]]
 
 
-@pytest.fixture
-def measured(llem: Run, store: Path) -> Path:
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one measurement of the tiny random Llama by two CPU workers."""
-    done = llem(
-        "measure",
-        *QUICK,
-        "--workers",
-        2,
-        "--set",
-        "engine.device=cpu",
-        "--set",
-        "workload.output_tokens.mean=8",
-    )
+    store = tmp_path_factory.mktemp("measured") / "store"
+    command = [LLEM, "measure", *QUICK, *BRIEF, "--workers", "2", "--store", store]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "tiny-llama with random weights" in done.stdout
+    return store
+
+
+@pytest.fixture
+def measured(measured_once: Path, store: Path) -> Path:
+    """A copy of that store, for one test."""
+    shutil.copytree(measured_once, store)
     return store
 
 
