@@ -101,12 +101,13 @@ def _apply_segments(
 
 def _must_start_over(files: Iterable[SegmentFile], known: Known, excluded: Mapping[str, str]) -> bool:
     """Whether the log did more than grow, or an experiment that was refused may now be taken."""
-    sizes = {file.path.name: file.file_bytes for file in files}
+    found = {file.path.name: file for file in files}
     return any(
         segment.refused
-        or sizes.get(segment.file, -1) < segment.applied_bytes
-        or (segment.file in excluded) != (segment.verdict == "left_out")
-        for segment in known.values()
+        or name not in found
+        or not segment.only_grew(found[name])
+        or (name in excluded) != (segment.verdict == "left_out")
+        for name, segment in known.items()
     )
 
 

@@ -97,4 +97,4 @@ def _reason(process: ProcessFacts, metered: MeteredDevice, counters: Sequence[Co
         return "no sampler started"
     missing = [metered.missing[column] for column in ("energy_mj", "power_mw") if column in metered.missing]
     edges = [counter.reason for counter in counters or () if counter.reason]
-    return next(iter([*missing, *edges]), "fewer than two samples of power")
+    return next(iter([*missing, *edges]), "power was read too seldom, or not up to the edges")

@@ -12,6 +12,7 @@ from llem.units import NS_PER_S, seconds
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
+EXTRAPOLATED_SEC = 0.5
 COLUMNS = (
     "power_w",
     "power_average_w",
@@ -41,17 +42,26 @@ class DeviceSamples:
 
     @property
     def max_gap_sec(self) -> float:
-        """The longest time without a sample, edges included."""
-        inside = self._at_sec[self._within]
+        """The longest time without a sample, of power where the device has any; edges included."""
+        powered, _ = self.power
+        at_sec = powered if len(powered) else self._at_sec
+        inside = at_sec[(at_sec >= 0) & (at_sec <= self.duration_sec)]
         return float(np.diff(inside, prepend=0.0, append=self.duration_sec).max())
 
     @property
     def integrated_energy_j(self) -> float | None:
-        """Power integrated over the span; None without two samples in it."""
+        """Power integrated over the span; None without two samples in it, or where an edge is far from any."""
         at_sec, power_w = self.power
-        if np.count_nonzero((at_sec >= 0) & (at_sec <= self.duration_sec)) < 2:
+        if np.count_nonzero((at_sec >= 0) & (at_sec <= self.duration_sec)) < 2 or not self._reaches_edges(
+            at_sec
+        ):
             return None
         return float(cumulative_energy_j(at_sec, power_w, edges_sec=(0.0, self.duration_sec))[-1])
+
+    def _reaches_edges(self, at_sec: Column) -> bool:
+        """Whether the power beyond the samples is known by its neighbour: a device that was lost has no power after it."""
+        unknown_sec = max(at_sec[0], self.duration_sec - at_sec[-1])
+        return bool(unknown_sec <= max(EXTRAPOLATED_SEC, 2 * np.median(np.diff(at_sec))))
 
     @property
     def counted_energy_j(self) -> float | None:

@@ -74,6 +74,12 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return not self.being_written or found.is_being_written()
 
+    def only_grew(self, found: SegmentFile) -> bool:
+        """Whether what was applied of the file can be taken to stand: writers append, and not after their seal."""
+        if (self.file_bytes, self.modified_ns) == (found.file_bytes, found.modified_ns):
+            return True
+        return self.verdict != "clean" and found.file_bytes > self.file_bytes
+
 
 Files = Mapping[str, Mapping[str, SegmentFile]]  # experiment id -> file name -> file
 Known = Mapping[str, Mapping[str, KnownSegment]]

@@ -1,0 +1,186 @@
+"""Figures of a window chosen after the fact, by Python and by SQL."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from llem.errors import QueryError
+from llem.plan import Plan, ValidityPlan
+from llem.projections import catch_up, lineage, open_readonly, results_for
+from llem.results import ExperimentResult
+from llem.store import Store
+from llem_events import SegmentReader
+from tests.projections.fake_log import (
+    EXPERIMENT,
+    experiment,
+    request,
+    sampler_events,
+    supervisor,
+    worker_events,
+    write,
+)
+from tests.projections.tables import one, result, rows
+
+
+def windowed(log: Store, start_s: float, end_s: float) -> ExperimentResult:
+    """The result of a part of the measurement."""
+    with open_readonly(log) as connection:
+        return results_for(connection, EXPERIMENT, methodology="windowed", window_s=(start_s, end_s))
+
+
+def test_the_stored_result_comes_back_whole(log: Store) -> None:
+    """Columns and JSON are the same figures."""
+    experiment(log, processes=2, labels={"series": "a"})
+    catch_up(log)
+    with open_readonly(log) as connection:
+        whole = results_for(connection, EXPERIMENT)
+    row = result(log)
+    assert msgspec.json.decode(row["result"], type=ExperimentResult) == whole
+    assert row["labels"] == whole.labels == {"series": "a"}
+    for name in (
+        "total_energy_j",
+        "total_tokens",
+        "total_flops",
+        "tokens_per_second",
+        "valid",
+        "duration_sec",
+    ):
+        assert row[name] == getattr(whole, name), name
+    assert row["ttft_p99_ms"] == whole.latency_stats.ttft_p99_ms
+    assert len(whole.process_results) == 2
+
+
+def test_a_window_recomputes_energy_tokens_and_latencies(log: Store) -> None:
+    """From 5 s to 15 s the ramp goes from 150 to 250 W; five requests lie in it."""
+    experiment(log)
+    catch_up(log)
+    found = windowed(log, 5, 15)
+    assert found.total_energy_j == pytest.approx(2_000.0, rel=1e-9)
+    assert found.energy_source == "integrated"  # without counter samples, an edge in between has no reading
+    assert (found.total_tokens, found.total_requests) == (60, 5)
+    assert found.tokens_per_second == 6.0
+    assert found.latency_stats.e2e_samples == 5
+    assert found.energy_adjusted_j == pytest.approx(1_500.0)
+    assert (found.measurement_methodology, found.steady_state_window) == ("windowed", (5.0, 15.0))
+
+
+def test_a_request_that_crosses_an_edge_counts_by_its_tokens(log: Store) -> None:
+    """From 6.12 s: the prompt and the first token of the request at 6 s lie before; three tokens after."""
+    experiment(log)
+    catch_up(log)
+    found = windowed(log, 6.12, 7.9)
+    assert (found.total_input_tokens, found.total_output_tokens) == (0, 3)
+    assert found.total_flops == 6_000 + 2_880
+    assert found.latency_stats is None or found.latency_stats.e2e_samples == 0
+
+
+def test_windows_add_up(log: Store) -> None:
+    """Two halves have the energy, tokens and FLOPs of the whole."""
+    experiment(log, processes=2)
+    catch_up(log)
+    halves = windowed(log, 0, 6.17), windowed(log, 6.17, 20)
+    whole = windowed(log, 0, 20)
+    for name in ("total_energy_j", "total_tokens", "total_flops"):
+        assert sum(getattr(half, name) for half in halves) == pytest.approx(getattr(whole, name)), name
+
+
+def test_a_window_with_a_sampled_counter_uses_it(log: Store) -> None:
+    """100 J a second for ten seconds."""
+    supervisor(log)
+    write(log, worker_events(), role="worker", index=0)
+    write(log, sampler_events(counter_j=lambda second: 100 * second), role="sampler", index=0)
+    catch_up(log)
+    found = windowed(log, 5, 15)
+    assert found.total_energy_j == pytest.approx(1_000.0)
+    assert found.energy_source == "counter"
+
+
+def test_the_steady_state_is_found_in_the_log(log: Store) -> None:
+    """Constant power and one request every two seconds, all the time; the plan asks for 10 s."""
+    supervisor(log, plan=Plan(validity=ValidityPlan(steady_state_min_s=10)))
+    write(log, worker_events(counter_j=(0.0, 4_000.0)), role="worker", index=0)
+    write(log, sampler_events(power_w=lambda _: 200.0), role="sampler", index=0)
+    catch_up(log)
+    row = result(log)
+    start_s, end_s = row["steady_state_from_sec"], row["steady_state_to_sec"]
+    assert (start_s, end_s) == (0.0, 20.0)
+    with open_readonly(log) as connection:
+        steady = results_for(connection, EXPERIMENT, methodology="steady_state")
+    assert steady.total_energy_j == pytest.approx(4_000.0)
+    assert steady.total_tokens == 120
+
+
+def test_what_cannot_be_recomputed_is_said(log: Store) -> None:
+    """No steady state, a window beyond the measurement, a window without a methodology, no such experiment."""
+    experiment(log)
+    catch_up(log)
+    with open_readonly(log) as connection:
+        with pytest.raises(QueryError, match=r"measured for 20.0 s, less than 30.0 s"):
+            results_for(connection, EXPERIMENT, methodology="steady_state")
+        with pytest.raises(QueryError, match=r"expected a part of 0 to 20.0 s"):
+            results_for(connection, EXPERIMENT, methodology="windowed", window_s=(20, 30))
+        with pytest.raises(QueryError, match="a window goes with"):
+            results_for(connection, EXPERIMENT, window_s=(1, 2))
+        with pytest.raises(QueryError, match="no experiment run-9"):
+            results_for(connection, "run-9")
+
+
+def test_energy_between_agrees_with_python(log: Store) -> None:
+    """The same trapezoids, one row per device; a device that two workers sample is there once."""
+    supervisor(log, processes=2)
+    for index in range(2):
+        write(log, worker_events(index), role="worker", index=index)
+        write(log, sampler_events(index, counter_j=lambda second: 100 * second), role="sampler", index=index)
+    catch_up(log)
+    found = one(log, "FROM energy_between(?, 5, 15)", EXPERIMENT)
+    assert (found["host"], found["device_uuid"]) == ("alpha", "GPU-0")
+    assert found["integrated_energy_j"] == pytest.approx(2_000.0)
+    assert found["counter_energy_j"] == pytest.approx(1_000.0)
+    assert found["covered_sec"] == pytest.approx(10.0)
+
+
+def test_requests_between_agrees_with_python(log: Store) -> None:
+    """Five whole requests; one more of which three tokens lie inside."""
+    experiment(log)
+    catch_up(log)
+    found = rows(log, "FROM requests_between(?, 4.12, 15)", EXPERIMENT)
+    assert [row["request_id"] for row in found] == [2, 3, 4, 5, 6, 7]
+    assert [row["inside"] for row in found] == [False, True, True, True, True, True]
+    assert [row["tokens_inside"] for row in found] == [3, 4, 4, 4, 4, 4]
+
+
+def test_sql_gives_the_statistics_of_python(log: Store) -> None:
+    """Latencies of requests of all lengths: quantile_cont over the table is the percentile of the result."""
+    generator = np.random.default_rng(7)
+    lengths = generator.integers(2, 12, 10)
+    done = [request(number, 10 + 2 * number, tokens=int(tokens)) for number, tokens in enumerate(lengths)]
+    supervisor(log)
+    write(log, worker_events(requests=done), role="worker", index=0)
+    write(log, sampler_events(), role="sampler", index=0)
+    catch_up(log)
+    by_sql = one(
+        log,
+        "SELECT quantile_cont(e2e_ms, 0.5) AS median, quantile_cont(e2e_ms, 0.95) AS p95, avg(ttft_ms) AS ttft "
+        "FROM timed_requests WHERE window_kind = 'measurement'",
+    )
+    found = result(log)
+    assert by_sql["median"] == pytest.approx(found["e2e_median_ms"])
+    assert by_sql["p95"] == pytest.approx(found["e2e_p95_ms"])
+    assert by_sql["ttft"] == pytest.approx(found["ttft_mean_ms"])
+
+
+def test_lineage_names_segments_blocks_events_and_digests(log: Store) -> None:
+    """Exactly those that an independent reading of the files finds."""
+    experiment(log)
+    catch_up(log)
+    with open_readonly(log) as connection:
+        found = {segment.file: segment for segment in lineage(connection, EXPERIMENT)}
+    paths = sorted((log.log_path / EXPERIMENT).iterdir())
+    assert sorted(found) == [path.name for path in paths]
+    for path in paths:
+        with SegmentReader(path) as reader:
+            last = list(reader.blocks())[-1]
+        segment = found[path.name]
+        assert segment.blocks == (0, last.end.blocks - 1)
+        assert segment.events == (0, last.end.events - 1)
+        assert segment.digest == last.end.digest.hex()

@@ -1,0 +1,135 @@
+"""Building the tables anew, comparing them, and swapping them in."""
+
+import duckdb
+import pytest
+
+from llem.projections import catch_up, open_readonly, rebuild
+from llem.projections.schema import SCHEMA_SQL, comments, create_tables
+from llem.store import Store
+from tests.projections.fake_log import EXPERIMENT, experiment
+from tests.projections.tables import hashes, result
+
+
+def change(log: Store, sql: str) -> None:
+    """Falsify the tables."""
+    with duckdb.connect(str(log.projections_path)) as connection:
+        connection.execute(sql)
+
+
+def test_rebuilding_twice_gives_equal_tables(log: Store) -> None:
+    """Every table, every row, every column."""
+    experiment(log, processes=2)
+    catch_up(log)
+    first = hashes(log)
+    report = rebuild(log)
+    second = hashes(log)
+    rebuild(log)
+    assert first == second == hashes(log)
+    assert report.experiments == 1
+    assert report.rows["requests"] == 22
+    assert not report.differs
+
+
+def test_check_finds_a_changed_figure_and_changes_nothing(log: Store) -> None:
+    """The table of changes names experiment, column, before and after."""
+    experiment(log)
+    catch_up(log)
+    change(log, "UPDATE experiment_results SET total_energy_j = 1.0")
+    change(log, "DELETE FROM warnings")
+    report = rebuild(log, check=True)
+    assert report.differs
+    assert "experiment_results" in report.changed_tables
+    (found,) = report.changes
+    assert (found.experiment_id, found.column, found.before, found.after) == (
+        EXPERIMENT,
+        "total_energy_j",
+        1.0,
+        4_080.0,
+    )
+    assert result(log)["total_energy_j"] == 1.0
+    rebuild(log)
+    assert result(log)["total_energy_j"] == 4_080.0
+
+
+def test_check_without_tables_says_why(log: Store) -> None:
+    """There is nothing to compare with, and still nothing afterwards."""
+    experiment(log)
+    report = rebuild(log, check=True)
+    assert (report.compared, report.differs) == ("not built yet", True)
+    assert not log.projections_path.exists()
+
+
+def test_a_reader_keeps_its_tables_while_they_are_swapped(log: Store) -> None:
+    """And the next one sees the new ones."""
+    experiment(log)
+    catch_up(log)
+    with open_readonly(log) as reader:
+        experiment(log, experiment_id="run-2")
+        rebuild(log)
+        assert reader.execute("SELECT count(*) FROM experiment_results").fetchall() == [(1,)]
+    with open_readonly(log) as reader:
+        assert reader.execute("SELECT count(*) FROM experiment_results").fetchall() == [(2,)]
+
+
+def test_nothing_is_left_of_a_rebuild(log: Store) -> None:
+    """Nor of one that crashed before."""
+    experiment(log)
+    leftover = log.path / "projections-crashed.tmp"
+    leftover.mkdir()
+    (leftover / "projections.duckdb").write_bytes(b"half")
+    rebuild(log)
+    assert sorted(path.name for path in log.path.iterdir()) == [
+        "log",
+        "projections.duckdb",
+        "projections.lock",
+    ]
+
+
+def test_a_write_ahead_log_of_a_crash_is_not_applied_to_new_tables(log: Store) -> None:
+    """It belonged to the old file."""
+    experiment(log)
+    catch_up(log)
+    wal = log.projections_path.with_name("projections.duckdb.wal")
+    wal.write_bytes(b"left by a crash")
+    rebuild(log)
+    assert not wal.exists()
+    assert result(log)["total_tokens"] == 120
+
+
+def test_rows_lost_in_a_crash_are_noticed(log: Store) -> None:
+    """A write-ahead log is there and samples are missing: the tables are built anew."""
+    experiment(log)
+    catch_up(log)
+    change(log, "DELETE FROM samples WHERE at_ns % 2 = 0")
+    log.projections_path.with_name("projections.duckdb.wal").touch()
+    experiment(log, experiment_id="run-2")
+    assert catch_up(log).rebuilt == "rows were lost in a crash"
+    assert not rebuild(log, check=True).differs
+
+
+@pytest.mark.parametrize("kind", ["table", "view"])
+def test_every_table_and_view_has_a_comment(kind: str) -> None:
+    """It says what a row is."""
+    with duckdb.connect() as connection:
+        create_tables(connection)
+        found = connection.execute(
+            f"SELECT {kind}_name, comment FROM duckdb_{kind}s() WHERE NOT internal"
+        ).fetchall()
+    assert found
+    assert [name for name, comment in found if not comment] == []
+
+
+def test_every_column_has_a_comment() -> None:
+    """Unit, meaning, and what NULL says."""
+    with duckdb.connect() as connection:
+        create_tables(connection)
+        found = connection.execute(
+            "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_name) "
+            "WHERE c.comment IS NULL AND NOT t.internal"
+        ).fetchall()
+    assert found == []
+
+
+def test_the_schema_stands_without_its_comments() -> None:
+    """Comments come from the lines of the schema itself, so none can name what is not there."""
+    assert len(list(comments(SCHEMA_SQL))) > 150
