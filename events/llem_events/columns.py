@@ -118,13 +118,13 @@ def _lines(matrix: Ints) -> tuple[Ints, Counts, Mask]:
     Sums and differences wrap at 64 bits, in both directions. Times lie on the sampler's grid.
     """
     rows, count = matrix.shape
-    step_ns = (matrix[0, -1] - matrix[0, 0]) // max(count - 1, 1)
+    step_ns = (matrix[0, -1:] - matrix[0, :1]) // max(count - 1, 1)  # arrays wrap, numbers overflow
     flat = matrix.copy()
     flat[0] -= step_ns * np.arange(count)
     low = flat.min(axis=1)
     rests = (flat - low[:, None]).view(np.uint64)
     steps = np.zeros(rows, np.int64)
-    steps[0] = step_ns
+    steps[:1] = step_ns
     is_summed = np.zeros(rows, np.bool_)
     if count > 1:
         differences = np.diff(matrix, axis=1)

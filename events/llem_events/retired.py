@@ -47,7 +47,10 @@ def pack_in_few_bits(event: SamplesAsDifferences) -> SamplesTaken:
 def _mask(event: SamplesAsDifferences, name: str) -> columns.Mask:
     if name not in event.columns:
         return np.ones(event.count, np.bool_)
-    return np.unpackbits(np.frombuffer(event.null_masks[name], np.uint8), count=event.count).astype(np.bool_)
+    bits = np.frombuffer(event.null_masks[name], np.uint8)
+    if len(bits) != (event.count + 7) // 8:
+        raise ValueError(f"null mask: found {len(bits)} bytes for {event.count} samples")
+    return np.unpackbits(bits, count=event.count).astype(np.bool_)
 
 
 # A step takes an event of its Struct and returns one of the next version; it raises EventError or ValueError for a body that lies.
