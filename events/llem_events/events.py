@@ -305,6 +305,7 @@ class ResultImported(Event, frozen=True, kw_only=True):
     """A result that another program measured; its file is kept byte for byte."""
 
     TYPE: ClassVar[str] = "result_imported"
+    MAX_BYTES: ClassVar[int] = 8 * 2**20
     format: str  # "llenergymeasure-2.0"
     file_name: str
     file_sha256: str

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llem_events import columns
-from llem_events.envelope import FOREIGN_ERRORS, Envelope, unpack
+from llem_events.envelope import FOREIGN_ERRORS, Envelope, UnknownEvent, unpack
 from llem_events.errors import EventError
-from llem_events.events import SamplesTaken
+from llem_events.events import Event, SamplesTaken
 
 
 def row(envelope: Envelope, number: int) -> dict[str, Any]:
@@ -22,9 +22,14 @@ def row(envelope: Envelope, number: int) -> dict[str, Any]:
 
 
 def _body(envelope: Envelope) -> Any:
-    event = unpack(envelope)
-    if not isinstance(event, SamplesTaken):
-        return plain(msgspec.msgpack.decode(envelope.body))
+    if envelope.type == SamplesTaken.TYPE and isinstance(event := unpack(envelope), SamplesTaken):
+        return _samples(event)
+    if isinstance(unpack(envelope), UnknownEvent) and len(memoryview(envelope.body)) > Event.MAX_BYTES:
+        raise EventError(f"an unknown event over {Event.MAX_BYTES} bytes is not decoded")
+    return plain(msgspec.msgpack.decode(envelope.body))
+
+
+def _samples(event: SamplesTaken) -> dict[str, Any]:
     samples = {name: _values(*column) for name, column in columns.unpack(event).items()}
     return {"meter": event.meter, "device_uuid": event.device_uuid, "count": event.count, "samples": samples}
 
