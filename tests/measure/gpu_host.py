@@ -121,9 +121,9 @@ def _windows(path: Path, kind: str) -> Iterator[Edges]:
     process_index = int(path.name.split("-")[1])
     for name, _, _, body in bare_events(path):
         if name == "window_opened" and body["kind"] == kind:
-            opened = {edge["device_uuid"]: edge for edge in body["edges"]}
+            opened = {edge["device_uuid"]: edge for edge in body.get("edges", [])}
         if name == "window_closed" and body["kind"] == kind:
-            for edge in body["edges"]:
+            for edge in body.get("edges", []):
                 yield Edges(process_index, edge["device_uuid"], opened[edge["device_uuid"]], edge)
 
 
