@@ -8,10 +8,11 @@ import duckdb
 import msgspec
 
 from llem.errors import LlemError, StoreError
-from llem.projections import database, rebuild
+from llem.projections import database
 from llem.projections.apply import Applied, apply_experiments, refusals
 from llem.projections.integrity import is_whole
 from llem.projections.locking import writer_lock
+from llem.projections.rebuilding import build_and_swap
 from llem.projections.segment_files import Files, Known, known_segments, pending, scan
 from llem.store import Store
 
@@ -77,7 +78,7 @@ def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
         try:
             database.connect(store.projections_path, read_only=True).close()
         except database.UnusableError:
-            return _report(rebuild.build_and_swap(store, salvage=salvage), rebuilt=reason)
+            return _report(build_and_swap(store, salvage=salvage), rebuilt=reason)
     return _catch_up(store, salvage=salvage)
 
 
@@ -93,7 +94,7 @@ def _apply(store: Store, *, salvage: bool) -> CatchUpReport | None:
         return None
     except (database.UnusableError, duckdb.Error) as error:
         reason = database.first_line(error)
-    return _report(rebuild.build_and_swap(store, salvage=salvage), rebuilt=reason)
+    return _report(build_and_swap(store, salvage=salvage), rebuilt=reason)
 
 
 def _report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:

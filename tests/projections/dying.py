@@ -1,0 +1,98 @@
+"""Kills a catch-up at each of its database calls in turn, then catches up again and compares: run as a program on a copy of a store.
+
+Prints one JSON object: how many calls there are, and at which the tables differed afterwards.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from llem.projections import catch_up, database
+from llem.projections.apply import apply_experiments
+from llem.projections.locking import writer_lock
+from llem.store import Store
+from tests.projections.tables import hashes
+
+
+class DyingConnection:
+    """A connection whose process is killed at its n-th call, before or after the call is done."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, dies_at: int, *, after: bool) -> None:
+        self._connection, self._left, self._after = connection, dies_at, after
+
+    def execute(self, *arguments: Any) -> duckdb.DuckDBPyConnection:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = self._connection.execute(*arguments)
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def survives(store: Store, dies_at: int, *, after: bool) -> bool:
+    """Whether a catch-up in a process of its own got to its end."""
+    pid = os.fork()
+    if pid == 0:
+        with (
+            writer_lock(store, wait_s=5),
+            database.connect(store.projections_path, read_only=False) as connection,
+        ):
+            apply_experiments(store, DyingConnection(connection, dies_at, after=after))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def in_child(store: Store) -> dict[str, str]:
+    """Hashes after a catch-up, found by a process of its own: DuckDB's threads do not survive a fork."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        catch_up(store)
+        os.write(writer, json.dumps(hashes(store)).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        found = pipe.read()
+    os.waitpid(pid, 0)
+    return json.loads(found)
+
+
+def differing(before: Path, expected: dict[str, str], scratch: Path, stride: int) -> Iterator[int | str]:
+    """Every call at which a death changed the tables; at last, the number of calls."""
+    dies_at = 1
+    while True:
+        store = Store(scratch / str(dies_at))
+        shutil.copytree(before, store.path)
+        done = survives(store, dies_at, after=dies_at % 2 == 0)
+        if in_child(store) != expected:
+            yield dies_at
+        shutil.rmtree(store.path)
+        if done:
+            yield f"{dies_at} calls"
+            return
+        dies_at += stride
+
+
+def main() -> None:
+    """Arguments: a store that is behind its log, an empty folder, and how many calls to advance each time."""
+    before, scratch, stride = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    shutil.copytree(before, scratch / "whole")
+    expected = in_child(Store(scratch / "whole"))
+    *deaths, calls = differing(before, expected, scratch, stride)
+    print(json.dumps({"calls": calls, "differing": deaths}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Killed between any two steps, a catch-up replays nothing twice and loses nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llem.projections import catch_up
+from llem.store import Store
+from tests.projections.fake_log import experiment, worker_events, write
+
+ROOT = Path(__file__).parents[2]
+
+
+def behind(log: Store) -> None:
+    """A store with one experiment in its tables, and two in its log, one of them damaged."""
+    experiment(log)
+    catch_up(log)
+    experiment(log, experiment_id="run-2")
+    damaged = write(log, worker_events(), role="worker", index=0, experiment_id="run-3", blocks=4)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    damaged.write_bytes(content)
+
+
+def deaths(log: Store, scratch: Path, stride: int) -> dict:
+    """What the program says that dies at its calls."""
+    behind(log)
+    scratch.mkdir()
+    command = [sys.executable, "-m", "tests.projections.dying", str(log.path), str(scratch), str(stride)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
+    return json.loads(found.stdout)
+
+
+def test_death_at_some_calls_changes_nothing(log: Store, tmp_path: Path) -> None:
+    """At every eleventh call, before or after it is done."""
+    assert deaths(log, tmp_path / "scratch", 11)["differing"] == []
+
+
+@pytest.mark.slow
+def test_death_at_every_call_changes_nothing(log: Store, tmp_path: Path) -> None:
+    """At every call of the database."""
+    found = deaths(log, tmp_path / "scratch", 1)
+    assert found["differing"] == []
+    assert int(found["calls"].split()[0]) > 40
