@@ -1,11 +1,11 @@
 """Tables built from the log: disposable, and the only place where figures are looked up."""
 
-from llem.projections.catch_up import CatchUpReport, catch_up
+from llem.projections.catching_up import CatchUpReport, catch_up
 from llem.projections.database import open_readonly
 from llem.projections.differences import Change
-from llem.projections.lineage import SegmentLineage, lineage
 from llem.projections.methodology import results_for
-from llem.projections.rebuild import RebuildReport, rebuild
+from llem.projections.origins import SegmentLineage, lineage
+from llem.projections.rebuilding import RebuildReport, rebuild
 
 __all__ = [
     "CatchUpReport",
