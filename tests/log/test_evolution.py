@@ -1,6 +1,7 @@
 """Golden segments of every schema version, the published schema, and what is not known yet."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from llem_events import SCHEMA_VERSION, SegmentReader, Verdict, publish_schema, survey
 from llem_events.events import EVENT_TYPES
 from llem_events.upcast import KNOWN_VERSIONS, STEPS
+from tests.log import independent_reader
 from tests.log.golden import generate
 
 NOT_KNOWN = "advice"  # a field in a golden segment that no Struct has
@@ -89,3 +91,17 @@ def test_a_golden_segment_is_a_zstd_file() -> None:
     for path in GOLDEN:
         with SegmentReader(path) as reader:
             assert all(block.payload.startswith(b"\x28\xb5\x2f\xfd") for block in reader.blocks())
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=golden_id)
+def test_a_reader_written_from_the_format_alone_finds_the_same(path: Path) -> None:
+    """FORMAT.md is complete: 150 lines that import nothing of ours decode every golden segment to the same rows."""
+    assert independent_reader.read_segment(path) == expected_rows(path)
+
+
+def test_the_independent_reader_is_small_and_independent() -> None:
+    """At most 150 lines, and only the standard library, zstandard and msgpack."""
+    lines = Path(independent_reader.__file__).read_text("utf-8").splitlines()
+    imported = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    assert len(lines) <= 150
+    assert imported - {"msgpack", "zstandard"} <= sys.stdlib_module_names
