@@ -126,7 +126,6 @@ class LogPlan(Section, frozen=True, kw_only=True):
     """How the log is kept."""
 
     sync: Literal["block", "close"] = "block"
-    on_error: Literal["abort", "warn"] = "abort"
 
 
 class ValidityPlan(Section, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ QUICK = (
     *("--set", "windows.baseline_after_s=0.1"),
 )
 LIMIT_S = 60
+PATIENCE_S = 20
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -59,13 +61,14 @@ def start_llem(environment: dict[str, str]) -> Iterator[Start]:
     """Start llem in the background; what still runs at the test's end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
+    def start(*arguments: object, process_group: int | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [LLEM, *map(str, arguments)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=process_group,
         )
         started.append(process)
         return process
@@ -74,6 +77,14 @@ def start_llem(environment: dict[str, str]) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return when the condition holds; fail when it never does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
 
 
 def bare_events(segment: Path) -> list[Event]:

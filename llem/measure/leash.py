@@ -24,6 +24,9 @@ def main() -> None:
     """Never returns where the program can be run."""
     parent_pid, *command = sys.argv[1:]
     die_with_parent(int(parent_pid))
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # the worker ignores it, and what is ignored stays so across exec
     try:
         os.execvp(command[0], command)
     except OSError as error:

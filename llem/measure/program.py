@@ -1,7 +1,7 @@
 """A worker that wraps any program: samples, windows and energy around it, and its exit status passed on."""
 
 import os
-import signal
+import select
 import subprocess
 import sys
 import time
@@ -18,6 +18,8 @@ from llem_events import BackgroundWriter
 from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessStarted
 
 ENGINE_NAME = "command"
+POLL_S = 0.2
+GRACE_S = 1.0
 
 
 def wrap(supervisor: Channel, sampler: Channel) -> None:
@@ -58,16 +60,28 @@ def _baseline(duration_s: float, windows: Windows, link: SamplerLink, log: Backg
 
 
 def _run(command: list[str], stop: StopFlag) -> int:
-    """Run the program on our terminal; a stop is passed on to it once. Returns its exit status as a shell would."""
+    """Run the program on our terminal; returns its exit status as a shell would."""
     process = subprocess.Popen([sys.executable, "-m", "llem.measure.leash", str(os.getpid()), *command])
-    told = False
-    while process.poll() is None:
-        if stop() and not told:
-            process.send_signal(signal.SIGTERM)
-            told = True
-        time.sleep(0.01)
-    status = process.returncode
+    ended = os.pidfd_open(process.pid)
+    try:
+        _wait(process, ended, stop)
+    finally:
+        os.close(ended)
+    status = process.wait()
     return 128 - status if status < 0 else status
+
+
+def _wait(process: subprocess.Popen[bytes], ended: int, stop: StopFlag) -> None:
+    """Until the program has ended. Asked to stop, it has GRACE_S for the Ctrl-C that it got itself; then it is told once."""
+    stopping_since: float | None = None
+    told = False
+    while not select.select([ended], [], [], POLL_S)[0]:
+        if not stop():
+            continue
+        stopping_since = stopping_since or time.monotonic()
+        if not told and time.monotonic() - stopping_since >= GRACE_S:
+            process.terminate()
+            told = True
 
 
 def _completed(setup: WorkerSetup, exit_status: int, stop: StopFlag) -> ProcessCompleted:

@@ -2,21 +2,21 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import QUICK, SIMULATED, Run, Start, bare_events, events_of, segments
+from tests.conftest import (
+    PATIENCE_S,
+    QUICK,
+    SIMULATED,
+    Run,
+    Start,
+    bare_events,
+    events_of,
+    segments,
+    wait_until,
+)
 
 LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
-PATIENCE_S = 20
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 def children(pid: int) -> dict[int, str]:

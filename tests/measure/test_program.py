@@ -1,11 +1,14 @@
 """Any program can be measured: llem measure -- PROGRAM."""
 
+import contextlib
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, events_of
+from tests.conftest import Run, Start, events_of, wait_until
 
 AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1")
 
@@ -53,3 +56,32 @@ def test_a_program_that_is_not_there(llem: Run, store: Path) -> None:
     assert done.returncode == 2
     assert "no-such-program" in done.stderr and done.stderr.count("\n") == 1
     assert not store.exists()
+
+
+def test_the_program_dies_with_llem(start_llem: Start, store: Path) -> None:
+    """kill -9 of llem ends the program that it measures."""
+    running = start_llem("measure", *AROUND, "--", "sleep", "61.5")
+    wait_until(lambda: sleepers("61.5"))
+    running.kill()
+    wait_until(lambda: not sleepers("61.5"))
+
+
+def test_ctrl_c_is_the_programs_own_first(start_llem: Start, store: Path) -> None:
+    """A program that handles Ctrl-C ends in its own way; the run is marked as interrupted, and its energy is kept."""
+    handler = "trap 'echo handled; exit 7' INT; echo ready; while :; do sleep 0.1; done"
+    running = start_llem("measure", *AROUND, "--", "sh", "-c", handler, process_group=0)
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    os.killpg(running.pid, signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=30)
+    assert (running.returncode, stdout.startswith("handled\n")) == (130, True), stderr
+    assert events_of(store, "worker", "process_completed")[0]["exit_status"] == 7
+
+
+def sleepers(argument: str) -> list[str]:
+    """Processes that sleep for exactly this long."""
+    found = []
+    for task in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if task.name.isdigit() and (task / "cmdline").read_bytes() == f"sleep\0{argument}\0".encode():
+                found.append(task.name)
+    return found
