@@ -12,7 +12,7 @@ from llem_events.columns import Column
 from llem_events.replay import SampleBatch
 
 # Column of the table -> its expression over the log's columns.
-_MEASURED = {
+MEASURED = {
     "at_ns": "at_ns",
     "power_w": f"power_mw / {MW_PER_W}::DOUBLE",
     "power_average_w": f"power_average_mw / {MW_PER_W}::DOUBLE",
@@ -33,7 +33,7 @@ _KEYS = {
     "device_uuid": "device_uuid",
     "meter": "meter",
 }
-_SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | _MEASURED).items())
+_SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
 
 
