@@ -1,20 +1,18 @@
 """The statements of schema.sql, with the comment behind every column and table made a comment in the database."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from importlib import resources
 
 import duckdb
 
-from llem.results import RESULTS_VERSION
-from llem_events import SCHEMA_VERSION
+from llem.versions import tables_version
 
 _CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
 _COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")
 
 SCHEMA_SQL = resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
-VERSION = (hashlib.sha256(SCHEMA_SQL.encode()).hexdigest(), SCHEMA_VERSION, RESULTS_VERSION)
+VERSION = tables_version()
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:

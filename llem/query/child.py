@@ -1,5 +1,6 @@
 """Entry point of the child process: catches the tables up, locks itself in, runs one statement, sends its rows."""
 
+import importlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from llem.errors import LlemError, QueryError
-from llem.projections import catch_up
 from llem.query import sandbox, wire
 from llem.query.complaint import understandable
+from llem.query.freshness import open_current
 from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Notice, Ready, Rows
 from llem.store import Store
 
@@ -72,32 +73,35 @@ def _send_failure(error: LlemError) -> None:
 
 
 def _answer(job: Job) -> None:
+    """The order matters: nothing of the user's runs before the limits and the lock are in place."""
     sandbox.die_with(job.parent_pid)
-    _catch_up(Store(Path(job.store)))
-    if not job.unsafe:
-        sandbox.limit_resources(job)
-    _send(Ready())
-    try:
-        with sandbox.connect(job) as connection:
-            statement = sandbox.only_statement(connection, job)
-            if job.parquet_path is None:
-                _send_result(connection, statement, job)
-            else:
-                _write_parquet(connection, statement, job, job.parquet_path)
-    except (duckdb.Error, MemoryError) as error:
-        raise understandable(error, job.sql) from error
+    with _open(Store(Path(job.store))) as connection:
+        if not job.unsafe:
+            sandbox.limit_resources(job)
+        _send(Ready())
+        try:
+            _run(connection, job)
+        except (duckdb.Error, MemoryError) as error:
+            raise understandable(error, job.sql) from error
 
 
-def _catch_up(store: Store) -> None:
-    """Bring the tables up to the log, before anything of the user's runs."""
-    report = catch_up(store)
-    if report.rebuilt is not None:
-        _send(Notice(text=f"llem: built the tables from the log: {report.rebuilt}"))
-    for refusal in report.refused:
-        _send(Notice(text=f"llem: left out: {refusal}"))
-    if report.behind_reason is not None:
-        behind = f"{len(report.behind_experiments)} experiments, {report.behind_bytes} bytes"
-        _send(Notice(text=f"llem: the tables are behind the log by {behind}: {report.behind_reason}"))
+def _open(store: Store) -> DuckDBPyConnection:
+    """The tables up to date; what builds them is loaded only when they are not, which is rare and takes longer anyway."""
+    current = open_current(store)
+    if current is not None:
+        return current
+    catching_up = importlib.import_module("llem.query.catching_up")
+    caught_up: DuckDBPyConnection = catching_up.open_caught_up(store, lambda line: _send(Notice(text=line)))
+    return caught_up
+
+
+def _run(connection: DuckDBPyConnection, job: Job) -> None:
+    sandbox.configure(connection, job)
+    statement = sandbox.only_statement(connection, job)
+    if job.parquet_path is None:
+        _send_result(connection, statement, job)
+    else:
+        _write_parquet(connection, statement, job, job.parquet_path)
 
 
 def _send_result(connection: DuckDBPyConnection, statement: duckdb.Statement, job: Job) -> None:

@@ -12,10 +12,8 @@ from typing import Any
 import duckdb
 
 from llem.errors import QueryError
-from llem.projections import open_readonly
 from llem.query.complaint import understandable
 from llem.query.wire import Job
-from llem.store import Store
 
 READING = frozenset({"SELECT", "EXPLAIN"})  # WITH, VALUES, FROM, DESCRIBE, SHOW and SUMMARIZE parse as SELECT
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
@@ -53,13 +51,11 @@ def _mapped_bytes() -> int:
     return int(pages) * resource.getpagesize()
 
 
-def connect(job: Job) -> duckdb.DuckDBPyConnection:
-    """The tables, read-only; unless unsafe, without files, network, extensions or a way to change that."""
-    connection = open_readonly(Store(Path(job.store)))
+def configure(connection: duckdb.DuckDBPyConnection, job: Job) -> None:
+    """Take away files, network, extensions and the means to get them back; errors come as JSON in any case."""
     connection.execute("SET errors_as_json = true")
     if not job.unsafe:
         _lock(connection, allowed_paths=[job.parquet_path] if job.parquet_path else [])
-    return connection
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, *, allowed_paths: list[str]) -> None:

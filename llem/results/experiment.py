@@ -12,8 +12,8 @@ from llem.results.latency import LatencyStatistics
 from llem.results.metrics import ThermalThrottleInfo, WarmupResult
 from llem.results.ratios import ratio
 from llem.results.raw import RawProcessResult, Status
-from llem.results.schema import SCHEMA_VERSION
 from llem.results.validity import InvalidReason
+from llem.versions import SCHEMA_VERSION
 
 Methodology = Literal["total", "steady_state", "windowed"]
 AGGREGATION_METHOD = "sum_energy_avg_throughput"

@@ -10,7 +10,7 @@ from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
 from llem.results.metrics import Timestamps
 from llem.results.raw import RawProcessResult
-from llem.results.schema import SCHEMA_VERSION
+from llem.versions import SCHEMA_VERSION
 
 FORMAT = "llenergymeasure-2.0"
 REQUIRED = (  # those that the predecessor never leaves out and ours would make up a default for

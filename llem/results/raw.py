@@ -15,7 +15,7 @@ from llem.results.metrics import (
     Timestamps,
     WarmupResult,
 )
-from llem.results.schema import SCHEMA_VERSION
+from llem.versions import SCHEMA_VERSION
 
 Status = Literal["completed", "interrupted", "incomplete", "failed"]
 

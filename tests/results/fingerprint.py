@@ -10,7 +10,7 @@ from llem.results import RESULTS_VERSION
 
 FOLDER = Path(__file__).parents[2] / "llem" / "results"
 RECORDED = Path(__file__).with_name("results_version.json")
-NO_FORMULAS = ("__init__.py", "schema.py")
+NO_FORMULAS = ("__init__.py",)
 
 
 def fingerprint() -> str:
