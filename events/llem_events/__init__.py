@@ -1,30 +1,55 @@
-"""The event log of llem: append-only segments of zstd frames, readable without llem."""
+"""The event log of llem: append-only segments of zstd frames, readable without llem.
 
-from llem_events.background import BackgroundWriter
-from llem_events.clock import ClockPair, boot_id, read_clocks
-from llem_events.damage import Damage, Verdict
-from llem_events.envelope import Envelope, UnknownEvent, unpack
-from llem_events.errors import (
-    CorruptError,
-    DamageError,
-    EventError,
-    LogError,
-    LogWriteError,
-    NewerFormatError,
-    RecoveryRefusedError,
-    SegmentExistsError,
-    SegmentReadError,
-    TooLargeError,
-    TornTailError,
-)
-from llem_events.header import SegmentHeader
-from llem_events.reader import Block, Position, SegmentReader
-from llem_events.reading import SAMPLE_COLUMNS, Reading
-from llem_events.recovery import Recovery, recover
-from llem_events.root_digest import SegmentDigest, root_digest, segment_digest
-from llem_events.schema import SCHEMA_VERSION
-from llem_events.survey import Survey, survey
-from llem_events.writer import SegmentWriter, SyncPolicy
+A name is imported when it is first used: whoever needs only the errors waits for no decoder and no numpy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llem_events.background import BackgroundWriter
+    from llem_events.clock import ClockPair, boot_id, read_clocks
+    from llem_events.damage import Damage, Verdict
+    from llem_events.digests import SegmentDigest, root_digest, segment_digest
+    from llem_events.envelope import Envelope, UnknownEvent, unpack
+    from llem_events.errors import (
+        CorruptError,
+        DamageError,
+        EventError,
+        LogError,
+        LogWriteError,
+        NewerFormatError,
+        RecoveryRefusedError,
+        SegmentExistsError,
+        SegmentReadError,
+        TooLargeError,
+        TornTailError,
+    )
+    from llem_events.header import SegmentHeader
+    from llem_events.reader import Block, Position, SegmentReader
+    from llem_events.reading import SAMPLE_COLUMNS, Reading
+    from llem_events.recovery import Recovery, recover
+    from llem_events.schema import SCHEMA_VERSION
+    from llem_events.segment_survey import Survey, survey
+    from llem_events.writer import SegmentWriter, SyncPolicy
+
+_NAMES = {
+    "background": "BackgroundWriter",
+    "clock": "ClockPair boot_id read_clocks",
+    "damage": "Damage Verdict",
+    "digests": "SegmentDigest root_digest segment_digest",
+    "envelope": "Envelope UnknownEvent unpack",
+    "errors": "CorruptError DamageError EventError LogError LogWriteError "
+    "NewerFormatError RecoveryRefusedError SegmentExistsError SegmentReadError TooLargeError TornTailError",
+    "header": "SegmentHeader",
+    "reader": "Block Position SegmentReader",
+    "reading": "Reading SAMPLE_COLUMNS",
+    "recovery": "Recovery recover",
+    "schema": "SCHEMA_VERSION",
+    "segment_survey": "Survey survey",
+    "writer": "SegmentWriter SyncPolicy",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "SAMPLE_COLUMNS",
@@ -64,3 +89,11 @@ __all__ = [
     "survey",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found

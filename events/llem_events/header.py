@@ -53,7 +53,7 @@ def unpack(frame: bytes) -> SegmentHeader:
         )
     try:
         header = _decoder.decode(fields)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
         raise CorruptError(f"segment header fields: {error}", offset=0) from error
     if len(header.segment_id) != SEGMENT_ID_BYTES:
         raise CorruptError(

@@ -11,7 +11,7 @@ from llem_events.files import Files, OsFiles
 from llem_events.header import SEGMENT_ID_BYTES
 from llem_events.reader import SegmentReader
 from llem_events.seal import Seal
-from llem_events.survey import Survey, survey
+from llem_events.segment_survey import Survey, survey
 from llem_events.writer import SegmentWriter
 
 DEFAULT_LIMIT_BYTES = 64 * 2**10

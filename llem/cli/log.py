@@ -57,7 +57,8 @@ def verify(targets: TargetsArgument = None, json: JsonOption = False, store: Sto
 
 
 def _verdict_lines(found: Survey) -> Iterator[str]:
-    yield f"{found.verdict:<9} {found.path}: {found.blocks} blocks, {found.events} events"
+    at_work = ", its writer is at work" if found.is_being_written else ""
+    yield f"{found.verdict:<9} {found.path}: {found.blocks} blocks, {found.events} events{at_work}"
     for damage in found.damages:
         yield "          " + describe_damage(damage)
     for text in found.misfit_texts:
@@ -89,6 +90,9 @@ def recover_segment(
         *("  cut: " + describe_damage(each) for each in recovery.original.damages),
     ]
     _say("\n".join(lines), recovery_report(recovery), as_json=json)
+    console.note(
+        "to use it, move the original out of the store and put the new segment in its place: both would count twice"
+    )
     raise typer.Exit(EXIT_DAMAGED if recovery.original.verdict is Verdict.CORRUPT else 0)
 
 

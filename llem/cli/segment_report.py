@@ -26,6 +26,7 @@ def survey_report(found: Survey) -> dict[str, Any]:
         "path": str(found.path),
         "verdict": str(found.verdict),
         "sealed": found.seal is not None,
+        "being_written": found.is_being_written,
         "header": header,
         "blocks": found.blocks,
         "events": found.events,

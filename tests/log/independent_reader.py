@@ -12,10 +12,10 @@ import msgpack
 import zstandard
 
 MAGIC = 0x184D2A5E
-COLUMNS = (
+COLUMNS = (  # noqa: SIM905 -- one name a line would fill the page
     "at_ns power_mw power_average_mw energy_mj temperature_c gpu_utilisation_pct memory_utilisation_pct "
     "memory_used_bytes sm_clock_mhz memory_clock_mhz throttle_reasons power_limit_mw"
-).split()  # noqa: SIM905 -- one name a line would fill the page
+).split()
 
 
 class DamagedError(Exception):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import llem_events
 from llem_events import (
     BackgroundWriter,
     CorruptError,
@@ -163,3 +164,10 @@ def test_events_of_many_threads_are_all_there(tmp_path: Path) -> None:
     events = [event for _, event in read_segment(path).events.values()]
     for thread in range(4):
         assert [event.count for event in events if event.reason == str(thread)] == list(range(200))
+
+
+def test_what_is_importable_is_what_is_public() -> None:
+    """Every public name can be imported, and no module of the package hides one of them."""
+    assert {name for name in llem_events.__all__ if getattr(llem_events, name, None) is None} == set()
+    modules = {path.stem for path in Path(llem_events.__file__).parent.glob("*.py")}
+    assert not modules & set(llem_events.__all__)

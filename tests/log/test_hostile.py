@@ -121,6 +121,20 @@ def test_any_body_with_valid_digests(events: list[tuple[str, int, bytes]], lie: 
         read_all(forged_raw(Path(folder) / "a", raw, event_count=max(0, len(events) + lie)))
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.binary(max_size=100) | msgpack_values().map(msgspec.msgpack.encode),
+    st.sampled_from([b"LLEH", b"LLEB", b"LLEX"]),
+)
+def test_any_header_with_a_valid_crc(fields: bytes, kind: bytes) -> None:
+    """Any fields in a record whose CRC is right are refused by an error of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a"
+        path.write_bytes(skippable.pack(kind, 1, fields))
+        with pytest.raises((CorruptError, NewerFormatError)):
+            SegmentReader(path)
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.binary(max_size=300), st.integers(0, 40))
 def test_any_payload_with_valid_digests(raw: bytes, event_count: int) -> None:

@@ -32,6 +32,7 @@ class Survey:
     misfits: int = 0  # events that do not fit their declared type
     misfit_texts: tuple[str, ...] = ()
     damages: tuple[Damage, ...] = ()
+    is_being_written: bool = False  # its writer held the file's lock when reading ended
 
     @property
     def lost_bytes(self) -> int:
@@ -113,6 +114,7 @@ class _Tally:
             verdict=Verdict.CORRUPT if self._undecoded else reader.verdict,
             seal=reader.seal,
             file_bytes=reader.size,
+            is_being_written=reader.is_being_written(),
             events_by_type=dict(self._types),
             misfit_texts=tuple(self._misfit_texts),
             damages=tuple(sorted((*reader.damages, *self._undecoded), key=lambda damage: damage.offset)),
