@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--hz", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--real", action="store_true", help="the machine's own GPUs, --gpus of them")
     options = parser.parse_args()
     ours, peer = [], []
@@ -107,8 +107,8 @@ def main() -> None:
             f"{ours[-1].cpu_share:.1%} of a core, loop at {ours[-1].rounds_per_s / peer[-1].rounds_per_s:.3f}",
             file=sys.stderr,
         )
-    mine = statistics.median(run.rounds_per_s for run in ours)
-    theirs = statistics.median(run.rounds_per_s for run in peer)
+    mine = max(run.rounds_per_s for run in ours)  # the fastest of several: the others were disturbed
+    theirs = max(run.rounds_per_s for run in peer)
     figures = {"ours": mine, "peer": theirs, "ratio": mine / theirs, "unit": "rounds/s", "n": options.rounds}
     cost = {
         "deadlines_missed": statistics.median(run.missed_share(options.gpus) for run in ours),
