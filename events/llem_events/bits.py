@@ -27,6 +27,8 @@ def unpack_bits(packed: bytes, starts: npt.NDArray[np.int64], *, width: int, cou
 
     Eight numbers fill `width` bytes, so every eighth number begins at the same bit of its byte.
     """
+    if not width:
+        return np.zeros((len(starts), count), np.uint64)
     row_bytes = (count * width + 7) // 8 + len(_PADDING)
     padded = np.frombuffer(packed + _PADDING, np.uint8)
     windows = np.ndarray((len(padded) - row_bytes + 1, row_bytes), np.uint8, padded, strides=(1, 1))

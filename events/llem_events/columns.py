@@ -75,12 +75,13 @@ def unpack_all(events: Sequence[SamplesTaken]) -> dict[str, Column]:
     total = int(ends[-1]) if len(ends) else 0
     values = np.empty((len(SAMPLE_COLUMNS), total), np.int64)
     for count, places in _alike(events):
-        alike = [events[place] for place in places] if len(places) < len(events) else events
-        spots = (ends[places] - count)[:, None] + np.arange(count) if alike is not events else None
-        for row, decoded in enumerate(_decode(alike, count)):
-            values[row, spots if spots is not None else slice(None)] = (
-                decoded if spots is not None else decoded.ravel()
-            )
+        if len(places) == len(events):
+            _decode(events, values.reshape(-1, count))
+            continue
+        part = np.empty((len(SAMPLE_COLUMNS) * len(places), count), np.int64)
+        _decode([events[place] for place in places], part)
+        spots = (ends[places] - count)[:, None] + np.arange(count)
+        values[:, spots.ravel()] = part.reshape(len(SAMPLE_COLUMNS), -1)
     missing = _missing(events, ends, total)
     return {name: Column(values[row], missing.get(row)) for row, name in enumerate(SAMPLE_COLUMNS)}
 
@@ -156,37 +157,37 @@ def _alike(events: Sequence[SamplesTaken]) -> Iterator[tuple[int, npt.NDArray[np
             yield int(shape[0]), places
 
 
-def _decode(events: Sequence[SamplesTaken], count: int) -> Iterator[Ints]:
-    """One array (events, count) for each of SAMPLE_COLUMNS that the events have."""
+def _decode(events: Sequence[SamplesTaken], out: Ints) -> None:
+    """Fill `out` with a row for each column and event: first all events of the first column, and so on.
+
+    Whatever has the same width is decoded together: few large steps in the place of many small ones.
+    """
+    packed = b"".join([event.packed for event in events])
     codes = np.frombuffer(b"".join([event.widths for event in events]), np.uint8).reshape(len(events), -1)
     lines = np.frombuffer(b"".join([event.lines for event in events]), "<i8").reshape(*codes.shape, 3)
-    packed = b"".join([event.packed for event in events])
     widths = np.where(codes == ABSENT, 0, codes & ~np.uint8(SUMMED)).astype(np.int64)
-    sizes = (count * widths + 7) // 8
+    sizes = (out.shape[1] * widths + 7) // 8
     starts = (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
-    for row in range(min(len(SAMPLE_COLUMNS), codes.shape[1])):
-        yield _column(packed, codes[:, row], starts[:, row], lines[:, row], count)
+    known = slice(0, len(SAMPLE_COLUMNS))
+    code_of, start_of = codes.T[known].ravel(), starts.T[known].ravel()
+    line_of = lines.transpose(1, 0, 2)[known].reshape(-1, 3)
+    for code in np.flatnonzero(np.bincount(code_of)).tolist():
+        alike = np.flatnonzero(code_of == code)
+        out[alike] = _on_lines(packed, code, start_of[alike], line_of[alike], out.shape[1])
 
 
-def _column(packed: bytes, codes: npt.NDArray[np.uint8], starts: Ints, lines: Ints, count: int) -> Ints:
+def _on_lines(packed: bytes, code: int, starts: Ints, lines: Ints, count: int) -> Ints:
     """first + step x place + unit x rest, where the rests of differences are summed up."""
-    values = np.empty((len(codes), count), np.int64)
-    for code in np.flatnonzero(np.bincount(codes)).tolist():
-        alike = np.flatnonzero(codes == code)
-        first, step, unit = (lines[alike, part, None] for part in range(3))
-        width = 0 if code == ABSENT else code % SUMMED
-        if not width:
-            values[alike] = first + step * np.arange(count) if step.any() else first
-            continue
-        rests = unpack_bits(packed, starts[alike], width=width, count=count).view(np.int64)
-        if code >= SUMMED:
-            np.cumsum(rests, axis=1, out=rests)
-        if (unit != 1).any():
-            rests *= unit
-        if step.any():
-            rests += step * np.arange(count)
-        rests += first
-        values[alike] = rests
+    first, step, unit = lines[:, :1], lines[:, 1:2], lines[:, 2:]
+    width = 0 if code == ABSENT else code % SUMMED
+    values = unpack_bits(packed, starts, width=width, count=count).view(np.int64)
+    if code >= SUMMED:
+        np.cumsum(values, axis=1, out=values)
+    if (unit != 1).any():
+        values *= unit
+    if step.any():
+        values += step * np.arange(count)
+    values += first
     return values
 
 

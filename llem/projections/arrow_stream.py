@@ -1,4 +1,4 @@
-"""Batches of columns as an Arrow C stream, which DuckDB reads without a copy and without pyarrow.
+"""Batches of 64-bit integer columns as an Arrow C stream, which DuckDB reads without a copy and without pyarrow.
 
 The structures and their rules are those of https://arrow.apache.org/docs/format/CDataInterface.html and CStreamInterface.html.
 """
@@ -6,8 +6,7 @@ The structures and their rules are those of https://arrow.apache.org/docs/format
 import ctypes
 import errno
 import itertools
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,10 +14,8 @@ import numpy.typing as npt
 
 from llem_events.columns import Column
 
-_INT64, _TEXT, _STRUCT = b"l", b"u", b"+s"
+_INT64, _STRUCT = b"l", b"+s"
 _NULLABLE = 2
-
-Batch = Sequence[Column | str]  # a text stands in every row of its batch
 
 
 class _Schema(ctypes.Structure):
@@ -87,8 +84,8 @@ class ArrowStream:
     What `batches` raises ends the query; it is kept in `failure` for the query's caller to raise.
     """
 
-    def __init__(self, *, integers: Sequence[str], texts: Sequence[str], batches: Iterable[Batch]) -> None:
-        self._formats = [*((name, _INT64) for name in integers), *((name, _TEXT) for name in texts)]
+    def __init__(self, names: Sequence[str], batches: Iterable[Mapping[str, Column]]) -> None:
+        self._names = names
         self._batches = iter(batches)
         self._offered: list[_Stream] = []
         self.failure: BaseException | None = None
@@ -110,8 +107,8 @@ class ArrowStream:
     def schema(self) -> _Schema:
         """A struct of nullable columns."""
         children = [
-            _Schema(format=kind, name=name.encode(), flags=_NULLABLE, release=_release_schema)
-            for name, kind in self._formats
+            _Schema(format=_INT64, name=name.encode(), flags=_NULLABLE, release=_release_schema)
+            for name in self._names
         ]
         pointers = _pointers(_Schema, children)
         return _Schema(
@@ -128,12 +125,11 @@ class ArrowStream:
         batch = next(self._batches, None)
         if batch is None:
             return _Array()
-        count = next(len(column.values) for column in batch if isinstance(column, Column))
-        kept = [_text(column, count) if isinstance(column, str) else _integers(column) for column in batch]
+        kept = [_integers(batch[name]) for name in self._names]
         pointers = _pointers(_Array, [array for array, _ in kept])
         no_mask = _buffers(None)
         return _Array(
-            length=count,
+            length=kept[0][0].length,
             n_buffers=1,
             buffers=no_mask,
             n_children=len(kept),
@@ -150,18 +146,6 @@ def _integers(column: Column) -> tuple[_Array, Any]:
     buffers = _buffers(mask, values)
     unknown = 0 if mask is None else -1
     return _Array(len(values), unknown, 0, 2, 0, buffers, release=_release_array), (values, mask, buffers)
-
-
-def _text(text: str, count: int) -> tuple[_Array, Any]:
-    ends, letters = _repeated(text.encode(), count)
-    buffers = _buffers(None, ends, letters)
-    return _Array(count, 0, 0, 3, 0, buffers, release=_release_array), (ends, letters, buffers)
-
-
-@lru_cache(maxsize=8)
-def _repeated(text: bytes, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Where each text ends, and all their letters: the same for most batches of a segment."""
-    return np.arange(count + 1, dtype=np.int32) * np.int32(len(text)), np.frombuffer(text * count, np.uint8)
 
 
 def _buffers(*arrays: npt.NDArray[Any] | None) -> Any:

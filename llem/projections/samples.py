@@ -1,6 +1,8 @@
 """Samples into their table: batches of columns streamed into one INSERT, which scales them to the table's units."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import duckdb
@@ -26,12 +28,8 @@ MEASURED = {
     "throttle_reasons": "throttle_reasons",
     "power_limit_w": f"power_limit_mw / {MW_PER_W}::DOUBLE",
 }
-_KEYS = {
-    "experiment_id": "$experiment_id",
-    "process_index": "$process_index::INTEGER",
-    "segment_id": "$segment_id",
-    "device_uuid": "device_uuid",
-    "meter": "meter",
+_KEYS = {"process_index": "$process_index::INTEGER"} | {
+    name: f"${name}" for name in ("experiment_id", "segment_id", "device_uuid", "meter")
 }
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
@@ -46,21 +44,28 @@ class Identity(NamedTuple):
 
 
 def append_samples(
-    connection: duckdb.DuckDBPyConnection,
-    batches: Iterable[SampleBatch],
-    *,
-    identity: Identity,
+    connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], *, identity: Identity
 ) -> int:
     """Insert all samples of the batches, in order, and return their number. Raises what `batches` raises.
 
     DuckDB's threads pull a batch while others are being inserted, so whatever yields them must not use the connection.
+    One statement takes all that follows from the same device: its name is a constant there, which costs nothing.
     """
-    columns = map(_row_columns, batches)
-    with ArrowStream(integers=SAMPLE_COLUMNS, texts=("device_uuid", "meter"), batches=columns) as stream:
+    inserted = 0
+    for (meter, device_uuid), alike in groupby(batches, key=attrgetter("meter", "device_uuid")):
+        keys = {**identity._asdict(), "meter": meter, "device_uuid": device_uuid}
+        inserted += _insert(connection, (batch.columns for batch in alike), keys)
+    return inserted
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, batches: Iterable[Mapping[str, Column]], keys: Mapping[str, object]
+) -> int:
+    with ArrowStream(SAMPLE_COLUMNS, batches) as stream:
         connection.register(_VIEW, stream)
         try:
             inserted = connection.execute(
-                f"INSERT INTO samples BY NAME SELECT {_SELECTED} FROM {_VIEW}", identity._asdict()
+                f"INSERT INTO samples BY NAME SELECT {_SELECTED} FROM {_VIEW}", keys
             ).fetchall()
         except duckdb.Error:
             if stream.failure is not None:
@@ -68,7 +73,3 @@ def append_samples(
             raise
     connection.unregister(_VIEW)
     return int(inserted[0][0])
-
-
-def _row_columns(batch: SampleBatch) -> list[Column | str]:
-    return [*(batch.columns[name] for name in SAMPLE_COLUMNS), batch.device_uuid, batch.meter]
