@@ -94,6 +94,7 @@ def test_a_child_sees_no_secret_of_its_parent(database: Store, monkeypatch: pyte
     """The environment of the child holds nothing but the language and Python's own places."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with running("SELECT * FROM range(100000000)", store=database) as result:
+        assert result.columns
         environment = Path(f"/proc/{result.pid}/environ").read_bytes()
     assert b"hf_secret" not in environment
 
@@ -101,6 +102,7 @@ def test_a_child_sees_no_secret_of_its_parent(database: Store, monkeypatch: pyte
 def test_a_child_cannot_write_a_byte_to_any_file(database: Store) -> None:
     """The kernel, not only DuckDB, refuses every write and bounds memory, time, files and cores."""
     with running("SELECT * FROM range(100000000)", store=database, limits=TIGHT) as result:
+        assert result.columns
         limits = Path(f"/proc/{result.pid}/limits").read_text()
     soft = {line[:25].strip(): line[25:].split()[0] for line in limits.splitlines()[1:]}
     assert soft["Max file size"] == "0"
@@ -114,7 +116,7 @@ def test_a_child_does_not_outlive_its_parent(database: Store) -> None:
     program = (
         "import time\nfrom pathlib import Path\nfrom llem.query.process import running\nfrom llem.store import Store\n"
         f"with running('SELECT * FROM range(100000000000)', store=Store(Path({str(database.path)!r}))) as result:\n"
-        "    print(result.pid, flush=True)\n    time.sleep(60)\n"
+        "    print(result.pid if result.columns else None, flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -138,6 +140,7 @@ def alive(pid: int) -> bool:
 def test_a_child_ends_with_the_block(database: Store) -> None:
     """Rows that nobody reads cost nothing afterwards."""
     with running("SELECT * FROM range(100000000000)", store=database) as result:
+        assert result.columns
         assert alive(result.pid)
     assert not alive(result.pid)
 
