@@ -1,0 +1,175 @@
+"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, the harness ratio.
+
+Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each; needs torch,
+transformers and this repository, and no network. The findings are printed as JSON and kept as
+docs/validation/<device>-<date>.json. `--engine simulated` tries the procedure itself, under simulated GPUs too: it is
+marked as such and never kept. Without a GPU: one line, and exit status 2.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llem._version import __version__
+from llem.errors import LlemError
+from llem.meters import driver_state, resolve_gpus
+from llem_events import SegmentReader, unpack
+from llem_events.events import Device, MeterStarted, SamplingCompleted
+
+FOLDER = Path(__file__).parents[1] / "docs" / "validation"
+MODELS = ("llama-1b", "llama-8b")
+COMMAND_LIMIT_S = 1800
+
+
+def nvml_answers(uuid: str) -> dict[str, Any]:
+    """Every NVML function that llem asks a device, and the answer or why there was none."""
+    import pynvml
+
+    from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
+    from llem.meters.nvml_driver import ask, reason_of
+    from llem.meters.nvml_gpus import driver
+
+    with driver():
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        found = {
+            name: _answer(ask(getattr(pynvml, name), handle, *arguments))
+            for name, arguments in FUNCTIONS.items()
+        }
+        fields = ask(pynvml.nvmlDeviceGetFieldValues, handle, list(FIELD_VALUES.values())).value or []
+        for name, field in zip(FIELD_VALUES, fields, strict=False):
+            code = field.nvmlReturn
+            found[name] = {"reason": reason_of(code)} if code else {"value": field.value.ullVal}
+    return found
+
+
+def _answer(answer: Any) -> dict[str, Any]:
+    if answer.reason:
+        return {"reason": answer.reason}
+    plain = isinstance(answer.value, int | float | str | list | tuple)
+    return {"value": answer.value if plain else str(answer.value)}
+
+
+def measure(options: argparse.Namespace, model: str) -> dict[str, Any]:
+    """One measurement by the real program: its result's figures, its counter, and its sampler's cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [
+            *("--engine", options.engine, "--meter", "nvml", "--store", folder, "--json"),
+            *("--model", model, "--weights", "random"),
+            *("--set", f"workload.min_duration_s={options.seconds}", "--set", "decoding.ignore_eos=true"),
+        ]
+        done = _llem("measure", *arguments)
+        if done.returncode:
+            return {"error": done.stderr.strip().splitlines()[-1]}
+        return _figures(json.loads(done.stdout)) | {"sampler": _sampler(Path(folder))}
+
+
+def _llem(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return _python("-c", "import llem.cli; llem.cli.main()", *arguments)
+
+
+def _python(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False
+    )
+
+
+def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a result that say whether it can be trusted, and the few that one would compare."""
+    names = (
+        *("model_name", "dtype", "batch_size", "total_output_tokens", "tokens_per_second", "total_energy_j"),
+        *("energy_source", "energy_disagreement", "energy_per_output_token_j", "baseline_power_w", "valid"),
+        *("invalid_reasons", "measurement_warnings", "steady_state_window"),
+    )
+    (device,) = result["process_results"][0]["devices"]
+    energies = {name: device[name] for name in ("counter_energy_j", "integrated_energy_j")}
+    return {name: result[name] for name in names} | energies
+
+
+def _sampler(store: Path) -> dict[str, Any]:
+    """Tick and rate, deadlines missed, CPU time: from the sampler's own segment."""
+    account: dict[str, Any] = {}
+    for path in store.glob("log/*/sampler-*.events.zst"):
+        with SegmentReader(path) as reader:
+            for envelope in (envelope for block in reader.blocks() for envelope in reader.events(block)):
+                match unpack(envelope):
+                    case MeterStarted(sample_hz=hz, devices=[metered, *_]):
+                        account |= {"sample_hz": hz, "counter_tick_ns": metered.counter_tick_ns}
+                        account |= {"power_kind": metered.power_kind, "missing": metered.missing}
+                        account["started_ns"] = envelope.at_ns
+                    case SamplingCompleted() as completed:
+                        account |= msgspec.to_builtins(completed)
+                        watched_ns = envelope.at_ns - account.pop("started_ns")
+                        account["cores"] = (completed.cpu_time_ns or 0) / watched_ns
+    return account
+
+
+def harness(model: str, *, seconds: float) -> dict[str, Any]:
+    """Tokens/s inside a measurement against a bare loop, as benchmarks.harness compares them."""
+    done = _python("-m", "benchmarks.harness", "--model", model, "--seconds", str(seconds), "--rounds", "3")
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return line
+
+
+def check(device: Device, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, in the order of the file."""
+    real = options.engine == "transformers"
+    findings: dict[str, Any] = {
+        "device": device.name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "llem_version": __version__,
+        "engine": options.engine,
+        "seconds": options.seconds,
+        "driver": msgspec.to_builtins(driver_state()),
+        "nvml": nvml_answers(device.uuid),
+        "measurements": {},
+        "harness": {},
+    }
+    for model in options.models:
+        print(f"measuring {model} for {options.seconds:g} s", file=sys.stderr)
+        findings["measurements"][model] = measure(options, model)
+        if real:
+            findings["harness"][model] = harness(model, seconds=options.seconds / 3)
+    return findings
+
+
+def keep(findings: dict[str, Any]) -> Path:
+    """Write the findings beside the others; a file of the same device and day is replaced."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{findings['device'].replace(' ', '-').lower()}-{findings['date']}.json"
+    path.write_text(json.dumps(findings, indent=1) + "\n")
+    return path
+
+
+def main() -> int:
+    """Check the first visible GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--engine", choices=("transformers", "simulated"), default="transformers")
+    options = parser.parse_args()
+    try:
+        device = resolve_gpus(None)[0]
+    except LlemError as error:
+        print(f"gpu_check: no GPU to check: {error}", file=sys.stderr)
+        return 2
+    os.environ["CUDA_VISIBLE_DEVICES"] = device.uuid  # for every program started here: one GPU, and this one
+    findings = check(device, options)
+    print(json.dumps(findings))
+    if options.engine == "transformers":
+        print(f"kept as {keep(findings)}", file=sys.stderr)
+    failed = any("error" in found for found in findings["measurements"].values())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The check of a real GPU, as far as it can be tried without one."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
+from tests.measure.gpu_host import gpu
+from tests.simulated_nvml.build import environment
+from tests.simulated_nvml.scenario import NOT_SUPPORTED, Fault, Scenario
+
+ROOT = Path(__file__).parents[2]
+HANDLES = {
+    "nvmlDeviceGetCount",
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetHandleByIndex",
+    "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceGetMigDeviceHandleByIndex",
+}
+
+
+def check(folder: Path, scenario: Scenario, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", *options],
+        env=environment(scenario, folder, epoch_ns=time.monotonic_ns()),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_without_a_gpu_it_says_so(simulated_nvml: Path) -> None:
+    """One line and exit status 2."""
+    done = check(simulated_nvml, Scenario(gpus=[], driver_absent=True))
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.count("\n") == 1 and "no GPU" in done.stderr
+
+
+@pytest.mark.slow
+def test_on_simulated_gpus_it_is_whole_and_not_kept(simulated_nvml: Path) -> None:
+    """Every part is there, what is not supported has its reason, and nothing is written to docs/validation."""
+    before = set((ROOT / "docs" / "validation").iterdir())
+    scenario = Scenario(gpus=[gpu(0, faults=[Fault(function="throttle", code=NOT_SUPPORTED)]), gpu(1)])
+    done = check(simulated_nvml, scenario, "--engine", "simulated", "--seconds", "2", "--models", "llama-1b")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["device"], found["engine"]) == (scenario.gpus[0].name, "simulated")
+    assert found["nvml"]["nvmlDeviceGetCurrentClocksEventReasons"] == {
+        "reason": "not supported by this device"
+    }
+    assert set(found["nvml"]) == {*FUNCTIONS, *FIELD_VALUES}
+    measured = found["measurements"]["llama-1b"]
+    assert measured["counter_energy_j"] == pytest.approx(measured["integrated_energy_j"], rel=0.2)
+    assert measured["sampler"]["counter_tick_ns"] == pytest.approx(20e6, rel=0.2)
+    assert 0 < measured["sampler"]["cores"] < 1
+    assert set((ROOT / "docs" / "validation").iterdir()) == before
+
+
+def test_every_function_that_the_meter_asks_is_checked() -> None:
+    """The list of functions holds all that stand in the meters' sources, and no others."""
+    sources = "\n".join(path.read_text() for path in (ROOT / "llem" / "meters").glob("nvml*.py"))
+    asked = set(re.findall(r"pynvml\.(nvmlDevice\w+)", sources))
+    assert asked - HANDLES == set(FUNCTIONS)
+    assert all(hasattr(pynvml, name) for name in FUNCTIONS)
+    assert set(re.findall(r"pynvml\.(NVML_FI_\w+)", sources)) == set(FIELD_VALUES)
