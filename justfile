@@ -56,7 +56,7 @@ gpu-check *options:
 
 # Publish the JSON Schema of every event version.
 schema: setup
-    {{python}} -m llem_events.publish
+    {{python}} -m llem_events.publish_schema
 
 # Write the command-line page from the commands.
 reference: setup

@@ -1,14 +1,11 @@
 """The reader of one segment: blocks in order, one at a time, until the end or the first damage."""
 
-import errno
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import zstandard
 
@@ -20,15 +17,13 @@ from llem_events.errors import (
     CorruptError,
     DamageError,
     NewerFormatError,
-    SegmentReadError,
     TornTailError,
 )
 from llem_events.header import SegmentHeader
 from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES, MAX_ZSTD_WINDOW_BYTES
 from llem_events.salvage import Found, Searcher
 from llem_events.seal import Seal
-
-_READ_AHEAD_BYTES = 2**20
+from llem_events.segment_file import open_segment_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class SegmentReader:
         self._salvage = salvage_damage
         self._searcher: Searcher | None = None
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-        self._file = _open(path)
+        self._file = open_segment_file(path)
         try:
             self._size = self._measure()
             self._seek(0)
@@ -208,10 +203,9 @@ class SegmentReader:
                 f"found {at.blocks} and {at.events} before it",
                 offset=at.offset,
             )
-        self.seal = found
-        self.position = Position(at.offset + len(frame), at.blocks, at.events, at.digest)
-        if self.position.offset != self._size:
-            raise CorruptError("bytes after the seal", offset=self.position.offset)
+        self.seal = found  # the position stays before it, so that whoever resumes there finds it again
+        if at.offset + len(frame) != self._size:
+            raise CorruptError("bytes after the seal", offset=at.offset + len(frame))
         self.verdict = Verdict.CORRUPT if self.damages else Verdict.CLEAN
 
     def _read_frame(self, offset: int) -> bytes:
@@ -221,10 +215,7 @@ class SegmentReader:
 
     def _read(self, length: int, offset: int) -> bytes:
         """`length` bytes at `offset`, where the file stands; never past the size that was looked up at the start."""
-        try:
-            chunk = self._file.read(length) if offset + length <= self._size else b""
-        except OSError as error:
-            raise SegmentReadError(f"segment {self.path}: {error.strerror} at byte {offset}") from error
+        chunk = self._file.read(length) if offset + length <= self._size else b""
         if len(chunk) < length:
             raise TornTailError("the file ends inside a record", offset=self.position.offset)
         return chunk
@@ -238,21 +229,23 @@ class SegmentReader:
 
     def _judge(self, segment: SegmentHeader, error: DamageError) -> None:
         """Torn tail, or corruption: then raise, or go on at the next block that verifies."""
-        at, following = self.position, None
-        if self.seal is None:
-            self._searcher = self._searcher or Searcher(self._file, segment.segment_id)
-            following = self._searcher.find(at.offset, end=self._size, blocks=at.blocks, events=at.events)
-            if following is None and self._is_torn(at.offset):
-                self._end_torn("the file ends inside its last write")
-                return
+        following = None if self.seal is not None else self._find_following(segment)
+        if following is None and self._is_torn(self.position.offset):
+            self._end_torn("the file ends inside its last write")
+            return
         self._record_damage(error, following)
         if not self._salvage:
             self.verdict = Verdict.CORRUPT
             raise CorruptError(error.text, offset=error.offset) from error
         self._resume(following)
 
+    def _find_following(self, segment: SegmentHeader) -> Found | None:
+        at = self.position
+        self._searcher = self._searcher or Searcher(self._file, segment.segment_id)
+        return self._searcher.find(at.offset, end=self._size, blocks=at.blocks, events=at.events)
+
     def _is_torn(self, offset: int) -> bool:
-        if self._size - offset > block.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
+        if self.seal is not None or self._size - offset > block.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
             return False
         self._seek(offset)
         return salvage.explains_crash(self._file.read(self._size - offset), offset)
@@ -265,7 +258,8 @@ class SegmentReader:
     def _record_damage(self, error: DamageError, following: Found | None) -> None:
         at = self.position
         if following is None:
-            self.damages.append(Damage(at.offset, self._size, error.text, at.blocks, at.events))
+            start = at.offset if self.seal is None else error.offset
+            self.damages.append(Damage(start, self._size, error.text, at.blocks, at.events))
             return
         numbers = (following.blocks_before, following.events_before)
         self.damages.append(Damage(at.offset, following.offset, error.text, at.blocks, at.events, *numbers))
@@ -281,16 +275,3 @@ class SegmentReader:
             following.offset, found.block_number, found.first_event, found.previous_digest
         )
         self._seek(following.offset)
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file for reading; no link is followed, and nothing that could block, such as a pipe, is waited for."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        found = "a link, which is not followed" if error.errno == errno.ELOOP else error.strerror
-        raise SegmentReadError(f"segment {path}: {found}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise SegmentReadError(f"segment {path}: not a regular file")
-    return open(fd, "rb", buffering=_READ_AHEAD_BYTES)

@@ -69,6 +69,10 @@ def test_reading_goes_on_from_a_position(tmp_path: Path) -> None:
         assert texts(reader, position) == ["b"]
         assert reader.verdict is Verdict.CLEAN
         assert texts(reader, position) == ["b"]
+        end = reader.position
+    with SegmentReader(path) as reader:
+        assert texts(reader, end) == []
+        assert reader.verdict is Verdict.CLEAN
     other = Position(position.offset, position.blocks, position.events, b"\0" * 32)
     with SegmentReader(path) as reader, pytest.raises(CorruptError):
         texts(reader, other)
@@ -93,7 +97,8 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     write_segment(tmp_path / "a.events.zst")
     link.symlink_to(tmp_path / "a.events.zst")
-    for path in (fifo, link, missing, tmp_path):
+    unreadable = Path("/proc/self/mem")  # a regular file that fails in the kernel
+    for path in (fifo, link, missing, tmp_path, unreadable):
         with pytest.raises(SegmentReadError, match=str(path)):
             SegmentReader(path)
 
