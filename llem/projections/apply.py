@@ -114,7 +114,7 @@ def _must_start_over(files: Iterable[SegmentFile], known: Known, excluded: Mappi
 def _forget(tables: Tables, experiment_id: str) -> None:
     with tables.transaction():
         for table in (*LOG_TABLES, "segments"):
-            tables.delete(table, experiment_id=experiment_id)
+            tables.delete_experiments(table, [experiment_id])
 
 
 def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
@@ -123,4 +123,4 @@ def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
     if any(segment.refused for segment in segments.values()):
         with tables.transaction():
             for table in LOG_TABLES:
-                tables.delete(table, experiment_id=experiment_id)
+                tables.delete_experiments(table, [experiment_id])

@@ -1,12 +1,14 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from llem.projections.derive_experiment import derive_experiment
+import msgspec
+
+from llem.projections.derive_experiment import Derived, derive_experiment
 from llem.projections.facts import load_facts
 from llem.projections.process_rows import devices, experiments, processes
 from llem.projections.result_rows import experiment_results, raw_process_results, warnings
-from llem.projections.tables import Tables
+from llem.projections.tables import Rows, Tables
 from llem.projections.window_rows import windows
 
 DERIVED_TABLES = (
@@ -20,21 +22,54 @@ DERIVED_TABLES = (
 )
 
 
+MAX_REQUESTS = 20_000  # of the experiments that are derived in one transaction; bounds their memory
+MAX_EXPERIMENTS = 64
+
+
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
-    """Replace the derived rows of the experiments, one transaction each."""
-    for experiment_id in experiment_ids:
+    """Replace the derived rows of the experiments, some experiments in one transaction."""
+    for part in _parts(tables, experiment_ids):
         with tables.transaction():
-            _derive_one(tables, experiment_id)
+            _replace(tables, part)
 
 
-def _derive_one(tables: Tables, experiment_id: str) -> None:
-    for table in DERIVED_TABLES:
-        tables.delete(table, experiment_id=experiment_id)
-    facts = load_facts(tables.connection, experiment_id)
-    if not facts.segments:
-        return
-    derived = derive_experiment(tables.connection, facts)
-    for table, rows in {
+def _parts(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
+    sizes = tables.connection.execute("SELECT experiment_id, sum(requests) FROM segments GROUP BY ALL")
+    requests = dict(sizes.fetchall())
+    part: list[str] = []
+    weight = 0
+    for experiment_id in experiment_ids:
+        part.append(experiment_id)
+        weight += int(requests.get(experiment_id, 0))
+        if weight >= MAX_REQUESTS or len(part) >= MAX_EXPERIMENTS:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
+
+
+def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
+    rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
+    offsets: Rows = []
+    for experiment_id in experiment_ids:
+        facts = load_facts(tables.connection, experiment_id)
+        if not facts.segments:
+            continue
+        derived = derive_experiment(tables.connection, facts)
+        for table, found in _rows(tables, derived).items():
+            rows[table] += found
+        offsets += [
+            {"experiment_id": experiment_id, "file": one.file, "offset_ns": derived.clocks.offset_ns(one)}
+            for one in facts.segments
+        ]
+    for table, found in rows.items():
+        tables.delete_experiments(table, experiment_ids)
+        tables.insert(table, found)
+    _mark(tables, offsets)
+
+
+def _rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:
+    return {
         "experiments": experiments(derived),
         "processes": processes(derived),
         "devices": devices(derived),
@@ -42,10 +77,15 @@ def _derive_one(tables: Tables, experiment_id: str) -> None:
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),
-    }.items():
-        tables.insert(table, rows)
-    for segment in facts.segments:
-        tables.connection.execute(
-            "UPDATE segments SET derived_blocks = blocks, clock_offset_ns = ? WHERE experiment_id = ? AND file = ?",
-            [derived.clocks.offset_ns(segment), experiment_id, segment.file],
-        )
+    }
+
+
+def _mark(tables: Tables, offsets: Rows) -> None:
+    """Say in each segment's checkpoint that the results include it, and which clock they were placed by."""
+    kind = "STRUCT(experiment_id VARCHAR, file VARCHAR, offset_ns BIGINT)[]"
+    tables.connection.execute(
+        "UPDATE segments SET derived_blocks = blocks, clock_offset_ns = derived.offset_ns "
+        f"FROM (SELECT unnest(?::JSON::{kind}, max_depth := 2)) AS derived "
+        "WHERE segments.experiment_id = derived.experiment_id AND segments.file = derived.file",
+        [msgspec.json.encode(offsets).decode()],
+    )

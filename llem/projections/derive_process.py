@@ -11,8 +11,14 @@ from llem.projections.device_energy import device_energy, read_counter
 from llem.projections.device_samples import DeviceSamples, Span, load_samples
 from llem.projections.doubts import process_doubts
 from llem.projections.efficiency import compute_metrics, efficiency, energy_breakdown
-from llem.projections.facts import ProcessFacts
-from llem.projections.process_requests import Work, latencies, load_requests, work_within
+from llem.projections.facts import ProcessFacts, Window
+from llem.projections.process_requests import (
+    Work,
+    count_warmup_requests,
+    latencies,
+    load_requests,
+    work_within,
+)
 from llem.projections.spans import measurement_spans
 from llem.projections.throttling import throttling
 from llem.results import (
@@ -33,14 +39,25 @@ from llem.units import seconds
 Plan = dict[str, Any]
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process did in some spans of its host's monotonic clock, and the result of it."""
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tables hold of a process in some spans of its host's monotonic clock."""
 
     process: ProcessFacts
     spans: Sequence[Span]
     samples: Sequence[Sequence[DeviceSamples]]  # per device, per span
     devices: Sequence[DeviceEnergy]
     work: Sequence[Work]
+    warmup_requests: int
+
+    @property
+    def duration_sec(self) -> float:
+        """Length of all spans."""
+        return sum(seconds(end - start) for start, end in self.spans)
+
+
+class Measured(Seen, frozen=True, kw_only=True):
+    """The same, and the result of it."""
+
     result: RawProcessResult
 
 
@@ -60,22 +77,38 @@ def measure_process(
         [load_samples(connection, process, metered.device.uuid, span) for span in spans]
         for metered in process.devices
     ]
-    windows = process.measurement_windows if chosen is None else None
-    devices = []
-    for metered, found in zip(process.devices, samples, strict=True):
+    requests = load_requests(connection, process)
+    seen = Seen(
+        process=process,
+        spans=spans,
+        samples=samples,
+        devices=_energies(process, samples, process.measurement_windows if chosen is None else None),
+        work=[done for request in requests if (done := work_within(request, spans)) is not None],
+        warmup_requests=count_warmup_requests(connection, process),
+    )
+    return Measured(**msgspec.structs.asdict(seen), result=_result(seen, clocks, plan))
+
+
+def _energies(
+    process: ProcessFacts, samples: Sequence[Sequence[DeviceSamples]], windows: Sequence[Window] | None
+) -> list[DeviceEnergy]:
+    """Energy of every device; `windows` are those whose edges the spans are, None where they are others."""
+    found = []
+    for metered, spanned in zip(process.devices, samples, strict=True):
         uuid = metered.device.uuid
         counters = None if windows is None else [read_counter(window, uuid) for window in windows]
-        devices.append(device_energy(process, metered, found, counters))
-    requests = load_requests(connection, process, "measurement")
-    work = [done for request in requests if (done := work_within(request, spans)) is not None]
-    warmup_requests = len(load_requests(connection, process, "warmup"))
+        found.append(device_energy(process, metered, spanned, counters))
+    return found
+
+
+def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
+    process, devices, work, duration_sec = seen.process, seen.devices, seen.work, seen.duration_sec
     walls = [
         (utc(clocks.wall_ns(process.segment, start)), utc(clocks.wall_ns(process.segment, end)))
-        for start, end in spans
+        for start, end in seen.spans
     ]
-    duration_sec = sum(seconds(end - start) for start, end in spans)
-    inference = _inference(process, work, duration_sec, warmup_requests)
-    result = RawProcessResult(
+    inference = _inference(seen)
+    return RawProcessResult(
         experiment_id=process.segment.experiment_id,
         process_index=process.process_index,
         host=process.host,
@@ -86,19 +119,18 @@ def measure_process(
             devices, duration_sec=duration_sec, total_tokens=inference.total_tokens
         ),
         compute_metrics=compute_metrics(process, work, inference),
-        devices=devices,
+        devices=list(devices),
         energy_source=least_trusted([device.energy_source for device in devices]),
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
-        thermal_throttle=throttling(samples),
-        extended_metrics=efficiency(process, samples, work, plan=plan),
+        thermal_throttle=throttling(seen.samples),
+        extended_metrics=efficiency(process, seen.samples, work, plan=plan),
         warnings=process_doubts(process, devices),
         requests=None if process.wraps_program else len(work),
         failed_requests=None if process.wraps_program else sum(one.request.failed for one in work),
         status=process_status(process),
-        **_sampling(samples),
+        **_sampling(seen.samples),
         **_identity(process, plan),
     )
-    return Measured(process=process, spans=spans, samples=samples, devices=devices, work=work, result=result)
 
 
 def process_status(process: ProcessFacts) -> Status:
@@ -108,19 +140,17 @@ def process_status(process: ProcessFacts) -> Status:
     return "failed" if process.failed is not None else "incomplete"
 
 
-def _inference(
-    process: ProcessFacts, work: Sequence[Work], duration_sec: float, warmup_requests: int
-) -> InferenceMetrics:
+def _inference(seen: Seen) -> InferenceMetrics:
     """Tokens and latencies; a wrapped program has neither, and no rate of them."""
-    if process.wraps_program:
+    if seen.process.wraps_program:
         return InferenceMetrics(
-            total_tokens=0, input_tokens=0, output_tokens=0, inference_time_sec=duration_sec
+            total_tokens=0, input_tokens=0, output_tokens=0, inference_time_sec=seen.duration_sec
         )
     return InferenceMetrics.from_counts(
-        input_tokens=sum(one.input_tokens for one in work),
-        output_tokens=sum(one.output_tokens for one in work),
-        inference_time_sec=duration_sec,
-        latency_measurements=latencies(work, warmup_requests=warmup_requests),
+        input_tokens=sum(one.input_tokens for one in seen.work),
+        output_tokens=sum(one.output_tokens for one in seen.work),
+        inference_time_sec=seen.duration_sec,
+        latency_measurements=latencies(seen.work, warmup_requests=seen.warmup_requests),
     )
 
 

@@ -65,9 +65,17 @@ class DeviceSamples:
 
     @property
     def counted_energy_j(self) -> float | None:
-        """Energy counter at the end minus at the start, each between two samples; None where either is beyond them."""
+        """Energy counter at the end minus at the start, each between two samples; None where either is beyond them.
+
+        None too where the counter ran backwards.
+        """
         at_sec, energy_j = self._known("energy_j")
-        if not len(at_sec) or at_sec[0] > 0 or at_sec[-1] < self.duration_sec:
+        if (
+            not len(at_sec)
+            or at_sec[0] > 0
+            or at_sec[-1] < self.duration_sec
+            or (np.diff(energy_j) < 0).any()
+        ):
             return None
         opened_j, closed_j = np.interp((0.0, self.duration_sec), at_sec, energy_j)
         return float(closed_j - opened_j)

@@ -52,16 +52,24 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     first_output: int = 0  # place of the first of these among the request's output tokens
 
 
-def load_requests(
-    connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window_kind: str
-) -> list[RequestRow]:
-    """Requests that a worker ran in one kind of window, in the order of the log."""
+def load_requests(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> list[RequestRow]:
+    """Requests of a worker's measurement, in the order of the log."""
     rows = connection.execute(
         f"SELECT {', '.join(_FIELDS)} FROM requests "
-        "WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? ORDER BY event_number, request_id",
-        [process.segment.experiment_id, process.segment.segment_id, window_kind],
+        "WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' "
+        "ORDER BY event_number, request_id",
+        [process.segment.experiment_id, process.segment.segment_id],
     ).fetchall()
     return [RequestRow(*row) for row in rows]
+
+
+def count_warmup_requests(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> int:
+    """Requests that a worker ran before its measurement."""
+    found = connection.execute(
+        "SELECT count(*) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'warmup'",
+        [process.segment.experiment_id, process.segment.segment_id],
+    )
+    return int(found.fetchall()[0][0])
 
 
 def work_within(request: RequestRow, spans: Sequence[Span]) -> Work | None:

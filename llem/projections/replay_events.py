@@ -1,5 +1,6 @@
 """Events of one segment as rows: requests and samples into their own tables, all others as they are."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,10 @@ class Replay:
         found = replay(self._reader, start)
         while not self._is_done:
             batches = self._samples_until_full(found)
-            self.samples += append_samples(self._tables.connection, batches, identity=self._identity)
+            first = next(batches, None)
+            if first is not None:
+                every = itertools.chain([first], batches)
+                self.samples += append_samples(self._tables.connection, every, identity=self._identity)
             self._insert()
 
     def _samples_until_full(self, found: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:

@@ -36,6 +36,8 @@ class Tables:
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
         """Append rows; a column that a row does not name is NULL."""
+        if not rows:
+            return
         types = self.types(table)
         fields = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
         for part in _parts(rows):
@@ -45,12 +47,12 @@ class Tables:
                 [msgspec.json.encode(whole).decode()],
             )
 
-    def delete(self, table: str, *, experiment_id: str, segment_id: str | None = None) -> None:
-        """Remove the rows of an experiment, or of one of its segments."""
-        condition, values = "experiment_id = ?", [experiment_id]
-        if segment_id is not None:
-            condition, values = f"{condition} AND segment_id = ?", [experiment_id, segment_id]
-        self.connection.execute(f"DELETE FROM {table} WHERE {condition}", values)
+    def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:
+        """Remove all rows of some experiments."""
+        self.connection.execute(
+            f"DELETE FROM {table} WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(experiment_ids)],
+        )
 
     def types(self, table: str) -> Mapping[str, str]:
         """Column name -> type."""
