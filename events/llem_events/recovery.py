@@ -1,5 +1,6 @@
 """Recovery: everything of a damaged segment that verifies, in a new segment; the old file stays as it is."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ def recover(
         segment_id, kept = _copy(original, temporary, files)
         _publish(temporary, target, files)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # gone after the rename, and never there where it could not be made
+            temporary.unlink()
     return Recovery(original, target, segment_id, kept)
 
 

@@ -121,6 +121,21 @@ def test_recover_of_a_torn_segment_loses_nothing(llem: Run, segment: Path, tmp_p
     assert len(read_segment(tmp_path / "new.events.zst").events) == 3
 
 
+@pytest.mark.parametrize("place", ["no/such/folder/new.events.zst", "a.events.zst/new.events.zst"])
+def test_recover_to_an_impossible_place_fails(llem: Run, segment: Path, place: str) -> None:
+    """A folder that is missing, or is a file, is said in one line."""
+    done = llem("log", "recover", segment, "-o", segment.parent / place)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_verify_tells_a_writer_at_work(llem: Run, run_folder: Path) -> None:
+    """An unclosed segment is not taken for a crash while its writer lives."""
+    writer = SegmentWriter(run_folder / "a.events.zst", segment_header())
+    assert "its writer is at work" in llem("log", "verify").stdout
+    writer.close()
+    assert "its writer is at work" not in llem("log", "verify").stdout
+
+
 def test_recover_without_a_header_fails(llem: Run, tmp_path: Path) -> None:
     """Without the segment's id nothing can be verified, and that is said."""
     path = tmp_path / "a.events.zst"
