@@ -1,12 +1,12 @@
 """Queries that ship with llem: one .sql file each, its first line a comment that says what it answers."""
 
-from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
 from llem.errors import QueryError
 
-_FOLDER = files("llem") / "queries"
+_FOLDER = Path(__file__).parents[1] / "queries"
 
 
 class SavedQuery(msgspec.Struct, frozen=True):
@@ -19,8 +19,7 @@ class SavedQuery(msgspec.Struct, frozen=True):
 
 def saved_queries() -> list[SavedQuery]:
     """All of them, by name."""
-    names = (file.name for file in _FOLDER.iterdir() if file.name.endswith(".sql"))
-    return [_load(name.removesuffix(".sql")) for name in sorted(names)]
+    return [_load(path) for path in sorted(_FOLDER.glob("*.sql"))]
 
 
 def saved_query(name: str) -> SavedQuery:
@@ -31,6 +30,6 @@ def saved_query(name: str) -> SavedQuery:
     return known[name]
 
 
-def _load(name: str) -> SavedQuery:
-    sql = (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
-    return SavedQuery(name, sql.partition("\n")[0].removeprefix("--").strip(), sql)
+def _load(path: Path) -> SavedQuery:
+    sql = path.read_text(encoding="utf-8")
+    return SavedQuery(path.stem, sql.partition("\n")[0].removeprefix("--").strip(), sql)

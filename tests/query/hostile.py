@@ -100,7 +100,6 @@ SETTINGS = (
     "SET VARIABLE leak = 1",
     "RESET lock_configuration",
     "PRAGMA enable_external_access",
-    "PRAGMA database_list",
     "PRAGMA enable_profiling",
     "PRAGMA profiling_output = '{folder}/profile.json'",
     "PRAGMA memory_limit = '100GB'",
@@ -108,7 +107,6 @@ SETTINGS = (
     "CALL checkpoint()",
     "CALL enable_logging()",
     "CALL force_checkpoint()",
-    "SELECT * FROM enable_logging()",
 )
 
 SEVERAL = (
@@ -129,7 +127,7 @@ ENDLESS = (
     "SELECT count(*) FROM range(1000000000000) a, range(1000000000000) b",
     "SELECT sum(sin(a.n + b.n + c.n + d.n)) FROM numbers a, numbers b, numbers c, numbers d",
     "SELECT * FROM range(1000000000000)",
-    "SELECT max(regexp_replace(repeat('ab', 20000), '(a|b)*c', '')) FROM range(100000000)",
+    "SELECT max(regexp_replace(repeat('ab', 20000) || range, '(a|b)*c', '')) FROM range(100000000)",
 )
 
 GREEDY = (
@@ -147,6 +145,11 @@ HARMLESS = (
     "SELECT * FROM force_checkpoint()",
     "SELECT current_setting('secret_directory')",
     "SELECT * FROM duckdb_settings()",
+    "PRAGMA database_list",
+    "SELECT * FROM enable_logging()",
+    "SELECT * FROM enable_logging('QueryLog', storage = 'file', storage_path = '{folder}/log')",
+    "SELECT * FROM enable_profiling(save_location = '{folder}/profile.json')",
+    "SELECT * FROM truncate_duckdb_logs()",
     "SELECT * FROM duckdb_logs()",
     "SELECT current_user, current_database(), pg_backend_pid() IS NULL",
     "SELECT nextval('counter')",

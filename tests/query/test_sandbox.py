@@ -43,7 +43,7 @@ def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Pat
     """Answered or not, the folder stays as it was."""
     before = contents(tmp_path)
     with suppress(QueryError):
-        run(sql, database)
+        run(sql.format(folder=tmp_path), database)
     assert contents(tmp_path) == before
 
 
