@@ -51,10 +51,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     problem: str | None
     skipped_bytes: int
-    modified_ns: int
 
     @property
     def refused(self) -> bool:
+        """Whether it keeps its experiment out of the tables."""
         return self.verdict in REFUSED and self.skipped_bytes == 0
 
 
