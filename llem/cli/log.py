@@ -90,9 +90,7 @@ def recover_segment(
         *("  cut: " + describe_damage(each) for each in recovery.original.damages),
     ]
     _say("\n".join(lines), recovery_report(recovery), as_json=json)
-    console.note(
-        "to use it, move the original out of the store and put the new segment in its place: both would count twice"
-    )
+    console.note("in the folder of its run, the new segment is taken in the place of the original")
     raise typer.Exit(EXIT_DAMAGED if recovery.original.verdict is Verdict.CORRUPT else 0)
 
 
