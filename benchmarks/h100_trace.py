@@ -62,7 +62,9 @@ class Source:
             "memory_used_bytes": self._memory_used(count),
             "sm_clock_mhz": self._sm_clock(power_mw),
             "memory_clock_mhz": self._episodes(count, [2619, 2619, 1593, 2619], seconds=1),
-            "throttle_reasons": 2 | self._episodes(count, [0, 4, 0, 32], seconds=3) | (4 * (power_mw > 445_000)),
+            "throttle_reasons": 2
+            | self._episodes(count, [0, 4, 0, 32], seconds=3)
+            | (4 * (power_mw > 445_000)),
             "power_limit_mw": self._episodes(count, [700_000, 650_000, 600_000, 550_000], seconds=5),
         }
         self._taken += count
