@@ -8,7 +8,8 @@ import msgspec
 from llem.projections.device_samples import DeviceSamples
 from llem.projections.facts import ProcessFacts, Window
 from llem.results import DeviceEnergy
-from llem.units import MJ_PER_J
+from llem.results.uncertainty import counter_uncertainty_j
+from llem.units import MJ_PER_J, MW_PER_W, seconds
 from llem_events.events import EnergyEdge, MeteredDevice
 
 
@@ -63,10 +64,42 @@ def device_energy(
         counter_open_j=single.open_j,
         counter_close_j=single.close_j,
         baseline_power_w=baseline_power_w(process, metered.device.uuid),
+        uncertainty_j=_total(
+            [
+                _counter_uncertainty_j(metered, found, at_edges=counters is not None)
+                if counter_j is not None
+                else _integral_uncertainty_j(metered, found)
+                for found in samples
+            ]
+        ),
         reason=None
         if counter_j is not None or integrated_j is not None
         else _reason(process, metered, counters),
     )
+
+
+def _counter_uncertainty_j(metered: MeteredDevice, samples: DeviceSamples, *, at_edges: bool) -> float | None:
+    """Bound of the counter's error; where it was not read at the edges, they lie somewhere between two samples."""
+    if metered.counter_tick_ns is None or metered.energy_source == "estimated":
+        return None
+    seen_w = None if metered.power_kind == "average" else samples.largest("power_w")
+    tick_sec = seconds(metered.counter_tick_ns) + (0.0 if at_edges else samples.max_gap_sec)
+    return counter_uncertainty_j(
+        tick_sec=tick_sec, highest_power_w=_limit_w(metered) if seen_w is None else seen_w
+    )
+
+
+def _integral_uncertainty_j(metered: MeteredDevice, samples: DeviceSamples) -> float | None:
+    if metered.energy_source == "estimated":
+        return None
+    return samples.integral_uncertainty_j(
+        power_window_sec=seconds(metered.power_window_ns or 0), power_limit_w=_limit_w(metered)
+    )
+
+
+def _limit_w(metered: MeteredDevice) -> float | None:
+    limit_mw = metered.device.power_limit_mw
+    return None if limit_mw is None else limit_mw / MW_PER_W
 
 
 def baseline_power_w(

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from llem.projections.facts import ProcessFacts
 from llem.results.power import cumulative_energy_j
+from llem.results.uncertainty import integral_uncertainty_j
 from llem.units import NS_PER_S, seconds
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
 EXTRAPOLATED_SEC = 0.5
+DRIVER_AVERAGE_SEC = 1.0
 COLUMNS = (
     "power_w",
     "power_average_w",
@@ -58,6 +60,19 @@ class DeviceSamples:
             return None
         return float(cumulative_energy_j(at_sec, power_w, edges_sec=(0.0, self.duration_sec))[-1])
 
+    def integral_uncertainty_j(self, *, power_window_sec: float, power_limit_w: float | None) -> float | None:
+        """How far the integrated energy can be from the truth."""
+        at_sec, power_w = self.power
+        averaged = not len(self._known("power_w")[0])
+        return integral_uncertainty_j(
+            at_sec,
+            power_w,
+            start_sec=0.0,
+            end_sec=self.duration_sec,
+            power_window_sec=max(power_window_sec, DRIVER_AVERAGE_SEC if averaged else 0.0),
+            power_limit_w=power_limit_w,
+        )
+
     def _reaches_edges(self, at_sec: Column) -> bool:
         """Whether the power beyond the samples is known by its neighbour: a device that was lost has no power after it."""
         unknown_sec = max(at_sec[0], self.duration_sec - at_sec[-1])
@@ -90,11 +105,6 @@ class DeviceSamples:
         """Known values of a column within the span."""
         found = self._columns[column][self._within]
         return found[~np.isnan(found)]
-
-    def mean(self, column: str) -> float | None:
-        """Mean of the known values within the span; None where there is none."""
-        found = self.values(column)
-        return float(found.mean()) if len(found) else None
 
     def largest(self, column: str) -> float | None:
         """Largest known value within the span; None where there is none."""

@@ -22,6 +22,7 @@ SAME_NAME = (
     "failed_requests",
     "total_energy_j",
     "energy_disagreement",
+    "energy_uncertainty_j",
     "baseline_power_w",
     "energy_adjusted_j",
     "avg_tokens_per_second",

@@ -133,6 +133,7 @@ CREATE TABLE windows ( -- one row per window and device
     counter_energy_j DOUBLE, -- [J] energy counter at close minus at open; NULL without a counter
     integrated_energy_j DOUBLE, -- [J] power integrated by trapezoids; NULL without two samples
     energy_disagreement DOUBLE, -- [1] distance of the two as a fraction of the larger
+    energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of energy_j, as far as the sensor sees it; NULL where unknown
     mean_power_w DOUBLE, -- [W] energy over duration
     samples BIGINT, -- samples of the device in the window
     reason VARCHAR -- why energy_j is NULL
@@ -249,6 +250,7 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
     total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
     energy_source VARCHAR, -- counter, integrated, estimated or simulated; mixed where devices differ
     energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power
+    energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown
     meter VARCHAR, -- what read the power
     baseline_power_w DOUBLE, -- [W] idle power before loading
     energy_adjusted_j DOUBLE, -- [J] energy above idle, may be negative

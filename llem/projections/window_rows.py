@@ -60,6 +60,7 @@ def _energy(
         "counter_energy_j": energy.counter_energy_j,
         "integrated_energy_j": energy.integrated_energy_j,
         "energy_disagreement": energy.disagreement,
+        "energy_uncertainty_j": energy.uncertainty_j,
         "mean_power_w": ratio(energy.energy_j, samples.duration_sec),
         "samples": samples.count,
         "reason": energy.reason,

@@ -32,6 +32,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     counter_energy_j: float | None = None
     integrated_energy_j: float | None = None
     disagreement: float | None = None  # |counter - integrated| over the larger
+    uncertainty_j: float | None = None  # the truth lies within this of energy_j, as far as the sensor sees it
     counter_open_j: float | None = None  # the counter at the edges of a single window
     counter_close_j: float | None = None
     baseline_power_w: float | None = None
@@ -48,6 +49,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
         counter_open_j: float | None = None,
         counter_close_j: float | None = None,
         baseline_power_w: float | None = None,
+        uncertainty_j: float | None = None,
         reason: str | None = None,
     ) -> Self:
         """Both figures of a device; the counter's is preferred. `energy_source` is what its meter says of it."""
@@ -63,6 +65,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
             counter_energy_j=counter_energy_j,
             integrated_energy_j=integrated_energy_j,
             disagreement=disagreement(counter_energy_j, integrated_energy_j),
+            uncertainty_j=uncertainty_j,
             counter_open_j=counter_open_j,
             counter_close_j=counter_close_j,
             baseline_power_w=baseline_power_w,
@@ -118,6 +121,7 @@ class EnergyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     duration_sec: float
     emissions_kg_co2: float | None = None
     energy_per_token_j: float | None = None
+    energy_uncertainty_j: float | None = None  # the truth lies within this of total_energy_j
 
     @classmethod
     def from_devices(cls, devices: Sequence[DeviceEnergy], *, duration_sec: float, total_tokens: int) -> Self:
@@ -129,6 +133,7 @@ class EnergyMetrics(msgspec.Struct, frozen=True, kw_only=True):
         ram_energy_j = _energy_of(once, RAM_KINDS)
         return cls(
             total_energy_j=total_energy_j,
+            energy_uncertainty_j=total(device.uncertainty_j for device in once),
             gpu_energy_j=gpu_energy_j,
             cpu_energy_j=cpu_energy_j,
             ram_energy_j=ram_energy_j,

@@ -59,6 +59,9 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None = None  # total tokens over the wall clock of the union of windows
     total_energy_j: float | None = None
     energy_source: EnergySource | None = None  # the least trusted of all devices
+    energy_uncertainty_j: float | None = (
+        None  # the truth lies within this of total_energy_j; None where unknown
+    )
     energy_disagreement: float | None = None  # the largest of all devices
     avg_energy_per_token_j: float | None = None
     energy_per_output_token_j: float | None = None

@@ -7,7 +7,7 @@ import msgspec
 
 from llem.results.energy import GPU_KINDS, DeviceKey, EnergyBreakdown, MultiGPUMetrics
 from llem.results.overlap import duration
-from llem.results.ratios import ratio, total
+from llem.results.ratios import largest, ratio, total
 from llem.results.raw import RawProcessResult
 from llem.results.sharing import DeviceUse, device_uses, energy_once, used_together
 
@@ -18,6 +18,7 @@ class JoinedEnergy(msgspec.Struct, frozen=True, kw_only=True):
     """Energy of an experiment, by device, and whether any device had to be divided."""
 
     total_j: float | None
+    uncertainty_j: float | None
     breakdown: EnergyBreakdown | None
     per_device_j: list[float | None] | None  # None where no device is known
     per_gpu_j: list[float | None]
@@ -34,6 +35,7 @@ def join_energy(results: Sequence[RawProcessResult]) -> JoinedEnergy:
     known = {key: energy_once(used) for key, used in uses.items() if used[0].device}
     return JoinedEnergy(
         total_j=total_j,
+        uncertainty_j=total(map(_uncertainty_j, uses.values())),
         breakdown=_shared_breakdown(results, uses, total_j) if shared else _summed_breakdown(results),
         per_device_j=list(known.values()) or None,
         per_gpu_j=[energy_j for key, energy_j in known.items() if _is_gpu(uses[key][0])],
@@ -57,6 +59,12 @@ def multi_gpu_metrics(energy: JoinedEnergy, *, output_tokens: int) -> MultiGPUMe
         energy_total_j=energy_total_j,
         energy_per_output_token_j=ratio(energy_total_j, output_tokens),
     )
+
+
+def _uncertainty_j(uses: Sequence[DeviceUse]) -> float | None:
+    """Bounds of windows one after another add up; windows at one time have the same edges to err at."""
+    bounds_j = [use.device.uncertainty_j if use.device else None for use in uses]
+    return largest(bounds_j) if used_together(uses) and None not in bounds_j else total(bounds_j)
 
 
 def _is_gpu(use: DeviceUse) -> bool:

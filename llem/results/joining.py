@@ -134,6 +134,7 @@ def _energy_figures(results: Sequence[RawProcessResult], totals: Totals) -> dict
     return {
         "total_energy_j": energy.total_j,
         "energy_source": least_trusted([result.least_trusted_source for result in results]),
+        "energy_uncertainty_j": energy.uncertainty_j,
         "energy_disagreement": largest(device.disagreement for device in devices),
         "avg_energy_per_token_j": ratio(energy.total_j, totals.tokens),
         "energy_per_output_token_j": ratio(energy.total_j, totals.output_tokens),
