@@ -12,7 +12,8 @@ _PADDING = bytes(8)  # the last number is read as eight bytes too
 def pack_bits(rows: Counts, widths: Sequence[int]) -> bytes:
     """The numbers of each row in as many bits as its width, every row filled up to a whole byte."""
     cells = rows.astype("<u8", copy=False).view(np.uint8).reshape(*rows.shape, 8)
-    bits = np.unpackbits(cells, axis=2, bitorder="little")
+    used_bytes = (max(widths) + 7) // 8
+    bits = np.unpackbits(cells[:, :, :used_bytes], axis=2, bitorder="little")
     return b"".join(
         [
             np.packbits(bits[row, :, :width], bitorder="little").tobytes()

@@ -128,7 +128,7 @@ def _lines(matrix: Ints) -> tuple[Ints, Counts, Mask]:
     steps[:1] = step_ns
     is_summed = np.zeros(rows, np.bool_)
     if count > 1:
-        differences = np.diff(matrix, axis=1)
+        differences = matrix[:, 1:] - matrix[:, :-1]
         least = differences.min(axis=1)
         changes = (differences - least[:, None]).view(np.uint64)
         is_summed = changes.max(axis=1) < rests.max(axis=1)
@@ -138,7 +138,8 @@ def _lines(matrix: Ints) -> tuple[Ints, Counts, Mask]:
         low[is_summed] = matrix[is_summed, 0]
     units = np.gcd.reduce(rests, axis=1)
     units[(units == 0) | (units > _LARGEST_UNIT)] = 1
-    rests //= units[:, None]
+    is_shared = units > 1
+    rests[is_shared] //= units[is_shared, None]
     return np.stack((low, steps, units.view(np.int64)), axis=1), rests, is_summed
 
 
