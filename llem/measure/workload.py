@@ -15,6 +15,7 @@ from llem_events import BackgroundWriter
 from llem_events.events import Request, RequestsCompleted
 
 PROGRESS_INTERVAL_NS = 200_000_000
+MAX_TOKENS_PER_EVENT = 400_000  # at 9 bytes for a token's time, half of what one event may take
 
 
 class Totals:
@@ -113,8 +114,22 @@ class BatchRunner:
             should_stop=should_stop,
             on_tokens=on_tokens,
         )
-        self._log.append(RequestsCompleted(window=window, requests=requests), at_ns=time.monotonic_ns())
+        for part in portions(requests):
+            self._log.append(RequestsCompleted(window=window, requests=part), at_ns=time.monotonic_ns())
         return requests
+
+
+def portions(requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """The requests of a batch in parts that fit into one event each, by their output tokens."""
+    part: list[Request] = []
+    tokens = 0
+    for request in requests:
+        if part and tokens + request.output_tokens > MAX_TOKENS_PER_EVENT:
+            yield part
+            part, tokens = [], 0
+        part.append(request)
+        tokens += request.output_tokens
+    yield part
 
 
 def _ignore(tokens: int) -> None:
