@@ -1,0 +1,77 @@
+"""Tables are taken as they are only when they are exactly as the log."""
+
+import os
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from llem.importing import import_result
+from llem.projections import catch_up
+from llem.query.freshness import open_current
+from llem.query.process import running
+from llem.store import Store
+
+ORIGINAL = Path(__file__).parents[1] / "export" / "predecessor_result.json"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one experiment and tables that hold it."""
+    store = Store(tmp_path / "store").create()
+    import_result(ORIGINAL, store)
+    catch_up(store)
+    return store
+
+
+def is_current(store: Store) -> bool:
+    """Whether the tables would be taken as they are."""
+    connection = open_current(store)
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
+def test_tables_that_hold_the_whole_log_are_current(store: Store) -> None:
+    """Nothing is read twice."""
+    assert is_current(store)
+
+
+def test_a_file_that_changed_is_noticed(store: Store) -> None:
+    """By its size or by the time of its last change."""
+    (segment,) = store.segments(store.experiment_ids()[0])
+    os.utime(segment, ns=(0, 0))
+    assert not is_current(store)
+
+
+def test_a_new_experiment_is_noticed(store: Store, tmp_path: Path) -> None:
+    """And a query then sees it, by itself."""
+    other = tmp_path / "other.json"
+    other.write_text(ORIGINAL.read_text().replace('"total_tokens": 12345,', '"total_tokens": 54321,', 1))
+    import_result(other, store)
+    assert not is_current(store)
+    with running("SELECT total_tokens FROM experiment_results ORDER BY ALL", store=store) as result:
+        assert list(result.rows()) == [(12345,), (54321,)]
+    assert is_current(store)
+
+
+def test_tables_of_another_version_are_not_current(store: Store) -> None:
+    """Nor is a database without our tables."""
+    with duckdb.connect(store.projections_path) as connection:
+        connection.execute("UPDATE projection SET results_version = -1")
+    assert not is_current(store)
+    store.projections_path.unlink()
+    duckdb.connect(store.projections_path).close()
+    assert not is_current(store)
+
+
+def test_tables_that_are_missing_linked_or_garbage_are_not_opened(store: Store) -> None:
+    """A database file of a stranger can run code."""
+    elsewhere = store.path / "elsewhere.duckdb"
+    store.projections_path.rename(elsewhere)
+    assert not is_current(store)
+    store.projections_path.symlink_to(elsewhere)
+    assert not is_current(store)
+    store.projections_path.unlink()
+    store.projections_path.write_bytes(b"garbage" * 1000)
+    assert not is_current(store)
