@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from llem.projections.batch_rows import batches
 from llem.projections.derive_experiment import Derived, derive_experiment
 from llem.projections.facts import load_facts
 from llem.projections.process_rows import devices, experiments, processes
@@ -16,6 +17,7 @@ DERIVED_TABLES = (
     "processes",
     "devices",
     "windows",
+    "batches",
     "warnings",
     "raw_process_results",
     "experiment_results",
@@ -74,6 +76,7 @@ def _rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:
         "processes": processes(derived),
         "devices": devices(derived),
         "windows": windows(tables.connection, derived),
+        "batches": batches(tables.connection, derived),
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),

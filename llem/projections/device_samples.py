@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llem.projections.facts import ProcessFacts
+from llem.results.phases import Trace
 from llem.results.power import cumulative_energy_j
 from llem.results.uncertainty import integral_uncertainty_j
 from llem.units import NS_PER_S, seconds
@@ -71,6 +72,16 @@ class DeviceSamples:
             end_sec=self.duration_sec,
             power_window_sec=max(power_window_sec, DRIVER_AVERAGE_SEC if averaged else 0.0),
             power_limit_w=power_limit_w,
+        )
+
+    def trace(self, *, counter_tick_sec: float | None, power_window_sec: float) -> Trace:
+        """Power and counter in and around the span, in seconds from its start."""
+        return Trace(
+            at_sec=self._at_sec,
+            power_w=self._columns["power_w"],
+            energy_j=self._columns["energy_j"],
+            counter_tick_sec=counter_tick_sec,
+            power_window_sec=power_window_sec,
         )
 
     def _reaches_edges(self, at_sec: Column) -> bool:

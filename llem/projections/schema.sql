@@ -181,6 +181,26 @@ CREATE TABLE requests ( -- one row per prompt's way through the engine
     output VARCHAR -- text; NULL unless the plan asked for it
 );
 
+CREATE TABLE batches ( -- one row per batch of the measurement, with the energy of its worker's devices while it ran
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    batch_index INTEGER, -- counts the batches of a worker
+    requests INTEGER, -- requests in it
+    input_tokens BIGINT, -- tokens of its prompts
+    output_tokens BIGINT, -- tokens that it generated
+    start_ns BIGINT, -- [ns, monotonic] when work on it began
+    first_token_ns BIGINT, -- [ns, monotonic] end of its prefill; NULL where no token came
+    end_ns BIGINT, -- [ns, monotonic] when it was done
+    energy_j DOUBLE, -- [J] from start to end; NULL where it is too short for the sensors
+    prefill_energy_j DOUBLE, -- [J] from start to first token; NULL where that is too short for the sensors
+    decode_energy_j DOUBLE, -- [J] from first token to end; NULL where that is too short for the sensors
+    energy_source VARCHAR, -- counter or integrated
+    resolution_sec DOUBLE, -- [s] how well an edge can be seen; a phase of less than five of these is NULL
+    reason VARCHAR, -- why energy_j is NULL
+    prefill_reason VARCHAR, -- why prefill_energy_j is NULL
+    decode_reason VARCHAR -- why decode_energy_j is NULL
+);
+
 CREATE TABLE warnings ( -- doubts about an experiment's figures
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker; NULL for the whole experiment
@@ -308,6 +328,12 @@ SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) A
        (r.end_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS end_sec,
        (r.first_token_ns - r.arrival_ns) / 1e6 AS ttft_ms, (r.end_ns - r.arrival_ns) / 1e6 AS e2e_ms
 FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
+
+CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, for no sensor tells requests apart
+SELECT r.experiment_id, r.process_index, r.request_id, r.batch_index, r.input_tokens, r.output_tokens,
+       b.energy_j * (r.input_tokens + r.output_tokens) / nullif(b.input_tokens + b.output_tokens, 0) AS energy_allocated_j,
+       b.energy_source, b.reason
+FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
 
 CREATE VIEW power_over_time AS -- mean power of each device and second
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS INTEGER) AS second, avg(power_w) AS power_w

@@ -62,6 +62,9 @@ def batch_energies(
     starts, firsts, ends = (
         np.asarray(moments, np.float64) for moments in (starts_sec, first_tokens_sec, ends_sec)
     )
+    if not devices:
+        unknown = PhaseEnergy(reason="no device was watched")
+        return [BatchEnergy(prefill=unknown, decode=unknown, whole=unknown)] * len(starts)
     phases = [
         _over_devices([phase_energies(device, starts_sec=opened, ends_sec=closed) for device in devices])
         for opened, closed in ((starts, firsts), (firsts, ends), (starts, ends))

@@ -11,6 +11,7 @@ from tests.results.fingerprint import normalised
 FOLDER = Path(__file__).parents[2] / "llem" / "projections"
 RECORDED = Path(__file__).with_name("derivation_version.json")
 FORMULAS = (
+    "batch_rows",
     "clocks",
     "derive_experiment",
     "derive_process",

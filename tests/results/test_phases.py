@@ -118,6 +118,12 @@ def test_nothing_read_is_not_measured() -> None:
     assert phase.energy_j is None and phase.reason
 
 
+def test_without_devices_every_batch_has_its_reason() -> None:
+    """A worker whose sampler never started has batches all the same."""
+    found = batch_energies([], starts_sec=[1.0, 2.0], first_tokens_sec=[1.5, 2.5], ends_sec=[2.0, 3.0])
+    assert [batch.decode.reason for batch in found] == ["no device was watched"] * 2
+
+
 def test_a_share_is_that_of_the_tokens() -> None:
     """60 J over 10, 20 and 0 tokens: 20 J, 40 J and 0 J."""
     assert allocate(60.0, [10, 20, 0]) == pytest.approx([20.0, 40.0, 0.0])
