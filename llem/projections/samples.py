@@ -1,6 +1,7 @@
 """Samples into their table: batches of columns streamed into one INSERT, which scales them to the table's units."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -33,6 +34,7 @@ _KEYS = {"process_index": "$process_index::INTEGER"} | {
 }
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
+_CACHE_LIMIT = "128MB"  # blocks already written would fill the memory, and nobody reads them
 
 
 class Identity(NamedTuple):
@@ -51,11 +53,27 @@ def append_samples(
     DuckDB's threads pull a batch while others are being inserted, so whatever yields them must not use the connection.
     One statement takes all that follows from the same device: its name is a constant there, which costs nothing.
     """
-    inserted = 0
+    with _small_cache(connection):
+        return sum(_insert_alike(connection, batches, identity))
+
+
+@contextmanager
+def _small_cache(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Bound what DuckDB keeps of the table while it grows."""
+    with connection.cursor() as settings:  # a failed transaction takes no statement any more
+        settings.execute(f"SET memory_limit = '{_CACHE_LIMIT}'")
+        try:
+            yield
+        finally:
+            settings.execute("RESET memory_limit")
+
+
+def _insert_alike(
+    connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity
+) -> Iterator[int]:
     for (meter, device_uuid), alike in groupby(batches, key=attrgetter("meter", "device_uuid")):
         keys = {**identity._asdict(), "meter": meter, "device_uuid": device_uuid}
-        inserted += _insert(connection, (batch.columns for batch in alike), keys)
-    return inserted
+        yield _insert(connection, (batch.columns for batch in alike), keys)
 
 
 def _insert(
