@@ -66,7 +66,7 @@ def test_a_mig_instance_is_labelled_as_its_parent(gpu_host: GpuHost) -> None:
 
 def test_two_instances_of_one_gpu_count_it_once(gpu_host: GpuHost) -> None:
     """Both workers' energy is the same GPU's, so the total has it once."""
-    run = gpu_host.measure(divided(), *BRIEF, "--gpu", "1,2")
+    run = gpu_host.measure(divided(), *BRIEF, "--gpu", ",".join(INSTANCES))
     with_mask = gpu_host.measure(divided(), *BRIEF, CUDA_VISIBLE_DEVICES=",".join(INSTANCES))
     assert measured(run) == measured(with_mask) == INSTANCES
     result: dict[str, Any] = with_mask.result()
