@@ -14,6 +14,7 @@ import pytest
 from llem.errors import QueryError
 from llem.query.process import Limits, running
 from llem.store import Store
+from tests.conftest import mostly_slow
 from tests.query.hostile import HARMLESS, REFUSED, STOPPED
 
 TIGHT = Limits(timeout_s=1.0, memory_bytes=2**30)
@@ -25,7 +26,7 @@ def run(sql: str, database: Store, **options: object) -> list[tuple[object, ...]
         return list(result.rows())
 
 
-@pytest.mark.parametrize("sql", REFUSED)
+@pytest.mark.parametrize("sql", mostly_slow(REFUSED, every=5))
 def test_hostile_sql_is_refused(sql: str, database: Store, tmp_path: Path) -> None:
     """It ends in a QueryError; the database stays as it was, and no file appears or leaks."""
     secret = tmp_path / "secret.csv"
@@ -38,7 +39,7 @@ def test_hostile_sql_is_refused(sql: str, database: Store, tmp_path: Path) -> No
     assert "process" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("sql", HARMLESS)
+@pytest.mark.parametrize("sql", mostly_slow(HARMLESS, every=4))
 def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Path) -> None:
     """Answered or not, the folder stays as it was."""
     before = contents(tmp_path)
@@ -47,7 +48,7 @@ def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Pat
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("sql", STOPPED)
+@pytest.mark.parametrize("sql", mostly_slow(STOPPED, every=4))
 def test_endless_and_greedy_sql_is_stopped(sql: str, database: Store, tmp_path: Path) -> None:
     """It ends in a QueryError soon after its second is over or its gigabyte used, and leaves nothing behind."""
     before = contents(tmp_path)
