@@ -15,7 +15,7 @@ SOON, LATER = (
     (3.5, 4.5),
     (8.0, 8.0),
 )  # second of the fault, length of the window: later where more has to start
-LAST = ((14.0, 16.0), (25.0, 30.0))  # on a slow machine
+LAST = ((8.0, 10.0), (25.0, 30.0))  # on a slow machine
 
 HEALTHY, LOST, RESET, STUCK, JUMPED, POWERLESS, FORBIDDEN, SLOW = range(8)
 
