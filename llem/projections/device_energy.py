@@ -48,10 +48,9 @@ def device_energy(
     counters: Sequence[Counter] | None,
 ) -> DeviceEnergy:
     """Energy of a device over spans; `counters` are read at their edges, None where the spans are no windows."""
-    counted = [counter.energy_j for counter in counters or ()]
-    if counters is None or None in counted:
-        counted = [found.counted_energy_j for found in samples]
-    counter_j = _total(counted)
+    at_edges_j = _total([counter.energy_j for counter in counters or ()])
+    between_samples_j = _total([found.counted_energy_j for found in samples])
+    counter_j = between_samples_j if at_edges_j is None else at_edges_j
     integrated_j = _total([found.integrated_energy_j for found in samples])
     single = (
         counters[0] if counters and len(counters) == 1 and counters[0].energy_j is not None else Counter()
@@ -64,36 +63,42 @@ def device_energy(
         counter_open_j=single.open_j,
         counter_close_j=single.close_j,
         baseline_power_w=baseline_power_w(process, metered.device.uuid),
-        uncertainty_j=_total(
-            [
-                _counter_uncertainty_j(metered, found, at_edges=counters is not None)
-                if counter_j is not None
-                else _integral_uncertainty_j(metered, found)
-                for found in samples
-            ]
-        ),
+        uncertainty_j=_counter_uncertainty_j(metered, samples, at_edges=at_edges_j is not None)
+        if counter_j is not None
+        else _integral_uncertainty_j(metered, samples)
+        if integrated_j is not None
+        else None,
         reason=None
         if counter_j is not None or integrated_j is not None
         else _reason(process, metered, counters),
     )
 
 
-def _counter_uncertainty_j(metered: MeteredDevice, samples: DeviceSamples, *, at_edges: bool) -> float | None:
+def _counter_uncertainty_j(
+    metered: MeteredDevice, samples: Sequence[DeviceSamples], *, at_edges: bool
+) -> float | None:
     """Bound of the counter's error; where it was not read at the edges, they lie somewhere between two samples."""
     if metered.counter_tick_ns is None or metered.energy_source == "estimated":
         return None
-    seen_w = None if metered.power_kind == "average" else samples.largest("power_w")
-    tick_sec = seconds(metered.counter_tick_ns) + (0.0 if at_edges else samples.max_gap_sec)
-    return counter_uncertainty_j(
-        tick_sec=tick_sec, highest_power_w=_limit_w(metered) if seen_w is None else seen_w
-    )
+    tick_sec, limit_w = seconds(metered.counter_tick_ns), _limit_w(metered)
+    bounds = []
+    for found in samples:
+        seen_w = None if metered.power_kind == "average" else found.largest("power_w")
+        between_sec = 0.0 if at_edges else found.max_gap_sec
+        highest_w = limit_w if seen_w is None else seen_w
+        bounds.append(counter_uncertainty_j(tick_sec=tick_sec + between_sec, highest_power_w=highest_w))
+    return _total(bounds)
 
 
-def _integral_uncertainty_j(metered: MeteredDevice, samples: DeviceSamples) -> float | None:
+def _integral_uncertainty_j(metered: MeteredDevice, samples: Sequence[DeviceSamples]) -> float | None:
     if metered.energy_source == "estimated":
         return None
-    return samples.integral_uncertainty_j(
-        power_window_sec=seconds(metered.power_window_ns or 0), power_limit_w=_limit_w(metered)
+    window_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
+    return _total(
+        [
+            found.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w)
+            for found in samples
+        ]
     )
 
 

@@ -11,6 +11,8 @@ from tests.simulated_nvml.build import Simulation, in_this_process, installed
 from tests.simulated_nvml.scenario import Gpu, Row, Scenario, square
 from tests.simulated_nvml.window import CURVES
 
+pytestmark = pytest.mark.slow  # whole runs of several seconds each
+
 SQUARE = square(650.0, 90.0, period_s=0.7)
 NO_COUNTER = {"counter_tick_ms": 0.0}
 ONLY_AVERAGE = {**NO_COUNTER, "fields": frozenset[str]()}

@@ -6,6 +6,8 @@ from tests.conftest import events_of
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu, gpus
 from tests.simulated_nvml.scenario import Mig, Scenario, uuid_of
 
+pytestmark = pytest.mark.slow  # whole runs of several seconds each
+
 INSTANCES = [uuid_of(7, prefix="MIG"), uuid_of(8, prefix="MIG")]
 BRIEF = ("--set", "workload.min_duration_s=0.3", "--set", "windows.baseline_s=0")
 
