@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.conftest import LLEM, QUICK, SIMULATED, Run
+from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
 
 PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
 FIRST_COLUMNS = ["experiment_id", "schema_version", "measurement_config_hash", "start_time"]
@@ -41,7 +41,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("what", ["results", "raw", "samples", "requests"])
-@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", mostly_slow(["csv", "json", "jsonl", "parquet"], every=4))
 def test_everything_in_every_format(what: str, suffix: str, llem: Run, folder: Path, tmp_path: Path) -> None:
     """DuckDB reads each file, and each has the same number of rows as the store."""
     path = tmp_path / f"{what}.{suffix}"

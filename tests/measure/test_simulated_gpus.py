@@ -49,6 +49,7 @@ def test_one_worker_for_each_gpu(gpu_host: GpuHost, count: int) -> None:
     assert result["aggregation"]["gpu_attribution_verified"] is True
 
 
+@pytest.mark.slow
 def test_one_worker_over_two_gpus(gpu_host: GpuHost) -> None:
     """A worker's energy is the sum of its GPUs'."""
     run = gpu_host.measure(gpus(2), "--set", "devices.gpus_per_worker=2")
@@ -79,6 +80,7 @@ def test_two_workers_on_one_gpu_count_it_once(gpu_host: GpuHost) -> None:
     assert any("shared by processes 0, 1" in text for text in result["aggregation"]["warnings"])
 
 
+@pytest.mark.slow
 def test_the_samplers_devices_are_those_of_the_workers(gpu_host: GpuHost) -> None:
     """Worker and sampler name the same GPU, by the same UUID."""
     run = gpu_host.measure(gpus(3), "--gpu", "2,0")

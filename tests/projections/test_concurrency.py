@@ -15,6 +15,8 @@ from llem.store import Store
 from tests.projections.fake_log import EXPERIMENT, experiment
 from tests.projections.tables import hashes, result
 
+pytestmark = pytest.mark.slow  # readers, writers and waiting processes of several seconds each
+
 ROOT = Path(__file__).parents[2]
 READER = """
 import sys
