@@ -12,6 +12,7 @@ from llem.store import Store
 
 POLL_S = 0.05
 READER_WAIT_S = 10.0
+NOT_BUILT = "not built yet"
 _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -72,7 +73,7 @@ def check_owner(path: Path) -> None:
     try:
         found = path.lstat()
     except FileNotFoundError as error:
-        raise UnusableError("not built yet") from error
+        raise UnusableError(NOT_BUILT) from error
     if path.is_symlink() or found.st_uid != os.geteuid():
         raise StoreError(
             f"projections {path}",
