@@ -91,11 +91,7 @@ def _torch(state: DriverState | None) -> Check:
         )
     if built_for is None:
         status: Status = "warn" if state and state.gpus else "ok"
-        fix = (
-            "pip install torch --index-url https://download.pytorch.org/whl/cu128"
-            if status == "warn"
-            else None
-        )
+        fix = "install a CUDA build of torch, no newer than the driver" if status == "warn" else None
         return Check(name="torch", status=status, found=f"{version}, without CUDA", why=why, fix=fix)
     found = f"{version} for CUDA {built_for}"
     if state and state.cuda_version and _major(built_for) > _major(state.cuda_version):

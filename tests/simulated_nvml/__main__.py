@@ -1,5 +1,6 @@
 """Run any command as if this host had GPUs: python -m tests.simulated_nvml [SCENARIO.toml] -- COMMAND ..."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,9 @@ def main(arguments: list[str]) -> int:
     names, command = arguments[:split], arguments[split + 1 :]
     scenario = msgspec.toml.decode(Path(names[0]).read_bytes(), type=Scenario) if names else hosts_gpus(2)
     with tempfile.TemporaryDirectory(prefix="simulated-nvml-") as folder:
-        return subprocess.run(command, env=environment(scenario, Path(folder)), check=False).returncode
+        inside = environment(scenario, Path(folder))
+        beside = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        return subprocess.run(["env", *command], env={**inside, **beside}, check=False).returncode
 
 
 if __name__ == "__main__":
