@@ -11,6 +11,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
+from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.screen import standard_output
 from llem.cli.tables import up_to_date
 from llem.errors import ExportError, QueryError
@@ -38,14 +39,6 @@ class What(StrEnum):
     REQUESTS = "requests"
 
 
-class Whole(StrEnum):
-    """Which part of a measurement the figures are of."""
-
-    TOTAL = "total"
-    STEADY_STATE = "steady_state"
-    WINDOWED = "windowed"
-
-
 def export(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="OUT.csv, .json, .jsonl or .parquet; - for stdout.")
@@ -58,10 +51,8 @@ def export(
     runs: Annotated[
         list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Only these: ids, prefixes, @last.")
     ] = None,
-    methodology: Annotated[Whole, typer.Option(help="Which part of the measurement.")] = Whole.TOTAL,
-    window: Annotated[
-        str | None, typer.Option(metavar="FROM:TO", help="Seconds from the experiment's start.")
-    ] = None,
+    methodology: MethodologyOption = None,
+    window: WindowOption = None,
     process_breakdown: Annotated[
         bool, typer.Option("--process-breakdown", help="Four more columns for each process.")
     ] = False,
@@ -75,7 +66,7 @@ def export(
     chosen = _format(output_format, out)
     if out != STDOUT:
         target.check(out.resolve(), force=force)
-    seconds = _window(window)
+    part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
     experiment_ids = [place.resolve(run) for each in runs or () for run in each.split(",")] or None
     up_to_date(place)
@@ -84,7 +75,7 @@ def export(
             sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type] # narrowed to two of four
             _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)
             return
-        results = list(_results(connection, experiment_ids, methodology.value, seconds))
+        results = list(_results(connection, experiment_ids, part.value, seconds))
     columns = (
         aggregated_columns(results, process_breakdown=process_breakdown) if what is What.RESULTS else RAW
     )
@@ -104,18 +95,6 @@ def _format(given: Format | None, out: Path) -> Format:
     return chosen
 
 
-def _window(written: str | None) -> Window | None:
-    if written is None:
-        return None
-    first, _, last = written.partition(":")
-    try:
-        return float(first), float(last)
-    except ValueError as error:
-        raise ExportError(
-            "--window", found=repr(written), expected="FROM:TO in seconds, as in 10:40"
-        ) from error
-
-
 def _results(
     connection: duckdb.DuckDBPyConnection,
     experiment_ids: Sequence[str] | None,
@@ -124,12 +103,11 @@ def _results(
 ) -> Iterator[ExperimentResult]:
     """Results by id; an experiment without the part that was asked for is told on stderr and left out."""
     for result in stored_results(connection, experiment_ids):
-        if methodology == "total" and window is None:
+        if methodology == "total":
             yield result
             continue
-        part: Methodology = methodology if window is None else "windowed"
         try:
-            yield results_for(connection, result.experiment_id, methodology=part, window_s=window)
+            yield results_for(connection, result.experiment_id, methodology=methodology, window_s=window)
         except QueryError as error:
             console.note(f"llem: left out: {error}")
 

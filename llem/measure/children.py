@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from llem.measure.channel import Channel
+from llem.errors import LlemError
+from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.leash import die_with_parent
+from llem.measure.messages import ReportFailure
+from llem.measure.secrets import scrub
+from llem_events import LogError
 
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
 _TAIL_BYTES = 4000
@@ -78,8 +82,32 @@ def start(
     return Child(process, ours, stderr)
 
 
-def inherit(argv: Sequence[str]) -> list[Channel]:
-    """In the child: tie our life to the parent's, and take the channels named in argv."""
+def live(life: Callable[[Channel, Channel], None]) -> int:
+    """The whole life of a child with a channel to the supervisor and one to its twin; returns its exit status.
+
+    The one place that catches everything, because nobody sees a child's screen: the supervisor hears of it.
+    """
+    supervisor, twin = _inherit(sys.argv)
+    try:
+        life(supervisor, twin)
+    except PeerGoneError:
+        return 0
+    except (LlemError, LogError) as error:
+        _report(supervisor, error, exit_status=error.exit_status if isinstance(error, LlemError) else 2)
+        return 1
+    except Exception as error:
+        _report(supervisor, error, exit_status=1)
+        raise
+    return 0
+
+
+def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
+    text = scrub(str(error)) or type(error).__name__
+    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=text, exit_status=exit_status))
+
+
+def _inherit(argv: Sequence[str]) -> list[Channel]:
+    """Tie our life to the parent's, and take the channels named in argv."""
     parent_pid, *fds = map(int, argv[1:])
     die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,13 +7,14 @@ import sys
 import time
 
 from llem.errors import MeasureError
+from llem.measure import children
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
 from llem.measure.messages import EnterStage, ReportDone, WorkerSetup
 from llem.measure.sampling import SamplerLink
 from llem.measure.stop import StopFlag
 from llem.measure.windows import Windows
-from llem.measure.worker import open_log, report_and_exit
+from llem.measure.worker import open_log
 from llem_events import BackgroundWriter
 from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessStarted
 
@@ -93,4 +94,4 @@ def _completed(setup: WorkerSetup, exit_status: int, stop: StopFlag) -> ProcessC
 
 
 if __name__ == "__main__":
-    sys.exit(report_and_exit(wrap))
+    sys.exit(children.live(wrap))

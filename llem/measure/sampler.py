@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llem.errors import LlemError, MeterError
+from llem.errors import MeterError
 from llem.measure import children, power_statistics, segments
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.messages import (
@@ -14,7 +14,6 @@ from llem.measure.messages import (
     EdgeRead,
     Finish,
     ReadEdge,
-    ReportFailure,
     ReportPower,
     SamplerSetup,
 )
@@ -23,7 +22,7 @@ from llem.measure.schedule import Schedule
 from llem.meters import create_meter
 from llem.meters.base import Meter
 from llem.units import MW_PER_W
-from llem_events import BackgroundWriter, LogError, Reading, columns
+from llem_events import BackgroundWriter, Reading, columns
 from llem_events.events import MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
 from llem_events.limits import BLOCK_TARGET_NS
 
@@ -180,25 +179,5 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
         meter.close()
 
 
-def main() -> int:
-    """Entry of the sampler process; the one place that catches everything, so that the supervisor hears of it."""
-    supervisor, worker = children.inherit(sys.argv)
-    try:
-        measure_power(supervisor, worker)
-    except PeerGoneError:
-        return 0
-    except (LlemError, LogError) as error:
-        _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
-        return 1
-    except Exception as error:
-        _report(supervisor, error, exit_status=1)
-        raise
-    return 0
-
-
-def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
-    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=str(error), exit_status=exit_status))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(children.live(measure_power))

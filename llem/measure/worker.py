@@ -2,13 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.engines.prompts import load_prompts, prompt_set_sha256, share
-from llem.errors import LlemError, MeasureError
+from llem.errors import MeasureError
 from llem.measure import children, segments
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.environment import snapshot
@@ -18,7 +17,6 @@ from llem.measure.messages import (
     PassBarrier,
     ReachBarrier,
     ReportDone,
-    ReportFailure,
     WorkerSetup,
 )
 from llem.measure.sampling import SamplerLink
@@ -206,26 +204,5 @@ def work(supervisor: Channel, sampler: Channel) -> None:
     supervisor.send(ReportDone())
 
 
-def report_and_exit(life: Callable[[Channel, Channel], None]) -> int:
-    """Entry of a worker process; the one place that catches everything, so that the supervisor hears of it."""
-    supervisor, sampler = children.inherit(sys.argv)
-    try:
-        life(supervisor, sampler)
-    except PeerGoneError:
-        return 0
-    except (LlemError, LogError) as error:
-        _report(supervisor, error, exit_status=getattr(error, "exit_status", 2))
-        return 1
-    except Exception as error:
-        _report(supervisor, error, exit_status=1)
-        raise
-    return 0
-
-
-def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
-    text = scrub(str(error)) or type(error).__name__
-    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=text, exit_status=exit_status))
-
-
 if __name__ == "__main__":
-    sys.exit(report_and_exit(work))
+    sys.exit(children.live(work))
