@@ -135,6 +135,7 @@ def test_results_survive_a_rebuild(measured: Path, llem: Run) -> None:
     assert asked(llem, "FROM experiment_results") == before
 
 
+@pytest.mark.slow
 def test_two_measurements_are_two_rows(llem: Run, store: Path) -> None:
     """A second measurement is caught up with; `runs` shows the newest first, @last is the newest."""
     for name in ("first", "second"):
@@ -159,6 +160,7 @@ def test_strict_makes_an_invalid_result_exit_1(llem: Run) -> None:
     assert llem("measure", *SIMULATED, *QUICK, "--strict").returncode == 1
 
 
+@pytest.mark.slow
 def test_failed_requests_are_exit_1_and_in_the_table(llem: Run) -> None:
     """A request that fails is counted, named with its error, and told by the exit status."""
     done = llem("measure", *SIMULATED, *QUICK, "--set", "engine.simulated.fail_requests=[3]")
@@ -170,6 +172,7 @@ def test_failed_requests_are_exit_1_and_in_the_table(llem: Run) -> None:
     assert row["id"] == 3 and row["error"]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(llem: Run, environment: dict[str, str]) -> None:
     """A reader that has seen enough is not an error."""
     llem("measure", *SIMULATED, *QUICK)

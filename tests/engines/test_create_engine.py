@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CHOOSE = """
 import sys
 from llem.plan import EnginePlan, Plan
@@ -38,6 +40,7 @@ def test_missing_torch_is_said_with_the_command() -> None:
     )
 
 
+@pytest.mark.slow
 def test_transformers_engine_loads_nothing_of_the_analysis() -> None:
     """A measuring process has torch, and no database or command line."""
     assert run_fresh(CHOOSE.format(name="transformers")) == ["loaded torch transformers"]

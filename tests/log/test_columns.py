@@ -143,6 +143,7 @@ def test_the_first_version_becomes_the_same_samples(readings: list[Reading]) -> 
     assert rows_of(event) == readings
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 3), columns_of_readings()), min_size=1, max_size=6))
 def test_many_events_decode_as_one_by_one(drawn: list[tuple[int, list[Reading]]]) -> None:
     """Events of mixed lengths, joined, give the rows of each in order."""

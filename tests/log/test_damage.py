@@ -62,7 +62,7 @@ def test_every_truncation(sealed: Original) -> None:
         assert len(outcome.events) == [0, 1, 3, 5][whole_blocks]
 
 
-@pytest.mark.parametrize("kind", ["sealed", "unsealed"])
+@pytest.mark.parametrize("kind", ["sealed", pytest.param("unsealed", marks=pytest.mark.slow)])
 def test_every_flipped_bit(kind: str, request: pytest.FixtureRequest) -> None:
     """Any single changed bit makes the segment corrupt, and salvage loses at most the record that it is in."""
     original: Original = request.getfixturevalue(kind)

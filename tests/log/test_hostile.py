@@ -44,6 +44,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_hostile_segments_cost_little_memory(tmp_path: Path) -> None:
     """Surveyed and printed by one process, no hostile segment takes it over 256 MB, and none raises a foreign error."""
     paths = list(hostile_segments(tmp_path))

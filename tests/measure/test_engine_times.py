@@ -126,7 +126,8 @@ def stopwatch(class_name: str, *, delay_s: float) -> Iterator[list[int]]:
         handle.remove()
 
 
-@pytest.mark.parametrize("delay_ms", [pytest.param(0.0, marks=pytest.mark.slow), 10.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_ms", [0.0, 10.0])
 def test_a_real_models_token_times_are_the_stopwatchs(delay_ms: float) -> None:
     """Every token of the transformers engine comes when its forward pass ends, with and without a known delay."""
     pytest.importorskip("transformers")

@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import (
     PATIENCE_S,
     QUICK,
@@ -62,6 +64,7 @@ def test_two_workers_measure_at_the_same_time(llem: Run, store: Path) -> None:
     assert max(opened) < min(closed)
 
 
+@pytest.mark.slow
 def test_workers_take_different_prompts(llem: Run, store: Path) -> None:
     """Every prompt goes to one worker, and no request id is given twice."""
     llem("measure", *SIMULATED, *QUICK, "--workers", 2, "--set", "workload.requests=10")
@@ -126,6 +129,7 @@ def test_no_child_outlives_a_killed_supervisor(start_llem: Start, store: Path) -
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
 
 
+@pytest.mark.slow
 def test_two_measurements_in_one_store_at_once(start_llem: Start, store: Path) -> None:
     """Two measurements do not disturb each other's segments."""
     both = [start_llem("measure", *SIMULATED, *QUICK) for _ in range(2)]

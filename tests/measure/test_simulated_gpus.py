@@ -64,6 +64,7 @@ def test_one_worker_over_two_gpus(gpu_host: GpuHost) -> None:
     assert rows[0]["total_energy_j"] == pytest.approx(truth_j, abs=sum(tolerance_j(run, e) for e in windows))
 
 
+@pytest.mark.slow
 def test_two_workers_on_one_gpu_count_it_once(gpu_host: GpuHost) -> None:
     """The GPU's energy over the union of both windows, once; whose it is cannot be told, and the result says so."""
     run = gpu_host.measure(gpus(2), "--gpu", "1", "--workers", 2)

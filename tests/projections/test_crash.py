@@ -34,6 +34,7 @@ def deaths(log: Store, scratch: Path, stride: int) -> dict:
     return json.loads(found.stdout)
 
 
+@pytest.mark.slow
 def test_death_at_some_calls_changes_nothing(log: Store, tmp_path: Path) -> None:
     """At every eleventh call, before or after it is done."""
     assert deaths(log, tmp_path / "scratch", 11)["differing"] == []

@@ -26,7 +26,7 @@ def run(sql: str, database: Store, **options: object) -> list[tuple[object, ...]
         return list(result.rows())
 
 
-@pytest.mark.parametrize("sql", mostly_slow(REFUSED, every=5))
+@pytest.mark.parametrize("sql", mostly_slow(REFUSED, every=12))
 def test_hostile_sql_is_refused(sql: str, database: Store, tmp_path: Path) -> None:
     """It ends in a QueryError; the database stays as it was, and no file appears or leaks."""
     secret = tmp_path / "secret.csv"
@@ -39,7 +39,7 @@ def test_hostile_sql_is_refused(sql: str, database: Store, tmp_path: Path) -> No
     assert "process" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("sql", mostly_slow(HARMLESS, every=4))
+@pytest.mark.parametrize("sql", mostly_slow(HARMLESS, every=6))
 def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Path) -> None:
     """Answered or not, the folder stays as it was."""
     before = contents(tmp_path)
