@@ -1,10 +1,13 @@
 """What a measurement costs the model: tokens/s inside `llem measure` against the same model and batches in a bare loop.
 
 Both run in processes of their own, in turn, several times; the ratio is that of the medians. 1 means that measuring is free.
+On a CPU both run the model on one thread (OMP_NUM_THREADS, unless it is set): two threads that wait for each other at every
+operator lose tens of per cent whenever anything else runs on a small machine, on either side.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -127,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bare", action="store_true", help="only the bare loop; prints its tokens/s")
     options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     what = plan(options.model, options.seconds)
     if options.bare:
         print(bare_rate(what))

@@ -55,7 +55,10 @@ def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
     if not gpus or plan.engine.device == "cpu":
         workers = plan.devices.workers or 1
         threads = max(1, len(os.sched_getaffinity(0)) // workers)
-        environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
+        environment = {
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        }
         return [Placement([], "cpu", environment) for _ in range(workers)]
     groups = _groups(gpus, plan)
     return [Placement(group, "cuda:0", {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for group in groups]
