@@ -1,8 +1,12 @@
 """Figures of a window chosen after the fact, by Python and by SQL."""
 
+import tempfile
+from pathlib import Path
+
 import msgspec
-import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llem.errors import QueryError
 from llem.plan import Plan, ValidityPlan
@@ -149,21 +153,23 @@ def test_requests_between_agrees_with_python(log: Store) -> None:
     assert [row["tokens_inside"] for row in found] == [3, 4, 4, 4, 4, 4]
 
 
-def test_sql_gives_the_statistics_of_python(log: Store) -> None:
-    """Latencies of requests of all lengths: quantile_cont over the table is the percentile of the result."""
-    generator = np.random.default_rng(7)
-    lengths = generator.integers(2, 12, 10)
-    done = [request(number, 10 + 2 * number, tokens=int(tokens)) for number, tokens in enumerate(lengths)]
-    supervisor(log)
-    write(log, worker_events(requests=done), role="worker", index=0)
-    write(log, sampler_events(), role="sampler", index=0)
-    catch_up(log)
-    by_sql = one(
-        log,
-        "SELECT quantile_cont(e2e_ms, 0.5) AS median, quantile_cont(e2e_ms, 0.95) AS p95, avg(ttft_ms) AS ttft "
-        "FROM timed_requests WHERE window_kind = 'measurement'",
-    )
-    found = result(log)
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(2, 11), min_size=1, max_size=12))
+def test_sql_gives_the_statistics_of_python(lengths: list[int]) -> None:
+    """For requests of any lengths, quantiles and means over the table are those of the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Store(Path(folder) / "store").create()
+        done = [request(number, 10 + 2 * number, tokens=tokens) for number, tokens in enumerate(lengths)]
+        supervisor(log)
+        write(log, worker_events(requests=done), role="worker", index=0)
+        write(log, sampler_events(), role="sampler", index=0)
+        catch_up(log)
+        by_sql = one(
+            log,
+            "SELECT quantile_cont(e2e_ms, 0.5) AS median, quantile_cont(e2e_ms, 0.95) AS p95, avg(ttft_ms) AS ttft "
+            "FROM timed_requests WHERE window_kind = 'measurement'",
+        )
+        found = result(log)
     assert by_sql["median"] == pytest.approx(found["e2e_median_ms"])
     assert by_sql["p95"] == pytest.approx(found["e2e_p95_ms"])
     assert by_sql["ttft"] == pytest.approx(found["ttft_mean_ms"])
