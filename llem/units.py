@@ -9,8 +9,3 @@ MW_PER_W = 1_000  # milliwatts, as NVML reports power
 def seconds(nanoseconds: int) -> float:
     """Nanoseconds as seconds."""
     return nanoseconds / NS_PER_S
-
-
-def milliseconds(nanoseconds: int) -> float:
-    """Nanoseconds as milliseconds."""
-    return nanoseconds / NS_PER_MS
