@@ -35,10 +35,10 @@ def write_log(path: Path, samples: int) -> None:
     """One segment, a block for every BLOCK_SAMPLES, sealed."""
     writer = SegmentWriter(path, segment_header(), sync="close")
     for chunk in chunks(samples):
-        matrix = np.stack([chunk[name] for name in SAMPLE_COLUMNS])
-        for start in range(0, matrix.shape[1], BLOCK_SAMPLES):
-            block = matrix[:, start : start + BLOCK_SAMPLES]
-            event = columns.encode(block, {}, meter=METER, device_uuid=DEVICE_UUID)
+        rows = np.stack([chunk[name] for name in SAMPLE_COLUMNS], axis=1)
+        for start in range(0, len(rows), BLOCK_SAMPLES):
+            block = rows[start : start + BLOCK_SAMPLES]
+            event = columns.encode(block, meter=METER, device_uuid=DEVICE_UUID)
             writer.append(event, at_ns=int(block[0, 0]))
             writer.flush()
     writer.seal()

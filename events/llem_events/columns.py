@@ -1,20 +1,19 @@
-"""Columns of samples: each a straight line, and what is left over it in as few bits as the largest rest needs."""
+"""Columns of samples as planes of bytes: what each value has over the column's least, and of that only bytes in use."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from llem_events.bits import pack_bits, unpack_bits
-from llem_events.events import ABSENT, MAX_WIDTH, SUMMED, SamplesTaken
+from llem_events.events import RUNNING_COLUMNS, SamplesTaken
 from llem_events.reading import SAMPLE_COLUMNS, Reading
 
 Ints = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
-_LARGEST_UNIT = 2**63 - 1
+_INT64 = np.dtype("<i8")
+_WIDTH = len(SAMPLE_COLUMNS)
 
 
 class Column(NamedTuple):
@@ -26,45 +25,72 @@ class Column(NamedTuple):
 
 def pack(readings: Sequence[Reading], *, meter: str, device_uuid: str) -> SamplesTaken:
     """The event that holds `readings` of one device."""
-    matrix, missing = _matrix(readings)
-    return encode(matrix, missing, meter=meter, device_uuid=device_uuid)
+    rows, missing = _rows(readings)
+    return encode(rows, meter=meter, device_uuid=device_uuid, missing=missing)
 
 
-def encode(matrix: Ints, missing: Mapping[int, Mask], *, meter: str, device_uuid: str) -> SamplesTaken:
-    """The event of a matrix with a row for each of SAMPLE_COLUMNS; `missing` has the masks of rows with gaps."""
-    absent = [row for row, mask in missing.items() if mask.all()]
-    packed, widths, lines = _packed(matrix, absent) if matrix.size else (b"", b"", b"")
-    gaps = {SAMPLE_COLUMNS[row]: np.packbits(mask) for row, mask in missing.items() if row not in absent}
+def _rows(readings: Sequence[Reading]) -> tuple[Ints, Mask | None]:
+    """A row for each reading, and the mask of missing values where there are any."""
+    try:
+        return _matrix(readings), None
+    except TypeError:  # None somewhere
+        missing = np.array([[value is None for value in reading] for reading in readings])
+        return _matrix(list(_filled(readings))), missing
+
+
+def _matrix(rows: Sequence[Sequence[int | None]]) -> Ints:
+    flat = np.fromiter(chain.from_iterable(rows), _INT64, len(rows) * _WIDTH)
+    return flat.reshape(-1, _WIDTH)
+
+
+def _filled(readings: Sequence[Reading]) -> Iterator[list[int]]:
+    """The last known value stands in the place of a missing one, so that the gap takes no plane."""
+    known = [0] * _WIDTH
+    for reading in readings:
+        known = [last if value is None else value for value, last in zip(reading, known, strict=True)]
+        yield known
+
+
+def encode(rows: Ints, *, meter: str, device_uuid: str, missing: Mask | None = None) -> SamplesTaken:
+    """The event of a row for each sample, a value for each of SAMPLE_COLUMNS; `missing` marks what was not measured."""
+    first, least, used, planes = _planes(rows) if len(rows) else _NOTHING
     return SamplesTaken(
         meter=meter,
         device_uuid=device_uuid,
-        count=matrix.shape[1],
-        widths=widths,
-        lines=lines,
-        packed=packed,
-        missing={name: mask.tobytes() for name, mask in gaps.items()},
+        count=len(rows),
+        first=first,
+        least=least,
+        used=used,
+        planes=planes,
+        missing=b"" if missing is None else np.packbits(missing.T, axis=1).tobytes(),
     )
 
 
-def _packed(matrix: Ints, absent: Sequence[int]) -> tuple[bytes, bytes, bytes]:
-    lines, rests, is_summed = _lines(matrix)
-    widths = [_width(largest) for largest in rests.max(axis=1).tolist()]
-    codes = bytearray(
-        width | SUMMED if summed else width for width, summed in zip(widths, is_summed.tolist(), strict=True)
-    )
-    for row in absent:
-        codes[row] = ABSENT
-        widths[row] = 0
-    return pack_bits(rests, widths), bytes(codes), lines.astype("<i8", copy=False).tobytes()
+_NOTHING = bytes(8 * RUNNING_COLUMNS), bytes(8 * _WIDTH), bytes(_WIDTH), b""
+
+
+def _planes(rows: Ints) -> tuple[bytes, bytes, bytes, bytes]:
+    """First values of the running columns, least of every column, its bytes in use, and these; all wraps at 64 bits."""
+    rests = np.array(rows.T, _INT64, order="C")
+    running, before = rests[:RUNNING_COLUMNS], rests[:RUNNING_COLUMNS].copy()
+    running[:, 1:] -= before[:, :-1]
+    running[:, 0] = running[:, -1]  # any of the differences, so that the least is theirs
+    least = np.minimum.reduce(rests, axis=1)
+    rests -= least[:, None]
+    running[:, 0] = 0
+    used = np.bitwise_or.reduce(rests, axis=1).view(np.uint8) != 0
+    places = rests.view(np.uint8).reshape(len(rests), -1, 8).transpose(0, 2, 1)
+    planes = places[used.reshape(-1, 8)]
+    used_bits = np.packbits(used, bitorder="little")
+    return before[:, 0].tobytes(), least.tobytes(), used_bits.tobytes(), planes.tobytes()
 
 
 def unpack(event: SamplesTaken) -> dict[str, Column]:
     """Column name -> values and gaps; a column that was never measured is left out."""
-    columns = unpack_all([event])
     return {
         name: column
-        for (name, column), width in zip(columns.items(), event.widths, strict=False)
-        if width != ABSENT
+        for name, column in unpack_all([event]).items()
+        if column.missing is None or not column.missing.all()
     }
 
 
@@ -72,86 +98,22 @@ def unpack_all(events: Sequence[SamplesTaken]) -> dict[str, Column]:
     """All of SAMPLE_COLUMNS, with the samples of the events one after the other."""
     counts = np.array([event.count for event in events], np.int64)
     ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    values = np.empty((len(SAMPLE_COLUMNS), total), np.int64)
+    values = np.zeros((_WIDTH, int(counts.sum())), _INT64)
     for count, places in _alike(events):
         if len(places) == len(events):
-            _decode(events, values.reshape(-1, count))
+            _decode(events, values.reshape(_WIDTH, -1, count))
             continue
-        part = np.empty((len(SAMPLE_COLUMNS) * len(places), count), np.int64)
+        part = np.zeros((_WIDTH, len(places), count), _INT64)
         _decode([events[place] for place in places], part)
         spots = (ends[places] - count)[:, None] + np.arange(count)
-        values[:, spots.ravel()] = part.reshape(len(SAMPLE_COLUMNS), -1)
-    missing = _missing(events, ends, total)
+        values[:, spots.ravel()] = part.reshape(_WIDTH, -1)
+    missing = _missing(events, ends.tolist())
     return {name: Column(values[row], missing.get(row)) for row, name in enumerate(SAMPLE_COLUMNS)}
-
-
-def _matrix(readings: Sequence[Reading]) -> tuple[Ints, dict[int, Mask]]:
-    shape = len(readings), len(SAMPLE_COLUMNS)
-    try:
-        flat = np.fromiter(chain.from_iterable(readings), np.int64, shape[0] * shape[1])
-    except TypeError:  # None somewhere
-        return _matrix_with_gaps(readings)
-    return np.ascontiguousarray(flat.reshape(shape).T), {}
-
-
-def _matrix_with_gaps(readings: Sequence[Reading]) -> tuple[Ints, dict[int, Mask]]:
-    """The last known value stands in the place of a missing one, so that the gap costs no bits."""
-    matrix = np.zeros((len(SAMPLE_COLUMNS), len(readings)), np.int64)
-    missing: dict[int, Mask] = {}
-    for row, values in enumerate(zip(*readings, strict=True)):
-        mask = np.array([value is None for value in values])
-        if mask.any():
-            missing[row] = mask
-        if not mask.all():
-            matrix[row] = _filled(values)
-    return matrix, missing
-
-
-def _filled(values: Sequence[int | None]) -> list[int]:
-    last = next(value for value in values if value is not None)
-    return [last := last if value is None else value for value in values]
-
-
-def _lines(matrix: Ints) -> tuple[Ints, Counts, Mask]:
-    """(first, step, unit) of every row, its rests, and whether these are of its differences, where these span less.
-
-    Sums and differences wrap at 64 bits, in both directions. Times lie on the sampler's grid.
-    """
-    rows, count = matrix.shape
-    step_ns = (matrix[0, -1:] - matrix[0, :1]) // max(count - 1, 1)  # arrays wrap, numbers overflow
-    flat = matrix.copy()
-    flat[0] -= step_ns * np.arange(count)
-    low = flat.min(axis=1)
-    rests = (flat - low[:, None]).view(np.uint64)
-    steps = np.zeros(rows, np.int64)
-    steps[:1] = step_ns
-    is_summed = np.zeros(rows, np.bool_)
-    if count > 1:
-        differences = matrix[:, 1:] - matrix[:, :-1]
-        least = differences.min(axis=1)
-        changes = (differences - least[:, None]).view(np.uint64)
-        is_summed = changes.max(axis=1) < rests.max(axis=1)
-        rests[is_summed, 0] = 0
-        rests[is_summed, 1:] = changes[is_summed]
-        steps[is_summed] = least[is_summed]
-        low[is_summed] = matrix[is_summed, 0]
-    units = np.gcd.reduce(rests, axis=1)
-    units[(units == 0) | (units > _LARGEST_UNIT)] = 1
-    is_shared = units > 1
-    rests[is_shared] //= units[is_shared, None]
-    return np.stack((low, steps, units.view(np.int64)), axis=1), rests, is_summed
-
-
-def _width(largest: int) -> int:
-    """Bits for numbers up to `largest`; over 56 a number would not fit eight bytes at every bit, so it takes all 64."""
-    width = largest.bit_length()
-    return width if width <= MAX_WIDTH else 64
 
 
 def _alike(events: Sequence[SamplesTaken]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
     """(count, places) of events with equally many samples and columns."""
-    shapes = np.array([(event.count, len(event.widths)) for event in events]).reshape(-1, 2)
+    shapes = np.array([(event.count, len(event.used)) for event in events]).reshape(-1, 2)
     for shape in np.unique(shapes, axis=0):
         places = np.flatnonzero((shapes == shape).all(axis=1))
         if shape[0]:
@@ -159,49 +121,39 @@ def _alike(events: Sequence[SamplesTaken]) -> Iterator[tuple[int, npt.NDArray[np
 
 
 def _decode(events: Sequence[SamplesTaken], out: Ints) -> None:
-    """Fill `out` with a row for each column and event: first all events of the first column, and so on.
+    """Fill `out`, which holds zeros, with column x event x sample.
 
-    Whatever has the same width is decoded together: few large steps in the place of many small ones.
+    Each of the eight bytes of all numbers is filled at once: few large steps in the place of many small ones.
     """
-    packed = b"".join([event.packed for event in events])
-    codes = np.frombuffer(b"".join([event.widths for event in events]), np.uint8).reshape(len(events), -1)
-    lines = np.frombuffer(b"".join([event.lines for event in events]), "<i8").reshape(*codes.shape, 3)
-    widths = np.where(codes == ABSENT, 0, codes & ~np.uint8(SUMMED)).astype(np.int64)
-    sizes = (out.shape[1] * widths + 7) // 8
-    starts = (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
-    known = slice(0, len(SAMPLE_COLUMNS))
-    code_of, start_of = codes.T[known].ravel(), starts.T[known].ravel()
-    line_of = lines.transpose(1, 0, 2)[known].reshape(-1, 3)
-    for code in np.flatnonzero(np.bincount(code_of)).tolist():
-        alike = np.flatnonzero(code_of == code)
-        out[alike] = _on_lines(packed, code, start_of[alike], line_of[alike], out.shape[1])
+    columns = len(events[0].used)
+    known = min(columns, _WIDTH)
+    bits = np.unpackbits(_joined(events, "used", np.uint8), bitorder="little").reshape(-1, columns, 8)
+    plane_of = (np.cumsum(bits, dtype=np.intp) - 1).reshape(bits.shape).transpose(1, 0, 2)[:known]
+    used = bits.view(np.bool_).transpose(1, 0, 2)[:known]
+    planes = _joined(events, "planes", np.uint8).reshape(-1, out.shape[2])
+    cells = out.view(np.uint8)
+    for place in range(8):
+        chosen = used[:, :, place]
+        if chosen.any():
+            cells[:known, :, place::8][chosen] = planes[plane_of[:, :, place][chosen]]
+    out[:known] += _joined(events, "least", _INT64).reshape(-1, columns).T[:known, :, None]
+    running = out[:RUNNING_COLUMNS]
+    running[:, :, 0] = _joined(events, "first", _INT64).reshape(-1, RUNNING_COLUMNS).T
+    np.cumsum(running, axis=2, out=running)
 
 
-def _on_lines(packed: bytes, code: int, starts: Ints, lines: Ints, count: int) -> Ints:
-    """first + step x place + unit x rest, where the rests of differences are summed up."""
-    first, step, unit = lines[:, :1], lines[:, 1:2], lines[:, 2:]
-    width = 0 if code == ABSENT else code % SUMMED
-    values = unpack_bits(packed, starts, width=width, count=count).view(np.int64)
-    if code >= SUMMED:
-        np.cumsum(values, axis=1, out=values)
-    if (unit != 1).any():
-        values *= unit
-    if step.any():
-        values += step * np.arange(count)
-    values += first
-    return values
+def _joined(events: Sequence[SamplesTaken], field: str, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    return np.frombuffer(b"".join([getattr(event, field) for event in events]), kind)
 
 
-def _missing(events: Sequence[SamplesTaken], ends: Ints, total: int) -> dict[int, Mask]:
+def _missing(events: Sequence[SamplesTaken], ends: Sequence[int]) -> dict[int, Mask]:
     """Row -> mask, for rows in which anything is missing."""
-    masks: dict[int, Mask] = {}
-    for event, end in zip(events, ends.tolist(), strict=True):
-        if not event.missing and ABSENT not in event.widths and len(event.widths) >= len(SAMPLE_COLUMNS):
-            continue
-        for row, name in enumerate(SAMPLE_COLUMNS):
-            if row >= len(event.widths) or event.widths[row] == ABSENT:
-                masks.setdefault(row, np.zeros(total, np.bool_))[end - event.count : end] = True
-            elif name in event.missing:
-                bits = np.unpackbits(np.frombuffer(event.missing[name], np.uint8), count=event.count)
-                masks.setdefault(row, np.zeros(total, np.bool_))[end - event.count : end] = bits
-    return masks
+    mask = np.zeros((_WIDTH, ends[-1] if ends else 0), np.bool_)
+    for event, end in zip(events, ends, strict=True):
+        columns = len(event.used)
+        mask[columns:, end - event.count : end] = True
+        if event.missing and event.count:
+            packed = np.frombuffer(event.missing, np.uint8).reshape(columns, -1)
+            bits = np.unpackbits(packed, axis=1, count=event.count)[:_WIDTH]
+            mask[:columns, end - event.count : end] = bits
+    return {row: mask[row] for row in np.flatnonzero(mask.any(axis=1)).tolist()}

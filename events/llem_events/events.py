@@ -4,7 +4,6 @@ Units are in the names. `None` means not measured. Fields are only ever added, w
 meaning. Times are nanoseconds of the writing host's monotonic clock.
 """
 
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -118,19 +117,17 @@ class WindowClosed(Event, frozen=True, kw_only=True):
     edges: list[EnergyEdge] = []
 
 
-ABSENT = 0xFF  # the width of a column that was never measured
-SUMMED = 0x80  # the flag in a width: the numbers are differences
-MAX_WIDTH = 56  # bits of a packed number, or all 64
+RUNNING_COLUMNS = 3  # the first of the columns, kept as differences: they go on from sample to sample
 
 
 class SamplesTaken(Event, frozen=True, kw_only=True):
     """Samples of one device by one meter, a column for each name in `llem_events.reading.SAMPLE_COLUMNS`, in that order.
 
-    Sample i of a column is first + step x i + unit x n[i], modulo 2^64, signed; with the flag SUMMED in its width it is
-    first + step x i + unit x (n[0] + ... + n[i]). `lines` holds first, step and unit of each column as signed 64-bit
-    little-endian integers. `packed` holds the numbers n of each column, each in as many bits as the column's byte in
-    `widths` says, least significant bit first, and each column filled up to a whole byte. `missing` marks
-    values that were not measured, one bit per sample, most significant bit first.
+    Sample i of a column is least + n[i], and of a running column first + (least + n[1]) + ... + (least + n[i]), modulo 2^64,
+    signed. `least` holds a signed 64-bit little-endian integer for each column, `first` one for each running column. `used` holds a byte
+    for each column: bit k says that byte k of its numbers n, the lowest being byte 0, is anywhere above zero. Only these are in `planes`:
+    `count` bytes for each, column by column, lowest byte first. `missing` marks values that were not measured,
+    a row of bits for each column, most significant bit first, filled up to a whole byte; empty where all were.
     """
 
     TYPE: ClassVar[str] = "samples_taken"
@@ -139,36 +136,27 @@ class SamplesTaken(Event, frozen=True, kw_only=True):
     meter: str
     device_uuid: str
     count: int
-    widths: bytes
-    lines: bytes
-    packed: bytes
-    missing: dict[str, bytes] = {}
+    first: bytes
+    least: bytes
+    used: bytes
+    planes: bytes
+    missing: bytes = b""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the lengths do not fit each other, so that no decoder reads beyond them."""
+        columns, planes = len(self.used), int.from_bytes(self.used, "little").bit_count()
         if not 0 <= self.count <= self.MAX_COUNT:
             raise ValueError(f"samples: found {self.count}, expected at most {self.MAX_COUNT}")
-        if len(self.lines) != 24 * len(self.widths):
-            raise ValueError(f"lines: found {len(self.lines)} bytes, expected {24 * len(self.widths)}")
-        if len(self.packed) != (expected := _packed_bytes(self.widths, self.count)):
-            raise ValueError(f"packed numbers: found {len(self.packed)} bytes, expected {expected}")
-        if any(len(mask) != (self.count + 7) // 8 for mask in self.missing.values()):
-            raise ValueError(f"missing: expected {(self.count + 7) // 8} bytes for {self.count} samples")
-
-
-def _packed_bytes(widths: bytes, count: int) -> int:
-    try:
-        return sum(map(_column_bytes(count).__getitem__, widths))
-    except KeyError as error:
-        raise ValueError(f"widths: found code {error}, expected at most {MAX_WIDTH} bits, or 64") from error
-
-
-@lru_cache(maxsize=64)
-def _column_bytes(count: int) -> dict[int, int]:
-    """Code of a width -> bytes of its column."""
-    widths = [*range(MAX_WIDTH + 1), 64]
-    plain = {width: (count * width + 7) // 8 for width in widths}
-    return plain | {width | SUMMED: size for width, size in plain.items()} | {ABSENT: 0}
+        if columns < RUNNING_COLUMNS:
+            raise ValueError(f"columns: found {columns}, expected at least {RUNNING_COLUMNS}")
+        for name, found, expected in (
+            ("first", len(self.first), 8 * RUNNING_COLUMNS),
+            ("least", len(self.least), 8 * columns),
+            ("planes", len(self.planes), self.count * planes),
+            ("missing", len(self.missing), columns * ((self.count + 7) // 8) if self.missing else 0),
+        ):
+            if found != expected:
+                raise ValueError(f"{name}: found {found} bytes, expected {expected}")
 
 
 class SamplesDropped(Event, frozen=True, kw_only=True):

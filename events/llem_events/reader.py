@@ -3,9 +3,9 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import zstandard
 
@@ -26,8 +26,7 @@ from llem_events.seal import Seal
 from llem_events.segment_file import open_segment_file
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """The edge after a block: where to read on, and what the next block must continue."""
 
     offset: int
@@ -36,8 +35,7 @@ class Position:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """A verified block; `end` is the position after it."""
 
     header: BlockHeader

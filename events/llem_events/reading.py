@@ -7,9 +7,9 @@ class Reading(NamedTuple):
     """Integers in the meter's own resolution; None where the device has no such figure."""
 
     at_ns: int  # host's monotonic clock, taken just after the power was read
-    power_mw: int | None = None
-    power_average_mw: int | None = None  # the driver's 1 s average, where it differs from power_mw
     energy_mj: int | None = None  # energy counter since the driver was loaded
+    power_average_mw: int | None = None  # the driver's 1 s average, where it differs from power_mw
+    power_mw: int | None = None
     temperature_c: int | None = None
     gpu_utilisation_pct: int | None = None
     memory_utilisation_pct: int | None = None

@@ -27,11 +27,11 @@ class SamplesAsDifferences(Event, frozen=True, kw_only=True):
     null_masks: dict[str, bytes] = {}  # noqa: RUF012 - a Struct copies its defaults
 
 
-def pack_in_few_bits(event: SamplesAsDifferences) -> Event:
+def as_planes(event: SamplesAsDifferences) -> Event:
     """The same samples in today's shape; its numpy is loaded with the first of them. Raises ValueError."""
-    packed: Event = importlib.import_module("llem_events.retired_steps").pack_in_few_bits(event)
+    packed: Event = importlib.import_module("llem_events.retired_steps").as_planes(event)
     return packed
 
 
 # A step takes an event of its Struct and returns one of the next version; it raises EventError or ValueError for a body that lies.
-STEPS: Mapping[type[Event], Callable[[Any], Event]] = {SamplesAsDifferences: pack_in_few_bits}
+STEPS: Mapping[type[Event], Callable[[Any], Event]] = {SamplesAsDifferences: as_planes}

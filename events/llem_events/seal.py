@@ -1,7 +1,7 @@
 """The seal: totals and the last digest, written when a writer closes its segment in good order."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llem_events import skippable
 from llem_events.block import DIGEST_BYTES, chain_digest
@@ -13,8 +13,7 @@ _TOTALS = struct.Struct("<QQQQ")  # blocks, events, raw bytes, compressed bytes
 SEAL_BYTES = skippable.PREFIX.size + _TOTALS.size + 2 * DIGEST_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(NamedTuple):
     """Totals of a segment; bytes are those of the payloads."""
 
     blocks: int

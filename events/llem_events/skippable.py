@@ -8,6 +8,7 @@ from llem_events.limits import MAX_HEADER_BYTES
 
 MAGIC = 0x184D2A5E  # one of the sixteen magic numbers that zstd decoders skip
 PREFIX = struct.Struct("<III4sHH")  # magic, content length, CRC-32, kind, format version, length echo
+_HEAD, _CRC, _TAIL = struct.Struct("<II"), struct.Struct("<I"), struct.Struct("<4sHH")
 FRAME_HEAD_BYTES = 8  # magic and content length, not counted in the content length
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 
@@ -15,9 +16,9 @@ MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 def pack(kind: bytes, version: int, fields: bytes) -> bytes:
     """One skippable frame: prefix and fields. The CRC covers every other byte of the frame."""
     length = PREFIX.size - FRAME_HEAD_BYTES + len(fields)
-    head = struct.pack("<II", MAGIC, length)
-    tail = struct.pack("<4sHH", kind, version, length & 0xFFFF) + fields
-    return head + struct.pack("<I", crc(head, tail)) + tail
+    head = _HEAD.pack(MAGIC, length)
+    tail = _TAIL.pack(kind, version, length & 0xFFFF) + fields
+    return head + _CRC.pack(crc(head, tail)) + tail
 
 
 def kind_of(prefix: bytes) -> bytes:

@@ -39,7 +39,7 @@ class SegmentWriter:
         self.failure: LogWriteError | None = None
         self._files = files or OsFiles()
         self._sync_blocks = sync == "block"
-        self._compressor = block.compressor()
+        self._compressor = block.compressor(of_samples=segment.role == "sampler")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._oldest_ns = 0
@@ -59,7 +59,6 @@ class SegmentWriter:
 
     def append(self, event: Event, *, at_ns: int | None = None) -> int:
         """Buffer one event, dated `at_ns` or now, and return its number in the segment. Raises EventError, TooLargeError."""
-        self._check_open()
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
         return self.append_message(envelope.pack(event, at_ns), at_ns=at_ns)
 

@@ -1,9 +1,7 @@
 """Samples into their table: batches of columns streamed into one INSERT, which scales them to the table's units."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 import duckdb
@@ -34,7 +32,9 @@ _KEYS = {"process_index": "$process_index::INTEGER"} | {
 }
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
-_CACHE_LIMIT = "128MB"  # blocks already written would fill the memory, and nobody reads them
+_STATEMENT_BATCHES = 32
+# Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
+_EMPTIED_CACHE, _WORKING_CACHE = "64MB", "512MB"
 
 
 class Identity(NamedTuple):
@@ -53,27 +53,31 @@ def append_samples(
     DuckDB's threads pull a batch while others are being inserted, so whatever yields them must not use the connection.
     One statement takes all that follows from the same device: its name is a constant there, which costs nothing.
     """
-    with _small_cache(connection):
+    try:
         return sum(_insert_alike(connection, batches, identity))
-
-
-@contextmanager
-def _small_cache(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Bound what DuckDB keeps of the table while it grows."""
-    with connection.cursor() as settings:  # a failed transaction takes no statement any more
-        settings.execute(f"SET memory_limit = '{_CACHE_LIMIT}'")
-        try:
-            yield
-        finally:
-            settings.execute("RESET memory_limit")
+    finally:
+        _limit_cache(connection, None)
 
 
 def _insert_alike(
     connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity
 ) -> Iterator[int]:
-    for (meter, device_uuid), alike in groupby(batches, key=attrgetter("meter", "device_uuid")):
+    for (meter, device_uuid, _), alike in groupby(enumerate(batches), key=_statement):
         keys = {**identity._asdict(), "meter": meter, "device_uuid": device_uuid}
-        yield _insert(connection, (batch.columns for batch in alike), keys)
+        _limit_cache(connection, _EMPTIED_CACHE)
+        _limit_cache(connection, _WORKING_CACHE)
+        yield _insert(connection, (batch.columns for _, batch in alike), keys)
+
+
+def _statement(numbered: tuple[int, SampleBatch]) -> tuple[str, str, int]:
+    number, batch = numbered
+    return batch.meter, batch.device_uuid, number // _STATEMENT_BATCHES
+
+
+def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
+    """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
+    with connection.cursor() as settings:  # a failed transaction takes no statement any more
+        settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
 
 
 def _insert(

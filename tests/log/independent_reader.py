@@ -13,7 +13,7 @@ import zstandard
 
 MAGIC = 0x184D2A5E
 COLUMNS = (  # noqa: SIM905 -- one name a line would fill the page
-    "at_ns power_mw power_average_mw energy_mj temperature_c gpu_utilisation_pct memory_utilisation_pct "
+    "at_ns energy_mj power_average_mw power_mw temperature_c gpu_utilisation_pct memory_utilisation_pct "
     "memory_used_bytes sm_clock_mhz memory_clock_mhz throttle_reasons power_limit_mw"
 ).split()
 
@@ -90,7 +90,7 @@ def read_events(raw: bytes, count: int, first: int) -> Iterator[dict[str, Any]]:
     number = first
     for number, (event_type, version, at_ns, body) in enumerate(unpacker, first + 1):
         if event_type == "samples_taken":
-            samples = (samples_of_differences if version == 1 else samples_in_bits)(body)
+            samples = (samples_of_differences if version == 1 else samples_in_planes)(body)
             body = {"meter": body["meter"], "device_uuid": body["device_uuid"], "samples": samples}
         row = {"number": number - 1, "type": event_type, "version": version}
         yield {**row, "at_ns": at_ns, "body": plain(body)}
@@ -109,21 +109,22 @@ def samples_of_differences(body: dict[str, Any]) -> dict[str, list[int | None]]:
     return samples
 
 
-def samples_in_bits(body: dict[str, Any]) -> dict[str, list[int | None]]:
+def samples_in_planes(body: dict[str, Any]) -> dict[str, list[int | None]]:
     """Columns of samples_taken version 2."""
-    samples, count, at = {}, body["count"], 0
-    for row, (name, code) in enumerate(zip(COLUMNS, body["widths"], strict=False)):
-        if code == 255:
-            continue
-        width = code & 127
-        end = at + (count * width + 7) // 8
-        bits = int.from_bytes(body["packed"][at:end], "little")
-        numbers = [bits >> width * place & (1 << width) - 1 for place in range(count)]
-        first, step, unit = struct.unpack_from("<3q", body["lines"], 24 * row)
-        rests = itertools.accumulate(numbers) if code & 128 else numbers
-        values = [signed(first + step * place + unit * rest) for place, rest in enumerate(rests)]
-        samples[name] = with_gaps(values, body.get("missing", {}).get(name))
-        at = end
+    samples, count, at, size = {}, body["count"], 0, (body["count"] + 7) // 8
+    for column, (name, used) in enumerate(zip(COLUMNS, body["used"], strict=False)):
+        numbers = [struct.unpack_from("<q", body["least"], 8 * column)[0]] * count
+        for place in (place for place in range(8) if used >> place & 1):
+            plane = body["planes"][at : at + count]
+            numbers = [number + (byte << 8 * place) for number, byte in zip(numbers, plane, strict=True)]
+            at += count
+        if column < 3:
+            first = struct.unpack_from("<q", body["first"], 8 * column)[0]
+            numbers = list(itertools.accumulate(numbers[1:], initial=first))
+        mask = body.get("missing", b"")[column * size : column * size + size]
+        values = with_gaps([signed(number) for number in numbers], mask)
+        if values.count(None) < count:
+            samples[name] = values
     return samples
 
 

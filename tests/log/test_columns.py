@@ -1,5 +1,6 @@
 """Sample columns: what is packed comes back, whatever the numbers are, and lengths that lie are refused."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from llem_events import SAMPLE_COLUMNS, Envelope, EventError, Reading, columns, unpack
 from llem_events.events import SamplesTaken
-from llem_events.retired import SamplesAsDifferences, pack_in_few_bits
+from llem_events.retired import SamplesAsDifferences, as_planes
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 Row = tuple[int | None, ...]
@@ -64,30 +65,32 @@ def cells_of(column: columns.Column) -> list[int | None]:
 
 def rows_by_hand(event: SamplesTaken) -> list[Row]:
     """The readings of an event, by the words of the format and without numpy."""
-    cells, at_byte = [], 0
-    for number, name in enumerate(SAMPLE_COLUMNS):
-        code = event.widths[number]
-        width, summed = (0, False) if code == 255 else (code & 127, code >= 128)
-        first, step, unit = (
-            int.from_bytes(event.lines[start : start + 8], "little", signed=True)
-            for start in range(24 * number, 24 * number + 24, 8)
-        )
-        size = (event.count * width + 7) // 8
-        bits = int.from_bytes(event.packed[at_byte : at_byte + size], "little")
-        rests = [bits >> width * n & (1 << width) - 1 for n in range(event.count)]
-        at_byte += size
-        if summed:
-            rests = [sum(rests[: n + 1]) for n in range(event.count)]
-        gaps = event.missing.get(name, bytes(event.count))
-        cells.append(
-            [
-                None
-                if code == 255 or gaps[n // 8] >> 7 - n % 8 & 1
-                else wrapped(first + step * n + unit * rest)
-                for n, rest in enumerate(rests)
-            ]
-        )
+    cells, planes = [], [event.planes[n : n + event.count] for n in range(0, len(event.planes), event.count)]
+    for column in range(len(SAMPLE_COLUMNS)):
+        numbers = [0] * event.count
+        for place in range(8):
+            if event.used[column] >> place & 1:
+                plane = planes.pop(0)
+                numbers = [number + (byte << 8 * place) for number, byte in zip(numbers, plane, strict=True)]
+        least = signed_at(event.least, column)
+        values = [least + number for number in numbers]
+        if column < 3:
+            values = list(itertools.accumulate(values[1:], initial=signed_at(event.first, column)))
+        mask = bits_of(event.missing, column, count=event.count)
+        cells.append([None if gap else wrapped(value) for value, gap in zip(values, mask, strict=True)])
     return list(zip(*cells, strict=True))
+
+
+def signed_at(numbers: bytes, place: int) -> int:
+    """One of some signed 64-bit little-endian numbers."""
+    return int.from_bytes(numbers[8 * place : 8 * place + 8], "little", signed=True)
+
+
+def bits_of(masks: bytes, column: int, *, count: int) -> list[int]:
+    """A bit for each sample of a column."""
+    size = (count + 7) // 8
+    mask = masks[column * size : column * size + size] or bytes(size)
+    return [mask[n // 8] >> 7 - n % 8 & 1 for n in range(count)]
 
 
 def as_differences(readings: Sequence[Reading]) -> SamplesAsDifferences:
@@ -162,9 +165,11 @@ def test_no_samples_are_an_event_too() -> None:
 
 
 def test_a_column_that_an_older_writer_did_not_have_is_missing() -> None:
-    """Widths and lines may end before the vocabulary does."""
+    """An event's columns may end before the vocabulary does."""
     event = packed([Reading(at_ns=7), Reading(at_ns=9)])
-    shorter = msgspec.structs.replace(event, widths=event.widths[:1], lines=event.lines[:24])
+    shorter = msgspec.structs.replace(
+        event, used=event.used[:3], least=event.least[:24], missing=event.missing[:3]
+    )
     assert rows_of(shorter) == [Reading(at_ns=7), Reading(at_ns=9)]
     joined = columns.unpack_all([shorter, event, shorter])
     assert cells_of(joined["power_mw"]) == [None] * 6
@@ -176,21 +181,25 @@ def test_a_column_that_a_later_writer_adds_is_skipped() -> None:
     readings = some_readings(10)
     event = packed(readings)
     longer = msgspec.structs.replace(
-        event, widths=event.widths + b"\x08", lines=event.lines + bytes(24), packed=event.packed + bytes(10)
+        event,
+        used=event.used + b"\x80",
+        least=event.least + bytes(8),
+        planes=event.planes + b"\x01" * 10,
+        missing=event.missing + bytes(2),
     )
     assert columns.unpack_all([longer, event])["energy_mj"].values.tolist() == [
         reading.energy_mj for reading in readings * 2
     ]
 
 
-def test_units_and_lines_save_bits() -> None:
-    """Memory in pages costs the bits of the pages, a counter the bits of its changes, a constant none."""
+def test_only_bytes_in_use_are_kept() -> None:
+    """Memory in pages costs the one byte that changes, a counter the bytes of its differences, a constant none."""
     event = packed(some_readings(100))
-    widths = dict(zip(SAMPLE_COLUMNS, event.widths, strict=True))
-    assert widths["memory_used_bytes"] & 127 <= 3
-    assert widths["energy_mj"] & 127 <= 7
-    assert widths["power_average_mw"] == 255
-    assert packed([Reading(at_ns=n, power_limit_mw=700_000) for n in range(100)]).packed == b""
+    used = dict(zip(SAMPLE_COLUMNS, event.used, strict=True))
+    assert used["memory_used_bytes"] == 0b100
+    assert used["energy_mj"] == 0b1
+    assert used["power_average_mw"] == 0
+    assert packed([Reading(at_ns=n, power_limit_mw=700_000) for n in range(100)]).planes == b""
 
 
 @pytest.mark.parametrize(
@@ -199,13 +208,14 @@ def test_units_and_lines_save_bits() -> None:
         {"count": 11},
         {"count": -1},
         {"count": 2**40},
-        {"packed": b""},
-        {"lines": bytes(23)},
-        {"widths": b"\x39" * 12},
-        {"widths": b"\xfe" * 12},
-        {"widths": b""},
-        {"missing": {"power_mw": b""}},
-        {"missing": {"power_mw": bytes(100)}},
+        {"first": bytes(23)},
+        {"least": bytes(95)},
+        {"used": b"\xff" * 12},
+        {"used": b""},
+        {"used": bytes(2), "least": bytes(16), "planes": b"", "missing": b""},
+        {"planes": b""},
+        {"missing": bytes(23)},
+        {"missing": bytes(1)},
     ],
     ids=str,
 )
@@ -240,5 +250,5 @@ def test_the_step_is_pure() -> None:
     """The old event is not changed, and the same event gives the same bytes."""
     old = as_differences(some_readings(50))
     before = msgspec.msgpack.encode(old)
-    assert pack_in_few_bits(old) == pack_in_few_bits(old) == packed(some_readings(50))
+    assert as_planes(old) == as_planes(old) == packed(some_readings(50))
     assert msgspec.msgpack.encode(old) == before

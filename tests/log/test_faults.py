@@ -197,7 +197,7 @@ def test_a_real_full_file_system(tmp_path: Path) -> None:
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     """RLIMIT_FSIZE refuses like a full disk, and needs no root."""
     path = tmp_path / "a.events.zst"
-    acknowledged, error = fill(path, "300000")
+    acknowledged, error = fill(path, "500000")
     assert acknowledged > 100
     assert "File too large" in error
     check_recovered(read_segment(path), acknowledged)

@@ -153,9 +153,10 @@ class Lying(Event, frozen=True, kw_only=True):
     meter: str
     device_uuid: str
     count: int
-    widths: bytes = b"\x40"
-    lines: bytes = bytes(24)
-    packed: bytes = b""
+    used: bytes = b"\x01\x00\x00"
+    least: bytes = bytes(24)
+    first: bytes = bytes(24)
+    planes: bytes = b""
 
 
 def test_a_samples_event_that_lies_is_kept_as_unknown(tmp_path: Path) -> None:
