@@ -26,6 +26,7 @@ from llem_events.events import Device, MeterStarted, SamplingCompleted
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 MODELS = ("llama-1b", "llama-8b")
+HARNESS_PAIRS = 40
 COMMAND_LIMIT_S = 1800
 
 
@@ -111,9 +112,9 @@ def _sampler(store: Path) -> dict[str, Any]:
     return account
 
 
-def harness(model: str, *, seconds: float) -> dict[str, Any]:
+def harness(model: str, *, pairs: int) -> dict[str, Any]:
     """Tokens/s inside a measurement against a bare loop, as benchmarks.harness compares them."""
-    done = _python("-m", "benchmarks.harness", "--model", model, "--seconds", str(seconds), "--rounds", "3")
+    done = _python("-m", "benchmarks.harness", "--model", model, "--pairs", str(pairs))
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +139,7 @@ def check(device: Device, options: argparse.Namespace) -> dict[str, Any]:
         print(f"measuring {model} for {options.seconds:g} s", file=sys.stderr)
         findings["measurements"][model] = measure(options, model)
         if real:
-            findings["harness"][model] = harness(model, seconds=options.seconds / 3)
+            findings["harness"][model] = harness(model, pairs=HARNESS_PAIRS)
     return findings
 
 
