@@ -115,6 +115,8 @@ class WindowsPlan(Section, frozen=True, kw_only=True):
 
     baseline_s: NonNegativeFloat = 3.0
     baseline_after_s: NonNegativeFloat = 2.0
+    baseline_from: str | None = None  # an experiment of the store whose idle baseline stands for the first
+    baseline_max_age_s: PositiveFloat = 3600.0
     cooldown_max_s: NonNegativeFloat = 30.0  # only where there is a temperature
     warmup_min_batches: Positive = 5
     warmup_max_batches: Positive = 30

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from llem.errors import PlanError
 from llem.plan import Plan, Section
@@ -54,7 +55,11 @@ def to_toml(plan: Plan) -> str:
 
 
 def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
-    """SHA-256 of what is measured and how; name, labels, log and thresholds of the verdict leave it unchanged."""
+    """SHA-256 of what is measured and how.
+
+    Name, labels, log, thresholds of the verdict, and the run that lent its baseline leave it unchanged.
+    """
+    plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None))
     table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in _NOT_MEASURED}
     return hashlib.sha256(msgspec.json.encode([table, list(command)], order="sorted")).hexdigest()
 

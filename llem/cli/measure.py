@@ -39,6 +39,9 @@ def measure(
     sample_hz: Annotated[
         float | None, typer.Option(help="Samples per second and device, at most 100.")
     ] = None,
+    baseline_from: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Take the idle baseline of an earlier run.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name to find the experiment by.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the plan.")
@@ -60,6 +63,7 @@ def measure(
         "meter.sample_hz": sample_hz,
         "devices.gpus": gpu.split(",") if gpu else None,
         "devices.workers": workers,
+        "windows.baseline_from": baseline_from,
         "name": name,
         **{f"labels.{key}": value for key, value in map(_pair, label or ())},
     }

@@ -134,6 +134,7 @@ OURS: tuple[AggregatedColumn, ...] = (
     _count("output_tokens", "total_output_tokens"),
     _text("energy_source"),
     _figure("energy_disagreement"),
+    _figure("energy_uncertainty_j"),
     _figure("energy_per_output_token_j"),
     _figure("tokens_per_second"),
     *(

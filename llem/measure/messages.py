@@ -14,6 +14,15 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """One message; the class name is its tag."""
 
 
+class KnownBaseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's idle power, and when on this host's monotonic clock an experiment measured it."""
+
+    experiment_id: str
+    measured_ns: int
+    duration_s: float
+    power: BaselinePower
+
+
 class WorkerSetup(Message, frozen=True, kw_only=True):
     """Supervisor to worker: what to run."""
 
@@ -24,6 +33,7 @@ class WorkerSetup(Message, frozen=True, kw_only=True):
     processes: int
     torch_device: str | None
     command: list[str] = []
+    known_baselines: list[KnownBaseline] = []
 
 
 class SamplerSetup(Message, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from llem.measure.messages import (
     Barrier,
     EnterStage,
     Finish,
+    KnownBaseline,
     PassBarrier,
     ReachBarrier,
     ReportDone,
@@ -57,6 +58,7 @@ class Pair:
         experiment_id: str,
         folder: Path,
         command: Sequence[str],
+        known_baselines: Sequence[KnownBaseline],
     ) -> None:
         self.index = index
         self.stage = "starting"
@@ -80,6 +82,7 @@ class Pair:
                 processes=processes,
                 torch_device=placement.torch_device,
                 command=list(command),
+                known_baselines=list(known_baselines),
             )
         )
         self._tell_sampler(

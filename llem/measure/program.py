@@ -7,7 +7,7 @@ import sys
 import time
 
 from llem.errors import MeasureError
-from llem.measure import children
+from llem.measure import baseline, children
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
 from llem.measure.messages import EnterStage, ReportDone, WorkerSetup
@@ -16,7 +16,7 @@ from llem.measure.stop import StopFlag
 from llem.measure.windows import Windows
 from llem.measure.worker import open_log
 from llem_events import BackgroundWriter
-from llem_events.events import BaselineMeasured, ProcessCompleted, ProcessStarted
+from llem_events.events import ProcessCompleted, ProcessStarted
 
 ENGINE_NAME = "command"
 POLL_S = 0.2
@@ -32,7 +32,7 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         stop, link = StopFlag(), SamplerLink(sampler)
         windows = Windows(log, link)
         _start(setup, link, log)
-        _baseline(setup.plan.windows.baseline_s, windows, link, log)
+        _baseline(setup, windows, link, log)
         supervisor.send(EnterStage("measuring"))
         with windows.open("measurement"):
             exit_status = _run(setup.command, stop)
@@ -51,12 +51,14 @@ def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None
     log.append(event, at_ns=time.monotonic_ns())
 
 
-def _baseline(duration_s: float, windows: Windows, link: SamplerLink, log: BackgroundWriter) -> None:
-    if duration_s <= 0:
+def _baseline(setup: WorkerSetup, windows: Windows, link: SamplerLink, log: BackgroundWriter) -> None:
+    duration_s = setup.plan.windows.baseline_s
+    if setup.known_baselines:
+        event = baseline.reuse(setup.known_baselines, link.devices)
+    elif duration_s > 0:
+        event = baseline.measure("before", duration_s, windows=windows, sampler=link, sleep=time.sleep)
+    else:
         return
-    with windows.open("baseline"):
-        time.sleep(duration_s)
-    event = BaselineMeasured(position="before", duration_s=duration_s, devices=link.powers)
     log.append(event, at_ns=time.monotonic_ns())
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from llem._version import __version__
 from llem.measure import preflight, segments
+from llem.measure.baseline import known_baselines
 from llem.measure.pair import Failure, Pair
 from llem.plan import Plan
 from llem.plan_file import config_hash
@@ -85,6 +86,7 @@ def measure(
 
     When strict, what can only give a doubtful result is refused as well.
     """
+    baselines = known_baselines(store, plan.windows)
     placements = preflight.check(plan, store, command=command, strict=strict)
     experiment_id = new_experiment_id()
     folder = store.create_experiment(experiment_id)
@@ -104,6 +106,7 @@ def measure(
                 experiment_id=experiment_id,
                 folder=folder,
                 command=command,
+                known_baselines=baselines,
             )
             for index, placement in enumerate(placements)
         ]

@@ -8,7 +8,7 @@ from typing import Literal
 from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.engines.prompts import load_prompts, prompt_set_sha256, share
 from llem.errors import MeasureError
-from llem.measure import children, segments
+from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.environment import snapshot
 from llem.measure.messages import (
@@ -27,7 +27,6 @@ from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
 from llem_events import BackgroundWriter, LogError
 from llem_events.events import (
-    BaselineMeasured,
     ProcessCompleted,
     ProcessFailed,
     ProcessStarted,
@@ -52,7 +51,10 @@ class Worker:
         """Baseline, load, cool-down, warm-up, measurement, baseline again."""
         engine = self._start()
         try:
-            self._baseline("before", self._plan.windows.baseline_s)
+            if self._setup.known_baselines:
+                self._reuse_baseline()
+            else:
+                self._baseline("before", self._plan.windows.baseline_s)
             runner = self._load(engine)
             self._warm_up(runner)
             totals = self._measure(engine, runner)
@@ -91,9 +93,14 @@ class Worker:
         if duration_s <= 0 or self._should_stop():
             return
         self._enter(f"baseline {position}")
-        with self._windows.open("baseline"):
-            self._sleep(duration_s)
-        event = BaselineMeasured(position=position, duration_s=duration_s, devices=self._sampler.powers)
+        event = baseline.measure(
+            position, duration_s, windows=self._windows, sampler=self._sampler, sleep=self._sleep
+        )
+        self._log.append(event, at_ns=time.monotonic_ns())
+
+    def _reuse_baseline(self) -> None:
+        self._enter("reusing a baseline")
+        event = baseline.reuse(self._setup.known_baselines, self._sampler.devices)
         self._log.append(event, at_ns=time.monotonic_ns())
 
     def _load(self, engine: Engine) -> BatchRunner:

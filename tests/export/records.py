@@ -92,6 +92,7 @@ FULL = ExperimentResult(
     total_energy_j=0.0,
     energy_source="counter",
     energy_disagreement=0.012,
+    energy_uncertainty_j=4.25,
     avg_energy_per_token_j=0.0,
     energy_per_output_token_j=0.0,
     energy_adjusted_j=-12.25,
