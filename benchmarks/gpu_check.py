@@ -26,7 +26,7 @@ from llem_events.events import Device, MeterStarted, SamplingCompleted
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 MODELS = ("llama-1b", "llama-8b")
-HARNESS_PAIRS = 40
+HARNESS_PAIRS = 15
 COMMAND_LIMIT_S = 1800
 
 
@@ -114,7 +114,7 @@ def _sampler(store: Path) -> dict[str, Any]:
 
 def harness(model: str, *, pairs: int) -> dict[str, Any]:
     """Tokens/s inside a measurement against a bare loop, as benchmarks.harness compares them."""
-    done = _python("-m", "benchmarks.harness", "--model", model, "--pairs", str(pairs))
+    done = _python("-m", "benchmarks.harness", "--model", model, "--rounds", "3", "--pairs", str(pairs))
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

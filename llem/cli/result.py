@@ -42,7 +42,8 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
     yield from _work(result)
     yield from _energy(result)
     yield from _latencies(result)
-    yield "FLOPs", result.total_flops, "FLOP"
+    share = result.model_flops_utilisation
+    yield "FLOPs", result.total_flops, "FLOP" if share is None else f"FLOP, {share:.1%} of the peak"
 
 
 def _work(result: ExperimentResult) -> Iterator[Row]:
@@ -59,10 +60,18 @@ def _energy(result: ExperimentResult) -> Iterator[Row]:
     yield (
         "energy above idle",
         result.energy_adjusted_j,
-        f"J{source}, baseline {_text(result.baseline_power_w)} W",
+        f"J{source}, baseline {_text(result.baseline_power_w)} W{_age(result)}",
     )
     yield "energy per token", result.avg_energy_per_token_j, f"J{source}"
     yield "energy per output token", result.energy_per_output_token_j, f"J{source}"
+
+
+def _age(result: ExperimentResult) -> str:
+    breakdown = result.energy_breakdown
+    reused = breakdown is not None and breakdown.baseline_cache_age_sec is not None
+    return (
+        f" of an earlier run, {_text(breakdown.baseline_cache_age_sec)} s old" if breakdown and reused else ""
+    )
 
 
 def _latencies(result: ExperimentResult) -> Iterator[Row]:

@@ -144,6 +144,7 @@ OURS: tuple[AggregatedColumn, ...] = (
     ),
     _text("flops_method"),
     _figure("flops_per_second"),
+    _figure("model_flops_utilisation"),
     _text("status"),
     _flag("valid"),
     _text("invalid_reasons", _reasons),

@@ -32,6 +32,7 @@ SAME_NAME = (
     "total_flops",
     "flops_method",
     "flops_per_second",
+    "model_flops_utilisation",
     "total_inference_time_sec",
     "valid",
 )

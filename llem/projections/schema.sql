@@ -283,6 +283,7 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
     total_flops DOUBLE, -- FLOPs; NULL where the model is unknown
     flops_method VARCHAR, -- how they were counted
     flops_per_second DOUBLE, -- [1/s] FLOPs over the wall clock of all measurement windows
+    model_flops_utilisation DOUBLE, -- [1] FLOPs over what all devices could do at their peak (MFU); NULL where a peak is unknown
     total_inference_time_sec DOUBLE, -- [s] sum over processes
     ttft_mean_ms DOUBLE, -- [ms] time to first token
     ttft_median_ms DOUBLE, -- [ms]

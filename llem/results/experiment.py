@@ -75,6 +75,7 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     flops_per_output_token: float | None = None
     flops_per_input_token: float | None = None
     flops_per_second: float | None = None
+    model_flops_utilisation: float | None = None  # of the devices' peak; None where one is unknown
     latency_stats: LatencyStatistics | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
     thermal_throttle: ThermalThrottleInfo | None = None

@@ -11,6 +11,7 @@ from llem.results.joined_energy import JoinedEnergy, join_energy, multi_gpu_metr
 from llem.results.latency import LatencyStatistics, latency_statistics
 from llem.results.merging import merge_efficiency, merge_throttling
 from llem.results.overlap import Span, duration, run_together
+from llem.results.peaks import model_flops_utilisation
 from llem.results.ratios import largest, ratio, total
 from llem.results.raw import RawProcessResult, Status
 
@@ -111,8 +112,19 @@ def _work_figures(totals: Totals) -> dict[str, Any]:
     }
 
 
+def _utilisation(results: Sequence[RawProcessResult], totals: Totals) -> float | None:
+    devices = {(device.host, device.uuid): device.name or "" for one in results for device in one.devices}
+    return model_flops_utilisation(
+        totals.flops,
+        duration_s=totals.wall_sec,
+        device_names=list(devices.values()),
+        dtype=_first(results, lambda result: result.dtype),
+    )
+
+
 def _merged(results: Sequence[RawProcessResult], totals: Totals) -> dict[str, Any]:
     return {
+        "model_flops_utilisation": _utilisation(results, totals),
         "latency_stats": totals.latency,
         "multi_gpu": multi_gpu_metrics(totals.energy, output_tokens=totals.output_tokens),
         "thermal_throttle": merge_throttling(

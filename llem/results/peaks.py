@@ -52,7 +52,7 @@ def peak_of(device_name: str) -> Peak | None:
 
 
 def model_flops_utilisation(
-    flops: int | None, *, duration_s: float | None, device_names: Sequence[str], dtype: str | None
+    flops: float | None, *, duration_s: float | None, device_names: Sequence[str], dtype: str | None
 ) -> float | None:
     """FLOPs done over what all devices could have done at their peak (MFU, Chowdhery et al. 2022, appendix B).
 

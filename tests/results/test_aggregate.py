@@ -10,7 +10,7 @@ from llem.results import (
     RawProcessResult,
     aggregate_results,
 )
-from tests.results.processes import at, latencies, process
+from tests.results.processes import at, device, latencies, process
 
 
 def aggregate(*results: RawProcessResult, **options: object) -> ExperimentResult:
@@ -122,6 +122,15 @@ def test_aggregate_flops() -> None:
     assert result.total_flops == 2e12
     assert (result.flops_per_input_token, result.flops_per_output_token) == (1e10, 2.5e9)
     assert result.flops_per_second == 2e11
+
+
+def test_model_flops_utilisation_counts_each_device_once() -> None:
+    """Two processes on one H100 share its peak; a device whose peak nobody knows makes the share unknown."""
+    h100 = device("GPU-0", 25.0, name="NVIDIA H100 80GB HBM3")
+    strange = device("GPU-1", 25.0, name="NVIDIA H1000")
+    two = [process(n, flops=989.4e12, dtype="bfloat16", devices=[h100]) for n in range(2)]
+    assert aggregate(*two).model_flops_utilisation == pytest.approx(0.2)
+    assert aggregate(msgspec.structs.replace(two[0], devices=[h100, strange])).model_flops_utilisation is None
 
 
 def test_unknown_flops_of_one_process_make_the_total_unknown() -> None:
