@@ -13,7 +13,7 @@ from llem.results.imported import FORMAT, read_predecessor
 from llem.store import Store
 from llem_events.events import ExperimentCompleted, ExperimentStarted, ResultImported
 
-MAX_FILE_BYTES = 32 * 2**20  # well below the size of a block
+MAX_FILE_BYTES = ResultImported.MAX_BYTES - 2**16  # the rest of its event is a name and a digest
 
 
 class Import(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +44,14 @@ def import_result(path: Path, store: Store) -> Import:
         llem_version=__version__,
     )
     kept = ResultImported(format=FORMAT, file_name=path.name, file_sha256=digest, original=original)
-    folder = store.create().create_experiment(experiment_id)
-    writer = open_segment(folder, experiment_id=experiment_id, role="import")
     completed = ExperimentCompleted(processes_completed=processes, processes_failed=0)
-    for event in (started, kept, completed):
-        writer.append(event, at_ns=time.monotonic_ns())
-    writer.seal()
+    with (
+        store.create().whole_experiment(experiment_id) as folder,
+        open_segment(folder, experiment_id=experiment_id, role="import") as writer,
+    ):
+        for event in (started, kept, completed):
+            writer.append(event, at_ns=time.monotonic_ns())
+        writer.seal()
     return Import(path=path, experiment_id=experiment_id, file_sha256=digest)
 
 

@@ -3,12 +3,17 @@
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llem.errors import StoreError
 from llem.units import NS_PER_S
+from llem_events.files import OsFiles
 
 DEFAULT_FOLDER = "llem-data"
 LAST = "@last"
@@ -91,6 +96,23 @@ class Store:
         except OSError as error:
             raise StoreError(f"experiment folder {folder} cannot be made", found=error.strerror) from error
         return folder
+
+    @contextmanager
+    def whole_experiment(self, experiment_id: str) -> Iterator[Path]:
+        """A folder that becomes the experiment's once the body has ended; until then, and after a crash, it is none."""
+        hidden = Path(tempfile.mkdtemp(prefix=".new-", dir=self.log_path))
+        try:
+            yield hidden
+            folder = self.log_path / check_id(experiment_id)
+            try:
+                OsFiles().rename(hidden, folder)
+                OsFiles().sync_directory(self.log_path)
+            except OSError as error:
+                raise StoreError(
+                    f"experiment folder {folder} cannot be made", found=error.strerror
+                ) from error
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def experiment_ids(self) -> list[str]:
         """Ids of all experiments in the log, sorted; folders with other names, and links, are not experiments."""

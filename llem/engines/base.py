@@ -5,7 +5,8 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from llem_events.events import ModelLoaded, Request
+from llem_events.events import ModelLoaded
+from llem_events.records import Request
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):

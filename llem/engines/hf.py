@@ -25,7 +25,8 @@ from llem.engines.hub import one_line
 from llem.engines.sources import ModelSource, find_model
 from llem.errors import EngineError
 from llem.plan import Plan
-from llem_events.events import ModelLoaded, Request
+from llem_events.events import ModelLoaded
+from llem_events.records import Request
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub")
 

@@ -10,7 +10,8 @@ from llem.engines.generation import Generation, requests_of
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem.units import NS_PER_MS, NS_PER_S
-from llem_events.events import ModelLoaded, Request
+from llem_events.events import ModelLoaded
+from llem_events.records import Request
 
 
 class SimulatedEngine:

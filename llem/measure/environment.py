@@ -16,7 +16,7 @@ from llem.measure.container import container
 from llem.measure.secrets import names_secret, scrub_value
 from llem.measure.torch_build import torch_cuda_version
 from llem.meters import driver_state
-from llem_events.events import Device
+from llem_events.records import Device
 
 PACKAGES = (
     "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",

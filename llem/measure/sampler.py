@@ -23,8 +23,9 @@ from llem.meters import create_meter
 from llem.meters.base import Meter
 from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, Reading, columns
-from llem_events.events import MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
+from llem_events.events import MeterStarted, SamplingCompleted, WarningRaised
 from llem_events.limits import BLOCK_TARGET_NS
+from llem_events.records import MeteredDevice
 
 MAX_HZ = 100.0
 MIN_HZ = 10.0

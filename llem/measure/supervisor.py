@@ -16,11 +16,7 @@ from llem.plan import Plan
 from llem.plan_file import config_hash
 from llem.store import Store, new_experiment_id
 from llem_events import BackgroundWriter
-from llem_events.events import (
-    ExperimentCompleted,
-    ExperimentInterrupted,
-    ExperimentStarted,
-)
+from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted
 
 POLL_S = 0.2
 

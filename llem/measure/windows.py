@@ -8,7 +8,8 @@ from typing import Literal
 
 from llem.measure.sampling import SamplerLink
 from llem_events import BackgroundWriter
-from llem_events.events import EnergyEdge, WindowClosed, WindowOpened
+from llem_events.events import WindowClosed, WindowOpened
+from llem_events.records import EnergyEdge
 
 WindowKind = Literal["baseline", "warmup", "measurement"]
 

@@ -12,7 +12,8 @@ from llem.engines.prompts import batches
 from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
 from llem_events import BackgroundWriter
-from llem_events.events import Request, RequestsCompleted
+from llem_events.events import RequestsCompleted
+from llem_events.records import Request
 
 PROGRESS_INTERVAL_NS = 200_000_000
 MAX_TOKENS_PER_EVENT = 400_000  # at 9 bytes for a token's time, half of what one event may take

@@ -14,7 +14,6 @@ from llem_events.events import (
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
-    MeteredDevice,
     MeterStarted,
     ModelLoaded,
     ProcessCompleted,
@@ -28,6 +27,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
+from llem_events.records import MeteredDevice
 
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"

@@ -9,7 +9,7 @@ from llem.projections.device_energy import baseline_power_w
 from llem.projections.facts import ProcessFacts
 from llem.projections.tables import Rows
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import MeteredDevice
+from llem_events.records import MeteredDevice
 
 
 def experiments(derived: Derived) -> Rows:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import msgspec
 
 from llem.results.ratios import ratio, total
-from llem_events.events import Device
+from llem_events.records import Device
 
 EnergySource = Literal["counter", "integrated", "estimated", "simulated"]
 DeviceKind = Literal["gpu", "mig", "cpu_package", "dram", "process", "simulated"]

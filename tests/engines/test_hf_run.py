@@ -15,7 +15,7 @@ from llem.engines.hf_sampling import greedy
 from llem.engines.hf_steps import STEPS_AHEAD, Step
 from llem.errors import EngineError
 from llem.plan import Plan
-from llem_events.events import Request
+from llem_events.records import Request
 
 MakePlan = Callable[..., Plan]
 LENGTHS = (7, 3, 12, 1)

@@ -1,6 +1,7 @@
 """Results of LLenergyMeasure: imported, rebuilt, queried and exported with the same figures, or refused."""
 
 import json
+import subprocess
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llem.results.imported import read_predecessor
 from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
+from tests.conftest import LLEM
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
 FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
@@ -161,3 +163,23 @@ def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
     """So is one that is not there."""
     with pytest.raises(ExportError, match="cannot be read"):
         import_result(tmp_path / "none.json", store)
+
+
+def test_a_file_over_the_limit_is_refused(store: Store, tmp_path: Path) -> None:
+    """It would not fit into one event; nothing is written."""
+    path = tmp_path / "large.json"
+    path.write_bytes(json.dumps(FIELDS | {"timeseries": "x" * 2**23}).encode())
+    with pytest.raises(ExportError, match="too large"):
+        import_result(path, store)
+    assert not store.log_path.exists() or list(store.log_path.iterdir()) == []
+
+
+def test_an_import_that_broke_off_can_be_repeated(store: Store) -> None:
+    """A disk that takes no more leaves no half experiment behind."""
+    command = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", LLEM, "import", str(ORIGINAL)]
+    broken = subprocess.run(
+        [*command, "--store", str(store.path)], capture_output=True, text=True, check=False
+    )
+    assert broken.returncode != 0 and "File too large" in broken.stderr
+    assert list(store.log_path.iterdir()) == []
+    assert store.experiment_ids() == [] and import_result(ORIGINAL, store).experiment_id

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.measure.workload import MAX_TOKENS_PER_EVENT, portions
-from llem_events.events import Request, RequestsCompleted
+from llem_events.events import RequestsCompleted
+from llem_events.records import Request
 
 
 def request(request_id: int, output_tokens: int) -> Request:

@@ -2,23 +2,18 @@
 
 from llem_events.events import (
     BaselineMeasured,
-    BaselinePower,
     ClockRead,
-    Device,
-    EnergyEdge,
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
     LogFailed,
-    MeteredDevice,
     MeterStarted,
     ModelLoaded,
     ProcessCompleted,
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
-    Request,
     RequestsCompleted,
     ResultImported,
     SamplesDropped,
@@ -28,6 +23,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
+from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request
 
 DEVICE = Device(
     host="node-a",
