@@ -90,7 +90,9 @@ def wait_until(condition: Callable[[], object]) -> None:
 def mostly_slow(cases: Iterable[Any], *, every: int) -> list[Any]:
     """Parameters of a test of which each `every`-th runs with the fast tests, and the others with the slow ones."""
     return [
-        case if number % every == 0 else pytest.param(case, marks=pytest.mark.slow)
+        case
+        if number % every == 0
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
         for number, case in enumerate(cases)
     ]
 

@@ -46,7 +46,7 @@ def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one measurement of the tiny random Llama by two CPU workers."""
     store = tmp_path_factory.mktemp("measured") / "store"
     command = [LLEM, "measure", *QUICK, *BRIEF, "--workers", "2", "--store", store]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, umask=0)
     assert done.returncode == 0, done.stderr
     assert "tiny-llama with random weights" in done.stdout
     return store
@@ -75,6 +75,13 @@ def test_tables_say_what_the_events_say(measured: Path, llem: Run) -> None:
     assert result["output_tokens"] == sum(len(request["token_times_ns"]) for request in requests)
     completed = events_of(measured, "worker", "process_completed")
     assert result["total_tokens"] == sum(body["input_tokens"] + body["output_tokens"] for body in completed)
+
+
+def test_every_segment_is_private(measured_once: Path) -> None:
+    """Folders of the store are 0700 and its files 0600, whatever the umask."""
+    folders = (measured_once, measured_once / "log", *measured_once.glob("log/*"))
+    assert {path.stat().st_mode & 0o777 for path in segments(measured_once)} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 
 def test_energy_is_the_difference_of_the_edges(llem: Run, store: Path) -> None:
@@ -123,8 +130,23 @@ def test_the_prompts_of_the_plan_reach_the_engine(llem: Run, store: Path, tmp_pa
     assert [request["input_tokens"] for request in measured_requests(store)[:3]] == lengths
     assert all(b"longer prompt" not in path.read_bytes() for path in segments(store))
     assert not any("prompt" in request for request in measured_requests(store))
+
+
+@pytest.mark.slow
+def test_texts_are_kept_when_asked_for(llem: Run, store: Path, tmp_path: Path) -> None:
+    """Each request has its prompt."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("hello\nx\n")
+    chosen = (
+        "--set",
+        "workload.source=file",
+        "--set",
+        f"workload.path={file}",
+        "--set",
+        "workload.requests=2",
+    )
     assert llem("measure", *SIMULATED, *QUICK, *chosen, "--set", "workload.record_text=true").returncode == 0
-    assert {request.get("prompt") for request in measured_requests(store)} == {None, *prompts}
+    assert {request.get("prompt") for request in measured_requests(store)} == {"hello", "x"}
 
 
 def test_results_survive_a_rebuild(measured: Path, llem: Run) -> None:
@@ -154,6 +176,7 @@ def test_a_measurement_prints_its_result_as_json(llem: Run) -> None:
     assert result["labels"] == {"gpu": "none"}
 
 
+@pytest.mark.slow
 def test_strict_makes_an_invalid_result_exit_1(llem: Run) -> None:
     """A run of under ten seconds is too short to be valid: with --strict the exit status says so."""
     assert llem("measure", *SIMULATED, *QUICK).returncode == 0

@@ -40,7 +40,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("what", ["results", "raw", "samples", "requests"])
+@pytest.mark.parametrize("what", mostly_slow(["results", "raw", "samples", "requests"], every=2))
 @pytest.mark.parametrize("suffix", mostly_slow(["csv", "json", "jsonl", "parquet"], every=4))
 def test_everything_in_every_format(what: str, suffix: str, llem: Run, folder: Path, tmp_path: Path) -> None:
     """DuckDB reads each file, and each has the same number of rows as the store."""

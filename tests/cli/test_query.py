@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llem.query.saved import saved_queries
-from tests.conftest import LLEM, QUICK, SIMULATED, Run
+from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
 
 ALL_TYPES = (
     "SELECT 9223372036854775807 AS big, 1.10::DECIMAL(10,2) AS price, [1, NULL] AS list, MAP {'k': 0.0} AS map, "
@@ -168,29 +168,32 @@ def test_a_parameter_is_never_sql(llem: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [
-        (["SELECT $x"], "parameter $x has no value"),
-        (["SELECT 1", "-p", "x=1"], "parameter x is not in the SQL"),
-        (["SELECT 1", "-p", "x"], "expected name=value"),
-        (["SELEC 1"], 'syntax error at or near "SELEC" at line 1, column 1'),
-        (["SELECT\n  energi FROM experiment_results"], "at line 2, column 3; did you mean"),
-        (["FROM sampels"], "did you mean samples"),
-        (["DELETE FROM samples"], "DELETE is refused, a query only reads"),
-        (["SELECT now()"], "cast it"),
-        (["SELECT 1; SELECT 2"], "found 2 statements"),
-        (["--saved", "nothing"], "energy_per_token"),
-        (["--saved", "repeats", "SELECT 1"], "one of them"),
-        (["SELECT 1", "-o", "/nowhere/x.csv"], "no folder /nowhere"),
-        (["SELECT 1", "-o", "x.xls"], "-f"),
-        (
-            [
-                "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r",
+    mostly_slow(
+        [
+            (["SELECT $x"], "parameter $x has no value"),
+            (["SELECT 1", "-p", "x=1"], "parameter x is not in the SQL"),
+            (["SELECT 1", "-p", "x"], "expected name=value"),
+            (["SELEC 1"], 'syntax error at or near "SELEC" at line 1, column 1'),
+            (["SELECT\n  energi FROM experiment_results"], "at line 2, column 3; did you mean"),
+            (["FROM sampels"], "did you mean samples"),
+            (["DELETE FROM samples"], "DELETE is refused, a query only reads"),
+            (["SELECT now()"], "cast it"),
+            (["SELECT 1; SELECT 2"], "found 2 statements"),
+            (["--saved", "nothing"], "energy_per_token"),
+            (["--saved", "repeats", "SELECT 1"], "one of them"),
+            (["SELECT 1", "-o", "/nowhere/x.csv"], "no folder /nowhere"),
+            (["SELECT 1", "-o", "x.xls"], "-f"),
+            (
+                [
+                    "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r",
+                    "--timeout",
+                    "0.5",
+                ],
                 "--timeout",
-                "0.5",
-            ],
-            "--timeout",
-        ),
-    ],
+            ),
+        ],
+        every=3,
+    ),
 )
 def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], said: str, llem: Run, folder: Path) -> None:
     """What is wrong, where, and what to try; no traceback."""
@@ -228,7 +231,7 @@ def test_without_sql_it_lists_tables_columns_and_units(llem: Run, folder: Path) 
     assert {"experiments", "experiment_results", "requests", "segments"} <= {row["table"] for row in rows}
 
 
-@pytest.mark.parametrize("query", saved_queries(), ids=lambda query: query.name)
+@pytest.mark.parametrize("query", mostly_slow(saved_queries(), every=3), ids=lambda query: query.name)
 def test_saved_queries_run(query: object, llem: Run, folder: Path) -> None:
     """Every query that ships is described and runs."""
     assert query.description.endswith(".")  # type: ignore[attr-defined]
@@ -249,7 +252,7 @@ def test_a_formula_in_csv_is_neutralised_unless_asked(llem: Run, folder: Path) -
     assert json.loads(answer(llem, folder, sql, "-f", "json"))[0]["text"] == "=1+1"
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "jsonl", "md"])
+@pytest.mark.parametrize("form", mostly_slow(["table", "csv", "jsonl", "md"], every=2))
 def test_a_terminal_gets_no_escape_sequence_from_data(form: str, folder: Path) -> None:
     """Data cannot clear the screen, set the title or hide text."""
     sql = "SELECT 'a' || chr(27) || ']0;owned' || chr(7) || chr(155) || 'b' AS text"

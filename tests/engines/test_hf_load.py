@@ -221,6 +221,7 @@ for name in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_offline_hub_is_respected(tmp_path: Path) -> None:
     """With HF_HUB_OFFLINE a hub name that is not cached is an error at once, with what to try."""
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}

@@ -7,6 +7,7 @@ import pytest
 
 from llem_events import LogWriteError, SegmentWriter, SyncPolicy, Verdict, recover
 from llem_events.events import LogFailed, WarningRaised
+from tests.conftest import mostly_slow
 from tests.log.recorded_files import Call, RecordedFiles, contents_after_power_cut, names_after_power_cut
 from tests.log.segments import read_segment, segment_header
 
@@ -44,7 +45,7 @@ def _write(path: Path, files: RecordedFiles, sync: SyncPolicy, *, segment_id: by
     files.mark("acknowledged", path, 3)
 
 
-@pytest.mark.parametrize("sync", ["block", "close"])
+@pytest.mark.parametrize("sync", mostly_slow(["block", "close"], every=2))
 def test_every_state_after_a_power_cut(tmp_path: Path, sync: SyncPolicy) -> None:
     """What was acknowledged is in the file, which has its name, and no state reads as corrupt."""
     scene = tmp_path / "scene"

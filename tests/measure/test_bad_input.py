@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SIMULATED, Run
+from tests.conftest import SIMULATED, Run, mostly_slow
 
 WRONG = {
     "unknown model": (["--model", "tiny-lama"], "did you mean the preset tiny-llama"),
@@ -36,7 +36,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("arguments", "told"), mostly_slow(WRONG.values(), every=3), ids=WRONG.keys())
 def test_wrong_input_is_one_line(arguments: list[str], told: str, llem: Run, store: Path) -> None:
     """Exit status 2, one line, no traceback, no store."""
     done = llem("measure", *arguments)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import QUICK, SIMULATED, Run, events_of
 
 SLEEP = ("--", "sleep", "0.2")
@@ -23,6 +25,7 @@ def test_a_baseline_is_reused_with_its_age_and_its_origin(llem: Run, store: Path
     assert first["devices"] == second["devices"] == third["devices"]
 
 
+@pytest.mark.slow
 def test_a_reused_baseline_gives_the_energy_above_idle(llem: Run, store: Path) -> None:
     """The result has the lent power and how old it is; the configuration is still the same."""
     llem("measure", *SIMULATED, *QUICK)
@@ -50,6 +53,7 @@ def test_a_baseline_that_is_not_there_is_refused(llem: Run, store: Path) -> None
     assert len(list((store / "log").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_an_old_baseline_is_refused(llem: Run, store: Path) -> None:
     """The limit is a key of the plan; the message says how old the baseline is."""
     llem("measure", *METER, *SLEEP)
@@ -60,6 +64,7 @@ def test_an_old_baseline_is_refused(llem: Run, store: Path) -> None:
     assert len(list((store / "log").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_baseline_of_other_devices_is_refused(llem: Run, store: Path) -> None:
     """A device without a baseline is named; the run fails before the program starts."""
     llem("measure", *METER, *SLEEP)

@@ -81,6 +81,7 @@ def test_known_delays_come_back() -> None:
     assert typical_ms(lateness_ns) < LIMIT_MS
 
 
+@pytest.mark.slow
 def test_known_delays_come_back_from_a_whole_run(llem: Run, store: Any) -> None:
     """The same delays through worker, log and tables."""
     options = {

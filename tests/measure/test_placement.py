@@ -8,6 +8,7 @@ import pytest
 
 from llem.measure.preflight import place
 from llem.plan_file import resolve_plan
+from tests.conftest import mostly_slow
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -20,7 +21,7 @@ def test_the_cores_are_shared(workers: int) -> None:
     assert threads == {str(max(1, CORES // workers))}
 
 
-@pytest.mark.parametrize("workers", [1, CORES])
+@pytest.mark.parametrize("workers", mostly_slow([CORES, 1], every=2))
 def test_torch_keeps_to_its_share(workers: int) -> None:
     """torch in a process of that placement uses so many threads."""
     pytest.importorskip("torch")

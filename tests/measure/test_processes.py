@@ -18,6 +18,7 @@ from tests.conftest import (
     wait_until,
 )
 
+LONGER = ("--set", "workload.min_duration_s=2")
 LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
 
 
@@ -46,6 +47,7 @@ def _quietly(store: Path, role: str, kind: str) -> list[dict[str, object]]:
     return events_of(store, role, kind) if segments(store, role) else []
 
 
+@pytest.mark.slow
 def test_two_workers_measure_at_the_same_time(llem: Run, store: Path) -> None:
     """Two workers and their samplers write a segment each; their measurement windows overlap."""
     done = llem("measure", *SIMULATED, *QUICK, "--workers", 2)
@@ -95,7 +97,7 @@ def test_ctrl_c_keeps_what_was_measured(start_llem: Start, store: Path) -> None:
 
 def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, store: Path) -> None:
     """kill -9 of one worker: exit status 1, the other one finishes, the death is written down with its signal."""
-    running = start_llem("measure", *SIMULATED, "--set", "workload.min_duration_s=2", "--workers", 2)
+    running = start_llem("measure", *SIMULATED, *QUICK, *LONGER, "--workers", 2)
     wait_until(lambda: is_measuring(store, 2))
     os.kill(child(running.pid, "worker"), signal.SIGKILL)
     _, stderr = running.communicate(timeout=PATIENCE_S)
@@ -108,7 +110,7 @@ def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, stor
 
 def test_a_killed_sampler_is_noticed_within_a_second(start_llem: Start, store: Path) -> None:
     """kill -9 of a sampler: a warning within a second, and the measurement goes on to its end."""
-    running = start_llem("measure", *SIMULATED, "--set", "workload.min_duration_s=2")
+    running = start_llem("measure", *SIMULATED, *QUICK, *LONGER)
     wait_until(lambda: is_measuring(store, 1))
     os.kill(child(running.pid, "sampler"), signal.SIGKILL)
     wait_until(lambda: events_of(store, "supervisor", "warning_raised"))
@@ -152,14 +154,3 @@ def test_an_engine_that_crashes_is_a_failed_process(llem: Run, store: Path) -> N
     assert done.returncode == 2
     assert "crashed after 7 batches" in done.stderr and "Traceback" not in done.stderr
     assert events_of(store, "worker", "process_failed")[0]["stage"] == "measuring"
-
-
-def test_every_segment_is_private(llem: Run, store: Path) -> None:
-    """Folders of the store are 0700 and its files 0600, whatever the umask."""
-    before = os.umask(0)
-    try:
-        llem("measure", *SIMULATED, *QUICK)
-    finally:
-        os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in segments(store)} == {0o600}
-    assert {path.stat().st_mode & 0o777 for path in (store, store / "log", *store.glob("log/*"))} == {0o700}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Start, events_of, wait_until
+from tests.conftest import Run, Start, events_of, mostly_slow, wait_until
 
 AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1")
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize("status", mostly_slow([3, 0], every=2))
 def test_the_exit_status_is_passed_on(status: int, llem: Run, store: Path) -> None:
     """llem ends with the program's own exit status, and has written it down."""
     done = llem("measure", *AROUND, "--", sys.executable, "-c", f"raise SystemExit({status})")

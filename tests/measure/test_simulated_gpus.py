@@ -32,7 +32,8 @@ def assert_rows_are_true(run: GpuRun, windows: list[Edges]) -> None:
         assert row["integrated_energy_j"] == pytest.approx(truth_j, rel=0.15)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
 def test_one_worker_for_each_gpu(gpu_host: GpuHost, count: int) -> None:
     """Every worker measures its own GPU, and the total is the sum of all."""
     run = gpu_host.measure(gpus(count))
