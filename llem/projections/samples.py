@@ -32,9 +32,9 @@ _KEYS = {"process_index": "$process_index::INTEGER"} | {
 }
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
-_STATEMENT_BATCHES = 32
+_STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
-_EMPTIED_CACHE, _WORKING_CACHE = "64MB", "512MB"
+_EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
 
 
 class Identity(NamedTuple):
