@@ -1,5 +1,6 @@
-"""Batches of 64-bit integer columns as an Arrow C stream, which DuckDB reads without a copy and without pyarrow.
+"""Batches of 64-bit integers, and of texts that are the same all over a batch, as an Arrow C stream.
 
+DuckDB reads it without a copy and without pyarrow.
 The structures and their rules are those of https://arrow.apache.org/docs/format/CDataInterface.html and CStreamInterface.html.
 """
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from llem_events.columns import Column
 
-_INT64, _STRUCT = b"l", b"+s"
+_INT64, _INT32, _TEXT, _STRUCT = b"l", b"i", b"u", b"+s"
 _NULLABLE = 2
 
 
@@ -81,11 +82,18 @@ def _keep(owner: Any) -> int:
 class ArrowStream:
     """Register one with DuckDB and select from it once; `batches` are pulled as the query goes on, by its threads.
 
-    What `batches` raises ends the query; it is kept in `failure` for the query's caller to raise.
+    A batch has a Column for each of `names`, and for each of `texts` one text, which stands in all of its rows. What
+    `batches` raises ends the query; it is kept in `failure` for the query's caller to raise.
     """
 
-    def __init__(self, names: Sequence[str], batches: Iterable[Mapping[str, Column]]) -> None:
-        self._names = names
+    def __init__(
+        self,
+        names: Sequence[str],
+        batches: Iterable[tuple[Mapping[str, Column], Sequence[str]]],
+        *,
+        texts: Sequence[str] = (),
+    ) -> None:
+        self._names, self._texts = names, texts
         self._batches = iter(batches)
         self._offered: list[_Stream] = []
         self.failure: BaseException | None = None
@@ -110,6 +118,7 @@ class ArrowStream:
             _Schema(format=_INT64, name=name.encode(), flags=_NULLABLE, release=_release_schema)
             for name in self._names
         ]
+        children += [_text_schema(name) for name in self._texts]
         pointers = _pointers(_Schema, children)
         return _Schema(
             format=_STRUCT,
@@ -125,7 +134,9 @@ class ArrowStream:
         batch = next(self._batches, None)
         if batch is None:
             return _Array()
-        kept = [_integers(batch[name]) for name in self._names]
+        columns, texts = batch
+        kept = [_integers(columns[name]) for name in self._names]
+        kept += [_same_text(text, kept[0][0].length) for text in texts]
         pointers = _pointers(_Array, [array for array, _ in kept])
         no_mask = _buffers(None)
         return _Array(
@@ -146,6 +157,22 @@ def _integers(column: Column) -> tuple[_Array, Any]:
     buffers = _buffers(mask, values)
     unknown = 0 if mask is None else -1
     return _Array(len(values), unknown, 0, 2, 0, buffers, release=_release_array), (values, mask, buffers)
+
+
+def _text_schema(name: str) -> _Schema:
+    texts = ctypes.pointer(_Schema(format=_TEXT, name=b"", release=_release_schema))
+    return _Schema(format=_INT32, name=name.encode(), dictionary=texts, release=_release_schema)
+
+
+def _same_text(text: str, length: int) -> tuple[_Array, Any]:
+    """One text `length` times, as places in a dictionary of one."""
+    places = np.zeros(length, np.int32)
+    letters = np.frombuffer(text.encode() or b"\0", np.uint8)
+    ends = np.array([0, len(text.encode())], np.int32)
+    word, index = _buffers(None, ends, letters), _buffers(None, places)
+    texts = _Array(1, 0, 0, 3, 0, word, release=_release_array)
+    column = _Array(length, 0, 0, 2, 0, index, dictionary=ctypes.pointer(texts), release=_release_array)
+    return column, (places, letters, ends, word, index, texts)
 
 
 def _buffers(*arrays: npt.NDArray[Any] | None) -> Any:

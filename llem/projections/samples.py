@@ -1,7 +1,7 @@
 """Samples into their table: batches of columns streamed into one INSERT, which scales them to the table's units."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import NamedTuple
 
 import duckdb
@@ -9,7 +9,6 @@ import duckdb
 from llem.projections.arrow_stream import ArrowStream
 from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import SAMPLE_COLUMNS
-from llem_events.columns import Column
 from llem_events.replay import SampleBatch
 
 # Column of the table -> its expression over the log's columns.
@@ -27,9 +26,11 @@ MEASURED = {
     "throttle_reasons": "throttle_reasons",
     "power_limit_w": f"power_limit_mw / {MW_PER_W}::DOUBLE",
 }
-_KEYS = {"process_index": "$process_index::INTEGER"} | {
-    name: f"${name}" for name in ("experiment_id", "segment_id", "device_uuid", "meter")
-}
+_KEYS = (
+    {"process_index": "$process_index::INTEGER"}
+    | {name: f"${name}" for name in ("experiment_id", "segment_id")}
+    | {name: name for name in ("device_uuid", "meter")}
+)
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
 _STATEMENT_BATCHES = 24
@@ -51,27 +52,20 @@ def append_samples(
     """Insert all samples of the batches, in order, and return their number. Raises what `batches` raises.
 
     DuckDB's threads pull a batch while others are being inserted, so whatever yields them must not use the connection.
-    One statement takes all that follows from the same device: its name is a constant there, which costs nothing.
     """
     try:
-        return sum(_insert_alike(connection, batches, identity))
+        return sum(_insert_all(connection, iter(batches), identity))
     finally:
         _limit_cache(connection, None)
 
 
-def _insert_alike(
-    connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity
+def _insert_all(
+    connection: duckdb.DuckDBPyConnection, batches: Iterator[SampleBatch], identity: Identity
 ) -> Iterator[int]:
-    for (meter, device_uuid, _), alike in groupby(enumerate(batches), key=_statement):
-        keys = {**identity._asdict(), "meter": meter, "device_uuid": device_uuid}
+    for first in batches:
         _limit_cache(connection, _EMPTIED_CACHE)
         _limit_cache(connection, _WORKING_CACHE)
-        yield _insert(connection, (batch.columns for _, batch in alike), keys)
-
-
-def _statement(numbered: tuple[int, SampleBatch]) -> tuple[str, str, int]:
-    number, batch = numbered
-    return batch.meter, batch.device_uuid, number // _STATEMENT_BATCHES
+        yield _insert(connection, chain([first], islice(batches, _STATEMENT_BATCHES - 1)), identity)
 
 
 def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
@@ -80,14 +74,13 @@ def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> No
         settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
 
 
-def _insert(
-    connection: duckdb.DuckDBPyConnection, batches: Iterable[Mapping[str, Column]], keys: Mapping[str, object]
-) -> int:
-    with ArrowStream(SAMPLE_COLUMNS, batches) as stream:
+def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity) -> int:
+    pulled = ((batch.columns, (batch.device_uuid, batch.meter)) for batch in batches)
+    with ArrowStream(SAMPLE_COLUMNS, pulled, texts=("device_uuid", "meter")) as stream:
         connection.register(_VIEW, stream)
         try:
             inserted = connection.execute(
-                f"INSERT INTO samples BY NAME SELECT {_SELECTED} FROM {_VIEW}", keys
+                f"INSERT INTO samples BY NAME SELECT {_SELECTED} FROM {_VIEW}", identity._asdict()
             ).fetchall()
         except duckdb.Error:
             if stream.failure is not None:
