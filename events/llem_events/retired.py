@@ -24,7 +24,7 @@ class SamplesAsDifferences(Event, frozen=True, kw_only=True):
     device_uuid: str
     count: int
     columns: dict[str, bytes]
-    null_masks: dict[str, bytes] = {}  # noqa: RUF012 - a Struct copies its defaults
+    null_masks: dict[str, bytes] = {}  # noqa: RUF012 -- a Struct copies its defaults
 
 
 def as_planes(event: SamplesAsDifferences) -> Event:

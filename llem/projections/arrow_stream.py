@@ -195,7 +195,7 @@ def _give_next(stream: Any, out: Any) -> int:
     owner = _kept[stream.contents.private_data]
     try:
         out[0] = owner.next_array()
-    except BaseException as error:  # noqa: BLE001 - raised again by whoever runs the query
+    except BaseException as error:  # noqa: BLE001 -- raised again by whoever runs the query
         owner.failure = error
         return errno.EIO
     return 0

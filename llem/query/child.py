@@ -44,7 +44,7 @@ def main() -> None:
         _answer(_receive())
     except LlemError as error:
         _send_failure(error)
-    except BaseException as error:  # noqa: BLE001 - the outermost frame of a process: its parent gets one line
+    except BaseException as error:  # noqa: BLE001 -- the outermost frame of a process: its parent gets one line
         _send(Failed(what=f"the query's process failed with {type(error).__name__}: {error}"))
 
 

@@ -4,11 +4,11 @@ import pytest
 
 soc_common = pytest.importorskip("zeus.device.soc.common", reason="the zeus extra is not installed")
 
-from zeus.device.soc.apple import AppleSiliconMeasurement  # noqa: E402 - only where zeus is installed
-from zeus.device.soc.jetson import JetsonMeasurement  # noqa: E402 - only where zeus is installed
+from zeus.device.soc.apple import AppleSiliconMeasurement  # noqa: E402 -- only where zeus is installed
+from zeus.device.soc.jetson import JetsonMeasurement  # noqa: E402 -- only where zeus is installed
 
-from llem.meters.zeus import ZeusMeter, soc_sensor  # noqa: E402 - only where zeus is installed
-from tests.meters.conftest import ManualClock  # noqa: E402 - only where zeus is installed
+from llem.meters.zeus import ZeusMeter, soc_sensor  # noqa: E402 -- only where zeus is installed
+from tests.meters.conftest import ManualClock  # noqa: E402 -- only where zeus is installed
 
 
 class Chip(soc_common.EmptySoC):  # type: ignore[misc, name-defined] # zeus is untyped where it is not installed
