@@ -7,7 +7,7 @@ from typing import NamedTuple
 import zstandard
 
 from llem_events import skippable
-from llem_events.errors import CorruptError, NewerFormatError, TooLargeError
+from llem_events.errors import CorruptError, TooLargeError
 from llem_events.limits import (
     MAX_COMPRESSED_BLOCK_BYTES,
     MAX_EVENTS_PER_BLOCK,
@@ -80,13 +80,7 @@ def _check_caps(event_count: int, compressed_length: int, raw_length: int) -> No
 
 def unpack_header(frame: bytes, offset: int) -> BlockHeader:
     """The header of a complete frame of HEADER_BYTES. Raises CorruptError or NewerFormatError; no length is believed before."""
-    kind, version, fields = skippable.check(frame, offset)
-    if kind != KIND:
-        raise CorruptError(f"not a block header: found kind {kind!r}, expected {KIND!r}", offset=offset)
-    if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"block format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
-        )
+    fields = skippable.fields_of(frame, offset, kind=KIND, newest=FORMAT_VERSION, what="block header")
     if len(frame) != HEADER_BYTES:
         raise CorruptError(f"block header: found {len(frame)} bytes, expected {HEADER_BYTES}", offset=offset)
     number, first_event, event_count, compressed_length, raw_length = _COUNTS.unpack_from(fields)

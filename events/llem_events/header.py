@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from llem_events import skippable
-from llem_events.errors import CorruptError, NewerFormatError, TooLargeError
+from llem_events.errors import CorruptError, TooLargeError
 from llem_events.limits import MAX_HEADER_BYTES
 
 KIND = b"LLEH"
@@ -44,13 +44,7 @@ def pack(header: SegmentHeader) -> bytes:
 
 def unpack(frame: bytes) -> SegmentHeader:
     """The header of a complete frame. Raises CorruptError or NewerFormatError."""
-    kind, version, fields = skippable.check(frame, 0)
-    if kind != KIND:
-        raise CorruptError(f"not a segment header: found kind {kind!r}, expected {KIND!r}", offset=0)
-    if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"segment format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
-        )
+    fields = skippable.fields_of(frame, 0, kind=KIND, newest=FORMAT_VERSION, what="segment header")
     try:
         header = _decoder.decode(fields)
     except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from llem_events import skippable
 from llem_events.block import DIGEST_BYTES, chain_digest
-from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.errors import CorruptError
 
 KIND = b"LLES"
 FORMAT_VERSION = 1
@@ -32,13 +32,7 @@ def pack(seal: Seal, segment_id: bytes) -> bytes:
 
 def unpack(frame: bytes, segment_id: bytes, offset: int) -> Seal:
     """The seal of a complete frame. Raises CorruptError or NewerFormatError."""
-    kind, version, fields = skippable.check(frame, offset)
-    if kind != KIND:
-        raise CorruptError(f"not a seal: found kind {kind!r}, expected {KIND!r}", offset=offset)
-    if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"seal format: found version {version}, expected at most {FORMAT_VERSION}; upgrade llem"
-        )
+    fields = skippable.fields_of(frame, offset, kind=KIND, newest=FORMAT_VERSION, what="seal")
     if len(frame) != SEAL_BYTES:
         raise CorruptError(f"seal: found {len(frame)} bytes, expected {SEAL_BYTES}", offset=offset)
     totals, last_digest, digest = (

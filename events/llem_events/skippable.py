@@ -3,7 +3,7 @@
 import struct
 import zlib
 
-from llem_events.errors import CorruptError
+from llem_events.errors import CorruptError, NewerFormatError
 from llem_events.limits import MAX_HEADER_BYTES
 
 MAGIC = 0x184D2A5E  # one of the sixteen magic numbers that zstd decoders skip
@@ -62,3 +62,15 @@ def check(frame: bytes, offset: int) -> tuple[bytes, int, bytes]:
     if computed != stored:
         raise CorruptError(f"record CRC: found {stored:#010x}, computed {computed:#010x}", offset=offset)
     return kind, version, frame[PREFIX.size :]
+
+
+def fields_of(frame: bytes, offset: int, *, kind: bytes, newest: int, what: str) -> bytes:
+    """The fields of a complete frame of one kind. Raises CorruptError, or NewerFormatError over version `newest`."""
+    found, version, fields = check(frame, offset)
+    if found != kind:
+        raise CorruptError(f"not a {what}: found kind {found!r}, expected {kind!r}", offset=offset)
+    if version > newest:
+        raise NewerFormatError(
+            f"{what}: found format version {version}, expected at most {newest}; upgrade llem"
+        )
+    return fields
