@@ -25,10 +25,10 @@ import torch
 from benchmarks.turns import Program, Rates, Step, figures, printed_steps, take_turns
 from llem.engines import EncodedPrompt, create_engine
 from llem.engines.hf_load import choose_device, load_model
-from llem.engines.prompts import batches, load_prompts
 from llem.engines.sources import find_model
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
+from llem.prompts import batches, load_prompts
 from llem_events import SegmentReader, unpack
 from llem_events.events import RequestsCompleted
 

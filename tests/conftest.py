@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import zstandard
+
+from llem.plan import Plan
 
 LLEM = Path(sys.executable).with_name("llem")
 SIMULATED = ("--engine", "simulated", "--meter", "simulated")
@@ -25,6 +28,16 @@ PATIENCE_S = 20
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 Event = tuple[str, int, int, dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def make_plan() -> Callable[..., Plan]:
+    """Builds a plan from sections given as mappings."""
+
+    def build(**sections: Any) -> Plan:
+        return msgspec.convert(sections, Plan)
+
+    return build
 
 
 @pytest.fixture

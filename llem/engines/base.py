@@ -3,29 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
-import msgspec
-
+from llem.prompts import EncodedPrompt, Prompt
 from llem_events.events import ModelLoaded
 from llem_events.records import Request
 
-
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the plan asks for: a text, or `input_tokens` seeded token ids where text is None."""
-
-    request_id: int
-    max_new_tokens: int
-    text: str | None = None
-    input_tokens: int | None = None
-    seed: int = 0
-
-
-class EncodedPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine really gets."""
-
-    request_id: int
-    max_new_tokens: int
-    token_ids: tuple[int, ...]
-    text: str | None = None
+__all__ = ["EncodedPrompt", "Engine", "Prompt"]
 
 
 class Engine(Protocol):

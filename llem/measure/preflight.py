@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llem.engines.prompts import load_prompts
 from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
 from llem.meters import choose_meter, resolve_gpus
 from llem.plan import Plan
+from llem.prompts import load_prompts
 from llem.store import Store
 
 MIN_FREE_BYTES = 64 * 2**20

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from llem.engines import EncodedPrompt, Engine, create_engine
-from llem.engines.prompts import load_prompts, prompt_set_sha256, share
 from llem.errors import MeasureError
 from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
@@ -25,6 +24,7 @@ from llem.measure.stop import StopFlag
 from llem.measure.warmup import cool_down, warm_up
 from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
+from llem.prompts import load_prompts, prompt_set_sha256, share
 from llem_events import BackgroundWriter, LogError
 from llem_events.events import (
     ProcessCompleted,

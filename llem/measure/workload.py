@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 
 from llem.engines import EncodedPrompt, Engine
-from llem.engines.prompts import batches
 from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
+from llem.prompts import batches
 from llem_events import BackgroundWriter
 from llem_events.events import RequestsCompleted
 from llem_events.records import Request

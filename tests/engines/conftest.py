@@ -4,22 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from llem.plan import Plan
-
 WORDS = "the cat sat on a mat and saw one more dog run far away from its old red house"
-
-
-@pytest.fixture(scope="session")
-def make_plan() -> Callable[..., Plan]:
-    """Builds a plan from sections given as mappings."""
-
-    def build(**sections: Any) -> Plan:
-        return msgspec.convert(sections, Plan)
-
-    return build
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from llem.engines import create_engine
-from llem.engines.prompts import load_prompts
 from llem.errors import EngineError
 from llem.plan import Plan
+from llem.prompts import load_prompts
 from llem_events.records import Request
 
 MakePlan = Callable[..., Plan]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.engines.base import EncodedPrompt
-from llem.engines.prompts import batches, draw_length, load_prompts, prompt_set_sha256, share
 from llem.errors import PlanError
 from llem.plan import LengthPlan, Plan
+from llem.prompts import batches, draw_length, load_prompts, prompt_set_sha256, share
 
 MakePlan = Callable[..., Plan]
 

@@ -10,11 +10,29 @@ from typing import TypeVar
 
 import msgspec
 
-from llem.engines.base import EncodedPrompt, Prompt
 from llem.errors import PlanError
 from llem.plan import LengthPlan, Plan, Positive, WorkloadPlan
 
 T = TypeVar("T")
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan asks for: a text, or `input_tokens` seeded token ids where text is None."""
+
+    request_id: int
+    max_new_tokens: int
+    text: str | None = None
+    input_tokens: int | None = None
+    seed: int = 0
+
+
+class EncodedPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine really gets."""
+
+    request_id: int
+    max_new_tokens: int
+    token_ids: tuple[int, ...]
+    text: str | None = None
 
 
 class PromptRow(msgspec.Struct, frozen=True):
