@@ -1,6 +1,6 @@
 """What came out of one batch: tokens and their times per sequence, and why each sequence ended."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 from llem.engines.base import EncodedPrompt
@@ -10,16 +10,35 @@ FinishReason = Literal["length", "eos", "stopped", "error"]
 
 
 class GeneratedSequence:
-    """The output of one prompt as it grows."""
+    """The output of one prompt as it grows, step by step."""
 
-    __slots__ = ("error", "finish_reason", "prompt", "token_ids", "token_times_ns")
+    __slots__ = ("error", "finish_reason", "prompt", "step_times_ns", "step_tokens", "token_ids")
 
     def __init__(self, prompt: EncodedPrompt) -> None:
         self.prompt = prompt
         self.token_ids: list[int] = []
-        self.token_times_ns: list[int] = []
+        self.step_times_ns: list[int] = []
+        self.step_tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
+
+    def take(self, token_ids: Sequence[int], *, at_ns: int, eos_ids: frozenset[int]) -> int:
+        """Take what one step brought, up to the sequence's end; return how many tokens that is."""
+        before = len(self.token_ids)
+        for token_id in token_ids:
+            self.token_ids.append(token_id)
+            self.finish_reason = self._reason(token_id, eos_ids)
+            if self.finish_reason is not None:
+                break
+        taken = len(self.token_ids) - before
+        self.step_times_ns.append(at_ns)
+        self.step_tokens.append(taken)
+        return taken
+
+    def _reason(self, token_id: int, eos_ids: frozenset[int]) -> FinishReason | None:
+        if token_id in eos_ids:
+            return "eos"
+        return "length" if len(self.token_ids) >= self.prompt.max_new_tokens else None
 
 
 class Generation:
@@ -44,17 +63,12 @@ class Generation:
         """Steps after which every sequence has reached its own limit."""
         return max(sequence.prompt.max_new_tokens for sequence in self.sequences)
 
-    def append(self, token_ids: Sequence[int], *, at_ns: int) -> int:
-        """Take one step's token of every sequence in the batch; return how many of them count."""
-        counted, any_ended = len(self._live), False
-        for row, sequence in self._live:
-            token_id = token_ids[row]
-            sequence.token_ids.append(token_id)
-            sequence.token_times_ns.append(at_ns)
-            sequence.finish_reason = self._reason(sequence, token_id)
-            any_ended = any_ended or sequence.finish_reason is not None
-        if any_ended:
-            self._live = [(row, sequence) for row, sequence in self._live if sequence.finish_reason is None]
+    def append(self, token_ids: Sequence[Sequence[int]], *, at_ns: int) -> int:
+        """Take one step's tokens of every sequence in the batch; return how many of them count."""
+        counted = sum(
+            sequence.take(token_ids[row], at_ns=at_ns, eos_ids=self._eos_ids) for row, sequence in self._live
+        )
+        self._drop_ended()
         return counted
 
     def end(self, reason: FinishReason, *, error: str | None = None) -> None:
@@ -63,17 +77,16 @@ class Generation:
             sequence.finish_reason, sequence.error = reason, error
         self._live = []
 
-    def fail(self, request_ids: Sequence[int], *, error: str) -> None:
-        """End the named sequences with an error."""
-        for _, sequence in self._live:
+    def fail(self, request_ids: Collection[int], *, error: str) -> None:
+        """End the named sequences with an error, also where they had ended well."""
+        for sequence in self.sequences:
             if sequence.prompt.request_id in request_ids:
                 sequence.finish_reason, sequence.error = "error", error
-        self._live = [(row, sequence) for row, sequence in self._live if sequence.finish_reason is None]
+        self._drop_ended()
 
-    def _reason(self, sequence: GeneratedSequence, token_id: int) -> FinishReason | None:
-        if token_id in self._eos_ids:
-            return "eos"
-        return "length" if len(sequence.token_ids) >= sequence.prompt.max_new_tokens else None
+    def _drop_ended(self) -> None:
+        if any(sequence.finish_reason is not None for _, sequence in self._live):
+            self._live = [(row, sequence) for row, sequence in self._live if sequence.finish_reason is None]
 
 
 def requests_of(
@@ -96,11 +109,11 @@ def requests_of(
             batch_size=len(generation.sequences),
             arrival_ns=arrival_ns,
             start_ns=start_ns,
-            first_token_ns=sequence.token_times_ns[0] if sequence.token_times_ns else None,
+            first_token_ns=sequence.step_times_ns[0] if sequence.step_times_ns else None,
             end_ns=_end_ns(sequence, end_ns=end_ns),
             input_tokens=len(sequence.prompt.token_ids),
             output_tokens=len(sequence.token_ids),
-            token_times_ns=sequence.token_times_ns,
+            token_times_ns=sequence.step_times_ns,
             finish_reason=sequence.finish_reason or "stopped",
             error=sequence.error,
             prompt=to_text and (sequence.prompt.text or to_text(sequence.prompt.token_ids)),
@@ -112,4 +125,4 @@ def requests_of(
 
 def _end_ns(sequence: GeneratedSequence, *, end_ns: int) -> int:
     finished = sequence.finish_reason in {"length", "eos"}
-    return sequence.token_times_ns[-1] if finished else end_ns
+    return sequence.step_times_ns[-1] if finished else end_ns

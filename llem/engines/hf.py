@@ -14,13 +14,12 @@ from transformers.utils import logging as transformers_logging
 
 from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.generation import Generation, requests_of
-from llem.engines.hf_decode import BatchInputs, BatchJob, Decoder
-from llem.engines.hf_errors import RUNNING_ERRORS, is_fatal
+from llem.engines.hf_errors import is_fatal
 from llem.engines.hf_facts import model_facts
+from llem.engines.hf_generate import BatchJob, apply_plan, generate, seed_everything
 from llem.engines.hf_load import choose_device, load_model
-from llem.engines.hf_sampling import chooser
 from llem.engines.hf_steps import step_recorder
-from llem.engines.hf_tokens import PromptEncoder, Tokens, end_of_sequence_ids, load_tokens, special_ids
+from llem.engines.hf_tokens import PromptEncoder, Tokens, ids_of, load_tokens, special_ids
 from llem.engines.hub import one_line
 from llem.engines.sources import ModelSource, find_model
 from llem.errors import EngineError
@@ -37,12 +36,11 @@ class LoadedModel(NamedTuple):
     model: Any
     tokens: Tokens
     encoder: PromptEncoder
-    decoder: Decoder
     eos_ids: frozenset[int]
 
 
 class TransformersEngine:
-    """Runs batches with its own decoding loop, so that every token has its time."""
+    """Runs batches through the model's own `generate`, and times every token of it."""
 
     NAME: ClassVar[str] = "transformers"
 
@@ -59,6 +57,7 @@ class TransformersEngine:
             torch.cuda.set_device(self._device)
             torch.cuda.reset_peak_memory_stats()
         model = load_model(self._source, self._plan.model, self._device)
+        apply_plan(model, self._plan.decoding)
         self._loaded = loaded = _loaded(model, self._source)
         self.synchronize()
         load_time_ns = time.monotonic_ns() - start_ns
@@ -77,19 +76,13 @@ class TransformersEngine:
         should_stop: Callable[[], bool],
         on_tokens: Callable[[int], None],
     ) -> list[Request]:
-        generation = Generation(batch, eos_ids=self._eos_ids)
+        generation = Generation(batch, eos_ids=self._ready.eos_ids)
+        seed_everything(self._plan.decoding.seed, batch_index=batch_index)
+        job = BatchJob(generation, step_recorder(self._device), should_stop, on_tokens)
         start_ns = time.monotonic_ns()
         try:
-            job = BatchJob(
-                generation=generation,
-                inputs=BatchInputs(batch, self._device),
-                choose=chooser(self._plan.decoding, self._device, batch_index=batch_index),
-                steps=step_recorder(self._device),
-                should_stop=should_stop,
-                on_tokens=on_tokens,
-            )
-            self._ready.decoder.run(job)
-        except RUNNING_ERRORS as error:
+            generate(self._ready.model, batch, job)
+        except Exception as error:  # noqa: BLE001  # a model may raise anything, and its next batch may go well
             self._fail(generation, error)
         return requests_of(
             generation,
@@ -129,10 +122,6 @@ class TransformersEngine:
         return self._loaded
 
     @property
-    def _eos_ids(self) -> frozenset[int]:
-        return frozenset() if self._plan.decoding.ignore_eos else self._ready.eos_ids
-
-    @property
     def _to_text(self) -> Callable[[Sequence[int]], str] | None:
         return self._ready.tokens.to_text if self._plan.workload.record_text else None
 
@@ -153,14 +142,14 @@ class TransformersEngine:
 def _loaded(model: Any, source: ModelSource) -> LoadedModel:
     config = model.config.get_text_config(decoder=True)
     tokens = load_tokens(source, vocabulary_size=config.vocab_size)
-    eos_ids = end_of_sequence_ids(model)
+    eos_ids = ids_of(model.generation_config.eos_token_id)
     encoder = PromptEncoder(
         tokens,
         vocabulary_size=config.vocab_size,
         reserved_ids=special_ids(config) | eos_ids,
         max_length=getattr(config, "max_position_embeddings", None),
     )
-    return LoadedModel(model, tokens, encoder, Decoder(model), eos_ids)
+    return LoadedModel(model, tokens, encoder, eos_ids)
 
 
 def create(plan: Plan, *, device: str | None) -> TransformersEngine:

@@ -8,9 +8,6 @@ from llem.engines.hub import causes_of, hub_error, one_line
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 
-# What running a batch is known to raise; anything else is a defect and keeps its traceback.
-RUNNING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
-
 # All of the hub's own, and of its HTTP client, whichever that is in the installed release.
 _HUB_ERRORS = tuple(
     kind for kind in vars(hub).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -18,7 +15,11 @@ _HUB_ERRORS = tuple(
 
 # What loading a model is known to raise: these libraries check a model's files by using them.
 LOADING_ERRORS: tuple[type[BaseException], ...] = (
-    *RUNNING_ERRORS,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    MemoryError,
     OSError,
     KeyError,
     AttributeError,

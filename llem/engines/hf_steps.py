@@ -9,25 +9,21 @@ import torch
 
 from llem.units import NS_PER_MS
 
-# The host may queue this many steps beyond the last one it has seen: enough to keep the GPU busy, few enough that
-# an end-of-sequence or a stop is noticed soon.
-STEPS_AHEAD = 4
-
 
 class Step(NamedTuple):
-    """The tokens of one step, one per sequence."""
+    """The tokens of one step: of each sequence one, or several where drafts were accepted."""
 
     at_ns: int
-    token_ids: list[int]
+    token_ids: list[list[int]]
 
 
 class StepRecorder(Protocol):
-    """Takes the tokens of each step and gives them back once they exist."""
+    """Takes the tokens of each step, sequences by tokens, and gives them back once they exist."""
 
     def record(self, token_ids: Any) -> None: ...
 
     def completed(self) -> Iterator[Step]:
-        """Steps that are done, waiting only for those more than STEPS_AHEAD behind."""
+        """Steps that are done; waits for none."""
         ...
 
     def rest(self) -> Iterator[Step]:
@@ -74,7 +70,7 @@ class CudaSteps:
         self._pending.append((done, on_host))
 
     def completed(self) -> Iterator[Step]:
-        while self._pending and (len(self._pending) > STEPS_AHEAD or self._pending[0][0].query()):
+        while self._pending and self._pending[0][0].query():
             yield self._take()
 
     def rest(self) -> Iterator[Step]:
@@ -90,5 +86,5 @@ class CudaSteps:
 
 
 def step_recorder(device: torch.device) -> StepRecorder:
-    """The recorder for a device."""
+    """The recorder for a device, made while nothing is queued on it."""
     return CudaSteps() if device.type == "cuda" else HostSteps()

@@ -131,21 +131,14 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in _TOKENIZER_FILES)
 
 
-def end_of_sequence_ids(model: Any) -> frozenset[int]:
-    """The ids that end a sequence, as `generate` of the model would take them."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if named is None:
-        named = getattr(model.config, "eos_token_id", None)
-    return frozenset(_ids(named))
-
-
 def special_ids(config: Any) -> frozenset[int]:
     """Begin, end and padding ids that a configuration names."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return frozenset(token_id for name in names for token_id in _ids(getattr(config, name, None)))
+    return frozenset(token_id for name in names for token_id in ids_of(getattr(config, name, None)))
 
 
-def _ids(named: int | list[int] | None) -> list[int]:
+def ids_of(named: int | list[int] | None) -> frozenset[int]:
+    """The ids that a configuration names: none, one or several."""
     if named is None:
-        return []
-    return [named] if isinstance(named, int) else list(named)
+        return frozenset()
+    return frozenset([named] if isinstance(named, int) else named)

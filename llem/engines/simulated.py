@@ -56,7 +56,7 @@ class SimulatedEngine:
         _wait_until(token_ns)
         generation.fail(self._plan.fail_requests, error="failed as engine.simulated.fail_requests asks")
         while not generation.finished:
-            on_tokens(generation.append([0] * len(batch), at_ns=token_ns))
+            on_tokens(generation.append([[0]] * len(batch), at_ns=token_ns))
             if should_stop():
                 generation.end("stopped")
                 break

@@ -24,7 +24,7 @@ def test_end_of_sequence_token_counts_and_nothing_after_it() -> None:
     """A sequence that ended early takes no token of later steps; its end is its last token."""
     generation = Generation(batch(4, 4), eos_ids=frozenset({EOS}))
     counted = [
-        generation.append(ids, at_ns=at)
+        generation.append([[token_id] for token_id in ids], at_ns=at)
         for at, ids in ((10, [7, 8]), (20, [EOS, 8]), (30, [9, 9]), (40, [9, 9]))
     ]
     first, second = finish(generation)
@@ -43,7 +43,7 @@ def test_limits_are_per_sequence() -> None:
     """Each sequence stops at its own limit."""
     generation = Generation(batch(1, 3))
     for at in (10, 20, 30):
-        generation.append([1, 1], at_ns=at)
+        generation.append([[1], [1]], at_ns=at)
     assert [request.output_tokens for request in finish(generation)] == [1, 3]
     assert generation.max_steps == 3
 
@@ -51,7 +51,7 @@ def test_limits_are_per_sequence() -> None:
 def test_stopped_and_failed_sequences_keep_what_they_had() -> None:
     """What ended before keeps its reason; the others end now with theirs."""
     generation = Generation(batch(1, 3))
-    generation.append([1, 1], at_ns=10)
+    generation.append([[1], [1]], at_ns=10)
     generation.end("error", error="out of memory")
     done, failed = finish(generation)
     assert (done.finish_reason, done.error, done.end_ns) == ("length", None, 10)
@@ -70,7 +70,7 @@ def test_request_without_tokens_has_no_first_token() -> None:
 def test_texts_only_when_asked() -> None:
     """Prompt and output text are left out unless a way to make text is given."""
     generation = Generation(batch(1))
-    generation.append([65], at_ns=10)
+    generation.append([[65]], at_ns=10)
     (without,) = finish(generation)
     (with_text,) = requests_of(
         generation, batch_index=0, arrival_ns=1, start_ns=1, end_ns=9, to_text=lambda ids: bytes(ids).decode()
@@ -86,7 +86,9 @@ def test_texts_only_when_asked() -> None:
 def test_counts_are_those_of_each_sequence_alone(limits: list[int], steps: list[list[int]]) -> None:
     """For any steps, a sequence has its column up to its limit or its end-of-sequence token, and the sums agree."""
     generation = Generation(batch(*limits), eos_ids=frozenset({EOS}))
-    counted = sum(generation.append(ids, at_ns=at) for at, ids in enumerate(steps))
+    counted = sum(
+        generation.append([[token_id] for token_id in ids], at_ns=at) for at, ids in enumerate(steps)
+    )
     for row, sequence in enumerate(generation.sequences):
         column = [ids[row] for ids in steps][: limits[row]]
         expected = column[: column.index(EOS) + 1] if EOS in column else column

@@ -2,17 +2,13 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
-from llem.engines.generation import Generation
-from llem.engines.hf_decode import BatchInputs, BatchJob, Decoder
-from llem.engines.hf_sampling import greedy
-from llem.engines.hf_steps import STEPS_AHEAD, Step
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.records import Request
@@ -63,40 +59,13 @@ def generated(folder: Path, encoded: Sequence[EncodedPrompt], tokens: int, **opt
     return outputs
 
 
-def output_ids(engine: Any, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
-    """Token ids, which requests do not carry, by running the engine's own parts."""
-    loaded, encoded = engine._ready, engine.encode(prompts)
-    generation = Generation(encoded, eos_ids=loaded.eos_ids)
-    job = BatchJob(
-        generation=generation,
-        inputs=BatchInputs(encoded, engine._device),
-        choose=options.get("choose", greedy),
-        steps=options["steps"],
-        should_stop=options.get("should_stop", lambda: False),
-        on_tokens=lambda count: None,
-    )
-    loaded.decoder.run(job)
-    return [sequence.token_ids for sequence in generation.sequences]
+def plan_for(make_plan: MakePlan, folder: Path, **sections: Any) -> Plan:
+    """A plan whose requests carry the output's text, which for a model without a tokenizer is its bytes."""
+    return make_plan(model={"name": str(folder)}, workload={"record_text": True}, **sections)
 
 
-class LateSteps:
-    """Reports a step only when STEPS_AHEAD later ones are recorded, as a busy GPU does."""
-
-    def __init__(self) -> None:
-        self._pending: list[Step] = []
-        self.recorded = 0
-
-    def record(self, token_ids: Any) -> None:
-        self.recorded += 1
-        self._pending.append(Step(self.recorded, token_ids.tolist()))
-
-    def completed(self) -> Iterator[Step]:
-        while len(self._pending) > STEPS_AHEAD:
-            yield self._pending.pop(0)
-
-    def rest(self) -> Iterator[Step]:
-        while self._pending:
-            yield self._pending.pop(0)
+def text_of(token_ids: Sequence[int]) -> str:
+    return bytes(token_id % 256 for token_id in token_ids).decode(errors="replace")
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, (5, 5, 5)], ids=["padded", "equal"])
@@ -104,47 +73,12 @@ def test_greedy_tokens_are_those_of_generate(
     make_plan: MakePlan, llama_folder: Path, lengths: tuple[int, ...]
 ) -> None:
     """A batch, padded or not, gives each prompt the tokens that it gets alone from `generate`."""
-    engine = load(make_plan(model={"name": str(llama_folder)}))
+    engine = load(plan_for(make_plan, llama_folder))
     prompts = prompts_of(lengths)
     expected = generated(llama_folder, engine.encode(prompts), 10)
-    assert output_ids(engine, prompts, steps=LateSteps()) == expected
+    assert [request.output for request in run(engine, prompts)] == [text_of(ids) for ids in expected]
     assert len({tuple(ids) for ids in expected}) > 1
     assert any(len(set(ids)) > 3 for ids in expected)
-
-
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_positions": 64},  # learned positions
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3},  # positions from the mask
-    "bloom": {"n_head": 4, "n_layer": 2},  # no positions but a bias from the mask
-    "mistral": {"intermediate_size": 64, "num_key_value_heads": 2, "sliding_window": 6},
-    "gpt_neox": {"intermediate_size": 64},
-}
-
-
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_other_architectures_match_generate(make_plan: MakePlan, tmp_path: Path, model_type: str) -> None:
-    """Left padding is right for every way in which models know positions, sliding windows included."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    config = AutoConfig.for_model(
-        model_type, **(sizes | ids | {"initializer_range": 0.3} | ARCHITECTURES[model_type])
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    engine = load(make_plan(model={"name": str(tmp_path)}))
-    prompts = prompts_of(LENGTHS)
-    assert output_ids(engine, prompts, steps=LateSteps()) == generated(tmp_path, engine.encode(prompts), 10)
-
-
-def test_model_without_a_cache_is_refused(make_plan: MakePlan, tmp_path: Path) -> None:
-    """A recurrent model has no key-value cache to decode with, and that is said when it is loaded."""
-    config = '{"model_type": "mamba", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1}'
-    (tmp_path / "config.json").write_text(config)
-    with pytest.raises(EngineError, match="keeps no key-value cache: found MambaForCausalLM"):
-        load(make_plan(model={"config": str(tmp_path / "config.json")}))
 
 
 def test_padding_is_not_a_token(make_plan: MakePlan, llama_folder: Path) -> None:
@@ -164,25 +98,15 @@ def ending_folder(save_llama: Callable[..., Path], make_plan: MakePlan, llama_fo
 
 
 def test_end_of_sequence_is_that_of_generate(make_plan: MakePlan, ending_folder: Path) -> None:
-    """The end-of-sequence token is the last that counts, also when the loop hears of it late."""
-    engine = load(make_plan(model={"name": str(ending_folder)}))
+    """The end-of-sequence token is the last that counts."""
+    engine = load(plan_for(make_plan, ending_folder))
     prompts = prompts_of(LENGTHS)
     expected = generated(ending_folder, engine.encode(prompts), 10)
     requests = run(engine, prompts)
-    assert output_ids(engine, prompts, steps=LateSteps()) == expected
+    assert [request.output for request in requests] == [text_of(ids) for ids in expected]
     assert [request.output_tokens for request in requests] == [len(ids) for ids in expected]
     assert (requests[0].output_tokens, requests[0].finish_reason) == (4, "eos")
     assert requests[0].end_ns == requests[0].token_times_ns[-1]
-
-
-def test_loop_ends_soon_after_the_last_sequence(make_plan: MakePlan, ending_folder: Path) -> None:
-    """When every sequence has ended, at most STEPS_AHEAD further steps were queued."""
-    steps = LateSteps()
-    (ids,) = output_ids(
-        load(make_plan(model={"name": str(ending_folder)})), prompts_of(LENGTHS[:1], 60), steps=steps
-    )
-    assert len(ids) == 4
-    assert steps.recorded == 4 + STEPS_AHEAD
 
 
 def test_ignore_eos_runs_to_the_limit(make_plan: MakePlan, ending_folder: Path) -> None:
@@ -294,37 +218,3 @@ def test_memory_and_versions_are_known(make_plan: MakePlan, llama_folder: Path) 
     engine = load(make_plan(model={"name": str(llama_folder)}))
     assert (engine.peak_memory_bytes() or 0) > 50_000_000
     assert {"torch", "transformers"} <= engine.versions().keys()
-
-
-def test_decoder_takes_models_without_positions() -> None:
-    """Arguments that a model's forward does not know are left out."""
-    import torch
-
-    class Output:
-        logits = torch.tensor([[[0.0, 1.0, 0.0]]])
-        past_key_values = None
-
-    class Model:
-        def forward(
-            self,
-            input_ids: Any,
-            attention_mask: Any = None,
-            past_key_values: Any = None,
-            use_cache: bool = True,
-        ) -> Output:
-            return Output()
-
-        __call__ = forward
-
-    batch = [EncodedPrompt(request_id=0, max_new_tokens=2, token_ids=(1, 2))]
-    generation = Generation(batch)
-    job = BatchJob(
-        generation=generation,
-        inputs=BatchInputs(batch, torch.device("cpu")),
-        choose=greedy,
-        steps=LateSteps(),
-        should_stop=lambda: False,
-        on_tokens=lambda count: None,
-    )
-    Decoder(Model()).run(job)
-    assert generation.sequences[0].token_ids == [1, 1]
