@@ -3,17 +3,20 @@
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from llem.errors import StoreError
 from llem.units import NS_PER_S
+from llem_events.errors import LogError
 from llem_events.files import OsFiles
+from llem_events.header import SegmentHeader, peek
 
 DEFAULT_FOLDER = "llem-data"
 LAST = "@last"
@@ -24,9 +27,14 @@ _WINDOWS_NAMES = frozenset(
 )
 
 
+def is_id(text: str) -> bool:
+    """Whether `text` can be a folder's name everywhere."""
+    return ID_GRAMMAR.fullmatch(text) is not None and text.split(".")[0] not in _WINDOWS_NAMES
+
+
 def check_id(text: str, what: str = "experiment id") -> str:
     """`text`, if it can be a folder's name everywhere. Raises StoreError."""
-    if not ID_GRAMMAR.fullmatch(text) or text.split(".")[0] in _WINDOWS_NAMES:
+    if not is_id(text):
         raise StoreError(
             what,
             found=repr(text),
@@ -36,8 +44,13 @@ def check_id(text: str, what: str = "experiment id") -> str:
 
 
 def new_experiment_id() -> str:
-    """An id that sorts by time and does not collide: date, time, and 24 random bits."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time_ns() / NS_PER_S)) + secrets.token_hex(3)
+    """An id that sorts by time: date, time, and 48 random bits, so that 4,000 in one second collide with a chance of 3e-8."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time_ns() / NS_PER_S)) + secrets.token_hex(6)
+
+
+def mend_access(path: Path) -> str:
+    """The command that gives this user what is another user's."""
+    return f"sudo chown -R {os.getuid()} {shlex.quote(str(path))}"
 
 
 class Store:
@@ -116,19 +129,29 @@ class Store:
 
     def experiment_ids(self) -> list[str]:
         """Ids of all experiments in the log, sorted; folders with other names, and links, are not experiments."""
+        return sorted(name for name in self._folders() if is_id(name))
+
+    def strange_folders(self) -> list[str]:
+        """Folders of the log whose names are no ids, so that nothing in them is taken; those still being made are not named."""
+        return sorted(name for name in self._folders() if not is_id(name) and not name.startswith("."))
+
+    def _folders(self) -> list[str]:
+        """Names of the folders in the log, without links. Raises StoreError where the log cannot be listed."""
         if not self.log_path.is_dir():
             return []
-        with os.scandir(self.log_path) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and ID_GRAMMAR.fullmatch(entry.name)
-            )
+        try:
+            with os.scandir(self.log_path) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            raise self._not_listed(self.log_path, error) from error
 
     def resolve(self, run: str) -> str:
         """The id of the experiment that `run` names: an id, a prefix of only one, or @last. Raises StoreError."""
         known = self.require().experiment_ids()
-        found = known[-1:] if run == LAST else [each for each in known if each.startswith(run) and run]
+        if run == LAST:
+            found = self._last(known)
+        else:
+            found = [experiment_id for experiment_id in known if experiment_id.startswith(run) and run]
         if run in found or len(found) == 1:
             return run if run in found else found[0]
         raise StoreError(
@@ -138,11 +161,47 @@ class Store:
             hint="`llem runs` lists them",
         )
 
+    def _last(self, known: Iterable[str]) -> list[str]:
+        """The experiment that was started last by the wall clock of its header; a folder without a segment never is."""
+        started = [(at_ns, each) for each in known if (at_ns := self.started_ns(each)) is not None]
+        return [max(started)[1]] if started else []
+
+    def started_ns(self, experiment_id: str) -> int | None:
+        """Wall clock of its supervisor's header, or of the first segment that has one, in ns since 1970; None without any."""
+        paths = sorted(self.segments(experiment_id), key=lambda path: not path.name.startswith("supervisor"))
+        headers = (header for path in paths if (header := _header(path)) is not None)
+        return next((header.wall_ns for header in headers), None)
+
     def segments(self, experiment_id: str) -> list[Path]:
-        """Segment files of one experiment, sorted by name; links are left out."""
+        """Segment files of one experiment, sorted by name; links are left out. None of a folder that `unreadable` names."""
+        try:
+            return self._segments(experiment_id)
+        except OSError:
+            return []
+
+    def unreadable(self, experiment_id: str) -> StoreError | None:
+        """Why the experiment's folder cannot be listed, with the command that mends it; None where it can."""
+        try:
+            self._segments(experiment_id)
+        except OSError as error:
+            return self._not_listed(self.log_path / experiment_id, error)
+        return None
+
+    def _segments(self, experiment_id: str) -> list[Path]:
         with os.scandir(self.log_path / check_id(experiment_id)) as entries:
             return sorted(
                 Path(entry.path)
                 for entry in entries
                 if entry.name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False)
             )
+
+    def _not_listed(self, folder: Path, error: OSError) -> StoreError:
+        hint = mend_access(folder) if isinstance(error, PermissionError) else None
+        return StoreError(f"folder {folder} cannot be read", found=error.strerror, hint=hint)
+
+
+def _header(path: Path) -> SegmentHeader | None:
+    try:
+        return peek(path)
+    except LogError:
+        return None

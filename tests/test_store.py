@@ -1,5 +1,10 @@
 """The store: names that are safe everywhere, folders that are private."""
 
+import os
+import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,15 @@ from hypothesis import strategies as st
 
 from llem.errors import StoreError
 from llem.store import SEGMENT_SUFFIX, Store, check_id, new_experiment_id
+from llem_events import SegmentWriter
+from tests.log.segments import segment_header
+
+
+def start(store: Store, experiment_id: str, *, wall_ns: int) -> None:
+    """A folder with the segment of a supervisor that began at `wall_ns`."""
+    header = segment_header(experiment_id=experiment_id, wall_ns=wall_ns, role="supervisor")
+    path = store.create_experiment(experiment_id) / f"supervisor{SEGMENT_SUFFIX}"
+    SegmentWriter(path, header, sync="close").close()
 
 
 @pytest.mark.parametrize(
@@ -31,9 +45,10 @@ def test_an_id_stays_in_the_store(name: str) -> None:
 
 
 def test_new_ids_are_ids_and_differ() -> None:
-    """A hundred new ids are all valid and all different."""
+    """A hundred new ids are all different: date, time and twelve hexadecimal digits."""
     ids = {check_id(new_experiment_id()) for _ in range(100)}
     assert len(ids) == 100
+    assert all(re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{12}", each) for each in ids)
 
 
 def test_links_and_strange_folders_are_not_experiments(tmp_path: Path) -> None:
@@ -48,6 +63,48 @@ def test_links_and_strange_folders_are_not_experiments(tmp_path: Path) -> None:
     assert [path.name for path in store.segments("one")] == [f"worker{SEGMENT_SUFFIX}"]
 
 
+def test_what_is_listed_can_be_resolved(tmp_path: Path) -> None:
+    """A folder whose name is no id somewhere is left out everywhere, and named; the others are answered."""
+    store = Store(tmp_path / "store").create()
+    start(store, "one", wall_ns=1)
+    for name in ("con", "aux", "nul.txt", "com1", "Not An Id", ".new-abc"):
+        (store.log_path / name).mkdir()
+    assert store.experiment_ids() == ["one"]
+    assert store.strange_folders() == ["Not An Id", "aux", "com1", "con", "nul.txt"]
+    assert [store.resolve(name) for name in store.experiment_ids()] == ["one"]
+    assert store.segments("one")
+
+
+ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from llem.store import Store
+os.setuid(65534)
+store = Store(Path(sys.argv[1]))
+print(store.experiment_ids(), store.segments("one"), store.resolve("@last"), store.unreadable("two"))
+print(store.unreadable("one"))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make folders of another user")
+def test_a_folder_of_another_user_does_not_hide_the_others() -> None:
+    """What another user's llem wrote with mode 0700 is named with the command that mends it; all others are listed and resolved."""
+    with tempfile.TemporaryDirectory() as folder:  # not of pytest, whose folders another user may not enter
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder) / "store").create()
+        for name in ("one", "two"):
+            start(store, name, wall_ns=1)
+        theirs = store.log_path / "two"
+        for path in (store.path, store.log_path, theirs, *theirs.iterdir()):
+            os.chown(path, 65534, 65534)
+        ran = subprocess.run(
+            [sys.executable, "-c", ANOTHER_USER, store.path], capture_output=True, text=True, check=True
+        )
+    answered, reason = ran.stdout.splitlines()
+    assert answered == "['one', 'two'] [] two None"
+    assert f"sudo chown -R 65534 {store.log_path / 'one'}" in reason
+
+
 def test_no_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
     """Asking a store that is not there says where it was expected and what to run."""
     with pytest.raises(StoreError, match="llem measure"):
@@ -55,11 +112,15 @@ def test_no_store_is_an_error_with_a_hint(tmp_path: Path) -> None:
 
 
 def test_a_run_is_named_by_its_id_a_prefix_or_last(tmp_path: Path) -> None:
-    """An id wins over longer ids that it begins; a prefix of several, or of none, is refused with a hint."""
+    """An id wins over longer ids that it begins; @last is the latest start by the header's clock, whatever the names; a prefix of several, or of none, is refused with a hint."""
     store = Store(tmp_path / "store").create()
-    for name in ("20260101-a", "20260102-b", "20260102-bc"):
-        store.create_experiment(name)
-    assert store.resolve("@last") == "20260102-bc"
+    with pytest.raises(StoreError, match="no experiment"):
+        store.resolve("@last")
+    for name, wall_ns in (("20260101-a", 30), ("20260102-b", 20), ("20260102-bc", 10)):
+        start(store, name, wall_ns=wall_ns)
+    store.create_experiment("20260103-empty")
+    (store.create_experiment("20260104-torn") / f"supervisor{SEGMENT_SUFFIX}").write_bytes(b"LLEH")
+    assert store.resolve("@last") == "20260101-a"
     assert store.resolve("20260101") == "20260101-a"
     assert store.resolve("20260102-b") == "20260102-b"
     for wrong in ("2026", "nothing", ""):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llem_events.recovery import Recovery, recover
     from llem_events.schema import SCHEMA_VERSION
     from llem_events.segment_survey import Survey, survey
+    from llem_events.texts import UnknownText, check_known, unknown_text
     from llem_events.writer import SegmentWriter, SyncPolicy
 
 _NAMES = {
@@ -47,6 +48,7 @@ _NAMES = {
     "recovery": "Recovery recover",
     "schema": "SCHEMA_VERSION",
     "segment_survey": "Survey survey",
+    "texts": "UnknownText check_known unknown_text",
     "writer": "SegmentWriter SyncPolicy",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -80,13 +82,16 @@ __all__ = [
     "TooLargeError",
     "TornTailError",
     "UnknownEvent",
+    "UnknownText",
     "Verdict",
     "boot_id",
+    "check_known",
     "read_clocks",
     "recover",
     "root_digest",
     "segment_digest",
     "survey",
+    "unknown_text",
     "unpack",
 ]
 

@@ -6,6 +6,7 @@ import msgspec
 
 from llem_events.errors import CorruptError, EventError, TooLargeError
 from llem_events.events import Event
+from llem_events.records import Int32, Int64
 from llem_events.upcast import KNOWN_VERSIONS, upcast
 
 _ARRAY32 = b"\xdd"  # msgpack: array with a 32-bit count
@@ -15,17 +16,18 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """One event as it stands in the log; never changes."""
 
     type: str
-    version: int
-    at_ns: int
+    version: Int32
+    at_ns: Int64
     body: msgspec.Raw
 
 
 class UnknownEvent(msgspec.Struct, frozen=True):
-    """An event of a type or version that this llem does not know, kept as it is."""
+    """An event of a type or version that this llem does not know, kept as it is; `problem` says why one of a known type is here."""
 
     type: str
     version: int
     body: msgspec.Raw
+    problem: str | None = None  # where it does not fit its declared type: the segment is damaged there
 
 
 # What msgspec and a step of an upcast raise for bytes or objects that do not fit; one border, here.

@@ -1,14 +1,24 @@
 """The vocabulary: every fact that a log can hold, one frozen Struct per event version.
 
 Units are in the names. `None` means not measured. Fields are only ever added, with defaults; none changes its
-meaning. Times are nanoseconds of the writing host's monotonic clock.
+meaning. Times are nanoseconds of the writing host's monotonic clock. Texts that name a kind of something are open: `llem_events.texts` lists
+those that this llem knows.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import msgspec
 
-from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request
+from llem_events.records import (
+    BaselinePower,
+    Device,
+    EnergyEdge,
+    Int32,
+    Int64,
+    MeteredDevice,
+    Request,
+    StudyPlace,
+)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,40 +34,47 @@ class ExperimentStarted(Event, frozen=True, kw_only=True):
     experiment_id: str
     plan: dict[str, Any]  # as resolved
     measurement_config_hash: str
-    expected_processes: int
+    expected_processes: Int32
     labels: dict[str, str] = {}
     llem_version: str
     command: list[str] = []  # the wrapped program, for engine "command"
+    study: StudyPlace | None = None  # None: not part of a study
+    cell_hash: str | None = None  # of the configuration without what the study itself sets for each block
+    rank_count: Int32 | None = (
+        None  # how many `llem measure` a launcher started for this experiment; None: one, without a launcher
+    )
 
 
 class ProcessStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_started"
-    process_index: int
+    process_index: Int32
     devices: list[Device]
     engine: str
     versions: dict[str, str] = {}
     environment: dict[str, Any] = {}
+    group_id: str | None = None  # processes that run one copy of the model together
+    group_rank: Int32 | None = None  # within the group; tokens count on rank 0 only
 
 
 class MeterStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "meter_started"
     meter: str
-    process_index: int
+    process_index: Int32
     sample_hz: float
     devices: list[MeteredDevice]
 
 
 class WindowOpened(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_opened"
-    kind: Literal["baseline", "warmup", "measurement"]
-    window_index: int = 0  # counts the windows of one kind within a process
+    kind: str  # baseline, warmup or measurement
+    window_index: Int32 = 0  # counts the windows of one kind within a process
     edges: list[EnergyEdge] = []
 
 
 class WindowClosed(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_closed"
-    kind: Literal["baseline", "warmup", "measurement"]
-    window_index: int = 0
+    kind: str  # baseline, warmup or measurement
+    window_index: Int32 = 0
     edges: list[EnergyEdge] = []
 
 
@@ -105,13 +122,13 @@ class SamplesTaken(Event, frozen=True, kw_only=True):
 
 class SamplesDropped(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "samples_dropped"
-    count: int
+    count: Int64
     reason: str
 
 
 class BaselineMeasured(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "baseline_measured"
-    position: Literal["before", "after"]
+    position: str  # before, after or server_idle
     duration_s: float
     devices: list[BaselinePower]
     age_s: float = 0.0  # how old a reused baseline is
@@ -121,33 +138,33 @@ class BaselineMeasured(Event, frozen=True, kw_only=True):
 class ModelLoaded(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "model_loaded"
     model_name: str
-    weights: Literal["pretrained", "random", "simulated"]
+    weights: str  # pretrained, random or simulated
     source: str  # "hub", "path", "preset", "config" or "simulated"
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: str | None = None
     device: str | None = None
     tokenizer: str | None = None
-    parameters: int | None = None
-    non_embedding_parameters: int | None = (
+    parameters: Int64 | None = None
+    non_embedding_parameters: Int64 | None = (
         None  # all that multiply a token: without look-up tables, with the output head
     )
-    layers: int | None = None
-    attention_heads: int | None = None
-    head_size: int | None = None
-    sliding_window: int | None = None
-    sliding_window_layers: int | None = None  # layers that see only the window; None with a window: all
-    output_head_parameters: int | None = None  # part of the above, used for a prompt's last position only
-    weights_bytes: int | None = None
-    load_time_ns: int | None = None
+    layers: Int64 | None = None
+    attention_heads: Int64 | None = None
+    head_size: Int64 | None = None
+    sliding_window: Int64 | None = None
+    sliding_window_layers: Int64 | None = None  # layers that see only the window; None with a window: all
+    output_head_parameters: Int64 | None = None  # part of the above, used for a prompt's last position only
+    weights_bytes: Int64 | None = None
+    load_time_ns: Int64 | None = None
 
 
 class PromptsEncoded(Event, frozen=True, kw_only=True):
     """What the engine really gets; repeats of the set are not counted."""
 
     TYPE: ClassVar[str] = "prompts_encoded"
-    prompts: int
-    input_tokens: int
+    prompts: Int64
+    input_tokens: Int64
     prompt_set_sha256: str
 
 
@@ -165,7 +182,7 @@ class WarmupCompleted(Event, frozen=True, kw_only=True):
 class RequestsCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "requests_completed"
     MAX_BYTES: ClassVar[int] = 8 * 2**20  # a batch of 512 requests with 1,500 token times each
-    window: Literal["warmup", "measurement"]
+    window: str  # warmup or measurement
     requests: list[Request]
 
 
@@ -182,20 +199,20 @@ class ProcessCompleted(Event, frozen=True, kw_only=True):
     """The completion marker; a process without it makes its experiment incomplete."""
 
     TYPE: ClassVar[str] = "process_completed"
-    process_index: int
-    requests: int | None = None  # None for a wrapped program, which has no requests
-    failed_requests: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    batches: int | None = None
-    peak_memory_bytes: int | None = None
+    process_index: Int32
+    requests: Int64 | None = None  # None for a wrapped program, which has no requests
+    failed_requests: Int64 | None = None
+    input_tokens: Int64 | None = None
+    output_tokens: Int64 | None = None
+    batches: Int64 | None = None
+    peak_memory_bytes: Int64 | None = None
     stopped_early: bool = False
-    exit_status: int | None = None  # of the wrapped program
+    exit_status: Int64 | None = None  # of the wrapped program
 
 
 class ProcessFailed(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_failed"
-    process_index: int
+    process_index: Int32
     error_type: str
     message: str
     stage: str
@@ -203,18 +220,18 @@ class ProcessFailed(Event, frozen=True, kw_only=True):
 
 class SamplingCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "sampling_completed"
-    samples: int
-    samples_dropped: int
-    deadlines_missed: int
-    max_gap_ns: int | None = None
-    jitter_p99_ns: int | None = None
-    cpu_time_ns: int | None = None
+    samples: Int64
+    samples_dropped: Int64
+    deadlines_missed: Int64
+    max_gap_ns: Int64 | None = None
+    jitter_p99_ns: Int64 | None = None
+    cpu_time_ns: Int64 | None = None
 
 
 class ClockRead(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "clock_read"
-    monotonic_ns: int
-    wall_ns: int
+    monotonic_ns: Int64
+    wall_ns: Int64
 
 
 class LogFailed(Event, frozen=True, kw_only=True):
@@ -222,7 +239,7 @@ class LogFailed(Event, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = "log_failed"
     error: str
-    events_lost: int
+    events_lost: Int64
 
 
 class ResultImported(Event, frozen=True, kw_only=True):
@@ -238,15 +255,15 @@ class ResultImported(Event, frozen=True, kw_only=True):
 
 class ExperimentCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_completed"
-    processes_completed: int
-    processes_failed: int
+    processes_completed: Int64
+    processes_failed: Int64
 
 
 class ExperimentInterrupted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_interrupted"
     reason: str
-    processes_completed: int
-    processes_failed: int
+    processes_completed: Int64
+    processes_failed: Int64
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (

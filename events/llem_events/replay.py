@@ -9,6 +9,7 @@ from llem_events.envelope import Envelope, UnknownEvent, unpack
 from llem_events.errors import EventError
 from llem_events.events import Event, SamplesTaken
 from llem_events.reader import Block, Position, SegmentReader
+from llem_events.texts import check_known
 
 BATCH_SAMPLES = 122_880  # a row group of DuckDB's tables
 
@@ -37,15 +38,20 @@ def replay(
     """All that follows `start`, each block verified as `reader.blocks` does and raising what that raises.
 
     Samples wait until another event would make more than `batch_samples` of one device and meter, or the segment ends. An event whose body
-    does not fit its type is kept as an UnknownEvent.
+    does not fit its type is kept as an UnknownEvent that names its problem. Raises NewerFormatError at a schema version or a text that
+    only a later llem knows.
     """
     waiting = _Waiting(batch_samples)
+    if reader.header is not None:
+        check_known(reader.header)
     for block in reader.blocks(start):
         for occurrence in _occurrences(reader, block):
             if isinstance(occurrence.event, SamplesTaken):
                 yield from waiting.add(occurrence.event)
-            else:
-                yield occurrence
+                continue
+            if isinstance(occurrence.event, Event):
+                check_known(occurrence.event)
+            yield occurrence
     yield from waiting.take_all()
 
 
@@ -54,8 +60,8 @@ def _occurrences(reader: SegmentReader, block: Block) -> Iterator[Occurrence]:
     for event_number, envelope in enumerate(reader.events(block), header.first_event):
         try:
             event = unpack(envelope)
-        except EventError:  # its bytes stay in the log; it says nothing of the figures
-            event = UnknownEvent(envelope.type, envelope.version, envelope.body)
+        except EventError as error:
+            event = UnknownEvent(envelope.type, envelope.version, envelope.body, problem=str(error))
         yield Occurrence(header.block_number, event_number, envelope, event)
 
 

@@ -35,7 +35,7 @@ class _SegmentFile(io.FileIO):
             raise SegmentReadError(f"segment {self._path}: {error.strerror}") from error
 
 
-def open_segment_file(path: Path) -> io.BufferedReader:
+def open_segment_file(path: Path, *, read_ahead_bytes: int = _READ_AHEAD_BYTES) -> io.BufferedReader:
     """The file for reading; no link is followed, and nothing that could block, such as a pipe, is waited for.
 
     Raises SegmentReadError, as does whatever reads from it.
@@ -48,4 +48,4 @@ def open_segment_file(path: Path) -> io.BufferedReader:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise SegmentReadError(f"segment {path}: not a regular file")
-    return io.BufferedReader(_SegmentFile(fd, path), _READ_AHEAD_BYTES)
+    return io.BufferedReader(_SegmentFile(fd, path), read_ahead_bytes)

@@ -1,7 +1,7 @@
 """What the tables hold of an experiment's log, as the events that were written."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import msgspec
@@ -106,7 +106,7 @@ class ProcessFacts(Facts):
         self.completed = self.last(ProcessCompleted)
         self.failed = self.last(ProcessFailed)
         self.sampling = self.last(SamplingCompleted)
-        self.baselines: dict[Literal["before", "after"], BaselineMeasured] = {
+        self.baselines: dict[str, BaselineMeasured] = {
             baseline.position: baseline for baseline in self.every(BaselineMeasured)
         }
         self.warnings = self.every(WarningRaised)

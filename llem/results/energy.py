@@ -2,15 +2,15 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
 from llem.results.ratios import ratio, total
 from llem_events.records import Device
 
-EnergySource = Literal["counter", "integrated", "estimated", "simulated"]
-DeviceKind = Literal["gpu", "mig", "cpu_package", "dram", "process", "simulated"]
+EnergySource = str  # counter, integrated, estimated or simulated
+DeviceKind = str  # gpu, mig, cpu_package, dram, process or simulated
 DeviceKey = tuple[str, str]
 TRUST: tuple[EnergySource, ...] = ("estimated", "simulated", "integrated", "counter")  # least first
 GPU_KINDS: frozenset[DeviceKind] = frozenset(("gpu", "mig", "simulated"))

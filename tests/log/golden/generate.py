@@ -105,7 +105,7 @@ def rows(path: Path, body: Callable[[Envelope], Any] | None = None) -> dict[str,
             for number, envelope in enumerate(reader.events(block), block.header.first_event):
                 row = {"number": number, "type": envelope.type, "version": envelope.version}
                 found.append(row | {"at_ns": envelope.at_ns, "body": (body or body_as_written)(envelope)})
-        header = plain(msgspec.msgpack.decode(msgspec.msgpack.encode(reader.header)))
+        header = {"recovered_from": None} | plain(msgspec.to_builtins(reader.header, builtin_types=(bytes,)))
         return {"header": header, "verdict": str(reader.verdict), "events": found}
 
 
