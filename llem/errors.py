@@ -10,6 +10,7 @@
     ├── DamagedLogError          a segment refused because it is corrupt (exit status 3)
     ├── QueryError               SQL that is wrong, refused or over its limits
     ├── ExportError              a file that cannot be written or read
+    ├── OutputError              standard output cannot be written
     └── AggregationError         process results that cannot be joined
 
 The log package has its own tree, `llem_events.LogError`; the command line prints both the same way.
@@ -73,6 +74,10 @@ class QueryError(LlemError):
 
 class ExportError(LlemError):
     """A file that cannot be written or read."""
+
+
+class OutputError(LlemError):
+    """Standard output cannot be written."""
 
 
 class AggregationError(LlemError):

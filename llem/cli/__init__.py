@@ -1,15 +1,14 @@
 """The command line: the only place that prints, exits, or imports typer and rich."""
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 import typer
 
-from llem.cli import console
-from llem.errors import LlemError
+from llem.cli import console, screen
+from llem.errors import LlemError, OutputError
 from llem_events.errors import CorruptError, LogError
 
 Commands = dict[str, tuple[str, str]]
@@ -29,31 +28,49 @@ COMMANDS: Commands = {
     "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),
 }
-EXIT_INTERNAL = 1
+EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    screen.set_up()
+    status = _status_of(list(sys.argv[1:] if argv is None else argv))
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        status = _cannot_write(error)
+    sys.exit(status)
+
+
+def _status_of(arguments: list[str]) -> int | str | None:
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
         app = build_app(chosen)
         arguments, program = split_program(arguments) if chosen == "measure" else (arguments, [])
         app(args=arguments, prog_name="llem", obj=program)
+    except SystemExit as ended:
+        return ended.code
+    except OutputError as error:
+        return _cannot_write(error)
     except (LlemError, LogError) as error:
         console.complain(str(error))
-        sys.exit(exit_status(error))
+        return exit_status(error)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader has gone; nothing is left to say
-        sys.exit(0)
+        return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error)
-        sys.exit(EXIT_INTERNAL)
+        return EXIT_INTERNAL
+    return 0
+
+
+def _cannot_write(error: OutputError) -> int:
+    """Nothing more can be said on stdout; that its reader has gone, as with `| head`, is no error."""
+    screen.discard_output()
+    if isinstance(error, screen.ReaderGone):
+        return 0
+    console.complain(str(error))
+    return error.exit_status
 
 
 def build_app(chosen: str | None) -> typer.Typer:

@@ -4,8 +4,16 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from llem.errors import OutputError
+
+# Control characters but tab and line feed, the marks that turn the direction of writing,
+# line ends that only some programs know, and half characters.
+_DANGEROUS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _state = {"verbosity": 0}
 
@@ -28,7 +36,14 @@ def verbosity() -> int:
 
 def printable(text: str) -> str:
     """Text without control characters, so that no name or message can drive the terminal."""
-    return _CONTROL.sub("�", text)
+    return _DANGEROUS.sub("�", text)
+
+
+def on_one_line(text: str) -> str:
+    """The same for a cell: line ends and tabs are shown, not done."""
+    for character, shown in _BREAKS.items():
+        text = text.replace(character, shown)
+    return printable(text)
 
 
 def say(text: str) -> None:
@@ -37,8 +52,9 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line about the run, on stderr."""
-    sys.stdout.flush()
+    """A line about the run, on stderr; what cannot be written is dropped."""
+    with suppress(OutputError):
+        sys.stdout.flush()
     sys.stderr.write(printable(text) + "\n")
 
 

@@ -12,7 +12,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
-from llem.cli.screen import standard_output
+from llem.cli.screen import text_output
 from llem.cli.tables import up_to_date
 from llem.errors import ExportError, QueryError
 from llem.export import as_parquet, target
@@ -147,4 +147,4 @@ def _write_records(
 
 
 def _text(out: Path, *, force: bool) -> AbstractContextManager[TextIO]:
-    return standard_output() if out == STDOUT else target.text_file(out, force=force)
+    return text_output() if out == STDOUT else target.text_file(out, force=force)

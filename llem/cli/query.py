@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import msgspec
 import typer
 
 from llem.cli import console
+from llem.cli.lines import write_lines
 from llem.cli.options import StoreOption
-from llem.cli.screen import standard_output
+from llem.cli.screen import text_output
 from llem.errors import QueryError
 from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
 from llem.query.catalog import CATALOG
@@ -32,6 +33,7 @@ class Format(StrEnum):
     """Formats of a result."""
 
     TABLE = "table"
+    LINES = "lines"
     CSV = "csv"
     JSON = "json"
     JSONL = "jsonl"
@@ -120,20 +122,25 @@ def _statement(sql: str | None, saved: str | None) -> str:
 
 
 def _write_text(start: Start, chosen: Format, output: Path | None, *, force: bool, raw_csv: bool) -> None:
-    out = standard_output() if output is None else target.text_file(output, force=force)
-    with out as stream, start() as result:
+    with _output(chosen, output, force=force) as stream, start() as result:
         write = _writer(chosen, raw_csv=raw_csv)
         write(stream, [column.name for column in result.columns], _rows(result))
         if result.truncated:
             console.note("llem: there are more rows; --limit N sets how many are shown")
 
 
+def _output(chosen: Format, output: Path | None, *, force: bool) -> AbstractContextManager[TextIO]:
+    if output is not None:
+        return target.text_file(output, force=force)
+    return nullcontext(sys.stdout) if chosen is Format.TABLE else text_output()
+
+
 def _writer(chosen: Format, *, raw_csv: bool) -> Writer:
     """The format's writer; rich is loaded only for a table, and while the query's process starts."""
     if chosen is Format.TABLE:
-        table: Writer = importlib.import_module("llem.cli.table").write_table
-        return table
+        return partial(importlib.import_module("llem.cli.table").write_table, instead="-f lines")
     writers: dict[Format, Writer] = {
+        Format.LINES: write_lines,
         Format.CSV: partial(as_csv.write, neutralise=not raw_csv),
         Format.JSON: as_json.write,
         Format.JSONL: as_jsonl.write,

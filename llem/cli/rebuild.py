@@ -7,7 +7,6 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
-from llem.cli.screen import standard_output
 from llem.cli.table import write_table
 from llem.errors import DamagedLogError
 from llem.projections import RebuildReport
@@ -57,7 +56,6 @@ def _write_changes(report: RebuildReport) -> None:
     rows = [
         (each.experiment_id, each.column, each.before, each.after) for each in report.changes[:CHANGES_SHOWN]
     ]
-    with standard_output() as out:
-        write_table(out, ("experiment", "figure", "before", "now"), rows)
+    write_table(sys.stdout, ("experiment", "figure", "before", "now"), rows, instead="a wider terminal")
     if len(report.changes) > CHANGES_SHOWN:
         console.note(f"llem: and {len(report.changes) - CHANGES_SHOWN} more")

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from typing import TextIO
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
-from llem.cli.console import printable
-from llem.cli.table import console_for
+from llem.cli.console import on_one_line
+from llem.cli.table import console_for, plain_table
 from llem.results import ExperimentResult
 
 NOT_MEASURED = "not measured"
@@ -18,8 +16,8 @@ Row = tuple[str, float | int | str | None, str]
 def write_result(out: TextIO, result: ExperimentResult) -> None:
     """The figures of one experiment."""
     console = console_for(out)
-    console.print(Text(printable(_title(result)), style="bold"), soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    console.print(Text(on_one_line(_title(result)), style="bold"), soft_wrap=True)
+    table = plain_table()
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("unit")
@@ -27,7 +25,7 @@ def write_result(out: TextIO, result: ExperimentResult) -> None:
         table.add_row(Text(name), Text(_text(value)), Text(unit if value is not None else ""))
     console.print(table)
     for line in _remarks(result):
-        console.print(Text(printable(line)), soft_wrap=True)
+        console.print(Text(on_one_line(line)), soft_wrap=True)
 
 
 def _title(result: ExperimentResult) -> str:

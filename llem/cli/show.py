@@ -1,5 +1,6 @@
 """llem show."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,7 +11,6 @@ from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.result import write_result
-from llem.cli.screen import standard_output
 from llem.cli.table import write_table
 from llem.cli.tables import up_to_date
 from llem.projections import SegmentLineage, lineage, open_readonly, results_for
@@ -58,8 +58,7 @@ def _write(result: ExperimentResult, *, json: bool) -> None:
     if json:
         console.say(msgspec.json.encode(result).decode())
         return
-    with standard_output() as out:
-        write_result(out, result)
+    write_result(sys.stdout, result)
 
 
 def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:
@@ -79,8 +78,7 @@ def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:
         )
         for each in segments
     ]
-    with standard_output() as out:
-        write_table(out, columns, rows)
+    write_table(sys.stdout, columns, rows, instead="--json")
 
 
 def _range(numbers: tuple[int, int] | None) -> str:

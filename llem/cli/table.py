@@ -1,35 +1,102 @@
-"""Rows as a table for people: numbers to the right, nothing cut off, no control characters."""
+"""Rows as a table for people: as wide as the terminal, numbers to the right; what does not fit is said."""
 
+import os
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llem.cli.console import printable
+from llem.cli.console import note, on_one_line
 from llem.export import cells
 
 PIPE_WIDTH = 100_000  # a pipe has no width: no line is folded
+WHOLE_WIDTH = 32  # a text of so many characters, such as an id, is never broken
+FOLDED_WIDTH = 16  # longer texts are folded, down to so many characters
+FOLDED_LINES = 6  # and cut after so many lines
+GAP = 2
+LEFT_OUT_SHOWN = 6
 
 
-def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """One table; a pipe or a file gets the same without colour and unfolded."""
+def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, instead: str) -> None:
+    """One table; a pipe or a file gets the same without colour and unfolded. `instead` shows what did not fit."""
     kept = list(rows)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(columns):
-        numeric = any(_is_number(row[index]) for row in kept)
-        table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in kept:
-        table.add_row(*(Text(printable(cells.text(value))) for value in row))
-    console_for(out).print(table)
+    texts = [[on_one_line(cells.text(value)) for value in row] for row in kept]
+    heads = [on_one_line(name) for name in columns]
+    natural = [max(map(cell_len, (head, *(row[place] for row in texts)))) for place, head in enumerate(heads)]
+    console = console_for(out)
+    widths = fitted(natural, console.width)
+    table = plain_table()
+    for place, width in enumerate(widths):
+        numeric = any(_is_number(row[place]) for row in kept)
+        table.add_column(
+            Text(heads[place]),
+            justify="right" if numeric else "left",
+            width=width,
+            no_wrap=width == natural[place],
+            overflow="fold",
+        )
+    is_cut = False
+    for row in texts:
+        shown = [_cut(text, width) for text, width in zip(row, widths, strict=False)]
+        is_cut = is_cut or shown != row[: len(widths)]
+        table.add_row(*map(Text, shown))
+    console.print(table)
+    _say_what_is_missing(heads[len(widths) :], is_cut=is_cut, instead=instead)
+
+
+def plain_table() -> Table:
+    """A table with a rule below its heads and nothing else around it."""
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
 
 
 def console_for(out: TextIO) -> Console:
     """Where tables are drawn: as wide as the terminal, unfolded elsewhere."""
-    return Console(file=out, width=None if out.isatty() else PIPE_WIDTH, highlight=False, emoji=False)
+    width = _terminal_width(out) if out.isatty() else PIPE_WIDTH
+    return Console(file=out, width=width, highlight=False, emoji=False)
+
+
+def fitted(natural: Sequence[int], room: int) -> list[int]:
+    """The widths of the columns that fit, from the first on; long texts give way, so that more columns fit."""
+    least = [width if width <= WHOLE_WIDTH else FOLDED_WIDTH for width in natural]
+    widths: list[int] = []
+    left = room + GAP
+    for width in least:
+        if left < width + GAP:
+            break
+        widths.append(width)
+        left -= width + GAP
+    widths = widths or [min(natural[0], room)]
+    for place in sorted(range(len(widths)), key=lambda place: natural[place]):
+        grown = min(natural[place] - widths[place], max(left, 0))
+        widths[place] += grown
+        left -= grown
+    return widths
+
+
+def _terminal_width(out: TextIO) -> int:
+    try:
+        return os.get_terminal_size(out.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def _cut(text: str, width: int) -> str:
+    room = width * FOLDED_LINES
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _say_what_is_missing(columns: Sequence[str], *, is_cut: bool, instead: str) -> None:
+    if columns:
+        named = ", ".join(columns[:LEFT_OUT_SHOWN])
+        more = f" and {len(columns) - LEFT_OUT_SHOWN} more" if len(columns) > LEFT_OUT_SHOWN else ""
+        note(f"llem: no room for {len(columns)} columns: {named}{more}; {instead} shows them")
+    elif is_cut:
+        note(f"llem: texts that end in … are longer; {instead} shows them whole")
 
 
 def _is_number(value: Any) -> bool:

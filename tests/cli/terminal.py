@@ -1,0 +1,85 @@
+"""A terminal of a chosen size: llem runs in a pseudo-terminal, and an emulator says what a person sees."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import pyte
+
+from tests.conftest import LIMIT_S, LLEM
+
+READ_BYTES = 65536
+Size = tuple[int, int]  # columns and lines
+TALL = 2000  # lines kept, as by a terminal that can be scrolled back
+
+
+class Terminal:
+    """What llem has written to a terminal, as bytes and as a screen."""
+
+    def __init__(self, columns: int) -> None:
+        self.screen = pyte.Screen(columns, TALL)
+        self.screen.set_mode(pyte.modes.LNM)
+        self._stream = pyte.ByteStream(self.screen)
+        self.written = b""
+
+    def feed(self, chunk: bytes) -> None:
+        self.written += chunk
+        self._stream.feed(chunk)
+
+    def lines(self) -> list[str]:
+        """The text, without spaces at the ends of lines and without empty lines at the end."""
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+
+def on_a_terminal(
+    arguments: Sequence[object],
+    *,
+    size: Size = (80, 24),
+    environment: Mapping[str, str],
+    while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
+) -> tuple[Terminal, int]:
+    """Run llem with all three standard streams on one terminal; its screen and its exit status."""
+    controller, descriptor = pty.openpty()
+    resize(descriptor, size)
+    terminal = Terminal(size[0])
+    deadline = time.monotonic() + LIMIT_S
+    with subprocess.Popen(
+        [LLEM, *map(str, arguments)],
+        stdin=descriptor,
+        stdout=descriptor,
+        stderr=descriptor,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        os.close(descriptor)
+        while (chunk := _read(controller)) != b"":
+            terminal.feed(chunk or b"")
+            while_running(terminal, controller)
+            if time.monotonic() > deadline:
+                process.kill()
+    os.close(controller)
+    return terminal, process.returncode
+
+
+def resize(descriptor: int, size: Size) -> None:
+    """Give a terminal another size; who runs in it gets SIGWINCH from the kernel."""
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+
+
+def _read(descriptor: int) -> bytes | None:
+    """What can be read; None for nothing yet, and nothing at the terminal's end (EIO on Linux)."""
+    if not select.select([descriptor], [], [], 0.1)[0]:
+        return None
+    with suppress(OSError):
+        return os.read(descriptor, READ_BYTES)
+    return b""
