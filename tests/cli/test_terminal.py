@@ -34,7 +34,7 @@ def shown(folder: Path, *arguments: object, columns: int = 80, **changes: str) -
 def test_a_row_is_a_line_and_its_id_is_whole(folder: Path) -> None:
     """At 80 columns a run's id can be copied, and a line feed in a name is shown, not done."""
     lines = shown(folder, "runs").lines()
-    (_,) = [line for line in lines if re.match(r"\d{8}-\d{6}-[0-9a-f]{6} ", line)]
+    (_,) = [line for line in lines if re.match(r"\d{8}-\d{6}-[0-9a-f]{12} ", line)]
     assert r"two\nlines �" in " ".join(lines[2:4])
     assert max(map(len, lines)) <= 80
     assert "tokens, source; --json shows them" in lines[-1]
@@ -62,5 +62,5 @@ def test_data_cannot_drive_a_terminal(form: str, folder: Path) -> None:
 def test_what_does_not_fit_is_said(folder: Path) -> None:
     """A table of 65 columns shows the first ones whole, and names what it leaves out."""
     lines = shown(folder, "query", "FROM experiment_results").lines()
-    assert re.match(r"\d{8}-\d{6}-[0-9a-f]{6} ", lines[2])
+    assert re.match(r"\d{8}-\d{6}-[0-9a-f]{12} ", lines[2])
     assert re.search(r"no room for \d+ columns: .* and \d+ more; *-f lines", " ".join(lines))
