@@ -5,10 +5,35 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[int, Meta(gt=0)]
+MAX_TOKENS = 10_000_000
+MAX_REQUESTS = 1_000_000
+YEAR_S = 366 * 24 * 3600
+
+Positive = Annotated[int, Meta(gt=0, lt=2**31)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Tokens = Annotated[int, Meta(gt=0, le=MAX_TOKENS)]
+Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
+Milliseconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
+Watts = Annotated[float, Meta(gt=0, le=1e9)]
+# no text of a plan is longer than a path
+Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(max_length=256)]
+Labels = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=128)], Annotated[str, Meta(max_length=1024)]],
+    Meta(max_length=64, description="stored with the experiment"),
+]
+RequestIds = Annotated[list[Annotated[int, Meta(ge=0, le=2**63 - 1)]], Meta(max_length=10_000)]
+GpuNames = Annotated[list[Name], Meta(min_length=1, max_length=4096)]
+Curve = Annotated[list[tuple[Seconds, Annotated[float, Meta(ge=0, le=1e9)]]], Meta(max_length=10_000)]
+
+
+def says(meaning: str) -> Meta:
+    """The meaning of a key, which `llem measure --dry-run` prints beside it."""
+    return Meta(description=meaning)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,45 +57,66 @@ class ModelPlan(Section, frozen=True, kw_only=True):
 class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
     """Delays of the simulated engine."""
 
-    prefill_ms: NonNegativeFloat = 5.0
-    token_ms: NonNegativeFloat = 2.0
-    load_ms: NonNegativeFloat = 0.0
-    jitter: Fraction = 0.0  # spread of the delays, seeded
-    fail_requests: list[int] = []  # request ids that end in an error
-    crash_after_batches: Positive | None = None
+    prefill_ms: Annotated[Milliseconds, says("until the first token of a batch")] = 5.0
+    token_ms: Annotated[Milliseconds, says("between two tokens")] = 2.0
+    load_ms: Annotated[Milliseconds, says("for loading")] = 0.0
+    jitter: Annotated[Fraction, says("spread of the delays, seeded")] = 0.0
+    fail_requests: Annotated[RequestIds, says("request ids that end in an error")] = []
+    crash_after_batches: Annotated[Positive | None, says("end the worker with an error after so many")] = None
 
 
 class EnginePlan(Section, frozen=True, kw_only=True):
     """What runs the model."""
 
-    name: Literal["transformers", "simulated"] = "transformers"
-    device: str = "auto"  # auto, cpu, cuda
-    batch_size: Positive = 4
+    name: Annotated[Literal["transformers", "simulated"], says("the engine")] = "transformers"
+    device: Annotated[Text, says("auto, cpu, cuda or cuda:N")] = "auto"
+    batch_size: Annotated[Positive, says("prompts that run together")] = 4
     simulated: SimulatedEnginePlan = SimulatedEnginePlan()
 
 
 class LengthPlan(Section, frozen=True, kw_only=True):
     """A distribution of token counts: fixed at `mean`, uniform in [min, max], or lognormal cut to [min, max]."""
 
-    kind: Literal["fixed", "uniform", "lognormal"] = "fixed"
-    mean: Positive = 32
-    spread: Fraction = 0.3  # lognormal: standard deviation of the logarithm
-    min: Positive = 1
-    max: Positive = 4096
+    kind: Annotated[Literal["fixed", "uniform", "lognormal"], says("the distribution")] = "fixed"
+    mean: Annotated[Tokens, says("of fixed and lognormal lengths, before the cut")] = 32
+    spread: Annotated[Fraction, says("lognormal: standard deviation of the logarithm")] = 0.3
+    min: Annotated[Tokens, says("of uniform and lognormal lengths")] = 1
+    max: Annotated[Tokens, says("of uniform and lognormal lengths")] = 4096
 
 
 class WorkloadPlan(Section, frozen=True, kw_only=True):
     """What is asked of the model."""
 
-    source: Literal["synthetic", "file"] = "synthetic"
-    path: str | None = None  # .jsonl (field `prompt` or `text`) or text, one prompt a line
-    requests: Positive = 32  # over all processes; every process takes its share
-    min_duration_s: NonNegativeFloat = 12.0  # the prompt set is repeated until this much time has passed
-    max_duration_s: PositiveFloat | None = None
+    source: Annotated[
+        Literal["synthetic", "file"],
+        says("seeded token ids, or the prompts of a file; a path means the file"),
+    ] = "synthetic"
+    path: Annotated[
+        Text | None, says("JSON Lines, JSON array, CSV with a header, or one prompt a line; also .gz, .zst")
+    ] = None
+    chat: Annotated[
+        Literal["auto", "always", "never"],
+        says("apply the model's chat template: to messages, to every prompt, or never: their texts alone"),
+    ] = "auto"
+    special_tokens: Annotated[
+        Literal["auto", "always", "never"],
+        says("what the tokenizer adds: no second begin token, all that it adds, or nothing"),
+    ] = "auto"
+    too_long: Annotated[
+        Literal["fail", "skip", "truncate"],
+        says("a prompt too long for the model: fails, is left out, or loses its beginning"),
+    ] = "fail"
+    requests: Annotated[
+        Annotated[int, Meta(gt=0, le=MAX_REQUESTS)], says("over all processes; every process takes its share")
+    ] = 32
+    min_duration_s: Annotated[Seconds, says("the prompts are repeated until so much time has passed")] = 12.0
+    max_duration_s: Annotated[
+        PositiveSeconds | None, says("stop at the next batch's end after so much time")
+    ] = None
     input_tokens: LengthPlan = LengthPlan(mean=32)
     output_tokens: LengthPlan = LengthPlan(mean=32)
-    seed: int = 42
-    record_text: bool = False
+    seed: Annotated[Seed, says("of lengths and synthetic prompts")] = 42
+    record_text: Annotated[bool, says("keep prompts and outputs as text in the log")] = False
 
 
 class DecodingPlan(Section, frozen=True, kw_only=True):
@@ -87,68 +133,85 @@ class DecodingPlan(Section, frozen=True, kw_only=True):
 class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
     """Power curve of the simulated meter: named, or rows of (seconds, watts) that repeat."""
 
-    curve: Literal["constant", "square", "ramp"] | list[tuple[float, float]] = "constant"
-    power_w: PositiveFloat = 100.0
-    period_s: PositiveFloat = 2.0
-    counter_tick_ms: PositiveFloat | None = 10.0  # None: no energy counter
+    curve: Annotated[
+        Literal["constant", "square", "ramp"] | Curve, says("or rows such as [[0.5, 100.0], [1.0, 200.0]]")
+    ] = "constant"
+    power_w: Annotated[Watts, says("of the named curves at most")] = 100.0
+    period_s: Annotated[PositiveSeconds, says("of the named curves")] = 2.0
+    counter_tick_ms: Annotated[Milliseconds, says("of the energy counter; 0: it has none")] = 10.0
 
 
 class MeterPlan(Section, frozen=True, kw_only=True):
     """What reads power."""
 
-    name: Literal["auto", "nvml", "rapl", "zeus", "estimate", "simulated"] = "auto"
-    sample_hz: Annotated[float, Meta(gt=0, le=100)] | None = None  # None: from the counter's tick
-    estimate_watts_per_core: PositiveFloat = 10.0  # stated, not measured
+    name: Annotated[
+        Literal["auto", "nvml", "rapl", "zeus", "estimate", "simulated"], says("auto: the best that is here")
+    ] = "auto"
+    sample_hz: Annotated[
+        Annotated[float, Meta(gt=0, le=100)] | None,
+        says("samples a second; not set: from the counter's tick"),
+    ] = None
+    estimate_watts_per_core: Annotated[Watts, says("of the estimate: stated, not measured")] = 10.0
     simulated: SimulatedMeterPlan = SimulatedMeterPlan()
 
 
 class DevicesPlan(Section, frozen=True, kw_only=True):
     """Where it runs: one process per entry."""
 
-    gpus: list[str] | None = None  # indices, UUIDs or MIG UUIDs; None: all visible, or the CPU
-    workers: Positive | None = None
-    gpus_per_worker: Positive = 1
+    gpus: Annotated[
+        GpuNames | None, says('indices or UUIDs such as ["0"]; not set: all visible, or the CPU')
+    ] = None
+    workers: Annotated[Annotated[int, Meta(gt=0, le=4096)] | None, says("processes; not set: one a GPU")] = (
+        None
+    )
+    gpus_per_worker: Annotated[Annotated[int, Meta(gt=0, le=4096)], says("GPUs of each process")] = 1
 
 
 class WindowsPlan(Section, frozen=True, kw_only=True):
     """The order of a measurement: baseline, load, cool-down, warm-up, measurement, baseline again."""
 
-    baseline_s: NonNegativeFloat = 3.0
-    baseline_after_s: NonNegativeFloat = 2.0
-    baseline_from: str | None = None  # an experiment of the store whose idle baseline stands for the first
-    baseline_max_age_s: PositiveFloat = 3600.0
-    cooldown_max_s: NonNegativeFloat = 30.0  # only where there is a temperature
-    warmup_min_batches: Positive = 5
-    warmup_max_batches: Positive = 30
-    warmup_max_s: PositiveFloat = 30.0
-    warmup_cv: PositiveFloat = 0.05
+    baseline_s: Annotated[Seconds, says("idle before loading")] = 3.0
+    baseline_after_s: Annotated[Seconds, says("idle after the measurement")] = 2.0
+    baseline_from: Annotated[
+        Text | None, says("an experiment of the store whose idle baseline stands for the first")
+    ] = None
+    baseline_max_age_s: Annotated[PositiveSeconds, says("of a baseline that is reused")] = 3600.0
+    cooldown_max_s: Annotated[Seconds, says("wait for the temperature, where there is one")] = 30.0
+    warmup_min_batches: Annotated[Positive, says("at least so many")] = 5
+    warmup_max_batches: Annotated[Positive, says("at most so many")] = 30
+    warmup_max_s: Annotated[PositiveSeconds, says("at most so long")] = 30.0
+    warmup_cv: Annotated[PositiveFloat, says("done when the last batches' times vary less than this")] = 0.05
 
 
 class LogPlan(Section, frozen=True, kw_only=True):
     """How the log is kept."""
 
-    sync: Literal["block", "close"] = "block"
+    sync: Annotated[Literal["block", "close"], says("write to the disk at every block, or at the end")] = (
+        "block"
+    )
 
 
 class ValidityPlan(Section, frozen=True, kw_only=True):
     """Thresholds of the verdict; stored beside it."""
 
-    min_duration_s: NonNegativeFloat = 10.0
-    min_samples: Positive = 20
-    max_sample_gap_s: PositiveFloat = 1.0
-    max_temperature_drift_c: PositiveFloat = 10.0
-    max_energy_disagreement: PositiveFloat = 0.05
-    max_failed_requests: Fraction = 0.05
-    max_throttled: Fraction = 0.0
-    steady_state_tolerance: PositiveFloat = 0.05
-    steady_state_min_s: PositiveFloat = 30.0
+    min_duration_s: Annotated[NonNegativeFloat, says("of the measurement")] = 10.0
+    min_samples: Annotated[Positive, says("of each device")] = 20
+    max_sample_gap_s: Annotated[PositiveFloat, says("between two samples")] = 1.0
+    max_temperature_drift_c: Annotated[PositiveFloat, says("over the measurement")] = 10.0
+    max_energy_disagreement: Annotated[PositiveFloat, says("between counter and integrated power")] = 0.05
+    max_failed_requests: Annotated[Fraction, says("of all requests")] = 0.05
+    max_throttled: Annotated[Fraction, says("of the samples")] = 0.0
+    steady_state_tolerance: Annotated[PositiveFloat, says("of throughput and power in the steady state")] = (
+        0.05
+    )
+    steady_state_min_s: Annotated[PositiveFloat, says("of the steady state")] = 30.0
 
 
 class Plan(Section, frozen=True, kw_only=True):
     """One experiment."""
 
-    name: str | None = None
-    labels: dict[str, str] = {}
+    name: Annotated[Name | None, says("to find the experiment by")] = None
+    labels: Labels = {}
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
     workload: WorkloadPlan = WorkloadPlan()

@@ -4,11 +4,10 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import structs
@@ -41,17 +40,48 @@ def convert(table: Table) -> Plan:
     """A plan from plain tables. Raises PlanError."""
     _check_keys(table, Plan, "")
     try:
-        return msgspec.convert(table, Plan)
+        return msgspec.convert(_with_source(table), Plan)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
+        key = place.rstrip("`")
         raise PlanError(
-            f"plan key {place.rstrip('`') or '(top)'}", found=text[0].lower() + text[1:]
+            f"plan key {key or '(top)'}", found=text[0].lower() + text[1:], expected=_allowed(key)
         ) from None
 
 
-def to_toml(plan: Plan) -> str:
-    """The plan as TOML that reads back to the same plan; keys without a value are left out, as TOML has no null."""
-    return "\n".join(_toml_lines(msgspec.to_builtins(plan), ())).strip() + "\n"
+def _with_source(table: Table) -> Table:
+    """The same table, in which a path of prompts means the file."""
+    workload = table.get("workload")
+    if not isinstance(workload, dict) or workload.get("path") is None:
+        return table
+    if workload.get("source", "file") == "synthetic":
+        raise PlanError(
+            "plan key workload.source",
+            found="synthetic, and workload.path",
+            expected="'file', or no path",
+        )
+    return {**table, "workload": {"source": "file", **workload}}
+
+
+def _allowed(key: str) -> str | None:
+    """The values that a key may have, where they are named ones."""
+    kind: Any = Plan
+    for name in key.split("."):
+        section = section_of(kind)
+        kind = (
+            next((field.type for field in structs.fields(section) if field.name == name), None)
+            if section
+            else None
+        )
+    names = literal_values(kind)
+    return f"one of {', '.join(names)}" if names else None
+
+
+def literal_values(kind: Any) -> list[str]:
+    """The texts that a type allows, where it allows only some."""
+    if get_origin(kind) is Literal:
+        return [str(text) for text in get_args(kind)]
+    return [text for inner in get_args(kind) for text in literal_values(inner)]
 
 
 def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
@@ -122,32 +152,11 @@ def _check_keys(table: Table, section: type[Section], place: str) -> None:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(known)}"
             raise PlanError(f"unknown plan key {path}", hint=hint)
-        inner = _section(known[key])
+        inner = section_of(known[key])
         if inner is not None and isinstance(value, dict):
             _check_keys(value, inner, f"{path}.")
 
 
-def _section(kind: Any) -> type[Section] | None:
+def section_of(kind: Any) -> type[Section] | None:
+    """The section that a key of this type is, if it is one."""
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def _toml_lines(table: Table, path: tuple[str, ...]) -> list[str]:
-    lines = [f"[{'.'.join(path)}]"] if path else []
-    lines += [
-        f"{_toml_key(key)} = {_toml_value(value)}"
-        for key, value in table.items()
-        if not isinstance(value, dict) and value is not None
-    ]
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += ["", *_toml_lines(value, (*path, _toml_key(key)))]
-    return lines
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
-
-
-def _toml_value(value: object) -> str:
-    """JSON's strings, numbers, booleans and lists are TOML's too, but for one control character."""
-    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

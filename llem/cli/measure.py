@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from llem.cli import console
@@ -14,7 +15,8 @@ from llem.errors import PlanError
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.plan import Plan
-from llem.plan_file import resolve_plan, to_toml
+from llem.plan_file import resolve_plan
+from llem.plan_toml import to_toml
 from llem.results import ExperimentResult
 from llem.store import Store
 
@@ -69,7 +71,7 @@ def measure(
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if dry_run:
-        console.say(to_toml(plan).rstrip())
+        console.say(msgspec.json.encode(plan).decode() if json else to_toml(plan).rstrip())
         return
     place = Store.locate(store)
     outcome = _run(plan, place, context.obj or [], strict=strict, quiet=json)

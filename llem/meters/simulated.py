@@ -27,7 +27,7 @@ class SimulatedMeter:
         self, plan: SimulatedMeterPlan, *, gpus: Sequence[str] = ("0",), clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self._curve: Curve = curve_of(plan)
-        self._tick_ns = None if plan.counter_tick_ms is None else round(plan.counter_tick_ms * NS_PER_MS)
+        self._tick_ns = round(plan.counter_tick_ms * NS_PER_MS) or None
         self._clock = clock
         self._devices = [self._metered(uuid) for uuid in dict.fromkeys(map(_uuid, gpus))]
 

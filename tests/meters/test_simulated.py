@@ -65,7 +65,7 @@ def test_a_window_holds_exactly_the_energy_of_its_curve(manual_clock: ManualCloc
 
 def test_can_do_without_a_counter(manual_clock: ManualClock) -> None:
     """No tick in the plan: no counter, with the reason."""
-    meter = SimulatedMeter(SimulatedMeterPlan(counter_tick_ms=None), clock=manual_clock.clock)
+    meter = SimulatedMeter(SimulatedMeterPlan(counter_tick_ms=0), clock=manual_clock.clock)
     (edge,) = meter.read_edge()
     assert edge.energy_mj is None and edge.reason == "the plan gives the simulated device no energy counter"
 

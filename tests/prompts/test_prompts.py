@@ -68,51 +68,6 @@ def test_synthetic_prompts_depend_on_the_seed_alone(make_plan: MakePlan) -> None
     assert [prompt.request_id for prompt in load_prompts(plan)] == [0, 1, 2, 3, 4]
 
 
-def test_jsonl_prompts(make_plan: MakePlan, tmp_path: Path) -> None:
-    """`prompt` or `text` is the prompt, `max_new_tokens` its own limit, and a short file starts again."""
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "one", "max_new_tokens": 7}\n\n{"text": "two", "other": 1}\n')
-    prompts = load_prompts(file_plan(make_plan, path))
-    assert [(prompt.text, prompt.max_new_tokens) for prompt in prompts] == [
-        ("one", 7),
-        ("two", 32),
-        ("one", 7),
-    ]
-
-
-def test_text_prompts(make_plan: MakePlan, tmp_path: Path) -> None:
-    """A text file has one prompt a line; line ends and blank lines are not prompts, other separators are text."""
-    path = tmp_path / "p.txt"
-    path.write_bytes("eins\r\n\n zwei\u2028drei\n".encode())
-    assert [prompt.text for prompt in load_prompts(file_plan(make_plan, path, requests=2))] == [
-        "eins",
-        " zwei\u2028drei",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b'{"prompt": "ok"}\n{"prompt": 3}\n', r"line 2: found Expected `str \| null`, got `int`.*prompt"),
-        (b'{"prompt": "ok"}\n\n{"prompt"\n', "line 3: found "),
-        (b'{"question": "x"}\n', "line 1 has no prompt: expected a field `prompt` or `text`"),
-        (b'{"prompt": "a", "max_new_tokens": 0}\n', "line 1: found Expected `int` >= 1"),
-        (b'["prompt"]\n', "line 1: found Expected `object`"),
-        (b"[" * 100_000, "line 1: found "),
-        (b"\n \n", "is empty: expected at least one prompt"),
-        (b'{"prompt": "\xff"}', "is not UTF-8: found byte 12"),
-    ],
-)
-def test_bad_prompt_files_name_the_line(
-    make_plan: MakePlan, tmp_path: Path, content: bytes, said: str
-) -> None:
-    """A file that cannot be used is refused with the line, what was found and what was expected."""
-    path = tmp_path / "p.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(PlanError, match=said):
-        load_prompts(file_plan(make_plan, path))
-
-
 def test_missing_prompt_file(make_plan: MakePlan, tmp_path: Path) -> None:
     """A file that does not exist, or is not named at all, is an error."""
     with pytest.raises(PlanError, match="cannot be read: found No such file"):

@@ -1,0 +1,85 @@
+"""A plan as TOML for people: every key with its default and its meaning, and it reads back to the same plan."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from llem.plan import Plan, Section
+from llem.plan_file import literal_values, section_of
+
+Field = structs.FieldInfo
+HEADER = "# Every key of the plan; where it is not the default, the default stands beside it."
+
+
+def to_toml(plan: Plan) -> str:
+    """The plan as TOML; a key without a value is a comment, as TOML has no null."""
+    return "\n".join([HEADER, *_section_lines(plan, ())]) + "\n"
+
+
+def _section_lines(section: Section, path: tuple[str, ...]) -> Iterator[str]:
+    if path:
+        yield ""
+        yield f"# {_first_line(section)}"
+        yield f"[{'.'.join(path)}]"
+    inner = []
+    for field in structs.fields(type(section)):
+        setting = getattr(section, field.name)
+        if section_of(field.type) is not None:
+            inner.append((field.name, setting))
+        else:
+            yield _line(field, setting)
+    for name, setting in inner:
+        yield from _section_lines(setting, (*path, name))
+
+
+def _first_line(section: Section) -> str:
+    return (type(section).__doc__ or "").strip().splitlines()[0]
+
+
+def _line(field: Field, setting: Any) -> str:
+    if setting is None:
+        return f"# {field.name} = (not set)  # {_comment(field, setting)}"
+    return f"{field.name} = {toml(setting)}  # {_comment(field, setting)}"
+
+
+def _comment(field: Field, setting: Any) -> str:
+    """The meaning, the names allowed, and the default where the plan has another value."""
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    allowed = literal_values(field.type)
+    return "; ".join(
+        [
+            *([meaning] if (meaning := meaning_of(field.type)) else []),
+            *([f"one of {', '.join(allowed)}"] if allowed else []),
+            *([f"default {'(not set)' if default is None else toml(default)}"] if setting != default else []),
+        ]
+    )
+
+
+def meaning_of(kind: Any) -> str | None:
+    """What the plan says of a key beside its type."""
+    for note in getattr(kind, "__metadata__", ()):
+        if isinstance(note, msgspec.Meta) and note.description:
+            return note.description
+    return None
+
+
+def toml(setting: Any) -> str:
+    """A value as TOML. JSON's texts, whole numbers and truth values are TOML's too, but for one control character."""
+    match setting:
+        case Mapping():
+            pairs = ", ".join(f"{_key(name)} = {toml(inner)}" for name, inner in setting.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case list() | tuple():
+            return f"[{', '.join(map(toml, setting))}]"
+        case float():
+            # `inf` and `nan` are TOML, and not JSON
+            return repr(setting)
+        case _:
+            return msgspec.json.encode(setting).decode().replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml(key)
