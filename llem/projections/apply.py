@@ -1,18 +1,19 @@
 """Applying the log to open tables: every transaction leaves them as some prefix of the log would."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
 import msgspec
 
 from llem.errors import DamagedLogError, LlemError, StoreError
+from llem.projections.containment import LOG_TABLES, UNUSABLE
 from llem.projections.derive import derive
 from llem.projections.read_segment import ChangedError, apply_segment
 from llem.projections.segment_files import KnownSegment, SegmentFile, known_segments, left_out, pending, scan
 from llem.projections.tables import Tables
 from llem.store import Store
 
-LOG_TABLES = ("events", "samples", "requests")
 Known = Mapping[str, KnownSegment]
 
 
@@ -59,7 +60,16 @@ def _refusal(store: Store, segment: KnownSegment) -> LlemError:
         case "newer":
             return StoreError(what, found=segment.problem, hint="upgrade llem")
         case "unreadable":
-            return StoreError(what, found=segment.problem, hint="may you read it?")
+            folder = store.log_path / segment.experiment_id
+            return StoreError(
+                f"experiment {segment.experiment_id} cannot be read",
+                found=segment.problem,
+                hint=f"if it is yours, `sudo chown -R {os.geteuid()} {folder}` mends it",
+            )
+        case verdict if verdict == UNUSABLE:
+            hint = "`llem log cat` shows what it holds, `llem rebuild` tries again"
+            what = f"experiment {segment.experiment_id} is left out"
+            return DamagedLogError(what, found=segment.problem, hint=hint)
         case _:
             hint = "`llem log verify` tells more, --salvage goes on without the damaged part"
             return DamagedLogError(f"{what} is corrupt", found=segment.problem, hint=hint)

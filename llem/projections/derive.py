@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from llem.projections.batch_rows import batches
+from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.derive_experiment import Derived, derive_experiment
 from llem.projections.facts import load_facts
 from llem.projections.process_rows import devices, experiments, processes
+from llem.projections.ranges import check_ranges
 from llem.projections.result_rows import experiment_results, raw_process_results, warnings
 from llem.projections.tables import Rows, Tables
 from llem.projections.window_rows import windows
@@ -29,10 +31,26 @@ MAX_EXPERIMENTS = 64
 
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
-    """Replace the derived rows of the experiments, some experiments in one transaction."""
+    """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
     for part in _parts(tables, experiment_ids):
+        if _try(tables, part) is None:
+            continue
+        for experiment_id in part:
+            reason = _try(tables, [experiment_id])
+            if reason is not None:
+                set_aside(tables, experiment_id, reason)
+                with tables.transaction():
+                    _replace(tables, [experiment_id])
+
+
+def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
+    """None where all went well; else why nothing was changed."""
+    try:
         with tables.transaction():
-            _replace(tables, part)
+            _replace(tables, experiment_ids)
+    except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
+        return reason_against(error)
+    return None
 
 
 def _parts(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
@@ -57,6 +75,9 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
         facts = load_facts(tables.connection, experiment_id)
         if not facts.segments:
             continue
+        if facts.refused is None:
+            check_memory(tables, experiment_id)
+            check_ranges(tables.connection, facts)
         derived = derive_experiment(tables.connection, facts)
         for table, found in _rows(tables, derived).items():
             rows[table] += found

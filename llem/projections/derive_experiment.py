@@ -55,7 +55,7 @@ def derive_experiment(
 ) -> Derived:
     """Everything that is known of an experiment, over its measurement windows or spans chosen within them."""
     derived = Derived(facts=facts, clocks=Clocks(facts), status=experiment_status(facts))
-    if derived.status == "damaged":
+    if facts.refused is not None:
         return derived
     if facts.imported is not None:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)

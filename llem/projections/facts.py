@@ -165,8 +165,9 @@ class ExperimentFacts(Facts):
 
     @property
     def refused(self) -> Segment | None:
-        """The segment that keeps the experiment out of the tables."""
-        return next((segment for segment in self.segments if segment.refused), None)
+        """The segment that keeps the experiment out of the tables: a damaged one rather than a newer one."""
+        refused = [segment for segment in self.segments if segment.refused]
+        return min(refused, key=lambda segment: segment.verdict == "newer", default=None)
 
 
 def _written_by(worker: Segment, segments: Iterable[Segment], facts: Iterable[Fact]) -> list[Fact]:

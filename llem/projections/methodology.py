@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import duckdb
 import msgspec
 
-from llem.errors import QueryError
+from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
 from llem.projections.derive_experiment import Chosen, Derived, derive_experiment
 from llem.projections.facts import load_facts
 from llem.projections.spans import clipped
@@ -33,7 +33,7 @@ def results_for(
         return _stored(connection, experiment_id)
     facts = load_facts(connection, experiment_id)
     whole = derive_experiment(connection, facts)
-    window = _window(whole, window_s)
+    window = _window(connection, whole, window_s)
     derived = derive_experiment(connection, facts, chosen=_chosen(whole, window), methodology=methodology)
     if derived.result is None:
         raise QueryError(
@@ -46,17 +46,17 @@ def results_for(
 
 def _stored(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentResult:
     rows = connection.execute(
-        "SELECT status, result FROM experiment_results WHERE experiment_id = ?", [experiment_id]
+        "SELECT result FROM experiment_results WHERE experiment_id = ?", [experiment_id]
     ).fetchall()
-    status, result = rows[0] if rows else (None, None)
+    result = rows[0][0] if rows else None
     if result is None:
-        raise _no_result(experiment_id, status)
+        raise _no_result(connection, experiment_id)
     return msgspec.json.decode(result, type=ExperimentResult)
 
 
-def _window(whole: Derived, window_s: Seconds | None) -> Seconds:
+def _window(connection: duckdb.DuckDBPyConnection, whole: Derived, window_s: Seconds | None) -> Seconds:
     if not whole.measured:
-        raise _no_result(whole.facts.experiment_id, whole.status)
+        raise _no_result(connection, whole.facts.experiment_id)
     window = window_s or whole.steady.span_sec
     if window is None:
         raise QueryError(
@@ -77,7 +77,19 @@ def _chosen(whole: Derived, window: Seconds) -> Chosen:
     return spans
 
 
-def _no_result(experiment_id: str, status: str | None) -> QueryError:
-    if status is None:
-        return QueryError(f"no experiment {experiment_id}", hint="`llem runs` lists them")
-    return QueryError(f"experiment {experiment_id} has no result", found=f"status {status}")
+def _no_result(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> LlemError:
+    """Why there is nothing to show: an error with the exit status of its kind."""
+    rows = connection.execute(
+        "SELECT status, problem FROM experiments WHERE experiment_id = ?", [experiment_id]
+    ).fetchall()
+    what = f"experiment {experiment_id} has no result"
+    match rows:
+        case []:
+            return QueryError(f"no experiment {experiment_id}", hint="`llem runs` lists them")
+        case [("damaged", problem)]:
+            return DamagedLogError(what, found=f"damaged: {problem}", hint="`llem log verify` tells more")
+        case [("newer", problem)]:
+            return StoreError(what, found=problem, hint="upgrade llem")
+        case [(status, _)]:
+            return QueryError(what, found=f"status {status}")
+    raise AssertionError(rows)

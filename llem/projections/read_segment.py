@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from llem.projections.containment import UNUSABLE, reason_against
+from llem.projections.ranges import check_header
 from llem.projections.replay_events import Replay
 from llem.projections.samples import Identity
 from llem.projections.segment_files import KnownSegment, SegmentFile
@@ -41,12 +43,13 @@ def apply_segment(
     try:
         with tables.transaction():
             _checkpoint(tables, file, _read(tables, file, known, salvage=salvage))
-    except (CorruptError, NewerFormatError, SegmentReadError) as error:
+    except Exception as error:
+        verdict = REFUSALS.get(type(error), UNUSABLE)
+        problem = str(error) if type(error) in REFUSALS else reason_against(error)
         if known is not None:
             raise ChangedError from error
         skipped_bytes = file.file_bytes if salvage and isinstance(error, CorruptError) else 0
-        refused = {"verdict": REFUSALS[type(error)], "problem": str(error), "skipped_bytes": skipped_bytes}
-        _save(tables, file, refused)
+        _save(tables, file, {"verdict": verdict, "problem": problem, "skipped_bytes": skipped_bytes})
 
 
 def _read(tables: Tables, file: SegmentFile, known: KnownSegment | None, *, salvage: bool) -> Row:
@@ -78,6 +81,7 @@ def _check_identity(header: SegmentHeader, file: SegmentFile) -> None:
             f"the header names experiment {header.experiment_id!r}, the folder is {file.experiment_id!r}",
             offset=0,
         )
+    check_header(header)
 
 
 def _header_fields(reader: SegmentReader) -> dict[str, Any]:
@@ -94,6 +98,7 @@ def _header_fields(reader: SegmentReader) -> dict[str, Any]:
         "schema_version": header.schema_version,
         "monotonic_ns": header.monotonic_ns,
         "wall_ns": header.wall_ns,
+        "recovered_from": None if header.recovered_from is None else header.recovered_from.hex(),
         "being_written": reader.verdict is not Verdict.CLEAN and reader.is_being_written(),
     }
 

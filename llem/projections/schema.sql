@@ -11,7 +11,7 @@ CREATE TABLE projection ( -- which code built these tables; another version rebu
 
 CREATE TABLE segments ( -- log files, and how far each has been applied
     experiment_id VARCHAR, -- folder that the file lies in
-    file VARCHAR, -- name within the experiment's folder
+    file VARCHAR, -- name within the experiment's folder; the folder's own where it cannot be listed
     segment_id VARCHAR, -- random id in the header, hexadecimal; NULL where the file ends inside its header
     role VARCHAR, -- who wrote it: supervisor, worker, sampler or import
     process_index INTEGER, -- worker that it belongs to; NULL for the supervisor
@@ -22,8 +22,9 @@ CREATE TABLE segments ( -- log files, and how far each has been applied
     schema_version INTEGER, -- version of the event vocabulary that it was written with
     monotonic_ns BIGINT, -- [ns] monotonic clock when the file was created
     wall_ns BIGINT, -- [ns since 1970, UTC] wall clock at the same moment
+    recovered_from VARCHAR, -- id of the damaged segment whose blocks these are, hexadecimal; NULL where it is an original
     clock_offset_ns BIGINT, -- [ns] wall clock minus monotonic clock, one for all segments of a host and boot; NULL until results are derived
-    verdict VARCHAR, -- clean, unclosed, torn, corrupt, newer (of a later llem), unreadable or left_out (stands in another file)
+    verdict VARCHAR, -- clean, unclosed, torn, corrupt, newer (of a later llem), unreadable, unusable (verifies, but no tables can be made of it) or left_out (stands in another file)
     problem VARCHAR, -- what is damaged, and where; NULL where nothing is
     being_written BOOLEAN, -- whether its writer lived when it was last read
     file_bytes BIGINT, -- [B] size of the file when it was last read
@@ -45,7 +46,7 @@ CREATE TABLE events ( -- every event but samples and requests, as it stands in t
     block_number BIGINT, -- block within the segment, from 0
     event_number BIGINT, -- event within the segment, from 0
     type VARCHAR, -- what happened
-    version INTEGER, -- version of that event type
+    version BIGINT, -- version of that event type
     at_ns BIGINT, -- [ns, monotonic] when
     body JSON -- fields of the event, those at their default left out; NULL where it cannot be shown as JSON
 );
@@ -53,10 +54,10 @@ CREATE TABLE events ( -- every event but samples and requests, as it stands in t
 CREATE TABLE experiments ( -- one row per experiment
     experiment_id VARCHAR, -- unique id, sorts by time
     name VARCHAR, -- name in the plan; NULL where it has none
-    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or empty
-    problem VARCHAR, -- why it is damaged, interrupted or failed; NULL where it is not
+    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or newer (of a later llem)
+    problem VARCHAR, -- why it is damaged, newer, interrupted or failed; NULL where it is not
     salvaged BOOLEAN, -- whether damaged parts of its log were left out
-    expected_processes INTEGER, -- workers in the plan; NULL where the supervisor's segment is missing
+    expected_processes BIGINT, -- workers in the plan; NULL where the supervisor's segment is missing
     labels MAP(VARCHAR, VARCHAR), -- labels in the plan
     plan JSON, -- the plan as resolved; NULL where the supervisor's segment is missing
     command VARCHAR[], -- wrapped program; NULL for a built-in engine
@@ -81,7 +82,7 @@ CREATE TABLE processes ( -- one row per worker of an experiment
     device VARCHAR, -- device that the engine used
     parameters BIGINT, -- all parameters of the model; NULL where unknown
     load_sec DOUBLE, -- [s] time to load the model
-    warmup_batches INTEGER, -- batches run before the measurement; NULL without a warm-up
+    warmup_batches BIGINT, -- batches run before the measurement; NULL without a warm-up
     warmup_converged BOOLEAN, -- whether latency settled
     prompt_set_sha256 VARCHAR, -- digest of the token ids given to the engine
     meter VARCHAR, -- what read its power; NULL where no sampler started
@@ -97,7 +98,7 @@ CREATE TABLE devices ( -- one row per device of each worker
     process_index INTEGER, -- worker
     host VARCHAR, -- machine that it is in
     device_uuid VARCHAR, -- with host, the device's identity
-    device_index INTEGER, -- the driver's order on that host
+    device_index BIGINT, -- the driver's order on that host
     device_name VARCHAR, -- product name
     kind VARCHAR, -- gpu, mig, cpu_package, dram, process or simulated
     mig_profile VARCHAR, -- NULL where it is no MIG instance
@@ -120,7 +121,7 @@ CREATE TABLE windows ( -- one row per window and device
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
     kind VARCHAR, -- baseline, warmup or measurement
-    window_index INTEGER, -- counts the windows of a kind within a worker
+    window_index BIGINT, -- counts the windows of a kind within a worker
     opened_ns BIGINT, -- [ns, monotonic] when it opened
     closed_ns BIGINT, -- [ns, monotonic] when it closed, or the last thing known of a worker that was killed
     closed BOOLEAN, -- whether its end was recorded
@@ -166,14 +167,14 @@ CREATE TABLE requests ( -- one row per prompt's way through the engine
     event_number BIGINT, -- event that reported it
     window_kind VARCHAR, -- warmup or measurement
     request_id BIGINT, -- unique within the experiment's measurement
-    batch_index INTEGER, -- batch that it ran in
-    batch_size INTEGER, -- requests in that batch
+    batch_index BIGINT, -- batch that it ran in
+    batch_size BIGINT, -- requests in that batch
     arrival_ns BIGINT, -- [ns, monotonic] when it was handed over
     start_ns BIGINT, -- [ns, monotonic] when work on it began
     first_token_ns BIGINT, -- [ns, monotonic] first output token; NULL where none came
     end_ns BIGINT, -- [ns, monotonic] when it was done
-    input_tokens INTEGER, -- tokens of the prompt, without padding
-    output_tokens INTEGER, -- tokens generated, without those after end-of-sequence
+    input_tokens BIGINT, -- tokens of the prompt, without padding
+    output_tokens BIGINT, -- tokens generated, without those after end-of-sequence
     token_times_ns BIGINT[], -- [ns, monotonic] time of every output token
     finish_reason VARCHAR, -- length, eos, stopped or error
     error VARCHAR, -- what went wrong; NULL where nothing did
@@ -184,8 +185,8 @@ CREATE TABLE requests ( -- one row per prompt's way through the engine
 CREATE TABLE batches ( -- one row per batch of the measurement, with the energy of its worker's devices while it ran
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
-    batch_index INTEGER, -- counts the batches of a worker
-    requests INTEGER, -- requests in it
+    batch_index BIGINT, -- counts the batches of a worker
+    requests BIGINT, -- requests in it
     input_tokens BIGINT, -- tokens of its prompts
     output_tokens BIGINT, -- tokens that it generated
     start_ns BIGINT, -- [ns, monotonic] when work on it began
@@ -216,7 +217,7 @@ CREATE TABLE raw_process_results ( -- what each process measured
     process_index INTEGER, -- worker
     status VARCHAR, -- completed, interrupted, incomplete or failed
     host VARCHAR, -- machine
-    gpu_id INTEGER, -- first GPU's index on its host; NULL without one
+    gpu_id BIGINT, -- first GPU's index on its host; NULL without one
     gpu_name VARCHAR, -- its product name
     engine VARCHAR, -- what ran the model
     model_name VARCHAR, -- model
@@ -249,14 +250,14 @@ CREATE TABLE raw_process_results ( -- what each process measured
 CREATE TABLE experiment_results ( -- what each experiment measured: one row per experiment, figures NULL where nothing was measured
     experiment_id VARCHAR, -- experiment
     name VARCHAR, -- name in the plan; NULL where it has none
-    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or empty
+    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or newer (of a later llem)
     model_name VARCHAR, -- model
     weights VARCHAR, -- pretrained, random or simulated
     engine VARCHAR, -- what ran the model
     dtype VARCHAR, -- type of the weights
-    batch_size INTEGER, -- requests per batch in the plan
-    processes INTEGER, -- processes that measured
-    expected_processes INTEGER, -- processes in the plan
+    batch_size BIGINT, -- requests per batch in the plan
+    processes BIGINT, -- processes that measured
+    expected_processes BIGINT, -- processes in the plan
     start_ns BIGINT, -- [ns since 1970, UTC] when the first measurement window opened
     end_ns BIGINT, -- [ns since 1970, UTC] when the last one closed
     start_time TIMESTAMP, -- start_ns to the microsecond
@@ -337,7 +338,7 @@ SELECT r.experiment_id, r.process_index, r.request_id, r.batch_index, r.input_to
 FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
 
 CREATE VIEW power_over_time AS -- mean power of each device and second
-SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS INTEGER) AS second, avg(power_w) AS power_w
+SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
 FROM timed_samples GROUP BY ALL;
 
 CREATE VIEW throttled_experiments AS -- experiments in which a device slowed itself down

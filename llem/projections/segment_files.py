@@ -1,5 +1,6 @@
 """Segment files of a store beside what the tables know of them."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import msgspec
 from llem.store import Store
 from llem_events import LogError, Position, SegmentHeader, SegmentReader
 
-REFUSED = ("corrupt", "newer", "unreadable")
+REFUSED = ("corrupt", "newer", "unreadable", "unusable")
 
 
 class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +73,8 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the file, and whether its writer lives, are as they were when it was read."""
         if (self.file_bytes, self.modified_ns) != (found.file_bytes, found.modified_ns):
             return False
+        if self.verdict == "unreadable":
+            return not os.access(found.path, os.R_OK)
         return not self.being_written or found.is_being_written()
 
     def only_grew(self, found: SegmentFile) -> bool:
@@ -87,10 +90,20 @@ Known = Mapping[str, Mapping[str, KnownSegment]]
 
 def scan(store: Store) -> Files:
     """All segment files of the store, in the order of their names."""
-    return {
-        experiment_id: {path.name: _stat(experiment_id, path) for path in store.segments(experiment_id)}
-        for experiment_id in store.experiment_ids()
-    }
+    return {experiment_id: _files(store, experiment_id) for experiment_id in store.experiment_ids()}
+
+
+def _files(store: Store, experiment_id: str) -> Mapping[str, SegmentFile]:
+    """Its segments; where they cannot be listed, the folder stands for them, and is refused when it is read."""
+    try:
+        return {path.name: _stat(experiment_id, path) for path in store.segments(experiment_id)}
+    except FileNotFoundError:
+        return {}  # removed while it was looked at
+    except OSError:
+        folder = store.log_path / experiment_id
+        return {
+            folder.name: SegmentFile(experiment_id=experiment_id, path=folder, file_bytes=0, modified_ns=0)
+        }
 
 
 def _stat(experiment_id: str, path: Path) -> SegmentFile:

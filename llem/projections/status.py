@@ -5,7 +5,7 @@ from typing import Literal
 from llem.projections.facts import ExperimentFacts
 from llem.results.raw import Status
 
-ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged"]
+ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
 RESULT_STATUS: dict[ExperimentStatus, Status] = {
     "completed": "completed",
     "interrupted": "interrupted",
@@ -16,7 +16,7 @@ RESULT_STATUS: dict[ExperimentStatus, Status] = {
 def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
     """Complete is only an experiment all of whose processes have their completion marker."""
     if facts.refused is not None:
-        return "damaged"
+        return "newer" if facts.refused.verdict == "newer" else "damaged"
     if facts.imported is not None:
         return "completed"
     if facts.interrupted is not None:
@@ -25,7 +25,7 @@ def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
         return "running"
     finished = {one.process_index for one in facts.processes if one.completed is not None}
     expected = facts.started.expected_processes if facts.started else len(facts.processes)
-    if finished and finished >= set(range(expected)):
+    if finished and finished >= set(range(expected)):  # bounded by check_ranges
         return "completed"
     if not finished and any(one.failed is not None for one in facts.processes):
         return "failed"

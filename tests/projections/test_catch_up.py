@@ -234,7 +234,7 @@ def test_a_newer_schema_is_refused_with_the_way_out(log: Store) -> None:
     assert isinstance(error, StoreError)
     assert "store from a newer schema" in str(error)
     assert "upgrade llem" in str(error)
-    assert result(log)["status"] == "damaged"
+    assert result(log)["status"] == "newer"
     assert result(log, "run-2")["total_tokens"] == 120
 
 

@@ -1,0 +1,208 @@
+"""One bad experiment in a store: it is damaged with its reason, and every other one is answered."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llem.projections import catch_up, rebuild
+from llem.store import Store
+from llem_events.events import ExperimentStarted, ResultImported
+from tests.projections.fake_log import (
+    EXPERIMENT,
+    at,
+    experiment,
+    request,
+    sampler_events,
+    supervisor,
+    worker_events,
+    write,
+)
+from tests.projections.tables import one, result, rows
+
+ODD = "odd-1"
+PREDECESSOR = Path(__file__).parents[1] / "export" / "predecessor_result.json"
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+LLEM = Path(sys.executable).with_name("llem")
+
+
+def worker(log: Store, **fields: int) -> None:
+    """An experiment one of whose requests has odd fields."""
+    supervisor(log, experiment_id=ODD)
+    requests = [request(number, 10.0 + 2 * number, **(fields if number == 3 else {})) for number in range(10)]
+    write(log, worker_events(requests=requests), role="worker", index=0, experiment_id=ODD)
+    write(log, sampler_events(), role="sampler", index=0, experiment_id=ODD)
+
+
+def with_header(**fields: int) -> Callable[[Store], None]:
+    """An experiment whose worker's header is odd."""
+
+    def make(log: Store) -> None:
+        supervisor(log, experiment_id=ODD)
+        write(log, worker_events(), role="worker", index=0, experiment_id=ODD, **fields)
+
+    return make
+
+
+def started(**fields: object) -> Callable[[Store], None]:
+    """An experiment with an odd start."""
+
+    def make(log: Store) -> None:
+        event = ExperimentStarted(
+            experiment_id=ODD, plan={}, measurement_config_hash="h", expected_processes=1, llem_version="0"
+        )
+        odd = msgspec.structs.replace(event, **fields)
+        write(log, [(0.0, odd)], role="supervisor", experiment_id=ODD)
+        write(log, worker_events(), role="worker", index=0, experiment_id=ODD)
+
+    return make
+
+
+def hot(log: Store) -> None:
+    """A temperature that no column holds."""
+    supervisor(log, experiment_id=ODD)
+    write(log, worker_events(), role="worker", index=0, experiment_id=ODD)
+    events = sampler_events(temperature_c=lambda _: 40_000)
+    write(log, events, role="sampler", index=0, experiment_id=ODD)
+
+
+def imported(**fields: int) -> Callable[[Store], None]:
+    """An import that an older llem let in."""
+
+    def make(log: Store) -> None:
+        original = msgspec.json.decode(PREDECESSOR.read_bytes()) | fields
+        event = ResultImported(
+            format="llenergymeasure-2.0",
+            file_name="x",
+            file_sha256="x",
+            original=msgspec.json.encode(original),
+        )
+        write(log, [(0.0, event)], role="import", experiment_id=ODD)
+
+    return make
+
+
+DAMAGED: dict[str, tuple[Callable[[Store], None], str]] = {
+    "a request id beyond 2^63": (lambda log: worker(log, request_id=2**63), "no column holds"),
+    "tokens beyond 2^53": (lambda log: worker(log, input_tokens=2**60), "input_tokens of requests"),
+    "an arrival in 200 years": (lambda log: worker(log, arrival_ns=2**62), "arrival_ns of requests"),
+    "a temperature of 40,000 C": (hot, "no column holds"),
+    "a process id of 2^63": (with_header(pid=2**63), "no column holds"),
+    "a wall clock of 2^63": (with_header(wall_ns=2**63), "wall_ns of the header"),
+    "2^62 processes": (started(expected_processes=2**62), "expected_processes"),
+    "a batch size of 2^63 in the plan": (
+        started(plan={"engine": {"name": "x", "batch_size": 2**63}}),
+        "no column holds",
+    ),
+    "an imported count of 2^63": (imported(total_tokens=2**63), "no column holds"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_cannot_be_makes_its_experiment_damaged(log: Store, name: str) -> None:
+    """The reason is in the tables and in the report, the other experiment has its figures, and nothing is tried twice."""
+    make, reason = DAMAGED[name]
+    experiment(log)
+    make(log)
+    (refusal,) = catch_up(log).refused
+    assert ODD in str(refusal)
+    assert reason in str(refusal)
+    assert result(log)["total_energy_j"] == 4_080.0
+    odd = one(log, "FROM experiments WHERE experiment_id = ?", ODD)
+    assert odd["status"] == "damaged"
+    assert reason in odd["problem"]
+    assert rows(log, "FROM requests WHERE experiment_id = ?", ODD) == []
+    second = catch_up(log)
+    assert (second.blocks, second.derived, len(second.refused)) == (0, (), 1)
+    assert not rebuild(log, check=True).differs
+
+
+def test_a_damaged_experiment_that_grows_is_tried_again(log: Store) -> None:
+    """Its file is replaced by one that can be read."""
+    experiment(log)
+    worker(log, request_id=2**63)
+    catch_up(log)
+    for path in log.segments(ODD):
+        path.unlink()
+    experiment(log, experiment_id=ODD)
+    assert catch_up(log).refused == []
+    assert result(log, ODD)["total_tokens"] == 120
+
+
+def run(log: Store, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    """The real program on the store."""
+    return subprocess.run(
+        [LLEM, *arguments, "--store", str(log.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload] # what happens between fork and exec
+    )
+
+
+def test_every_command_answers_beside_a_damaged_experiment(log: Store, tmp_path: Path) -> None:
+    """With exit status 0 and one line on stderr; the damaged one itself is refused with status 3, a rebuild too."""
+    experiment(log)
+    worker(log, arrival_ns=2**62)
+    out = tmp_path / "out.csv"
+    for arguments in (
+        ["runs"],
+        ["show", EXPERIMENT],
+        ["query", "SELECT count(*) FROM experiments"],
+        ["export", str(out), "--what", "samples"],
+    ):
+        done = run(log, *arguments)
+        assert done.returncode == 0, done
+        assert done.stderr.count(ODD) == 1, done.stderr
+    refused = run(log, "show", ODD)
+    assert refused.returncode == 3
+    assert "arrival_ns" in refused.stderr
+    assert run(log, "rebuild").returncode == 3
+
+
+def test_a_folder_of_another_user_is_damaged_and_named(log: Store) -> None:
+    """As `sudo llem measure` leaves it in the store of an ordinary user: the command that mends it is told, the others are answered."""
+    experiment(log)
+    experiment(log, experiment_id=ODD)
+    take_away(log.log_path / ODD)
+    done = run(log, "runs", "--json", preexec_fn=without_privileges)
+    assert done.returncode == 0, done.stderr
+    assert f"sudo chown -R {os.geteuid()} {log.log_path / ODD}" in done.stderr
+    statuses = {row["run"]: row["status"] for row in msgspec.json.decode(done.stdout)}
+    assert statuses == {EXPERIMENT: "completed", ODD: "damaged"}
+    give_back(log.log_path / ODD)
+    healed = run(log, "show", ODD, preexec_fn=without_privileges)
+    assert healed.returncode == 0, healed.stderr
+
+
+def without_privileges() -> None:
+    """Let root be stopped by the modes of files, as everybody else is."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None)
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def take_away(folder: Path) -> None:
+    """Make a folder another user's, or at least unreadable where only root could."""
+    folder.chmod(0o700 if os.geteuid() == 0 else 0)
+    if os.geteuid() == 0:
+        os.chown(folder, 12_345, 12_345)
+
+
+def give_back(folder: Path) -> None:
+    """Undo that."""
+    if os.geteuid() == 0:
+        os.chown(folder, 0, 0)
+    folder.chmod(0o700)
+
+
+def test_moments_of_the_fake_log_lie_within_the_limits() -> None:
+    """Otherwise the tests above would pass for the wrong reason."""
+    assert at(40.0) < 2**60
