@@ -1,6 +1,5 @@
 """Applying the log to open tables: every transaction leaves them as some prefix of the log would."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
@@ -12,7 +11,7 @@ from llem.projections.derive import derive
 from llem.projections.read_segment import ChangedError, apply_segment
 from llem.projections.segment_files import KnownSegment, SegmentFile, known_segments, left_out, pending, scan
 from llem.projections.tables import Tables
-from llem.store import Store
+from llem.store import Store, mend_access
 
 Known = Mapping[str, KnownSegment]
 
@@ -64,7 +63,7 @@ def _refusal(store: Store, segment: KnownSegment) -> LlemError:
             return StoreError(
                 f"experiment {segment.experiment_id} cannot be read",
                 found=segment.problem,
-                hint=f"if it is yours, `sudo chown -R {os.geteuid()} {folder}` mends it",
+                hint=mend_access(folder),
             )
         case verdict if verdict == UNUSABLE:
             hint = "`llem log cat` shows what it holds, `llem rebuild` tries again"

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from llem.projections.containment import MisfitError
 from llem.projections.samples import Identity, append_samples
 from llem.projections.tables import Rows, Tables
 from llem_events import Position, SegmentReader, UnknownEvent
@@ -53,6 +54,8 @@ class Replay:
         if isinstance(event, RequestsCompleted):
             self._requests += [self._request(event, one, found.event_number) for one in event.requests]
             return
+        if isinstance(event, UnknownEvent) and event.problem is not None:
+            raise MisfitError(f"event {found.event_number}: {event.problem}")
         row = {
             "block_number": found.block_number,
             "event_number": found.event_number,

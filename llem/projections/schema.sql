@@ -176,6 +176,11 @@ CREATE TABLE requests ( -- one row per prompt's way through the engine
     input_tokens BIGINT, -- tokens of the prompt, without padding
     output_tokens BIGINT, -- tokens generated, without those after end-of-sequence
     token_times_ns BIGINT[], -- [ns, monotonic] time of every output token
+    headers_ns BIGINT, -- [ns, monotonic] when a server's answer began; NULL without a server
+    chunk_times_ns BIGINT[], -- [ns, monotonic] time of every chunk, where tokens came in chunks
+    chunk_tokens BIGINT[], -- tokens of each chunk; NULL in it where nobody counted them
+    times_reason VARCHAR, -- why there are no times of tokens; NULL where there are
+    tokens_computed BIGINT, -- tokens computed, with those of other beams and rejected drafts; NULL where not counted
     finish_reason VARCHAR, -- length, eos, stopped or error
     error VARCHAR, -- what went wrong; NULL where nothing did
     prompt VARCHAR, -- text; NULL unless the plan asked for it

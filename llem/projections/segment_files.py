@@ -95,15 +95,16 @@ def scan(store: Store) -> Files:
 
 def _files(store: Store, experiment_id: str) -> Mapping[str, SegmentFile]:
     """Its segments; where they cannot be listed, the folder stands for them, and is refused when it is read."""
+    folder = store.log_path / experiment_id
     try:
-        return {path.name: _stat(experiment_id, path) for path in store.segments(experiment_id)}
+        files = {path.name: _stat(experiment_id, path) for path in store.segments(experiment_id)}
     except FileNotFoundError:
         return {}  # removed while it was looked at
-    except OSError:
-        folder = store.log_path / experiment_id
-        return {
-            folder.name: SegmentFile(experiment_id=experiment_id, path=folder, file_bytes=0, modified_ns=0)
-        }
+    except PermissionError:
+        files = {}
+    if files or not folder.is_dir() or store.unreadable(experiment_id) is None:
+        return files
+    return {folder.name: SegmentFile(experiment_id=experiment_id, path=folder, file_bytes=0, modified_ns=0)}
 
 
 def _stat(experiment_id: str, path: Path) -> SegmentFile:

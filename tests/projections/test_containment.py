@@ -88,12 +88,13 @@ def imported(**fields: int) -> Callable[[Store], None]:
 
 
 DAMAGED: dict[str, tuple[Callable[[Store], None], str]] = {
-    "a request id beyond 2^63": (lambda log: worker(log, request_id=2**63), "no column holds"),
-    "tokens beyond 2^53": (lambda log: worker(log, input_tokens=2**60), "input_tokens of requests"),
+    "a request id beyond 2^63": (lambda log: worker(log, request_id=2**63), "request_id"),
+    "tokens beyond 2^31": (lambda log: worker(log, input_tokens=2**31), "input_tokens"),
     "an arrival in 200 years": (lambda log: worker(log, arrival_ns=2**62), "arrival_ns of requests"),
     "a temperature of 40,000 C": (hot, "no column holds"),
-    "a process id of 2^63": (with_header(pid=2**63), "no column holds"),
-    "a wall clock of 2^63": (with_header(wall_ns=2**63), "wall_ns of the header"),
+    "a process id of 2^63": (with_header(pid=2**63), "pid"),
+    "a wall clock in 2120": (with_header(wall_ns=2**62 + 1), "wall_ns of the header"),
+    "2^31 - 1 processes": (started(expected_processes=2**31 - 1), "expected_processes"),
     "2^62 processes": (started(expected_processes=2**62), "expected_processes"),
     "a batch size of 2^63 in the plan": (
         started(plan={"engine": {"name": "x", "batch_size": 2**63}}),
