@@ -8,7 +8,7 @@ from llem_events.schema import SCHEMA_VERSION as EVENT_SCHEMA_VERSION
 SCHEMA_VERSION = "2.0"
 """Names and meaning of a result's fields, shared with LLenergyMeasure v0.8."""
 
-RESULTS_VERSION: int = 1
+RESULTS_VERSION: int = 2
 """Raised with every change of a formula; results stored under another number are derived again."""
 
 TablesVersion = tuple[str, int, int]

@@ -78,7 +78,7 @@ def _latencies(result: ExperimentResult) -> Iterator[Row]:
         return
     for name, median, p95, p99 in (
         ("time to first token", found.ttft_median_ms, found.ttft_p95_ms, found.ttft_p99_ms),
-        ("inter-token latency", found.itl_full_median_ms, found.itl_full_p95_ms, found.itl_full_p99_ms),
+        ("inter-token latency", found.itl_median_ms, found.itl_p95_ms, found.itl_p99_ms),
         ("end to end", found.e2e_median_ms, found.e2e_p95_ms, found.e2e_p99_ms),
     ):
         yield name, median, f"ms median, {_text(p95)} p95, {_text(p99)} p99"

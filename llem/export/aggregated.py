@@ -6,9 +6,11 @@ from typing import Any
 
 from llem.export.columns import Column, ColumnType, follow
 from llem.results.experiment import ExperimentResult
+from llem.results.raw import RawProcessResult
 
 AggregatedColumn = Column[ExperimentResult]
 Getter = Callable[[ExperimentResult], Any]
+Place = tuple[int, int]  # index of a process, and which of those with that index
 
 
 def _text(name: str, path: str | Getter = "") -> AggregatedColumn:
@@ -136,10 +138,13 @@ OURS: tuple[AggregatedColumn, ...] = (
     _figure("energy_disagreement"),
     _figure("energy_uncertainty_j"),
     _figure("energy_per_output_token_j"),
+    _figure("mean_power_w"),
+    _figure("measured_sec"),
     _figure("tokens_per_second"),
+    _figure("output_tokens_per_second"),
     *(
         _figure(f"{series}_{statistic}_ms", f"latency_stats.{series}_{statistic}_ms")
-        for series in ("ttft", "itl", "e2e")
+        for series in ("ttft", "itl", "itl_trimmed", "e2e")
         for statistic in ("mean", "median", "p95", "p99")
     ),
     _text("flops_method"),
@@ -157,25 +162,32 @@ AGGREGATED = (*PREDECESSOR, *OURS)
 def aggregated_columns(
     results: Iterable[ExperimentResult], *, process_breakdown: bool = False
 ) -> Sequence[AggregatedColumn]:
-    """The fixed columns; with the breakdown, also four for each process of the largest experiment."""
+    """The fixed columns; with the breakdown, also four for each process of any experiment, by its real index."""
     if not process_breakdown:
         return AGGREGATED
-    largest = max((len(result.process_results) for result in results), default=0)
-    return [*AGGREGATED, *(column for place in range(largest) for column in _of_process(place))]
+    places = sorted({place for result in results for place in _places(result)})
+    return [*AGGREGATED, *(column for place in places for column in _of_process(place))]
 
 
-def _of_process(index: int) -> Iterable[AggregatedColumn]:
-    yield _count(f"process_{index}_gpu_id", partial(_process_figure, index, "gpu_id"))
-    yield _count(f"process_{index}_tokens", partial(_process_figure, index, "inference_metrics.total_tokens"))
+def _places(result: ExperimentResult) -> dict[Place, RawProcessResult]:
+    """Processes by index; of several with one index, the first, the second and so on."""
+    by_place: dict[Place, RawProcessResult] = {}
+    for process in result.process_results:
+        seen = sum(index == process.process_index for index, _ in by_place)
+        by_place[process.process_index, seen + 1] = process
+    return by_place
+
+
+def _of_process(place: Place) -> Iterable[AggregatedColumn]:
+    index, nth = place
+    name = f"process_{index}" if nth == 1 else f"process_{index}_{nth}"
+    yield _count(f"{name}_gpu_id", partial(_process_figure, place, "gpu_id"))
+    yield _count(f"{name}_tokens", partial(_process_figure, place, "inference_metrics.total_tokens"))
+    yield _figure(f"{name}_energy_j", partial(_process_figure, place, "energy_j"))
     yield _figure(
-        f"process_{index}_energy_j", partial(_process_figure, index, "energy_metrics.total_energy_j")
-    )
-    yield _figure(
-        f"process_{index}_tokens_per_second",
-        partial(_process_figure, index, "inference_metrics.tokens_per_second"),
+        f"{name}_tokens_per_second", partial(_process_figure, place, "inference_metrics.tokens_per_second")
     )
 
 
-def _process_figure(index: int, path: str, result: ExperimentResult) -> Any:
-    found = next((one for one in result.process_results if one.process_index == index), None)
-    return follow(path.split("."), found)
+def _process_figure(place: Place, path: str, result: ExperimentResult) -> Any:
+    return follow(path.split("."), _places(result).get(place))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from llem.projections.facts import ExperimentFacts, Segment
-from llem.units import NS_PER_S
+from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import ClockRead
 
 Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
@@ -53,7 +53,12 @@ def _drift(pairs: Sequence[tuple[int, int]]) -> int:
 
 def utc(wall_ns: int) -> datetime:
     """To the microsecond."""
-    return EPOCH + timedelta(microseconds=wall_ns // 1_000)
+    return EPOCH + timedelta(microseconds=wall_ns // NS_PER_US)
+
+
+def in_microseconds(wall_ns: int) -> int:
+    """The nanoseconds of `utc`, so that a duration is the same by both."""
+    return wall_ns // NS_PER_US * NS_PER_US
 
 
 def timestamp(wall_ns: int | None) -> str | None:

@@ -6,7 +6,7 @@ import duckdb
 import msgspec
 
 from llem.plan import ValidityPlan
-from llem.projections.clocks import Clocks
+from llem.projections.clocks import Clocks, in_microseconds
 from llem.projections.derive_process import Measured, measure_process
 from llem.projections.device_samples import Span
 from llem.projections.facts import ExperimentFacts
@@ -30,10 +30,13 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
     result: ExperimentResult | None = None
 
     def wall_span(self, one: Measured) -> Span:
-        """When a process began and ended, in nanoseconds since 1970."""
+        """When a process began and ended, in nanoseconds since 1970: whole microseconds, as its result has them."""
         first, last = one.spans[0][0], one.spans[-1][1]
         segment = one.process.segment
-        return self.clocks.wall_ns(segment, first), self.clocks.wall_ns(segment, last)
+        return (
+            in_microseconds(self.clocks.wall_ns(segment, first)),
+            in_microseconds(self.clocks.wall_ns(segment, last)),
+        )
 
     @property
     def start_ns(self) -> int:
@@ -96,13 +99,11 @@ def _join(derived: Derived, methodology: Methodology) -> ExperimentResult:
         expected_processes=started.expected_processes if started else None,
         completed={one.process_index for one in facts.processes if one.completed is not None},
         strict=False,
-        allow_mixed_backends=True,
     )
     labelled = msgspec.structs.replace(
         joined,
         status=RESULT_STATUS.get(derived.status, "incomplete"),
         labels=started.labels if started else {},
-        tokens_per_second=None if joined.avg_tokens_per_second is None else joined.tokens_per_second,
     )
     return labelled if derived.status == "running" else judged(labelled, thresholds(facts))
 

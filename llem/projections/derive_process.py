@@ -1,6 +1,7 @@
 """The result of one process, from its events, samples and requests."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -34,7 +35,6 @@ from llem.results import (
 from llem.results.energy import GPU_KINDS
 from llem.results.ratios import largest
 from llem.results.raw import Status
-from llem.units import seconds
 
 Plan = dict[str, Any]
 
@@ -48,11 +48,6 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     devices: Sequence[DeviceEnergy]
     work: Sequence[Work]
     warmup_requests: int
-
-    @property
-    def duration_sec(self) -> float:
-        """Length of all spans."""
-        return sum(seconds(end - start) for start, end in self.spans)
 
 
 class Measured(Seen, frozen=True, kw_only=True):
@@ -102,12 +97,13 @@ def _energies(
 
 
 def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
-    process, devices, work, duration_sec = seen.process, seen.devices, seen.work, seen.duration_sec
+    process, devices, work = seen.process, seen.devices, seen.work
     walls = [
         (utc(clocks.wall_ns(process.segment, start)), utc(clocks.wall_ns(process.segment, end)))
         for start, end in seen.spans
     ]
-    inference = _inference(seen)
+    duration_sec = sum((end - start for start, end in walls), timedelta()).total_seconds()
+    inference = _inference(seen, duration_sec)
     return RawProcessResult(
         experiment_id=process.segment.experiment_id,
         process_index=process.process_index,
@@ -122,7 +118,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         devices=list(devices),
         energy_source=least_trusted([device.energy_source for device in devices]),
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
-        thermal_throttle=throttling(seen.samples),
+        thermal_throttle=throttling(seen.samples, seen.spans),
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
         warnings=process_doubts(process, devices),
         requests=None if process.wraps_program else len(work),
@@ -140,16 +136,16 @@ def process_status(process: ProcessFacts) -> Status:
     return "failed" if process.failed is not None else "incomplete"
 
 
-def _inference(seen: Seen) -> InferenceMetrics:
-    """Tokens and latencies; a wrapped program has neither, and no rate of them."""
+def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
+    """Tokens and latencies; a wrapped program's are not measured, and no rate of them is."""
     if seen.process.wraps_program:
         return InferenceMetrics(
-            total_tokens=0, input_tokens=0, output_tokens=0, inference_time_sec=seen.duration_sec
+            total_tokens=None, input_tokens=None, output_tokens=None, inference_time_sec=duration_sec
         )
     return InferenceMetrics.from_counts(
         input_tokens=sum(one.input_tokens for one in seen.work),
         output_tokens=sum(one.output_tokens for one in seen.work),
-        inference_time_sec=seen.duration_sec,
+        inference_time_sec=duration_sec,
         latency_measurements=latencies(seen.work, warmup_requests=seen.warmup_requests),
     )
 

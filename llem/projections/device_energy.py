@@ -8,6 +8,7 @@ import msgspec
 from llem.projections.device_samples import DeviceSamples
 from llem.projections.facts import ProcessFacts, Window
 from llem.results import DeviceEnergy
+from llem.results.ratios import total
 from llem.results.uncertainty import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
 from llem_events.records import EnergyEdge, MeteredDevice
@@ -16,16 +17,16 @@ from llem_events.records import EnergyEdge, MeteredDevice
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
     """An energy counter read at both edges of a window, or why it was not."""
 
-    open_j: float | None = None
-    close_j: float | None = None
+    open_mj: int | None = None
+    close_mj: int | None = None
     reason: str | None = None
 
     @property
-    def energy_j(self) -> float | None:
+    def energy_mj(self) -> int | None:
         """Close minus open; None where either is missing or the counter ran backwards."""
-        if self.open_j is None or self.close_j is None or self.close_j < self.open_j:
+        if self.open_mj is None or self.close_mj is None or self.close_mj < self.open_mj:
             return None
-        return self.close_j - self.open_j
+        return self.close_mj - self.open_mj
 
 
 def read_counter(window: Window, device_uuid: str) -> Counter:
@@ -33,10 +34,10 @@ def read_counter(window: Window, device_uuid: str) -> Counter:
     opened = _edge(window.opened.edges, device_uuid)
     closed = _edge(window.closed.edges if window.closed else [], device_uuid)
     if window.closed is None:
-        return Counter(open_j=_joules(opened), reason="the window was never closed")
+        return Counter(open_mj=_reading(opened), reason="the window was never closed")
     reasons = [edge.reason for edge in (opened, closed) if edge is not None and edge.reason]
-    counter = Counter(open_j=_joules(opened), close_j=_joules(closed), reason=next(iter(reasons), None))
-    if counter.energy_j is None and counter.open_j is not None and counter.close_j is not None:
+    counter = Counter(open_mj=_reading(opened), close_mj=_reading(closed), reason=next(iter(reasons), None))
+    if counter.energy_mj is None and counter.open_mj is not None and counter.close_mj is not None:
         return msgspec.structs.replace(counter, reason="the energy counter ran backwards")
     return counter
 
@@ -48,20 +49,21 @@ def device_energy(
     counters: Sequence[Counter] | None,
 ) -> DeviceEnergy:
     """Energy of a device over spans; `counters` are read at their edges, None where the spans are no windows."""
-    at_edges_j = _total([counter.energy_j for counter in counters or ()])
-    between_samples_j = _total([found.counted_energy_j for found in samples])
+    at_edges_mj = _sum([counter.energy_mj for counter in counters or ()])
+    at_edges_j = _joules(at_edges_mj)
+    between_samples_j = total(found.counted_energy_j for found in samples)
     counter_j = between_samples_j if at_edges_j is None else at_edges_j
-    integrated_j = _total([found.integrated_energy_j for found in samples])
+    integrated_j = total(found.integrated_energy_j for found in samples)
     single = (
-        counters[0] if counters and len(counters) == 1 and counters[0].energy_j is not None else Counter()
+        counters[0] if counters and len(counters) == 1 and counters[0].energy_mj is not None else Counter()
     )
     return DeviceEnergy.from_readings(
         metered.device,
         energy_source=metered.energy_source,
         counter_energy_j=counter_j,
         integrated_energy_j=integrated_j,
-        counter_open_j=single.open_j,
-        counter_close_j=single.close_j,
+        counter_open_j=_joules(single.open_mj),
+        counter_close_j=_joules(single.close_mj),
         baseline_power_w=baseline_power_w(process, metered.device.uuid),
         uncertainty_j=_counter_uncertainty_j(metered, samples, at_edges=at_edges_j is not None)
         if counter_j is not None
@@ -87,18 +89,15 @@ def _counter_uncertainty_j(
         between_sec = 0.0 if at_edges else found.max_gap_sec
         highest_w = limit_w if seen_w is None else seen_w
         bounds.append(counter_uncertainty_j(tick_sec=tick_sec + between_sec, highest_power_w=highest_w))
-    return _total(bounds)
+    return total(bounds)
 
 
 def _integral_uncertainty_j(metered: MeteredDevice, samples: Sequence[DeviceSamples]) -> float | None:
     if metered.energy_source == "estimated":
         return None
     window_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
-    return _total(
-        [
-            found.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w)
-            for found in samples
-        ]
+    return total(
+        found.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w) for found in samples
     )
 
 
@@ -120,13 +119,18 @@ def _edge(edges: Sequence[EnergyEdge], device_uuid: str) -> EnergyEdge | None:
     return next((edge for edge in edges if edge.device_uuid == device_uuid), None)
 
 
-def _joules(edge: EnergyEdge | None) -> float | None:
-    return None if edge is None or edge.energy_mj is None else edge.energy_mj / MJ_PER_J
+def _reading(edge: EnergyEdge | None) -> int | None:
+    return None if edge is None else edge.energy_mj
 
 
-def _total(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+def _joules(energy_mj: int | None) -> float | None:
+    return None if energy_mj is None else energy_mj / MJ_PER_J
+
+
+def _sum(energies_mj: Sequence[int | None]) -> int | None:
+    """Of integers, so that joules are exact to the last digit; None where any is unknown or there is none."""
+    known = [energy_mj for energy_mj in energies_mj if energy_mj is not None]
+    return sum(known) if known and len(known) == len(energies_mj) else None
 
 
 def _reason(process: ProcessFacts, metered: MeteredDevice, counters: Sequence[Counter] | None) -> str:

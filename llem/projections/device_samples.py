@@ -10,7 +10,7 @@ from llem.projections.facts import ProcessFacts
 from llem.results.phases import Trace
 from llem.results.power import cumulative_energy_j
 from llem.results.uncertainty import integral_uncertainty_j
-from llem.units import NS_PER_S, seconds
+from llem.units import MJ_PER_J, NS_PER_S, seconds
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
@@ -93,18 +93,20 @@ class DeviceSamples:
     def counted_energy_j(self) -> float | None:
         """Energy counter at the end minus at the start, each between two samples; None where either is beyond them.
 
-        None too where the counter ran backwards.
+        None too where the counter ran backwards, and over no time. Subtracted in whole millijoules, as it was read.
         """
         at_sec, energy_j = self._known("energy_j")
         if (
             not len(at_sec)
             or at_sec[0] > 0
             or at_sec[-1] < self.duration_sec
+            or self.duration_sec <= 0
             or (np.diff(energy_j) < 0).any()
         ):
             return None
-        opened_j, closed_j = np.interp((0.0, self.duration_sec), at_sec, energy_j)
-        return float(closed_j - opened_j)
+        gained_mj = np.rint(energy_j * MJ_PER_J) - np.rint(energy_j[0] * MJ_PER_J)
+        opened_mj, closed_mj = np.interp((0.0, self.duration_sec), at_sec, gained_mj)
+        return float(closed_mj - opened_mj) / MJ_PER_J
 
     @property
     def power(self) -> tuple[Column, Column]:

@@ -17,9 +17,8 @@ from llem.results import (
     MemoryEfficiencyMetrics,
 )
 from llem.results.flops import FLOPS_METHOD, model_shape
-from llem.results.ratios import largest, ratio, total
-
-MIB = 2**20
+from llem.results.ratios import largest, ratio, root_of_squares, total
+from llem.units import BYTES_PER_MB
 
 
 def compute_metrics(
@@ -98,15 +97,9 @@ def energy_breakdown(
         duration_sec=duration_sec,
         baseline_method=method,
         baseline_cache_age_sec=before.age_s if before is not None and before.reused_from else None,
-        baseline_std_w=_spread(power.std_power_w for power in before.devices) if before else None,
+        baseline_std_w=root_of_squares(power.std_power_w for power in before.devices) if before else None,
         baseline_after_w=total(power.mean_power_w for power in after.devices) if after else None,
     )
-
-
-def _spread(deviations: Any) -> float | None:
-    """Standard deviation of a sum of independent powers."""
-    variance = total(None if each is None else each**2 for each in deviations)
-    return None if variance is None else variance**0.5
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -114,4 +107,4 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _mebibytes(count: float | None) -> float | None:
-    return None if count is None else count / MIB
+    return None if count is None else count / BYTES_PER_MB

@@ -25,8 +25,12 @@ SAME_NAME = (
     "energy_uncertainty_j",
     "baseline_power_w",
     "energy_adjusted_j",
+    "measured_sec",
     "avg_tokens_per_second",
     "tokens_per_second",
+    "output_tokens_per_second",
+    "tokens_per_joule",
+    "mean_power_w",
     "avg_energy_per_token_j",
     "energy_per_output_token_j",
     "total_flops",
@@ -38,7 +42,7 @@ SAME_NAME = (
 )
 LATENCIES = tuple(
     f"{kind}_{statistic}_ms"
-    for kind in ("ttft", "itl", "e2e")
+    for kind in ("ttft", "itl", "itl_trimmed", "e2e")
     for statistic in ("mean", "median", "p95", "p99")
 )
 
@@ -96,8 +100,9 @@ def _process(result: RawProcessResult, span: Span) -> dict[str, Any]:
         "model_name": result.model_name,
         **_times(span),
         "inference_time_sec": inference.inference_time_sec,
-        **_tokens(inference.input_tokens, inference.output_tokens, inference.total_tokens, result.backend),
+        **_tokens(inference.input_tokens, inference.output_tokens, inference.total_tokens),
         "tokens_per_second": inference.tokens_per_second,
+        "output_tokens_per_second": inference.output_tokens_per_second,
         "requests": result.requests,
         "failed_requests": result.failed_requests,
         "total_energy_j": result.energy_j,
@@ -146,7 +151,7 @@ def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
         **{name: getattr(result, name) for name in SAME_NAME},
         **{name: getattr(latency, name) for name in LATENCIES},
         **_times(span),
-        **_tokens(input_tokens, output_tokens, result.total_tokens, result.backend),
+        **_tokens(input_tokens, output_tokens, result.total_tokens),
         **_health(result),
         "engine": result.backend,
         "processes": len(result.process_results),
@@ -155,8 +160,6 @@ def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
         "requests": result.total_requests,
         "energy_source": _source(derived, result),
         "meter": next(iter(meters), None),
-        "tokens_per_joule": result.tokens_per_joule if result.total_tokens else None,
-        "mean_power_w": ratio(result.total_energy_j, result.duration_sec),
         "steady_state_from_sec": steady_from_sec,
         "steady_state_to_sec": steady_to_sec,
         "invalid_reasons": [reason.text for reason in result.invalid_reasons],
@@ -175,11 +178,8 @@ def _times(span: Span) -> dict[str, Any]:
 
 
 def _tokens(
-    input_tokens: int | None, output_tokens: int | None, total_tokens: int, engine: str
+    input_tokens: int | None, output_tokens: int | None, total_tokens: int | None
 ) -> dict[str, int | None]:
-    """A wrapped program has no tokens; that is not the same as none."""
-    if engine == "command":
-        return {}
     return {"input_tokens": input_tokens, "output_tokens": output_tokens, "total_tokens": total_tokens}
 
 

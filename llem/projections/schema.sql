@@ -233,14 +233,15 @@ CREATE TABLE raw_process_results ( -- what each process measured
     inference_time_sec DOUBLE, -- [s] time in measurement windows
     input_tokens BIGINT, -- tokens of prompts
     output_tokens BIGINT, -- tokens generated
-    total_tokens BIGINT, -- both
+    total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
     tokens_per_second DOUBLE, -- [1/s] total tokens over inference time
+    output_tokens_per_second DOUBLE, -- [1/s] output tokens over inference time
     requests BIGINT, -- requests measured
     failed_requests BIGINT, -- of these, failed
     total_energy_j DOUBLE, -- [J] energy of its devices; NULL where not measured
     energy_source VARCHAR, -- the least trusted of its devices
     baseline_power_w DOUBLE, -- [W] idle power of its devices
-    energy_adjusted_j DOUBLE, -- [J] energy above idle, may be negative
+    energy_adjusted_j DOUBLE, -- [J] total_energy_j - baseline_power_w x inference_time_sec, may be negative
     flops_total DOUBLE, -- FLOPs; NULL where the model is unknown
     flops_method VARCHAR, -- how they were counted
     peak_memory_mb DOUBLE, -- [MiB] peak memory of the model's process
@@ -268,37 +269,43 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
     start_time TIMESTAMP, -- start_ns to the microsecond
     end_time TIMESTAMP, -- end_ns to the microsecond
     duration_sec DOUBLE, -- [s] end minus start
+    measured_sec DOUBLE, -- [s] wall clock of all measurement windows together, pauses left out; NULL where not known
     requests BIGINT, -- requests measured
     failed_requests BIGINT, -- of these, failed
     input_tokens BIGINT, -- tokens of prompts
     output_tokens BIGINT, -- tokens generated
-    total_tokens BIGINT, -- both
+    total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
     total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
     energy_source VARCHAR, -- counter, integrated, estimated or simulated; mixed where devices differ
     energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown
     meter VARCHAR, -- what read the power
-    baseline_power_w DOUBLE, -- [W] idle power before loading
-    energy_adjusted_j DOUBLE, -- [J] energy above idle, may be negative
+    baseline_power_w DOUBLE, -- [W] idle power before loading, sum over devices
+    energy_adjusted_j DOUBLE, -- [J] total_energy_j - baseline_power_w x duration_sec, may be negative
     avg_tokens_per_second DOUBLE, -- [1/s] mean of the processes' own rates
-    tokens_per_second DOUBLE, -- [1/s] total tokens over the wall clock of all measurement windows
+    tokens_per_second DOUBLE, -- [1/s] total tokens over measured_sec
+    output_tokens_per_second DOUBLE, -- [1/s] output tokens over measured_sec
     avg_energy_per_token_j DOUBLE, -- [J] energy over total tokens
     energy_per_output_token_j DOUBLE, -- [J] energy over output tokens
     tokens_per_joule DOUBLE, -- [1/J] total tokens over energy
-    mean_power_w DOUBLE, -- [W] energy over duration
+    mean_power_w DOUBLE, -- [W] total_energy_j over duration_sec
     total_flops DOUBLE, -- FLOPs; NULL where the model is unknown
     flops_method VARCHAR, -- how they were counted
-    flops_per_second DOUBLE, -- [1/s] FLOPs over the wall clock of all measurement windows
+    flops_per_second DOUBLE, -- [1/s] total_flops over measured_sec
     model_flops_utilisation DOUBLE, -- [1] FLOPs over what all devices could do at their peak (MFU); NULL where a peak is unknown
     total_inference_time_sec DOUBLE, -- [s] sum over processes
     ttft_mean_ms DOUBLE, -- [ms] time to first token
     ttft_median_ms DOUBLE, -- [ms]
     ttft_p95_ms DOUBLE, -- [ms]
     ttft_p99_ms DOUBLE, -- [ms]
-    itl_mean_ms DOUBLE, -- [ms] time between tokens, first and last interval of each request left out
+    itl_mean_ms DOUBLE, -- [ms] time between two tokens of a request, every gap
     itl_median_ms DOUBLE, -- [ms]
     itl_p95_ms DOUBLE, -- [ms]
     itl_p99_ms DOUBLE, -- [ms]
+    itl_trimmed_mean_ms DOUBLE, -- [ms] the same, first and last gap of each request left out, as LLenergyMeasure has it
+    itl_trimmed_median_ms DOUBLE, -- [ms]
+    itl_trimmed_p95_ms DOUBLE, -- [ms]
+    itl_trimmed_p99_ms DOUBLE, -- [ms]
     e2e_mean_ms DOUBLE, -- [ms] time of a request from arrival to end
     e2e_median_ms DOUBLE, -- [ms]
     e2e_p95_ms DOUBLE, -- [ms]
@@ -320,9 +327,9 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
 
 CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike
 SELECT model_name, weights, engine, dtype, batch_size, energy_source, count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
-       sum(total_energy_j) / sum(total_tokens) AS avg_energy_per_token_j,
-       sum(total_energy_j) / sum(output_tokens) AS energy_per_output_token_j
-FROM experiment_results WHERE total_energy_j IS NOT NULL GROUP BY ALL;
+       sum(total_energy_j) / nullif(sum(total_tokens), 0) AS avg_energy_per_token_j,
+       sum(total_energy_j) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j
+FROM experiment_results WHERE total_energy_j IS NOT NULL AND total_tokens IS NOT NULL GROUP BY ALL;
 
 CREATE VIEW timed_samples AS -- samples with the wall clock and seconds from the experiment's start
 SELECT s.*, g.host, make_timestamp((s.at_ns + g.clock_offset_ns) // 1000) AS at_time,
@@ -353,14 +360,14 @@ SELECT experiment_id, model_name, throttle_sec, max_temperature_c, valid FROM ex
 -- by several workers once. `covered_sec` is how much of the span lies between samples.
 CREATE MACRO energy_between(experiment, from_sec, to_sec) AS TABLE
 WITH pieces AS (
-    SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS power_w, energy_j,
+    SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS power_w, round(1000 * energy_j) AS energy_mj,
            lead(at_sec) OVER course AS next_sec, lead(coalesce(power_w, power_average_w)) OVER course AS next_w,
-           lead(energy_j) OVER course AS next_j
+           lead(round(1000 * energy_j)) OVER course AS next_mj
     FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL
     WINDOW course AS (PARTITION BY host, device_uuid, process_index ORDER BY at_sec)),
 clipped AS (
     SELECT *, greatest(at_sec, from_sec) AS from_at, least(next_sec, to_sec) AS to_at, (next_w - power_w) / (next_sec - at_sec) AS slope,
-           (next_j - energy_j) / (next_sec - at_sec) AS counter_w
+           (next_mj - energy_mj) / 1000 / (next_sec - at_sec) AS counter_w
     FROM pieces WHERE next_sec > greatest(at_sec, from_sec) AND at_sec < to_sec),
 by_worker AS (
     SELECT host, device_uuid, process_index, sum(to_at - from_at) AS covered_sec,

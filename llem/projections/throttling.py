@@ -2,36 +2,44 @@
 
 from collections.abc import Sequence
 
-from llem.projections.device_samples import DeviceSamples
+from llem.projections.device_samples import DeviceSamples, Span
 from llem.results import ThermalThrottleInfo
 from llem.results.ratios import largest, total
+from llem.units import seconds
 
 SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
 ANY = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 
 
-def throttling(devices: Sequence[Sequence[DeviceSamples]]) -> ThermalThrottleInfo | None:
+def throttling(
+    devices: Sequence[Sequence[DeviceSamples]], spans: Sequence[Span]
+) -> ThermalThrottleInfo | None:
     """What the samples of each device in each span say; the duration is that of the device with most.
 
-    Moments are in seconds from the start of their span. None without devices.
+    Moments are in seconds from the start of the first span. None without devices.
     """
-    spans = [each for spanned in devices for each in spanned]
-    if not spans:
+    flat = [samples for spanned in devices for samples in spanned]
+    if not flat:
         return None
-    any_reason = [found for each in spans if (found := each.throttled(ANY)) is not None]
-    starts = sorted({round(float(at), 3) for found in any_reason for at in found[0]})
-    temperatures = [hottest for each in spans if (hottest := each.largest("temperature_c")) is not None]
+    moments = {
+        round(seconds(span[0] - spans[0][0]) + float(at_sec), 3)
+        for spanned in devices
+        for samples, span in zip(spanned, spans, strict=True)
+        if (throttled := samples.throttled(ANY)) is not None
+        for at_sec in throttled[0]
+    }
+    temperatures = [hottest for each in flat if (hottest := each.largest("temperature_c")) is not None]
     return ThermalThrottleInfo(
-        detected=_reported(spans, ANY),
-        thermal=_reported(spans, SW_THERMAL | HW_THERMAL),
-        power=_reported(spans, SW_POWER | HW_POWER),
-        sw_thermal=_reported(spans, SW_THERMAL),
-        hw_thermal=_reported(spans, HW_THERMAL),
-        hw_power=_reported(spans, HW_POWER),
+        detected=_reported(flat, ANY),
+        thermal=_reported(flat, SW_THERMAL | HW_THERMAL),
+        power=_reported(flat, SW_POWER | HW_POWER),
+        sw_thermal=_reported(flat, SW_THERMAL),
+        hw_thermal=_reported(flat, HW_THERMAL),
+        hw_power=_reported(flat, HW_POWER),
         throttle_duration_sec=largest(_duration(spanned) for spanned in devices),
         max_temperature_c=max(temperatures, default=None),
-        throttle_timestamps=starts[:MAX_TIMESTAMPS],
+        throttle_timestamps=sorted(moments)[:MAX_TIMESTAMPS],
     )
 
 

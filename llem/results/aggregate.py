@@ -8,7 +8,7 @@ import msgspec
 
 from llem.errors import AggregationError
 from llem.results.consistency import check
-from llem.results.energy import EnergyBreakdown, MultiGPUMetrics
+from llem.results.energy import EnergyBreakdown, MultiGPUMetrics, adjusted
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.results.joining import join
@@ -24,7 +24,6 @@ REPLACEABLE = frozenset(
         "energy_breakdown",
         "multi_gpu",
         "environment_snapshot",
-        "measurement_warnings",
         "warmup_excluded_samples",
         "warmup_result",
         "thermal_throttle",
@@ -61,6 +60,8 @@ def aggregate_results(
 ) -> ExperimentResult:
     """Join process results into one; what is given here stands in place of what the processes say.
 
+    Energy above a given idle power follows from it unless it is given too, and a missing energy keeps its reason
+    beside given warnings. Mixed backends are joined without a word where they are allowed, else refused or warned of.
     `completed` holds the indices of processes that have a completion event; None takes all for complete. Raises
     AggregationError for results that do not belong together or are not all there; with strict=False, warns.
     """
@@ -81,16 +82,19 @@ def aggregate_results(
         results,
         experiment_id=experiment_id,
         measurement_config_hash=measurement_config_hash,
-        warnings=consistency.problems,
+        problems=consistency.problems,
+        measurement_warnings=measurement_warnings,
         verify_temporal_overlap=verify_temporal_overlap,
         verify_gpu_attribution=verify_gpu_attribution,
     )
+    figures = {**_implied(energy_breakdown, warmup_result), **given}
     return msgspec.structs.replace(
         joined,
         measurement_methodology=measurement_methodology,
         expected_processes=expected_processes,
         status=joined.status if consistency.complete else _incomplete(joined.status),
-        **{**_implied(energy_breakdown, warmup_result), **given},
+        **figures,
+        **_consistent(joined, figures),
     )
 
 
@@ -100,6 +104,16 @@ def _order(result: RawProcessResult) -> tuple[int, datetime, datetime, str]:
 
 def _incomplete(status: Status) -> Status:
     return "incomplete" if status == "completed" else status
+
+
+def _consistent(joined: ExperimentResult, given: dict[str, Any]) -> dict[str, Any]:
+    """What has to follow from what is given."""
+    if "baseline_power_w" not in given or "energy_adjusted_j" in given:
+        return {}
+    above_idle_j = adjusted(
+        joined.total_energy_j, baseline_w=given["baseline_power_w"], duration_sec=joined.duration_sec
+    )
+    return {"energy_adjusted_j": above_idle_j}
 
 
 def _implied(breakdown: EnergyBreakdown | None, warmup: WarmupResult | None) -> dict[str, Any]:

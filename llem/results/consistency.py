@@ -25,16 +25,19 @@ def check(
     strict: bool,
     allow_mixed_backends: bool,
 ) -> Consistency:
-    """All problems; when strict, the first one as AggregationError, mixed backends unless they are allowed."""
-    mixed_backends = list(_mixed_backends(results))
+    """All problems; when strict, the first one as AggregationError. Mixed backends are none where they are allowed."""
     missing = list(
         _incomplete(results, experiment_id, expected_processes=expected_processes, completed=completed)
     )
-    problems = [*_mixed_experiments(results, experiment_id), *_mixed_schemas(results), *missing]
-    refused = problems if allow_mixed_backends else [*problems, *mixed_backends]
-    if strict and refused:
-        raise AggregationError(refused[0], hint="strict=False joins what is there, with a warning")
-    return Consistency(problems=[*problems, *mixed_backends], complete=not missing)
+    problems = [
+        *_mixed_experiments(results, experiment_id),
+        *_mixed_schemas(results),
+        *missing,
+        *([] if allow_mixed_backends else _mixed_backends(results)),
+    ]
+    if strict and problems:
+        raise AggregationError(problems[0], hint="strict=False joins what is there, with a warning")
+    return Consistency(problems=problems, complete=not missing)
 
 
 def _mixed_experiments(results: Sequence[RawProcessResult], experiment_id: str) -> Iterator[str]:

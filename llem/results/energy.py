@@ -6,7 +6,8 @@ from typing import Self
 
 import msgspec
 
-from llem.results.ratios import ratio, total
+from llem.results.ratios import as_printed, ratio, total
+from llem.units import BYTES_PER_MB
 from llem_events.records import Device
 
 EnergySource = str  # counter, integrated, estimated or simulated
@@ -36,6 +37,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     counter_open_j: float | None = None  # the counter at the edges of a single window
     counter_close_j: float | None = None
     baseline_power_w: float | None = None
+    memory_mb: float | None = None  # memory on the device, in MB (1024 * 1024 bytes)
     reason: str | None = None  # why energy_j is None
 
     @classmethod
@@ -69,6 +71,7 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
             counter_open_j=counter_open_j,
             counter_close_j=counter_close_j,
             baseline_power_w=baseline_power_w,
+            memory_mb=None if device.memory_bytes is None else device.memory_bytes / BYTES_PER_MB,
             reason=reason,
         )
 
@@ -124,7 +127,9 @@ class EnergyMetrics(msgspec.Struct, frozen=True, kw_only=True):
     energy_uncertainty_j: float | None = None  # the truth lies within this of total_energy_j
 
     @classmethod
-    def from_devices(cls, devices: Sequence[DeviceEnergy], *, duration_sec: float, total_tokens: int) -> Self:
+    def from_devices(
+        cls, devices: Sequence[DeviceEnergy], *, duration_sec: float, total_tokens: int | None
+    ) -> Self:
         """Sums over devices; a group with an unmeasured device, or without any, is None."""
         once = distinct(devices)
         total_energy_j = total(device.energy_j for device in once)
@@ -150,7 +155,7 @@ def _energy_of(devices: Sequence[DeviceEnergy], kinds: Collection[DeviceKind]) -
 
 
 class EnergyBreakdown(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy with and without the idle power; adjusted energy may be negative."""
+    """Energy with and without the idle power, summed over devices; adjusted energy may be negative."""
 
     raw_j: float | None = None
     adjusted_j: float | None = None  # raw - baseline x duration
@@ -190,8 +195,10 @@ class EnergyBreakdown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def adjusted(energy_j: float | None, *, baseline_w: float | None, duration_sec: float) -> float | None:
-    """Energy above the idle power."""
-    return None if energy_j is None or baseline_w is None else energy_j - baseline_w * duration_sec
+    """Energy above the idle power, as anybody gets it from the three figures as printed."""
+    if energy_j is None or baseline_w is None:
+        return None
+    return float(as_printed(energy_j) - as_printed(baseline_w) * as_printed(duration_sec))
 
 
 class MultiGPUMetrics(msgspec.Struct, frozen=True, kw_only=True):

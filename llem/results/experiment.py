@@ -49,14 +49,16 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     steady_state_window: tuple[float, float] | None = None  # seconds from start_time
     start_time: datetime
     end_time: datetime
-    total_tokens: int
+    total_tokens: int | None  # None: not measured, as of a wrapped program
     total_input_tokens: int | None = None
     total_output_tokens: int | None = None
     total_requests: int | None = None
     failed_requests: int | None = None
     total_inference_time_sec: float
+    measured_sec: float | None = None  # wall clock of the union of all measurement windows
     avg_tokens_per_second: float | None = None  # mean over processes of each one's own rate
-    tokens_per_second: float | None = None  # total tokens over the wall clock of the union of windows
+    tokens_per_second: float | None = None  # total tokens over measured_sec
+    output_tokens_per_second: float | None = None  # output tokens over measured_sec
     total_energy_j: float | None = None
     energy_source: EnergySource | None = None  # the least trusted of all devices
     energy_uncertainty_j: float | None = (
@@ -65,8 +67,8 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     energy_disagreement: float | None = None  # the largest of all devices
     avg_energy_per_token_j: float | None = None
     energy_per_output_token_j: float | None = None
-    baseline_power_w: float | None = None
-    energy_adjusted_j: float | None = None
+    baseline_power_w: float | None = None  # sum over devices
+    energy_adjusted_j: float | None = None  # total_energy_j - baseline_power_w x duration_sec
     energy_per_device_j: list[float | None] | None = None
     energy_breakdown: EnergyBreakdown | None = None
     multi_gpu: MultiGPUMetrics | None = None
@@ -79,8 +81,8 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     latency_stats: LatencyStatistics | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
     thermal_throttle: ThermalThrottleInfo | None = None
-    warmup_result: WarmupResult | None = None
-    warmup_excluded_samples: int | None = None
+    warmup_result: WarmupResult | None = None  # one that did not converge, else the first process's
+    warmup_excluded_samples: int | None = None  # warm-up batches of all processes
     environment_snapshot: EnvironmentSnapshot | None = None
     measurement_warnings: list[str] = []
     reproducibility_notes: str | None = None
@@ -97,5 +99,10 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_per_joule(self) -> float | None:
-        """Total tokens over total energy; None where the energy is unknown or zero."""
+        """Total tokens over total energy; None where either is unknown or the energy is zero."""
         return ratio(self.total_tokens, self.total_energy_j)
+
+    @property
+    def mean_power_w(self) -> float | None:
+        """Total energy over duration_sec."""
+        return ratio(self.total_energy_j, self.duration_sec)

@@ -76,7 +76,22 @@ def _renamed_parts(fields: Fields) -> Fields:
         changed["environment_snapshot"] = {"packages": _by_name(packages), **environment}
     if isinstance(warmup := fields.get("warmup_result"), dict):
         changed["warmup_result"] = {"cooldown_sec": warmup.get("thermal_floor_wait_s"), **warmup}
+    if isinstance(latencies := fields.get("latency_stats"), dict):
+        changed["latency_stats"] = _latencies(latencies)
     return {**fields, **changed}
+
+
+def _latencies(fields: Fields) -> Fields:
+    """Under our names: what the predecessor calls `itl` has each request's first and last gap left out, `itl_full` has all."""
+    if any(name.startswith("itl_trimmed_") for name in fields):
+        return fields
+    return {_latency_name(name): figure for name, figure in fields.items()}
+
+
+def _latency_name(name: str) -> str:
+    if name.startswith("itl_full_"):
+        return name.replace("itl_full_", "itl_", 1)
+    return name.replace("itl_", "itl_trimmed_", 1) if name.startswith("itl_") else name
 
 
 def _dict(part: object) -> Fields:

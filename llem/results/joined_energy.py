@@ -1,17 +1,14 @@
 """Energy of all processes together, each device counted once."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from llem.results.energy import GPU_KINDS, DeviceKey, EnergyBreakdown, MultiGPUMetrics
-from llem.results.overlap import duration
+from llem.results.energy import GPU_KINDS, DeviceKey, EnergyBreakdown, MultiGPUMetrics, distinct
+from llem.results.joined_idle import Uses, join_breakdowns
 from llem.results.ratios import largest, ratio, total
 from llem.results.raw import RawProcessResult
 from llem.results.sharing import DeviceUse, device_uses, energy_once, used_together
-
-Uses = Mapping[DeviceKey, Sequence[DeviceUse]]
 
 
 class JoinedEnergy(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,32 +20,33 @@ class JoinedEnergy(msgspec.Struct, frozen=True, kw_only=True):
     per_device_j: list[float | None] | None  # None where no device is known
     per_gpu_j: list[float | None]
     attribution_verified: bool
-    warnings: list[str]
+    unmeasured: list[str]  # why total_j is None
+    doubts_of_attribution: list[str]
 
 
-def join_energy(results: Sequence[RawProcessResult]) -> JoinedEnergy:
-    """Sum over processes, less what a shared device was counted more than once."""
+def join_energy(results: Sequence[RawProcessResult], *, duration_sec: float) -> JoinedEnergy:
+    """Sum over devices, each over the union of its processes' windows; `duration_sec` is the experiment's."""
     uses = device_uses(results)
     shared = {key: used for key, used in uses.items() if used_together(used)}
     unknown = [result.process_index for result in results if not result.devices and result.gpu_id is None]
-    total_j = _total(results, shared)
     known = {key: energy_once(used) for key, used in uses.items() if used[0].device}
+    total_j = total(known.values()) if _is_of_devices(results) else _total(results, shared)
     return JoinedEnergy(
         total_j=total_j,
         uncertainty_j=total(map(_uncertainty_j, uses.values())),
-        breakdown=_shared_breakdown(results, uses, total_j) if shared else _summed_breakdown(results),
+        breakdown=join_breakdowns(results, uses, energy_j=total_j, duration_sec=duration_sec),
         per_device_j=list(known.values()) or None,
         per_gpu_j=[energy_j for key, energy_j in known.items() if _is_gpu(uses[key][0])],
         attribution_verified=not shared and (len(results) == 1 or not unknown),
-        warnings=[
-            *_unmeasured(results),
+        unmeasured=[_unmeasured(result) for result in results if result.energy_j is None],
+        doubts_of_attribution=[
             *map(_shared_warning, shared, shared.values()),
             *_unknown(results, unknown),
         ],
     )
 
 
-def multi_gpu_metrics(energy: JoinedEnergy, *, output_tokens: int) -> MultiGPUMetrics | None:
+def multi_gpu_metrics(energy: JoinedEnergy, *, output_tokens: int | None) -> MultiGPUMetrics | None:
     """Energy by GPU where there are several."""
     if len(energy.per_gpu_j) < 2:
         return None
@@ -71,6 +69,14 @@ def _is_gpu(use: DeviceUse) -> bool:
     return use.device is not None and use.device.kind in GPU_KINDS
 
 
+def _is_of_devices(results: Sequence[RawProcessResult]) -> bool:
+    """Whether every process's energy is that of its devices, so that the sum over devices is all of it."""
+    return all(
+        result.devices and result.energy_j == total(device.energy_j for device in distinct(result.devices))
+        for result in results
+    )
+
+
 def _total(results: Sequence[RawProcessResult], shared: Uses) -> float | None:
     summed_j = [result.energy_j for result in results]
     if total(summed_j) is None:
@@ -81,41 +87,15 @@ def _total(results: Sequence[RawProcessResult], shared: Uses) -> float | None:
 def counted_twice_j(uses: Sequence[DeviceUse]) -> float:
     """What the sum over processes has too much of a device; 0 where a share is unknown, which is warned of."""
     once_j = energy_once(uses)
-    return 0.0 if once_j is None else math.fsum([*(use.energy_j or 0.0 for use in uses), -once_j])
+    return 0.0 if once_j is None else total([*(use.energy_j for use in uses), -once_j]) or 0.0
 
 
-def _summed_breakdown(results: Sequence[RawProcessResult]) -> EnergyBreakdown | None:
-    parts = [result.energy_breakdown for result in results]
-    known = [part for part in parts if part]
-    if not known:
-        return None
-    return msgspec.structs.replace(
-        known[0],
-        raw_j=total(part.raw_j if part else None for part in parts),
-        adjusted_j=total(part.adjusted_j if part else None for part in parts),
-    )
-
-
-def _shared_breakdown(
-    results: Sequence[RawProcessResult], uses: Uses, total_j: float | None
-) -> EnergyBreakdown | None:
-    first = next((result.energy_breakdown for result in results if result.energy_breakdown), None)
-    if first is None:
-        return None
-    idle_j = total(_idle_j(used) for used in uses.values())
-    adjusted_j = None if total_j is None or idle_j is None else total_j - idle_j
-    return msgspec.structs.replace(first, raw_j=total_j, adjusted_j=adjusted_j)
-
-
-def _idle_j(uses: Sequence[DeviceUse]) -> float | None:
-    baseline_w = uses[0].device.baseline_power_w if uses[0].device else None
-    together = duration(span for use in uses for span in use.spans)
-    return None if baseline_w is None else baseline_w * together.total_seconds()
-
-
-def _unmeasured(results: Sequence[RawProcessResult]) -> list[str]:
-    without = [str(result.process_index) for result in results if result.energy_j is None]
-    return [f"energy of process {index} was not measured, so the total is unknown" for index in without]
+def _unmeasured(result: RawProcessResult) -> str:
+    reasons = [device.reason for device in result.devices if device.reason]
+    if result.energy_tracking_failed:
+        reasons.append("its tracking failed")
+    why = f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
+    return f"energy of process {result.process_index} was not measured, so the total is unknown{why}"
 
 
 def _unknown(results: Sequence[RawProcessResult], indices: Sequence[int]) -> list[str]:

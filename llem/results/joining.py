@@ -1,6 +1,7 @@
 """Every figure of an experiment that follows from its processes."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ from llem.results.latency import LatencyStatistics, latency_statistics
 from llem.results.merging import merge_efficiency, merge_throttling
 from llem.results.overlap import Span, duration, run_together
 from llem.results.peaks import model_flops_utilisation
-from llem.results.ratios import largest, ratio, total
+from llem.results.ratios import largest, mean, ratio, total
 from llem.results.raw import RawProcessResult, Status
 
 Fact = TypeVar("Fact")
@@ -23,13 +24,13 @@ STATUSES: tuple[Status, ...] = ("failed", "interrupted", "incomplete", "complete
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums and means over processes, before they are divided by each other."""
 
-    tokens: int
-    input_tokens: int
-    output_tokens: int
+    tokens: int | None
+    input_tokens: int | None
+    output_tokens: int | None
     rate: float | None  # mean of the processes' own rates, total tokens per second
     flops: float | None
     inference_sec: float
-    wall_sec: float  # union of all measurement windows
+    measured_sec: float  # union of all measurement windows
     energy: JoinedEnergy
     latency: LatencyStatistics | None
 
@@ -39,12 +40,16 @@ def join(
     *,
     experiment_id: str,
     measurement_config_hash: str,
-    warnings: Sequence[str],
+    problems: Sequence[str],
+    measurement_warnings: Sequence[str] | None,
     verify_temporal_overlap: bool,
     verify_gpu_attribution: bool,
 ) -> ExperimentResult:
     """Join process results that belong together, in the order of their indices."""
-    totals = _totals(results)
+    start_time = min(result.timestamps.start for result in results)
+    end_time = max(result.timestamps.end for result in results)
+    totals = _totals(results, duration_sec=(end_time - start_time).total_seconds())
+    energy = totals.energy
     together = not verify_temporal_overlap or run_together([_window(result) for result in results])
     return ExperimentResult(
         experiment_id=experiment_id,
@@ -52,20 +57,32 @@ def join(
         aggregation=AggregationMetadata(
             num_processes=len(results),
             temporal_overlap_verified=verify_temporal_overlap and together,
-            gpu_attribution_verified=verify_gpu_attribution and totals.energy.attribution_verified,
-            warnings=[*warnings, *([] if together else [APART]), *totals.energy.warnings, *_doubts(results)],
+            gpu_attribution_verified=verify_gpu_attribution and energy.attribution_verified,
+            warnings=[
+                *problems,
+                *([] if together else [APART]),
+                *energy.unmeasured,
+                *(energy.doubts_of_attribution if verify_gpu_attribution else []),
+                *_doubts(results),
+            ],
         ),
-        start_time=min(result.timestamps.start for result in results),
-        end_time=max(result.timestamps.end for result in results),
-        measurement_warnings=list(
-            dict.fromkeys(doubt.text for result in results for doubt in result.warnings)
-        ),
+        start_time=start_time,
+        end_time=end_time,
+        measurement_warnings=_measurement_warnings(results, energy, given=measurement_warnings),
         process_results=list(results),
         **_identity(results),
         **_work_figures(totals),
         **_energy_figures(results, totals),
-        **_merged(results, totals),
+        **_merged(results, totals, start_time),
     )
+
+
+def _measurement_warnings(
+    results: Sequence[RawProcessResult], energy: JoinedEnergy, *, given: Sequence[str] | None
+) -> list[str]:
+    """The given doubts or else those of the processes, each once; a missing energy never without its reason."""
+    texts = [doubt.text for result in results for doubt in result.warnings] if given is None else given
+    return list(dict.fromkeys([*texts, *energy.unmeasured]))
 
 
 def _window(result: RawProcessResult) -> Span:
@@ -73,26 +90,45 @@ def _window(result: RawProcessResult) -> Span:
 
 
 def _doubts(results: Sequence[RawProcessResult]) -> list[str]:
-    rates = [result for result in results if result.inference_metrics.tokens_per_second is None]
-    unknown = [
-        f"tokens per second of process {result.process_index} are unknown, so the mean is too"
-        for result in rates
+    return [
+        doubt
+        for result in results
+        for doubt in (_doubt_of_tokens(result), _doubt_of_energy(result))
+        if doubt is not None
     ]
-    return [*unknown, *(note for result in results if (note := result.energy_measurement_warning))]
 
 
-def _totals(results: Sequence[RawProcessResult]) -> Totals:
+def _doubt_of_tokens(result: RawProcessResult) -> str | None:
+    inference, who = result.inference_metrics, f"process {result.process_index}"
+    if inference.total_tokens is None:
+        return f"tokens of {who} were not measured, so neither are rates and energies of tokens"
+    if inference.tokens_per_second is None:
+        return f"tokens per second of {who} are unknown, so the mean is too"
+    return None
+
+
+def _doubt_of_energy(result: RawProcessResult) -> str | None:
+    """What the process says itself; of a MIG instance what nobody may miss."""
+    if result.energy_measurement_warning or not result.on_mig_instance:
+        return result.energy_measurement_warning
+    return (
+        f"process {result.process_index} ran on a MIG instance: its energy is that of the whole GPU, "
+        "other instances included"
+    )
+
+
+def _totals(results: Sequence[RawProcessResult], *, duration_sec: float) -> Totals:
     inference = [result.inference_metrics for result in results]
     measured = [one.latency_measurements for one in inference if one.latency_measurements is not None]
     return Totals(
-        tokens=sum(one.total_tokens for one in inference),
-        input_tokens=sum(one.input_tokens for one in inference),
-        output_tokens=sum(one.output_tokens for one in inference),
-        rate=ratio(total(one.tokens_per_second for one in inference), len(inference)),
+        tokens=_count([one.total_tokens for one in inference]),
+        input_tokens=_count([one.input_tokens for one in inference]),
+        output_tokens=_count([one.output_tokens for one in inference]),
+        rate=mean(one.tokens_per_second for one in inference),
         flops=total(result.compute_metrics.flops_total for result in results),
         inference_sec=total(one.inference_time_sec for one in inference) or 0.0,
-        wall_sec=duration(span for result in results for span in result.spans).total_seconds(),
-        energy=join_energy(results),
+        measured_sec=duration(span for result in results for span in result.spans).total_seconds(),
+        energy=join_energy(results, duration_sec=duration_sec),
         latency=latency_statistics(measured),
     )
 
@@ -104,11 +140,13 @@ def _work_figures(totals: Totals) -> dict[str, Any]:
         "total_output_tokens": totals.output_tokens,
         "total_inference_time_sec": totals.inference_sec,
         "avg_tokens_per_second": totals.rate,
-        "tokens_per_second": ratio(totals.tokens, totals.wall_sec),
+        "measured_sec": totals.measured_sec,
+        "tokens_per_second": ratio(totals.tokens, totals.measured_sec),
+        "output_tokens_per_second": ratio(totals.output_tokens, totals.measured_sec),
         "total_flops": totals.flops,
         "flops_per_output_token": ratio(totals.flops, totals.output_tokens),
         "flops_per_input_token": ratio(totals.flops, totals.input_tokens),
-        "flops_per_second": ratio(totals.flops, totals.wall_sec),
+        "flops_per_second": ratio(totals.flops, totals.measured_sec),
     }
 
 
@@ -116,20 +154,18 @@ def _utilisation(results: Sequence[RawProcessResult], totals: Totals) -> float |
     devices = {(device.host, device.uuid): device.name or "" for one in results for device in one.devices}
     return model_flops_utilisation(
         totals.flops,
-        duration_s=totals.wall_sec,
+        duration_s=totals.measured_sec,
         device_names=list(devices.values()),
         dtype=_first(results, lambda result: result.dtype),
     )
 
 
-def _merged(results: Sequence[RawProcessResult], totals: Totals) -> dict[str, Any]:
+def _merged(results: Sequence[RawProcessResult], totals: Totals, start_time: datetime) -> dict[str, Any]:
     return {
         "model_flops_utilisation": _utilisation(results, totals),
         "latency_stats": totals.latency,
         "multi_gpu": multi_gpu_metrics(totals.energy, output_tokens=totals.output_tokens),
-        "thermal_throttle": merge_throttling(
-            [one.thermal_throttle for one in results if one.thermal_throttle]
-        ),
+        "thermal_throttle": merge_throttling(results, start_time),
         "extended_metrics": merge_efficiency(
             results,
             latency=totals.latency,
@@ -158,7 +194,7 @@ def _energy_figures(results: Sequence[RawProcessResult], totals: Totals) -> dict
 
 
 def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
-    warmup = _first(results, lambda result: result.warmup_result)
+    warmups = [result.warmup_result for result in results if result.warmup_result]
     return {
         "backend": results[0].backend,
         "backend_version": _first(results, lambda result: result.backend_version),
@@ -167,8 +203,8 @@ def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
         "batch_size": _first(results, lambda result: result.batch_size),
         "weights": _first(results, lambda result: result.weights),
         "flops_method": _first(results, lambda result: result.compute_metrics.flops_method),
-        "warmup_result": warmup,
-        "warmup_excluded_samples": warmup.iterations_completed if warmup else None,
+        "warmup_result": next((each for each in warmups if not each.converged), next(iter(warmups), None)),
+        "warmup_excluded_samples": sum(each.iterations_completed for each in warmups) if warmups else None,
         "environment_snapshot": _first(results, lambda result: result.environment_snapshot),
         "effective_config": _first(results, lambda result: result.effective_config or None) or {},
         "timeseries": _first(results, lambda result: result.timeseries),

@@ -89,8 +89,8 @@ def inter_token_latencies(token_times_ns: Sequence[Sequence[int]]) -> tuple[list
 class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Statistics in milliseconds over the values of all processes; None where there is no value.
 
-    Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is the
-    trimmed series, `itl_full` the whole one.
+    Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is every
+    gap between two tokens of a request, `itl_trimmed` LLenergyMeasure's: each request's first and last gap left out.
     """
 
     ttft_mean_ms: float | None = None
@@ -107,13 +107,13 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     itl_min_ms: float | None = None
     itl_max_ms: float | None = None
     itl_samples: int = 0
-    itl_full_mean_ms: float | None = None
-    itl_full_median_ms: float | None = None
-    itl_full_p95_ms: float | None = None
-    itl_full_p99_ms: float | None = None
-    itl_full_min_ms: float | None = None
-    itl_full_max_ms: float | None = None
-    itl_full_samples: int = 0
+    itl_trimmed_mean_ms: float | None = None
+    itl_trimmed_median_ms: float | None = None
+    itl_trimmed_p95_ms: float | None = None
+    itl_trimmed_p99_ms: float | None = None
+    itl_trimmed_min_ms: float | None = None
+    itl_trimmed_max_ms: float | None = None
+    itl_trimmed_samples: int = 0
     e2e_mean_ms: float | None = None
     e2e_median_ms: float | None = None
     e2e_p95_ms: float | None = None
@@ -129,8 +129,8 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
         return None
     series: dict[str, Callable[[LatencyMeasurements], list[float]]] = {
         "ttft": lambda one: one.ttft_ms,
-        "itl": lambda one: one.itl_trimmed_ms,
-        "itl_full": lambda one: one.itl_full_ms,
+        "itl": lambda one: one.itl_full_ms,
+        "itl_trimmed": lambda one: one.itl_trimmed_ms,
         "e2e": lambda one: one.e2e_ms,
     }
     figures: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from llem.results.efficiency import (
@@ -9,20 +10,20 @@ from llem.results.efficiency import (
     ExtendedEfficiencyMetrics,
     GPUUtilisationMetrics,
     KVCacheEfficiencyMetrics,
-    MemoryEfficiencyMetrics,
     RequestLatencyMetrics,
 )
+from llem.results.joined_memory import merge_memory
 from llem.results.latency import LatencyStatistics
 from llem.results.metrics import ThermalThrottleInfo
 from llem.results.ratios import any_true, largest, ratio, total, weighted_mean
 from llem.results.raw import RawProcessResult
 
 Part = TypeVar("Part")
-MB_PER_GB = 1024
 
 
-def merge_throttling(parts: Sequence[ThermalThrottleInfo]) -> ThermalThrottleInfo | None:
-    """Flags of any process; the longest duration and the highest temperature."""
+def merge_throttling(results: Sequence[RawProcessResult], start_time: datetime) -> ThermalThrottleInfo | None:
+    """Flags of any process; the longest duration and the highest temperature; moments from the experiment's start."""
+    parts = [result.thermal_throttle for result in results if result.thermal_throttle]
     if not parts:
         return None
     return ThermalThrottleInfo(
@@ -34,8 +35,14 @@ def merge_throttling(parts: Sequence[ThermalThrottleInfo]) -> ThermalThrottleInf
         hw_power=any_true([part.hw_power for part in parts]),
         throttle_duration_sec=largest(part.throttle_duration_sec for part in parts),
         max_temperature_c=largest(part.max_temperature_c for part in parts),
-        throttle_timestamps=sorted({at for part in parts for at in part.throttle_timestamps}),
+        throttle_timestamps=sorted({at for result in results for at in _throttled_at(result, start_time)}),
     )
+
+
+def _throttled_at(result: RawProcessResult, start_time: datetime) -> list[float]:
+    offset_sec = (result.timestamps.start - start_time).total_seconds()
+    moments = result.thermal_throttle.throttle_timestamps if result.thermal_throttle else []
+    return [round(offset_sec + at_sec, 6) for at_sec in moments]
 
 
 def merge_efficiency(
@@ -43,19 +50,19 @@ def merge_efficiency(
     *,
     latency: LatencyStatistics | None,
     energy_j: float | None,
-    output_tokens: int,
+    output_tokens: int | None,
     tokens_per_second: float | None,
 ) -> ExtendedEfficiencyMetrics:
     """Peaks as maxima, totals as sums, means weighted by what they are means of."""
     return ExtendedEfficiencyMetrics(
-        tpot_ms=latency.itl_mean_ms if latency else None,
+        tpot_ms=latency.itl_trimmed_mean_ms if latency else None,
         token_efficiency_index=token_efficiency_index(
             tokens_per_second=tokens_per_second,
             output_tokens=output_tokens,
             energy_j=energy_j,
             precision=results[0].compute_metrics.compute_precision,
         ),
-        memory=_memory(results, output_tokens),
+        memory=merge_memory(results, output_tokens),
         gpu_utilisation=_utilisation([part.gpu_utilisation for part in _parts(results)]),
         batch=_batches([part.batch for part in _parts(results)]),
         kv_cache=_cache(results),
@@ -64,7 +71,11 @@ def merge_efficiency(
 
 
 def token_efficiency_index(
-    *, tokens_per_second: float | None, output_tokens: int, energy_j: float | None, precision: str | None
+    *,
+    tokens_per_second: float | None,
+    output_tokens: int | None,
+    energy_j: float | None,
+    precision: str | None,
 ) -> float | None:
     """Mean rate of a process times output tokens per joule, times 1/2 for 8-bit and 1/4 for 4-bit arithmetic."""
     tokens_per_joule = ratio(output_tokens, energy_j)
@@ -94,31 +105,6 @@ def request_latency(latency: LatencyStatistics | None) -> RequestLatencyMetrics:
 
 def _parts(results: Sequence[RawProcessResult]) -> list[ExtendedEfficiencyMetrics]:
     return [result.extended_metrics or ExtendedEfficiencyMetrics() for result in results]
-
-
-def _memory(results: Sequence[RawProcessResult], output_tokens: int) -> MemoryEfficiencyMetrics:
-    memories = [part.memory for part in _parts(results)]
-    measured = list(zip(memories, [result.compute_metrics for result in results], strict=True))
-    peaks_mb = [_first_known(memory.peak_memory_mb, compute.peak_memory_mb) for memory, compute in measured]
-    model_mb = total(
-        _first_known(memory.model_memory_mb, compute.model_memory_mb) for memory, compute in measured
-    )
-    vram_mb = total(memory.total_vram_mb for memory in memories)
-    cache_mb = total(memory.kv_cache_mb for memory in memories)
-    used_mb = total(peaks_mb)
-    return MemoryEfficiencyMetrics(
-        total_vram_mb=vram_mb,
-        model_memory_mb=model_mb,
-        peak_memory_mb=largest(peaks_mb),
-        kv_cache_mb=cache_mb,
-        tokens_per_gb_vram=ratio(output_tokens * MB_PER_GB, used_mb),
-        model_memory_utilisation=ratio(model_mb, vram_mb),
-        kv_cache_memory_ratio=ratio(cache_mb, used_mb),
-    )
-
-
-def _first_known(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _utilisation(parts: Sequence[GPUUtilisationMetrics]) -> GPUUtilisationMetrics:

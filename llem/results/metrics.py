@@ -23,13 +23,17 @@ class Timestamps(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens and speed of one process; padding and tokens after end-of-sequence are not tokens."""
+    """Tokens and speed of one process; padding and tokens after end-of-sequence are not tokens.
 
-    total_tokens: int  # input and output
-    input_tokens: int
-    output_tokens: int
+    Counts are None where tokens are not measured, as of a wrapped program.
+    """
+
+    total_tokens: int | None  # input and output
+    input_tokens: int | None
+    output_tokens: int | None
     inference_time_sec: float
     tokens_per_second: float | None = None  # total tokens over inference time
+    output_tokens_per_second: float | None = None  # output tokens over inference time
     latency_per_token_ms: float | None = None  # inference time over output tokens
     time_to_first_token_ms: float | None = None  # mean over requests
     latency_measurements: LatencyMeasurements | None = None
@@ -51,6 +55,7 @@ class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
             output_tokens=output_tokens,
             inference_time_sec=inference_time_sec,
             tokens_per_second=ratio(input_tokens + output_tokens, inference_time_sec),
+            output_tokens_per_second=ratio(output_tokens, inference_time_sec),
             latency_per_token_ms=ratio(1000 * inference_time_sec, output_tokens),
             time_to_first_token_ms=ratio(sum(ttft_ms), len(ttft_ms)),
             latency_measurements=latency_measurements,
@@ -74,7 +79,7 @@ class ComputeMetrics(msgspec.Struct, frozen=True, kw_only=True):
         cls,
         flops_total: float | None,
         *,
-        total_tokens: int,
+        total_tokens: int | None,
         inference_time_sec: float,
         peak_memory_mb: float | None = None,
         model_memory_mb: float | None = None,
@@ -106,7 +111,7 @@ class ThermalThrottleInfo(msgspec.Struct, frozen=True, kw_only=True):
     hw_power: bool | None = None
     throttle_duration_sec: float | None = None  # elapsed time between samples that report it
     max_temperature_c: float | None = None
-    throttle_timestamps: list[float] = []  # seconds from the window's start
+    throttle_timestamps: list[float] = []  # seconds from the process's, or experiment's, start
 
 
 class WarmupResult(msgspec.Struct, frozen=True, kw_only=True):

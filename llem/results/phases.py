@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from llem.results.power import FloatArray, cumulative_energy_j
 from llem.results.ratios import total
+from llem.units import MJ_PER_J
 
 PhaseSource = Literal["counter", "integrated"]
 
@@ -102,13 +103,15 @@ def _counter_view(device: Trace) -> _View | None:
     at_sec, energy_j = _known(device.at_sec, device.energy_j)
     if len(at_sec) < 2 or np.any(np.diff(energy_j) < 0):
         return None
+    # Whole millijoules from the first sample on: a counter of years leaves no digits for the fractions of a batch.
+    gained_j = (np.rint(energy_j * MJ_PER_J) - np.rint(energy_j[0] * MJ_PER_J)) / MJ_PER_J
     period_sec = float(np.median(np.diff(at_sec)))
     return _View(
         source="counter",
         at_sec=at_sec,
         resolution_sec=max(period_sec, device.counter_tick_sec),
         period_sec=period_sec,
-        between=lambda starts, ends: np.interp(ends, at_sec, energy_j) - np.interp(starts, at_sec, energy_j),
+        between=lambda starts, ends: np.interp(ends, at_sec, gained_j) - np.interp(starts, at_sec, gained_j),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
@@ -11,12 +12,35 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     return numerator / denominator
 
 
+def as_printed(value: float) -> Fraction:
+    """The decimal that stands on screen and in files for a figure, exactly."""
+    return Fraction(repr(float(value)))
+
+
 def total(values: Iterable[float | None]) -> float | None:
-    """Exactly rounded sum, the same in every order; None where any value is unknown or there is none."""
-    known = list(values)
-    if not known or any(value is None for value in known):
+    """Sum of the figures as printed, rounded once: 0.1 + 0.2 is 0.3; None where any is unknown or there is none."""
+    addends = list(values)
+    known = [value for value in addends if value is not None]
+    if not known or len(known) < len(addends):
         return None
-    return math.fsum(value for value in known if value is not None)
+    if not all(map(math.isfinite, known)):
+        return sum(known)
+    return float(sum(map(as_printed, known)))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Sum over number; None where any value is unknown or there is none."""
+    addends = list(values)
+    return ratio(total(addends), len(addends))
+
+
+def root_of_squares(deviations: Iterable[float | None]) -> float | None:
+    """Standard deviation of a sum of independent quantities; None where any is unknown or there is none."""
+    known = list(deviations)
+    if len(known) == 1:
+        return known[0]
+    variance = total(None if deviation is None else deviation**2 for deviation in known)
+    return None if variance is None else math.sqrt(variance)
 
 
 def largest(values: Iterable[float | None]) -> float | None:

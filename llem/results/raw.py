@@ -78,6 +78,11 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.windows or [(self.timestamps.start, self.timestamps.end)]
 
     @property
+    def on_mig_instance(self) -> bool:
+        """Whether any of its devices is a part of a GPU."""
+        return self.gpu_is_mig or any(device.kind == "mig" for device in self.devices)
+
+    @property
     def energy_j(self) -> float | None:
         """Its energy; None where it was not measured or is a placeholder."""
         return None if self.energy_tracking_failed else self.energy_metrics.total_energy_j

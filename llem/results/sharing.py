@@ -80,7 +80,7 @@ def _counted_in(stretch: Span, uses: Sequence[DeviceUse]) -> float | None:
     closed = [device.counter_close_j for device in inside if device and device.counter_close_j is not None]
     if len(opened) < len(inside) or len(closed) < len(inside):
         return None
-    return max(closed) - min(opened)
+    return total([max(closed), -min(opened)])
 
 
 def _power_over_union(uses: Sequence[DeviceUse]) -> float:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llem.errors import ExportError
@@ -125,6 +126,18 @@ def test_none_is_empty_and_a_zero_is_a_zero(tmp_path: Path) -> None:
     assert (full["itl_median_ms"], empty["itl_median_ms"]) == ("0.0", "")
     assert (full["thermal_throttle_detected"], empty["thermal_throttle_detected"]) == ("false", "")
     assert (full["energy_baseline_w"], full["energy_adjusted_j"]) == ("0.6", "-12.25")
+
+
+def test_processes_have_their_real_indices(tmp_path: Path) -> None:
+    """With index 0 missing nothing is left out, and of two with one index the second has columns of its own."""
+    one, two = (msgspec.structs.replace(process(0), process_index=index) for index in (1, 2))
+    result = msgspec.structs.replace(FULL, process_results=[one, two, two])
+    (row,) = rows(export_aggregated_to_csv([result], tmp_path / "a.csv", include_process_breakdown=True))
+    assert {name: row[name] for name in row if name.endswith("_tokens") and name.startswith("process_")} == {
+        "process_1_tokens": "500",
+        "process_2_tokens": "500",
+        "process_2_2_tokens": "500",
+    }
 
 
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path) -> None:

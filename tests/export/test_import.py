@@ -56,11 +56,16 @@ def exported(opened: OpenStore) -> dict[str, Any]:
 def test_figures_survive_import_and_export(imported: OpenStore) -> None:
     """Every field that both programs have is exported as it was read."""
     found = exported(imported)
-    for name in FIELDS.keys() - OTHER_NAMES - OTHER_SHAPES - {"energy_breakdown"}:
+    for name in FIELDS.keys() - OTHER_NAMES - OTHER_SHAPES - {"energy_breakdown", "latency_stats"}:
         assert subset(FIELDS[name], found[name]), name
     assert found["process_results"][0]["energy_metrics"]["total_energy_j"] == FIELDS["total_energy_j"]
     assert found["process_results"][0]["inference_metrics"]["latency_measurements"]["ttft_ms"] == [12.0, 13.0]
     assert found["energy_breakdown"]["adjusted_j"] == -3.25
+    assert (found["latency_stats"]["itl_mean_ms"], found["latency_stats"]["itl_trimmed_mean_ms"]) == (
+        FIELDS["latency_stats"]["itl_full_mean_ms"],
+        FIELDS["latency_stats"]["itl_mean_ms"],
+    )
+    assert subset({"ttft_p99_ms": 12.99, "itl_trimmed_samples": 1}, found["latency_stats"])
     assert found["warmup_result"]["cooldown_sec"] == 60.0
     assert found["environment_snapshot"]["packages"] == {"torch": "2.6.0", "transformers": "4.49.0"}
 

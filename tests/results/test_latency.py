@@ -66,7 +66,7 @@ def test_no_request_gives_no_value() -> None:
 @given(st.lists(values_ms, min_size=1, max_size=5))
 def test_statistics_are_numpys_over_all_values(parts: list[list[float]]) -> None:
     """Mean, median, percentiles by linear interpolation, smallest and largest of the concatenated values."""
-    statistics = latency_statistics([LatencyMeasurements(itl_trimmed_ms=part) for part in parts])
+    statistics = latency_statistics([LatencyMeasurements(itl_full_ms=part) for part in parts])
     joined = np.concatenate(parts)
     assert statistics is not None
     assert statistics.itl_mean_ms == pytest.approx(np.mean(joined))
@@ -76,6 +76,14 @@ def test_statistics_are_numpys_over_all_values(parts: list[list[float]]) -> None
     assert (statistics.itl_min_ms, statistics.itl_max_ms) == (joined.min(), joined.max())
     assert statistics.itl_samples == len(joined)
     assert statistics.ttft_mean_ms is None
+
+
+def test_itl_is_every_gap_and_itl_trimmed_the_predecessors() -> None:
+    """Gaps of 1, 2, 3 and 6 ms: the mean of all is 3, without the first and the last 2.5."""
+    statistics = latency_statistics([LatencyMeasurements.from_requests([request(10, 11, 13, 16, 22)])])
+    assert statistics is not None
+    assert (statistics.itl_mean_ms, statistics.itl_samples) == (3.0, 4)
+    assert (statistics.itl_trimmed_mean_ms, statistics.itl_trimmed_samples) == (2.5, 2)
 
 
 @given(st.lists(st.lists(st.integers(0, 10**12), max_size=8).map(sorted), max_size=6))

@@ -2,9 +2,19 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
-from llem.results import DeviceEnergy, EnergyBreakdown, ExperimentResult, RawProcessResult, aggregate_results
+from llem.results import (
+    ComputeMetrics,
+    DeviceEnergy,
+    EnergyBreakdown,
+    ExperimentResult,
+    ExtendedEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+    RawProcessResult,
+    aggregate_results,
+)
 from tests.results.processes import at, device, process
 
 
@@ -114,6 +124,47 @@ def test_a_shared_device_pays_its_idle_power_once() -> None:
     )
     assert result.energy_breakdown is not None
     assert (result.energy_breakdown.raw_j, result.energy_adjusted_j) == (100.0, 60.0)
+
+
+def test_idle_power_of_a_shared_device_is_the_mean_of_what_its_processes_saw() -> None:
+    """4 W and 6 W of one GPU are 5 W, not 10; a processor of 1 W that both used too is 1 W."""
+    common = device("cpu-0", 10.0, kind="cpu_package", baseline_power_w=1.0)
+    results = [
+        process(
+            index,
+            energy_j=110.0,
+            devices=[device("GPU-7", 100.0, baseline_power_w=idle_w), common],
+            energy_breakdown=EnergyBreakdown(baseline_power_w=idle_w + 1.0),
+        )
+        for index, idle_w in enumerate((4.0, 6.0))
+    ]
+    joined = aggregate(*results)
+    assert (joined.total_energy_j, joined.baseline_power_w, joined.energy_adjusted_j) == (110.0, 6.0, 50.0)
+
+
+def test_memory_of_a_shared_device_counts_once() -> None:
+    """Two processes on one GPU of 80 GB have 80 GB; the engine's own peaks add up, the device's do not."""
+    for devices in ([device("GPU-7", 25.0, memory_mb=81_559.0)], [device("GPU-7", 25.0)]):
+        memory = MemoryEfficiencyMetrics(total_vram_mb=81_559.0, peak_memory_mb=1_024.0)
+        extended = ExtendedEfficiencyMetrics(memory=memory)
+        own = ComputeMetrics(peak_memory_mb=1_024.0)
+        seen = [process(index, devices=devices, extended_metrics=extended) for index in range(2)]
+        held = [msgspec.structs.replace(result, compute_metrics=own) for result in seen]
+        for results, tokens_per_gb in ((seen, 800.0), (held, 400.0)):
+            joined = aggregate(*results).extended_metrics
+            assert joined is not None
+            assert (joined.memory.total_vram_mb, joined.memory.tokens_per_gb_vram) == (
+                81_559.0,
+                tokens_per_gb,
+            )
+
+
+def test_sharing_that_is_not_verified_is_not_warned_of() -> None:
+    """verify_gpu_attribution=False means no word about it; the device still counts once."""
+    shared = [process(index, devices=[device("GPU-7", 25.0)]) for index in range(2)]
+    joined = aggregate_results(shared, "run", "hash", verify_gpu_attribution=False)
+    assert joined.aggregation is not None
+    assert (joined.aggregation.warnings, joined.total_energy_j) == ([], 25.0)
 
 
 def test_a_device_shared_beside_own_ones_is_taken_off_the_sum() -> None:
