@@ -3,15 +3,16 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from llem.cli import console
+from llem.cli import console, statuses
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.progress import progress_line
 from llem.errors import PlanError
+from llem.measure.stop import Interruptions
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.plan import Plan
@@ -19,9 +20,6 @@ from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
 from llem.results import ExperimentResult
 from llem.store import Store
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 
 def measure(
@@ -74,9 +72,10 @@ def measure(
         console.say(msgspec.json.encode(plan).decode() if json else to_toml(plan).rstrip())
         return
     place = Store.locate(store)
-    outcome = _run(plan, place, context.obj or [], strict=strict, quiet=json)
-    result = _report(outcome, place, json=json)
-    sys.exit(_exit_status(outcome, result, strict=strict))
+    with Interruptions():
+        outcome = _run(plan, place, context.obj or [], strict=strict, quiet=json)
+        result = _report(outcome, place, json=json)
+    sys.exit(statuses.of_measurement(outcome, result, strict=strict))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -88,31 +87,45 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:
     with progress_line(quiet=quiet or bool(program)) as line:
-        return run_measurement(plan, store, command=program, strict=strict, on_progress=line.update)
+        return run_measurement(
+            plan,
+            store,
+            command=program,
+            strict=strict,
+            on_start=lambda experiment_id: console.note(f"llem: run {experiment_id}"),
+            on_progress=line.update,
+        )
 
 
 def _report(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:
     """Say how it ended and print the result, if there is one; only now is the database loaded."""
     for failure in outcome.failures:
-        console.complain(f"process {failure.process_index} failed while {failure.stage}: {failure.text}")
+        who = "" if failure.process_index is None else f"process {failure.process_index} "
+        console.complain(f"{who}failed while {failure.stage}: {failure.text}")
+    if outcome.folder is None:
+        console.note(f"llem: nothing is kept of run {outcome.experiment_id}")
+        return None
+    now = Store(outcome.folder.parent.parent)
+    if now.path != store.path.absolute():
+        console.note(f"llem: store {store.path} was moved while it was measured, to {now.path}")
     if outcome.interrupted:
         console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
-    if outcome.completed == 0:
-        return None
-    showing = importlib.import_module("llem.cli.show")
-    result: ExperimentResult = showing.show_new(store, outcome.experiment_id, json=json)
+    elif not outcome.is_complete:
+        console.note(f"llem: what there is of it is kept as {outcome.experiment_id}")
+    return _show(outcome, now, json=json) if outcome.has_measured else None
+
+
+def _show(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:
+    try:
+        result: ExperimentResult | None = _module("new_result").new_result(store, outcome.experiment_id)
+        if result is not None:
+            _module("show").write(result, json=json)
+    except KeyboardInterrupt:
+        console.note(f"llem: run {outcome.experiment_id} is kept; `llem show` shows its result")
+        raise
     return result
 
 
-def _exit_status(outcome: Outcome, result: ExperimentResult | None, *, strict: bool) -> int:
-    if outcome.interrupted:
-        return EXIT_INTERRUPTED
-    if outcome.completed == 0 and outcome.failures:
-        return max(failure.exit_status for failure in outcome.failures)
-    if not outcome.is_complete or (result is not None and _has_failed(result, strict=strict)):
-        return EXIT_FAILED
-    return outcome.program_status or 0
-
-
-def _has_failed(result: ExperimentResult, *, strict: bool) -> bool:
-    return bool(result.failed_requests) or (strict and result.valid is not True)
+def _module(name: str) -> Any:
+    """Part of the command line that loads the database."""
+    return importlib.import_module(f"llem.cli.{name}")

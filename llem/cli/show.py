@@ -40,21 +40,11 @@ def show(
         if events:
             _write_lineage(lineage(connection, experiment_id), json=json)
         else:
-            _write(
-                results_for(connection, experiment_id, methodology=part.value, window_s=seconds), json=json
-            )
+            write(results_for(connection, experiment_id, methodology=part.value, window_s=seconds), json=json)
 
 
-def show_new(store: Store, experiment_id: str, *, json: bool) -> ExperimentResult:
-    """Catch up, then show the result of an experiment that has just ended."""
-    up_to_date(store)
-    with open_readonly(store) as connection:
-        result = results_for(connection, experiment_id)
-    _write(result, json=json)
-    return result
-
-
-def _write(result: ExperimentResult, *, json: bool) -> None:
+def write(result: ExperimentResult, *, json: bool) -> None:
+    """The result on stdout."""
     if json:
         console.say(msgspec.json.encode(result).decode())
         return

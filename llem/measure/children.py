@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import IO
 
 from llem.errors import LlemError
+from llem.measure import stop
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.leash import die_with_parent
 from llem.measure.messages import ReportFailure
 from llem.measure.secrets import scrub
+from llem.measure.stop import StoppedError
 from llem_events import LogError
 
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
+EXIT_INTERNAL = 70  # a fault of llem itself
 _TAIL_BYTES = 4000
 
 
@@ -64,20 +67,22 @@ def start(
 ) -> Child:
     """Start `python -m module` with a channel to us, and further channels after it, as file descriptors in argv.
 
-    In a process group of its own, a Ctrl-C at the terminal reaches only the supervisor.
+    In a process group of its own, a Ctrl-C at the terminal reaches only the supervisor. Stop signals wait in the child until
+    it asks for them (`StopFlag`); a sampler never does, so that it ends by its channel alone.
     """
     ours, theirs = Channel.pair()
     fds = [theirs.fileno(), *(channel.fileno() for channel in channels)]
     stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the child runs
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, str(os.getpid()), *map(str, fds)],
-        pass_fds=fds,
-        stdin=subprocess.DEVNULL if own_group else None,
-        stdout=subprocess.DEVNULL if own_group else None,
-        stderr=stderr if own_group else None,
-        env={**os.environ, **(environment or {})},
-        process_group=0 if own_group else None,
-    )
+    with stop.held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(os.getpid()), *map(str, fds)],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL if own_group else None,
+            stdout=subprocess.DEVNULL if own_group else None,
+            stderr=stderr if own_group else None,
+            env={**os.environ, **(environment or {})},
+            process_group=0 if own_group else None,
+        )
     theirs.close()
     return Child(process, ours, stderr)
 
@@ -90,13 +95,16 @@ def live(life: Callable[[Channel, Channel], None]) -> int:
     supervisor, twin = _inherit(sys.argv)
     try:
         life(supervisor, twin)
-    except PeerGoneError:
+    except (PeerGoneError, StoppedError):
         return 0
     except (LlemError, LogError) as error:
         _report(supervisor, error, exit_status=error.exit_status if isinstance(error, LlemError) else 2)
         return 1
-    except Exception as error:
+    except (OSError, MemoryError) as error:
         _report(supervisor, error, exit_status=1)
+        return 1
+    except Exception as error:
+        _report(supervisor, error, exit_status=EXIT_INTERNAL)
         raise
     return 0
 
@@ -110,5 +118,4 @@ def _inherit(argv: Sequence[str]) -> list[Channel]:
     """Tie our life to the parent's, and take the channels named in argv."""
     parent_pid, *fds = map(int, argv[1:])
     die_with_parent(parent_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return [Channel.inherited(fd) for fd in fds]

@@ -24,9 +24,9 @@ def main() -> None:
     """Never returns where the program can be run."""
     parent_pid, *command = sys.argv[1:]
     die_with_parent(int(parent_pid))
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # the worker ignores it, and what is ignored stays so across exec
+    # Python ignores these, and what is ignored stays so across exec.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:

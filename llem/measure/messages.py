@@ -8,6 +8,7 @@ from llem.plan import Plan
 from llem_events.records import BaselinePower, EnergyEdge, MeteredDevice
 
 Barrier = Literal["baseline", "measurement", "after"]
+MEASURING = "measuring"  # the stage from which on a run has something to show
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -81,6 +82,12 @@ class ReportFailure(Message, frozen=True, kw_only=True):
     exit_status: int
 
 
+class ReportStop(Message, frozen=True):
+    """Worker to supervisor: it was told to stop by a signal of this name."""
+
+    signal_name: str
+
+
 class ReportPower(Message, frozen=True):
     """Sampler to supervisor: the sum over its devices, None where nothing can be read."""
 
@@ -124,6 +131,7 @@ AnyMessage = (
     | EnterStage
     | ReportProgress
     | ReportFailure
+    | ReportStop
     | ReportPower
     | Finish
     | ReportDone

@@ -11,6 +11,7 @@ from llem.measure import children
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.children import Child
 from llem.measure.messages import (
+    MEASURING,
     AnyMessage,
     Barrier,
     EnterStage,
@@ -22,6 +23,7 @@ from llem.measure.messages import (
     ReportFailure,
     ReportPower,
     ReportProgress,
+    ReportStop,
     SamplerSetup,
     WorkerSetup,
 )
@@ -31,6 +33,7 @@ from llem.plan import Plan
 from llem_events.events import Event, ProcessFailed, WarningRaised
 
 END_LIMIT_S = 10.0
+_ENDS_OF_A_STOP = (-signal.SIGTERM, -signal.SIGKILL)  # before it could listen; killed by us
 SAMPLER_END_LIMIT_S = 5.0  # it has a second of samples to write; longer, and it hangs in its driver
 
 
@@ -38,29 +41,32 @@ SAMPLER_END_LIMIT_S = 5.0  # it has a second of samples to write; longer, and it
 class Failure:
     """Why a process has no completion marker; `exit_status` is what llem itself should end with."""
 
-    process_index: int
+    process_index: int | None  # None: not one process's, but the whole experiment's
     error_type: str
     text: str
     stage: str
     exit_status: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSetup:
+    """What one pair is to do; `index` is its process's number of `processes`."""
+
+    plan: Plan
+    placement: Placement
+    index: int
+    processes: int
+    experiment_id: str
+    folder: Path
+    command: Sequence[str]
+    known_baselines: Sequence[KnownBaseline]
+
+
 class Pair:
     """Starts both processes; then follows what they report until both have ended."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        placement: Placement,
-        *,
-        index: int,
-        processes: int,
-        experiment_id: str,
-        folder: Path,
-        command: Sequence[str],
-        known_baselines: Sequence[KnownBaseline],
-    ) -> None:
-        self.index = index
+    def __init__(self, setup: PairSetup) -> None:
+        self.index = setup.index
         self.stage = "starting"
         self.barrier: Barrier | None = None
         self.output_tokens = self.requests = 0
@@ -71,27 +77,30 @@ class Pair:
         self.is_working = True
         self.is_sampling = True
         self.failure: Failure | None = None
+        self.has_measured = False
+        self.stopped_by: str | None = None  # the signal that the worker itself got
+        self._is_stopping = False
         self._events: list[Event] = []
-        self._worker, self._sampler = _start(placement, wraps_program=bool(command))
+        self._worker, self._sampler = _start(setup.placement, wraps_program=bool(setup.command))
         self._tell_worker(
             WorkerSetup(
-                experiment_id=experiment_id,
-                folder=str(folder),
-                plan=plan,
-                process_index=index,
-                processes=processes,
-                torch_device=placement.torch_device,
-                command=list(command),
-                known_baselines=list(known_baselines),
+                experiment_id=setup.experiment_id,
+                folder=str(setup.folder),
+                plan=setup.plan,
+                process_index=setup.index,
+                processes=setup.processes,
+                torch_device=setup.placement.torch_device,
+                command=list(setup.command),
+                known_baselines=list(setup.known_baselines),
             )
         )
         self._tell_sampler(
             SamplerSetup(
-                experiment_id=experiment_id,
-                folder=str(folder),
-                plan=plan,
-                process_index=index,
-                gpus=placement.gpus,
+                experiment_id=setup.experiment_id,
+                folder=str(setup.folder),
+                plan=setup.plan,
+                process_index=setup.index,
+                gpus=setup.placement.gpus,
                 pid=self._worker.pid,
             )
         )
@@ -118,6 +127,7 @@ class Pair:
     def stop(self, number: signal.Signals) -> None:
         """Send the worker a signal; its sampler ends with it."""
         if self.is_working:
+            self._is_stopping = True
             self._worker.process.send_signal(number)
 
     @staticmethod
@@ -148,6 +158,9 @@ class Pair:
         match message:
             case EnterStage(stage):
                 self.stage = stage
+                self.has_measured |= stage == MEASURING
+            case ReportStop(signal_name):
+                self.stopped_by, self._is_stopping = signal_name, True
             case ReachBarrier(barrier):
                 self.barrier = barrier
             case ReportProgress():
@@ -168,14 +181,15 @@ class Pair:
         """The worker's end of the channel is closed: it is done, has reported why not, or was killed."""
         self.is_working = False
         status = self._worker.end(timeout_s=END_LIMIT_S)
-        if self.is_done or self.failure is not None:
+        if self.is_done or self.failure is not None or (self._is_stopping and status == 0):
             return
         cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         text = scrub("; ".join(filter(None, (cause, self._worker.stderr_tail().rpartition("\n")[2]))))
-        self.failure = Failure(self.index, "WorkerDied", text, self.stage, 1)
         self._events.append(
             ProcessFailed(process_index=self.index, error_type="WorkerDied", message=text, stage=self.stage)
         )
+        if not (self._is_stopping and status in _ENDS_OF_A_STOP):
+            self.failure = Failure(self.index, "WorkerDied", text, self.stage, 1)
 
     def _lose_sampler(self) -> None:
         self.is_sampling = False

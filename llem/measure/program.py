@@ -10,9 +10,9 @@ from llem.errors import MeasureError
 from llem.measure import baseline, children
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
-from llem.measure.messages import EnterStage, ReportDone, WorkerSetup
+from llem.measure.messages import MEASURING, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.sampling import SamplerLink
-from llem.measure.stop import StopFlag
+from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.windows import Windows
 from llem.measure.worker import open_log
 from llem_events import BackgroundWriter
@@ -28,12 +28,16 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
     setup = supervisor.receive()
     if not isinstance(setup, WorkerSetup):
         raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
     with open_log(setup) as log:
-        stop, link = StopFlag(), SamplerLink(sampler)
+        link = SamplerLink(sampler)
         windows = Windows(log, link)
         _start(setup, link, log)
-        _baseline(setup, windows, link, log)
-        supervisor.send(EnterStage("measuring"))
+        _baseline(setup, windows, link, log, stop)
+        if stop():
+            log.seal()
+            raise StoppedError("stopped before the program was started")
+        supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
             exit_status = _run(setup.command, stop)
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())
@@ -51,12 +55,14 @@ def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None
     log.append(event, at_ns=time.monotonic_ns())
 
 
-def _baseline(setup: WorkerSetup, windows: Windows, link: SamplerLink, log: BackgroundWriter) -> None:
+def _baseline(
+    setup: WorkerSetup, windows: Windows, link: SamplerLink, log: BackgroundWriter, stop: StopFlag
+) -> None:
     duration_s = setup.plan.windows.baseline_s
     if setup.known_baselines:
         event = baseline.reuse(setup.known_baselines, link.devices)
     elif duration_s > 0:
-        event = baseline.measure("before", duration_s, windows=windows, sampler=link, sleep=time.sleep)
+        event = baseline.measure("before", duration_s, windows=windows, sampler=link, sleep=stop.sleep)
     else:
         return
     log.append(event, at_ns=time.monotonic_ns())

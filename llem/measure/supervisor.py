@@ -1,21 +1,23 @@
 """The supervisor: starts the processes of one experiment, keeps them in step, and says how it ended."""
 
+import contextlib
 import signal
 import time
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from llem._version import __version__
 from llem.measure import preflight, segments
 from llem.measure.baseline import known_baselines
-from llem.measure.pair import Failure, Pair
+from llem.measure.diary import Diary, Whereabouts
+from llem.measure.pair import Failure, Pair, PairSetup
+from llem.measure.stop import Interruptions
 from llem.plan import Plan
 from llem.plan_file import config_hash
 from llem.store import Store, new_experiment_id
-from llem_events import BackgroundWriter
 from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted
 
 POLL_S = 0.2
@@ -35,39 +37,26 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an experiment ended."""
+    """How an experiment ended; `folder` is where its log is now, None where that was removed."""
 
     experiment_id: str
+    folder: Path | None
     processes: int
     completed: int
-    interrupted: bool
+    has_measured: bool  # a measurement window was reached, so that there is something to show
+    interrupted_by: str | None = None
     failures: list[Failure] = field(default_factory=list)
     program_status: int | None = None  # of a wrapped program
 
     @property
+    def interrupted(self) -> bool:
+        """A signal ended it."""
+        return self.interrupted_by is not None
+
+    @property
     def is_complete(self) -> bool:
-        """Every process has its completion marker, and nobody asked to stop."""
-        return self.completed == self.processes and not self.interrupted
-
-
-class Interruptions:
-    """Counts SIGINT and SIGTERM while an experiment runs: the first asks the workers to stop, the second kills them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> "Interruptions":
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
-        self.count += 1
+        """Every process has its completion marker, and nothing and nobody ended it early."""
+        return self.completed == self.processes and not self.interrupted and not self.failures
 
 
 def measure(
@@ -76,73 +65,129 @@ def measure(
     *,
     command: Sequence[str] = (),
     strict: bool = False,
+    on_start: Callable[[str], None] = lambda experiment_id: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Measure one plan into the store. Raises LlemError before anything is started, never after.
+    """Measure one plan into the store; `on_start` hears the experiment's id.
 
-    When strict, what can only give a doubtful result is refused as well.
+    Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
+    Outcome. When strict, what can only give a doubtful result is refused as well.
     """
-    baselines = known_baselines(store, plan.windows)
-    placements = preflight.check(plan, store, command=command, strict=strict)
-    experiment_id = new_experiment_id()
-    folder = store.create_experiment(experiment_id)
-    with (
-        segments.open_segment(
+    with Interruptions() as asked:
+        baselines = known_baselines(store, plan.windows)
+        placements = preflight.check(plan, store, command=command, strict=strict)
+        experiment_id = new_experiment_id()
+        started = _started(plan, experiment_id, len(placements), command)
+        asked.is_measuring = True
+        folder = store.create_experiment(experiment_id)
+        log = segments.open_segment(
             folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync
-        ) as log,
-        Interruptions() as asked,
-    ):
-        log.append(_started(plan, experiment_id, len(placements), command), at_ns=time.monotonic_ns())
-        pairs = [
-            Pair(
-                plan,
-                placement,
-                index=index,
-                processes=len(placements),
-                experiment_id=experiment_id,
-                folder=folder,
-                command=command,
-                known_baselines=baselines,
-            )
-            for index, placement in enumerate(placements)
-        ]
-        try:
-            Supervision(pairs, log, asked, on_progress).run()
-        finally:
-            Pair.end(pairs)
-        outcome = _outcome(experiment_id, pairs, interrupted=asked.count > 0)
-        log.append(_ended(outcome), at_ns=time.monotonic_ns())
-        log.seal()
-    return outcome
+        )
+        with Whereabouts(folder) as whereabouts, log:
+            diary = Diary(log)
+            diary.write(started)
+            _quietly(lambda: on_start(experiment_id))
+            setups = [
+                PairSetup(
+                    plan=plan,
+                    placement=placement,
+                    index=index,
+                    processes=len(placements),
+                    experiment_id=experiment_id,
+                    folder=folder,
+                    command=command,
+                    known_baselines=baselines,
+                )
+                for index, placement in enumerate(placements)
+            ]
+            supervision = Supervision(setups, diary, asked, whereabouts, on_progress)
+            supervision.run()
+            outcome = supervision.outcome(experiment_id)
+            diary.write(_ended(outcome))
+            diary.seal()
+        return outcome
+
+
+def _quietly(show: Callable[[], None]) -> None:
+    """What a person sees never decides about a measurement: a screen that is gone is no reason to end one."""
+    with contextlib.suppress(OSError, ValueError):
+        show()
 
 
 class Supervision:
-    """The loop that lets the pairs pass their barriers together and notices their ends."""
+    """Starts the pairs, lets them pass their barriers together, and notices their ends."""
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
-        log: BackgroundWriter,
+        setups: Sequence[PairSetup],
+        diary: Diary,
         asked: Interruptions,
+        whereabouts: Whereabouts,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._pairs, self._log, self._asked, self._on_progress = pairs, log, asked, on_progress
+        self._setups, self._diary, self._asked = setups, diary, asked
+        self._whereabouts, self._on_progress = whereabouts, on_progress
+        self._pairs: list[Pair] = []
         self._started = time.monotonic()
-        self._signals_sent = 0
+        self._told = 0
+        self._failures: list[Failure] = []
 
     def run(self) -> None:
-        """Until every worker has ended."""
-        while living := [pair for pair in self._pairs if pair.is_working]:
-            Pair.listen(living, timeout_s=POLL_S)
-            self._record_deaths()
-            self._pass_barriers()
-            self._pass_on_interruption()
-            self._on_progress(self._progress())
+        """Until every worker and every sampler has ended."""
+        try:
+            self._start()
+            while living := [pair for pair in self._pairs if pair.is_working]:
+                Pair.listen(living, timeout_s=POLL_S)
+                self._record_deaths()
+                self._pass_barriers()
+                self._look_after_the_log()
+                self._pass_on_the_stop()
+                _quietly(lambda: self._on_progress(self._progress()))
+        finally:
+            Pair.end(self._pairs)
+        self._record_deaths()
+
+    def outcome(self, experiment_id: str) -> Outcome:
+        """How it ended."""
+        statuses = [pair.program_status for pair in self._pairs if pair.program_status is not None]
+        gone = self._whereabouts.is_gone()
+        failures = [pair.failure for pair in self._pairs if pair.failure is not None]
+        return Outcome(
+            experiment_id=experiment_id,
+            folder=None if gone else self._whereabouts.path(),
+            processes=len(self._setups),
+            completed=sum(pair.is_done for pair in self._pairs),
+            has_measured=any(pair.has_measured for pair in self._pairs),
+            interrupted_by=self._asked.cause,
+            failures=self._failures + failures,
+            program_status=max(statuses, default=None),
+        )
+
+    def _start(self) -> None:
+        try:
+            for setup in self._setups:
+                self._pairs.append(Pair(setup))
+        except OSError as error:
+            text = f"process {len(self._pairs)} cannot be started: {error.strerror or error}"
+            self._fail(type(error).__name__, text, exit_status=2)
+
+    def _fail(self, error_type: str, text: str, *, exit_status: int = 1) -> None:
+        """The whole experiment ends for a reason of its own."""
+        stage = self._pairs[0].stage if self._pairs else "starting"
+        self._failures.append(Failure(None, error_type, text, stage, exit_status))
+
+    def _look_after_the_log(self) -> None:
+        if self._failures:
+            return
+        if self._whereabouts.is_gone():
+            self._fail("StoreRemoved", "the store was removed while it was measured")
+        elif self._diary.failure is not None:
+            self._fail("LogWriteError", self._diary.failure)
 
     def _record_deaths(self) -> None:
         for pair in self._pairs:
             for event in pair.take_events():
-                self._log.append(event, at_ns=time.monotonic_ns())
+                self._diary.write(event)
 
     def _pass_barriers(self) -> None:
         """Open a barrier when every worker that still works has reached it."""
@@ -152,11 +197,14 @@ class Supervision:
             for pair in working:
                 pair.pass_barrier()
 
-    def _pass_on_interruption(self) -> None:
-        if self._asked.count > self._signals_sent:
-            self._signals_sent = self._asked.count
+    def _pass_on_the_stop(self) -> None:
+        for signal_name in [pair.stopped_by for pair in self._pairs if pair.stopped_by is not None]:
+            self._asked.hear_of(signal_name)
+        level = max(self._asked.level, 1 if self._failures else 0)
+        if level > self._told:
+            self._told = level
             for pair in self._pairs:
-                pair.stop(signal.SIGTERM if self._signals_sent == 1 else signal.SIGKILL)
+                pair.stop(signal.SIGTERM if level == 1 else signal.SIGKILL)
 
     def _progress(self) -> Progress:
         working = [pair for pair in self._pairs if pair.is_working]
@@ -184,22 +232,12 @@ def _started(plan: Plan, experiment_id: str, processes: int, command: Sequence[s
     )
 
 
-def _outcome(experiment_id: str, pairs: Sequence[Pair], *, interrupted: bool) -> Outcome:
-    statuses = [pair.program_status for pair in pairs if pair.program_status is not None]
-    return Outcome(
-        experiment_id=experiment_id,
-        processes=len(pairs),
-        completed=sum(pair.is_done for pair in pairs),
-        interrupted=interrupted,
-        failures=[pair.failure for pair in pairs if pair.failure is not None],
-        program_status=max(statuses, default=None),
-    )
-
-
 def _ended(outcome: Outcome) -> ExperimentCompleted | ExperimentInterrupted:
     failed = outcome.processes - outcome.completed
     if outcome.interrupted:
         return ExperimentInterrupted(
-            reason="stopped by a signal", processes_completed=outcome.completed, processes_failed=failed
+            reason=f"stopped by {outcome.interrupted_by}",
+            processes_completed=outcome.completed,
+            processes_failed=failed,
         )
     return ExperimentCompleted(processes_completed=outcome.completed, processes_failed=failed)

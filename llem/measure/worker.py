@@ -11,16 +11,18 @@ from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.environment import snapshot
 from llem.measure.messages import (
+    MEASURING,
     Barrier,
     EnterStage,
     PassBarrier,
     ReachBarrier,
     ReportDone,
+    ReportStop,
     WorkerSetup,
 )
 from llem.measure.sampling import SamplerLink
 from llem.measure.secrets import scrub
-from llem.measure.stop import StopFlag
+from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.warmup import cool_down, warm_up
 from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
@@ -38,12 +40,18 @@ class Worker:
     """One process of an experiment, from its setup to its completion marker."""
 
     def __init__(
-        self, setup: WorkerSetup, log: BackgroundWriter, *, supervisor: Channel, sampler: Channel
+        self,
+        setup: WorkerSetup,
+        log: BackgroundWriter,
+        stop: StopFlag,
+        *,
+        supervisor: Channel,
+        sampler: Channel,
     ) -> None:
         self._setup, self._plan, self._log = setup, setup.plan, log
         self._supervisor = supervisor
         self.stage = "starting"
-        self._should_stop = StopFlag()
+        self._should_stop = stop
         self._sampler = SamplerLink(sampler)
         self._windows = Windows(log, self._sampler)
 
@@ -94,7 +102,7 @@ class Worker:
             return
         self._enter(f"baseline {position}")
         event = baseline.measure(
-            position, duration_s, windows=self._windows, sampler=self._sampler, sleep=self._sleep
+            position, duration_s, windows=self._windows, sampler=self._sampler, sleep=self._should_stop.sleep
         )
         self._log.append(event, at_ns=time.monotonic_ns())
 
@@ -104,6 +112,7 @@ class Worker:
         self._log.append(event, at_ns=time.monotonic_ns())
 
     def _load(self, engine: Engine) -> BatchRunner:
+        self._go_on()
         self._enter("loading")
         prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
         self._log.append(engine.load(), at_ns=time.monotonic_ns())
@@ -118,6 +127,7 @@ class Worker:
         )
 
     def _warm_up(self, runner: BatchRunner) -> None:
+        self._go_on()
         self._enter("cooling down")
         cooldown = cool_down(
             self._sampler, limit_s=self._plan.windows.cooldown_max_s, should_stop=self._should_stop
@@ -132,9 +142,8 @@ class Worker:
 
     def _measure(self, engine: Engine, runner: BatchRunner) -> Totals:
         self._barrier("measurement")
-        if self._should_stop():
-            raise InterruptedError("stopped before anything was measured")
-        self._enter("measuring")
+        self._go_on()
+        self._enter(MEASURING)
         engine.synchronize()
         with self._windows.open("measurement"):
             totals = runner.measure(
@@ -167,10 +176,9 @@ class Worker:
         self.stage = stage
         self._supervisor.send(EnterStage(stage))
 
-    def _sleep(self, duration_s: float) -> None:
-        deadline = time.monotonic() + duration_s
-        while not self._should_stop() and (left_s := deadline - time.monotonic()) > 0:
-            time.sleep(min(left_s, 0.1))
+    def _go_on(self) -> None:
+        if self._should_stop():
+            raise StoppedError("stopped before anything was measured")
 
 
 def _prompts_encoded(encoded: list[EncodedPrompt]) -> PromptsEncoded:
@@ -197,8 +205,9 @@ def work(supervisor: Channel, sampler: Channel) -> None:
     setup = supervisor.receive()
     if not isinstance(setup, WorkerSetup):
         raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
     with open_log(setup) as log:
-        worker = Worker(setup, log, supervisor=supervisor, sampler=sampler)
+        worker = Worker(setup, log, stop, supervisor=supervisor, sampler=sampler)
         try:
             worker.run()
         except (PeerGoneError, LogError):

@@ -149,8 +149,9 @@ def test_a_measuring_process_loads_no_database_and_no_screen(start_llem: Start, 
 
 
 def test_an_engine_that_crashes_is_a_failed_process(llem: Run, store: Path) -> None:
-    """An engine's fatal error ends the run with one line on stderr, and with the stage in the log."""
+    """An engine's fatal error ends the run with 1, one line on stderr, the run's id, and the stage in the log."""
     done = llem("measure", *SIMULATED, *QUICK, "--set", "engine.simulated.crash_after_batches=7")
-    assert done.returncode == 2
+    assert done.returncode == 1
+    assert next((store / "log").iterdir()).name in done.stderr
     assert "crashed after 7 batches" in done.stderr and "Traceback" not in done.stderr
     assert events_of(store, "worker", "process_failed")[0]["stage"] == "measuring"

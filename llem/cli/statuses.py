@@ -1,0 +1,30 @@
+"""The exit statuses of every command, and which of them a measurement ends with."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llem.measure.supervisor import Outcome
+    from llem.results import ExperimentResult
+
+DONE = 0
+FAILED = 1  # measured, but something failed, or is not valid under --strict
+WRONG = 2  # wrong input, or not possible here
+DAMAGED = 3  # damaged data was left out or refused
+INTERNAL = 70  # a fault of llem itself
+INTERRUPTED = 130  # by any signal
+
+
+def of_measurement(outcome: "Outcome", result: "ExperimentResult | None", *, strict: bool) -> int:
+    """A wrapped program's own status where all else went well."""
+    if outcome.interrupted:
+        return INTERRUPTED
+    worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
+    if worst == INTERNAL or (worst != DONE and not outcome.has_measured):
+        return worst
+    if not outcome.is_complete or result is None or _has_failed(result, strict=strict):
+        return FAILED
+    return outcome.program_status or DONE
+
+
+def _has_failed(result: "ExperimentResult", *, strict: bool) -> bool:
+    return bool(result.failed_requests) or (strict and result.valid is not True)
