@@ -14,6 +14,7 @@ from llem.engines.sources import preset_names
 from llem.errors import EngineError
 from llem.plan import Plan
 
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 
 
