@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
@@ -51,7 +51,7 @@ class PackageSet(NamedTuple):
     versions: Versions
 
 
-def project() -> dict[str, object]:
+def project() -> dict[str, Any]:
     """The project's table of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -59,7 +59,10 @@ def project() -> dict[str, object]:
 def requirements(*extras: str) -> list[str]:
     """What llem and some of its extras need, as pyproject.toml writes it."""
     table = project()
-    return [*table["dependencies"], *(line for extra in extras for line in table["optional-dependencies"][extra])]
+    return [
+        *table["dependencies"],
+        *(line for extra in extras for line in table["optional-dependencies"][extra]),
+    ]
 
 
 def locked(python: str) -> Versions:
@@ -80,7 +83,9 @@ def resolved(resolution: str, python: str) -> Versions:
         *("--resolution", resolution, "--python-version", python),
         *("--extra", "torch", "--extra", "zeus", "pyproject.toml"),
     ]
-    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()
     return dict(line.split("==") for line in lines)
 
 
@@ -164,7 +169,9 @@ def failures(report: str) -> dict[str, str]:
         return {}
     told = {}
     for case in ElementTree.fromstring(report).iter("testcase"):
-        texts = [f"{node.get('message', '')}\n{node.text}" for node in case if node.tag in ("failure", "error")]
+        texts = [
+            f"{node.get('message', '')}\n{node.text}" for node in case if node.tag in ("failure", "error")
+        ]
         if texts:
             told[f"{case.get('classname')}::{case.get('name')}"] = "\n".join(texts)
     return told
@@ -177,15 +184,17 @@ def mentions(told: dict[str, str]) -> Counter[str]:
     )
 
 
-def explain(name: str, told: dict[str, str], differing: dict[str, tuple[str, str]]) -> str:
+def explain(title: str, told: dict[str, str], differing: dict[str, tuple[str, str]]) -> str:
     """Which tests failed, and which packages differ from the lock: those in the tracebacks first."""
     seen = mentions(told)
     order = sorted(differing, key=lambda package: (-seen[package.replace("-", "_")], package))
     return "\n".join(
         [
-            f"{name}: {len(told)} tests failed",
+            f"{title}: {len(told)} tests failed",
             *(f"  {test}" for test in told),
-            "packages that differ from constraints.txt:" if differing else "no package differs from constraints.txt",
+            "packages that differ from constraints.txt:"
+            if differing
+            else "no package differs from constraints.txt",
             *(
                 f"  {package} {differing[package][0]}, locked {differing[package][1]}"
                 + (f", in the traceback of {count}" if (count := seen[package.replace("-", "_")]) else "")
@@ -197,11 +206,13 @@ def explain(name: str, told: dict[str, str], differing: dict[str, tuple[str, str
 
 def check_set(packages: PackageSet, interpreter: Interpreter, options: Sequence[str]) -> int:
     """Run the tests under one set and one Python; the exit status is pytest's."""
+    title = f"{packages.name} packages under Python {interpreter.python}"
+    print(f"== {title}", flush=True)
     differing = differences(packages.versions, interpreter.python)
     with environment(packages, interpreter) as python:
         status, report = run_tests(python, options)
     if status:
-        print(explain(packages.name, failures(report), differing))
+        print(explain(title, failures(report), differing))
     return status
 
 
@@ -225,7 +236,10 @@ def other_interpreters() -> Iterator[Interpreter | str]:
 def find_python(python: str) -> Path | None:
     """A program of that version, on the path or among pyenv's, that runs and can make environments."""
     installed = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    for program in [f"python{python}", *sorted(map(str, installed.glob(f"{python}.*/bin/python3")), reverse=True)]:
+    for program in [
+        f"python{python}",
+        *sorted(map(str, installed.glob(f"{python}.*/bin/python3")), reverse=True),
+    ]:
         question = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
         try:
             answer = subprocess.run([program, "-c", question], capture_output=True, text=True, check=False)
@@ -243,7 +257,7 @@ def check_pythons(options: Sequence[str]) -> int:
         if isinstance(interpreter, str):
             print(f"Python {interpreter} is not at hand: resolved in constraints.txt, not run")
             continue
-        packages = PackageSet("python", ("dev",), locked(interpreter.python))
+        packages = PackageSet("locked", ("dev",), locked(interpreter.python))
         statuses.append(check_set(packages, interpreter, ["-m", "not slow and not torch", *options]))
     return int(any(statuses))
 
