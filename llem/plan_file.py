@@ -14,6 +14,7 @@ from msgspec import structs
 
 from llem.errors import PlanError
 from llem.plan import Plan, Section
+from llem_events.secrets import scrub_value
 
 Table = dict[str, Any]
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
@@ -91,7 +92,8 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     """
     plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None))
     table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in _NOT_MEASURED}
-    return hashlib.sha256(msgspec.json.encode([table, list(command)], order="sorted")).hexdigest()
+    measured = scrub_value([table, list(command)])  # a token that is renewed is no other configuration
+    return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 
 
 def _read(path: Path) -> Table:

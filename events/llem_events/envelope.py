@@ -40,6 +40,7 @@ FOREIGN_ERRORS = (
     MemoryError,
 )
 _encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
 _list_decoder = msgspec.msgpack.Decoder(list[Envelope])
 _decoders: Mapping[tuple[str, int], msgspec.msgpack.Decoder[Event]] = {
     name: msgspec.msgpack.Decoder(event) for name, event in KNOWN_VERSIONS.items()
@@ -47,14 +48,27 @@ _decoders: Mapping[tuple[str, int], msgspec.msgpack.Decoder[Event]] = {
 
 
 def pack(event: Event, at_ns: int) -> bytes:
-    """The msgpack message of one event. Raises EventError for what msgpack cannot hold, TooLargeError over the event's cap."""
+    """The msgpack message of one event, without the secrets that stood in its texts.
+
+    Every event that is ever written comes through here. Raises EventError for what msgpack or a column cannot hold, that is for what a
+    reader would refuse, and TooLargeError over the event's cap.
+    """
     try:
-        message = _encoder.encode((event.TYPE, event.VERSION, at_ns, event))
+        body = _encoder.encode(event.cleaned())
+        message = _encoder.encode((event.TYPE, event.VERSION, at_ns, msgspec.Raw(body)))
+        _check_readable(event, message, body)
     except FOREIGN_ERRORS as error:
         raise EventError(f"{event.TYPE} cannot be written: {error}") from error
+    return message
+
+
+def _check_readable(event: Event, message: bytes, body: bytes) -> None:
+    """Read the message as a reader will: what it would refuse must not be written."""
     if len(message) > event.MAX_BYTES:
         raise TooLargeError(f"{event.TYPE}: found {len(message)} bytes, expected at most {event.MAX_BYTES}")
-    return message
+    _decoder.decode(message)
+    if (decoder := _decoders.get((event.TYPE, event.VERSION))) is not None:
+        decoder.decode(body)
 
 
 def unpack_all(raw: bytes, event_count: int, *, offset: int) -> list[Envelope]:

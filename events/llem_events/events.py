@@ -5,10 +5,11 @@ meaning. Times are nanoseconds of the writing host's monotonic clock. Texts that
 those that this llem knows.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 
+from llem_events.cleaning import clean, scrub_json
 from llem_events.records import (
     BaselinePower,
     Device,
@@ -27,6 +28,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
     MAX_BYTES: ClassVar[int] = 2**20  # of its message: small bytes can become large objects in a reader
+
+    def cleaned(self) -> Self:
+        """The event as it may be kept: see `llem_events.cleaning`."""
+        return clean(self)
 
 
 class ExperimentStarted(Event, frozen=True, kw_only=True):
@@ -243,7 +248,7 @@ class LogFailed(Event, frozen=True, kw_only=True):
 
 
 class ResultImported(Event, frozen=True, kw_only=True):
-    """A result that another program measured; its file is kept byte for byte."""
+    """A result that another program measured, with its file: without the secrets in it, unless somebody asked for every byte."""
 
     TYPE: ClassVar[str] = "result_imported"
     MAX_BYTES: ClassVar[int] = 8 * 2**20
@@ -251,6 +256,13 @@ class ResultImported(Event, frozen=True, kw_only=True):
     file_name: str
     file_sha256: str
     original: bytes
+    bytes_kept: bool = True  # False: secrets were taken out, so that `file_sha256` is of another text
+
+    def cleaned(self) -> Self:
+        """The same, with the file's texts cleaned where its bytes need not be kept."""
+        return clean(
+            self if self.bytes_kept else msgspec.structs.replace(self, original=scrub_json(self.original))
+        )
 
 
 class ExperimentCompleted(Event, frozen=True, kw_only=True):

@@ -14,9 +14,9 @@ from llem.measure import stop
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.leash import die_with_parent
 from llem.measure.messages import ReportFailure
-from llem.measure.secrets import scrub
 from llem.measure.stop import StoppedError
 from llem_events import LogError
+from llem_events.secrets import scrub
 
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
 EXIT_INTERNAL = 70  # a fault of llem itself

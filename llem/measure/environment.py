@@ -13,10 +13,10 @@ import msgspec
 from llem._version import __version__
 from llem.errors import LlemError
 from llem.measure.container import container
-from llem.measure.secrets import names_secret, scrub_value
 from llem.measure.torch_build import torch_cuda_version
 from llem.meters import driver_state
 from llem_events.records import Device
+from llem_events.secrets import names_secret, scrub_value
 
 PACKAGES = (
     "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",

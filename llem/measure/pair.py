@@ -28,9 +28,9 @@ from llem.measure.messages import (
     WorkerSetup,
 )
 from llem.measure.preflight import Placement
-from llem.measure.secrets import scrub
 from llem.plan import Plan
 from llem_events.events import Event, ProcessFailed, WarningRaised
+from llem_events.secrets import scrub
 
 END_LIMIT_S = 10.0
 _ENDS_OF_A_STOP = (-signal.SIGTERM, -signal.SIGKILL)  # before it could listen; killed by us

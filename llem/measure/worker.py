@@ -21,7 +21,6 @@ from llem.measure.messages import (
     WorkerSetup,
 )
 from llem.measure.sampling import SamplerLink
-from llem.measure.secrets import scrub
 from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.warmup import cool_down, warm_up
 from llem.measure.windows import Windows
@@ -34,6 +33,7 @@ from llem_events.events import (
     ProcessStarted,
     PromptsEncoded,
 )
+from llem_events.secrets import scrub
 
 
 class Worker:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import llem_events
 from llem_events import (
@@ -21,8 +22,9 @@ from llem_events import (
     Verdict,
     unpack,
 )
-from llem_events.events import SamplesDropped, WarningRaised
+from llem_events.events import ProcessCompleted, RequestsCompleted, SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
+from tests.log.golden.examples import REQUEST
 from tests.log.segments import read_segment, segment_header, write_segment
 
 
@@ -104,19 +106,36 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
 
 
 def test_events_that_cannot_be_written(tmp_path: Path) -> None:
-    """An event that msgpack cannot hold, or over its cap, is refused to whoever appends it, and the log goes on."""
+    """An event that no column can hold, or over its cap, is refused to whoever appends it, and the log goes on."""
     path = tmp_path / "a.events.zst"
     log = BackgroundWriter(SegmentWriter(path, segment_header()))
     for bad, error in (
-        (warning("\ud800"), EventError),
         (SamplesDropped(count=2**70, reason=""), EventError),
-        (warning("x" * 2**21), TooLargeError),
+        (SamplesDropped(count=2**63, reason=""), EventError),
+        (ProcessCompleted(process_index=2**31), EventError),
+        (RequestsCompleted(window="warmup", requests=[replace(REQUEST, input_tokens=2**31)]), EventError),
+        (RequestsCompleted(window="warmup", requests=[replace(REQUEST, token_times_ns=[2**63])]), EventError),
+        (RequestsCompleted(window="warmup", requests=[replace(REQUEST, prompt="x" * 2**23)]), TooLargeError),
     ):
         with pytest.raises(error):
             log.append(bad, at_ns=0)
+    with pytest.raises(EventError):
+        log.append(warning("late"), at_ns=2**63)
     log.append(warning("good"), at_ns=0)
     log.seal()
     assert [event.text for _, event in read_segment(path).events.values()] == ["good"]
+
+
+def test_a_message_that_no_text_can_hold_is_kept_as_far_as_it_can_be(tmp_path: Path) -> None:
+    """Bytes that are no text become escapes, and a report of megabytes is cut, with its length: neither ends a measurement."""
+    path = tmp_path / "a.events.zst"
+    with BackgroundWriter(SegmentWriter(path, segment_header())) as log:
+        log.append(warning("no \udce9 text"), at_ns=0)
+        log.append(warning("x" * 2**21), at_ns=0)
+        log.seal()
+    first, second = (event.text for _, event in read_segment(path).events.values())
+    assert first == "no \\udce9 text"
+    assert second.endswith("x ... (cut, 2097152 characters)") and len(second) < 2**16 + 50
 
 
 class SlowDisk(OsFiles):

@@ -7,10 +7,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from llem_events import SAMPLE_COLUMNS, CorruptError, Reading, SegmentReader, columns, unpack
+from llem_events import (
+    SAMPLE_COLUMNS,
+    CorruptError,
+    Reading,
+    SegmentReader,
+    SegmentWriter,
+    UnknownEvent,
+    columns,
+    unpack,
+)
 from llem_events.events import Event, SamplesTaken, WarningRaised
 from llem_events.replay import Occurrence, SampleBatch, replay
-from tests.log.segments import layout, write_segment
+from tests.log.forged import message
+from tests.log.segments import layout, segment_header, write_segment
 
 Rows = dict[tuple[str, str], list[tuple[int | None, ...]]]
 BATCH = 64
@@ -145,28 +155,18 @@ def test_corruption_is_raised_and_salvage_goes_on(tmp_path: Path) -> None:
     assert len(found["nvml", "GPU-2"]) == 29 * 10
 
 
-class Lying(Event, frozen=True, kw_only=True):
-    """Says that it is a samples event."""
-
-    TYPE = "samples_taken"
-    VERSION = 2
-    meter: str
-    device_uuid: str
-    count: int
-    used: bytes = b"\x01\x00\x00"
-    least: bytes = bytes(24)
-    first: bytes = bytes(24)
-    planes: bytes = b""
-
-
 def test_a_samples_event_that_lies_is_kept_as_unknown(tmp_path: Path) -> None:
-    """It says nothing of the figures, and the samples around it are given."""
+    """Its problem is named, and the samples around it are given."""
     path = tmp_path / "a.events.zst"
     honest = columns.pack(readings(10), meter="nvml", device_uuid="GPU-1")
-    lying_event = Lying(meter="nvml", device_uuid="GPU-1", count=10)
-    write_segment(path, [[honest, lying_event, honest]])
+    lying_body = msgspec.msgpack.encode({**msgspec.structs.asdict(honest), "planes": b""})
+    writer = SegmentWriter(path, segment_header(), sync="close")
+    writer.append(honest)
+    writer.append_message(message("samples_taken", lying_body, version=2), at_ns=0)
+    writer.append(honest)
+    writer.seal()
     with SegmentReader(path) as reader:
         lying, batch = list(replay(reader))
     assert isinstance(lying, Occurrence) and lying.event_number == 1
     assert isinstance(batch, SampleBatch) and batch.samples == 20
-    assert not isinstance(lying.event, Event) and isinstance(lying.event, msgspec.Struct)
+    assert isinstance(lying.event, UnknownEvent) and "planes: found 0 bytes" in str(lying.event.problem)

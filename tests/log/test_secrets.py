@@ -2,7 +2,7 @@
 
 import pytest
 
-from llem.measure.secrets import names_secret, scrub, scrub_value
+from llem_events.secrets import names_secret, scrub, scrub_value
 
 HF = "hf_" + "aB3dE5gH7jK9" * 3
 CANARIES = {
