@@ -12,11 +12,10 @@ from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
 from llem.prompts import batches
 from llem_events import BackgroundWriter
-from llem_events.events import RequestsCompleted
 from llem_events.records import Request
+from llem_events.request_events import requests_completed
 
 PROGRESS_INTERVAL_NS = 200_000_000
-MAX_TOKENS_PER_EVENT = 400_000  # at 9 bytes for a token's time, half of what one event may take
 
 
 class Totals:
@@ -115,22 +114,9 @@ class BatchRunner:
             should_stop=should_stop,
             on_tokens=on_tokens,
         )
-        for part in portions(requests):
-            self._log.append(RequestsCompleted(window=window, requests=part), at_ns=time.monotonic_ns())
+        for event in requests_completed(requests, window=window):
+            self._log.append(event, at_ns=time.monotonic_ns())
         return requests
-
-
-def portions(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """The requests of a batch in parts that fit into one event each, by their output tokens."""
-    part: list[Request] = []
-    tokens = 0
-    for request in requests:
-        if part and tokens + request.output_tokens > MAX_TOKENS_PER_EVENT:
-            yield part
-            part, tokens = [], 0
-        part.append(request)
-        tokens += request.output_tokens
-    yield part
 
 
 def _ignore(tokens: int) -> None:

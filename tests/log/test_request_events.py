@@ -1,0 +1,56 @@
+"""Requests become events that fit their cap, whatever they hold; none is lost, and what is left out is named."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llem_events import envelope
+from llem_events.events import RequestsCompleted
+from llem_events.records import Request
+from llem_events.request_events import requests_completed
+from llem_events.request_times import problem
+from tests.log.golden.examples import REQUEST
+
+LATEST_NS = 2**63 - 1  # takes the most bytes
+
+
+def request(request_id: int, tokens: int, *, chunks: int = 0, output: str = "") -> Request:
+    """A request with a time for each token or chunk, each as long as a time can be."""
+    times = [LATEST_NS] * (chunks or tokens)
+    kept = {"chunk_times_ns": times, "chunk_tokens": [None] * chunks} if chunks else {"token_times_ns": times}
+    return msgspec.structs.replace(
+        REQUEST,
+        **{"request_id": request_id, "output_tokens": tokens, "token_times_ns": [], "output": output, **kept},
+    )
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=8))
+def test_events_keep_every_request_in_order(lengths: list[int]) -> None:
+    """No request is lost, none moved or changed, and every event can be written."""
+    requests = [request(number, length) for number, length in enumerate(lengths)]
+    events = list(requests_completed(requests, window="measurement"))
+    assert [each for event in events for each in event.requests] == requests
+    for event in events:
+        assert len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES
+
+
+@pytest.mark.parametrize("chunks", [0, 1_000_000])
+def test_a_request_that_fits_into_no_event_keeps_its_counts(chunks: int) -> None:
+    """Of a million tokens only the times are left out, with how many there were; the request and its neighbours stay."""
+    large = request(1, 1_000_000, chunks=chunks)
+    events = list(requests_completed([request(0, 2), large, request(2, 2)], window="measurement"))
+    kept = [each for event in events for each in event.requests]
+    assert [each.request_id for each in kept] == [0, 1, 2]
+    assert (kept[1].output_tokens, kept[1].token_times_ns, kept[1].chunk_times_ns) == (1_000_000, [], [])
+    assert kept[1].times_reason == "1000000 times do not fit into one event"
+    assert [problem(each) for each in kept] == [None, None, None]
+    assert all(len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES for event in events)
+
+
+def test_a_text_that_fits_into_no_event_is_cut() -> None:
+    """Ten million characters of output end with how many there were."""
+    (event,) = requests_completed([request(0, 2, output="µ" * 10_000_000)], window="warmup")
+    assert str(event.requests[0].output).endswith("(cut, 10000000 characters)")
+    assert len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES
