@@ -24,3 +24,13 @@ class Damage:
     first_event: int
     next_block: int | None = None
     next_event: int | None = None
+
+    @property
+    def missing_blocks(self) -> int:
+        """How many blocks were there, as far as the numbers around them tell."""
+        return 0 if self.next_block is None else self.next_block - self.first_block
+
+    @property
+    def missing_events(self) -> int:
+        """The same for events."""
+        return 0 if self.next_event is None else self.next_event - self.first_event

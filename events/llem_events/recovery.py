@@ -31,7 +31,7 @@ class Recovery:
 def recover(
     path: Path, target: Path, *, limit_bytes: int | None = DEFAULT_LIMIT_BYTES, files: Files | None = None
 ) -> Recovery:
-    """Copy the blocks that verify to `target`, under a new segment id, chained anew and sealed.
+    """Copy the blocks that verify to `target`, under a new segment id, chained anew and sealed; its header counts what was skipped.
 
     The target appears only once it is whole. Event numbers close up where blocks are missing. Raises
     RecoveryRefusedError where more than `limit_bytes` would be lost (None: no limit) or the header is lost, SegmentExistsError,
@@ -67,7 +67,12 @@ def _copy(original: Survey, temporary: Path, files: Files) -> tuple[bytes, Seal]
     assert original.header is not None
     segment_id = os.urandom(SEGMENT_ID_BYTES)
     header = msgspec.structs.replace(
-        original.header, segment_id=segment_id, recovered_from=original.header.segment_id
+        original.header,
+        segment_id=segment_id,
+        recovered_from=original.header.segment_id,
+        skipped_bytes=original.header.skipped_bytes + original.lost_bytes,
+        skipped_blocks=original.header.skipped_blocks + original.lost_blocks,
+        skipped_events=original.header.skipped_events + original.lost_events,
     )
     writer = SegmentWriter(temporary, header, sync="close", files=files)
     try:

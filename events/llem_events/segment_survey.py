@@ -6,10 +6,12 @@ from pathlib import Path
 
 from llem_events.damage import Damage, Verdict
 from llem_events.envelope import Envelope, UnknownEvent, unpack
-from llem_events.errors import CorruptError, EventError
+from llem_events.errors import CorruptError, EventError, NewerFormatError
+from llem_events.events import Event
 from llem_events.header import SegmentHeader
 from llem_events.reader import Block, SegmentReader
 from llem_events.seal import Seal
+from llem_events.texts import check_known
 
 MISFITS_NAMED = 10  # the rest is only counted
 
@@ -33,6 +35,7 @@ class Survey:
     misfit_texts: tuple[str, ...] = ()
     damages: tuple[Damage, ...] = ()
     is_being_written: bool = False  # its writer held the file's lock when reading ended
+    newer: str | None = None  # what in it only a later llem understands, though every byte may verify
 
     @property
     def lost_bytes(self) -> int:
@@ -40,6 +43,16 @@ class Survey:
         if self.verdict is not Verdict.CORRUPT:
             return 0
         return sum(damage.end - damage.offset for damage in self.damages)
+
+    @property
+    def lost_blocks(self) -> int:
+        """Blocks missing between those that verify; of the end of the file only a seal tells how many there were."""
+        return sum(damage.missing_blocks for damage in self.damages)
+
+    @property
+    def lost_events(self) -> int:
+        """The same for events."""
+        return sum(damage.missing_events for damage in self.damages)
 
 
 def survey(path: Path) -> Survey:
@@ -67,6 +80,9 @@ class _Tally:
         self._undecoded: list[Damage] = []
         self._types: collections.Counter[tuple[str, int]] = collections.Counter()
         self._misfit_texts: list[str] = []
+        self._newer: str | None = None
+        if reader.header is not None:
+            self._note_newer(reader.header)
         self._sum = Survey(
             path=reader.path,
             verdict=Verdict.CORRUPT,
@@ -100,11 +116,21 @@ class _Tally:
     def _judge(self, number: int, envelope: Envelope) -> tuple[bool, bool]:
         """(fits its type, is of a known type)."""
         try:
-            return True, not isinstance(unpack(envelope), UnknownEvent)
+            event = unpack(envelope)
+            if isinstance(event, UnknownEvent):
+                return True, False
+            self._note_newer(event)
+            return True, True
         except EventError as error:
             if len(self._misfit_texts) < MISFITS_NAMED:
                 self._misfit_texts.append(f"event {number}: {error}")
             return False, True
+
+    def _note_newer(self, record: SegmentHeader | Event) -> None:
+        try:
+            check_known(record)
+        except NewerFormatError as error:
+            self._newer = self._newer or str(error)
 
     def result(self) -> Survey:
         reader = self._reader
@@ -117,6 +143,7 @@ class _Tally:
             is_being_written=reader.is_being_written(),
             events_by_type=dict(self._types),
             misfit_texts=tuple(self._misfit_texts),
+            newer=self._newer,
             damages=tuple(sorted((*reader.damages, *self._undecoded), key=lambda damage: damage.offset)),
         )
 
