@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from llem._version import __version__
 from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
 from llem.meters import choose_meter, resolve_gpus
 from llem.plan import Plan
 from llem.prompts import load_prompts
 from llem.store import Store
+from llem_events import EventError, TooLargeError, envelope
+from llem_events.events import ExperimentStarted
 
 MIN_FREE_BYTES = 64 * 2**20
 TORCH_PACKAGES = ("torch", "transformers", "safetensors")
@@ -32,6 +37,7 @@ def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool
 
     When strict, so is a MIG instance, whose energy nothing can measure.
     """
+    _check_recordable(plan, command)
     if command:
         _check_program(command[0])
     else:
@@ -45,6 +51,27 @@ def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool
     store.create()
     _check_space(store)
     return placements
+
+
+def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
+    """Raises PlanError for a plan, labels or a command that the log cannot hold: they stand in one event."""
+    started = ExperimentStarted(
+        experiment_id="0" * 64,
+        plan=msgspec.to_builtins(plan),
+        measurement_config_hash="0" * 64,
+        expected_processes=1,
+        labels=plan.labels,
+        llem_version=__version__,
+        command=list(command),
+    )
+    try:
+        envelope.pack(started, 0)
+    except (TooLargeError, EventError) as error:
+        raise PlanError(
+            "plan, labels and command together cannot be recorded",
+            found=str(error),
+            hint="shorten the labels or the command",
+        ) from error
 
 
 def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:

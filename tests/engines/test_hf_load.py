@@ -14,7 +14,6 @@ from llem.engines.sources import preset_names
 from llem.errors import EngineError
 from llem.plan import Plan
 
-pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 
 
