@@ -15,6 +15,7 @@ from llem.engines.sources import preset_names
 from llem.errors import EngineError
 from llem.plan import Plan
 
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 
 

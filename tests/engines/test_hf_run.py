@@ -13,6 +13,7 @@ from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.records import Request
 
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 LENGTHS = (7, 3, 12, 1)
 

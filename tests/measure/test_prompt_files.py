@@ -120,6 +120,7 @@ def messages(*pairs: tuple[str, str]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_chat_templates_and_begin_tokens(
     save_model: Callable[..., Path], llem: Run, tmp_path: Path, store: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_chat_templates_and_begin_tokens(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_every_prompt_through_the_template_or_none(
     save_model: Callable[..., Path], llem: Run, tmp_path: Path, store: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_every_prompt_through_the_template_or_none(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_messages_for_a_model_without_a_template(
     save_model: Callable[..., Path], llem: Run, tmp_path: Path, store: Path
 ) -> None:
@@ -185,6 +188,7 @@ def test_messages_for_a_model_without_a_template(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("policy", "status", "lengths", "told"),
     [
@@ -214,6 +218,7 @@ def test_one_prompt_that_is_too_long(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_only_prompts_that_are_too_long(
     save_model: Callable[..., Path], llem: Run, tmp_path: Path, store: Path
 ) -> None:
