@@ -67,6 +67,12 @@ def query(
         str | None, typer.Option(metavar="NAME", help="Run a query that ships with llem.")
     ] = None,
     list_saved: Annotated[bool, typer.Option("--list", help="List the queries that ship with llem.")] = False,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a copy of the tables that any DuckDB from 1.0 on may open and hold."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -79,6 +85,11 @@ def query(
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
     if list_saved:
         _list_saved()
+        return
+    if snapshot is not None:
+        if sql or saved or output:
+            raise QueryError("--snapshot", found="a query beside it", expected="one of them")
+        _write_snapshot(Store.locate(store).require(), snapshot, force=force)
         return
     chosen = _format(output_format, output)
     start = partial(
@@ -95,6 +106,12 @@ def query(
         _write_parquet(start, output, force=force)
     else:
         _write_text(start, chosen, output, force=force, raw_csv=raw_csv)
+
+
+def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:
+    projections = importlib.import_module("llem.projections")
+    with target.replacing(path, force=force) as temporary:
+        projections.snapshot(store, temporary, console.note)
 
 
 def _list_saved() -> None:

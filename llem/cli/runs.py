@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
+from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.screen import text_output
 from llem.cli.table import write_table
-from llem.cli.tables import up_to_date
 from llem.export import as_json
-from llem.projections import open_readonly
+from llem.projections import open_tables
 from llem.store import Store
 
 RUNS = """
@@ -30,8 +30,7 @@ def runs(
 ) -> None:
     """List the experiments in the store, the newest first."""
     place = Store.locate(store)
-    up_to_date(place)
-    with open_readonly(place) as connection:
+    with open_tables(place, console.note) as connection:
         found = connection.execute(RUNS, [limit])
         columns = [column[0] for column in found.description or ()]
         rows = found.fetchall()

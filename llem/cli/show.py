@@ -12,8 +12,7 @@ from llem.cli.options import JsonOption, StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.result import write_result
 from llem.cli.table import write_table
-from llem.cli.tables import up_to_date
-from llem.projections import SegmentLineage, lineage, open_readonly, results_for
+from llem.projections import SegmentLineage, lineage, open_tables, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 
@@ -35,8 +34,7 @@ def show(
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
     experiment_id = place.resolve(run)
-    up_to_date(place, salvage=salvage)
-    with open_readonly(place) as connection:
+    with open_tables(place, console.note, salvage=salvage, only=[experiment_id]) as connection:
         if events:
             _write_lineage(lineage(connection, experiment_id), json=json)
         else:
