@@ -16,3 +16,8 @@ def __getattr__(name: str) -> Any:
     if name == "open_store":
         return importlib.import_module("llem.api").open_store
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, whether it is loaded or not."""
+    return sorted(__all__)

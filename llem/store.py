@@ -14,12 +14,13 @@ from pathlib import Path
 
 from llem.errors import StoreError
 from llem.units import NS_PER_S
+from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
+from llem_events.events import ExperimentStarted
 from llem_events.files import OsFiles
 from llem_events.header import SegmentHeader, peek
 
 DEFAULT_FOLDER = "llem-data"
-LOG_FOLDER = "log"
 LAST = "@last"
 SEGMENT_SUFFIX = ".events.zst"
 ID_GRAMMAR = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -59,7 +60,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.log_path = path / LOG_FOLDER
+        self.log_path = path / "log"
         self.projections_path = path / "projections.duckdb"
         self.lock_path = path / "projections.lock"
 
@@ -147,20 +148,34 @@ class Store:
             raise self._not_listed(self.log_path, error) from error
 
     def resolve(self, run: str) -> str:
-        """The id of the experiment that `run` names: an id, a prefix of only one, or @last. Raises StoreError."""
+        """The id of the experiment that `run` names, the newest where several have that name. Raises StoreError."""
+        return self.resolve_all(run)[-1]
+
+    def resolve_all(self, run: str) -> list[str]:
+        """The experiments that `run` names, the newest last: an id, a prefix of only one, @last, or a name. Raises StoreError."""
         known = self.require().experiment_ids()
         if run == LAST:
             found = self._last(known)
         else:
             found = [experiment_id for experiment_id in known if experiment_id.startswith(run) and run]
         if run in found or len(found) == 1:
-            return run if run in found else found[0]
+            return [run if run in found else found[0]]
+        if run != LAST and (named := self._named(run, known)):
+            return named
         raise StoreError(
             f"run {run}",
             found="no experiment" if not found else f"{len(found)} experiments",
-            expected="the id of one experiment, a prefix of it, or @last",
+            expected="the id of one experiment, a prefix of it, its name, or @last",
             hint="`llem runs` lists them",
         )
+
+    def _named(self, name: str, known: Iterable[str]) -> list[str]:
+        """Experiments whose plan has that name, in the order in which they were started."""
+        named = [each for each in known if any(_plan_name(path) == name for path in self._supervisors(each))]
+        return sorted(named, key=lambda each: (self.started_ns(each) or 0, each))
+
+    def _supervisors(self, experiment_id: str) -> list[Path]:
+        return [path for path in self.segments(experiment_id) if path.name.startswith("supervisor")]
 
     def _last(self, known: Iterable[str]) -> list[str]:
         """The experiment that was started last by the wall clock of its header; a folder without a segment never is."""
@@ -206,3 +221,14 @@ def _header(path: Path) -> SegmentHeader | None:
         return peek(path)
     except LogError:
         return None
+
+
+def _plan_name(path: Path) -> str | None:
+    """The name in the plan of a supervisor's segment; None without one, and where the start cannot be read."""
+    try:
+        with SegmentReader(path) as reader:
+            first = next(iter(reader.blocks()), None)
+            event = None if first is None else unpack(reader.events(first)[0])
+    except (LogError, OSError):
+        return None
+    return event.plan.get("name") if isinstance(event, ExperimentStarted) else None

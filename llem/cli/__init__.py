@@ -1,13 +1,14 @@
 """The command line: the only place that prints, exits, or imports typer and rich."""
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 import typer
 
-from llem.cli import console, screen
+from llem.cli import console, screen, statuses
 from llem.errors import LlemError, OutputError
 from llem_events.errors import CorruptError, LogError
 
@@ -25,11 +26,10 @@ COMMANDS: Commands = {
         "Take results of LLenergyMeasure (schema 2.0) into the store.",
     ),
     "rebuild": ("llem.cli.rebuild:rebuild", "Replay the whole log into new projections."),
-    "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, redact, digest."),
+    "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),
 }
-EXIT_INTERNAL = 70
-EXIT_INTERRUPTED = 130
+ANYWHERE = frozenset({"-q", "--quiet", "-v", "-vv", "-vvv", "--verbose", "-V", "--version"})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _status_of(arguments: list[str]) -> int | str | None:
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = _command(_words_to_complete() or arguments)
     try:
         app = build_app(chosen)
         arguments, program = split_program(arguments) if chosen == "measure" else (arguments, [])
-        app(args=arguments, prog_name="llem", obj=program)
+        app(args=options_first(arguments), prog_name="llem", obj=program)
     except SystemExit as ended:
         return ended.code
     except OutputError as error:
@@ -57,10 +57,10 @@ def _status_of(arguments: list[str]) -> int | str | None:
         console.complain(str(error))
         return exit_status(error)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return statuses.INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error)
-        return EXIT_INTERNAL
+        return statuses.INTERNAL
     return 0
 
 
@@ -73,13 +73,23 @@ def _cannot_write(error: OutputError) -> int:
     return error.exit_status
 
 
+def _command(words: Sequence[str]) -> str | None:
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def _words_to_complete() -> list[str]:
+    """The command line that a shell wants completed, in the variables that typer's completion scripts set."""
+    written = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    return written.split()[1:] if "_LLEM_COMPLETE" in os.environ else []
+
+
 def build_app(chosen: str | None) -> typer.Typer:
     """The application with the chosen command loaded; the others are only names with their help."""
     app = typer.Typer(
-        help="Measure what running a language model costs, and ask afterwards.",
+        help="Measure what running a language model costs, and ask afterwards. -q, -v and -V may follow the command.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -105,6 +115,13 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(arguments[:at]), list(arguments[at + 1 :])
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the options of every command before the command's name, wherever they were written."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = [word for word in arguments[:end] if word in ANYWHERE]
+    return [*ours, *(word for word in arguments[:end] if word not in ANYWHERE), *arguments[end:]]
+
+
 def exit_status(error: LlemError | LogError) -> int:
     """2 for wrong input, 3 for damaged data."""
     if isinstance(error, LlemError):
@@ -115,6 +132,7 @@ def exit_status(error: LlemError | LogError) -> int:
 def _root(
     version: bool = typer.Option(
         False,
+        "-V",
         "--version",
         help="Print the version and exit.",
         is_eager=True,
@@ -123,8 +141,9 @@ def _root(
     verbose: int = typer.Option(
         0, "-v", "--verbose", count=True, help="More on stderr; -vv adds tracebacks."
     ),
+    quiet: bool = typer.Option(False, "-q", "--quiet", help="Only errors on stderr."),
 ) -> None:
-    console.set_verbosity(verbose)
+    console.set_verbosity(verbose, quiet=quiet)
 
 
 def _version(asked: bool) -> None:
@@ -138,8 +157,6 @@ def _unloaded() -> None:
 
 
 def _complain_of_bug(error: Exception) -> None:
-    console.complain(
-        f"internal error: {type(error).__name__}: {error}; run again with -vv before the command for the traceback"
-    )
+    console.complain(f"internal error: {type(error).__name__}: {error}; run again with -vv for the traceback")
     if console.verbosity() >= 2:
         traceback.print_exception(error)

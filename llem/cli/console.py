@@ -15,23 +15,29 @@ _DANGEROUS = re.compile(
 )
 _BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
-_state = {"verbosity": 0}
+_state = {"verbosity": 0, "quiet": False}
 
 
-def set_verbosity(count: int) -> None:
-    """How much of llem's own log goes to stderr: LLEM_LOG_LEVEL, or -v and -vv."""
-    _state["verbosity"] = count
+def set_verbosity(count: int, *, quiet: bool = False) -> None:
+    """How much goes to stderr beside errors: notes unless quiet, and of llem's own log what LLEM_LOG_LEVEL, -v and -vv say."""
+    _state.update(verbosity=count, quiet=quiet)
     named = logging.getLevelNamesMapping().get(os.environ.get("LLEM_LOG_LEVEL", "").upper())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("llem: %(message)s"))
     log = logging.getLogger("llem")
     log.addHandler(handler)
-    log.setLevel(_LEVELS[min(count, 2)] if count or named is None else named)
+    usual = logging.ERROR if quiet else _LEVELS[min(count, 2)]
+    log.setLevel(usual if count or quiet or named is None else named)
 
 
 def verbosity() -> int:
     """The number of -v given."""
     return _state["verbosity"]
+
+
+def is_quiet() -> bool:
+    """Whether only errors are to be said."""
+    return bool(_state["quiet"])
 
 
 def printable(text: str) -> str:
@@ -52,12 +58,18 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line about the run, on stderr; what cannot be written is dropped."""
-    with suppress(OutputError):
-        sys.stdout.flush()
-    sys.stderr.write(printable(text) + "\n")
+    """A line about the run, on stderr, unless only errors are wanted; what cannot be written is dropped."""
+    if not is_quiet():
+        _write_to_stderr(text)
 
 
 def complain(text: str) -> None:
     """An error in one line, on stderr."""
-    note("llem: " + " ".join(text.split()))
+    _write_to_stderr("llem: " + " ".join(text.split()))
+
+
+def _write_to_stderr(line: str) -> None:
+    """After all that was said on stdout before, where both are one terminal."""
+    with suppress(OutputError):
+        sys.stdout.flush()
+    sys.stderr.write(printable(line) + "\n")

@@ -13,6 +13,7 @@ from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.screen import text_output
+from llem.cli.tables import up_to_date
 from llem.errors import ExportError, QueryError
 from llem.export import as_parquet, target
 from llem.export.aggregated import aggregated_columns
@@ -21,7 +22,7 @@ from llem.export.records import Format, write_parquet, write_records
 from llem.export.results import RAW
 from llem.export.selection import Window, rows_of, stored_results
 from llem.export.tables import write_rows
-from llem.projections import open_tables
+from llem.projections import open_readonly
 from llem.projections.methodology import results_for
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.store import Store
@@ -48,7 +49,7 @@ def export(
         typer.Option("-f", "--format", help="By default what OUT's name says.", show_default=False),
     ] = None,
     runs: Annotated[
-        list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Only these: ids, prefixes, @last.")
+        list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Only these: ids, prefixes, names, @last.")
     ] = None,
     methodology: MethodologyOption = None,
     window: WindowOption = None,
@@ -62,13 +63,20 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write results, processes, samples or requests to a file; the columns never depend on the data."""
+    out = STDOUT if target.is_stdout(out) else out
     chosen = _format(output_format, out)
     if out != STDOUT:
         target.check(out.resolve(), force=force)
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
-    experiment_ids = [place.resolve(run) for each in runs or () for run in each.split(",")] or None
-    with open_tables(place, console.note, only=experiment_ids) as connection:
+    experiment_ids = [
+        experiment_id
+        for written in runs or ()
+        for run in written.split(",")
+        for experiment_id in place.resolve_all(run)
+    ] or None
+    up_to_date(place)
+    with open_readonly(place) as connection:
         if what in (What.SAMPLES, What.REQUESTS):
             sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type] # narrowed to two of four
             _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)

@@ -2,16 +2,19 @@
 
 import importlib
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
 
-from llem.cli import console, statuses
-from llem.cli.options import JsonOption, StoreOption
+from llem.cli import console, screen, statuses
+from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
-from llem.errors import PlanError
+from llem.errors import ExportError, OutputError
+from llem.export import target
 from llem.measure.stop import Interruptions
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
@@ -51,6 +54,12 @@ def measure(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when the result is not valid.")] = False,
     json: JsonOption = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write the result to a new file.", show_default=False
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
     store: StoreOption = None,
 ) -> None:
@@ -65,24 +74,34 @@ def measure(
         "devices.workers": workers,
         "windows.baseline_from": baseline_from,
         "name": name,
-        **{f"labels.{key}": value for key, value in map(_pair, label or ())},
+        **{f"labels.{key}": value for key, value in map(key_and_value, label or ())},
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if dry_run:
         console.say(msgspec.json.encode(plan).decode() if json else to_toml(plan).rstrip())
         return
+    program: list[str] = context.obj or []
+    if output is not None and not target.is_stdout(output):
+        target.check(output.resolve(), force=False, hint="name a new file")
     place = Store.locate(store)
     with Interruptions():
-        outcome = _run(plan, place, context.obj or [], strict=strict, quiet=json)
-        result = _report(outcome, place, json=json)
+        outcome = _run(plan, place, program, strict=strict, quiet=json)
+        result = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
     sys.exit(statuses.of_measurement(outcome, result, strict=strict))
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key or "." in key:
-        raise PlanError("--label", found=repr(text), expected="key=value, with no dot in the key")
-    return key, value
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How and where the result is written: that of a program on stderr, because stdout is the program's own."""
+
+    json: bool
+    output: Path | None
+    program: bool
+
+    def stream(self) -> AbstractContextManager[TextIO]:
+        if self.output is not None and not target.is_stdout(self.output):
+            return target.text_file(self.output, force=False)
+        return nullcontext(sys.stderr if self.program and self.output is None else sys.stdout)
 
 
 def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:
@@ -97,7 +116,7 @@ def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: b
         )
 
 
-def _report(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:
+def _report(outcome: Outcome, store: Store, form: _Form) -> ExperimentResult | None:
     """Say how it ended and print the result, if there is one; only now is the database loaded."""
     for failure in outcome.failures:
         who = "" if failure.process_index is None else f"process {failure.process_index} "
@@ -112,18 +131,26 @@ def _report(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult |
         console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
     elif not outcome.is_complete:
         console.note(f"llem: what there is of it is kept as {outcome.experiment_id}")
-    return _show(outcome, now, json=json) if outcome.has_measured else None
+    return _show(outcome, now, form) if outcome.has_measured else None
 
 
-def _show(outcome: Outcome, store: Store, *, json: bool) -> ExperimentResult | None:
+def _show(outcome: Outcome, store: Store, form: _Form) -> ExperimentResult | None:
+    is_kept = f"run {outcome.experiment_id} is kept, `llem show` shows its result"
     try:
-        result: ExperimentResult | None = _module("new_result").new_result(store, outcome.experiment_id)
-        if result is not None:
-            _module("show").write(result, json=json)
+        found = _module("new_result").new_result(store, outcome.experiment_id)
+        if found is not None:
+            with form.stream() as out:
+                _module("show").write(out, *found, json=form.json)
     except KeyboardInterrupt:
-        console.note(f"llem: run {outcome.experiment_id} is kept; `llem show` shows its result")
+        console.complain(is_kept)
         raise
-    return result
+    except screen.ReaderGone:
+        screen.discard_output()
+    except (OutputError, ExportError) as error:
+        console.complain(f"{error}; {is_kept}")
+        screen.discard_output()
+        return None
+    return None if found is None else found[0]
 
 
 def _module(name: str) -> Any:

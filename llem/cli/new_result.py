@@ -3,8 +3,10 @@
 import duckdb
 
 from llem.cli import console
+from llem.cli.run_facts import RunFacts, run_facts
+from llem.cli.tables import up_to_date
 from llem.errors import LlemError
-from llem.projections import result_of
+from llem.projections import open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events import LogError
@@ -12,10 +14,12 @@ from llem_events import LogError
 _CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
 
 
-def new_result(store: Store, experiment_id: str) -> ExperimentResult | None:
+def new_result(store: Store, experiment_id: str) -> tuple[ExperimentResult, RunFacts] | None:
     """None, with a line that says why, where the log gives none; what was measured is safe all the same."""
     try:
-        return result_of(store, experiment_id, console.note)
+        up_to_date(store)
+        with open_readonly(store) as connection:
+            return results_for(connection, experiment_id), run_facts(connection, experiment_id)
     except _CANNOT_BE_READ as error:
         console.complain(f"no result of {experiment_id} can be shown now: {error}")
         console.note("llem: what was measured is in the log; `llem show` derives it again")

@@ -1,56 +1,121 @@
-"""The progress line of a measurement: stage, time, tokens and power, on stderr."""
+"""The progress line on stderr: drawn over itself twice a second on a terminal, written now and then elsewhere."""
 
+import os
 import sys
-from collections.abc import Iterator
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
+from llem.cli import console
+from llem.measure.messages import MEASURING
 from llem.measure.supervisor import Progress
 
+REDRAW_S = 0.5  # what a person can follow; each redraw costs CPU time beside a measurement
+WRITE_S = 5.0  # between two lines about the same work in a pipe
+PATIENCE_S = 1.0  # work that is done sooner shows no line
+ERASE = "\r\x1b[K"
+SPINNER = "|/-\\"
+DEFAULT_COLUMNS = 80
 
-class ProgressLine:
-    """Shows the latest Progress: a live line on a terminal, one line per stage elsewhere."""
 
-    def __init__(self, bar: Bar | None) -> None:
-        self._bar = bar
-        self._task = bar.add_task("starting", figures="") if bar else None
+class StatusLine:
+    """One line on a terminal that is drawn over itself; elsewhere a line for each stage, and for its figures every `write_s`."""
+
+    def __init__(self, *, write_s: float = float("inf")) -> None:
+        self._is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._wait_s = REDRAW_S if self._is_live else write_s
+        self._started = time.monotonic()
+        self._shown_at = float("-inf")
         self._stage = ""
+        self._redraws = 0
+
+    def show(self, stage: str, *, detail: str = "", figures: str = "") -> None:
+        """Show the stage, unless the last line is too young; a new stage never waits. Only a terminal gets the figures."""
+        now = time.monotonic()
+        if stage == self._stage and now - self._shown_at < self._wait_s:
+            return
+        self._stage, self._shown_at = stage, now
+        if self._is_live:
+            self._draw("  ".join(filter(None, (stage, figures, detail))), now - self._started)
+        else:
+            console.note(f"llem: {stage}: {detail}" if detail else f"llem: {stage}")
+
+    def erase(self) -> None:
+        """Leave nothing behind on a terminal."""
+        if self._redraws:
+            sys.stderr.write(ERASE)
+            sys.stderr.flush()
+
+    def _draw(self, line: str, elapsed_s: float) -> None:
+        self._redraws += 1
+        minutes, seconds = divmod(int(elapsed_s), 60)
+        mark = SPINNER[self._redraws % len(SPINNER)]
+        text = console.on_one_line(f"{mark} {minutes}:{seconds:02d}  {line}")
+        sys.stderr.write(ERASE + _clipped(text, _columns() - 1))
+        sys.stderr.flush()
+
+
+class MeasurementLine:
+    """What a measurement is doing now."""
+
+    def __init__(self, line: StatusLine | None) -> None:
+        self._line = line
 
     def update(self, progress: Progress) -> None:
-        """Show what the experiment is doing now."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=progress.stage, figures=_figures(progress))
-        elif progress.stage != self._stage:
-            sys.stderr.write(f"llem: {progress.stage}\n")
-        self._stage = progress.stage
+        """Show the stage, and on a terminal what has come of it."""
+        if self._line is not None:
+            self._line.show(progress.stage, detail=progress.detail, figures=_figures(progress))
 
 
 @contextmanager
-def progress_line(*, quiet: bool) -> Iterator[ProgressLine]:
-    """A progress line for as long as the body runs; on stderr, and not at all when `quiet`."""
-    console = Console(stderr=True, quiet=quiet)
-    if not console.is_terminal:
-        yield ProgressLine(None)
-        return
-    with Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description:<15}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-        transient=True,
-    ) as bar:
-        yield ProgressLine(bar)
+def progress_line(*, quiet: bool) -> Iterator[MeasurementLine]:
+    """The line of a measurement for as long as the body runs; none when `quiet`."""
+    line = None if quiet or console.is_quiet() else StatusLine()
+    try:
+        yield MeasurementLine(line)
+    finally:
+        if line is not None:
+            line.erase()
+
+
+@contextmanager
+def blocks_line(work: str) -> Iterator[Callable[[int, int], None]]:
+    """A line about work on blocks of the log, to be told how many are done and how many there are; quick work shows none."""
+    line = StatusLine(write_s=WRITE_S)
+    started = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        if time.monotonic() - started >= PATIENCE_S and not console.is_quiet():
+            line.show(work, detail=f"{done:,} of {total:,} blocks")
+
+    try:
+        yield tell
+    finally:
+        line.erase()
 
 
 def _figures(progress: Progress) -> str:
-    power = "" if progress.power_w is None else f"{progress.power_w:8.1f} W"
-    rate = (
-        ""
-        if progress.tokens_per_second is None
-        else f"{progress.tokens_per_second:9.1f} tokens/s  {progress.requests} requests"
-    )
-    return f"{power}  {rate}"
+    figures = [] if progress.power_w is None else [f"{progress.power_w:.1f} W"]
+    if progress.stage == MEASURING and progress.tokens_per_second is not None:
+        rates = f"{progress.output_tokens_per_second:,.0f} output tokens/s, {progress.tokens_per_second:,.0f} in all"
+        figures += [rates, f"{progress.requests:,} requests"]
+    return "  ".join(figures)
+
+
+def _columns() -> int:
+    """As wide as the terminal is now: it may be resized."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_COLUMNS
+    except OSError:
+        return DEFAULT_COLUMNS
+
+
+def _clipped(text: str, columns: int) -> str:
+    """As much of the text as fits into so many columns; wide characters take two."""
+    left = columns
+    for place, character in enumerate(text):
+        left -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if left < 0:
+            return text[:place]
+    return text

@@ -1,6 +1,7 @@
 """llem query."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,7 @@ from llem.query.process import Limits, ResultStream, running
 from llem.query.saved import saved_queries, saved_query
 from llem.store import Store
 
+TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")
 TABLE_ROWS = 1000  # a table is read by people and held in memory
 Writer = Callable[[TextIO, Sequence[str], Iterable[Sequence[Any]]], None]
 Start = Callable[..., AbstractContextManager[ResultStream]]
@@ -41,10 +43,18 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+def _complete_saved(incomplete: str) -> list[str]:
+    return [query.name for query in saved_queries() if query.name.startswith(incomplete)]
+
+
 def query(
     sql: Annotated[
         str | None,
-        typer.Argument(metavar="[SQL|-]", help="One statement, or - for stdin.", show_default=False),
+        typer.Argument(
+            metavar="[SQL|TABLE|-]",
+            help="One statement, a table or view, or - for stdin.",
+            show_default=False,
+        ),
     ] = None,
     output_format: Annotated[
         Format | None,
@@ -64,15 +74,15 @@ def query(
         float, typer.Option(min=0.1, metavar="S", help="Stop the query after S seconds.")
     ] = Limits().timeout_s,
     saved: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Run a query that ships with llem.")
-    ] = None,
-    list_saved: Annotated[bool, typer.Option("--list", help="List the queries that ship with llem.")] = False,
-    snapshot: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE", help="Write a copy of the tables that any DuckDB from 1.0 on may open and hold."
+            metavar="NAME", help="Run a query that ships with llem.", autocompletion=_complete_saved
         ),
     ] = None,
+    list_saved: Annotated[
+        bool,
+        typer.Option("--list", help="List the queries that ship with llem, or print the SQL of --saved."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -83,15 +93,11 @@ def query(
     store: StoreOption = None,
 ) -> None:
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
-    if list_saved:
-        _list_saved()
-        return
-    if snapshot is not None:
-        if sql or saved or output:
-            raise QueryError("--snapshot", found="a query beside it", expected="one of them")
-        _write_snapshot(Store.locate(store).require(), snapshot, force=force)
-        return
+    output = None if output is not None and target.is_stdout(output) else output
     chosen = _format(output_format, output)
+    if list_saved:
+        _list_saved(saved, chosen, output, force=force)
+        return
     start = partial(
         running,
         _statement(sql, saved),
@@ -108,15 +114,17 @@ def query(
         _write_text(start, chosen, output, force=force, raw_csv=raw_csv)
 
 
-def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:
-    projections = importlib.import_module("llem.projections")
-    with target.replacing(path, force=force) as temporary:
-        projections.snapshot(store, temporary, console.note)
-
-
-def _list_saved() -> None:
-    for saved in saved_queries():
-        console.say(f"{saved.name:<28} {saved.description}")
+def _list_saved(saved: str | None, chosen: Format, output: Path | None, *, force: bool) -> None:
+    """The queries' names and what they answer; their SQL too in every form but a table, and alone where one is named."""
+    if saved is not None:
+        console.say(saved_query(saved).sql.rstrip())
+        return
+    if chosen is Format.PARQUET:
+        raise QueryError("--list", found="-f parquet", expected="a format for text")
+    columns = ["name", "description"] if chosen is Format.TABLE else ["name", "description", "sql"]
+    rows = [[getattr(query, column) for column in columns] for query in saved_queries()]
+    with _output(chosen, output, force=force) as out:
+        _writer(chosen, raw_csv=False)(out, columns, rows)
 
 
 def _format(given: Format | None, output: Path | None) -> Format:
@@ -135,7 +143,9 @@ def _statement(sql: str | None, saved: str | None) -> str:
         return saved_query(saved).sql
     if sql is None:
         return CATALOG
-    return sys.stdin.read() if sql == "-" else sql
+    if sql == "-":
+        return sys.stdin.read()
+    return f"FROM {sql}" if TABLE_NAME.fullmatch(sql) else sql
 
 
 def _write_text(start: Start, chosen: Format, output: Path | None, *, force: bool, raw_csv: bool) -> None:

@@ -6,39 +6,45 @@ from typing import TextIO
 from rich.text import Text
 
 from llem.cli.console import on_one_line
-from llem.cli.table import console_for, plain_table
+from llem.cli.run_facts import RunFacts
+from llem.cli.table import console_for, draw, plain_table
 from llem.results import ExperimentResult
 
 NOT_MEASURED = "not measured"
 Row = tuple[str, float | int | str | None, str]
 
 
-def write_result(out: TextIO, result: ExperimentResult) -> None:
+def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None:
     """The figures of one experiment."""
     console = console_for(out)
-    console.print(Text(on_one_line(_title(result)), style="bold"), soft_wrap=True)
+    console.print(Text(on_one_line(_title(result, facts)), style="bold"), soft_wrap=True)
     table = plain_table()
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("unit")
     for name, value, unit in _rows(result):
         table.add_row(Text(name), Text(_text(value)), Text(unit if value is not None else ""))
-    console.print(table)
-    for line in _remarks(result):
+    draw(console, table)
+    for line in _remarks(result, facts):
         console.print(Text(on_one_line(line)), soft_wrap=True)
 
 
-def _title(result: ExperimentResult) -> str:
+def _title(result: ExperimentResult, facts: RunFacts) -> str:
+    """The id, the name in the plan, what was measured, and how it ended."""
     weights = " with random weights" if result.weights == "random" else ""
-    return f"{result.experiment_id}  {result.model_name or result.backend}{weights}, {result.backend}, {result.status}"
+    measured = [facts.command or f"{result.model_name or result.backend}{weights}"]
+    if facts.exit_status is not None:
+        measured.append(f"exit status {facts.exit_status}")
+    if result.backend not in (result.model_name, "command"):
+        measured.append(result.backend)
+    name = f"{facts.name}: " if facts.name else ""
+    return f"{result.experiment_id}  {name}{', '.join([*measured, result.status])}"
 
 
 def _rows(result: ExperimentResult) -> Iterator[Row]:
     processes = result.aggregation.num_processes if result.aggregation else None
     yield "processes", processes, ""
     yield "duration", result.duration_sec, "s"
-    if result.measured_sec not in (None, result.duration_sec):
-        yield "measured", result.measured_sec, "s, without the pauses"
     yield from _work(result)
     yield from _energy(result)
     yield from _latencies(result)
@@ -48,12 +54,11 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
 
 def _work(result: ExperimentResult) -> Iterator[Row]:
     if result.total_requests is not None:
-        failed = result.failed_requests
-        yield "requests", result.total_requests, "" if failed is None else f"({failed:,} failed)"
+        yield "requests", result.total_requests, f"({result.failed_requests or 0} failed)"
     yield "input tokens", result.total_input_tokens, ""
     yield "output tokens", result.total_output_tokens, ""
-    yield "throughput", result.tokens_per_second, "tokens/s, input and output"
-    yield "output throughput", result.output_tokens_per_second, "tokens/s"
+    yield "throughput", result.output_tokens_per_second, "output tokens/s"
+    yield "throughput in all", result.tokens_per_second, "tokens/s, input and output"
 
 
 def _energy(result: ExperimentResult) -> Iterator[Row]:
@@ -88,21 +93,22 @@ def _latencies(result: ExperimentResult) -> Iterator[Row]:
         yield name, median, f"ms median, {_text(p95)} p95, {_text(p99)} p99"
 
 
-def _remarks(result: ExperimentResult) -> Iterator[str]:
+def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
     verdict = {True: "valid", False: "not valid", None: "not judged"}[result.valid]
     yield f"verdict: {verdict}"
     for reason in result.invalid_reasons:
         yield f"  {reason.text}"
-    joining = result.aggregation.warnings if result.aggregation else []
-    for warning in dict.fromkeys([*result.measurement_warnings, *joining]):
+    if facts.failures:
+        yield facts.failures
+    for warning in result.measurement_warnings:
         yield f"warning: {warning}"
 
 
 def _text(value: float | int | str | None) -> str:
-    """Six digits of a figure, and all before the point: enough to recompute one from the others beside it."""
     if value is None:
         return NOT_MEASURED
     if isinstance(value, float):
-        rounded = f"{value:,.6g}"
-        return f"{value:,.0f}" if "e" in rounded and 1e5 < abs(value) < 1e9 else rounded
+        return (
+            f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.4g}"
+        )
     return f"{value:,}" if isinstance(value, int) else value

@@ -1,41 +1,88 @@
 """llem runs."""
 
+import re
 import sys
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
 import typer
 
 from llem.cli import console
-from llem.cli.options import JsonOption, StoreOption
+from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.screen import text_output
 from llem.cli.table import write_table
+from llem.cli.tables import up_to_date
+from llem.errors import QueryError
 from llem.export import as_json
-from llem.projections import open_tables
+from llem.projections import open_readonly
 from llem.store import Store
+from llem.units import NS_PER_S
 
-RUNS = """
-SELECT experiment_id AS run, e.status, r.valid, coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
+COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, e.labels, coalesce(e.started_time, r.start_time) AS started_time,
+       r.duration_sec, r.total_energy_j, r.tokens_per_second, r.total_tokens, r.energy_source"""
+SCREEN = """experiment_id AS run, e.status, r.valid, coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
        round(r.duration_sec, 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.tokens_per_second, 1) AS "tokens/s",
-       r.total_tokens AS tokens, r.energy_source AS source
+       r.total_tokens AS tokens, r.energy_source AS source"""
+RUNS = """
+SELECT {columns}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
-ORDER BY experiment_id DESC
-LIMIT ?
+WHERE ($name IS NULL OR e.name GLOB $name) AND ($since_ns IS NULL OR coalesce(e.started_ns, r.start_ns) >= $since_ns)
+  AND list_has_all(list_transform(map_entries(coalesce(e.labels, MAP {{}})), lambda pair: pair.key || '=' || pair.value), $labels)
+ORDER BY coalesce(e.started_ns, r.start_ns) DESC NULLS LAST, experiment_id DESC
+LIMIT $limit
 """
+AGES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def runs(
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only experiments with this label.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this name; * stands for anything.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = 50,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
     """List the experiments in the store, the newest first."""
+    wanted: dict[str, Any] = {
+        "labels": ["=".join(key_and_value(pair)) for pair in label or ()],
+        "name": name,
+        "since_ns": None if since is None else started_since_ns(since, now=datetime.now(UTC)),
+        "limit": limit,
+    }
     place = Store.locate(store)
-    with open_tables(place, console.note) as connection:
-        found = connection.execute(RUNS, [limit])
+    up_to_date(place)
+    with open_readonly(place) as connection:
+        found = connection.execute(RUNS.format(columns=COLUMNS if json else SCREEN), wanted)
         columns = [column[0] for column in found.description or ()]
         rows = found.fetchall()
     if json:
         with text_output() as out:
             as_json.write(out, columns, rows)
-    else:
-        write_table(sys.stdout, columns, rows, instead="--json")
+        return
+    write_table(sys.stdout, columns, rows, instead="--json")
+    if not rows:
+        console.note(f"llem: no such experiment in {place.path}")
+
+
+def started_since_ns(written: str, *, now: datetime) -> int:
+    """Nanoseconds since 1970 of a moment in ISO 8601 (UTC unless it says otherwise), or of so long ago. Raises QueryError."""
+    try:
+        if age := re.fullmatch(r"(\d+)([mhdw])", written):
+            moment = now - timedelta(**{AGES[age[2]]: int(age[1])})
+        else:
+            moment = datetime.fromisoformat(written)
+    except (ValueError, OverflowError):
+        raise QueryError(
+            "--since",
+            found=repr(written),
+            expected="a time such as 2026-01-31T12:00, or an age such as 90m, 12h, 3d, 2w",
+        ) from None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp()) * NS_PER_S

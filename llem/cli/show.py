@@ -2,23 +2,25 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import msgspec
 import typer
 
 from llem.cli import console
-from llem.cli.options import JsonOption, StoreOption
+from llem.cli.options import JsonOption, RunArgument, StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.result import write_result
+from llem.cli.run_facts import RunFacts, run_facts
 from llem.cli.table import write_table
-from llem.projections import SegmentLineage, lineage, open_tables, results_for
+from llem.cli.tables import up_to_date
+from llem.projections import SegmentLineage, lineage, open_readonly, results_for
 from llem.results import ExperimentResult
-from llem.store import Store
+from llem.store import LAST, Store
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An id, a prefix of one, or @last.")] = "@last",
+    run: RunArgument = LAST,
     methodology: MethodologyOption = None,
     window: WindowOption = None,
     events: Annotated[
@@ -34,19 +36,23 @@ def show(
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
     experiment_id = place.resolve(run)
-    with open_tables(place, console.note, salvage=salvage, only=[experiment_id]) as connection:
+    up_to_date(place, salvage=salvage)
+    with open_readonly(place) as connection:
         if events:
             _write_lineage(lineage(connection, experiment_id), json=json)
         else:
-            write(results_for(connection, experiment_id, methodology=part.value, window_s=seconds), json=json)
+            result = results_for(connection, experiment_id, methodology=part.value, window_s=seconds)
+            write(sys.stdout, result, run_facts(connection, experiment_id), json=json)
 
 
-def write(result: ExperimentResult, *, json: bool) -> None:
-    """The result on stdout."""
+def write(out: TextIO, result: ExperimentResult, facts: RunFacts, *, json: bool) -> None:
+    """The result, as JSON or for people."""
     if json:
-        console.say(msgspec.json.encode(result).decode())
-        return
-    write_result(sys.stdout, result)
+        text = msgspec.json.encode(result).decode()
+        out.write((console.printable(text) if out.isatty() else text) + "\n")
+    else:
+        write_result(out, result, facts)
+    out.flush()
 
 
 def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:

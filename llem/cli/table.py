@@ -45,8 +45,18 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
         shown = [_cut(text, width) for text, width in zip(row, widths, strict=False)]
         is_cut = is_cut or shown != row[: len(widths)]
         table.add_row(*map(Text, shown))
-    console.print(table)
+    draw(console, table)
     _say_what_is_missing(heads[len(widths) :], is_cut=is_cut, instead=instead)
+
+
+def draw(console: Console, table: Table) -> None:
+    """The table; where no terminal needs them, without spaces at the ends of lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as drawn:
+        console.print(table)
+    console.file.writelines(line.rstrip() + "\n" for line in drawn.get().splitlines())
 
 
 def plain_table() -> Table:

@@ -18,11 +18,10 @@ from llem.engines.hf_errors import is_fatal
 from llem.engines.hf_facts import model_facts
 from llem.engines.hf_generate import BatchJob, apply_plan, generate, seed_everything
 from llem.engines.hf_load import choose_device, load_model
-from llem.engines.hf_prompts import PromptEncoder, load_encoder
 from llem.engines.hf_steps import step_recorder
-from llem.engines.hf_tokens import ids_of
+from llem.engines.hf_tokens import PromptEncoder, Tokens, ids_of, load_tokens, special_ids
 from llem.engines.hub import one_line
-from llem.engines.sources import find_model
+from llem.engines.sources import ModelSource, find_model
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.events import ModelLoaded
@@ -35,6 +34,8 @@ class LoadedModel(NamedTuple):
     """A model on its device and what belongs to it."""
 
     model: Any
+    tokens: Tokens
+    encoder: PromptEncoder
     eos_ids: frozenset[int]
 
 
@@ -48,7 +49,6 @@ class TransformersEngine:
         self._device = device
         self._source = find_model(plan.model)
         self._loaded: LoadedModel | None = None
-        self._encoder: PromptEncoder | None = None
 
     def load(self) -> ModelLoaded:
         start_ns = time.monotonic_ns()
@@ -58,15 +58,14 @@ class TransformersEngine:
             torch.cuda.reset_peak_memory_stats()
         model = load_model(self._source, self._plan.model, self._device)
         apply_plan(model, self._plan.decoding)
-        self._loaded = LoadedModel(model, ids_of(model.generation_config.eos_token_id))
+        self._loaded = loaded = _loaded(model, self._source)
         self.synchronize()
         load_time_ns = time.monotonic_ns() - start_ns
-        return model_facts(
-            model, self._source, tokenizer=self._prompt_encoder.tokens.name, load_time_ns=load_time_ns
-        )
+        return model_facts(model, self._source, tokenizer=loaded.tokens.name, load_time_ns=load_time_ns)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        return [self._prompt_encoder.encode(prompt) for prompt in prompts]
+        encoder = self._ready.encoder
+        return [encoder.encode(prompt) for prompt in prompts]
 
     def run(
         self,
@@ -119,19 +118,12 @@ class TransformersEngine:
     @property
     def _ready(self) -> LoadedModel:
         if self._loaded is None:
-            raise EngineError("the model is not loaded", expected="load() before run()")
+            raise EngineError("the model is not loaded", expected="load() before encode() and run()")
         return self._loaded
 
     @property
-    def _prompt_encoder(self) -> PromptEncoder:
-        """Made of the tokenizer and the configuration alone, so that it is there before the model is."""
-        if self._encoder is None:
-            self._encoder = load_encoder(self._source, self._plan.workload)
-        return self._encoder
-
-    @property
     def _to_text(self) -> Callable[[Sequence[int]], str] | None:
-        return self._prompt_encoder.tokens.to_text if self._plan.workload.record_text else None
+        return self._ready.tokens.to_text if self._plan.workload.record_text else None
 
     def _fail(self, generation: Generation, error: BaseException) -> None:
         """End the batch with the error, or raise where the device cannot go on."""
@@ -145,6 +137,19 @@ class TransformersEngine:
     def _free_cache(self) -> None:
         if self._on_cuda:
             torch.cuda.empty_cache()
+
+
+def _loaded(model: Any, source: ModelSource) -> LoadedModel:
+    config = model.config.get_text_config(decoder=True)
+    tokens = load_tokens(source, vocabulary_size=config.vocab_size)
+    eos_ids = ids_of(model.generation_config.eos_token_id)
+    encoder = PromptEncoder(
+        tokens,
+        vocabulary_size=config.vocab_size,
+        reserved_ids=special_ids(config) | eos_ids,
+        max_length=getattr(config, "max_position_embeddings", None),
+    )
+    return LoadedModel(model, tokens, encoder, eos_ids)
 
 
 def create(plan: Plan, *, device: str | None) -> TransformersEngine:

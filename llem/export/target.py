@@ -9,13 +9,20 @@ from typing import TextIO
 
 from llem.errors import ExportError
 
+STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
-def check(path: Path, *, force: bool) -> None:
+
+def is_stdout(path: Path) -> bool:
+    """Whether the name stands for standard output."""
+    return str(path) in STDOUT_NAMES
+
+
+def check(path: Path, *, force: bool, hint: str = "--force replaces it") -> None:
     """Raises ExportError unless `path` can be written; asked before any work is done for it."""
     if path.exists() and not path.is_file():
         raise ExportError(f"{path} is not a file", expected="a file's name, or - for standard output")
     if path.exists() and not force:
-        raise ExportError(f"{path} exists", hint="--force replaces it")
+        raise ExportError(f"{path} exists", hint=hint)
     if not path.parent.is_dir():
         raise ExportError(f"{path} cannot be written", found=f"no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):

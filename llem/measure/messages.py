@@ -61,14 +61,16 @@ class ReachBarrier(Message, frozen=True):
 
 
 class EnterStage(Message, frozen=True):
-    """Worker to supervisor: what it does from now on."""
+    """Worker to supervisor: what it does from now on, and what it waits for and how long at most."""
 
     stage: str
+    detail: str = ""
 
 
 class ReportProgress(Message, frozen=True, kw_only=True):
     """Worker to supervisor: totals since the measurement window opened."""
 
+    input_tokens: int
     output_tokens: int
     requests: int
     elapsed_s: float

@@ -67,10 +67,11 @@ class Pair:
 
     def __init__(self, setup: PairSetup) -> None:
         self.index = setup.index
-        self.stage = "starting"
+        self.stage, self.detail = "starting", ""
         self.barrier: Barrier | None = None
         self.output_tokens = self.requests = 0
-        self.tokens_per_second: float | None = None
+        self.tokens_per_second: float | None = None  # input and output
+        self.output_tokens_per_second: float | None = None
         self.power_w: float | None = None
         self.program_status: int | None = None
         self.is_done = False
@@ -156,8 +157,8 @@ class Pair:
 
     def _take(self, message: AnyMessage, channel: Channel) -> None:
         match message:
-            case EnterStage(stage):
-                self.stage = stage
+            case EnterStage(stage, detail):
+                self.stage, self.detail = stage, detail
                 self.has_measured |= stage == MEASURING
             case ReportStop(signal_name):
                 self.stopped_by, self._is_stopping = signal_name, True
@@ -165,7 +166,8 @@ class Pair:
                 self.barrier = barrier
             case ReportProgress():
                 self.output_tokens, self.requests = message.output_tokens, message.requests
-                self.tokens_per_second = message.output_tokens / message.elapsed_s
+                self.output_tokens_per_second = message.output_tokens / message.elapsed_s
+                self.tokens_per_second = (message.input_tokens + message.output_tokens) / message.elapsed_s
             case ReportPower(power_w):
                 self.power_w = power_w
             case ReportDone(exit_status):

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +28,12 @@ class Progress:
     """What the whole experiment is doing now."""
 
     stage: str
+    detail: str  # what the stage waits for, and how long at most
     elapsed_s: float
     output_tokens: int
     requests: int
-    tokens_per_second: float | None
+    tokens_per_second: float | None  # input and output
+    output_tokens_per_second: float | None
     power_w: float | None
 
 
@@ -208,16 +210,22 @@ class Supervision:
 
     def _progress(self) -> Progress:
         working = [pair for pair in self._pairs if pair.is_working]
-        rates = [pair.tokens_per_second for pair in self._pairs if pair.tokens_per_second is not None]
-        powers = [pair.power_w for pair in working if pair.power_w is not None]
         return Progress(
             stage=working[0].stage if working else "done",
+            detail=working[0].detail if working else "",
             elapsed_s=time.monotonic() - self._started,
             output_tokens=sum(pair.output_tokens for pair in self._pairs),
             requests=sum(pair.requests for pair in self._pairs),
-            tokens_per_second=sum(rates) if rates else None,
-            power_w=sum(powers) if powers else None,
+            tokens_per_second=_sum(pair.tokens_per_second for pair in self._pairs),
+            output_tokens_per_second=_sum(pair.output_tokens_per_second for pair in self._pairs),
+            power_w=_sum(pair.power_w for pair in working),
         )
+
+
+def _sum(figures: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if known else None
 
 
 def _started(plan: Plan, experiment_id: str, processes: int, command: Sequence[str]) -> ExperimentStarted:

@@ -25,19 +25,32 @@ class Cooldown:
     end_c: float | None
 
 
-def cool_down(sampler: SamplerLink, *, limit_s: float, should_stop: Callable[[], bool]) -> Cooldown:
-    """Wait until the temperature has stopped changing, at most `limit_s`; where there is none, do not wait."""
+def cool_down(
+    sampler: SamplerLink, *, limit_s: float, should_stop: Callable[[], bool], tell: Callable[[str], None]
+) -> Cooldown:
+    """Wait until the temperature has stopped changing, at most `limit_s`; where there is none, do not wait.
+
+    `tell` hears what is waited for, each time that the temperature is read.
+    """
     started = changed = time.monotonic()
     sampler.read_edges()
     start_c = reference_c = sampler.temperature_c
+    tell(_awaited(start_c, limit_s))
     while reference_c is not None and time.monotonic() - changed < SETTLED_S:
         if should_stop() or time.monotonic() - started >= limit_s:
             break
         time.sleep(0.5)
         sampler.read_edges()
+        tell(_awaited(sampler.temperature_c, limit_s))
         if sampler.temperature_c is None or abs(sampler.temperature_c - reference_c) >= SETTLED_C:
             reference_c, changed = sampler.temperature_c, time.monotonic()
     return Cooldown(time.monotonic() - started, start_c, sampler.temperature_c)
+
+
+def _awaited(temperature_c: float | None, limit_s: float) -> str:
+    if temperature_c is None:
+        return "not waited for, no device tells its temperature"
+    return f"{temperature_c:.0f} C, until it is stable, at most {limit_s:g} s"
 
 
 def warm_up(

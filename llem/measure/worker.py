@@ -9,7 +9,6 @@ from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.errors import MeasureError
 from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
-from llem.measure.encoding import encode
 from llem.measure.environment import snapshot
 from llem.measure.messages import (
     MEASURING,
@@ -26,6 +25,7 @@ from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.warmup import cool_down, warm_up
 from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
+from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
 from llem_events import BackgroundWriter, LogError
 from llem_events.events import (
@@ -60,12 +60,11 @@ class Worker:
         """Baseline, load, cool-down, warm-up, measurement, baseline again."""
         engine = self._start()
         try:
-            prompts = self._encode(engine)
             if self._setup.known_baselines:
                 self._reuse_baseline()
             else:
                 self._baseline("before", self._plan.windows.baseline_s)
-            runner = self._load(engine, prompts)
+            runner = self._load(engine)
             self._warm_up(runner)
             totals = self._measure(engine, runner)
             peak_memory_bytes = engine.peak_memory_bytes()
@@ -102,7 +101,7 @@ class Worker:
         self._barrier("baseline" if position == "before" else "after")
         if duration_s <= 0 or self._should_stop():
             return
-        self._enter(f"baseline {position}")
+        self._enter(f"baseline {position}", f"idle power for {duration_s:g} s")
         event = baseline.measure(
             position, duration_s, windows=self._windows, sampler=self._sampler, sleep=self._should_stop.sleep
         )
@@ -113,23 +112,16 @@ class Worker:
         event = baseline.reuse(self._setup.known_baselines, self._sampler.devices)
         self._log.append(event, at_ns=time.monotonic_ns())
 
-    def _encode(self, engine: Engine) -> list[EncodedPrompt]:
-        """This process' prompts as tokens, before anything is measured: they may be what is wrong."""
-        self._enter("reading prompts")
-        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
-        encoded, warnings = encode(engine, prompts, too_long=self._plan.workload.too_long)
-        for warning in warnings:
-            self._log.append(warning, at_ns=time.monotonic_ns())
-        return encoded
-
-    def _load(self, engine: Engine, prompts: list[EncodedPrompt]) -> BatchRunner:
+    def _load(self, engine: Engine) -> BatchRunner:
         self._go_on()
-        self._enter("loading")
+        self._enter("loading", self._plan.model.name)
+        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
         self._log.append(engine.load(), at_ns=time.monotonic_ns())
-        self._log.append(_prompts_encoded(prompts), at_ns=time.monotonic_ns())
+        encoded = engine.encode(prompts)
+        self._log.append(_prompts_encoded(encoded), at_ns=time.monotonic_ns())
         return BatchRunner(
             engine,
-            prompts,
+            encoded,
             self._log,
             batch_size=self._plan.engine.batch_size,
             stride=self._plan.workload.requests,
@@ -137,11 +129,17 @@ class Worker:
 
     def _warm_up(self, runner: BatchRunner) -> None:
         self._go_on()
-        self._enter("cooling down")
+        limits = self._plan.windows
         cooldown = cool_down(
-            self._sampler, limit_s=self._plan.windows.cooldown_max_s, should_stop=self._should_stop
+            self._sampler,
+            limit_s=limits.cooldown_max_s,
+            should_stop=self._should_stop,
+            tell=lambda awaited: self._enter("cooling down", awaited),
         )
-        self._enter("warming up")
+        self._enter(
+            "warming up",
+            f"until batches take equally long, at most {limits.warmup_max_batches} batches or {limits.warmup_max_s:g} s",
+        )
         batches = runner.warmup_batches(self._should_stop)
         with self._windows.open("warmup"):
             event = warm_up(
@@ -152,7 +150,7 @@ class Worker:
     def _measure(self, engine: Engine, runner: BatchRunner) -> Totals:
         self._barrier("measurement")
         self._go_on()
-        self._enter(MEASURING)
+        self._enter(MEASURING, _least_and_most(self._plan.workload))
         engine.synchronize()
         with self._windows.open("measurement"):
             totals = runner.measure(
@@ -181,17 +179,21 @@ class Worker:
             if self._should_stop():
                 return
 
-    def _enter(self, stage: str) -> None:
+    def _enter(self, stage: str, detail: str = "") -> None:
         self.stage = stage
-        self._supervisor.send(EnterStage(stage))
+        self._supervisor.send(EnterStage(stage, detail))
 
     def _go_on(self) -> None:
         if self._should_stop():
             raise StoppedError("stopped before anything was measured")
 
 
-def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:
-    encoded = [prompt for prompt in prompts if prompt.refusal is None]
+def _least_and_most(workload: WorkloadPlan) -> str:
+    most = "" if workload.max_duration_s is None else f", at most {workload.max_duration_s:g} s"
+    return f"{workload.requests} requests and {workload.min_duration_s:g} s at least{most}"
+
+
+def _prompts_encoded(encoded: list[EncodedPrompt]) -> PromptsEncoded:
     return PromptsEncoded(
         prompts=len(encoded),
         input_tokens=sum(len(prompt.token_ids) for prompt in encoded),

@@ -8,7 +8,6 @@ from typing import Literal
 import msgspec
 
 from llem.engines import EncodedPrompt, Engine
-from llem.measure.encoding import refused_requests
 from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
 from llem.prompts import batches
@@ -40,7 +39,7 @@ class Progress:
     def __init__(self, tell: Callable[[ReportProgress], None]) -> None:
         self._tell = tell
         self._started_ns = self._told_ns = time.monotonic_ns()
-        self._tokens = self.requests = 0
+        self._tokens = self.requests = self.input_tokens = 0
 
     def count(self, tokens: int) -> None:
         """Count new output tokens; called at every token step, so it must cost nothing."""
@@ -50,7 +49,12 @@ class Progress:
             self._told_ns = now_ns
             elapsed_s = (now_ns - self._started_ns) / 1e9
             self._tell(
-                ReportProgress(output_tokens=self._tokens, requests=self.requests, elapsed_s=elapsed_s)
+                ReportProgress(
+                    input_tokens=self.input_tokens,
+                    output_tokens=self._tokens,
+                    requests=self.requests,
+                    elapsed_s=elapsed_s,
+                )
             )
 
 
@@ -67,16 +71,13 @@ class BatchRunner:
         stride: int,
     ) -> None:
         self._engine, self._log = engine, log
-        self._usable = [prompt for prompt in prompts if prompt.refusal is None]
-        self._refused = [prompt for prompt in prompts if prompt.refusal is not None]
-        self._batch_size, self._stride = batch_size, stride
+        self._prompts, self._batch_size, self._stride = prompts, batch_size, stride
         self._numbers = itertools.count()
 
     def warmup_batches(self, should_stop: Callable[[], bool]) -> Iterator[list[Request]]:
         """Endless batches whose requests are marked as warm-up."""
         for batch in self._batches():
-            if batch[0].refusal is None:
-                yield self._run(batch, "warmup", should_stop, _ignore)
+            yield self._run(batch, "warmup", should_stop, _ignore)
 
     def measure(self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress) -> Totals:
         """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to."""
@@ -84,9 +85,9 @@ class BatchRunner:
         started = time.monotonic()
         for batch in self._batches():
             totals.add(self._run(batch, "measurement", should_stop, progress.count))
-            progress.requests = totals.requests
+            progress.requests, progress.input_tokens = totals.requests, totals.input_tokens
             elapsed_s = time.monotonic() - started
-            whole_set = totals.requests >= len(self._usable) + len(self._refused)
+            whole_set = totals.requests >= len(self._prompts)
             pointless = (
                 totals.failed_requests == totals.requests
             )  # more of the same would fill the log with errors
@@ -96,15 +97,9 @@ class BatchRunner:
         return totals
 
     def _batches(self) -> Iterator[list[EncodedPrompt]]:
-        """Batches of the prompts, over and over; a repeated prompt gets a request id of its own.
-
-        Prompts that were refused come last in each round, in batches of their own.
-        """
+        """Batches of the prompts, over and over; a repeated prompt gets a request id of its own."""
         for repeat in itertools.count():
-            for batch in [
-                *batches(self._usable, self._batch_size),
-                *batches(self._refused, self._batch_size),
-            ]:
+            for batch in batches(self._prompts, self._batch_size):
                 yield [
                     msgspec.structs.replace(prompt, request_id=prompt.request_id + repeat * self._stride)
                     for prompt in batch
@@ -117,17 +112,13 @@ class BatchRunner:
         should_stop: Callable[[], bool],
         on_tokens: Callable[[int], None],
     ) -> list[Request]:
-        batch_index, arrival_ns = next(self._numbers), time.monotonic_ns()
-        if batch[0].refusal is not None:
-            requests = refused_requests(batch, batch_index=batch_index, at_ns=arrival_ns)
-        else:
-            requests = self._engine.run(
-                batch,
-                batch_index=batch_index,
-                arrival_ns=arrival_ns,
-                should_stop=should_stop,
-                on_tokens=on_tokens,
-            )
+        requests = self._engine.run(
+            batch,
+            batch_index=next(self._numbers),
+            arrival_ns=time.monotonic_ns(),
+            should_stop=should_stop,
+            on_tokens=on_tokens,
+        )
         for event in requests_completed(requests, window=window):
             self._log.append(event, at_ns=time.monotonic_ns())
         return requests

@@ -1,5 +1,6 @@
 """A result held in memory, and as a table of other libraries where they are installed."""
 
+import html
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import msgspec
 
 from llem.errors import MissingExtraError
+
+ROWS_DRAWN = 50  # of a result in a notebook
+COLUMNS_NAMED = 8
 
 
 class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +26,20 @@ class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return iter(self.rows)
+
+    def __repr__(self) -> str:
+        """How much there is, not all of it."""
+        named = ", ".join(self.columns[:COLUMNS_NAMED]) + (", …" if len(self.columns) > COLUMNS_NAMED else "")
+        cut = ", cut by a limit" if self.truncated else ""
+        return f"<QueryResult: {len(self.rows)} rows of {len(self.columns)} columns ({named}){cut}>"
+
+    def _repr_html_(self) -> str:
+        """The first rows as a table, for notebooks."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        body = "".join(f"<tr>{_html_cells(row)}</tr>" for row in self.rows[:ROWS_DRAWN])
+        left = len(self.rows) - ROWS_DRAWN
+        more = f"<p>and {left} more rows</p>" if left > 0 else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
     def dicts(self) -> list[dict[str, Any]]:
         """One dictionary per row."""
@@ -41,6 +59,10 @@ class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
         pyarrow = _library("pyarrow")
         values = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.columns)
         return pyarrow.table([pyarrow.array(list(column)) for column in values], names=self.columns)
+
+
+def _html_cells(row: tuple[Any, ...]) -> str:
+    return "".join(f"<td>{'' if value is None else html.escape(str(value))}</td>" for value in row)
 
 
 def _library(name: str) -> Any:

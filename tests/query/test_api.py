@@ -91,3 +91,16 @@ def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         llem.nothing  # noqa: B018
     assert llem.__all__ == ["__version__", "open_store"]
+    assert dir(llem) == llem.__all__
+
+
+def test_a_result_is_short_to_look_at(database: Store) -> None:
+    """repr says how much there is; a notebook draws the first rows, with nothing of the data as markup."""
+    result = llem.open_store(database.path).query(
+        "SELECT n, '<b>' AS bold, NULL AS none FROM numbers LIMIT 60"
+    )
+    assert repr(result) == "<QueryResult: 60 rows of 3 columns (n, bold, none)>"
+    drawn = result._repr_html_()
+    assert drawn.count("<tr>") == 51
+    assert "<td>0</td><td>&lt;b&gt;</td><td></td>" in drawn
+    assert "and 10 more rows" in drawn

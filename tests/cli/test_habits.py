@@ -1,0 +1,117 @@
+"""Small habits of the command line, on a store of experiments with chosen figures."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llem.plan import Plan, WindowsPlan
+from llem.store import Store
+from tests.conftest import LLEM, QUICK, Run
+from tests.projections.fake_log import experiment
+
+WRAPPED = ("measure", "--meter", "simulated", "--set", "windows.baseline_s=0.1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with three experiments, two of one name, one with labels."""
+    store = Store(tmp_path_factory.mktemp("store") / "data").create()
+    named = Plan(name="base", windows=WindowsPlan(baseline_s=3.0))
+    experiment(store, experiment_id="one", plan=named)
+    experiment(store, experiment_id="two", plan=named, labels={"site": "lab", "key": "a=b"})
+    experiment(store, experiment_id="three")
+    return store.path
+
+
+def ids(llem: Run, folder: Path, *arguments: str) -> list[str]:
+    """Ids of the runs that `llem runs` lists as JSON."""
+    done = llem("runs", "--json", *arguments, "--store", folder)
+    assert done.returncode == 0, done.stderr
+    return [row["experiment_id"] for row in json.loads(done.stdout)]
+
+
+def test_runs_are_chosen_by_label_name_time_and_number(llem: Run, folder: Path) -> None:
+    """Every option narrows the list; JSON has the names of columns."""
+    assert set(ids(llem, folder)) == {"one", "two", "three"}
+    assert ids(llem, folder, "--label", "site=lab", "--label", "key=a=b", "--name", "b*") == ["two"]
+    assert ids(llem, folder, "--since", "2099-01-01") == []
+    assert len(ids(llem, folder, "--since", "2001-01-01T00:00+01:00", "--limit", "2")) == 2
+
+
+def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:
+    """`show NAME` shows one experiment, `export --runs NAME` writes all of that name."""
+    assert llem("show", "base", "--store", folder).stdout.startswith("two  base: tiny")
+    written = llem("export", "-", "--runs", "base", "--store", folder).stdout
+    assert [line.partition(",")[0] for line in written.splitlines()[1:]] == ["one", "two"]
+    assert "no experiment" in llem("show", "nobody", "--store", folder).stderr
+
+
+def test_a_table_is_a_query(llem: Run, folder: Path) -> None:
+    """`llem query TABLE` shows the table, and a misspelt one is recognised."""
+    done = llem("query", "warnings", "-f", "csv", "-o", "/dev/stdout", "--store", folder)
+    assert done.stdout.startswith("experiment_id,process_index,code,text")
+    assert "did you mean samples" in llem("query", "sampels", "--store", folder).stderr
+
+
+def test_saved_queries_can_be_read(llem: Run) -> None:
+    """--list honours -f, and prints the SQL of the query that is named."""
+    listed = json.loads(llem("query", "--list", "-f", "json").stdout)
+    sql = llem("query", "--list", "--saved", "repeats").stdout
+    assert {query["name"]: query["sql"] for query in listed}["repeats"] == sql
+
+
+def test_options_of_every_command_may_follow_it(llem: Run, folder: Path) -> None:
+    """-q leaves only errors on stderr, -V prints the version, wherever they stand."""
+    assert llem("rebuild", "-q", "--store", folder).stderr == ""
+    assert llem("runs", "-V").stdout == llem("--version").stdout != ""
+    assert "no store" in llem("query", "-q", "samples", "--store", folder / "none").stderr
+
+
+def test_a_shell_completes_commands_and_runs(folder: Path) -> None:
+    """Names of commands, of options, and of the runs in the store."""
+    environment = {**os.environ, "LLEM_DIR": str(folder), "_LLEM_COMPLETE": "complete_bash"}
+    for words, completed in (
+        ("llem ru", "runs"),
+        ("llem show t", "three\ntwo"),
+        ("llem runs --na", "--name"),
+    ):
+        asked = {**environment, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = subprocess.run([LLEM], env=asked, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == completed
+
+
+def test_the_stdout_of_a_wrapped_program_stays_its_own(llem: Run, store: Path, tmp_path: Path) -> None:
+    """The result goes to stderr or into -o FILE; its title has the command and its exit status."""
+    file = tmp_path / "result.json"
+    done = llem(*WRAPPED, "--json", "-o", file, "--", "sh", "-c", "echo mine; exit 3")
+    assert (done.returncode, done.stdout) == (3, "mine\n")
+    assert json.loads(file.read_text())["total_tokens"] is None
+    assert "exists" in llem(*WRAPPED, "-o", file, "--", "true").stderr
+    shown = llem("show").stdout
+    assert "sh -c 'echo mine; exit 3', exit status 3, completed" in shown
+    assert "output tokens" in shown and "not measured" in shown
+
+
+def test_what_made_requests_fail_is_on_the_screen(llem: Run, store: Path) -> None:
+    """The commonest error and how many requests had it."""
+    failing = ("--set", "engine.simulated.fail_requests=[0,1,2]")
+    done = llem("measure", "--engine", "simulated", "--meter", "simulated", *QUICK, *failing)
+    assert done.returncode == 1
+    assert "3 requests failed: failed as engine.simulated.fail_requests asks" in done.stdout
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_or_closed_stream_is_no_internal_error(stream: str, folder: Path) -> None:
+    """A stdout that cannot be written is exit status 2 in one line; a stderr that cannot be is ignored."""
+    number = {"stdout": 1, "stderr": 2}[stream]
+    for target in ("&-", "/dev/full"):
+        command = f"{LLEM} runs --store {folder} {number}>{target}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        if stream == "stdout":
+            assert done.returncode == 2
+            assert done.stderr.startswith("llem: standard output cannot be written: found ")
+        else:
+            assert (done.returncode, len(done.stdout.splitlines())) == (0, 5)
