@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace, model: str) -> dict[str, Any]:
         arguments = [
             *("--engine", options.engine, "--meter", "nvml", "--store", folder, "--json"),
             *("--model", model, "--weights", "random"),
-            *("--set", f"workload.min_duration_s={options.seconds}", "--set", "decoding.ignore_eos=true"),
+            *("--set", f"workload.min_duration_s={options.seconds}", "--set", "generation.ignore_eos=true"),
         ]
         done = _llem("measure", *arguments)
         if done.returncode:

@@ -38,7 +38,7 @@ LLEM = "import llem.cli; llem.cli.main()"
 
 def plan(model: str) -> Plan:
     """The default plan, without an end-of-sequence."""
-    return resolve_plan(None, options={"model.name": model, "decoding.ignore_eos": True})
+    return resolve_plan(None, options={"model.name": model, "generation.ignore_eos": True})
 
 
 def bare_loop(what: Plan) -> None:
@@ -80,7 +80,7 @@ def programs(model: str, folder: Path) -> Iterator[tuple[Program, Program]]:
         measuring = subprocess.Popen(
             [
                 *(sys.executable, "-c", LLEM, "measure", "--model", model, "--store", str(folder / "store")),
-                *("--set", "decoding.ignore_eos=true", "--set", f"workload.min_duration_s={LONG_S}"),
+                *("--set", "generation.ignore_eos=true", "--set", f"workload.min_duration_s={LONG_S}"),
                 *("--set", "windows.baseline_s=0", "--set", "windows.baseline_after_s=0"),
             ],
             stdout=subprocess.DEVNULL,

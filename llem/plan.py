@@ -1,6 +1,6 @@
 """What is to be measured: TOML and options, resolved into frozen Structs that forbid unknown keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -52,6 +52,10 @@ class ModelPlan(Section, frozen=True, kw_only=True):
     revision: str | None = None
     trust_remote_code: bool = False
     seed: int = 0  # of random weights
+    allow_missing: bool = False  # measure and label a model whose weights are not all in its files
+    load: dict[
+        str, Any
+    ] = {}  # handed to from_pretrained: attn_implementation, quantization_config, device_map ...
 
 
 class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
@@ -119,15 +123,11 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
     record_text: Annotated[bool, says("keep prompts and outputs as text in the log")] = False
 
 
-class DecodingPlan(Section, frozen=True, kw_only=True):
-    """How the next token is chosen."""
+class OwnGenerationPlan(Section, frozen=True, kw_only=True):
+    """The keys of `generation` that are llem's and are never handed on."""
 
-    sample: bool = False  # False: greedy
-    temperature: PositiveFloat = 1.0
-    top_k: Positive | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    seed: int = 42
-    ignore_eos: bool = False
+    seed: int = 42  # of all draws; a batch's depend on it and on the batch's index
+    ignore_eos: bool = False  # run every request to its limit
 
 
 class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
@@ -215,9 +215,29 @@ class Plan(Section, frozen=True, kw_only=True):
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
     workload: WorkloadPlan = WorkloadPlan()
-    decoding: DecodingPlan = DecodingPlan()
+    generation: dict[str, Any] = {}  # those of OwnGenerationPlan, and any of transformers' GenerationConfig
     meter: MeterPlan = MeterPlan()
     devices: DevicesPlan = DevicesPlan()
     windows: WindowsPlan = WindowsPlan()
     log: LogPlan = LogPlan()
     validity: ValidityPlan = ValidityPlan()
+
+    def __post_init__(self) -> None:
+        """Fill in llem's own keys of `generation`, so that a plan as resolved shows them."""
+        own = msgspec.structs.asdict(OwnGenerationPlan())
+        msgspec.structs.force_setattr(self, "generation", own | self.generation)
+
+    @property
+    def own_generation(self) -> OwnGenerationPlan:
+        """Seed and ignore_eos."""
+        own = {key: self.generation[key] for key in OwnGenerationPlan.__struct_fields__}
+        return msgspec.convert(own, OwnGenerationPlan)
+
+    @property
+    def generate_options(self) -> dict[str, Any]:
+        """What `generate` of the model is told."""
+        return {
+            key: value
+            for key, value in self.generation.items()
+            if key not in OwnGenerationPlan.__struct_fields__
+        }

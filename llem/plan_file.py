@@ -13,7 +13,7 @@ import msgspec
 from msgspec import structs
 
 from llem.errors import PlanError
-from llem.plan import Plan, Section
+from llem.plan import OwnGenerationPlan, Plan, Section
 from llem_events.secrets import scrub_value
 
 Table = dict[str, Any]
@@ -39,9 +39,13 @@ def resolve_plan(path: Path | None, *, options: Mapping[str, object], settings: 
 
 def convert(table: Table) -> Plan:
     """A plan from plain tables. Raises PlanError."""
+    if "decoding" in table:
+        raise _renamed(table["decoding"])
     _check_keys(table, Plan, "")
     try:
-        return msgspec.convert(_with_source(table), Plan)
+        plan = msgspec.convert(_with_source(table), Plan)
+        msgspec.convert({"generation": _own_keys(plan)}, _Owned)
+        return plan
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         key = place.rstrip("`")
@@ -83,6 +87,26 @@ def literal_values(kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
         return [str(text) for text in get_args(kind)]
     return [text for inner in get_args(kind) for text in literal_values(inner)]
+
+
+class _Owned(Section, frozen=True, kw_only=True):
+    """The keys of `generation` that are checked here; the others are the engine's to check."""
+
+    generation: OwnGenerationPlan
+
+
+def _own_keys(plan: Plan) -> Table:
+    return {key: plan.generation[key] for key in OwnGenerationPlan.__struct_fields__}
+
+
+def _renamed(decoding: object) -> PlanError:
+    """The section's old name, with the new name of the first key in it."""
+    keys = list(decoding) if isinstance(decoding, dict) else []
+    if not keys:
+        return PlanError("unknown plan key decoding", hint="its keys are those of generation now")
+    new = {"sample": "do_sample"}.get(keys[0], keys[0])
+    hint = f"use generation.{new}: [generation] takes the names of transformers' GenerationConfig"
+    return PlanError(f"unknown plan key decoding.{keys[0]}", hint=hint)
 
 
 def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:

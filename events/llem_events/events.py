@@ -162,6 +162,18 @@ class ModelLoaded(Event, frozen=True, kw_only=True):
     output_head_parameters: Int64 | None = None  # part of the above, used for a prompt's last position only
     weights_bytes: Int64 | None = None
     load_time_ns: Int64 | None = None
+    attention: str | None = None  # the implementation that transformers chose or was told: sdpa, eager ...
+    cache: str | None = (
+        None  # what generate kept between steps; "none" where every step computes all tokens again
+    )
+    compiled: bool | None = None  # whether generate was told to compile the model
+    quantization: str | None = None  # the method; None with a reason in `missing` where it is unknown
+    adapter: str | None = None
+    generation: dict[
+        str, Any
+    ] = {}  # what generate does otherwise than by default: the model's own, then the plan's
+    doubts: list[str] = []  # why its figures may not be those of the model that is named
+    missing: dict[str, str] = {}  # field -> why it is not known
 
 
 class PromptsEncoded(Event, frozen=True, kw_only=True):

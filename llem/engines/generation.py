@@ -1,7 +1,7 @@
 """What came out of one batch: tokens and their times per sequence, and why each sequence ended."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from llem.engines.base import EncodedPrompt
 from llem_events.records import Request
@@ -96,6 +96,7 @@ def requests_of(
     arrival_ns: int,
     start_ns: int,
     end_ns: int,
+    tokens_computed: int | None = None,
     to_text: Callable[[Sequence[int]], str] | None = None,
 ) -> list[Request]:
     """One Request per sequence; one that finished ends with its last token, any other at the batch's `end_ns`.
@@ -113,7 +114,8 @@ def requests_of(
             end_ns=_end_ns(sequence, end_ns=end_ns),
             input_tokens=len(sequence.prompt.token_ids),
             output_tokens=len(sequence.token_ids),
-            token_times_ns=sequence.step_times_ns,
+            **_times(sequence),
+            tokens_computed=tokens_computed,
             finish_reason=sequence.finish_reason or "stopped",
             error=sequence.error,
             prompt=to_text and (sequence.prompt.text or to_text(sequence.prompt.token_ids)),
@@ -121,6 +123,13 @@ def requests_of(
         )
         for sequence in generation.sequences
     ]
+
+
+def _times(sequence: GeneratedSequence) -> dict[str, Any]:
+    """A time for each token where every step brought one, else for each step, as a chunk."""
+    if all(tokens == 1 for tokens in sequence.step_tokens):
+        return {"token_times_ns": sequence.step_times_ns}
+    return {"chunk_times_ns": sequence.step_times_ns, "chunk_tokens": sequence.step_tokens}
 
 
 def _end_ns(sequence: GeneratedSequence, *, end_ns: int) -> int:

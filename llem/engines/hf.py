@@ -15,15 +15,16 @@ from transformers.utils import logging as transformers_logging
 from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.generation import Generation, requests_of
 from llem.engines.hf_errors import is_fatal
-from llem.engines.hf_facts import model_facts
-from llem.engines.hf_generate import BatchJob, apply_plan, generate, seed_everything
-from llem.engines.hf_load import choose_device, load_model
+from llem.engines.hf_facts import LoadFacts, model_facts
+from llem.engines.hf_generate import BatchJob, Generator, seed_everything
+from llem.engines.hf_load import Weights, check_architecture, choose_device, load_config, load_model
+from llem.engines.hf_options import ASSISTANT, generation_config
 from llem.engines.hf_steps import step_recorder
 from llem.engines.hf_tokens import PromptEncoder, Tokens, ids_of, load_tokens, special_ids
 from llem.engines.hub import one_line
-from llem.engines.sources import ModelSource, find_model
+from llem.engines.sources import find_model
 from llem.errors import EngineError
-from llem.plan import Plan
+from llem.plan import ModelPlan, Plan
 from llem_events.events import ModelLoaded
 from llem_events.records import Request
 
@@ -36,6 +37,7 @@ class LoadedModel(NamedTuple):
     model: Any
     tokens: Tokens
     encoder: PromptEncoder
+    generator: Generator
     eos_ids: frozenset[int]
 
 
@@ -45,9 +47,12 @@ class TransformersEngine:
     NAME: ClassVar[str] = "transformers"
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
+        """Raises EngineError for a model whose configuration alone tells that it cannot be measured."""
         self._plan = plan
         self._device = device
         self._source = find_model(plan.model)
+        self._config = load_config(self._source)
+        check_architecture(self._config, self._source)
         self._loaded: LoadedModel | None = None
 
     def load(self) -> ModelLoaded:
@@ -56,12 +61,14 @@ class TransformersEngine:
             torch.cuda.init()
             torch.cuda.set_device(self._device)
             torch.cuda.reset_peak_memory_stats()
-        model = load_model(self._source, self._plan.model, self._device)
-        apply_plan(model, self._plan.decoding)
-        self._loaded = loaded = _loaded(model, self._source)
+        weights = load_model(self._source, self._plan.model, self._device, config=self._config)
+        self._loaded = loaded = self._ready_to_generate(weights)
         self.synchronize()
         load_time_ns = time.monotonic_ns() - start_ns
-        return model_facts(model, self._source, tokenizer=loaded.tokens.name, load_time_ns=load_time_ns)
+        cache = self._try_out(loaded)
+        return model_facts(
+            weights, LoadFacts(self._source, self._plan.model, loaded.tokens.name, cache, load_time_ns)
+        )
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         encoder = self._ready.encoder
@@ -77,11 +84,12 @@ class TransformersEngine:
         on_tokens: Callable[[int], None],
     ) -> list[Request]:
         generation = Generation(batch, eos_ids=self._ready.eos_ids)
-        seed_everything(self._plan.decoding.seed, batch_index=batch_index)
+        seed_everything(self._plan.own_generation.seed, batch_index=batch_index)
         job = BatchJob(generation, step_recorder(self._device), should_stop, on_tokens)
+        tokens_computed = None
         start_ns = time.monotonic_ns()
         try:
-            generate(self._ready.model, batch, job)
+            tokens_computed = self._ready.generator.run(batch, job)
         except Exception as error:  # noqa: BLE001  # a model may raise anything, and its next batch may go well
             self._fail(generation, error)
         return requests_of(
@@ -90,6 +98,7 @@ class TransformersEngine:
             arrival_ns=arrival_ns,
             start_ns=start_ns,
             end_ns=time.monotonic_ns(),
+            tokens_computed=tokens_computed,
             to_text=self._to_text,
         )
 
@@ -125,6 +134,46 @@ class TransformersEngine:
     def _to_text(self) -> Callable[[Sequence[int]], str] | None:
         return self._ready.tokens.to_text if self._plan.workload.record_text else None
 
+    def _ready_to_generate(self, weights: Weights) -> LoadedModel:
+        """The model with what belongs to it, told what the plan asks of `generate`."""
+        model, plan = weights.model, self._plan
+        if not model.can_generate():
+            raise EngineError(f"model {self._source.name} cannot generate", found=type(model).__name__)
+        model.generation_config = generation_config(
+            model.generation_config, plan.generate_options, ignore_eos=plan.own_generation.ignore_eos
+        )
+        config = model.config.get_text_config(decoder=True)
+        tokens = load_tokens(self._source, vocabulary_size=config.vocab_size)
+        eos_ids = ids_of(model.generation_config.eos_token_id)
+        encoder = PromptEncoder(
+            tokens,
+            vocabulary_size=config.vocab_size,
+            reserved_ids=special_ids(config) | eos_ids,
+            max_length=getattr(config, "max_position_embeddings", None),
+        )
+        return LoadedModel(model, tokens, encoder, Generator(model, assistant=self._assistant()), eos_ids)
+
+    def _assistant(self) -> Any:
+        """The model that drafts for ours, where the plan names one."""
+        name = self._plan.generate_options.get(ASSISTANT)
+        if name is None:
+            return None
+        assistant = ModelPlan(name=name, dtype=self._plan.model.dtype, seed=self._plan.model.seed)
+        return load_model(find_model(assistant), assistant, self._device).model
+
+    def _try_out(self, loaded: LoadedModel) -> str:
+        """The kind of cache that `generate` keeps. Raises EngineError for a model that it cannot run."""
+        try:
+            return loaded.generator.try_out(loaded.encoder.any_ids(2))
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            raise EngineError(
+                f"model {self._source.name} cannot generate",
+                found=f"{type(error).__name__}: {one_line(error)}",
+                expected="two tokens of generate, with the options of the plan",
+            ) from error
+
     def _fail(self, generation: Generation, error: BaseException) -> None:
         """End the batch with the error, or raise where the device cannot go on."""
         message = f"{type(error).__name__}: {one_line(error)}"
@@ -137,19 +186,6 @@ class TransformersEngine:
     def _free_cache(self) -> None:
         if self._on_cuda:
             torch.cuda.empty_cache()
-
-
-def _loaded(model: Any, source: ModelSource) -> LoadedModel:
-    config = model.config.get_text_config(decoder=True)
-    tokens = load_tokens(source, vocabulary_size=config.vocab_size)
-    eos_ids = ids_of(model.generation_config.eos_token_id)
-    encoder = PromptEncoder(
-        tokens,
-        vocabulary_size=config.vocab_size,
-        reserved_ids=special_ids(config) | eos_ids,
-        max_length=getattr(config, "max_position_embeddings", None),
-    )
-    return LoadedModel(model, tokens, encoder, eos_ids)
 
 
 def create(plan: Plan, *, device: str | None) -> TransformersEngine:

@@ -1,19 +1,43 @@
-"""What is known of a loaded model: sizes and shapes that results and FLOPs rest on."""
+"""What is known of a loaded model: sizes and shapes that results and FLOPs rest on, each with a reason where it is unknown."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from llem.engines.hf_load import Weights
+from llem.engines.hf_load_options import ADAPTER, QUANTIZATION
+from llem.engines.hub import one_line
 from llem.engines.sources import ModelSource
+from llem.plan import ModelPlan
 from llem_events.events import ModelLoaded
 
+# Kinds of layers that the formula for FLOPs knows; others keep a state instead of attending to all tokens.
+_ATTENTION_KINDS = frozenset({"full_attention", "sliding_attention"})
 
-def model_facts(model: Any, source: ModelSource, *, tokenizer: str, load_time_ns: int) -> ModelLoaded:
-    """The facts of a model, read from the model itself."""
-    config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_attention_heads", None)
-    window, window_layers = _sliding_window(config)
+
+class LoadFacts(NamedTuple):
+    """What the engine knows of how the model was loaded."""
+
+    source: ModelSource
+    plan: ModelPlan
+    tokenizer: str
+    cache: str
+    load_time_ns: int
+
+
+class UnknownFactError(Exception):
+    """Why a fact cannot be said."""
+
+
+def model_facts(weights: Weights, loading: LoadFacts) -> ModelLoaded:
+    """The facts of a model, read from the model itself; what cannot be read is None with its reason."""
+    model, source = weights.model, loading.source
+    facts = _Facts()
+    config = facts.read("configuration", lambda: model.config.get_text_config(decoder=True))
+    heads = facts.read("attention_heads", lambda: getattr(config, "num_attention_heads", None))
+    window = facts.read("sliding_window", lambda: getattr(config, "sliding_window", None))
     return ModelLoaded(
         model_name=source.name,
         weights=source.weights,
@@ -22,34 +46,101 @@ def model_facts(model: Any, source: ModelSource, *, tokenizer: str, load_time_ns
         trust_remote_code=source.trust_remote_code,
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
-        tokenizer=tokenizer,
+        tokenizer=loading.tokenizer,
         parameters=_count(model.parameters()),
-        non_embedding_parameters=None if _is_mixture(config) else multiplied_parameters(model),
-        layers=getattr(config, "num_hidden_layers", None),
+        non_embedding_parameters=facts.read(
+            "non_embedding_parameters", lambda: _checked_parameters(model, config, loading)
+        ),
+        layers=facts.read("layers", lambda: getattr(config, "num_hidden_layers", None)),
         attention_heads=heads,
-        head_size=_head_size(config, heads),
+        head_size=facts.read("head_size", lambda: _head_size(config, heads)),
         sliding_window=window,
-        sliding_window_layers=window_layers,
-        output_head_parameters=_once_per_prompt_parameters(model),
+        sliding_window_layers=facts.read(
+            "sliding_window_layers", lambda: None if window is None else _windowed_layers(config)
+        ),
+        output_head_parameters=facts.read(
+            "output_head_parameters", lambda: _once_per_prompt_parameters(model)
+        ),
         weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-        load_time_ns=load_time_ns,
+        load_time_ns=loading.load_time_ns,
+        attention=facts.read("attention", lambda: model.config._attn_implementation),
+        cache=loading.cache,
+        compiled=getattr(model, "_compiled_call", None) is not None,
+        quantization=facts.read("quantization", lambda: _quantization(model.config)),
+        adapter=loading.plan.load.get(ADAPTER),
+        generation=facts.read("generation", lambda: _told(model.generation_config)) or {},
+        doubts=weights.doubts,
+        missing=facts.missing,
     )
 
 
-def multiplied_parameters(model: Any) -> int:
-    """Parameters that multiply a token.
+class _Facts:
+    """Reads facts: one that raises is unknown for that reason, and stops nothing."""
 
-    That is all of them but the look-up tables (token and position embeddings), each counted once; the output head
-    multiplies, so it stays, also where it shares its weights with the token embedding.
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+
+    def read(self, name: str, fact: Callable[[], Any]) -> Any:
+        try:
+            return fact()
+        except UnknownFactError as reason:
+            self.missing[name] = str(reason)
+        except Exception as error:  # noqa: BLE001  # a configuration may have attributes that raise whatever they like
+            self.missing[name] = f"{type(error).__name__}: {one_line(error)}"
+        return None
+
+
+def multiplied_parameters(model: Any) -> int:
+    """Parameters that multiply a token of text.
+
+    That is all of the decoder and the output head, but not the look-up tables (token and position embeddings); each
+    is counted once. The head stays also where it shares its weights with the token embedding. Towers for images and
+    sound are outside the decoder.
     """
-    head = model.get_output_embeddings()
-    head_weight = None if head is None else head.weight
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    head_weights = [] if head is None else list(head.parameters())
+    head_ids = {id(weight) for weight in head_weights}
     tables = {
-        id(module.weight): module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module.weight is not head_weight
+        id(module.weight)
+        for module in decoder.modules()
+        if isinstance(module, nn.Embedding) and id(module.weight) not in head_ids
     }
-    return _count(model.parameters()) - _count(tables.values())
+    multiplied = {id(weight): weight for weight in [*decoder.parameters(), *head_weights]}
+    return _count(weight for key, weight in multiplied.items() if key not in tables)
+
+
+def _checked_parameters(model: Any, config: Any, loading: LoadFacts) -> int:
+    """The parameters of the formula for FLOPs. Raises UnknownFactError where it does not hold."""
+    if _has_experts(model, config):
+        raise UnknownFactError("a mixture of experts sends a token through some of its parameters only")
+    if loading.cache == "none":
+        raise UnknownFactError("without a cache every step computes all tokens again")
+    if _quantization(model.config) != "none":
+        raise UnknownFactError("quantised weights are packed")
+    kinds = set(getattr(config, "layer_types", None) or ()) - _ATTENTION_KINDS
+    if kinds:
+        raise UnknownFactError(f"layers of kind {', '.join(sorted(kinds))} do not attend to all tokens")
+    return multiplied_parameters(model)
+
+
+def _has_experts(model: Any, config: Any) -> bool:
+    """A mixture of experts by a count of them in its configuration, however that is nested, or by the name of a module."""
+    if any("expert" in name and _is_several(value) for name, value in _settings(config.to_dict())):
+        return True
+    names = (type(module).__name__.lower() for module in model.modules())
+    return any("expert" in name or "moe" in name for name in names)
+
+
+def _settings(table: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        yield str(name), value
+        if isinstance(value, dict):
+            yield from _settings(value)
+
+
+def _is_several(value: Any) -> bool:
+    counts = value if isinstance(value, list) else [value]
+    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def _once_per_prompt_parameters(model: Any) -> int:
@@ -64,13 +155,6 @@ def _count(parameters: Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _is_mixture(config: Any) -> bool:
-    """A mixture of experts sends a token through some of its parameters only."""
-    return any(
-        getattr(config, name, None) for name in ("num_experts_per_tok", "num_experts", "num_local_experts")
-    )
-
-
 def _head_size(config: Any, heads: int | None) -> int | None:
     if size := getattr(config, "head_dim", None):
         return int(size)
@@ -78,12 +162,26 @@ def _head_size(config: Any, heads: int | None) -> int | None:
     return hidden // heads if hidden and heads else None
 
 
-def _sliding_window(config: Any) -> tuple[int | None, int | None]:
-    """The window, and how many layers have it."""
-    window = getattr(config, "sliding_window", None)
-    if window is None:
-        return None, None
+def _windowed_layers(config: Any) -> int:
+    """How many layers have the window."""
     kinds = getattr(config, "layer_types", None)
-    return int(window), sum(
-        kind == "sliding_attention" for kind in kinds
-    ) if kinds else config.num_hidden_layers
+    return sum(kind == "sliding_attention" for kind in kinds) if kinds else int(config.num_hidden_layers)
+
+
+def _quantization(config: Any) -> str:
+    """The method by name; "none" for none."""
+    named = getattr(config, QUANTIZATION, None)
+    if not named:
+        return "none"
+    method = named.get("quant_method") if isinstance(named, dict) else getattr(named, "quant_method", None)
+    return str(getattr(method, "value", method))
+
+
+def _told(config: Any) -> dict[str, Any]:
+    """What `generate` does otherwise than by default; plain values, texts for all else."""
+    plain = (bool, int, float, str, list, type(None))
+    return {
+        name: value if isinstance(value, plain) else str(value)
+        for name, value in config.to_diff_dict().items()
+        if name != "transformers_version" and not name.startswith(("_", "output_"))
+    }

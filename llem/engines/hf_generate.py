@@ -1,8 +1,8 @@
 """Runs batches through the model's own `generate`, and learns the time of every step from what that documents."""
 
-import copy
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,6 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from llem.engines.base import EncodedPrompt
 from llem.engines.generation import Generation
 from llem.engines.hf_steps import Step, StepRecorder
-from llem.plan import DecodingPlan
 
 NOT_FINITE = "the model's logits are not finite"
 
@@ -43,72 +42,128 @@ class StepWatch(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         self.stopped = False
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        self._job.steps.record(input_ids[:, self._width :])
+        self._record(input_ids)
         self._width = input_ids.shape[1]
-        self._job.take(self._job.steps.completed())
         if self.stopped or self._job.should_stop():
             self.stopped = True
             return ~self._none_done
         return self._past_their_limit(self._width - self._prompt_width)
 
+    def _record(self, input_ids: Any) -> None:
+        self._job.steps.record(input_ids[:, self._width :])
+        self._job.take(self._job.steps.completed())
+
     def _past_their_limit(self, produced: int) -> Any:
         return self._none_done if produced < self._shortest else self._limits <= produced
 
 
+class BeamWatch(StepWatch):
+    """With beams a step has candidates of every sequence; what belongs to the output shows at the end."""
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        candidates = input_ids.shape[0] // len(self._limits)
+        return super().__call__(input_ids, scores, **kwargs).repeat_interleave(candidates)
+
+    def _record(self, input_ids: Any) -> None:
+        """No token is certain yet."""
+
+
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
-    """Changes nothing: notices logits that are no numbers, without waiting for the device.
+    """Changes nothing: counts logits, and notices those that are no numbers, without waiting for the device.
 
     A sum of the largest logits keeps a NaN or an infinity for ever. Single tokens may be ruled out with minus infinity.
     """
 
     def __init__(self) -> None:
         self._sum: Any = None
+        self.computed = 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.computed += scores.shape[0]
         largest = scores.amax(dim=-1)
         self._sum = largest if self._sum is None else self._sum.add_(largest)
         return scores
 
     def broken_rows(self) -> list[int]:
-        """The sequences whose logits were not finite at some step; waits for the device."""
+        """The rows whose logits were not finite at some step; waits for the device."""
         if self._sum is None:
             return []
         return [row for row, is_finite in enumerate(self._sum.isfinite().tolist()) if not is_finite]
 
 
-def generate(model: Any, batch: Sequence[EncodedPrompt], job: BatchJob) -> None:
-    """Fill the job's generation. A stop ends it early; a failure of the model is raised."""
-    input_ids, attention_mask = left_padded(
-        batch, padding_id=model.generation_config.pad_token_id, device=model.device
-    )
-    steps = StepWatch(job, prompt_width=input_ids.shape[1], device=model.device)
-    logits = LogitsWatch()
-    model.generate(
-        input_ids,
-        attention_mask=attention_mask,
-        max_new_tokens=job.generation.max_steps,
-        stopping_criteria=StoppingCriteriaList([steps]),
-        logits_processor=LogitsProcessorList([logits]),
-    )
-    job.take(job.steps.rest())
-    job.generation.fail([batch[row].request_id for row in logits.broken_rows()], error=NOT_FINITE)
-    if steps.stopped:
-        job.generation.end("stopped")
+class Generator:
+    """A model's `generate` with the options of its generation configuration, and the model that drafts for it."""
 
+    def __init__(self, model: Any, *, assistant: Any = None) -> None:
+        self._model = model
+        self._assistant = {} if assistant is None else {"assistant_model": assistant}
+        self._beams: int = model.generation_config.num_beams or 1
+        self._drafts = bool(assistant is not None or model.generation_config.prompt_lookup_num_tokens)
 
-def apply_plan(model: Any, decoding: DecodingPlan) -> None:
-    """Let `generate` of this model do what the plan says; what the plan leaves out stays as the model has it."""
-    options = {
-        "do_sample": decoding.sample,
-        "temperature": decoding.temperature if decoding.sample else None,
-        "top_k": decoding.top_k,
-        "top_p": decoding.top_p,
-    }
-    config = copy.deepcopy(model.generation_config)
-    config.update(**options)
-    if decoding.ignore_eos:
-        config.eos_token_id = None
-    model.generation_config = config
+    def run(self, batch: Sequence[EncodedPrompt], job: BatchJob) -> int:
+        """Fill the job's generation; return how many tokens were computed for each sequence, kept or not.
+
+        A stop ends it early; a failure of the model is raised.
+        """
+        ids, mask = left_padded(batch, padding_id=self._padding_id, device=self._model.device)
+        watch = BeamWatch if self._beams > 1 else StepWatch
+        steps = watch(job, prompt_width=ids.shape[1], device=self._model.device)
+        logits = LogitsWatch()
+        with self._forwards_counted() as forwards:
+            output = self._model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=job.generation.max_steps,
+                stopping_criteria=StoppingCriteriaList([steps]),
+                logits_processor=LogitsProcessorList([logits]),
+                **self._assistant,
+            )
+        if self._beams > 1:
+            job.steps.record(output[:, ids.shape[1] :])
+        job.take(job.steps.rest())
+        broken = {batch[row // self._beams].request_id for row in logits.broken_rows()}
+        job.generation.fail(broken, error=NOT_FINITE)
+        if steps.stopped:
+            job.generation.end("stopped")
+        return (forwards[0] if self._drafts else logits.computed) // len(batch)
+
+    def try_out(self, token_ids: Sequence[int]) -> str:
+        """Generate two tokens; return the kind of cache that was kept, "none" for none. What the model raises is raised."""
+        ids = torch.tensor([list(token_ids)], device=self._model.device)
+        mask = torch.ones_like(ids)
+        output = self._model.generate(
+            ids, attention_mask=mask, max_new_tokens=2, return_dict_in_generate=True, **self._assistant
+        )
+        # the field was renamed in transformers 5.24
+        cache = next(
+            (kept for name in ("cache", "past_key_values") if (kept := output.get(name)) is not None), None
+        )
+        if cache is not None:
+            return type(cache).__name__
+        return "recurrent state" if getattr(self._model, "_is_stateful", False) else "none"
+
+    @property
+    def _padding_id(self) -> int:
+        padding_id = self._model.generation_config.pad_token_id
+        return 0 if padding_id is None else padding_id
+
+    @contextmanager
+    def _forwards_counted(self) -> Iterator[list[int]]:
+        """Tokens whose logits the model computed. Only where drafts are checked: there each has no call of its own."""
+        counted = [0]
+
+        def count(module: Any, arguments: Any, output: Any) -> None:
+            rows, positions = output.logits.shape[:2]
+            counted[0] += rows * positions
+
+        if not self._drafts:
+            yield counted
+            return
+        handle = self._model.register_forward_hook(count)
+        try:
+            yield counted
+        finally:
+            handle.remove()
 
 
 def seed_everything(seed: int, *, batch_index: int) -> None:
@@ -116,14 +171,10 @@ def seed_everything(seed: int, *, batch_index: int) -> None:
     torch.manual_seed(random.Random(f"{seed}:{batch_index}").getrandbits(32))
 
 
-def left_padded(
-    batch: Sequence[EncodedPrompt], *, padding_id: int | None, device: torch.device
-) -> tuple[Any, Any]:
+def left_padded(batch: Sequence[EncodedPrompt], *, padding_id: int, device: torch.device) -> tuple[Any, Any]:
     """Ids and attention mask of a batch, as a decoder's `generate` takes them. What fills the left is masked out."""
     width = max(len(prompt.token_ids) for prompt in batch)
     padding = [width - len(prompt.token_ids) for prompt in batch]
-    ids = [
-        [padding_id or 0] * left + list(prompt.token_ids) for left, prompt in zip(padding, batch, strict=True)
-    ]
+    ids = [[padding_id] * left + list(prompt.token_ids) for left, prompt in zip(padding, batch, strict=True)]
     mask = [[0] * left + [1] * (width - left) for left in padding]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -1,11 +1,25 @@
 """Loads a Hugging Face causal language model, or makes one with random weights, on its device."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+)
 
 from llem.engines.hf_errors import LOADING_ERRORS, loading_error
+from llem.engines.hf_load_options import (
+    ADAPTER,
+    OF_A_CONFIGURATION,
+    QUANTIZATION,
+    quantization,
+    random_weights_refusal,
+)
+from llem.engines.hf_weights import integer_doubts, loading_doubts
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 from llem.plan import ModelPlan
@@ -26,26 +40,72 @@ def choose_device(requested: str | None, *, planned: str) -> torch.device:
     return device
 
 
-def load_model(source: ModelSource, model_plan: ModelPlan, device: torch.device) -> Any:
+class Weights(NamedTuple):
+    """A model on its device, and what is doubtful about its weights."""
+
+    model: Any
+    doubts: list[str]
+
+
+def load_model(
+    source: ModelSource, model_plan: ModelPlan, device: torch.device, *, config: Any = None
+) -> Weights:
     """The model in evaluation mode on `device`. Raises EngineError."""
+    config = load_config(source) if config is None else config
+    doubts: list[str] = []
     try:
-        config = load_config(source)
         dtype = _dtype(model_plan.dtype, config)
-        model = (
-            _random(config, dtype, device, seed=model_plan.seed)
-            if source.weights == "random"
-            else _pretrained(source, dtype)
-        )
-        return model.eval().to(device)
+        if source.weights == "random":
+            model = _random(config, dtype, device, source, model_plan)
+        else:
+            model, doubts = _pretrained(config, dtype, device, source, model_plan)
     except LOADING_ERRORS as error:
         raise loading_error(error, source) from error
+    if doubts and not model_plan.allow_missing:
+        raise EngineError(
+            f"the files of model {source.name} do not hold its weights",
+            found="; ".join(doubts),
+            expected="every weight of the model, and no others",
+            hint="--set model.allow_missing=true measures it all the same, and labels the result",
+        )
+    return Weights(model, doubts)
+
+
+def check_architecture(config: Any, source: ModelSource) -> None:
+    """Raises EngineError for what the configuration alone tells is no decoder: before anything is loaded or measured."""
+    name = type(config).__name__
+    if not getattr(config, "auto_map", None) and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise EngineError(
+            f"model {source.name} is no causal language model",
+            found=name,
+            expected="a configuration of AutoModelForCausalLM",
+        )
+    if _is_encoder(config):
+        raise EngineError(
+            f"model {source.name} is an encoder: each of its tokens sees the ones after it",
+            found=f"{name} with is_decoder false",
+            expected="a decoder",
+            hint='"is_decoder": true in its config.json makes it one',
+        )
+
+
+def _is_encoder(config: Any) -> bool:
+    """Models that fill in masks unless their configuration makes them decoders; the decoder part of a pair always is one."""
+    return (
+        getattr(config, "is_decoder", True) is False
+        and not config.is_encoder_decoder
+        and type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    )
 
 
 def load_config(source: ModelSource) -> Any:
-    """The model's configuration, from a preset, a file, a folder or the hub."""
-    return AutoConfig.from_pretrained(
-        source.location, revision=source.revision, trust_remote_code=source.trust_remote_code
-    )
+    """The model's configuration, from a preset, a file, a folder or the hub. Raises EngineError."""
+    try:
+        return AutoConfig.from_pretrained(
+            source.location, revision=source.revision, trust_remote_code=source.trust_remote_code
+        )
+    except LOADING_ERRORS as error:
+        raise loading_error(error, source) from error
 
 
 def _check_cuda(device: torch.device) -> None:
@@ -68,19 +128,59 @@ def _dtype(planned: str, config: Any) -> torch.dtype:
     return getattr(torch, named) if isinstance(named, str) else named
 
 
-def _pretrained(source: ModelSource, dtype: torch.dtype) -> Any:
-    return AutoModelForCausalLM.from_pretrained(
+def _pretrained(
+    config: Any, dtype: torch.dtype, device: torch.device, source: ModelSource, model_plan: ModelPlan
+) -> tuple[Any, list[str]]:
+    options = _loading_options(model_plan.load, config, device)
+    adapter = options.pop(ADAPTER, None)
+    model, report = AutoModelForCausalLM.from_pretrained(
         source.location,
+        config=config,
         revision=source.revision,
         trust_remote_code=source.trust_remote_code,
         use_safetensors=True,
         dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the report names them
+        **options,
     )
+    doubts = loading_doubts(report)
+    if not is_quantized(config, model_plan.load):
+        doubts += integer_doubts(source)
+    if adapter is not None:
+        model.load_adapter(adapter)
+    return model.eval() if "device_map" in options else model.eval().to(device), doubts
 
 
-def _random(config: Any, dtype: torch.dtype, device: torch.device, *, seed: int) -> Any:
+def _loading_options(load: Mapping[str, Any], config: Any, device: torch.device) -> dict[str, Any]:
+    """The plan's options as from_pretrained takes them; a quantised model is put on its device while it is loaded."""
+    options = dict(load)
+    if (quantization_config := quantization(load)) is not None:
+        options[QUANTIZATION] = quantization_config
+    if isinstance(limits := load.get("max_memory"), Mapping):
+        options["max_memory"] = {
+            int(name) if name.isdigit() else name: limit for name, limit in limits.items()
+        }
+    if is_quantized(config, load):
+        options.setdefault("device_map", {"": str(device)})
+    return options
+
+
+def is_quantized(config: Any, load: Mapping[str, Any]) -> bool:
+    """Whether the plan or the model's own configuration names a quantisation."""
+    return QUANTIZATION in load or bool(getattr(config, QUANTIZATION, None))
+
+
+def _random(
+    config: Any, dtype: torch.dtype, device: torch.device, source: ModelSource, model_plan: ModelPlan
+) -> Any:
     """Weights drawn on the device in their final type: an 8 B model needs no host memory."""
+    for key in model_plan.load.keys() - set(OF_A_CONFIGURATION):
+        raise random_weights_refusal(key)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device):
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        torch.manual_seed(model_plan.seed)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, trust_remote_code=source.trust_remote_code, **model_plan.load
+        )
+    return model.eval().to(device)

@@ -89,6 +89,10 @@ class PromptEncoder:
             text=prompt.text,
         )
 
+    def any_ids(self, count: int) -> list[int]:
+        """So many ordinary token ids."""
+        return random.Random(0).choices(self._usable, k=count)
+
     def _synthetic(self, prompt: Prompt) -> list[int]:
         return random.Random(prompt.seed).choices(self._usable, k=prompt.input_tokens or 0)
 

@@ -63,8 +63,9 @@ def _name_hint(source: ModelSource, otherwise: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """A message without line breaks, cut where it goes on and on."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    """A message without line breaks, cut where it goes on and on; what cannot be stored as text is written out."""
+    text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+    message = " ".join(text.split()) or type(error).__name__
     return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
 
 

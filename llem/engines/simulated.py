@@ -21,7 +21,7 @@ class SimulatedEngine:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan.engine.simulated
-        self._seed = plan.decoding.seed
+        self._seed = plan.own_generation.seed
         self._record_text = plan.workload.record_text
         self._batches_run = 0
 

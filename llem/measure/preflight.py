@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from llem._version import __version__
+from llem.engines.options import check_options
 from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
 from llem.meters import choose_meter, resolve_gpus
@@ -130,6 +131,7 @@ def _refuse_instances(gpus: Sequence[str]) -> None:
 
 def _check_engine(plan: Plan) -> None:
     if plan.engine.name != "transformers":
+        check_options(plan)
         return
     source = find_model(plan.model)
     missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
@@ -144,6 +146,7 @@ def _check_engine(plan: Plan) -> None:
         importlib.import_module("llem.engines.hub").check_hub(
             source
         )  # a package of the torch extra, so not at the top
+    check_options(plan)
 
 
 def _check_prompts(plan: Plan) -> None:

@@ -33,6 +33,7 @@ from llem_events.events import (
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
+    WarningRaised,
 )
 from llem_events.secrets import scrub
 
@@ -116,7 +117,10 @@ class Worker:
         self._go_on()
         self._enter("loading", self._plan.model.name)
         prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
-        self._log.append(engine.load(), at_ns=time.monotonic_ns())
+        loaded = engine.load()
+        self._log.append(loaded, at_ns=time.monotonic_ns())
+        for doubt in loaded.doubts:
+            self._log.append(WarningRaised(code="weights_doubtful", text=doubt), at_ns=time.monotonic_ns())
         encoded = engine.encode(prompts)
         self._log.append(_prompts_encoded(encoded), at_ns=time.monotonic_ns())
         return BatchRunner(

@@ -169,7 +169,7 @@ def test_vocabulary_without_bytes_takes_no_text(make_plan: MakePlan, save_llama:
             {"config.json": '{"model_type": "llama", "hidden_size": "x"}'},
             "found .*TypeError.*str",
         ),
-        ({"config.json": '{"model_type": "t5"}'}, "Unrecognized configuration class"),
+        ({"config.json": '{"model_type": "t5"}'}, "is no causal language model: found T5Config"),
         ({"config.json": '{"model_type": "llama"}'}, "no file named model.safetensors"),
         ({"config.json": '{"model_type": "llama"}', "model.safetensors": "garbage"}, "SafetensorError"),
         ({"config.json": '{"model_type": "llama"}', "pytorch_model.bin": "pickle"}, "safetensors"),

@@ -111,7 +111,7 @@ def test_end_of_sequence_is_that_of_generate(make_plan: MakePlan, ending_folder:
 
 def test_ignore_eos_runs_to_the_limit(make_plan: MakePlan, ending_folder: Path) -> None:
     """With ignore_eos every sequence has its full length."""
-    engine = load(make_plan(model={"name": str(ending_folder)}, decoding={"ignore_eos": True}))
+    engine = load(make_plan(model={"name": str(ending_folder)}, generation={"ignore_eos": True}))
     assert {request.output_tokens for request in run(engine, prompts_of(LENGTHS))} == {10}
 
 
@@ -167,7 +167,7 @@ def test_sampling_depends_on_seed_and_batch_alone(make_plan: MakePlan, llama_fol
     """A batch draws the same tokens whatever ran before it; another batch or seed draws others."""
     model, workload = {"name": str(llama_folder)}, {"record_text": True}
     plan, other = (
-        make_plan(model=model, workload=workload, decoding={"sample": True, "top_k": 50, "seed": seed})
+        make_plan(model=model, workload=workload, generation={"do_sample": True, "top_k": 50, "seed": seed})
         for seed in (1, 2)
     )
     zero, one = sampled_texts(plan, [0, 1])

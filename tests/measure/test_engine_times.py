@@ -133,7 +133,7 @@ def test_a_real_models_token_times_are_the_stopwatchs(delay_ms: float) -> None:
     """Every token of the transformers engine comes when its forward pass ends, with and without a known delay."""
     pytest.importorskip("transformers")
     engine = create_engine(
-        plan(**{"model.name": "tiny-llama", "engine.device": "cpu", "decoding.ignore_eos": True}),
+        plan(**{"model.name": "tiny-llama", "engine.device": "cpu", "generation.ignore_eos": True}),
         device="cpu",
     )
     engine.load()
