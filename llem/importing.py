@@ -9,8 +9,10 @@ import msgspec
 from llem._version import __version__
 from llem.errors import ExportError
 from llem.measure.segments import open_segment
+from llem.results.experiment import ExperimentResult
 from llem.results.imported import FORMAT, read_predecessor
 from llem.store import Store
+from llem_events.cleaning import scrub_json
 from llem_events.events import ExperimentCompleted, ExperimentStarted, ResultImported
 
 MAX_FILE_BYTES = ResultImported.MAX_BYTES - 2**16  # the rest of its event is a name and a digest
@@ -24,35 +26,49 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     file_sha256: str
 
 
-def import_result(path: Path, store: Store) -> Import:
-    """Append one result file to the log, as a new experiment. Raises ExportError for a foreign or a known file."""
+def import_result(path: Path, store: Store, *, keep_bytes: bool = False) -> Import:
+    """Append one result file to the log, as a new experiment, without the secrets in it unless `keep_bytes`.
+
+    Raises ExportError for a foreign or a known file, and for one that cannot be right; nothing is written then.
+    """
     original = _read(path)
-    result = read_predecessor(original, what=str(path))
+    read_predecessor(original, what=str(path))
+    kept_bytes = original if keep_bytes else scrub_json(original)
+    result = read_predecessor(kept_bytes, what=str(path))
     digest = hashlib.sha256(original).hexdigest()
-    experiment_id = (
-        f"{result.start_time:%Y%m%d-%H%M%S}-{digest[:16]}"  # sorts by time; the same file has the same id
+    experiment_id = f"{result.start_time:%Y%m%d-%H%M%S}-{digest[:12]}"
+    if known := [each for each in store.experiment_ids() if each.startswith(experiment_id)]:
+        raise ExportError(f"{path} has already been imported", found=f"experiment {known[0]}")
+    kept = ResultImported(
+        format=FORMAT,
+        file_name=path.name,
+        file_sha256=digest,
+        original=kept_bytes,
+        bytes_kept=kept_bytes == original,
     )
-    if experiment_id in store.experiment_ids():
-        raise ExportError(f"{path} has already been imported", found=f"experiment {experiment_id}")
-    processes = len(result.process_results) or 1
-    started = ExperimentStarted(
-        experiment_id=experiment_id,
-        plan={},  # the predecessor's configuration is another language; it stays in the original
-        measurement_config_hash=result.measurement_config_hash,
-        expected_processes=processes,
-        labels={**result.labels, "imported_id": result.experiment_id},
-        llem_version=__version__,
-    )
-    kept = ResultImported(format=FORMAT, file_name=path.name, file_sha256=digest, original=original)
-    completed = ExperimentCompleted(processes_completed=processes, processes_failed=0)
     with (
         store.create().whole_experiment(experiment_id) as folder,
         open_segment(folder, experiment_id=experiment_id, role="import") as writer,
     ):
-        for event in (started, kept, completed):
+        for event in (_started(result, experiment_id), kept, _completed(result)):
             writer.append(event, at_ns=time.monotonic_ns())
         writer.seal()
     return Import(path=path, experiment_id=experiment_id, file_sha256=digest)
+
+
+def _started(result: ExperimentResult, experiment_id: str) -> ExperimentStarted:
+    return ExperimentStarted(
+        experiment_id=experiment_id,
+        plan={},  # the predecessor's configuration is another language; it stays in the original
+        measurement_config_hash=result.measurement_config_hash,
+        expected_processes=len(result.process_results) or 1,
+        labels={**result.labels, "imported_id": result.experiment_id},
+        llem_version=__version__,
+    )
+
+
+def _completed(result: ExperimentResult) -> ExperimentCompleted:
+    return ExperimentCompleted(processes_completed=len(result.process_results) or 1, processes_failed=0)
 
 
 def _read(path: Path) -> bytes:

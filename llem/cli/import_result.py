@@ -7,18 +7,34 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
+from llem.errors import LlemError
 from llem.importing import import_result as import_file
 from llem.store import Store
+from llem_events import LogError
+
+EXIT_SOME_REFUSED, EXIT_NONE_TAKEN = 1, 2
 
 
 def import_result(
     paths: Annotated[
         list[Path], typer.Argument(metavar="RESULT.json...", help="Results of LLenergyMeasure v0.8.")
     ],
+    keep_bytes: Annotated[
+        bool, typer.Option("--keep-bytes", help="Keep each file byte for byte, secrets in it included.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Take results of LLenergyMeasure (schema 2.0) into the store, each as an experiment marked as imported."""
+    """Take results of LLenergyMeasure (schema 2.0) into the store, each as an experiment marked as imported.
+
+    A file that is refused leaves nothing behind, and the others are taken: status 1; 2 where none was.
+    """
     place = Store.locate(store)
+    refused = 0
     for path in paths:
-        done = import_file(path, place)
-        console.say(done.experiment_id)
+        try:
+            console.say(import_file(path, place, keep_bytes=keep_bytes).experiment_id)
+        except (LlemError, LogError) as error:
+            console.complain(str(error))
+            refused += 1
+    if refused:
+        raise typer.Exit(EXIT_SOME_REFUSED if refused < len(paths) else EXIT_NONE_TAKEN)

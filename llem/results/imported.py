@@ -8,6 +8,7 @@ import msgspec
 
 from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
+from llem.results.impossible import check_possible, strict_json
 from llem.results.metrics import Timestamps
 from llem.results.raw import RawProcessResult
 from llem.versions import SCHEMA_VERSION
@@ -24,13 +25,15 @@ Fields = dict[str, Any]
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:
-    """The result in a JSON file of LLenergyMeasure v0.8. Raises ExportError, which names the field that does not fit."""
+    """The result in a JSON file of LLenergyMeasure v0.8. Raises ExportError, which names the field that does not fit or cannot be right."""
     try:
-        fields = msgspec.json.decode(original, type=Fields)
+        fields = msgspec.convert(strict_json(original), Fields)
         _check(fields, what)
-        return _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
-    except msgspec.MsgspecError as error:
+        result = _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise ExportError(f"{what} is not a result of LLenergyMeasure", found=str(error)) from error
+    check_possible(result, what=what)
+    return result
 
 
 def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:

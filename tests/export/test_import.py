@@ -16,7 +16,7 @@ from llem.results.imported import read_predecessor
 from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
-from tests.conftest import LLEM
+from tests.conftest import LLEM, Run
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
 FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
@@ -162,6 +162,95 @@ def test_a_foreign_file_is_refused(text: str, store: Store, tmp_path: Path) -> N
     with pytest.raises(ExportError, match=r"foreign\.json"):
         import_result(path, store)
     assert store.experiment_ids() == []
+
+
+def document(**changes: Any) -> str:
+    """The result with some fields changed."""
+    return json.dumps(FIELDS | changes)
+
+
+def process(**changes: Any) -> list[dict[str, Any]]:
+    """The list of its only process, with some fields changed."""
+    return [FIELDS["process_results"][0] | changes]
+
+
+IMPOSSIBLE: dict[str, tuple[str, str]] = {
+    "an integer of 64 bits without a sign": (document(total_tokens=2**63), "does not fit into 64 bits"),
+    "an integer of 400 digits": (document(total_tokens=10**400), "does not fit into 64 bits"),
+    "an integer of 400 digits anywhere": (document(effective_config={"seed": 10**400}), "does not fit into 64 bits"),
+    "an infinite number": (document().replace("1234.5678901234567", "1e999", 1), "range"),
+    "no number": (document(total_energy_j=float("nan")), "not a result"),
+    "negative tokens": (document(total_tokens=-70), "field total_tokens: found -70"),
+    "a negative energy": (document(total_energy_j=-1.0), "field total_energy_j"),
+    "a negative latency": (document(latency_stats={**FIELDS["latency_stats"], "ttft_mean_ms": -18_000.0}), "ttft_mean_ms"),
+    "the year 9999": (document(start_time="9999-01-01T00:00:00", end_time="9999-01-01T00:00:01"), "9999"),
+    "the year 1": (document(start_time="0001-01-01T00:00:00+14:00"), "0001|out of range"),
+    "times that go back": (document(end_time="2026-03-01T11:59:59"), "not before 2026-03-01T12"),
+    "a process's times that go back": (
+        document(
+            process_results=process(
+                timestamps={"start": "2026-03-01T12:00:00", "end": "2026-03-01T11:00:00", "duration_sec": 1}
+            )
+        ),
+        r"process_results\[0\]",
+    ),
+    "one index for two processes": (document(process_results=process() * 2), "process_index"),
+    "a key twice": (document()[:-1] + ', "total_tokens": 1}', "total_tokens stands there twice"),
+    "a key twice far down": (document(effective_config={}).replace("{}", '{"a": {"b": 1, "b": 2}}'), "b stands there twice"),
+    "half a character": (document(labels={"a": "b"}).replace('"b"', '"\\ud800"'), "not a result"),
+    "100,000 lists in each other": (document(effective_config=[]).replace("[]", "[" * 10**5 + "]" * 10**5), "not a result"),
+    "100,000 lists and nothing else": ("[" * 10**5, "not a result"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_right_is_refused(name: str, store: Store, tmp_path: Path) -> None:
+    """The error names the file and the field or the number, and the store stays as it was."""
+    text, said = IMPOSSIBLE[name]
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    with pytest.raises(ExportError, match=said) as refused:
+        import_result(path, store)
+    assert "odd.json" in str(refused.value) and len(str(refused.value)) < 500
+    assert list(store.log_path.iterdir()) == []
+
+
+def test_several_files_are_taken_as_far_as_they_can_be(llem: Run, store: Store, tmp_path: Path) -> None:
+    """One that is refused has its line and status 1, the others are taken; where none is, the status is 2."""
+    (odd := tmp_path / "odd.json").write_text(IMPOSSIBLE["negative tokens"][0])
+    (other := tmp_path / "other.json").write_text(document(total_tokens=5))
+    done = llem("import", odd, ORIGINAL, other, "--store", store.path)
+    assert (done.returncode, len(done.stdout.split()), len(done.stderr.splitlines())) == (1, 2, 1)
+    assert sorted(done.stdout.split()) == store.experiment_ids()
+    again = llem("import", odd, ORIGINAL, "--store", store.path)
+    assert (again.returncode, again.stdout, len(again.stderr.splitlines())) == (2, "", 2)
+    assert llem("import", odd, "--store", store.path).returncode == 2
+
+
+SECRET = "hf_" + "aB3dE5gH7jK9" * 3
+
+
+@pytest.mark.parametrize("keep_bytes", [False, True])
+def test_a_secret_in_a_file_is_kept_only_where_it_is_asked_for(
+    llem: Run, store: Store, tmp_path: Path, keep_bytes: bool
+) -> None:
+    """A token in a configuration is in no event and on no screen, unless every byte is to be kept; a second import is refused either way."""
+    path = tmp_path / f"{SECRET}.json"
+    path.write_text(
+        document(effective_config={"model": "m", "hf_token": "abcdefgh", "argv": f"--key {SECRET}"})
+    )
+    asked = ["--keep-bytes"] if keep_bytes else []
+    assert llem("import", path, *asked, "--store", store.path).returncode == 0
+    (segment,) = store.segments(store.experiment_ids()[0])
+    with SegmentReader(segment) as reader:
+        events = [unpack(found) for block in reader.blocks() for found in reader.events(block)]
+    (kept,) = [event for event in events if isinstance(event, ResultImported)]
+    assert kept.bytes_kept is keep_bytes
+    assert (kept.original == path.read_bytes()) is keep_bytes
+    assert (SECRET.encode() in kept.original, b"abcdefgh" in kept.original) == (keep_bytes, keep_bytes)
+    shown = llem("show", "@last", "--json", "--store", store.path)
+    assert (shown.returncode, SECRET in shown.stdout) == (0, keep_bytes)
+    assert "already been imported" in llem("import", path, "--store", store.path).stderr
 
 
 def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
