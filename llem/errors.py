@@ -82,3 +82,12 @@ class OutputError(LlemError):
 
 class AggregationError(LlemError):
     """Process results that cannot be joined."""
+
+
+def is_text(text: str) -> bool:
+    """Whether the text can be stored: names from the system may hold bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from llem.plan import OwnGenerationPlan, Plan, Section
 from llem_events.secrets import scrub_value
 
 Table = dict[str, Any]
+MAX_FILE_BYTES = 2**20
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
 
 
@@ -48,10 +50,16 @@ def convert(table: Table) -> Plan:
         return plan
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
-        key = place.rstrip("`")
-        raise PlanError(
-            f"plan key {key or '(top)'}", found=text[0].lower() + text[1:], expected=_allowed(key)
-        ) from None
+        raise _unfit(place.rstrip("`"), text) from None
+
+
+def _unfit(key: str, text: str) -> PlanError:
+    """msgspec's sentence as found and expected, with the values allowed."""
+    found: str | None = text[0].lower() + text[1:]
+    expected = _allowed(key)
+    if match := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
+        found, expected = match[2], expected or match[1]
+    return PlanError(f"plan key {key or '(top)'}", found=found, expected=expected)
 
 
 def _with_source(table: Table) -> Table:
@@ -121,17 +129,27 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
 
 
 def _read(path: Path) -> Table:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
-        raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
+    text = _text(path)
     if path.suffix in (".yaml", ".yml"):
         return _parse_yaml(path, text)
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"plan {path} is not TOML", found=error) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise PlanError(f"plan {path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        reason: object = error.strerror
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+    raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
 
 
 def _parse_yaml(path: Path, text: str) -> Table:
@@ -143,7 +161,7 @@ def _parse_yaml(path: Path, text: str) -> Table:
     yaml = importlib.import_module("yaml")
     try:
         table = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PlanError(f"plan {path} is not YAML", found=" ".join(str(error).split())) from None
     if not isinstance(table, dict):
         raise PlanError(f"plan {path}", found=type(table).__name__, expected="a table of keys")
@@ -154,7 +172,7 @@ def _parse_value(text: str) -> object:
     """A TOML value where it is one, otherwise the text itself, so that names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llem.errors import StoreError
+from llem.errors import StoreError, is_text
 from llem.units import NS_PER_S
 from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
@@ -66,8 +66,13 @@ class Store:
 
     @classmethod
     def locate(cls, path: Path | None = None) -> "Store":
-        """The store given, or that of LLEM_DIR, or ./llem-data."""
-        return cls(path or Path(os.environ.get("LLEM_DIR") or DEFAULT_FOLDER))
+        """The store given, or that of LLEM_DIR, or ./llem-data. Raises StoreError for a path that is not UTF-8."""
+        place = path or Path(os.environ.get("LLEM_DIR") or DEFAULT_FOLDER)
+        if not is_text(str(place.absolute())):
+            raise StoreError(
+                "the store's path is not UTF-8", found=ascii(str(place)), hint="name another with --store"
+            )
+        return cls(place)
 
     def create(self) -> "Store":
         """Make the folders that are missing. Raises StoreError where they cannot be made or others may write there."""
@@ -92,6 +97,15 @@ class Store:
                 hint=f"chmod 700 {self.path}",
             )
         return self
+
+    @classmethod
+    def around(cls, path: Path) -> "Store | None":
+        """The store that a file lies in, if it lies in one."""
+        for folder in path.resolve().parents:
+            store = cls(folder)
+            if store.projections_path.exists() or any(store.log_path.glob(f"*/*{SEGMENT_SUFFIX}")):
+                return store
+        return None
 
     def require(self) -> "Store":
         """Raises StoreError unless there is a store here."""

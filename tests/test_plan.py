@@ -63,7 +63,7 @@ def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
             {"engine": {"simulated": {"prefil_ms": 1}}},
             "engine.simulated.prefil_ms; did you mean engine.simulated.prefill_ms?",
         ),
-        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found expected `int`, got `str`"),
+        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found `str`, expected `int`"),
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
         ({"engine": 3}, "plan key engine"),
         ({"xyz": 3}, "unknown plan key xyz; known here: name"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from llem.cli import console, screen, statuses
-from llem.errors import LlemError, OutputError
+from llem.errors import LlemError, OutputError, PlanError, is_text
 from llem_events.errors import CorruptError, LogError
 
 Commands = dict[str, tuple[str, str]]
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _status_of(arguments: list[str]) -> int | str | None:
     chosen = _command(_words_to_complete() or arguments)
     try:
+        _check_text(arguments)
         app = build_app(chosen)
         arguments, program = split_program(arguments) if chosen == "measure" else (arguments, [])
         app(args=options_first(arguments), prog_name="llem", obj=program)
@@ -58,10 +59,24 @@ def _status_of(arguments: list[str]) -> int | str | None:
         return exit_status(error)
     except KeyboardInterrupt:
         return statuses.INTERRUPTED
+    except OSError as error:
+        if error.filename is None:
+            _complain_of_bug(error)
+            return statuses.INTERNAL
+        # a file that cannot be used is no fault of llem, wherever it shows
+        console.complain(f"{error.filename} cannot be used: {error.strerror}")
+        return statuses.WRONG_INPUT
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error)
         return statuses.INTERNAL
     return 0
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises PlanError for an argument that is not UTF-8: it could be neither stored nor shown."""
+    for number, argument in enumerate(arguments, start=1):
+        if not is_text(argument):
+            raise PlanError(f"argument {number} is not UTF-8", found=ascii(argument[:80]))
 
 
 def _cannot_write(error: OutputError) -> int:

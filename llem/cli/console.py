@@ -14,6 +14,7 @@ _DANGEROUS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
+MAX_ERROR_CHARS = 2000
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _state = {"verbosity": 0, "quiet": False}
 
@@ -25,7 +26,7 @@ def set_verbosity(count: int, *, quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("llem: %(message)s"))
     log = logging.getLogger("llem")
-    log.addHandler(handler)
+    log.handlers[:] = [handler]
     usual = logging.ERROR if quiet else _LEVELS[min(count, 2)]
     log.setLevel(usual if count or quiet or named is None else named)
 
@@ -65,7 +66,10 @@ def note(text: str) -> None:
 
 def complain(text: str) -> None:
     """An error in one line, on stderr."""
-    _write_to_stderr("llem: " + " ".join(text.split()))
+    line = " ".join(text.split())
+    if len(line) > MAX_ERROR_CHARS:
+        line = f"{line[: MAX_ERROR_CHARS // 2]} ... {line[-MAX_ERROR_CHARS // 2 :]}"
+    _write_to_stderr("llem: " + line)
 
 
 def _write_to_stderr(line: str) -> None:

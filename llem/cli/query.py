@@ -1,6 +1,7 @@
 """llem query."""
 
 import importlib
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,9 @@ from llem.query.process import Limits, ResultStream, running
 from llem.query.saved import saved_queries, saved_query
 from llem.store import Store
 
+MAX_ROWS = 2**62
+MAX_SQL_BYTES = 2**20
+MAX_TIMEOUT_S = 30 * 24 * 3600.0
 TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")
 TABLE_ROWS = 1000  # a table is read by people and held in memory
 Writer = Callable[[TextIO, Sequence[str], Iterable[Sequence[Any]]], None]
@@ -69,9 +73,11 @@ def query(
         list[str] | None,
         typer.Option("-p", "--param", metavar="NAME=VALUE", help="A value for $NAME; quotes make it text."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N rows.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ROWS, metavar="N", help="At most N rows.")
+    ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="S", help="Stop the query after S seconds.")
+        float, typer.Option(min=0.1, max=MAX_TIMEOUT_S, metavar="S", help="Stop the query after S seconds.")
     ] = Limits().timeout_s,
     saved: Annotated[
         str | None,
@@ -94,6 +100,8 @@ def query(
 ) -> None:
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
     output = None if output is not None and target.is_stdout(output) else output
+    if math.isnan(timeout):
+        raise QueryError("--timeout", found="nan", expected="seconds")
     chosen = _format(output_format, output)
     if list_saved:
         _list_saved(saved, chosen, output, force=force)
@@ -144,8 +152,19 @@ def _statement(sql: str | None, saved: str | None) -> str:
     if sql is None:
         return CATALOG
     if sql == "-":
-        return sys.stdin.read()
+        return _statement_on_stdin()
     return f"FROM {sql}" if TABLE_NAME.fullmatch(sql) else sql
+
+
+def _statement_on_stdin() -> str:
+    written = sys.stdin.buffer.read(MAX_SQL_BYTES + 1)
+    if len(written) > MAX_SQL_BYTES:
+        raise QueryError("the SQL on standard input is too long", expected=f"at most {MAX_SQL_BYTES} bytes")
+    try:
+        return written.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start}: {error.reason}"
+        raise QueryError("the SQL on standard input is not UTF-8", found=found) from None
 
 
 def _write_text(start: Start, chosen: Format, output: Path | None, *, force: bool, raw_csv: bool) -> None:

@@ -45,7 +45,9 @@ def runs(
         str | None,
         typer.Option(metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=2**62, metavar="N", help="At most so many, the newest.")
+    ] = 50,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from llem.errors import ExportError
+from llem.errors import ExportError, is_text
+from llem.store import SEGMENT_SUFFIX, Store
+from llem_events.skippable import MAGIC_BYTES
 
 STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -19,6 +21,19 @@ def is_stdout(path: Path) -> bool:
 
 def check(path: Path, *, force: bool, hint: str = "--force replaces it") -> None:
     """Raises ExportError unless `path` can be written; asked before any work is done for it."""
+    try:
+        _check(path.resolve(), force=force)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written", found=error.strerror) from error
+
+
+def _check(path: Path, *, force: bool) -> None:
+    if not is_text(str(path)):
+        raise ExportError("the file's path is not UTF-8", found=ascii(str(path)))
+    if store := Store.around(path):
+        raise ExportError(f"{path} is inside the store {store.path}", expected="a file outside of any store")
+    if _is_segment(path):
+        raise ExportError(f"{path} is a segment of a log, which is never replaced", expected="another name")
     if path.exists() and not path.is_file():
         raise ExportError(f"{path} is not a file", expected="a file's name, or - for standard output")
     if path.exists() and not force:
@@ -29,12 +44,22 @@ def check(path: Path, *, force: bool, hint: str = "--force replaces it") -> None
         raise ExportError(f"{path} cannot be written", found=f"no permission in {path.parent}")
 
 
+def _is_segment(path: Path) -> bool:
+    """Whether a file is one by its name or by what it begins with, wherever it lies."""
+    if path.name.endswith(SEGMENT_SUFFIX):
+        return True
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC_BYTES)) == MAGIC_BYTES
+
+
 @contextmanager
 def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """A name in the same folder to write to; it takes the place of `path` when the block ends well."""
-    path = path.resolve()
     check(path, force=force)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    path = path.resolve()
+    temporary = path.with_name(f".llem-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         check(path, force=force)

@@ -8,6 +8,7 @@ from llem.query.process import Parameter
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
+_MAX_DIGITS = 40
 _WORDS: dict[str, Parameter] = {"true": True, "false": False, "null": None}
 
 
@@ -26,8 +27,14 @@ def _typed(written: str) -> Parameter:
     if written.lower() in _WORDS:
         return _WORDS[written.lower()]
     if _INTEGER.fullmatch(written):
-        return int(written)
+        return _whole(written)
     if _FLOAT.fullmatch(written):
         return float(written)
     quoted = len(written) > 1 and written[0] == written[-1] and written[0] in "'\""
     return written[1:-1] if quoted else written
+
+
+def _whole(written: str) -> int:
+    if len(written) > _MAX_DIGITS or not -(2**127) <= int(written) < 2**127:
+        raise QueryError("parameter", found=f"{written[:40]}", expected="a whole number of at most 128 bits")
+    return int(written)

@@ -1,0 +1,106 @@
+"""Input that no text, number or name can be: told in one line with exit status 2, and never written into a store."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow, segments
+
+BAD = b"\xff"
+LONG = "a" * 300
+
+WRONG: dict[str, tuple[list[bytes | str], str]] = {
+    "SQL": (["query", b"select " + BAD], "argument 2 is not UTF-8"),
+    "store": (["runs", "--store", b"/tmp/" + BAD], "argument 3 is not UTF-8"),
+    "parameter": (["query", "select $x", "-p", b"x=" + BAD], "argument 4 is not UTF-8"),
+    "run": (["show", BAD], "argument 2 is not UTF-8"),
+    "program": (["measure", "--", "true", BAD], "argument 4 is not UTF-8"),
+    "endless timeout": (["query", "select 1", "--timeout", "inf"], "--timeout"),
+    "no number": (["query", "select 1", "--timeout", "nan"], "--timeout"),
+    "huge limit": (["query", "select 1", "--limit", "9" * 30], "--limit"),
+    "huge number of runs": (["runs", "--limit", "9" * 30], "--limit"),
+    "huge parameter": (["query", "select $x", "-p", "x=" + "1" * 5000], "at most 128 bits"),
+    "long name of a file": (["query", "select 1", "-o", f"{LONG}.csv"], "File name too long"),
+    "long name of a store": (["query", "select 1", "--store", LONG], "File name too long"),
+    "deep setting": (["measure", "--dry-run", "--set", "name=" + "[" * 50_000], "plan key name"),
+    "huge number in a setting": (
+        ["measure", "--dry-run", "--set", "workload.seed=" + "1" * 5000],
+        "workload.seed",
+    ),
+}
+
+
+def run(arguments: list[bytes | str], store: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
+    return subprocess.run(
+        [LLEM, *arguments], env=environment, input=stdin, capture_output=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one short measurement."""
+    store = tmp_path_factory.mktemp("hostile") / "store"
+    assert run(["measure", *SIMULATED, *QUICK], store).returncode == 0
+    return store
+
+
+@pytest.mark.parametrize(("arguments", "told"), mostly_slow(WRONG.values(), every=5), ids=WRONG.keys())
+def test_wrong_input_is_told(arguments: list[bytes | str], told: str, measured: Path) -> None:
+    """Exit status 2, the reason, no traceback, nothing called an internal error."""
+    done = run(arguments, measured)
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    assert told in said
+    assert "internal error" not in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stdin", "told"), [(b"select " + BAD, "not UTF-8"), (b" " * 2**21, "too long")])
+def test_sql_on_standard_input(stdin: bytes, told: str, measured: Path) -> None:
+    """SQL that is no text, or endless, is refused."""
+    done = run(["query", "-"], measured, stdin)
+    assert (done.returncode, told in done.stderr.decode()) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    """A store that is named by LLEM_DIR or lies in the working folder is refused where its path is not UTF-8."""
+    folder = os.fsencode(tmp_path) + b"/" + BAD
+    Path(os.fsdecode(folder)).mkdir()
+    environment = {**os.environ, b"LLEM_DIR": folder}
+    for env, cwd in ((environment, tmp_path), ({**os.environ}, folder)):
+        done = subprocess.run([LLEM, "runs"], env=env, cwd=cwd, capture_output=True, check=False)  # type: ignore[arg-type] # bytes are names too
+        assert done.returncode == 2
+        assert b"path is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    mostly_slow(
+        [["query", "select 1", "--force", "-f", "csv", "-o"], ["export", "--force", "-f", "csv"]], every=2
+    ),
+)
+def test_nothing_is_written_into_a_store(command: list[bytes | str], measured: Path, tmp_path: Path) -> None:
+    """Neither onto a segment, nor the tables, nor beside them, nor through a link, nor onto a copied segment."""
+    (segment, *_) = segments(measured, "worker")
+    before = segment.read_bytes()
+    copied, link = tmp_path / "copied.csv", tmp_path / "link.csv"
+    copied.write_bytes(before)
+    link.symlink_to(segment)
+    for path in (segment, measured / "projections.duckdb", measured / "new.csv", link, copied):
+        done = run([*command, str(path)], measured)
+        assert done.returncode == 2, path
+        assert b"inside the store" in done.stderr or b"segment of a log" in done.stderr
+    assert segment.read_bytes() == copied.read_bytes() == before
+    assert not (measured / "new.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_long_name_that_a_file_may_have(measured: Path, tmp_path: Path, llem: Run) -> None:
+    """A name of 255 bytes is a name like any other."""
+    path = tmp_path / ("a" * 251 + ".csv")
+    assert run(["query", "select 1", "-o", str(path)], measured).returncode == 0
+    assert path.read_text() == "1\n1\n"
