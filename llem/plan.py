@@ -43,19 +43,23 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ModelPlan(Section, frozen=True, kw_only=True):
     """Which model, from where."""
 
-    name: str = "tiny-llama"  # preset, local folder or hub name
-    weights: Literal["random", "pretrained"] | None = (
-        None  # None: random for presets and configurations, else pretrained
-    )
-    config: str | None = None  # path to a config.json, for random weights
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    revision: str | None = None
-    trust_remote_code: bool = False
-    seed: int = 0  # of random weights
-    allow_missing: bool = False  # measure and label a model whose weights are not all in its files
-    load: dict[
-        str, Any
-    ] = {}  # handed to from_pretrained: attn_implementation, quantization_config, device_map ...
+    name: Annotated[Text, says("preset, local folder or hub name")] = "tiny-llama"
+    weights: Annotated[
+        Literal["random", "pretrained"] | None,
+        says("not set: random for presets and configurations, else pretrained"),
+    ] = None
+    config: Annotated[Text | None, says("path to a config.json, for random weights")] = None
+    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], says("of the weights")] = "auto"
+    revision: Annotated[Text | None, says("of a hub name: a branch, a tag or a commit")] = None
+    trust_remote_code: Annotated[bool, says("run code of the model's repository; needs a commit")] = False
+    seed: Annotated[Seed, says("of random weights")] = 0
+    allow_missing: Annotated[
+        bool, says("measure and label a model whose weights are not all in its files")
+    ] = False
+    load: Annotated[
+        dict[str, Any],
+        says("handed to from_pretrained: attn_implementation, quantization_config, device_map ..."),
+    ] = {}
 
 
 class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
@@ -126,8 +130,8 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
 class OwnGenerationPlan(Section, frozen=True, kw_only=True):
     """The keys of `generation` that are llem's and are never handed on."""
 
-    seed: int = 42  # of all draws; a batch's depend on it and on the batch's index
-    ignore_eos: bool = False  # run every request to its limit
+    seed: Annotated[Seed, says("of all draws; a batch's depend on it and on the batch's index")] = 42
+    ignore_eos: Annotated[bool, says("run every request to its limit")] = False
 
 
 class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
@@ -215,7 +219,10 @@ class Plan(Section, frozen=True, kw_only=True):
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
     workload: WorkloadPlan = WorkloadPlan()
-    generation: dict[str, Any] = {}  # those of OwnGenerationPlan, and any of transformers' GenerationConfig
+    generation: Annotated[
+        dict[str, Any],
+        says("how tokens are chosen: llem's own keys, and any of transformers' GenerationConfig"),
+    ] = {}
     meter: MeterPlan = MeterPlan()
     devices: DevicesPlan = DevicesPlan()
     windows: WindowsPlan = WindowsPlan()

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
-from llem.plan import Plan, Section
-from llem.plan_file import literal_values, section_of
+from llem.plan import OwnGenerationPlan, Plan, Section
+from llem.plan_file import literal_values
 
 Field = structs.FieldInfo
 HEADER = "# Every key of the plan; where it is not the default, the default stands beside it."
@@ -20,23 +21,35 @@ def to_toml(plan: Plan) -> str:
 
 
 def _section_lines(section: Section, path: tuple[str, ...]) -> Iterator[str]:
-    if path:
-        yield ""
-        yield f"# {_first_line(section)}"
-        yield f"[{'.'.join(path)}]"
-    inner = []
+    """The section's own keys first, as TOML wants it, then the tables in it."""
+    tables: list[Iterator[str]] = []
     for field in structs.fields(type(section)):
         setting = getattr(section, field.name)
-        if section_of(field.type) is not None:
-            inner.append((field.name, setting))
+        place = (*path, field.name)
+        if isinstance(setting, Section):
+            tables.append(_section_table(setting, place))
+        elif isinstance(setting, Mapping) and setting:
+            tables.append(_free_table(field, setting, place))
         else:
             yield _line(field, setting)
-    for name, setting in inner:
-        yield from _section_lines(setting, (*path, name))
+    yield from chain.from_iterable(tables)
 
 
-def _first_line(section: Section) -> str:
-    return (type(section).__doc__ or "").strip().splitlines()[0]
+def _section_table(section: Section, path: tuple[str, ...]) -> Iterator[str]:
+    yield from _heading(path, (type(section).__doc__ or "").strip().splitlines()[0])
+    yield from _section_lines(section, path)
+
+
+def _free_table(field: Field, table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """A table whose keys are not all llem's."""
+    yield from _heading(path, meaning_of(field.type) or "")
+    own = {key.name: key for key in structs.fields(OwnGenerationPlan)} if path == ("generation",) else {}
+    for key, setting in table.items():
+        yield _line(own[key], setting) if key in own else f"{_key(key)} = {toml(setting)}"
+
+
+def _heading(path: tuple[str, ...], meaning: str) -> list[str]:
+    return ["", f"# {meaning}", f"[{'.'.join(path)}]"]
 
 
 def _line(field: Field, setting: Any) -> str:

@@ -10,13 +10,41 @@ from hypothesis import strategies as st
 
 from llem.errors import PlanError
 from llem.plan import Plan
-from llem.plan_file import config_hash, convert, resolve_plan
+from llem.plan_file import config_hash, convert, resolve_plan, section_of
 from llem.plan_toml import to_toml
 
 
 def test_the_default_plan_survives_toml() -> None:
     """The printed plan reads back to the same plan."""
     assert convert(tomllib.loads(to_toml(Plan()))) == Plan()
+
+
+def test_every_key_is_printed_with_its_meaning() -> None:
+    """No key is left out: one without a value is a comment, and each says what it means and what it may be."""
+    text = to_toml(Plan())
+    lines = [line for line in text.splitlines() if " = " in line]
+    assert all(line.partition("  # ")[2].strip() for line in lines)
+
+    def keys(section: type[msgspec.Struct]) -> list[str]:
+        inner = [(field.name, section_of(field.type)) for field in msgspec.structs.fields(section)]
+        return [key for name, kind in inner for key in (keys(kind) if kind else [name])]
+
+    named = [line.removeprefix("# ").partition(" = ")[0] for line in lines]
+    assert sorted(named) == sorted(_expected(keys(Plan)))
+
+
+def _expected(keys: list[str]) -> list[str]:
+    """A table of free keys is printed as its keys."""
+    return [*(key for key in keys if key != "generation"), "seed", "ignore_eos"]
+
+
+def test_a_value_that_is_not_the_default_has_its_default_beside_it() -> None:
+    """And a threshold may be infinite, which TOML can say and JSON cannot."""
+    plan = convert({"engine": {"batch_size": 8}, "validity": {"max_sample_gap_s": float("inf")}})
+    text = to_toml(plan)
+    assert "batch_size = 8  # prompts that run together; default 4" in text
+    assert "max_sample_gap_s = inf  #" in text
+    assert convert(tomllib.loads(text)) == plan
 
 
 @given(
@@ -66,6 +94,16 @@ def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
         ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found `str`, expected `int`"),
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
         ({"engine": 3}, "plan key engine"),
+        (
+            {"engine": {"name": "vllm"}},
+            "found invalid enum value 'vllm', expected one of transformers, simulated",
+        ),
+        ({"workload": {"source": "synthetic", "path": "p"}}, "found synthetic, and workload.path"),
+        ({"windows": {"baseline_s": float("nan")}}, "plan key windows.baseline_s"),
+        ({"workload": {"max_duration_s": float("inf")}}, "plan key workload.max_duration_s"),
+        ({"workload": {"requests": 10**30}}, "plan key workload.requests"),
+        ({"workload": {"min_duration_s": -1}}, "plan key workload.min_duration_s"),
+        ({"name": "x" * 300}, "plan key name"),
         ({"xyz": 3}, "unknown plan key xyz; known here: name"),
     ],
 )
@@ -74,6 +112,11 @@ def test_what_is_wrong_is_named_by_its_path(table: dict[str, object], told: str)
     with pytest.raises(PlanError) as caught:
         convert(table)
     assert told in str(caught.value)
+
+
+def test_a_path_alone_means_the_file() -> None:
+    """A plan that names prompts measures them."""
+    assert convert({"workload": {"path": "p.jsonl"}}).workload.source == "file"
 
 
 def test_the_hash_tells_what_is_measured() -> None:

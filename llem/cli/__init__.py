@@ -65,7 +65,7 @@ def _status_of(arguments: list[str]) -> int | str | None:
             return statuses.INTERNAL
         # a file that cannot be used is no fault of llem, wherever it shows
         console.complain(f"{error.filename} cannot be used: {error.strerror}")
-        return statuses.WRONG_INPUT
+        return statuses.WRONG
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error)
         return statuses.INTERNAL

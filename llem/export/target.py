@@ -22,12 +22,12 @@ def is_stdout(path: Path) -> bool:
 def check(path: Path, *, force: bool, hint: str = "--force replaces it") -> None:
     """Raises ExportError unless `path` can be written; asked before any work is done for it."""
     try:
-        _check(path.resolve(), force=force)
+        _check(path.resolve(), force=force, hint=hint)
     except OSError as error:
         raise ExportError(f"{path} cannot be written", found=error.strerror) from error
 
 
-def _check(path: Path, *, force: bool) -> None:
+def _check(path: Path, *, force: bool, hint: str) -> None:
     if not is_text(str(path)):
         raise ExportError("the file's path is not UTF-8", found=ascii(str(path)))
     if store := Store.around(path):
