@@ -1,5 +1,6 @@
 """Rows of results: what people filter by as columns, the whole of it as JSON."""
 
+import math
 from datetime import datetime
 from typing import Any
 
@@ -116,7 +117,7 @@ def _process(result: RawProcessResult, span: Span) -> dict[str, Any]:
         "max_temperature_c": throttle.max_temperature_c if throttle else None,
         "throttle_sec": throttle.throttle_duration_sec if throttle else None,
         "ttft_mean_ms": inference.time_to_first_token_ms,
-        "e2e_mean_ms": ratio(sum(e2e_ms), len(e2e_ms)),
+        "e2e_mean_ms": ratio(math.fsum(e2e_ms), len(e2e_ms)),
         "result": result,
     }
 

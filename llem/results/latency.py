@@ -1,5 +1,6 @@
 """Latencies of requests: raw values kept per process, statistics only over all of them together."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Literal, Self
@@ -147,7 +148,7 @@ def concatenated(parts: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 def _statistics(name: str, values: NDArray[np.float64]) -> dict[str, float | int]:
     if not len(values):
         return {}
-    mean = float(values.mean())
+    mean = math.fsum(values.tolist()) / len(values)
     low, median, p95, p99, high = np.percentile(values, (0, 50, 95, 99, 100), overwrite_input=True).tolist()
     return {
         f"{name}_mean_ms": mean,

@@ -1,5 +1,6 @@
 """What one process measured of time, tokens and computation."""
 
+import math
 from datetime import datetime
 from typing import Self
 
@@ -57,7 +58,7 @@ class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
             tokens_per_second=ratio(input_tokens + output_tokens, inference_time_sec),
             output_tokens_per_second=ratio(output_tokens, inference_time_sec),
             latency_per_token_ms=ratio(1000 * inference_time_sec, output_tokens),
-            time_to_first_token_ms=ratio(sum(ttft_ms), len(ttft_ms)),
+            time_to_first_token_ms=ratio(math.fsum(ttft_ms), len(ttft_ms)),
             latency_measurements=latency_measurements,
         )
 

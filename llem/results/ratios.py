@@ -31,7 +31,10 @@ def total(values: Iterable[float | None]) -> float | None:
 def mean(values: Iterable[float | None]) -> float | None:
     """Sum over number; None where any value is unknown or there is none."""
     addends = list(values)
-    return ratio(total(addends), len(addends))
+    known = [value for value in addends if value is not None]
+    if not known or len(known) < len(addends):
+        return None
+    return float(sum(map(as_printed, known)) / len(known))
 
 
 def root_of_squares(deviations: Iterable[float | None]) -> float | None:

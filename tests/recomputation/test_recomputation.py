@@ -1,0 +1,238 @@
+"""Whatever is shown together adds up: every figure is worked out again from the printed ones beside it."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llem.cli.result import write_result
+from llem.export.aggregated import aggregated_columns
+from llem.export.records import Format, write_records
+from llem.export.results import RAW
+from llem.export.selection import stored_results
+from llem.export.tables import write_rows
+from llem.projections import catch_up, open_readonly
+from llem.results import ExperimentResult
+from llem.store import Store
+from tests.conftest import Run
+from tests.recomputation.odd_runs import import_run, write_run
+from tests.recomputation.printed import Range, Rule, disagreements, machine, screen, seconds_between
+from tests.recomputation.rules import (
+    EXPERIMENT_ROW,
+    PROCESS_ROW,
+    RAW_LINE,
+    RESULTS_LINE,
+    SCREEN,
+    WINDOW_ROW,
+    exact,
+    exact_mean,
+    exact_sum,
+    raw_line,
+    read,
+)
+from tests.recomputation.whole import whole_disagreements
+
+FEW, MANY = range(10), range(10, 200)
+Line = dict[str, str]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)],
+)
+def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of random experiments, one in ten of them imported."""
+    folder = tmp_path_factory.mktemp("odd")
+    store = Store(folder / "store").create()
+    for seed in request.param:
+        if seed % 10 == 9:
+            import_run(store, seed, folder)
+        else:
+            write_run(store, seed)
+    catch_up(store)
+    return store
+
+
+def results(store: Store) -> list[ExperimentResult]:
+    """All results, as they are stored."""
+    with open_readonly(store) as connection:
+        return list(stored_results(connection))
+
+
+def rows(store: Store, sql: str) -> list[Line]:
+    """Rows of a query as CSV has them."""
+    out = io.StringIO()
+    with open_readonly(store) as connection:
+        write_rows(out, connection, sql, kind=Format.CSV)
+    return parsed(out.getvalue())
+
+
+def parsed(text: str) -> list[Line]:
+    """Lines of CSV text by column."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def assert_none(found: Iterator[str]) -> None:
+    """No disagreement; all of them in the message."""
+    texts = list(found)
+    assert not texts, "\n".join(texts)
+
+
+def all_used(lines: list[Line], rules: tuple[Rule, ...]) -> list[str]:
+    """Targets that no line shows: such a rule would be a test that cannot fail."""
+    return [rule.target for rule in rules if not any(line.get(rule.target) for line in lines)]
+
+
+def test_rows_of_experiments_add_up(odd: Store) -> None:
+    """experiment_results: each figure from the others in its row, missing exactly where one of those is."""
+    lines = rows(odd, "FROM experiment_results")
+    assert all_used(lines, EXPERIMENT_ROW) == []
+    assert_none(text for line in lines for text in row_disagreements(line))
+
+
+def row_disagreements(line: Line) -> Iterator[str]:
+    """Of a row of experiment_results; what is imported need not show all that could follow."""
+    ours = not line["labels"].count("imported_id")
+    where = f"experiment_results of {line['experiment_id']}"
+    yield from disagreements(where, line, EXPERIMENT_ROW, read, complete=ours and bool(line["result"]))
+    if line["start_time"]:
+        apart = seconds_between(line["start_time"], line["end_time"])
+        if not machine(line["duration_sec"]).meets(apart):
+            yield f"{where}: duration_sec is {line['duration_sec']}, by its times {float(apart.low)!r}"
+
+
+def test_rows_of_processes_and_windows_add_up(odd: Store) -> None:
+    """raw_process_results and windows, each in itself."""
+    for table, rules in (("raw_process_results", PROCESS_ROW), ("windows", WINDOW_ROW)):
+        lines = rows(odd, f"FROM {table}")
+        assert all_used(lines, rules) == []
+        assert_none(
+            text
+            for line in lines
+            for text in disagreements(f"{table} of {line['experiment_id']}", line, rules, read)
+        )
+
+
+def test_lines_of_results_add_up(odd: Store) -> None:
+    """The CSV of results, with the figures of its processes beside those of the experiment."""
+    found = results(odd)
+    columns = aggregated_columns(found, process_breakdown=True)
+    out = io.StringIO()
+    write_records(out, found, columns, kind=Format.CSV)
+    lines = parsed(out.getvalue())
+    assert all_used(lines, RESULTS_LINE) == []
+    assert_none(text for line in lines for text in line_disagreements(line))
+
+
+def line_disagreements(line: Line) -> Iterator[str]:
+    """Of a line of results; with the breakdown, of its processes too."""
+    ours = not line["labels"].count("imported_id")
+    where = f"results line of {line['experiment_id']}"
+    yield from disagreements(where, line, RESULTS_LINE, read, complete=ours)
+    if ours:
+        sums, rules = broken_down(line)
+        yield from disagreements(where, line | sums, rules, read)
+
+
+def broken_down(line: Line) -> tuple[Line, list[Rule]]:
+    """What follows from the processes of a line, whichever indices they have."""
+    figures = ("gpu_id", "tokens", "energy_j", "tokens_per_second")
+    named = {match.group(1) for name in line if (match := re.match(r"(process_\d+)_gpu_id$", name))}
+    shown = [name for name in named if any(line[f"{name}_{figure}"] for figure in figures)]
+    rates, tokens, energies = (
+        [line[f"{name}_{figure}"] or None for name in shown]
+        for figure in ("tokens_per_second", "tokens", "energy_j")
+    )
+    complete = len(shown) == int(line["num_processes"])
+    sums = {
+        "processes: rate": exact_mean(rates) if complete else "",
+        "processes: tokens": exact_sum(tokens) if complete else "",
+        "processes: energy": exact_sum(energies) if complete else "",
+    }
+    rules = [
+        Rule("avg_tokens_per_second", ("processes: rate",), lambda rate: rate),
+        Rule("total_tokens", ("processes: tokens",), lambda count: count),
+    ]
+    if line["gpu_attribution_verified"] == "true":
+        rules.append(Rule("energy_raw_j", ("processes: energy",), lambda energy: energy))
+    return sums, rules
+
+
+def test_lines_of_processes_add_up(odd: Store) -> None:
+    """The CSV of processes, sums over devices and windows in its cells included."""
+    out = io.StringIO()
+    processes = [process for result in results(odd) for process in result.process_results]
+    write_records(out, processes, RAW, kind=Format.CSV)
+    lines = [raw_line(line) for line in parsed(out.getvalue())]
+    assert all_used(lines, RAW_LINE) == []
+    assert_none(text for line in lines for text in raw_disagreements(line))
+
+
+def raw_disagreements(line: Line) -> Iterator[str]:
+    """Of a line of processes."""
+    where = f"raw line of {line['experiment_id']}, process {line['process_index']}"
+    yield from disagreements(where, line, RAW_LINE, read)
+
+
+def test_json_adds_up(odd: Store) -> None:
+    """A whole result: sums, means and percentiles of the experiment from the figures of its processes."""
+    texts = [msgspec.json.encode(result).decode() for result in results(odd)]
+    assert_none(
+        text for printed in texts for text in whole_disagreements(json.loads(printed, parse_float=str))
+    )
+
+
+def test_screens_add_up(odd: Store) -> None:
+    """`llem show`: within half a unit of the last digit shown, given the rounding of the others."""
+    assert_none(text for result in results(odd) for text in screen_disagreements(shown(result)))
+
+
+def shown(result: ExperimentResult) -> str:
+    """The screen of a result."""
+    out = io.StringIO()
+    write_result(out, result)
+    return out.getvalue()
+
+
+def screen_disagreements(text: str) -> Iterator[str]:
+    """Of a screen: its rows are a name, a value and a unit, with two spaces or more between them."""
+    title, _, table = text.partition("\n")
+    cells = [re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in table.splitlines()]
+    figures = {row[0]: row[1] for row in cells if len(row) > 1 and row[1] != "not measured"}
+    units = {row[0]: row[2] for row in cells if len(row) > 2}
+    baseline = re.search(r"baseline ([\d,.e+-]+) W", units.get("energy above idle", ""))
+    if baseline:
+        figures["baseline"] = baseline.group(1)
+    figures.setdefault("measured", figures["duration"])
+    counts = {name: figures[name] for name in ("input tokens", "output tokens") if name in figures}
+    whole = {name: exact(Fraction(text.replace(",", ""))) for name, text in counts.items()}
+    figures |= {**whole, "tokens": exact_sum(whole.values())}
+    yield from disagreements(title, figures, SCREEN, screen_figure, complete="processes" in figures)
+
+
+def screen_figure(text: str) -> Range:
+    """A figure for people, or a count, of which every digit is shown."""
+    return read(text) if ".." in text else screen(text)
+
+
+@pytest.mark.slow
+def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None:
+    """The same through the program: rows by query, lines by export, screen and JSON of the newest runs."""
+    place = ("--store", odd.path)
+    experiment_rows = parsed(llem("query", "FROM experiment_results", "-f", "csv", *place).stdout)
+    assert_none(text for line in experiment_rows for text in row_disagreements(line))
+    lines = parsed(llem("export", "-", "--process-breakdown", *place).stdout)
+    assert_none(text for line in lines for text in line_disagreements(line))
+    raw = parsed(llem("export", "-", "--what", "raw", *place).stdout)
+    assert_none(text for line in raw for text in raw_disagreements(raw_line(line)))
+    assert len(experiment_rows) == len(lines)
+    for line in lines[-3:]:
+        assert_none(screen_disagreements(llem("show", line["experiment_id"], *place).stdout))
+        printed = llem("show", line["experiment_id"], "--json", *place).stdout
+        assert_none(whole_disagreements(json.loads(printed, parse_float=str)))
