@@ -67,6 +67,21 @@ def test_tokens_time_and_latency(log: Store) -> None:
     assert found["e2e_median_ms"] == pytest.approx(260.0)
 
 
+def test_chunks_are_not_token_times(log: Store) -> None:
+    """A request whose tokens came in two chunks has a first token and an end, and no gap between tokens."""
+    chunked = request(0, 10.0, token_times_ns=[], chunk_times_ns=[at(10.1), at(10.3)], chunk_tokens=[2, 2])
+    found = single(log, requests=[chunked])
+    assert (found["itl_mean_ms"], found["itl_trimmed_mean_ms"]) == (None, None)
+    assert (found["ttft_mean_ms"], found["output_tokens"]) == (pytest.approx(100.0), 4)
+
+
+def test_energy_of_counters_is_exact(log: Store) -> None:
+    """7,804.706 J are 7,804.706 J, however high the counter stands, and idle power leaves an exact rest."""
+    found = single(log, counter_j=(987_654_321.123, 987_662_125.829))
+    assert (found["total_energy_j"], found["energy_adjusted_j"]) == (7_804.706, 6_804.706)
+    assert one(log, "FROM windows WHERE kind = 'measurement'")["counter_energy_j"] == 7_804.706
+
+
 def test_flops_by_hand(log: Store) -> None:
     """A prompt: 2 (900 x 8 + 100) + 4 x 12 x 2 x 8 x 8; three tokens: 2 x 1,000 x 3 + 4 x 12 x 2 (9 + 10 + 11)."""
     assert single(log)["total_flops"] == 10 * (14_600 + 6_144 + 6_000 + 2_880)

@@ -38,7 +38,9 @@ from tests.recomputation.rules import (
 )
 from tests.recomputation.whole import whole_disagreements
 
-FEW, MANY = range(10), range(10, 200)
+# Among the few: shared devices with idle power and memory, wrapped programs, an import, pauses, index 0 missing.
+FEW = (1, 4, 9, 11, 34, 68, 96, 106, 118, 126)
+MANY = tuple(seed for seed in range(200) if seed not in FEW)
 Line = dict[str, str]
 
 
