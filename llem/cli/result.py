@@ -45,6 +45,8 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
     processes = result.aggregation.num_processes if result.aggregation else None
     yield "processes", processes, ""
     yield "duration", result.duration_sec, "s"
+    if result.measured_sec not in (None, result.duration_sec):
+        yield "measured", result.measured_sec, "s, without the pauses"
     yield from _work(result)
     yield from _energy(result)
     yield from _latencies(result)
@@ -54,7 +56,8 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
 
 def _work(result: ExperimentResult) -> Iterator[Row]:
     if result.total_requests is not None:
-        yield "requests", result.total_requests, f"({result.failed_requests or 0} failed)"
+        failed = result.failed_requests
+        yield "requests", result.total_requests, "" if failed is None else f"({failed:,} failed)"
     yield "input tokens", result.total_input_tokens, ""
     yield "output tokens", result.total_output_tokens, ""
     yield "throughput", result.output_tokens_per_second, "output tokens/s"
@@ -100,15 +103,16 @@ def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
         yield f"  {reason.text}"
     if facts.failures:
         yield facts.failures
-    for warning in result.measurement_warnings:
+    joining = result.aggregation.warnings if result.aggregation else []
+    for warning in dict.fromkeys([*result.measurement_warnings, *joining]):
         yield f"warning: {warning}"
 
 
 def _text(value: float | int | str | None) -> str:
+    """Six digits of a figure, and all before the point: enough to recompute one from the others beside it."""
     if value is None:
         return NOT_MEASURED
     if isinstance(value, float):
-        return (
-            f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.4g}"
-        )
+        rounded = f"{value:,.6g}"
+        return f"{value:,.0f}" if "e" in rounded and 1e5 < abs(value) < 1e9 else rounded
     return f"{value:,}" if isinstance(value, int) else value

@@ -19,9 +19,9 @@ from llem.store import Store
 from llem.units import NS_PER_S
 
 COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, e.labels, coalesce(e.started_time, r.start_time) AS started_time,
-       r.duration_sec, r.total_energy_j, r.tokens_per_second, r.total_tokens, r.energy_source"""
+       r.duration_sec, r.measured_sec, r.total_energy_j, r.tokens_per_second, r.total_tokens, r.energy_source"""
 SCREEN = """experiment_id AS run, e.status, r.valid, coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
-       round(r.duration_sec, 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.tokens_per_second, 1) AS "tokens/s",
+       round(coalesce(r.measured_sec, r.duration_sec), 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.tokens_per_second, 1) AS "tokens/s",
        r.total_tokens AS tokens, r.energy_source AS source"""
 RUNS = """
 SELECT {columns}

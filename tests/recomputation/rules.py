@@ -115,9 +115,9 @@ RAW_LINE = (
 )
 SCREEN = (
     Rule("energy above idle", ("energy", "baseline", "duration"), product_off),
-    quotient("output throughput", "output tokens", "measured"),
+    quotient("throughput", "output tokens", "measured"),
     Rule(
-        "throughput",
+        "throughput in all",
         ("input tokens", "output tokens", "measured"),
         lambda taken, made, seconds: add(taken, made).over(seconds),
         "measured",

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from llem.cli.result import write_result
+from llem.cli.run_facts import RunFacts
 from llem.export.aggregated import aggregated_columns
 from llem.export.records import Format, write_records
 from llem.export.results import RAW
@@ -22,7 +23,7 @@ from llem.results import ExperimentResult
 from llem.store import Store
 from tests.conftest import Run
 from tests.recomputation.odd_runs import import_run, write_run
-from tests.recomputation.printed import Range, Rule, disagreements, machine, screen, seconds_between
+from tests.recomputation.printed import Range, Rule, disagreements, machine, quotient, screen, seconds_between
 from tests.recomputation.rules import (
     EXPERIMENT_ROW,
     PROCESS_ROW,
@@ -192,30 +193,37 @@ def test_json_adds_up(odd: Store) -> None:
 
 def test_screens_add_up(odd: Store) -> None:
     """`llem show`: within half a unit of the last digit shown, given the rounding of the others."""
-    assert_none(text for result in results(odd) for text in screen_disagreements(shown(result)))
+    screens = [shown(result) for result in results(odd)]
+    figures = [screen_figures(text) for text in screens]
+    assert all_used(figures, SCREEN) == []
+    assert_none(text for printed in screens for text in screen_disagreements(printed))
 
 
 def shown(result: ExperimentResult) -> str:
     """The screen of a result."""
     out = io.StringIO()
-    write_result(out, result)
+    write_result(out, result, RunFacts())
     return out.getvalue()
 
 
 def screen_disagreements(text: str) -> Iterator[str]:
-    """Of a screen: its rows are a name, a value and a unit, with two spaces or more between them."""
-    title, _, table = text.partition("\n")
-    cells = [re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in table.splitlines()]
+    """Of a screen; an imported result need not show all that could follow."""
+    figures = screen_figures(text)
+    title = text.partition("\n")[0]
+    yield from disagreements(title, figures, SCREEN, screen_figure, complete="processes" in figures)
+
+
+def screen_figures(text: str) -> Line:
+    """Its rows are a name, a value and a unit, with two spaces or more between them; counts are exact."""
+    cells = [re.split(r"\s{2,}", line.strip(), maxsplit=2) for line in text.splitlines()[1:]]
     figures = {row[0]: row[1] for row in cells if len(row) > 1 and row[1] != "not measured"}
     units = {row[0]: row[2] for row in cells if len(row) > 2}
-    baseline = re.search(r"baseline ([\d,.e+-]+) W", units.get("energy above idle", ""))
-    if baseline:
+    if baseline := re.search(r"baseline ([\d,.e+-]+) W", units.get("energy above idle", "")):
         figures["baseline"] = baseline.group(1)
     figures.setdefault("measured", figures["duration"])
     counts = {name: figures[name] for name in ("input tokens", "output tokens") if name in figures}
     whole = {name: exact(Fraction(text.replace(",", ""))) for name, text in counts.items()}
-    figures |= {**whole, "tokens": exact_sum(whole.values())}
-    yield from disagreements(title, figures, SCREEN, screen_figure, complete="processes" in figures)
+    return {**figures, **whole, "tokens": exact_sum(whole.values())}
 
 
 def screen_figure(text: str) -> Range:
@@ -234,7 +242,17 @@ def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None
     raw = parsed(llem("export", "-", "--what", "raw", *place).stdout)
     assert_none(text for line in raw for text in raw_disagreements(raw_line(line)))
     assert len(experiment_rows) == len(lines)
+    listed = json.loads(llem("runs", "--limit", 500, "--json", *place).stdout, parse_float=str)
+    assert len(listed) == len(lines)
+    assert_none(text for row in listed for text in listed_disagreements(row))
     for line in lines[-3:]:
         assert_none(screen_disagreements(llem("show", line["experiment_id"], *place).stdout))
         printed = llem("show", line["experiment_id"], "--json", *place).stdout
         assert_none(whole_disagreements(json.loads(printed, parse_float=str)))
+
+
+def listed_disagreements(row: dict[str, object]) -> Iterator[str]:
+    """Of a run in `llem runs --json`."""
+    figures = {name: str(value) for name, value in row.items() if value is not None}
+    rate = quotient("tokens_per_second", "total_tokens", "measured_sec")
+    yield from disagreements(f"runs: {figures['experiment_id']}", figures, [rate], read)
