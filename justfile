@@ -1,12 +1,14 @@
 # Recipes; each sets up what it needs. `just` alone checks and tests.
 
 python := ".venv/bin/python"
+pip := python + " -m pip install -q --disable-pip-version-check -c constraints.txt"
 
 default: check test
 
-# Install llem, its torch extra and the development tools into .venv, when pyproject.toml has changed.
+# Install llem, its torch extra and the development tools into .venv, when their list has changed.
 setup:
-    @test .venv/.installed -nt pyproject.toml || {{python}} -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,dev]'
+    @test .venv/.installed -nt pyproject.toml && test .venv/.installed -nt constraints.txt || \
+        PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt {{pip}} -e '.[torch,dev]'
     @touch .venv/.installed
 
 # Measure the default plan on this machine and print the result.
@@ -20,6 +22,18 @@ test *options: setup
 # The slow tests.
 test-slow *options: setup
     {{python}} -m pytest -q -n 2 -m slow {{options}}
+
+# The fast tests with the newest packages that pyproject.toml permits.
+test-newest *options: setup
+    {{python}} -m tests.environments newest {{options}}
+
+# The fast tests with the lowest versions that pyproject.toml names.
+test-lowest *options: setup
+    {{python}} -m tests.environments lowest {{options}}
+
+# What needs no torch, under every other supported Python at hand.
+test-pythons *options: setup
+    {{python}} -m tests.environments pythons {{options}}
 
 # Lint, types and imports.
 check: lint types imports
@@ -42,6 +56,11 @@ fmt: setup
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
+# Write constraints.txt: the newest permitted version of every package, for every supported Python.
+lock:
+    {{pip}} uv
+    .venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --upgrade --no-header --no-annotate pyproject.toml -o constraints.txt
+
 # Run a benchmark: harness, append, rebuild, size, query, aggregate, crash, sampler, meter.
 bench name *options: setup
     {{python}} -m benchmarks.{{name}} {{options}}
@@ -53,6 +72,9 @@ simulated-gpu *command: setup
 # Measure on a real NVIDIA GPU and keep what was seen under docs/validation.
 gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
+
+# Make every generated file anew.
+goldens: schema reference
 
 # Publish the JSON Schema of every event version.
 schema: setup

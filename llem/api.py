@@ -1,14 +1,17 @@
 """The store from Python: results as objects, and read-only SQL."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llem.export.selection import stored_results
-from llem.projections import catch_up, open_readonly
+from llem.projections import open_tables
 from llem.query.process import Limits, Parameter, running
 from llem.query.result import QueryResult
 from llem.results import ExperimentResult
 from llem.store import Store
+
+_log = logging.getLogger("llem")
 
 
 class OpenStore:
@@ -46,8 +49,7 @@ class OpenStore:
             if runs is None
             else [experiment_id for run in runs for experiment_id in self._store.resolve_all(run)]
         )
-        catch_up(self._store)
-        with open_readonly(self._store) as connection:
+        with open_tables(self._store, _log.info, only=experiment_ids) as connection:
             return list(stored_results(connection, experiment_ids))
 
 

@@ -21,6 +21,7 @@ from llem_events.files import OsFiles
 from llem_events.header import SegmentHeader, peek
 
 DEFAULT_FOLDER = "llem-data"
+LOG_FOLDER = "log"
 LAST = "@last"
 SEGMENT_SUFFIX = ".events.zst"
 ID_GRAMMAR = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -60,7 +61,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.log_path = path / "log"
+        self.log_path = path / LOG_FOLDER
         self.projections_path = path / "projections.duckdb"
         self.lock_path = path / "projections.lock"
 

@@ -59,6 +59,7 @@ def measured(measured_once: Path, store: Path) -> Path:
     return store
 
 
+@pytest.mark.torch
 def test_tables_say_what_the_events_say(measured: Path, llem: Run) -> None:
     """Tokens, requests and energy in DuckDB are the sums over the bare events of two real workers."""
     requests = measured_requests(measured)
@@ -77,6 +78,7 @@ def test_tables_say_what_the_events_say(measured: Path, llem: Run) -> None:
     assert result["total_tokens"] == sum(body["input_tokens"] + body["output_tokens"] for body in completed)
 
 
+@pytest.mark.torch
 def test_every_segment_is_private(measured_once: Path) -> None:
     """Folders of the store are 0700 and its files 0600, whatever the umask."""
     folders = (measured_once, measured_once / "log", *measured_once.glob("log/*"))
@@ -100,6 +102,7 @@ def test_energy_is_the_difference_of_the_edges(llem: Run, store: Path) -> None:
     assert (result["energy_source"], result["meter"]) == ("simulated", "simulated")
 
 
+@pytest.mark.torch
 def test_an_estimate_is_called_one_everywhere(measured: Path, llem: Run, tmp_path: Path) -> None:
     """Where no sensor was read, table, screen and CSV say `estimated`, and the verdict is not valid."""
     (result,) = asked(llem, RESULT)
@@ -149,6 +152,7 @@ def test_texts_are_kept_when_asked_for(llem: Run, store: Path, tmp_path: Path) -
     assert {request.get("prompt") for request in measured_requests(store)} == {"hello", "x"}
 
 
+@pytest.mark.torch
 def test_results_survive_a_rebuild(measured: Path, llem: Run) -> None:
     """Replaying the log gives the same tables."""
     before = asked(llem, "FROM experiment_results")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llem_events.reader import Block, Position, SegmentReader
     from llem_events.reading import SAMPLE_COLUMNS, Reading
     from llem_events.recovery import Recovery, recover
+    from llem_events.redaction import Redaction, redact
     from llem_events.schema import SCHEMA_VERSION
     from llem_events.segment_survey import Survey, survey
     from llem_events.texts import UnknownText, check_known, unknown_text
@@ -46,6 +47,7 @@ _NAMES = {
     "reader": "Block Position SegmentReader",
     "reading": "Reading SAMPLE_COLUMNS",
     "recovery": "Recovery recover",
+    "redaction": "Redaction redact",
     "schema": "SCHEMA_VERSION",
     "segment_survey": "Survey survey",
     "texts": "UnknownText check_known unknown_text",
@@ -71,6 +73,7 @@ __all__ = [
     "Reading",
     "Recovery",
     "RecoveryRefusedError",
+    "Redaction",
     "SegmentDigest",
     "SegmentExistsError",
     "SegmentHeader",
@@ -88,6 +91,7 @@ __all__ = [
     "check_known",
     "read_clocks",
     "recover",
+    "redact",
     "root_digest",
     "segment_digest",
     "survey",

@@ -35,6 +35,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     skipped_bytes: Int64 = 0  # of that segment, not taken over because they do not verify
     skipped_blocks: Int64 = 0  # blocks known to be missing, as far as the numbers around them tell
     skipped_events: Int64 = 0
+    redacted_digest: bytes | None = None  # last digest of the segment that this one is, without some texts
 
 
 _decoder = msgspec.msgpack.Decoder(SegmentHeader)

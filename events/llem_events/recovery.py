@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +41,22 @@ def recover(
     original = survey(path)
     _check_worth(original, limit_bytes)
     files = files or OsFiles()
+    with publishing(target, files) as temporary:
+        segment_id, kept = _copy(original, temporary, files)
+    return Recovery(original, target, segment_id, kept)
+
+
+@contextlib.contextmanager
+def publishing(target: Path, files: Files) -> Iterator[Path]:
+    """A path that becomes `target` once the body has ended well, and is gone otherwise. Raises SegmentExistsError, LogWriteError."""
     temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
     try:
-        segment_id, kept = _copy(original, temporary, files)
+        yield temporary
         _publish(temporary, target, files)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # gone after the rename, and never there where it could not be made
+        # Gone after the rename, and never there where it could not be made.
+        with contextlib.suppress(OSError):
             temporary.unlink()
-    return Recovery(original, target, segment_id, kept)
 
 
 def _check_worth(original: Survey, limit_bytes: int | None) -> None:

@@ -26,7 +26,7 @@ COMMANDS: Commands = {
         "Take results of LLenergyMeasure (schema 2.0) into the store.",
     ),
     "rebuild": ("llem.cli.rebuild:rebuild", "Replay the whole log into new projections."),
-    "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, digest."),
+    "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, redact, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),
 }
 ANYWHERE = frozenset({"-q", "--quiet", "-v", "-vv", "-vvv", "--verbose", "-V", "--version"})

@@ -1,7 +1,6 @@
 """llem log: look into segments, check them, recover what is readable, and name them by a digest."""
 
 import json as encoder
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +10,29 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import JsonOption, RunArgument, StoreOption
-from llem.cli.segment_report import describe_damage, info_lines, recovery_line, recovery_report, survey_report
-from llem.store import LAST, SEGMENT_SUFFIX, Store
-from llem_events import LogError, SegmentReader, Survey, Verdict, recover, root_digest, segment_digest, survey
+from llem.cli.segment_files import is_denied, segment_files
+from llem.cli.segment_report import (
+    describe_damage,
+    info_lines,
+    recovery_line,
+    recovery_report,
+    stated_verdict,
+    survey_report,
+    verdict_lines,
+)
+from llem.errors import StoreError
+from llem.store import LAST, Store, mend_access
+from llem_events import (
+    LogError,
+    NewerFormatError,
+    SegmentReader,
+    Verdict,
+    recover,
+    redact,
+    root_digest,
+    segment_digest,
+    survey,
+)
 from llem_events.following import follow, numbered_events
 from llem_events.readable import row
 from llem_events.recovery import DEFAULT_LIMIT_BYTES
@@ -25,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
-    help="Look into segments: info, cat, verify, recover, digest.",
+    help="Look into segments: info, cat, verify, recover, redact, digest.",
 )
 TARGET = "PATH|RUN"
 TargetsArgument = Annotated[
@@ -37,34 +56,41 @@ TargetArgument = Annotated[str, typer.Argument(metavar=TARGET, help="A segment f
 
 @app.command()
 def verify(targets: TargetsArgument = None, json: JsonOption = False, store: StoreOption = None) -> None:
-    """Check every byte: clean, unclosed and torn are fine (status 0), corrupt is not (status 3)."""
+    """Check every byte: clean, unclosed and torn are fine (status 0); newer or unreadable has status 2, damaged 3."""
+    place = Store.locate(store)
+    found = segment_files(targets or [], place)
     status = 0
-    for path in _paths(targets or [], store):
-        try:
-            found = survey(path)
-        except LogError as error:
-            status = max(status, EXIT_UNREADABLE)
-            _say(
-                f"unreadable  {path}: {error}",
-                {"path": str(path), "verdict": None, "error": str(error)},
-                as_json=json,
-            )
-            continue
-        if found.verdict is Verdict.CORRUPT or found.misfits:
-            status = EXIT_DAMAGED
-        _say("\n".join(_verdict_lines(found)), survey_report(found), as_json=json)
+    for problem in found.refused:
+        status = EXIT_UNREADABLE
+        _say(f"unreadable {problem}", {"path": None, "verdict": None, "error": str(problem)}, as_json=json)
+    for path in found.paths:
+        status = max(status, _verify(path, as_json=json))
+    _note_strange_folders(place, asked_for_all=not targets)
     raise typer.Exit(status)
 
 
-def _verdict_lines(found: Survey) -> Iterator[str]:
-    at_work = ", its writer is at work" if found.is_being_written else ""
-    yield f"{found.verdict:<9} {found.path}: {found.blocks} blocks, {found.events} events{at_work}"
-    for damage in found.damages:
-        yield "          " + describe_damage(damage)
-    for text in found.misfit_texts:
-        yield "          " + text
-    if found.misfits > len(found.misfit_texts):
-        yield f"          and {found.misfits - len(found.misfit_texts)} more events that do not fit their type"
+def _verify(path: Path, *, as_json: bool) -> int:
+    """Say what one file is; returns its status."""
+    try:
+        found = survey(path)
+    except LogError as error:
+        verdict = "newer" if isinstance(error, NewerFormatError) else None
+        hint = f"; try `{mend_access(path)}`" if is_denied(path) else ""
+        report = {"path": str(path), "verdict": verdict, "error": f"{error}{hint}"}
+        _say(f"{verdict or 'unreadable':<10} {path}: {error}{hint}", report, as_json=as_json)
+        return EXIT_UNREADABLE
+    _say("\n".join(verdict_lines(found)), survey_report(found), as_json=as_json)
+    return {
+        "corrupt": EXIT_DAMAGED,
+        "misplaced": EXIT_DAMAGED,
+        "misfit": EXIT_DAMAGED,
+        "newer": EXIT_UNREADABLE,
+    }.get(stated_verdict(found), 0)
+
+
+def _note_strange_folders(store: Store, *, asked_for_all: bool) -> None:
+    for name in store.strange_folders() if asked_for_all else ():
+        console.note(f"llem: {store.log_path / name}: left out, its name is no id of an experiment")
 
 
 @app.command("recover")
@@ -94,6 +120,50 @@ def recover_segment(
     raise typer.Exit(EXIT_DAMAGED if recovery.original.verdict is Verdict.CORRUPT else 0)
 
 
+@app.command("redact")
+def redact_segment(
+    segment: Annotated[Path, typer.Argument(metavar="SEGMENT", help="The file; it is left as it is.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="NEW", help="The new segment.")],
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="T", help="A text to take out; may be given again.")
+    ] = None,
+    text_file: Annotated[
+        list[Path] | None,
+        typer.Option("--text-file", metavar="FILE", help="The same, out of a file: no shell remembers it."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy a segment without a text, such as a secret, and name the old one's digest in it."""
+    texts = [*(text or []), *map(_read_text, text_file or [])]
+    redaction = redact(segment, output, texts=texts)
+    line = (
+        f"{redaction.target}: {redaction.changed_events} of {redaction.kept.events} events changed; "
+        f"{segment} still holds the text"
+    )
+    report = {
+        "original": str(redaction.original),
+        "original_digest": redaction.original_digest.hex(),
+        "redacted": str(redaction.target),
+        "blocks": redaction.kept.blocks,
+        "events": redaction.kept.events,
+        "changed_events": redaction.changed_events,
+    }
+    _say(line, report, as_json=json)
+    console.note(
+        f"in the folder of its run, the new segment is taken in the place of the original; to be rid of the text, remove "
+        f"{segment}, then `llem rebuild`"
+    )
+
+
+def _read_text(path: Path) -> str:
+    """The text in a file, without the line's end. Raises StoreError."""
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
+        raise StoreError(f"--text-file {path} cannot be read", found=found) from error
+
+
 @app.command()
 def cat(
     target: TargetArgument,
@@ -106,10 +176,11 @@ def cat(
     store: StoreOption = None,
 ) -> None:
     """Print events, one a line; samples as columns of values, byte strings as hex."""
+    place = Store.locate(store)
     events = (
-        follow(lambda: _paths([target], store))
+        follow(lambda: _readable([target], place))
         if follow_on
-        else _events(_paths([target], store), salvage=salvage)
+        else _events(_readable([target], place), salvage=salvage)
     )
     for path, number, envelope in events:
         if event_type in (None, envelope.type):
@@ -138,10 +209,13 @@ def _say_event(path: Path, found: dict[str, Any], *, as_json: bool) -> None:
 
 @app.command()
 def info(target: TargetArgument, json: JsonOption = False, store: StoreOption = None) -> None:
-    """Header, verdict, counts of each event type, sizes."""
-    for path in _paths([target], store):
+    """Header, verdict, counts of each event type, sizes; status 2 where a part is newer than this llem."""
+    status = 0
+    for path in _readable([target], Store.locate(store)):
         found = survey(path)
+        status = max(status, EXIT_UNREADABLE if found.newer else 0)
         _say("\n".join(info_lines(found)), survey_report(found), as_json=json)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -176,19 +250,12 @@ def digest(
     _say(f"{root}  {experiment_id}", report, as_json=json)
 
 
-def _paths(targets: Iterable[str], store: Path | None) -> list[Path]:
-    """Segment files of the targets; of all runs where there are none."""
-    place = Store.locate(store)
-    found: list[Path] = []
-    for target in targets or place.require().experiment_ids():
-        path = Path(target)
-        if targets and path.is_dir():
-            found += sorted(path.rglob(f"*{SEGMENT_SUFFIX}"))
-        elif targets and (os.path.lexists(path) or os.sep in target or target.endswith(SEGMENT_SUFFIX)):
-            found.append(path)
-        else:
-            found += place.segments(place.resolve(target))
-    return found
+def _readable(targets: Iterable[str], store: Store) -> list[Path]:
+    """Segment files of the targets. Raises StoreError where one cannot be listed."""
+    found = segment_files(targets, store)
+    if found.refused:
+        raise found.refused[0]
+    return found.paths
 
 
 def _say(text: str, report: dict[str, Any], *, as_json: bool) -> None:

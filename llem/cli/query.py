@@ -89,6 +89,12 @@ def query(
         bool,
         typer.Option("--list", help="List the queries that ship with llem, or print the SQL of --saved."),
     ] = False,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a copy of the tables that any DuckDB from 1.0 on may open and hold."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -99,6 +105,11 @@ def query(
     store: StoreOption = None,
 ) -> None:
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
+    if snapshot is not None:
+        if sql or saved or output:
+            raise QueryError("--snapshot", found="a query beside it", expected="one of them")
+        _write_snapshot(Store.locate(store).require(), snapshot, force=force)
+        return
     output = None if output is not None and target.is_stdout(output) else output
     if math.isnan(timeout):
         raise QueryError("--timeout", found="nan", expected="seconds")
@@ -120,6 +131,12 @@ def query(
         _write_parquet(start, output, force=force)
     else:
         _write_text(start, chosen, output, force=force, raw_csv=raw_csv)
+
+
+def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:
+    projections = importlib.import_module("llem.projections")
+    with target.replacing(path, force=force) as temporary:
+        projections.snapshot(store, temporary, console.note)
 
 
 def _list_saved(saved: str | None, chosen: Format, output: Path | None, *, force: bool) -> None:

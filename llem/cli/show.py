@@ -13,8 +13,7 @@ from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.result import write_result
 from llem.cli.run_facts import RunFacts, run_facts
 from llem.cli.table import write_table
-from llem.cli.tables import up_to_date
-from llem.projections import SegmentLineage, lineage, open_readonly, results_for
+from llem.projections import SegmentLineage, lineage, open_tables, results_for
 from llem.results import ExperimentResult
 from llem.store import LAST, Store
 
@@ -36,8 +35,7 @@ def show(
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
     experiment_id = place.resolve(run)
-    up_to_date(place, salvage=salvage)
-    with open_readonly(place) as connection:
+    with open_tables(place, console.note, salvage=salvage, only=[experiment_id]) as connection:
         if events:
             _write_lineage(lineage(connection, experiment_id), json=json)
         else:

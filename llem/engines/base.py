@@ -20,7 +20,7 @@ class Engine(Protocol):
         ...
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        """Token ids of each prompt. Raises EngineError for a prompt that the model cannot take."""
+        """Token ids of each prompt, before or after `load`; one that the model cannot take has a refusal."""
         ...
 
     def run(

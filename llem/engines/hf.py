@@ -19,8 +19,9 @@ from llem.engines.hf_facts import LoadFacts, model_facts
 from llem.engines.hf_generate import BatchJob, Generator, seed_everything
 from llem.engines.hf_load import Weights, check_architecture, choose_device, load_config, load_model
 from llem.engines.hf_options import ASSISTANT, generation_config
+from llem.engines.hf_prompts import PromptEncoder, load_encoder
 from llem.engines.hf_steps import step_recorder
-from llem.engines.hf_tokens import PromptEncoder, Tokens, ids_of, load_tokens, special_ids
+from llem.engines.hf_tokens import ids_of
 from llem.engines.hub import one_line
 from llem.engines.sources import find_model
 from llem.errors import EngineError
@@ -35,8 +36,6 @@ class LoadedModel(NamedTuple):
     """A model on its device and what belongs to it."""
 
     model: Any
-    tokens: Tokens
-    encoder: PromptEncoder
     generator: Generator
     eos_ids: frozenset[int]
 
@@ -54,6 +53,7 @@ class TransformersEngine:
         self._config = load_config(self._source)
         check_architecture(self._config, self._source)
         self._loaded: LoadedModel | None = None
+        self._encoder: PromptEncoder | None = None
 
     def load(self) -> ModelLoaded:
         start_ns = time.monotonic_ns()
@@ -66,13 +66,11 @@ class TransformersEngine:
         self.synchronize()
         load_time_ns = time.monotonic_ns() - start_ns
         cache = self._try_out(loaded)
-        return model_facts(
-            weights, LoadFacts(self._source, self._plan.model, loaded.tokens.name, cache, load_time_ns)
-        )
+        tokenizer = self._prompt_encoder.tokens.name
+        return model_facts(weights, LoadFacts(self._source, self._plan.model, tokenizer, cache, load_time_ns))
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        encoder = self._ready.encoder
-        return [encoder.encode(prompt) for prompt in prompts]
+        return [self._prompt_encoder.encode(prompt) for prompt in prompts]
 
     def run(
         self,
@@ -127,12 +125,19 @@ class TransformersEngine:
     @property
     def _ready(self) -> LoadedModel:
         if self._loaded is None:
-            raise EngineError("the model is not loaded", expected="load() before encode() and run()")
+            raise EngineError("the model is not loaded", expected="load() before run()")
         return self._loaded
 
     @property
+    def _prompt_encoder(self) -> PromptEncoder:
+        """Made of the tokenizer and the configuration alone, so that it is there before the model is."""
+        if self._encoder is None:
+            self._encoder = load_encoder(self._source, self._plan.workload)
+        return self._encoder
+
+    @property
     def _to_text(self) -> Callable[[Sequence[int]], str] | None:
-        return self._ready.tokens.to_text if self._plan.workload.record_text else None
+        return self._prompt_encoder.tokens.to_text if self._plan.workload.record_text else None
 
     def _ready_to_generate(self, weights: Weights) -> LoadedModel:
         """The model with what belongs to it, told what the plan asks of `generate`."""
@@ -142,16 +147,8 @@ class TransformersEngine:
         model.generation_config = generation_config(
             model.generation_config, plan.generate_options, ignore_eos=plan.own_generation.ignore_eos
         )
-        config = model.config.get_text_config(decoder=True)
-        tokens = load_tokens(self._source, vocabulary_size=config.vocab_size)
         eos_ids = ids_of(model.generation_config.eos_token_id)
-        encoder = PromptEncoder(
-            tokens,
-            vocabulary_size=config.vocab_size,
-            reserved_ids=special_ids(config) | eos_ids,
-            max_length=getattr(config, "max_position_embeddings", None),
-        )
-        return LoadedModel(model, tokens, encoder, Generator(model, assistant=self._assistant()), eos_ids)
+        return LoadedModel(model, Generator(model, assistant=self._assistant()), eos_ids)
 
     def _assistant(self) -> Any:
         """The model that drafts for ours, where the plan names one."""
@@ -164,7 +161,7 @@ class TransformersEngine:
     def _try_out(self, loaded: LoadedModel) -> str:
         """The kind of cache that `generate` keeps. Raises EngineError for a model that it cannot run."""
         try:
-            return loaded.generator.try_out(loaded.encoder.any_ids(2))
+            return loaded.generator.try_out(self._prompt_encoder.any_ids(2))
         except Exception as error:
             if is_fatal(error):
                 raise

@@ -1,16 +1,16 @@
-"""Turns prompts into token ids: by the model's tokenizer, or a byte per token where it has none."""
+"""Text to token ids and back: by the model's tokenizer, or a byte per token where it has none."""
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 from transformers import AutoTokenizer
 
-from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.hf_errors import LOADING_ERRORS, loading_error
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
+from llem.prompts import ChatMessage
 
 BYTES = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -21,9 +21,16 @@ class Tokens(Protocol):
 
     name: str
     special_ids: frozenset[int]
+    begin_id: int | None
     size: int
 
-    def to_ids(self, text: str) -> list[int]: ...
+    def to_ids(self, text: str, *, special: bool) -> list[int]:
+        """Ids of the text; with those that the tokenizer puts around it where `special`."""
+        ...
+
+    def rendered(self, messages: Sequence[ChatMessage]) -> str:
+        """The messages as the model's chat template writes them, up to where it has to answer. Raises EngineError."""
+        ...
 
     def to_text(self, token_ids: Sequence[int]) -> str: ...
 
@@ -33,16 +40,20 @@ class ByteTokens:
 
     name = "bytes"
     special_ids: frozenset[int] = frozenset()
+    begin_id: int | None = None
 
     def __init__(self, vocabulary_size: int) -> None:
         self.size = vocabulary_size
 
-    def to_ids(self, text: str) -> list[int]:
+    def to_ids(self, text: str, *, special: bool) -> list[int]:
         if self.size < BYTES:
             raise EngineError(
                 "the vocabulary cannot hold bytes", found=f"{self.size} tokens", expected=f"at least {BYTES}"
             )
         return list(text.encode())
+
+    def rendered(self, messages: Sequence[ChatMessage]) -> str:
+        raise no_chat_template()
 
     def to_text(self, token_ids: Sequence[int]) -> str:
         return bytes(token_id % BYTES for token_id in token_ids).decode(errors="replace")
@@ -55,65 +66,31 @@ class TokenizerTokens:
         self._tokenizer = tokenizer
         self.name: str = type(tokenizer).__name__
         self.special_ids = frozenset(tokenizer.all_special_ids)
+        self.begin_id: int | None = tokenizer.bos_token_id
         self.size = len(tokenizer)
 
-    def to_ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text)["input_ids"])
+    def to_ids(self, text: str, *, special: bool) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def rendered(self, messages: Sequence[ChatMessage]) -> str:
+        if not self._tokenizer.chat_template:
+            raise no_chat_template()
+        conversation = [msgspec.structs.asdict(message) for message in messages]
+        return str(
+            self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        )
 
     def to_text(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids)))
 
 
-class PromptEncoder:
-    """Prompts to ids that the model can take: synthetic ones from the usable vocabulary, without special tokens."""
-
-    def __init__(
-        self, tokens: Tokens, *, vocabulary_size: int, reserved_ids: frozenset[int], max_length: int | None
-    ) -> None:
-        reserved = tokens.special_ids | reserved_ids
-        self._tokens = tokens
-        self._usable = [
-            token_id for token_id in range(min(vocabulary_size, tokens.size)) if token_id not in reserved
-        ]
-        self._vocabulary_size = vocabulary_size
-        self._max_length = max_length
-
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """The prompt's ids. Raises EngineError for a prompt that the model cannot take."""
-        token_ids = self._synthetic(prompt) if prompt.text is None else self._tokens.to_ids(prompt.text)
-        self._check(prompt, token_ids)
-        return EncodedPrompt(
-            request_id=prompt.request_id,
-            max_new_tokens=prompt.max_new_tokens,
-            token_ids=tuple(token_ids),
-            text=prompt.text,
-        )
-
-    def any_ids(self, count: int) -> list[int]:
-        """So many ordinary token ids."""
-        return random.Random(0).choices(self._usable, k=count)
-
-    def _synthetic(self, prompt: Prompt) -> list[int]:
-        return random.Random(prompt.seed).choices(self._usable, k=prompt.input_tokens or 0)
-
-    def _check(self, prompt: Prompt, token_ids: Sequence[int]) -> None:
-        if not token_ids:
-            raise EngineError(f"prompt {prompt.request_id} has no tokens", expected="at least one")
-        if max(token_ids) >= self._vocabulary_size:
-            raise EngineError(
-                f"prompt {prompt.request_id} does not fit the vocabulary",
-                found=f"token {max(token_ids)}",
-                expected=f"below {self._vocabulary_size}",
-                hint="the tokenizer belongs to another model",
-            )
-        length = len(token_ids) + prompt.max_new_tokens
-        if self._max_length is not None and length > self._max_length:
-            raise EngineError(
-                f"prompt {prompt.request_id} is too long for the model",
-                found=f"{len(token_ids)} input + {prompt.max_new_tokens} output tokens",
-                expected=f"at most {self._max_length} together",
-                hint="shorten workload.input_tokens or workload.output_tokens",
-            )
+def no_chat_template() -> EngineError:
+    """What to do with messages for a model that has no template for them."""
+    return EngineError(
+        "the model has no chat template",
+        found="prompts that are messages",
+        hint="workload.chat = 'never' takes the messages' texts as they are",
+    )
 
 
 def load_tokens(source: ModelSource, *, vocabulary_size: int) -> Tokens:

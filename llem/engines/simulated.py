@@ -9,6 +9,7 @@ from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.generation import Generation, requests_of
 from llem.errors import EngineError
 from llem.plan import Plan
+from llem.prompts import prompt_text
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import ModelLoaded
 from llem_events.records import Request
@@ -101,15 +102,16 @@ def create(plan: Plan, *, device: str | None) -> SimulatedEngine:
 
 
 def _encode(prompt: Prompt) -> EncodedPrompt:
-    if prompt.text is None:
+    text = prompt_text(prompt)
+    if text is None:
         token_ids = tuple(random.Random(prompt.seed).choices(range(256), k=prompt.input_tokens or 1))
     else:
-        token_ids = tuple(prompt.text.encode())
+        token_ids = tuple(text.encode())
     return EncodedPrompt(
         request_id=prompt.request_id,
         max_new_tokens=prompt.max_new_tokens,
         token_ids=token_ids,
-        text=prompt.text,
+        text=text,
     )
 
 

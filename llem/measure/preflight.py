@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
 from llem.meters import choose_meter, resolve_gpus
 from llem.plan import Plan
-from llem.prompts import load_prompts
+from llem.prompts import read_prompt_set
 from llem.store import Store
 from llem_events import EventError, TooLargeError, envelope
 from llem_events.events import ExperimentStarted
 
+logger = logging.getLogger(__name__)
 MIN_FREE_BYTES = 64 * 2**20
 TORCH_PACKAGES = ("torch", "transformers", "safetensors")
 
@@ -150,7 +152,10 @@ def _check_engine(plan: Plan) -> None:
 
 
 def _check_prompts(plan: Plan) -> None:
-    prompts = load_prompts(plan)
+    prompt_set = read_prompt_set(plan)
+    for note in prompt_set.notes:
+        logger.warning("%s", note)
+    prompts = prompt_set.prompts
     workers = plan.devices.workers or 1
     if len(prompts) < workers:
         raise PlanError(

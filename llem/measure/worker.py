@@ -9,6 +9,7 @@ from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.errors import MeasureError
 from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
+from llem.measure.encoding import encode
 from llem.measure.environment import snapshot
 from llem.measure.messages import (
     MEASURING,
@@ -61,11 +62,12 @@ class Worker:
         """Baseline, load, cool-down, warm-up, measurement, baseline again."""
         engine = self._start()
         try:
+            prompts = self._encode(engine)
             if self._setup.known_baselines:
                 self._reuse_baseline()
             else:
                 self._baseline("before", self._plan.windows.baseline_s)
-            runner = self._load(engine)
+            runner = self._load(engine, prompts)
             self._warm_up(runner)
             totals = self._measure(engine, runner)
             peak_memory_bytes = engine.peak_memory_bytes()
@@ -113,19 +115,26 @@ class Worker:
         event = baseline.reuse(self._setup.known_baselines, self._sampler.devices)
         self._log.append(event, at_ns=time.monotonic_ns())
 
-    def _load(self, engine: Engine) -> BatchRunner:
+    def _encode(self, engine: Engine) -> list[EncodedPrompt]:
+        """This process' prompts as tokens, before anything is measured: they may be what is wrong."""
+        self._enter("reading prompts")
+        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
+        encoded, warnings = encode(engine, prompts, too_long=self._plan.workload.too_long)
+        for warning in warnings:
+            self._log.append(warning, at_ns=time.monotonic_ns())
+        return encoded
+
+    def _load(self, engine: Engine, prompts: list[EncodedPrompt]) -> BatchRunner:
         self._go_on()
         self._enter("loading", self._plan.model.name)
-        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
         loaded = engine.load()
         self._log.append(loaded, at_ns=time.monotonic_ns())
         for doubt in loaded.doubts:
             self._log.append(WarningRaised(code="weights_doubtful", text=doubt), at_ns=time.monotonic_ns())
-        encoded = engine.encode(prompts)
-        self._log.append(_prompts_encoded(encoded), at_ns=time.monotonic_ns())
+        self._log.append(_prompts_encoded(prompts), at_ns=time.monotonic_ns())
         return BatchRunner(
             engine,
-            encoded,
+            prompts,
             self._log,
             batch_size=self._plan.engine.batch_size,
             stride=self._plan.workload.requests,
@@ -197,7 +206,8 @@ def _least_and_most(workload: WorkloadPlan) -> str:
     return f"{workload.requests} requests and {workload.min_duration_s:g} s at least{most}"
 
 
-def _prompts_encoded(encoded: list[EncodedPrompt]) -> PromptsEncoded:
+def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:
+    encoded = [prompt for prompt in prompts if prompt.refusal is None]
     return PromptsEncoded(
         prompts=len(encoded),
         input_tokens=sum(len(prompt.token_ids) for prompt in encoded),

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from llem.engines import EncodedPrompt, Engine
+from llem.measure.encoding import refused_requests
 from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
 from llem.prompts import batches
@@ -71,13 +72,16 @@ class BatchRunner:
         stride: int,
     ) -> None:
         self._engine, self._log = engine, log
-        self._prompts, self._batch_size, self._stride = prompts, batch_size, stride
+        self._usable = [prompt for prompt in prompts if prompt.refusal is None]
+        self._refused = [prompt for prompt in prompts if prompt.refusal is not None]
+        self._batch_size, self._stride = batch_size, stride
         self._numbers = itertools.count()
 
     def warmup_batches(self, should_stop: Callable[[], bool]) -> Iterator[list[Request]]:
         """Endless batches whose requests are marked as warm-up."""
         for batch in self._batches():
-            yield self._run(batch, "warmup", should_stop, _ignore)
+            if batch[0].refusal is None:
+                yield self._run(batch, "warmup", should_stop, _ignore)
 
     def measure(self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress) -> Totals:
         """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to."""
@@ -87,7 +91,7 @@ class BatchRunner:
             totals.add(self._run(batch, "measurement", should_stop, progress.count))
             progress.requests, progress.input_tokens = totals.requests, totals.input_tokens
             elapsed_s = time.monotonic() - started
-            whole_set = totals.requests >= len(self._prompts)
+            whole_set = totals.requests >= len(self._usable) + len(self._refused)
             pointless = (
                 totals.failed_requests == totals.requests
             )  # more of the same would fill the log with errors
@@ -97,9 +101,15 @@ class BatchRunner:
         return totals
 
     def _batches(self) -> Iterator[list[EncodedPrompt]]:
-        """Batches of the prompts, over and over; a repeated prompt gets a request id of its own."""
+        """Batches of the prompts, over and over; a repeated prompt gets a request id of its own.
+
+        Prompts that were refused come last in each round, in batches of their own.
+        """
         for repeat in itertools.count():
-            for batch in batches(self._prompts, self._batch_size):
+            for batch in [
+                *batches(self._usable, self._batch_size),
+                *batches(self._refused, self._batch_size),
+            ]:
                 yield [
                     msgspec.structs.replace(prompt, request_id=prompt.request_id + repeat * self._stride)
                     for prompt in batch
@@ -112,13 +122,17 @@ class BatchRunner:
         should_stop: Callable[[], bool],
         on_tokens: Callable[[int], None],
     ) -> list[Request]:
-        requests = self._engine.run(
-            batch,
-            batch_index=next(self._numbers),
-            arrival_ns=time.monotonic_ns(),
-            should_stop=should_stop,
-            on_tokens=on_tokens,
-        )
+        batch_index, arrival_ns = next(self._numbers), time.monotonic_ns()
+        if batch[0].refusal is not None:
+            requests = refused_requests(batch, batch_index=batch_index, at_ns=arrival_ns)
+        else:
+            requests = self._engine.run(
+                batch,
+                batch_index=batch_index,
+                arrival_ns=arrival_ns,
+                should_stop=should_stop,
+                on_tokens=on_tokens,
+            )
         for event in requests_completed(requests, window=window):
             self._log.append(event, at_ns=time.monotonic_ns())
         return requests

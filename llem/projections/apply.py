@@ -1,6 +1,6 @@
 """Applying the log to open tables: every transaction leaves them as some prefix of the log would."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import duckdb
 import msgspec
@@ -26,12 +26,17 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply_experiments(
-    store: Store, connection: duckdb.DuckDBPyConnection, *, salvage: bool = False
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    salvage: bool = False,
+    only: Collection[str] | None = None,
 ) -> Applied:
-    """Bring every experiment that is behind up to its log, then derive its results."""
+    """Bring every experiment that is behind up to its log, or only some of these, then derive its results."""
     tables = Tables(connection)
     files, known = scan(store), known_segments(connection)
-    wanted = sorted(pending(files, known, salvage=salvage))
+    behind = pending(files, known, salvage=salvage)
+    wanted = sorted(behind if only is None else behind.intersection(only))
     before = _totals(connection)
     for experiment_id in wanted:
         _apply_experiment(

@@ -50,14 +50,12 @@ def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
 
 def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
     try:
-        with database.connect(
-            store.projections_path, read_only=True, wait_s=database.READER_WAIT_S
-        ) as connection:
+        with database.connect(store.projections_path, read_only=True, wait_s=READERS_WAIT_S) as connection:
             known = known_segments(connection)
     except database.UnusableError as error:
         return _build(store, reason=str(error), salvage=salvage)
     except database.BusyError:
-        return CatchUpReport(behind_reason="another llem is writing the tables")
+        return _held(store) or _catch_up(store, salvage=salvage)
     files = scan(store)
     wanted = pending(files, known, salvage=salvage)
     if not wanted:
@@ -68,6 +66,20 @@ def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
         if not locked:
             return _behind(files, known, wanted, "another llem is writing the tables")
         return _apply(store, salvage=salvage) or _behind(files, known, wanted, "a query holds the tables")
+
+
+def _held(store: Store) -> CatchUpReport | None:
+    """Who keeps the tables from being read: another llem, None where it has just ended; a stranger, who may never end, raises StoreError."""
+    with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
+        if not locked:
+            return CatchUpReport(behind_reason="another llem is writing the tables")
+        if database.is_held(store.projections_path):
+            raise StoreError(
+                f"projections {store.projections_path}",
+                found="another program holds them open for writing",
+                hint="it should read a copy of its own: `llem query --snapshot FILE`",
+            )
+    return None
 
 
 def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:

@@ -13,6 +13,7 @@ from llem.store import Store
 POLL_S = 0.05
 READER_WAIT_S = 10.0
 NOT_BUILT = "not built yet"
+STORAGE_VERSION = "v1.0.0"  # the oldest that every supported duckdb reads
 _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -47,8 +48,21 @@ def create(path: Path) -> duckdb.DuckDBPyConnection:
     """A new database file, mode 0600, in a folder that nobody else can write. Raises FileExistsError."""
     if path.exists():
         raise FileExistsError(path)
-    connection = duckdb.connect(str(path), config=_OFFLINE)
+    connection = duckdb.connect(
+        str(path), config={**_OFFLINE, "storage_compatibility_version": STORAGE_VERSION}
+    )
     path.chmod(0o600)
+    return in_utc(connection)
+
+
+def in_memory() -> duckdb.DuckDBPyConnection:
+    """A new database that is gone when it is closed."""
+    return in_utc(duckdb.connect(config=_OFFLINE))
+
+
+def in_utc(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """The same connection, with the zone in which times are stored: now() minus a time is then right everywhere."""
+    connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 
@@ -66,6 +80,17 @@ def open_readonly(store: Store) -> duckdb.DuckDBPyConnection:
         raise StoreError(
             f"projections {store.projections_path}", found=str(error), hint="run `llem rebuild`"
         ) from error
+
+
+def is_held(path: Path) -> bool:
+    """Whether some program has the file open in a way that keeps readers out."""
+    try:
+        connect(path, read_only=True).close()
+    except BusyError:
+        return True
+    except UnusableError:
+        pass
+    return False
 
 
 def check_owner(path: Path) -> None:
@@ -96,7 +121,7 @@ def has_wal(store: Store) -> bool:
 def _wait_for(path: Path, *, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only, config=_OFFLINE)
+            return in_utc(duckdb.connect(str(path), read_only=read_only, config=_OFFLINE))
         except duckdb.Error as error:
             if not any(sign in str(error) for sign in _BUSY):
                 raise UnusableError(first_line(error)) from error

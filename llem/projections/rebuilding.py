@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,20 @@ def rebuild(store: Store, *, check: bool = False, salvage: bool = False) -> Rebu
     """Build all tables from the log and swap them in; with `check`, only compare. Raises StoreError."""
     started = time.monotonic()
     store.require()
+    try:
+        report = _rebuild(store, check=check, salvage=salvage)
+    except OSError as error:
+        raise StoreError(
+            f"projections {store.projections_path} cannot be written", found=error.strerror
+        ) from error
+    return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
+
+
+def _rebuild(store: Store, *, check: bool, salvage: bool) -> RebuildReport:
+    if check and not os.access(store.path, os.W_OK):
+        with tempfile.TemporaryDirectory() as scratch:
+            fresh = Path(scratch) / store.projections_path.name
+            return _report(store, fresh, build(store, fresh, salvage=salvage))
     with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
         if not locked:
             raise StoreError(
@@ -59,7 +73,7 @@ def rebuild(store: Store, *, check: bool = False, salvage: bool = False) -> Rebu
             report = _report(store, fresh, applied)
             if not check:
                 swap(store, fresh)
-    return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
+    return report
 
 
 def build_and_swap(store: Store, *, salvage: bool) -> Applied:
@@ -74,8 +88,19 @@ def build_and_swap(store: Store, *, salvage: bool) -> Applied:
 def build(store: Store, path: Path, *, salvage: bool) -> Applied:
     """All tables from the log into a new file."""
     with database.create(path) as connection:
-        create_tables(connection)
-        return apply_experiments(store, connection, salvage=salvage)
+        return fill(store, connection, salvage=salvage)
+
+
+def fill(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    salvage: bool = False,
+    only: Collection[str] | None = None,
+) -> Applied:
+    """All tables, or those of some experiments, into a database that is empty."""
+    create_tables(connection)
+    return apply_experiments(store, connection, salvage=salvage, only=only)
 
 
 def _report(store: Store, fresh: Path, applied: Applied) -> RebuildReport:
@@ -102,7 +127,7 @@ def _compare(
     try:
         with database.connect(store.projections_path, read_only=True, wait_s=1.0) as old:
             return None, table_changes(old, new), result_changes(old, new)
-    except database.UnusableError as error:
+    except (database.UnusableError, StoreError) as error:
         return str(error), (), ()
     except database.BusyError:
         return "another llem is using the tables before", (), ()

@@ -1,7 +1,7 @@
 """What is asked of the model: files of prompts, chat messages, drawn lengths; knows no engine."""
 
 from llem.prompts.lengths import draw_length
-from llem.prompts.prompt import ChatMessage, EncodedPrompt, Prompt
+from llem.prompts.prompt import ChatMessage, EncodedPrompt, Prompt, prompt_text
 from llem.prompts.prompt_set import (
     PromptSet,
     batches,
@@ -20,6 +20,7 @@ __all__ = [
     "draw_length",
     "load_prompts",
     "prompt_set_sha256",
+    "prompt_text",
     "read_prompt_set",
     "share",
 ]

@@ -26,9 +26,18 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EncodedPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine really gets."""
+    """What the engine really gets; one with a `refusal` it does not get, and its request fails with it."""
 
     request_id: int
     max_new_tokens: int
     token_ids: tuple[int, ...]
     text: str | None = None
+    refusal: str | None = None
+    is_too_long: bool = False  # for the model, as it was asked for
+
+
+def prompt_text(prompt: Prompt) -> str | None:
+    """The prompt's words without any template; None where only token ids are asked for."""
+    if prompt.messages is None:
+        return prompt.text
+    return "\n".join(message.content for message in prompt.messages)

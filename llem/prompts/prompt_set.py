@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,10 @@ from llem.prompts.rows import PromptRow, read_row
 
 T = TypeVar("T")
 MAX_PROMPT_CHARS = 2**28
-_NAMED_FIELDS = 12
+MAX_SYNTHETIC_TOKENS = 2**27
+MAX_UNUSED_NAMES = 1000
+_LISTED_NAMES = 12
+_NAME_CHARS = 60
 
 
 class PromptSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +65,7 @@ def prompt_set_sha256(encoded: Sequence[EncodedPrompt]) -> str:
 
 def _synthetic_prompts(workload: WorkloadPlan) -> list[Prompt]:
     rng = random.Random(workload.seed)
-    return [
+    prompts = [
         Prompt(
             request_id=request_id,
             input_tokens=draw_length(workload.input_tokens, rng),
@@ -71,6 +74,15 @@ def _synthetic_prompts(workload: WorkloadPlan) -> list[Prompt]:
         )
         for request_id in range(workload.requests)
     ]
+    tokens = sum(prompt.input_tokens or 0 for prompt in prompts)
+    if tokens > MAX_SYNTHETIC_TOKENS:
+        raise PlanError(
+            "the synthetic prompts are too large",
+            found=f"{tokens} input tokens",
+            expected=f"at most {MAX_SYNTHETIC_TOKENS}",
+            hint="lower workload.requests or workload.input_tokens; the prompts are repeated anyway",
+        )
+    return prompts
 
 
 def _prompts_of(rows: Sequence[PromptRow], workload: WorkloadPlan) -> list[Prompt]:
@@ -113,10 +125,7 @@ class _FileRows:
         """One line for each thing that the file has and that was not used."""
         notes = []
         if self._unused:
-            *names, last = sorted(self._unused)[:_NAMED_FIELDS]
-            more = len(self._unused) - len(names) - 1
-            listed = ", ".join([*names, last]) + (f" and {more} more" if more else "")
-            notes.append(f"{self._path}: not used: {listed}")
+            notes.append(f"{self._path}: not used: {_listed(self._unused)}")
         if self._without_question:
             notes.append(
                 f"{self._path}: left out: {self._without_question} conversations in which no user asks"
@@ -129,7 +138,8 @@ class _FileRows:
             if row is None:
                 self._without_question += 1
                 continue
-            self._unused |= row.unused
+            if len(self._unused) < MAX_UNUSED_NAMES:
+                self._unused |= row.unused
             self._count(row, record.line)
             yield row
 
@@ -141,3 +151,10 @@ class _FileRows:
                 found=f"more than {MAX_PROMPT_CHARS} characters up to line {line}",
                 hint="lower workload.requests",
             )
+
+
+def _listed(names: Collection[str]) -> str:
+    """The first of the names, as a terminal may show them, and how many more there are."""
+    listed = [name if name.isprintable() else ascii(name) for name in sorted(names)[:_LISTED_NAMES]]
+    more = len(names) - len(listed)
+    return ", ".join(name[:_NAME_CHARS] for name in listed) + (f" and {more} more" if more else "")

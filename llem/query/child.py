@@ -90,8 +90,8 @@ def _open(store: Store) -> DuckDBPyConnection:
     current = open_current(store)
     if current is not None:
         return current
-    catching_up = importlib.import_module("llem.query.catching_up")
-    caught_up: DuckDBPyConnection = catching_up.open_caught_up(store, lambda line: _send(Notice(text=line)))
+    opening = importlib.import_module("llem.projections.opening")
+    caught_up: DuckDBPyConnection = opening.open_tables(store, lambda line: _send(Notice(text=line)))
     return caught_up
 
 

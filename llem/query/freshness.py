@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 
+from llem.errors import StoreError
 from llem.store import Store
 from llem.versions import tables_version
 
@@ -22,8 +23,8 @@ def open_current(store: Store) -> duckdb.DuckDBPyConnection | None:
     try:
         if _version(connection) == [tables_version()] and _applied(connection) == _files(store):
             return connection
-    except duckdb.Error:
-        pass  # tables of another shape
+    except (duckdb.Error, OSError, StoreError):
+        pass  # tables of another shape, or a log that cannot be looked through
     connection.close()
     return None
 

@@ -54,6 +54,7 @@ def _mapped_bytes() -> int:
 def configure(connection: duckdb.DuckDBPyConnection, job: Job) -> None:
     """Take away files, network, extensions and the means to get them back; errors come as JSON in any case."""
     connection.execute("SET errors_as_json = true")
+    connection.execute("SET TimeZone = 'UTC'")  # as the times in the tables
     if not job.unsafe:
         _lock(connection, allowed_paths=[job.parquet_path] if job.parquet_path else [])
 

@@ -13,6 +13,7 @@ from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.records import Request
 
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 LENGTHS = (7, 3, 12, 1)
 
@@ -208,7 +209,7 @@ def test_engine_that_is_not_loaded_says_so(make_plan: MakePlan) -> None:
     """Running before load, or after close, is an error; closing twice is not."""
     engine = create_engine(make_plan(), device="cpu")
     with pytest.raises(EngineError, match="the model is not loaded"):
-        engine.encode(prompts_of((1,)))
+        run(engine, prompts_of((1,)))
     engine.close()
     engine.close()
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from llem_events import SegmentWriter, Verdict
-from llem_events.events import WarningRaised
-from tests.conftest import LLEM, Run
-from tests.log.segments import layout, read_segment, segment_header, write_segment
+from llem_events import SegmentReader, SegmentWriter, Verdict
+from llem_events.events import ResultImported, WarningRaised
+from tests.conftest import LLEM, Run, read_as_anybody
+from tests.log.segments import layout, read_segment, segment_header, small_events, write_segment
 
 RUN = "20260101-000000-abcdef"
 GOLDEN = Path(__file__).parent / "golden" / "schema-1"
@@ -81,6 +81,58 @@ def test_verify_says_what_is_corrupt(llem: Run, segment: Path) -> None:
     assert "2 events from 1" in spoken.stdout
 
 
+def test_verify_tells_a_segment_in_the_wrong_folder(llem: Run, store: Path, segment: Path) -> None:
+    """A copy in another run's folder is damage of that run, by the names of both; in a folder outside of a log it is none."""
+    other = store / "log" / "20260101-000001-abcdef"
+    other.mkdir()
+    shutil.copy(segment, other / "copy.events.zst")
+    done = llem("log", "verify")
+    assert done.returncode == 3
+    assert [line.split()[0] for line in done.stdout.splitlines() if line[0] != " "] == ["clean", "misplaced"]
+    assert f"names experiment '{RUN}', its folder is '{other.name}'" in done.stdout
+    assert llem("log", "verify", GOLDEN / "samples.events.zst").returncode == 0
+
+
+@pytest.mark.parametrize("change", [{"schema_version": 99}, {"role": "judge"}])
+def test_verify_and_info_tell_what_is_newer(llem: Run, run_folder: Path, change: dict[str, Any]) -> None:
+    """A log of a later schema, or with a word of a later llem, is newer with status 2 and what to do: no damage."""
+    path = run_folder / "a.events.zst"
+    SegmentWriter(path, segment_header(**change), sync="close").seal()
+    for command in ("verify", "info"):
+        done = llem("log", command, RUN)
+        assert (done.returncode, "newer" in done.stdout, "upgrade llem" in done.stdout) == (2, True, True)
+        assert "corrupt" not in done.stdout + done.stderr
+    assert json.loads(llem("log", "verify", "--json").stdout)["verdict"] == "newer"
+
+
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_verify_goes_on_past_what_it_may_not_read(
+    environment: dict[str, str], store: Path, segment: Path, closed: str
+) -> None:
+    """A folder or a file of another user has status 2 and the command that mends it; the other runs are verified."""
+    other = store / "log" / "20260101-000001-abcdef"
+    other.mkdir()
+    write_segment(other / "b.events.zst", segment_id=b"b" * 16)
+    theirs = other if closed == "folder" else other / "b.events.zst"
+    theirs.chmod(0)
+    (store / "log" / "con").mkdir()
+    done = subprocess.run(
+        [LLEM, "log", "verify"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=read_as_anybody,
+        check=False,
+    )
+    theirs.chmod(0o700)
+    assert done.returncode == 2
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"clean", "unreadable"}
+    assert f"sudo chown -R {os.getuid()} {theirs}" in done.stdout
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
+        f"{store / 'log' / 'con'}: left out, its name is no id of an experiment"
+    ]
+
+
 @pytest.mark.parametrize("name", ["missing.events.zst", "fifo.events.zst", "link.events.zst"])
 def test_verify_of_what_cannot_be_read(llem: Run, tmp_path: Path, name: str) -> None:
     """A missing file, a pipe or a link is named in one line, with status 2 and without a traceback."""
@@ -106,6 +158,15 @@ def test_recover_writes_a_new_file_and_a_report(llem: Run, segment: Path, tmp_pa
     assert segment.read_bytes() == before
     outcome = read_segment(new)
     assert (outcome.verdict, len(outcome.events)) == (Verdict.CLEAN, 3)
+    with SegmentReader(new) as reader:
+        assert reader.header is not None
+        lost = (reader.header.skipped_bytes, reader.header.skipped_blocks, reader.header.skipped_events)
+    assert lost == (report["lost_bytes"], 1, 2)
+    told = llem("log", "verify", new)
+    assert (told.returncode, "1 blocks and 2 events of the original are not in it" in told.stdout) == (
+        0,
+        True,
+    )
     again = llem("log", "recover", segment, "-o", new)
     assert (again.returncode, "never written twice" in again.stderr) == (1, True)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["new.events.zst"]
@@ -126,6 +187,54 @@ def test_recover_to_an_impossible_place_fails(llem: Run, segment: Path, place: s
     """A folder that is missing, or is a file, is said in one line."""
     done = llem("log", "recover", segment, "-o", segment.parent / place)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+SECRET = 'päss"wörd/1'
+
+
+def test_redact_writes_a_segment_without_the_text(llem: Run, run_folder: Path, tmp_path: Path) -> None:
+    """The text is gone from texts, keys and imported files, the numbers of events stay, and the old file is as it was and named."""
+    path, new, word = run_folder / "a.events.zst", run_folder / "b.events.zst", tmp_path / "word"
+    word.write_text(SECRET + "\n", encoding="utf-8")
+    document = json.dumps({"note": SECRET}).encode()
+    imported = ResultImported(format="f", file_name="n", file_sha256="0", original=document)
+    written = write_segment(
+        path, [[WarningRaised(code="c", text=f"a {SECRET} b")], [imported], small_events()[1]]
+    )
+    before = path.read_bytes()
+    digest = json.loads(llem("log", "digest", "--json").stdout)["segments"][0]["last_digest"]
+    done = llem("log", "redact", path, "-o", new, "--text-file", word, "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["changed_events"], report["original_digest"]) == (0, 2, digest)
+    assert SECRET not in done.stdout + done.stderr
+    assert path.read_bytes() == before
+    outcome = read_segment(new)
+    assert outcome.verdict is Verdict.CLEAN
+    kept = [event for _, event in outcome.events.values()]
+    assert [kept[0].text, json.loads(kept[1].original)] == ["a *** b", {"note": "***"}]  # type: ignore[attr-defined]
+    assert kept[2:] == [event for _, event in written[2:]]
+    with SegmentReader(new) as reader:
+        assert reader.header is not None and reader.header.redacted_digest == bytes.fromhex(digest)
+    path.unlink()
+    assert llem("log", "verify").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("nowhere", "in none of its"), ("abc", "at least 4 characters"), (RUN, "experiment's id")],
+)
+def test_redact_refuses_what_it_cannot_do(llem: Run, segment: Path, text: str, told: str) -> None:
+    """A text that is nowhere, so short that it is everywhere, or the run's own id, is refused, and nothing is left behind."""
+    done = llem("log", "redact", segment, "-o", segment.parent / "b.events.zst", "--text", text)
+    assert (done.returncode, told in done.stderr) == (2, True)
+    assert [path.name for path in segment.parent.iterdir()] == ["a.events.zst"]
+
+
+def test_redact_refuses_a_damaged_segment(llem: Run, segment: Path) -> None:
+    """What cannot be read cannot be searched for the text."""
+    flip(segment, lambda places: places.block_edges[1] + 150)
+    done = llem("log", "redact", segment, "-o", segment.parent / "b.events.zst", "--text", "xxxx")
+    assert (done.returncode, len(list(segment.parent.iterdir()))) == (3, 1)
 
 
 def test_verify_tells_a_writer_at_work(llem: Run, run_folder: Path) -> None:

@@ -70,6 +70,7 @@ def counted(run: Callable[[], Any]) -> tuple[Any, int]:
     return output, counter.get_total_flops()
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("make_model", [tiny_llama, tiny_gpt2])
 def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
     """Prefill and decode steps of a real model have the formula's FLOPs to within 2 %."""
@@ -83,6 +84,7 @@ def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
     assert decode_flops(shape, context=PROMPT + 1) == pytest.approx(decode, rel=0.02)
 
 
+@pytest.mark.torch
 def test_sliding_window_against_the_counter() -> None:
     """A decode step of a sliding-window model attends to its window only."""
     import torch

@@ -35,7 +35,7 @@ def worker(log: Store, **fields: int) -> None:
     """An experiment one of whose requests has odd fields."""
     supervisor(log, experiment_id=ODD)
     requests = [request(number, 10.0 + 2 * number, **(fields if number == 3 else {})) for number in range(10)]
-    write(log, worker_events(requests=requests), role="worker", index=0, experiment_id=ODD)
+    write(log, worker_events(requests=requests), role="worker", index=0, experiment_id=ODD, checked=False)
     write(log, sampler_events(), role="sampler", index=0, experiment_id=ODD)
 
 
@@ -57,7 +57,7 @@ def started(**fields: object) -> Callable[[Store], None]:
             experiment_id=ODD, plan={}, measurement_config_hash="h", expected_processes=1, llem_version="0"
         )
         odd = msgspec.structs.replace(event, **fields)
-        write(log, [(0.0, odd)], role="supervisor", experiment_id=ODD)
+        write(log, [(0.0, odd)], role="supervisor", experiment_id=ODD, checked=False)
         write(log, worker_events(), role="worker", index=0, experiment_id=ODD)
 
     return make

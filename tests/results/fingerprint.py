@@ -21,7 +21,7 @@ def fingerprint() -> str:
 
 
 def normalised(source: str) -> str:
-    """The code without docstrings and comments."""
+    """The code without docstrings and comments, in a form that every Python writes alike."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if (
@@ -29,7 +29,17 @@ def normalised(source: str) -> str:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return shape(tree)
+
+
+def shape(node: object) -> str:
+    """A syntax tree as text. Fields that are empty are left out, because newer Pythons have more of them."""
+    if isinstance(node, list):
+        return f"[{','.join(map(shape, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={shape(child)}" for name, child in ast.iter_fields(node) if child not in (None, [])]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def recorded() -> dict[str, str]:

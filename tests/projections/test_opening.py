@@ -1,0 +1,194 @@
+"""Whoever may read the log gets an answer: with a stranger on the tables, on a medium that cannot be written, or as another user."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from llem.projections import catch_up, open_tables, rebuild, result_of, snapshot
+from llem.store import Store
+from tests.projections.fake_log import EXPERIMENT, experiment
+
+ROOT = Path(__file__).parents[2]
+STORAGE_OF_V1 = 64  # DuckDB's number of the format that v1.0.0 wrote
+LLEM = Path(sys.executable).with_name("llem")
+STRANGER = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reading")
+connection.execute("SELECT count(*) FROM samples").fetchall()
+print("open", flush=True)
+sys.stdin.read()
+"""
+MOUNT = """
+import ctypes, os, sys
+CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 1, 32, 4096, 16384, 1 << 18
+libc = ctypes.CDLL(None, use_errno=True)
+folder = os.fsencode(sys.argv[1])
+if libc.unshare(CLONE_NEWNS):
+    sys.exit(77)
+libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+if libc.mount(folder, folder, None, MS_BIND, None) or libc.mount(None, folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None):
+    sys.exit(77)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@contextmanager
+def stranger(log: Store, *, doing: str) -> Iterator[None]:
+    """Another program that has the tables open, as the command line of DuckDB or DBeaver does."""
+    program = [sys.executable, "-c", STRANGER, str(log.projections_path), doing]
+    holder = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    try:
+        yield
+    finally:
+        holder.communicate(timeout=60)
+
+
+def tokens(log: Store, *, told: list[str], only: list[str] | None = None) -> dict[str, int]:
+    """Experiment -> its tokens, as a command would get them."""
+    with open_tables(log, told.append, only=only) as connection:
+        return dict(
+            connection.execute(
+                "SELECT experiment_id, total_tokens FROM experiment_results ORDER BY ALL"
+            ).fetchall()
+        )
+
+
+@pytest.mark.parametrize("doing", ["reading", "writing"])
+def test_a_stranger_on_the_tables_blocks_nobody(log: Store, doing: str) -> None:
+    """After a moment the answer comes from the tables as they are, or from others; a result that has just ended is complete."""
+    experiment(log)
+    catch_up(log)
+    with stranger(log, doing=doing):
+        experiment(log, experiment_id="run-2")
+        told: list[str] = []
+        started = time.monotonic()
+        found = tokens(log, told=told)
+        assert time.monotonic() - started < 8
+        assert found == ({EXPERIMENT: 120} if doing == "reading" else {EXPERIMENT: 120, "run-2": 120})
+        assert len(told) == 1
+        assert ("behind by 1 experiments" if doing == "reading" else "holds them open") in told[0]
+        assert result_of(log, "run-2", told.append).total_tokens == 120
+    assert tokens(log, told=[]) == {EXPERIMENT: 120, "run-2": 120}
+
+
+def test_tables_are_of_the_oldest_storage_version_and_a_snapshot_too(log: Store, tmp_path: Path) -> None:
+    """Every DuckDB that llem supports opens them, and a snapshot can be held while llem goes on."""
+    experiment(log)
+    path = tmp_path / "copy.duckdb"
+    snapshot(log, path, lambda line: None)
+    for file in (log.projections_path, path):
+        assert file.read_bytes()[8:20] == b"DUCK" + STORAGE_OF_V1.to_bytes(8, "little")
+    with duckdb.connect(str(path)) as held:
+        experiment(log, experiment_id="run-2")
+        assert tokens(log, told=[]) == {EXPERIMENT: 120, "run-2": 120}
+        assert held.execute("SELECT count(*) FROM experiments").fetchall() == [(1,)]
+
+
+def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(log: Store, tmp_path: Path) -> None:
+    """A stranger writes in them."""
+    experiment(log)
+    catch_up(log)
+    path = tmp_path / "copy.duckdb"
+    with stranger(log, doing="writing"):
+        snapshot(log, path, lambda line: None)
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT total_tokens FROM experiment_results").fetchall() == [(120,)]
+
+
+def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path) -> None:
+    """`llem query --snapshot FILE`; a file that is there is left alone."""
+    experiment(log)
+    arguments = [LLEM, "query", "--snapshot", str(tmp_path / "copy.duckdb"), "--store", str(log.path)]
+    assert subprocess.run(arguments, check=False, capture_output=True).returncode == 0
+    again = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert (again.returncode, "--force" in again.stderr) == (2, True)
+    with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM experiments").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("has_tables", [False, True])
+def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: bool) -> None:
+    """An archive of a log, with tables or without: every reading command, and no file is left anywhere."""
+    experiment(log)
+    if has_tables:
+        catch_up(log)
+        experiment(log, experiment_id="run-2")
+    for arguments in (
+        ["runs"],
+        ["show", EXPERIMENT],
+        ["query", "FROM runs"],
+        ["rebuild", "--check"],
+        ["export", "-"],
+    ):
+        sql = ["query", "SELECT experiment_id FROM experiments"] if arguments[0] == "query" else arguments
+        done = subprocess.run(
+            [sys.executable, "-c", MOUNT, str(log.path), str(LLEM), *sql, "--store", str(log.path)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode == 77:
+            pytest.skip("no name space for mounts of one's own")
+        assert done.returncode == (1 if arguments[0] == "rebuild" else 0), done
+        assert "internal error" not in done.stderr
+        assert EXPERIMENT in done.stdout or arguments[0] == "rebuild"
+    assert not list(Path("/tmp").glob(f"llem-tables-{os.getpid()}-*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(log: Store) -> None:
+    """A database file can run code in whoever opens it; the log is read instead, and the file stays as it is."""
+    experiment(log)
+    catch_up(log)
+    os.chown(log.projections_path, 12_345, -1)
+    told: list[str] = []
+    assert tokens(log, told=told) == {EXPERIMENT: 120}
+    assert "user 12345" in told[0]
+    assert log.projections_path.stat().st_uid == 12_345
+
+
+def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(log: Store) -> None:
+    """A folder stands in their place."""
+    experiment(log)
+    log.projections_path.mkdir()
+    (log.projections_path / "file").touch()
+    told: list[str] = []
+    assert tokens(log, told=told) == {EXPERIMENT: 120}
+    assert told[0].startswith("llem: answering from temporary tables: ")
+    assert tokens(log, told=told, only=[EXPERIMENT]) == {EXPERIMENT: 120}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(log: Store, zone: str) -> None:
+    """SQL runs in UTC, as the times in the tables do."""
+    experiment(log)
+    sql = "SELECT (epoch(now() - started_time) - (epoch(now()) - started_ns / 1e9))::BIGINT AS apart FROM experiments"
+    arguments = [LLEM, "query", "-f", "csv", sql, "--store", str(log.path)]
+    done = subprocess.run(
+        arguments, check=True, capture_output=True, text=True, env={**os.environ, "TZ": zone}
+    )
+    assert done.stdout.split() == ["apart", "0"]
+
+
+def test_two_snapshots_of_one_log_hold_the_same(log: Store, tmp_path: Path) -> None:
+    """A rebuild in between changes nothing."""
+    experiment(log)
+    for name in ("one.duckdb", "two.duckdb"):
+        snapshot(log, tmp_path / name, lambda line: None)
+        assert not rebuild(log).changes
+    shutil.rmtree(log.path)
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{tmp_path / 'one.duckdb'}' AS one (READ_ONLY)")
+        connection.execute(f"ATTACH '{tmp_path / 'two.duckdb'}' AS two (READ_ONLY)")
+        for table in ("samples", "requests", "experiment_results"):
+            assert connection.execute(f"FROM one.{table} EXCEPT ALL FROM two.{table}").fetchall() == []
