@@ -100,7 +100,7 @@ DAMAGED: dict[str, tuple[Callable[[Store], None], str]] = {
         started(plan={"engine": {"name": "x", "batch_size": 2**63}}),
         "no column holds",
     ),
-    "an imported count of 2^63": (imported(total_tokens=2**63), "no column holds"),
+    "an imported count of 2^63": (imported(total_tokens=2**63), "does not fit into 64 bits"),
 }
 
 
@@ -175,7 +175,7 @@ def test_a_folder_of_another_user_is_damaged_and_named(log: Store) -> None:
     done = run(log, "runs", "--json", preexec_fn=without_privileges)
     assert done.returncode == 0, done.stderr
     assert f"sudo chown -R {os.geteuid()} {log.log_path / ODD}" in done.stderr
-    statuses = {row["run"]: row["status"] for row in msgspec.json.decode(done.stdout)}
+    statuses = {row["experiment_id"]: row["status"] for row in msgspec.json.decode(done.stdout)}
     assert statuses == {EXPERIMENT: "completed", ODD: "damaged"}
     give_back(log.log_path / ODD)
     healed = run(log, "show", ODD, preexec_fn=without_privileges)
