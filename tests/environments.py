@@ -4,7 +4,7 @@
     python -m tests.environments lowest     the lowest version of what it names, the newest of what these need
     python -m tests.environments pythons    the locked versions under every other supported Python at hand, without torch
 
-Development tools stay at constraints.txt. uv resolves, pip installs; an environment is kept in the user's cache folder until
+What only the tests need stays at constraints.txt. uv resolves, pip installs; an environment is kept in the user's cache folder until
 its packages change. Where a test fails, the packages that differ from the lock are named. Further arguments go to pytest.
 """
 
@@ -90,9 +90,9 @@ def resolved(resolution: str, python: str) -> Versions:
 
 
 def package_set(name: str, python: str) -> PackageSet:
-    """The set called `newest` or `lowest` for one Python, with the development tools of the lock."""
+    """The set called `newest` or `lowest` for one Python, with everything else as in the lock."""
     versions = {**locked(python), **resolved(RESOLUTIONS[name], python)}
-    return PackageSet(name, ("torch", "zeus", "dev"), versions)
+    return PackageSet(name, ("torch", "zeus", "test"), versions)
 
 
 def differences(versions: Versions, python: str) -> dict[str, tuple[str, str]]:
@@ -257,7 +257,7 @@ def check_pythons(options: Sequence[str]) -> int:
         if isinstance(interpreter, str):
             print(f"Python {interpreter} is not at hand: resolved in constraints.txt, not run")
             continue
-        packages = PackageSet("locked", ("dev",), locked(interpreter.python))
+        packages = PackageSet("locked", ("test",), locked(interpreter.python))
         statuses.append(check_set(packages, interpreter, ["-m", "not slow and not torch", *options]))
     return int(any(statuses))
 
