@@ -36,9 +36,12 @@ def _document(name: str, struct: type[msgspec.Struct]) -> str:
 
 
 def _clean(definition: dict[str, Any]) -> None:
-    """Docstrings without their indentation, which Python 3.13 strips and 3.11 keeps."""
+    """Docstrings without their indentation, which Python 3.13 strips and 3.11 keeps, and null last, where msgspec 0.22 puts it."""
     if "description" in definition:
         definition["description"] = inspect.cleandoc(definition["description"])
+    for field in definition.get("properties", {}).values():
+        if "anyOf" in field:
+            field["anyOf"].sort(key=lambda choice: choice == {"type": "null"})
 
 
 def publish(folder: Path) -> None:
