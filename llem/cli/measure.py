@@ -86,8 +86,8 @@ def measure(
     place = Store.locate(store)
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
-        result = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
-    sys.exit(statuses.of_measurement(outcome, result, strict=strict))
+        result, shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
+    sys.exit(statuses.of_measurement(outcome, result, strict=strict, shown=shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,14 @@ def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: b
         )
 
 
-def _report(outcome: Outcome, store: Store, form: _Form) -> ExperimentResult | None:
-    """Say how it ended and print the result, if there is one; only now is the database loaded."""
+def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
+    """Say how it ended and print the result, if there is one, and whether that went well; only now is the database loaded."""
     for failure in outcome.failures:
         who = "" if failure.process_index is None else f"process {failure.process_index} "
         console.complain(f"{who}failed while {failure.stage}: {failure.text}")
     if outcome.folder is None:
         console.note(f"llem: nothing is kept of run {outcome.experiment_id}")
-        return None
+        return None, False
     now = Store(outcome.folder.parent.parent)
     if now.path != store.path.absolute():
         console.note(f"llem: store {store.path} was moved while it was measured, to {now.path}")
@@ -131,26 +131,35 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> ExperimentResult | N
         console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
     elif not outcome.is_complete:
         console.note(f"llem: what there is of it is kept as {outcome.experiment_id}")
-    return _show(outcome, now, form) if outcome.has_measured else None
+    return _result(outcome, now, form) if outcome.has_measured else (None, False)
 
 
-def _show(outcome: Outcome, store: Store, form: _Form) -> ExperimentResult | None:
-    is_kept = f"run {outcome.experiment_id} is kept, `llem show` shows its result"
+def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
     try:
         found = _module("new_result").new_result(store, outcome.experiment_id)
-        if found is not None:
-            with form.stream() as out:
-                _module("show").write(out, *found, json=form.json)
+        if found is None:
+            return None, False
+        result, facts = found
+        return result, _is_shown(result, facts, form)
     except KeyboardInterrupt:
-        console.complain(is_kept)
+        console.note(f"llem: run {outcome.experiment_id} is kept; `llem show` shows its result")
         raise
+
+
+def _is_shown(result: ExperimentResult, facts: Any, form: _Form) -> bool:
+    """Print it where it was asked for, else on stderr; a reader that has seen enough is no failure."""
+    write = _module("show").write
+    try:
+        with form.stream() as out:
+            write(out, result, facts, json=form.json)
     except screen.ReaderGone:
         screen.discard_output()
     except (OutputError, ExportError) as error:
-        console.complain(f"{error}; {is_kept}")
         screen.discard_output()
-        return None
-    return None if found is None else found[0]
+        console.complain(f"the result of {result.experiment_id} goes to standard error: {error}")
+        write(sys.stderr, result, facts, json=form.json)
+        return False
+    return True
 
 
 def _module(name: str) -> Any:

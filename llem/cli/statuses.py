@@ -14,14 +14,16 @@ INTERNAL = 70  # a fault of llem itself
 INTERRUPTED = 130  # by any signal
 
 
-def of_measurement(outcome: "Outcome", result: "ExperimentResult | None", *, strict: bool) -> int:
+def of_measurement(
+    outcome: "Outcome", result: "ExperimentResult | None", *, strict: bool, shown: bool
+) -> int:
     """A wrapped program's own status where all else went well."""
     if outcome.interrupted:
         return INTERRUPTED
     worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
     if worst == INTERNAL or (worst != DONE and not outcome.has_measured):
         return worst
-    if not outcome.is_complete or result is None or _has_failed(result, strict=strict):
+    if not outcome.is_complete or not shown or result is None or _has_failed(result, strict=strict):
         return FAILED
     return outcome.program_status or DONE
 
