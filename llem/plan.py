@@ -70,6 +70,9 @@ class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
     load_ms: Annotated[Milliseconds, says("for loading")] = 0.0
     jitter: Annotated[Fraction, says("spread of the delays, seeded")] = 0.0
     fail_requests: Annotated[RequestIds, says("request ids that end in an error")] = []
+    fail_after_batches: Annotated[Positive | None, says("after so many, every request ends in an error")] = (
+        None
+    )
     crash_after_batches: Annotated[Positive | None, says("end the worker with an error after so many")] = None
 
 
@@ -121,6 +124,9 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
     max_duration_s: Annotated[
         PositiveSeconds | None, says("stop at the next batch's end after so much time")
     ] = None
+    max_failed_batches: Annotated[
+        Positive, says("end the run after so many batches in a row without a request that succeeded")
+    ] = 10
     input_tokens: LengthPlan = LengthPlan(mean=32)
     output_tokens: LengthPlan = LengthPlan(mean=32)
     seed: Annotated[Seed, says("of lengths and synthetic prompts")] = 42

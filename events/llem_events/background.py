@@ -27,7 +27,7 @@ class BackgroundWriter:
         self._capacity = capacity
         self._queue: collections.deque[tuple[bytes, int]] = collections.deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._hurried = False
         self._failure: Exception | None = None
         self._dropped = 0
         self.dropped_total = 0
@@ -51,6 +51,12 @@ class BackgroundWriter:
             self._dropped += weight
             self.dropped_total += weight
             return False
+
+    def hurry(self) -> None:
+        """What is queued goes to the disk now, not within the second; does not wait for it."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
 
     def seal(self) -> None:
         """Write everything queued, seal the segment and end the thread. Raises LogWriteError."""
@@ -97,8 +103,7 @@ class BackgroundWriter:
     def _run(self) -> None:
         try:
             while not self._ended():
-                self._write_queued()
-                if self._writer.due():
+                if self._write_queued() or self._writer.due():
                     self._writer.flush()
             self._writer.flush()
         except Exception as error:  # noqa: BLE001 -- the thread's outermost frame: whoever appends must hear of it
@@ -110,14 +115,17 @@ class BackgroundWriter:
         """Wait for work; True when nothing is left to write and no more will come."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._queue or self._closing, timeout=_TICK_S if self._writer.pending_events else None
+                lambda: self._queue or self._closing or self._hurried,
+                timeout=_TICK_S if self._writer.pending_events else None,
             )
             return self._closing and not self._queue and not self._dropped
 
-    def _write_queued(self) -> None:
+    def _write_queued(self) -> bool:
+        """Returns whether somebody is in a hurry."""
         with self._changed:
             messages, self._queue = self._queue, collections.deque()
             dropped, self._dropped = self._dropped, 0
+            hurried, self._hurried = self._hurried, False
             self._changed.notify_all()
         for message, at_ns in messages:
             self._writer.append_message(message, at_ns=at_ns)
@@ -126,3 +134,4 @@ class BackgroundWriter:
                 SamplesDropped(count=dropped, reason="the disk was slower than the sampler"),
                 at_ns=time.monotonic_ns(),
             )
+        return hurried

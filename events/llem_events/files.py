@@ -24,6 +24,9 @@ class Files(Protocol):
 class OsFiles:
     """The operating system itself."""
 
+    # A file system that counts no links says 0 of a new file already.
+    _counts_links = True
+
     def create(self, path: Path) -> int:
         """A new file for appending, readable by its owner only, whatever the umask; never an existing one or a link.
 
@@ -36,11 +39,15 @@ class OsFiles:
         except OSError:
             os.close(fd)
             raise
+        self._counts_links = os.fstat(fd).st_nlink > 0
         with contextlib.suppress(OSError):  # a file system without locks is no reason not to measure
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return fd
 
     def write(self, fd: int, chunk: memoryview) -> int:
+        """Write to a file that still has a name: what is written to a removed one is lost when it is closed."""
+        if os.fstat(fd).st_nlink == 0 and self._counts_links:
+            raise OSError(errno.ESTALE, "the file was removed")
         return os.write(fd, chunk)
 
     def sync(self, fd: int) -> None:

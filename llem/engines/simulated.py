@@ -55,7 +55,7 @@ class SimulatedEngine:
         start_ns = time.monotonic_ns()
         token_ns = start_ns + self._delay_ns(self._plan.prefill_ms, rng)
         _wait_until(token_ns)
-        generation.fail(self._plan.fail_requests, error="failed as engine.simulated.fail_requests asks")
+        self._fail_as_planned(batch, generation)
         while not generation.finished:
             on_tokens(generation.append([[0]] * len(batch), at_ns=token_ns))
             if should_stop():
@@ -87,6 +87,12 @@ class SimulatedEngine:
 
     def _delay_ns(self, delay_ms: float, rng: random.Random) -> int:
         return round(delay_ms * NS_PER_MS * rng.uniform(1 - self._plan.jitter, 1 + self._plan.jitter))
+
+    def _fail_as_planned(self, batch: Sequence[EncodedPrompt], generation: Generation) -> None:
+        generation.fail(self._plan.fail_requests, error="failed as engine.simulated.fail_requests asks")
+        if self._plan.fail_after_batches is not None and self._batches_run > self._plan.fail_after_batches:
+            error = "failed as engine.simulated.fail_after_batches asks"
+            generation.fail([prompt.request_id for prompt in batch], error=error)
 
     def _crash_if_due(self) -> None:
         if self._batches_run == self._plan.crash_after_batches:

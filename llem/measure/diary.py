@@ -17,9 +17,10 @@ class Diary:
         self.failure: str | None = None
 
     def write(self, event: Event) -> None:
-        """Append a fact, dated now."""
+        """Append a fact, dated now; they are few, and each goes to the disk at once."""
         try:
             self._log.append(event, at_ns=time.monotonic_ns())
+            self._log.hurry()
         except LogWriteError as error:
             self.failure = self.failure or str(error)
 

@@ -7,17 +7,26 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 CANNOT_RUN = 127  # what a shell says of a program that is not there
 
 
 def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel to kill this process when its parent ends, however it ends."""
-    with contextlib.suppress(
-        OSError, AttributeError
-    ):  # Linux only; elsewhere the closed channel ends the child
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Linux only; elsewhere the closed channel ends the child.
+    _ask_kernel(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)  # the parent died before the kernel was asked
+
+
+def adopt_orphans() -> None:
+    """Ask the kernel to make every process whose parent ends, below this one, a child of this one: none slips away unseen."""
+    _ask_kernel(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _ask_kernel(option: int, argument: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
 
 
 def main() -> None:

@@ -160,8 +160,10 @@ class Pair:
             case EnterStage(stage, detail):
                 self.stage, self.detail = stage, detail
                 self.has_measured |= stage == MEASURING
-            case ReportStop(signal_name):
+            case ReportStop(signal_name) if not self._is_stopping:
                 self.stopped_by, self._is_stopping = signal_name, True
+            case ReportStop():
+                return  # by us
             case ReachBarrier(barrier):
                 self.barrier = barrier
             case ReportProgress():

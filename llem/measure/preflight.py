@@ -4,9 +4,11 @@ import importlib
 import importlib.util
 import logging
 import os
+import resource
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +25,8 @@ from llem_events.events import ExperimentStarted
 
 logger = logging.getLogger(__name__)
 MIN_FREE_BYTES = 64 * 2**20
+FILES_PER_PROCESS = 4
+FILES_BESIDE = 16  # the supervisor's own segment, and what is open only while a process starts
 TORCH_PACKAGES = ("torch", "transformers", "safetensors")
 
 
@@ -51,6 +55,7 @@ def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool
     if strict and gpus:
         _refuse_instances(gpus)
     choose_meter(plan, gpus=gpus)
+    _check_open_files(len(placements))
     store.create()
     _check_space(store)
     return placements
@@ -167,6 +172,19 @@ def _check_program(program: str) -> None:
     if shutil.which(program) is None:
         raise MeasureError(
             "program to measure", found=program, expected="an executable file or a name on PATH"
+        )
+
+
+def _check_open_files(processes: int) -> None:
+    """Each process and its sampler cost the supervisor a channel and a file for their last words."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sum(1 for _ in Path("/dev/fd").iterdir()) + FILES_PER_PROCESS * processes + FILES_BESIDE
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise MeasureError(
+            f"open files for {processes} processes",
+            found=f"a limit of {limit}",
+            expected=f"at least {needed}",
+            hint=f"ulimit -n {needed}, or fewer --workers",
         )
 
 

@@ -7,9 +7,10 @@ import sys
 import time
 
 from llem.errors import MeasureError
-from llem.measure import baseline, children
+from llem.measure import baseline, children, leftover
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
+from llem.measure.leash import adopt_orphans
 from llem.measure.messages import MEASURING, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.sampling import SamplerLink
 from llem.measure.stop import StopFlag, StoppedError
@@ -40,6 +41,8 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
             exit_status = _run(setup.command, stop)
+        if left := leftover.processes_left():
+            log.append(leftover.warning(left), at_ns=time.monotonic_ns())
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())
         log.seal()
     supervisor.send(ReportDone(exit_status))
@@ -70,6 +73,7 @@ def _baseline(
 
 def _run(command: list[str], stop: StopFlag) -> int:
     """Run the program on our terminal; returns its exit status as a shell would."""
+    adopt_orphans()
     process = subprocess.Popen([sys.executable, "-m", "llem.measure.leash", str(os.getpid()), *command])
     ended = os.pidfd_open(process.pid)
     try:

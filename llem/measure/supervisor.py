@@ -142,7 +142,7 @@ class Supervision:
                 Pair.listen(living, timeout_s=POLL_S)
                 self._record_deaths()
                 self._pass_barriers()
-                self._look_after_the_log()
+                self._look_after_the_store()
                 self._pass_on_the_stop()
                 _quietly(lambda: self._on_progress(self._progress()))
         finally:
@@ -152,6 +152,8 @@ class Supervision:
     def outcome(self, experiment_id: str) -> Outcome:
         """How it ended."""
         statuses = [pair.program_status for pair in self._pairs if pair.program_status is not None]
+        if self._diary.failure is not None:
+            self._fail("LogWriteError", self._diary.failure)
         gone = self._whereabouts.is_gone()
         failures = [pair.failure for pair in self._pairs if pair.failure is not None]
         return Outcome(
@@ -178,13 +180,9 @@ class Supervision:
         stage = self._pairs[0].stage if self._pairs else "starting"
         self._failures.append(Failure(None, error_type, text, stage, exit_status))
 
-    def _look_after_the_log(self) -> None:
-        if self._failures:
-            return
-        if self._whereabouts.is_gone():
+    def _look_after_the_store(self) -> None:
+        if not self._failures and self._whereabouts.is_gone():
             self._fail("StoreRemoved", "the store was removed while it was measured")
-        elif self._diary.failure is not None:
-            self._fail("LogWriteError", self._diary.failure)
 
     def _record_deaths(self) -> None:
         for pair in self._pairs:

@@ -29,6 +29,8 @@ class Windows:
         edges = self._sampler.read_edges()
         opened_ns = _latest(edges)
         self._log.append(WindowOpened(kind=kind, window_index=index, edges=edges), at_ns=opened_ns)
+        # Whatever kills this process next, what was sampled in the window can be told from what was not.
+        self._log.hurry()
         try:
             yield opened_ns
         finally:

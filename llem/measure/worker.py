@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from llem.engines import EncodedPrompt, Engine, create_engine
-from llem.errors import MeasureError
+from llem.errors import EngineError, MeasureError
 from llem.measure import baseline, children, segments
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.encoding import encode
@@ -170,7 +170,21 @@ class Worker:
                 self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer)
             )
             engine.synchronize()
+        if totals.failed_batches >= self._plan.workload.max_failed_batches:
+            self._give_up(totals)
         return totals
+
+    def _give_up(self, totals: Totals) -> None:
+        """The model fails for good: its process fails, and what it did until then is kept."""
+        text = f"{totals.failed_batches} batches in a row failed, so the measurement ended early; the last one: {totals.last_error}"
+        warning = WarningRaised(
+            code="failed_in_a_row",
+            text=text,
+            value=float(totals.failed_batches),
+            threshold=float(self._plan.workload.max_failed_batches),
+        )
+        self._log.append(warning, at_ns=time.monotonic_ns())
+        raise EngineError(text)
 
     def _complete(self, totals: Totals, peak_memory_bytes: int | None) -> None:
         event = ProcessCompleted(

@@ -24,12 +24,17 @@ class Totals:
 
     def __init__(self) -> None:
         self.requests = self.failed_requests = self.input_tokens = self.output_tokens = self.batches = 0
+        self.failed_batches = 0  # in a row, up to now
+        self.last_error: str | None = None
 
     def add(self, requests: Sequence[Request]) -> None:
         """Count the requests of one batch."""
         self.batches += 1
         self.requests += len(requests)
-        self.failed_requests += sum(request.finish_reason == "error" for request in requests)
+        failed = [request for request in requests if request.finish_reason == "error"]
+        self.failed_requests += len(failed)
+        self.failed_batches = self.failed_batches + 1 if len(failed) == len(requests) else 0
+        self.last_error = failed[-1].error if failed else self.last_error
         self.input_tokens += sum(request.input_tokens for request in requests)
         self.output_tokens += sum(request.output_tokens for request in requests)
 
@@ -84,7 +89,10 @@ class BatchRunner:
                 yield self._run(batch, "warmup", should_stop, _ignore)
 
     def measure(self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress) -> Totals:
-        """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to."""
+        """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to.
+
+        A model that fails for good fails fast: without an end it would fill the log with errors.
+        """
         totals = Totals()
         started = time.monotonic()
         for batch in self._batches():
@@ -92,10 +100,9 @@ class BatchRunner:
             progress.requests, progress.input_tokens = totals.requests, totals.input_tokens
             elapsed_s = time.monotonic() - started
             whole_set = totals.requests >= len(self._usable) + len(self._refused)
-            pointless = (
-                totals.failed_requests == totals.requests
-            )  # more of the same would fill the log with errors
+            pointless = totals.failed_requests == totals.requests
             done = whole_set and (pointless or elapsed_s >= plan.min_duration_s)
+            done |= totals.failed_batches >= plan.max_failed_batches
             if done or should_stop() or elapsed_s >= (plan.max_duration_s or float("inf")):
                 return totals
         return totals
