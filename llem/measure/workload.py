@@ -27,13 +27,14 @@ class Totals:
         self.failed_batches = 0  # in a row, up to now
         self.last_error: str | None = None
 
-    def add(self, requests: Sequence[Request]) -> None:
-        """Count the requests of one batch."""
+    def add(self, requests: Sequence[Request], *, tried: bool) -> None:
+        """Count the requests of one batch; one that the model was never asked for says nothing about the model."""
         self.batches += 1
         self.requests += len(requests)
         failed = [request for request in requests if request.finish_reason == "error"]
         self.failed_requests += len(failed)
-        self.failed_batches = self.failed_batches + 1 if len(failed) == len(requests) else 0
+        if tried:
+            self.failed_batches = self.failed_batches + 1 if len(failed) == len(requests) else 0
         self.last_error = failed[-1].error if failed else self.last_error
         self.input_tokens += sum(request.input_tokens for request in requests)
         self.output_tokens += sum(request.output_tokens for request in requests)
@@ -96,7 +97,10 @@ class BatchRunner:
         totals = Totals()
         started = time.monotonic()
         for batch in self._batches():
-            totals.add(self._run(batch, "measurement", should_stop, progress.count))
+            totals.add(
+                self._run(batch, "measurement", should_stop, progress.count),
+                tried=batch[0].refusal is None,
+            )
             progress.requests, progress.input_tokens = totals.requests, totals.input_tokens
             elapsed_s = time.monotonic() - started
             whole_set = totals.requests >= len(self._usable) + len(self._refused)
