@@ -127,7 +127,10 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if "--" not in arguments:
         return list(arguments), []
     at = list(arguments).index("--")
-    return list(arguments[:at]), list(arguments[at + 1 :])
+    program = list(arguments[at + 1 :])
+    if not program:
+        raise PlanError("--", found="nothing behind it", expected="a program and its arguments")
+    return list(arguments[:at]), program
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from llem._version import __version__
 from llem.engines.options import check_options
 from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
-from llem.meters import choose_meter, resolve_gpus
+from llem.meters import pin, require_meter, resolve_gpus, vendor
 from llem.plan import Plan
 from llem.prompts import read_prompt_set
 from llem.store import Store
@@ -53,8 +53,8 @@ def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool
     placements = place(plan, command=command)
     gpus = [uuid for each in placements for uuid in each.gpus]
     if strict and gpus:
-        _refuse_instances(gpus)
-    choose_meter(plan, gpus=gpus)
+        _refuse_instances(gpus, vendor(plan, wraps_program=bool(command)))
+    require_meter(plan, gpus=gpus)
     _check_open_files(len(placements))
     store.create()
     _check_space(store)
@@ -84,10 +84,11 @@ def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
 
 def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
     """One process per GPU or group of GPUs; on the CPU, `devices.workers` processes that share its cores."""
-    gpus = _gpus(plan)
+    owner = vendor(plan, wraps_program=bool(command))
+    gpus = _gpus(plan, owner)
     if command:
         return [Placement(gpus, "", {})]
-    if not gpus or plan.engine.device == "cpu":
+    if not gpus:
         workers = plan.devices.workers or 1
         threads = max(1, len(os.sched_getaffinity(0)) // workers)
         environment = {
@@ -96,7 +97,7 @@ def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
         }
         return [Placement([], "cpu", environment) for _ in range(workers)]
     groups = _groups(gpus, plan)
-    return [Placement(group, "cuda:0", {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for group in groups]
+    return [Placement(group, "cuda:0", pin(group, vendor=owner)) for group in groups]
 
 
 def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
@@ -113,20 +114,29 @@ def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
     return [groups[number % len(groups)] for number in range(workers)]
 
 
-def _gpus(plan: Plan) -> list[str]:
+def _gpus(plan: Plan, owner: str) -> list[str]:
     """UUIDs of the GPUs to use; none where none was asked for and none can be read."""
-    if plan.engine.device == "cpu" and plan.devices.gpus is None:
+    named = plan.devices.gpus
+    if plan.engine.device == "cpu":
+        if named is not None:
+            raise PlanError(
+                "devices.gpus",
+                found=f"{','.join(named)} with engine.device=cpu",
+                expected="no GPUs for a model on the CPU",
+                hint="leave out --gpu, or set engine.device=auto",
+            )
         return []
     try:
-        return [device.uuid for device in resolve_gpus(plan.devices.gpus)]
+        return [device.uuid for device in resolve_gpus(named, vendor=owner)]
     except MeterError:
-        if plan.devices.gpus is not None or plan.engine.device.startswith("cuda"):
+        if named is not None or plan.engine.device.startswith("cuda") or plan.meter.name == "nvml":
             raise
         return []
 
 
-def _refuse_instances(gpus: Sequence[str]) -> None:
-    instances = [device for device in resolve_gpus(sorted(set(gpus))) if device.kind == "mig"]
+def _refuse_instances(gpus: Sequence[str], owner: str) -> None:
+    devices = resolve_gpus(sorted(set(gpus)), vendor=owner)
+    instances = [device for device in devices if device.kind == "mig"]
     if instances:
         raise MeasureError(
             "the energy of a MIG instance cannot be measured",

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from llem.errors import MissingExtraError
+from llem.errors import MeterError, MissingExtraError
 from llem.meters.base import Meter
 from llem.meters.gpu_state import DriverState
 from llem.plan import Plan
@@ -21,11 +21,15 @@ __all__ = [
     "create_meter",
     "driver_state",
     "list_gpus",
+    "pin",
+    "require_meter",
     "resolve_gpus",
     "unavailable_meters",
+    "vendor",
 ]
 
 METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
+NVIDIA = "nvml_gpus"
 _BEST_FIRST = ("nvml", "rapl")  # before falling back on the estimate
 
 
@@ -67,6 +71,21 @@ def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoic
     return MeterChoice(name="estimate", rejected=rejected)
 
 
+def require_meter(plan: Plan, *, gpus: Sequence[str]) -> None:
+    """Raises LlemError where the meter that the plan names can read nothing for `gpus`: only "auto" takes another."""
+    name = plan.meter.name
+    if name == "auto":
+        return
+    reason: str | None = _module(name).unavailable(gpus=gpus)
+    if reason is not None:
+        raise MeterError(
+            f"meter {name}",
+            found=reason,
+            expected="a meter that can be read",
+            hint="--meter auto takes the best one; `llem doctor` says what can be measured here",
+        )
+
+
 def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
     """Open the chosen meter on `gpus` (indices, UUIDs or MIG UUIDs; None: all visible ones).
 
@@ -88,13 +107,27 @@ def list_gpus() -> list[Device]:
     return gpus
 
 
-def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
-    """The devices meant, seen through CUDA_VISIBLE_DEVICES; pin a worker to one with CUDA_VISIBLE_DEVICES=<uuid>.
+def vendor(plan: Plan, *, wraps_program: bool) -> str:
+    """Which module lists and pins the plan's GPUs: that of its meter where it has its own, else NVIDIA's."""
+    if plan.meter.name == "zeus":
+        return "zeus"
+    runs_nothing = wraps_program or plan.engine.name == "simulated"
+    return "simulated" if plan.meter.name == "simulated" and runs_nothing else NVIDIA
+
+
+def resolve_gpus(gpus: Sequence[str] | None, *, vendor: str = NVIDIA) -> list[Device]:
+    """The devices meant, in the order of a process that is pinned to them. None: all that are visible.
 
     Raises MeterError for a GPU that is not there or not visible.
     """
-    found: list[Device] = _module("nvml_gpus").resolve_gpus(gpus)
+    found: list[Device] = _module(vendor).resolve_gpus(gpus)
     return found
+
+
+def pin(uuids: Sequence[str], *, vendor: str = NVIDIA) -> dict[str, str]:
+    """The environment in which a process sees these GPUs alone."""
+    variables: dict[str, str] = _module(vendor).pin(uuids)
+    return variables
 
 
 def driver_state() -> DriverState:

@@ -38,9 +38,11 @@ class Answer(NamedTuple):
 
 
 def ask(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """Call one NVML function; an error is an answer."""
+    """Call one NVML function; an error is an answer, and so is a text that is not UTF-8."""
     try:
         return Answer(function(*arguments))
+    except UnicodeDecodeError as error:
+        return Answer(error.object.decode(errors="replace"))
     except pynvml.NVMLError as error:
         return Answer(None, error.value, reason_of(error.value))
 

@@ -41,6 +41,11 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
     return found
 
 
+def pin(uuids: Sequence[str]) -> dict[str, str]:
+    """The variables under which a process sees these GPUs alone, in this order."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+
+
 def _nothing_to_measure(gpus: Sequence[str] | None, *, mask: str | None) -> MeterError:
     what, expected = "no GPU to measure", "at least one visible GPU"
     if gpus is not None:
@@ -79,7 +84,7 @@ def _device(handle: Any, *, index: int) -> Device:
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def _instances(handle: Any, *, index: int) -> list[Device] | None:

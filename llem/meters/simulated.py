@@ -29,16 +29,14 @@ class SimulatedMeter:
         self._curve: Curve = curve_of(plan)
         self._tick_ns = round(plan.counter_tick_ms * NS_PER_MS) or None
         self._clock = clock
-        self._devices = [self._metered(uuid) for uuid in dict.fromkeys(map(_uuid, gpus))]
+        self._devices = [self._metered(device) for device in resolve_gpus(gpus)]
 
-    def _metered(self, uuid: str) -> MeteredDevice:
+    def _metered(self, device: Device) -> MeteredDevice:
         missing = dict.fromkeys(_UNSIMULATED, "not simulated")
         if self._tick_ns is None:
             missing["energy_mj"] = "the plan gives the simulated device no energy counter"
         return MeteredDevice(
-            device=Device(
-                host=socket.gethostname(), uuid=uuid, index=0, name="simulated device", kind="simulated"
-            ),
+            device=device,
             energy_source="simulated",
             power_kind="instant",
             counter_tick_ns=self._tick_ns,
@@ -84,8 +82,18 @@ class SimulatedMeter:
         """Nothing to give back."""
 
 
-def _uuid(gpu: str) -> str:
-    return gpu if gpu.startswith("SIM-") else f"SIM-{gpu}"
+def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
+    """A simulated device for every name; none where none is named."""
+    uuids = dict.fromkeys(gpu if gpu.startswith("SIM-") else f"SIM-{gpu}" for gpu in gpus or ())
+    return [
+        Device(host=socket.gethostname(), uuid=uuid, index=index, name="simulated device", kind="simulated")
+        for index, uuid in enumerate(uuids)
+    ]
+
+
+def pin(uuids: Sequence[str]) -> dict[str, str]:
+    """Nothing runs on them."""
+    return {}
 
 
 def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:

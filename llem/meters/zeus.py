@@ -1,5 +1,6 @@
 """The zeus meter: AMD GPUs, Apple silicon and Jetson boards through the zeus package, an optional extra."""
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -26,8 +27,8 @@ Ask = Callable[[], int | None]
 class Sensor:
     """One device of zeus: what it can be asked, and why the rest is missing."""
 
-    def __init__(self, uuid: str, *, name: str, kind: Literal["gpu", "cpu_package"], index: int = 0) -> None:
-        self.device = Device(host=socket.gethostname(), uuid=uuid, index=index, name=name, kind=kind)
+    def __init__(self, device: Device) -> None:
+        self.device = device
         self.missing = {column: "not asked of zeus" for column in SAMPLE_COLUMNS if column not in _SENSED}
         self.asks: dict[str, Ask] = {}
         self.failed: dict[str, str] = {}
@@ -54,27 +55,80 @@ class Sensor:
         return self.asks["energy_mj"]() if "energy_mj" in self.asks else None
 
 
+_UUID = "zeus-gpu-"
+_UNSEEN_BY_ZEUS = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+
+
 def gpu_sensors(gpus: Sequence[str] | None) -> list[Sensor]:
-    """GPUs by their place among those visible to zeus."""
-    found = list(enumerate(get_gpus().gpus))
-    wanted = (
-        range(len(found))
-        if gpus is None
-        else [_index(entry, count=len(found)) for entry in dict.fromkeys(gpus)]
-    )
-    return [_gpu_sensor(*found[index]) for index in wanted]
+    """The GPUs meant, each once."""
+    return [_gpu_sensor(index, gpu) for index, gpu in _selected(gpus)]
 
 
-def _index(entry: str, *, count: int) -> int:
-    if not entry.isdigit() or int(entry) >= count:
+def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
+    """The GPUs meant by their place among those visible to zeus, or by their name here; all of them for None.
+
+    Raises MeterError for one that is not there, and where another variable than HIP_VISIBLE_DEVICES numbers the GPUs anew
+    for the model, but not for zeus: another one would be measured than works.
+    """
+    for name in _UNSEEN_BY_ZEUS:
+        if name in os.environ:
+            raise MeterError(
+                name,
+                found=os.environ[name],
+                expected="HIP_VISIBLE_DEVICES, the only variable that zeus and the model read alike",
+                hint=f"unset {name}, and name the GPUs with --gpu or HIP_VISIBLE_DEVICES",
+            )
+    try:
+        return [_device(index, gpu) for index, gpu in _selected(gpus)]
+    except ZeusBaseError as error:
+        raise MeterError("zeus meter", found=str(error), expected="a GPU that zeus can read") from error
+
+
+def pin(uuids: Sequence[str]) -> dict[str, str]:
+    """The variables under which a process sees these GPUs alone: zeus numbers AMD's as HIP does, NVIDIA's by PCI id."""
+    indices = ",".join(uuid.removeprefix(_UUID) for uuid in uuids)
+    return {
+        "HIP_VISIBLE_DEVICES": indices,
+        "CUDA_VISIBLE_DEVICES": indices,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+
+
+def _selected(gpus: Sequence[str] | None) -> list[tuple[int, Any]]:
+    visible = list(enumerate(_visible()))
+    if gpus is None:
+        return visible
+    named = {str(index): index for index, _ in visible} | {_uuid(gpu): index for index, gpu in visible}
+    for entry in gpus:
+        if entry not in named:
+            expected = f"an index below {len(visible)}, which is how zeus names GPUs"
+            raise MeterError("no such GPU", found=entry or "an empty name", expected=expected)
+    return [visible[index] for index in dict.fromkeys(named[entry] for entry in gpus)]
+
+
+def _visible() -> Sequence[Any]:
+    mask = os.environ.get("HIP_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    try:
+        gpus: Sequence[Any] = get_gpus().gpus
+    except ValueError as error:
         raise MeterError(
-            "no such GPU", found=entry, expected=f"an index below {count}, which is how zeus names GPUs"
-        )
-    return int(entry)
+            "HIP_VISIBLE_DEVICES", found=repr(mask), expected="indices, which is all that zeus understands"
+        ) from error
+    if len({_uuid(gpu) for gpu in gpus}) < len(gpus):
+        raise MeterError("HIP_VISIBLE_DEVICES names a GPU twice", found=mask, expected="each GPU once")
+    return gpus
+
+
+def _uuid(gpu: Any) -> str:
+    return f"{_UUID}{gpu.gpu_index}"
+
+
+def _device(index: int, gpu: Any) -> Device:
+    return Device(host=socket.gethostname(), uuid=_uuid(gpu), index=index, name=gpu.get_name(), kind="gpu")
 
 
 def _gpu_sensor(index: int, gpu: Any) -> Sensor:
-    sensor = Sensor(f"zeus-gpu-{gpu.gpu_index}", name=gpu.get_name(), kind="gpu", index=index)
+    sensor = Sensor(_device(index, gpu))
     sensor.offer("power_mw", gpu.get_instant_power_usage)
     sensor.offer("power_average_mw", gpu.get_average_power_usage)
     sensor.offer("temperature_c", gpu.get_gpu_temperature)
@@ -86,7 +140,10 @@ def soc_sensor(soc: Any) -> Sensor:
     """The whole chip as one device."""
     parts = soc.get_available_metrics()
     counted = [_SOC_TOTAL] if _SOC_TOTAL in parts else [part for part in _SOC_PARTS if part in parts]
-    sensor = Sensor("zeus-soc", name=f"{type(soc).__name__} ({', '.join(counted)})", kind="cpu_package")
+    name = f"{type(soc).__name__} ({', '.join(counted)})"
+    sensor = Sensor(
+        Device(host=socket.gethostname(), uuid="zeus-soc", index=0, name=name, kind="cpu_package")
+    )
     sensor.energy_source = (
         "integrated" if _SOC_TOTAL in counted else "counter"
     )  # zeus sums a Jetson's power itself
@@ -181,6 +238,8 @@ def _metered(sensor: Sensor, tick: Tick) -> MeteredDevice:
 
 def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
     """GPUs if zeus sees some, else the chip."""
+    if reason := unavailable(gpus=gpus):
+        raise MeterError("zeus meter", found=reason, expected="a device that zeus can read")
     try:
         sensors = gpu_sensors(gpus)
     except ZeusBaseError as gpu_error:
@@ -194,7 +253,7 @@ def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) 
 
 
 def unavailable(*, gpus: Sequence[str] | None) -> str | None:
-    """Why zeus can read nothing here."""
+    """Why zeus can read nothing here; a chip is measured whether or not a GPU is used, a GPU only where it is."""
     try:
         get_gpus()
     except ZeusBaseError as gpu_error:
@@ -202,4 +261,8 @@ def unavailable(*, gpus: Sequence[str] | None) -> str | None:
             get_soc()
         except ZeusBaseError as error:
             return f"{gpu_error} {error}"
+    except ValueError as error:
+        return str(error)
+    else:
+        return "no GPU is used" if gpus is not None and not gpus else None
     return None

@@ -20,7 +20,17 @@ WRONG = {
     "unknown engine": (["--engine", "vllm"], "engine.name"),
     "plan that is not there": (["nowhere.toml"], "nowhere.toml"),
     "label without a value": (["--label", "gpu"], "key=value"),
-    "no such GPU": ([*SIMULATED, "--gpu", "7"], "NVIDIA driver"),
+    "no such GPU": (["--engine", "simulated", "--gpu", "7"], "NVIDIA driver"),
+    "a meter that cannot be read": (["--engine", "simulated", "--meter", "nvml"], "NVIDIA driver"),
+    "GPUs of a model on the CPU": (
+        ["--gpu", "0,1", "--meter", "nvml", "--set", "engine.device=cpu"],
+        "engine.device=cpu",
+    ),
+    "a GPU meter of a model on the CPU": (
+        ["--meter", "nvml", "--set", "engine.device=cpu"],
+        "no GPU is used",
+    ),
+    "no program behind --": ([*SIMULATED, "--"], "nothing behind it"),
     "fewer prompts than workers": (
         [*SIMULATED, "--workers", "3", "--set", "workload.requests=2"],
         "workload.requests",

@@ -155,3 +155,12 @@ def test_an_engine_that_crashes_is_a_failed_process(llem: Run, store: Path) -> N
     assert next((store / "log").iterdir()).name in done.stderr
     assert "crashed after 7 batches" in done.stderr and "Traceback" not in done.stderr
     assert events_of(store, "worker", "process_failed")[0]["stage"] == "measuring"
+
+
+@pytest.mark.slow
+def test_simulated_gpus_need_no_driver(llem: Run, store: Path) -> None:
+    """--gpu 0,1 with the simulated meter and engine: two processes, a simulated device each."""
+    done = llem("measure", *SIMULATED, *QUICK, "--gpu", "0,1")
+    assert done.returncode == 0, done.stderr
+    devices = [body["devices"][0]["uuid"] for body in events_of(store, "worker", "process_started")]
+    assert devices == ["SIM-0", "SIM-1"]
