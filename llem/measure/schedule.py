@@ -2,6 +2,8 @@
 
 import time
 
+from llem.measure.histogram import Histogram
+
 
 class Schedule:
     """Deadlines at a fixed rate from the first call; a missed one is counted, never made up for."""
@@ -10,7 +12,7 @@ class Schedule:
         self._period_ns = round(1e9 / hz)
         self._next_ns = time.monotonic_ns()
         self._last_ns: int | None = None
-        self._lateness_ns: list[int] = []
+        self._lateness_ns = Histogram()
         self.missed = 0
         self.max_gap_ns: int | None = None
 
@@ -25,7 +27,7 @@ class Schedule:
             return False
         skipped = (now_ns - self._next_ns) // self._period_ns
         self.missed += skipped
-        self._lateness_ns.append(now_ns - self._next_ns)
+        self._lateness_ns.add(now_ns - self._next_ns)
         if self._last_ns is not None:
             self.max_gap_ns = max(self.max_gap_ns or 0, now_ns - self._last_ns)
         self._last_ns = now_ns
@@ -33,6 +35,5 @@ class Schedule:
         return True
 
     def jitter_p99_ns(self) -> int | None:
-        """99th percentile of how late the samples were; None before the first."""
-        ordered = sorted(self._lateness_ns)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] if ordered else None
+        """99th percentile of how late the samples were, to a sixteenth; None before the first."""
+        return self._lateness_ns.quantile(0.99)
