@@ -39,5 +39,5 @@ def warning(left: dict[int, str]) -> WarningRaised:
     """What is told of them."""
     shown = ", ".join(f"{name} {pid}" for pid, name in list(left.items())[:_SHOWN])
     more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    text = f"the program left {len(left)} processes behind, whose work is not measured from here on: {shown}{more}"
+    text = f"the program left processes behind, whose work is not measured from here on: {shown}{more}"
     return WarningRaised(code="program_left_processes", text=text, value=float(len(left)))
