@@ -13,6 +13,7 @@ from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.screen import text_output
+from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import as_parquet, target
 from llem.export.aggregated import aggregated_columns
@@ -21,7 +22,6 @@ from llem.export.records import Format, write_parquet, write_records
 from llem.export.results import RAW
 from llem.export.selection import Window, rows_of, stored_results
 from llem.export.tables import write_rows
-from llem.projections import open_tables
 from llem.projections.methodology import results_for
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.store import Store
@@ -74,7 +74,7 @@ def export(
         for run in written.split(",")
         for experiment_id in place.resolve_all(run)
     ] or None
-    with open_tables(place, console.note, only=experiment_ids) as connection:
+    with tables_of(place, only=experiment_ids) as connection:
         if what in (What.SAMPLES, What.REQUESTS):
             sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type] # narrowed to two of four
             _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)

@@ -1,5 +1,6 @@
 """llem import."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
+from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
 from llem.importing import import_result as import_file
 from llem.store import Store
@@ -30,11 +32,17 @@ def import_result(
     """
     place = Store.locate(store)
     refused = 0
-    for path in paths:
+    line = WorkLine()
+    for number, path in enumerate(paths):
+        # On a terminal the ids themselves say how far it is.
+        if not sys.stdout.isatty():
+            line.update(Work("importing", number, len(paths), "files"))
         try:
             console.say(import_file(path, place, keep_bytes=keep_bytes).experiment_id)
         except (LlemError, LogError) as error:
+            line.erase()
             console.complain(str(error))
             refused += 1
+    line.erase()
     if refused:
         raise typer.Exit(EXIT_SOME_REFUSED if refused < len(paths) else EXIT_NONE_TAKEN)

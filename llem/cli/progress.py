@@ -4,8 +4,10 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 from llem.cli import console
 from llem.measure.messages import MEASURING
@@ -17,6 +19,7 @@ PATIENCE_S = 1.0  # work that is done sooner shows no line
 ERASE = "\r\x1b[K"
 SPINNER = "|/-\\"
 DEFAULT_COLUMNS = 80
+MB = 10**6
 
 
 class StatusLine:
@@ -44,6 +47,7 @@ class StatusLine:
     def erase(self) -> None:
         """Leave nothing behind on a terminal."""
         if self._redraws:
+            self._redraws = 0
             sys.stderr.write(ERASE)
             sys.stderr.flush()
 
@@ -79,20 +83,55 @@ def progress_line(*, quiet: bool) -> Iterator[MeasurementLine]:
             line.erase()
 
 
-@contextmanager
-def blocks_line(work: str) -> Iterator[Callable[[int, int], None]]:
-    """A line about work on blocks of the log, to be told how many are done and how many there are; quick work shows none."""
-    line = StatusLine(write_s=WRITE_S)
-    started = time.monotonic()
+class Amounts(Protocol):
+    """So many of so many units of some work are done."""
 
-    def tell(done: int, total: int) -> None:
-        if time.monotonic() - started >= PATIENCE_S and not console.is_quiet():
-            line.show(work, detail=f"{done:,} of {total:,} blocks")
+    @property
+    def work(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
 
-    try:
-        yield tell
-    finally:
-        line.erase()
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Some work of the command line's own."""
+
+    work: str
+    done: int
+    total: int
+    unit: str
+
+
+class WorkLine:
+    """How far some work has come; elsewhere than on a terminal a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._line = StatusLine(write_s=WRITE_S)
+        self._started = time.monotonic()
+
+    def update(self, progress: Amounts) -> None:
+        """Show it, once a person may begin to wonder."""
+        if time.monotonic() - self._started >= PATIENCE_S and not console.is_quiet():
+            self._line.show(progress.work, detail=_amounts(progress))
+
+    def note(self, text: str) -> None:
+        """A line that stays, in the place of this one."""
+        self.erase()
+        console.note(text)
+
+    def erase(self) -> None:
+        """Leave nothing behind on a terminal."""
+        self._line.erase()
+
+
+def _amounts(progress: Amounts) -> str:
+    if progress.unit == "bytes":
+        return f"{progress.done / MB:,.1f} of {progress.total / MB:,.1f} MB"
+    return f"{progress.done:,} of {progress.total:,} {progress.unit}"
 
 
 def _figures(progress: Progress) -> str:

@@ -17,6 +17,7 @@ import typer
 from llem.cli import console
 from llem.cli.lines import write_lines
 from llem.cli.options import StoreOption
+from llem.cli.progress import WorkLine
 from llem.cli.screen import text_output
 from llem.errors import QueryError
 from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
@@ -117,6 +118,7 @@ def query(
     if list_saved:
         _list_saved(saved, chosen, output, force=force)
         return
+    line = WorkLine()
     start = partial(
         running,
         _statement(sql, saved),
@@ -125,18 +127,23 @@ def query(
         limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
         unsafe=unsafe,
         limits=Limits(timeout_s=timeout),
-        notify=console.note,
+        notify=line.note,
+        on_progress=line.update,
     )
-    if chosen is Format.PARQUET:
-        _write_parquet(start, output, force=force)
-    else:
-        _write_text(start, chosen, output, force=force, raw_csv=raw_csv)
+    try:
+        if chosen is Format.PARQUET:
+            _write_parquet(start, output, force=force)
+        else:
+            _write_text(start, chosen, output, line, force=force, raw_csv=raw_csv)
+    finally:
+        line.erase()
 
 
 def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:
     projections = importlib.import_module("llem.projections")
-    with target.replacing(path, force=force) as temporary:
-        projections.snapshot(store, temporary, console.note)
+    tables = importlib.import_module("llem.cli.tables")
+    with target.replacing(path, force=force) as temporary, tables.work_line() as line:
+        projections.snapshot(store, temporary, line.note)
 
 
 def _list_saved(saved: str | None, chosen: Format, output: Path | None, *, force: bool) -> None:
@@ -184,10 +191,14 @@ def _statement_on_stdin() -> str:
         raise QueryError("the SQL on standard input is not UTF-8", found=found) from None
 
 
-def _write_text(start: Start, chosen: Format, output: Path | None, *, force: bool, raw_csv: bool) -> None:
+def _write_text(
+    start: Start, chosen: Format, output: Path | None, line: WorkLine, *, force: bool, raw_csv: bool
+) -> None:
     with _output(chosen, output, force=force) as stream, start() as result:
         write = _writer(chosen, raw_csv=raw_csv)
-        write(stream, [column.name for column in result.columns], _rows(result))
+        columns = [column.name for column in result.columns]
+        line.erase()
+        write(stream, columns, _rows(result))
         if result.truncated:
             console.note("llem: there are more rows; --limit N sets how many are shown")
 

@@ -8,6 +8,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
+from llem.cli.tables import work_line
 from llem.errors import DamagedLogError
 from llem.projections import RebuildReport
 from llem.projections import rebuild as rebuild_tables
@@ -27,7 +28,8 @@ def rebuild(
     store: StoreOption = None,
 ) -> None:
     """Replay the whole log into new projections, and say what changed."""
-    report = rebuild_tables(Store.locate(store), check=check, salvage=salvage)
+    with work_line():
+        report = rebuild_tables(Store.locate(store), check=check, salvage=salvage)
     _print(report, check=check)
     if report.refused:
         sys.exit(DamagedLogError.exit_status)

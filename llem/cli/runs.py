@@ -11,9 +11,9 @@ from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.screen import text_output
 from llem.cli.table import write_table
+from llem.cli.tables import tables_of
 from llem.errors import QueryError
 from llem.export import as_json
-from llem.projections import open_tables
 from llem.store import Store
 from llem.units import NS_PER_S
 
@@ -58,7 +58,7 @@ def runs(
         "limit": limit,
     }
     place = Store.locate(store)
-    with open_tables(place, console.note) as connection:
+    with tables_of(place) as connection:
         found = connection.execute(RUNS.format(columns=COLUMNS if json else SCREEN), wanted)
         columns = [column[0] for column in found.description or ()]
         rows = found.fetchall()

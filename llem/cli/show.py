@@ -13,7 +13,8 @@ from llem.cli.part import MethodologyOption, WindowOption, chosen_part
 from llem.cli.result import write_result
 from llem.cli.run_facts import RunFacts, run_facts
 from llem.cli.table import write_table
-from llem.projections import SegmentLineage, lineage, open_tables, results_for
+from llem.cli.tables import tables_of
+from llem.projections import SegmentLineage, lineage, results_for
 from llem.results import ExperimentResult
 from llem.store import LAST, Store
 
@@ -35,7 +36,7 @@ def show(
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
     experiment_id = place.resolve(run)
-    with open_tables(place, console.note, salvage=salvage, only=[experiment_id]) as connection:
+    with tables_of(place, salvage=salvage, only=[experiment_id]) as connection:
         if events:
             _write_lineage(lineage(connection, experiment_id), json=json)
         else:

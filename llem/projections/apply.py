@@ -9,7 +9,15 @@ from llem.errors import DamagedLogError, LlemError, StoreError
 from llem.projections.containment import LOG_TABLES, UNUSABLE
 from llem.projections.derive import derive
 from llem.projections.read_segment import ChangedError, apply_segment
-from llem.projections.segment_files import KnownSegment, SegmentFile, known_segments, left_out, pending, scan
+from llem.projections.segment_files import (
+    Files,
+    KnownSegment,
+    SegmentFile,
+    known_segments,
+    left_out,
+    pending,
+    scan,
+)
 from llem.projections.tables import Tables
 from llem.store import Store, mend_access
 
@@ -38,6 +46,7 @@ def apply_experiments(
     behind = pending(files, known, salvage=salvage)
     wanted = sorted(behind if only is None else behind.intersection(only))
     before = _totals(connection)
+    tables.course.begin("reading the log", _bytes(files, wanted), "bytes")
     for experiment_id in wanted:
         _apply_experiment(
             tables,
@@ -79,6 +88,10 @@ def _refusal(store: Store, segment: KnownSegment) -> LlemError:
             return DamagedLogError(f"{what} is corrupt", found=segment.problem, hint=hint)
 
 
+def _bytes(files: Files, experiment_ids: Sequence[str]) -> int:
+    return sum(file.file_bytes for each in experiment_ids for file in files.get(each, {}).values())
+
+
 def _totals(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     found = connection.execute("SELECT coalesce(sum(blocks), 0), coalesce(sum(events), 0) FROM segments")
     blocks, events = found.fetchall()[0]
@@ -111,6 +124,7 @@ def _apply_segments(
     for file in files:
         name = file.path.name
         apply_segment(tables, file, known.get(name), left_out=excluded.get(name), salvage=salvage)
+        tables.course.complete(file.file_bytes)
 
 
 def _must_start_over(files: Iterable[SegmentFile], known: Known, excluded: Mapping[str, str]) -> bool:

@@ -32,10 +32,11 @@ MAX_EXPERIMENTS = 64
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
+    tables.course.begin("deriving results", len(experiment_ids), "experiments")
     for part in _parts(tables, experiment_ids):
-        if _try(tables, part) is None:
-            continue
-        for experiment_id in part:
+        reason = _try(tables, part)
+        tables.course.complete(len(part))
+        for experiment_id in part if reason is not None else ():
             reason = _try(tables, [experiment_id])
             if reason is not None:
                 set_aside(tables, experiment_id, reason)

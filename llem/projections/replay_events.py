@@ -41,6 +41,7 @@ class Replay:
     def _samples_until_full(self, found: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
         """Batches of samples; other events are collected, because the connection is busy with the samples meanwhile."""
         for one in found:
+            self._tables.course.reach(self._reader.position.offset)
             if isinstance(one, SampleBatch):
                 yield one
             else:

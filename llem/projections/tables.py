@@ -7,6 +7,8 @@ from typing import Any
 import duckdb
 import msgspec
 
+from llem.projections.progress import Course
+
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 MAX_ROWS = 2_000  # per statement; bounds the size of the JSON text
@@ -21,6 +23,7 @@ class Tables:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
+        self.course = Course()
         self._types: dict[str, dict[str, str]] = {}
 
     @contextmanager

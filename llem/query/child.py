@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -13,7 +14,7 @@ from llem.errors import LlemError, QueryError
 from llem.query import sandbox, wire
 from llem.query.complaint import understandable
 from llem.query.freshness import open_current
-from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Notice, Ready, Rows
+from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Notice, Progress, Ready, Rows
 from llem.store import Store
 
 TARGET_BYTES = 4 * 2**20  # of one message
@@ -91,8 +92,15 @@ def _open(store: Store) -> DuckDBPyConnection:
     if current is not None:
         return current
     opening = importlib.import_module("llem.projections.opening")
-    caught_up: DuckDBPyConnection = opening.open_tables(store, lambda line: _send(Notice(text=line)))
+    progress = importlib.import_module("llem.projections.progress")
+    with progress.watched_by(_tell):
+        caught_up: DuckDBPyConnection = opening.open_tables(store, lambda line: _send(Notice(text=line)))
     return caught_up
+
+
+def _tell(progress: Any) -> None:
+    """Pass on how far the tables have come; this module loads none of what builds them."""
+    _send(Progress(work=progress.work, done=progress.done, total=progress.total, unit=progress.unit))
 
 
 def _run(connection: DuckDBPyConnection, job: Job) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from llem.errors import LlemError, QueryError
 from llem.query import wire
-from llem.query.wire import LENGTH, Answer, Column, Columns, Done, Failed, Job, Notice, Ready, Rows
+from llem.query.wire import LENGTH, Answer, Column, Columns, Done, Failed, Job, Notice, Progress, Ready, Rows
 from llem.store import Store
 
 Parameter = str | int | float | bool | None
@@ -45,10 +45,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class ResultStream:
     """Columns and rows of a running query; read `batches` once, then see `truncated`."""
 
-    def __init__(self, child: subprocess.Popen[bytes], limits: Limits, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        limits: Limits,
+        *,
+        notify: Callable[[str], None],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
         self.truncated = False
         self._columns: list[Column] | None = None
-        self._child, self._limits, self._notify = child, limits, notify
+        self._child, self._limits = child, limits
+        self._notify, self._on_progress = notify, on_progress
         self._left_s: float | None = None  # None: still catching up, which takes as long as it takes
         self._buffer = bytearray()
 
@@ -87,6 +95,8 @@ class ResultStream:
         match answer:
             case Notice():
                 self._notify(answer.text)
+            case Progress():
+                self._on_progress(answer)
             case Ready():
                 self._left_s = self._limits.timeout_s
             case Failed():
@@ -165,6 +175,7 @@ def running(
     unsafe: bool = False,
     limits: Limits | None = None,
     notify: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[ResultStream]:
     """Run one statement in a child process, which does not outlive the block. Raises QueryError."""
     limits = limits or Limits()
@@ -181,7 +192,7 @@ def running(
     )
     child = _start(job)
     try:
-        yield ResultStream(child, limits, notify)
+        yield ResultStream(child, limits, notify=notify, on_progress=on_progress)
     finally:
         child.kill()
         child.wait()

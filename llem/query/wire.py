@@ -38,6 +38,15 @@ class Notice(Message, frozen=True, kw_only=True):
     text: str
 
 
+class Progress(Message, frozen=True, kw_only=True):
+    """How far the tables have come that the query waits for."""
+
+    work: str
+    done: int
+    total: int
+    unit: str
+
+
 class Ready(Message, frozen=True):
     """The tables are up to date and the statement starts: from here on time counts."""
 
@@ -79,7 +88,7 @@ class Failed(Message, frozen=True, kw_only=True):
 
 _MAP = 100  # extension of a map with keys other than text: its pairs
 
-Answer = Notice | Ready | Columns | Rows | Done | Failed
+Answer = Notice | Progress | Ready | Columns | Rows | Done | Failed
 
 _EXTENSIONS: tuple[tuple[type, Callable[[Any], bytes], Callable[[bytes], Any]], ...] = (
     (
