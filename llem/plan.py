@@ -209,6 +209,7 @@ class ValidityPlan(Section, frozen=True, kw_only=True):
     max_sample_gap_s: Annotated[PositiveFloat, says("between two samples")] = 1.0
     max_temperature_drift_c: Annotated[PositiveFloat, says("over the measurement")] = 10.0
     max_energy_disagreement: Annotated[PositiveFloat, says("between counter and integrated power")] = 0.05
+    max_uncertainty: Annotated[PositiveFloat, says("of the energy, as far as its bound is known")] = 0.10
     max_failed_requests: Annotated[Fraction, says("of all requests")] = 0.05
     max_throttled: Annotated[Fraction, says("of the samples")] = 0.0
     steady_state_tolerance: Annotated[PositiveFloat, says("of throughput and power in the steady state")] = (

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import msgspec
 
-from llem.plan import ValidityPlan
 from llem.projections.clocks import Clocks, in_microseconds
+from llem.projections.conservation import breaches, imported_breaches
 from llem.projections.derive_process import Measured, measure_process
 from llem.projections.device_samples import Span
 from llem.projections.facts import ExperimentFacts
 from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
 from llem.projections.stillness import steady_state
-from llem.results import ExperimentResult, SteadyState, aggregate_results, judged
+from llem.projections.thresholds import thresholds, unreadable_thresholds
+from llem.results import ExperimentResult, InvalidReason, SteadyState, aggregate_results, judged
 from llem.results.experiment import Methodology
 from llem.results.imported import imported
 
@@ -62,16 +63,22 @@ def derive_experiment(
         return derived
     if facts.imported is not None:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)
-        return msgspec.structs.replace(derived, result=result)
+        return msgspec.structs.replace(derived, result=_believed(result))
     measured = _measure(connection, derived, chosen)
     if not measured:
         return derived
     derived = msgspec.structs.replace(derived, measured=measured)
     steady = steady_state(
-        derived.measured, derived.clocks, derived.start_ns, derived.end_ns, thresholds(facts)
+        derived.measured, derived.clocks, derived.start_ns, derived.end_ns, thresholds(facts.plan)
     )
     derived = msgspec.structs.replace(derived, steady=steady)
-    return msgspec.structs.replace(derived, result=_join(derived, methodology))
+    return msgspec.structs.replace(derived, result=_join(derived, methodology, _reasons(connection, facts)))
+
+
+def _believed(result: ExperimentResult) -> ExperimentResult:
+    """An imported result is not judged, for its thresholds are another's; but what cannot be is said."""
+    against = imported_breaches(result)
+    return msgspec.structs.replace(result, valid=False if against else None, invalid_reasons=against)
 
 
 def _measure(
@@ -86,7 +93,13 @@ def _measure(
     return found
 
 
-def _join(derived: Derived, methodology: Methodology) -> ExperimentResult:
+def _reasons(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> list[InvalidReason]:
+    """What stands against a result whatever its figures are."""
+    unreadable = unreadable_thresholds(facts.plan)
+    return [*breaches(connection, facts), *([unreadable] if unreadable else [])]
+
+
+def _join(derived: Derived, methodology: Methodology, breaches: Sequence[InvalidReason]) -> ExperimentResult:
     """One result of several processes, judged unless it still grows."""
     facts, started = derived.facts, derived.facts.started
     joined = aggregate_results(
@@ -105,7 +118,9 @@ def _join(derived: Derived, methodology: Methodology) -> ExperimentResult:
         status=RESULT_STATUS.get(derived.status, "incomplete"),
         labels=started.labels if started else {},
     )
-    return labelled if derived.status == "running" else judged(labelled, thresholds(facts))
+    if derived.status == "running":
+        return labelled
+    return judged(labelled, thresholds(facts.plan), breaches=breaches)
 
 
 def experiment_warnings(derived: Derived) -> list[str]:
@@ -116,21 +131,12 @@ def experiment_warnings(derived: Derived) -> list[str]:
 
 def log_warnings(derived: Derived) -> list[str]:
     """Doubts about the experiment as a whole."""
-    skipped = [one for one in derived.facts.segments if one.skipped_bytes > 0]
-    salvaged = [f"{one.skipped_bytes} damaged bytes of {one.file} were left out" for one in skipped]
+    skipped = [one for one in derived.facts.segments if one.missing_bytes > 0]
+    salvaged = [f"{one.missing_bytes} damaged bytes of {one.file} were left out" for one in skipped]
+    unreadable = unreadable_thresholds(derived.facts.plan)
     stepped = [
         f"the wall clock of {host} moved by {drift_ns / 1e9:.1f} s against its monotonic clock"
         for (host, _), drift_ns in derived.clocks.stepped.items()
     ]
     steady = [] if derived.steady.reason is None else [derived.steady.reason]
-    return [*salvaged, *stepped, *steady]
-
-
-def thresholds(facts: ExperimentFacts) -> ValidityPlan:
-    """Those of the plan; what another llem called otherwise is left at its default."""
-    plan = facts.plan.get("validity", {})
-    known = {name: value for name, value in plan.items() if name in ValidityPlan.__struct_fields__}
-    try:
-        return msgspec.convert(known, ValidityPlan)
-    except msgspec.ValidationError:
-        return ValidityPlan()
+    return [*salvaged, *([unreadable.text] if unreadable else []), *stepped, *steady]

@@ -21,6 +21,7 @@ from llem.projections.process_requests import (
     work_within,
 )
 from llem.projections.spans import measurement_spans
+from llem.projections.thresholds import thresholds
 from llem.projections.throttling import throttling
 from llem.results import (
     DeviceEnergy,
@@ -120,7 +121,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
         thermal_throttle=throttling(seen.samples, seen.spans),
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
-        warnings=process_doubts(process, devices),
+        warnings=process_doubts(process, devices, max_disagreement=thresholds(plan).max_energy_disagreement),
         requests=None if process.wraps_program else len(work),
         failed_requests=None if process.wraps_program else sum(one.request.failed for one in work),
         status=process_status(process),

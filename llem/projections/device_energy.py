@@ -53,6 +53,8 @@ def device_energy(
     at_edges_j = _joules(at_edges_mj)
     between_samples_j = total(found.counted_energy_j for found in samples)
     counter_j = between_samples_j if at_edges_j is None else at_edges_j
+    if not any(found.count for found in samples) and not counter_j:
+        counter_j = at_edges_j = None  # a counter that stood still while nobody looked says nothing
     integrated_j = total(found.integrated_energy_j for found in samples)
     single = (
         counters[0] if counters and len(counters) == 1 and counters[0].energy_mj is not None else Counter()
@@ -72,7 +74,7 @@ def device_energy(
         else None,
         reason=None
         if counter_j is not None or integrated_j is not None
-        else _reason(process, metered, counters),
+        else _reason(process, metered, counters, samples),
     )
 
 
@@ -133,10 +135,16 @@ def _sum(energies_mj: Sequence[int | None]) -> int | None:
     return sum(known) if known and len(known) == len(energies_mj) else None
 
 
-def _reason(process: ProcessFacts, metered: MeteredDevice, counters: Sequence[Counter] | None) -> str:
+def _reason(
+    process: ProcessFacts,
+    metered: MeteredDevice,
+    counters: Sequence[Counter] | None,
+    samples: Sequence[DeviceSamples],
+) -> str:
     """Why neither the counter nor the samples give an energy."""
     if process.meter is None:
         return "no sampler started"
     missing = [metered.missing[column] for column in ("energy_mj", "power_mw") if column in metered.missing]
     edges = [counter.reason for counter in counters or () if counter.reason]
-    return next(iter([*missing, *edges]), "power was read too seldom, or not up to the edges")
+    unseen = [] if any(found.count for found in samples) else ["no sample was taken in the window"]
+    return next(iter([*missing, *edges, *unseen]), "power was read too seldom, or not up to the edges")

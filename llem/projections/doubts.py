@@ -6,12 +6,12 @@ from llem.projections.facts import ProcessFacts
 from llem.results import DeviceEnergy, ResultWarning
 from llem_events.events import LogFailed, SamplesDropped
 
-MAX_DISAGREEMENT = 0.05
 
-
-def process_doubts(process: ProcessFacts, devices: Sequence[DeviceEnergy]) -> list[ResultWarning]:
+def process_doubts(
+    process: ProcessFacts, devices: Sequence[DeviceEnergy], *, max_disagreement: float
+) -> list[ResultWarning]:
     """Every doubt, those of the process itself first."""
-    return [*_raised(process), *_recording(process), *_energy(devices)]
+    return [*_raised(process), *_recording(process), *_energy(devices, max_disagreement)]
 
 
 def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
@@ -43,7 +43,7 @@ def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
         yield ResultWarning(code="sampler_ended_early", text=text)
 
 
-def _energy(devices: Sequence[DeviceEnergy]) -> Iterator[ResultWarning]:
+def _energy(devices: Sequence[DeviceEnergy], max_disagreement: float) -> Iterator[ResultWarning]:
     for device in devices:
         if device.energy_j is None:
             yield ResultWarning(
@@ -51,11 +51,11 @@ def _energy(devices: Sequence[DeviceEnergy]) -> Iterator[ResultWarning]:
                 text=f"energy of {device.uuid} was not measured: {device.reason}",
                 device_uuid=device.uuid,
             )
-        if device.disagreement is not None and device.disagreement > MAX_DISAGREEMENT:
+        if device.disagreement is not None and device.disagreement > max_disagreement:
             yield ResultWarning(
                 code="energy_disagreement",
                 text=f"energy counter and integrated power of {device.uuid} differ by {device.disagreement:.1%}",
                 value=device.disagreement,
-                threshold=MAX_DISAGREEMENT,
+                threshold=max_disagreement,
                 device_uuid=device.uuid,
             )

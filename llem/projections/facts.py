@@ -51,6 +51,12 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     problem: str | None
     skipped_bytes: int
+    lost_bytes: int | None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Damaged bytes that are left out, now or when it was recovered."""
+        return self.skipped_bytes + (self.lost_bytes or 0)
 
     @property
     def refused(self) -> bool:
@@ -135,6 +141,11 @@ class ProcessFacts(Facts):
         return found
 
     @property
+    def stray_closes(self) -> int:
+        """Ends of windows beyond one for each window."""
+        return len(self.every(WindowClosed)) - sum(window.closed is not None for window in self.windows)
+
+    @property
     def measurement_windows(self) -> list[Window]:
         """Those whose figures are the process's result."""
         return [window for window in self.windows if window.opened.kind == "measurement"]
@@ -148,8 +159,11 @@ class ProcessFacts(Facts):
 class ExperimentFacts(Facts):
     """What all processes of an experiment wrote."""
 
-    def __init__(self, experiment_id: str, segments: Sequence[Segment], facts: Sequence[Fact]) -> None:
+    def __init__(
+        self, experiment_id: str, segments: Sequence[Segment], facts: Sequence[Fact], *, misfits: int = 0
+    ) -> None:
         super().__init__(facts)
+        self.misfits = misfits  # events of a known type that cannot be read as it
         self.experiment_id = experiment_id
         self.segments = segments
         self.started = self.last(ExperimentStarted)
@@ -195,16 +209,17 @@ def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> Exp
         "ORDER BY process_index NULLS FIRST, segment_id, event_number",
         [experiment_id],
     ).fetchall()
-    facts = [fact for row in rows if (fact := _fact(*row)) is not None]
-    return ExperimentFacts(experiment_id, segments, facts)
+    known = [row for row in rows if (row[2], row[3]) in _TYPES]
+    facts = [fact for row in known if (fact := _fact(*row)) is not None]
+    return ExperimentFacts(experiment_id, segments, facts, misfits=len(known) - len(facts))
 
 
 def _fact(segment_id: str, at_ns: int, kind: str, version: int, body: str | None) -> Fact | None:
-    """The event of a row; None for one of a type that this llem does not know, or that does not fit its type."""
-    known = _TYPES.get((kind, version))
-    if known is None or body is None:
+    """The event of a row of a known type; None where it does not fit its type."""
+    if body is None:
         return None
     try:
-        return Fact(segment_id=segment_id, at_ns=at_ns, event=msgspec.json.decode(body, type=known))
+        event = msgspec.json.decode(body, type=_TYPES[kind, version])
     except msgspec.ValidationError:
         return None
+    return Fact(segment_id=segment_id, at_ns=at_ns, event=event)

@@ -23,7 +23,7 @@ def experiments(derived: Derived) -> Rows:
             "name": started.plan.get("name") if started else None,
             "status": derived.status,
             "problem": _problem(derived),
-            "salvaged": any(one.skipped_bytes > 0 for one in facts.segments),
+            "salvaged": any(one.missing_bytes > 0 for one in facts.segments),
             "expected_processes": started.expected_processes if started else None,
             "labels": started.labels if started else {},
             "plan": started.plan if started else None,

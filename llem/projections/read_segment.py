@@ -99,6 +99,7 @@ def _header_fields(reader: SegmentReader) -> dict[str, Any]:
         "monotonic_ns": header.monotonic_ns,
         "wall_ns": header.wall_ns,
         "recovered_from": None if header.recovered_from is None else header.recovered_from.hex(),
+        "lost_bytes": header.skipped_bytes,
         "being_written": reader.verdict is not Verdict.CLEAN and reader.is_being_written(),
     }
 

@@ -23,6 +23,7 @@ CREATE TABLE segments ( -- log files, and how far each has been applied
     monotonic_ns BIGINT, -- [ns] monotonic clock when the file was created
     wall_ns BIGINT, -- [ns since 1970, UTC] wall clock at the same moment
     recovered_from VARCHAR, -- id of the damaged segment whose blocks these are, hexadecimal; NULL where it is an original
+    lost_bytes BIGINT, -- [B] damaged bytes of that segment which its recovery left out; NULL where the header is not known
     clock_offset_ns BIGINT, -- [ns] wall clock minus monotonic clock, one for all segments of a host and boot; NULL until results are derived
     verdict VARCHAR, -- clean, unclosed, torn, corrupt, newer (of a later llem), unreadable, unusable (verifies, but no tables can be made of it) or left_out (stands in another file)
     problem VARCHAR, -- what is damaged, and where; NULL where nothing is

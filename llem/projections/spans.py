@@ -9,7 +9,7 @@ from llem.projections.facts import ProcessFacts, Window
 
 
 def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> Span:
-    """When a window was open; one that was never closed ends with the last request that its worker reported."""
+    """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample."""
     if window.closed_ns is not None:
         return window.opened_ns, window.closed_ns
     found = connection.execute(
@@ -21,7 +21,16 @@ def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, wi
             window.opened_ns,
         ],
     ).fetchall()
-    return window.opened_ns, int(found[0][0] or window.opened_ns)
+    return window.opened_ns, int(found[0][0] or _last_sample(connection, process, window))
+
+
+def _last_sample(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> int:
+    """A wrapped program reports no requests: what is known of it is what was sampled."""
+    found = connection.execute(
+        "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?",
+        [process.segment.experiment_id, process.process_index, window.opened_ns],
+    ).fetchall()
+    return int(found[0][0] or window.opened_ns)
 
 
 def measurement_spans(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> list[Span]:

@@ -1,6 +1,6 @@
 """From an experiment's result to the facts that its verdict looks at."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -9,7 +9,7 @@ from llem.results.experiment import ExperimentResult
 from llem.results.overlap import duration
 from llem.results.ratios import largest, ratio
 from llem.results.raw import RawProcessResult
-from llem.results.validity import DEFAULT_THRESHOLDS, MeasuredFacts, judge
+from llem.results.validity import DEFAULT_THRESHOLDS, InvalidReason, MeasuredFacts, judge
 
 
 def measured_facts(result: ExperimentResult) -> MeasuredFacts:
@@ -21,6 +21,7 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
         energy_j=result.total_energy_j,
         energy_source=result.energy_source,
         energy_disagreement=result.energy_disagreement,
+        energy_uncertainty=ratio(result.energy_uncertainty_j, result.total_energy_j),
         samples=_fewest(one.samples for one in processes),
         max_sample_gap_sec=largest(one.max_sample_gap_sec for one in processes),
         throttled_fraction=largest(_throttled(one) for one in processes),
@@ -30,10 +31,16 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
     )
 
 
-def judged(result: ExperimentResult, thresholds: ValidityPlan = DEFAULT_THRESHOLDS) -> ExperimentResult:
-    """The same result with its verdict."""
+def judged(
+    result: ExperimentResult,
+    thresholds: ValidityPlan = DEFAULT_THRESHOLDS,
+    *,
+    breaches: Sequence[InvalidReason] = (),
+) -> ExperimentResult:
+    """The same result with its verdict; `breaches` are reasons that its figures alone do not show."""
     verdict = judge(measured_facts(result), thresholds)
-    return msgspec.structs.replace(result, valid=verdict.valid, invalid_reasons=verdict.invalid_reasons)
+    reasons = [*breaches, *verdict.invalid_reasons]
+    return msgspec.structs.replace(result, valid=not reasons, invalid_reasons=reasons)
 
 
 def _measured_sec(process: RawProcessResult) -> float:

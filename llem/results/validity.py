@@ -28,6 +28,7 @@ class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None = None
     energy_source: EnergySource | None = None
     energy_disagreement: float | None = None  # the largest of all devices
+    energy_uncertainty: float | None = None  # the bound as a fraction of the energy
     samples: int | None = None  # the fewest of all devices
     max_sample_gap_sec: float | None = None
     throttled_fraction: float | None = None  # of the time, the largest of all devices
@@ -60,6 +61,12 @@ def _energy_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Inva
         "energy counter and integrated power differ by {value:.1%}, more than {threshold:.1%}",
         facts.energy_disagreement,
         limits.max_energy_disagreement,
+    )
+    yield from _above(
+        "uncertainty_too_large",
+        "the energy is known to {value:.1%} only, more than {threshold:.1%}",
+        facts.energy_uncertainty,
+        limits.max_uncertainty,
     )
     yield from _below(
         "too_few_samples",

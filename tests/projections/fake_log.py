@@ -160,7 +160,11 @@ def worker_events(
     host: str = HOST,
 ) -> list[Dated]:
     """What a worker writes: a model of 1,000 parameters, a baseline, a warm-up request, a measurement of 10 requests."""
-    done = [request(number, opened_s + 2 * number) for number in range(10)] if requests is None else requests
+    done = (
+        [request(number, opened_s + 2 * number, request_id=100 * index + number) for number in range(10)]
+        if requests is None
+        else requests
+    )
     open_mj, close_mj = (None, None) if counter_j is None else (round(edge * 1000) for edge in counter_j)
     started = ProcessStarted(process_index=index, devices=[device(uuid, host=host)], engine="transformers")
     power = BaselinePower(device_uuid=uuid, mean_power_w=baseline_w, std_power_w=1.0, samples=30)

@@ -13,6 +13,7 @@ RECORDED = Path(__file__).with_name("derivation_version.json")
 FORMULAS = (
     "batch_rows",
     "clocks",
+    "conservation",
     "derive_experiment",
     "derive_process",
     "device_energy",
@@ -26,6 +27,7 @@ FORMULAS = (
     "spans",
     "status",
     "stillness",
+    "thresholds",
     "throttling",
     "window_rows",
 )
