@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 from llem.errors import OutputError
+from llem_events.secrets import scrub
 
 # Control characters but tab and line feed, the marks that turn the direction of writing,
 # line ends that only some programs know, and half characters.
@@ -61,12 +62,12 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """A line about the run, on stderr, unless only errors are wanted; what cannot be written is dropped."""
     if not is_quiet():
-        _write_to_stderr(text)
+        _write_to_stderr(scrub(text))
 
 
 def complain(text: str) -> None:
     """An error in one line, on stderr."""
-    line = " ".join(text.split())
+    line = scrub(" ".join(text.split()))
     if len(line) > MAX_ERROR_CHARS:
         line = f"{line[: MAX_ERROR_CHARS // 2]} ... {line[-MAX_ERROR_CHARS // 2 :]}"
     _write_to_stderr("llem: " + line)

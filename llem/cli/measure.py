@@ -23,6 +23,7 @@ from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
 from llem.results import ExperimentResult
 from llem.store import Store
+from llem_events.secrets import scrub_value
 
 
 def measure(
@@ -78,7 +79,8 @@ def measure(
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if dry_run:
-        console.say(msgspec.json.encode(plan).decode() if json else to_toml(plan).rstrip())
+        shown = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
+        console.say(msgspec.json.encode(shown).decode() if json else to_toml(shown).rstrip())
         return
     program: list[str] = context.obj or []
     if output is not None and not target.is_stdout(output):
