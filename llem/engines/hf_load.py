@@ -24,6 +24,8 @@ from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 from llem.plan import ModelPlan
 
+_ENCODERS_THAT_FILL_NO_MASKS = ("bert-generation",)
+
 
 def choose_device(requested: str | None, *, planned: str) -> torch.device:
     """The device asked for, else the plan's; "auto" is the GPU where there is one."""
@@ -91,11 +93,9 @@ def check_architecture(config: Any, source: ModelSource) -> None:
 
 def _is_encoder(config: Any) -> bool:
     """Models that fill in masks unless their configuration makes them decoders; the decoder part of a pair always is one."""
-    return (
-        getattr(config, "is_decoder", True) is False
-        and not config.is_encoder_decoder
-        and type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    )
+    if getattr(config, "is_decoder", True) or config.is_encoder_decoder:
+        return False
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING or config.model_type in _ENCODERS_THAT_FILL_NO_MASKS
 
 
 def load_config(source: ModelSource) -> Any:
