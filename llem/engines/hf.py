@@ -22,7 +22,7 @@ from llem.engines.hf_options import ASSISTANT, generation_config
 from llem.engines.hf_prompts import PromptEncoder, load_encoder
 from llem.engines.hf_steps import step_recorder
 from llem.engines.hf_tokens import ids_of
-from llem.engines.hub import one_line
+from llem.engines.hub import told
 from llem.engines.sources import find_model
 from llem.errors import EngineError
 from llem.plan import ModelPlan, Plan
@@ -164,25 +164,28 @@ class TransformersEngine:
             return loaded.generator.try_out(self._prompt_encoder.any_ids(2))
         except Exception as error:
             if is_fatal(error):
-                raise
+                raise _lost_device(error) from error
             raise EngineError(
                 f"model {self._source.name} cannot generate",
-                found=f"{type(error).__name__}: {one_line(error)}",
+                found=told(error),
                 expected="two tokens of generate, with the options of the plan",
             ) from error
 
     def _fail(self, generation: Generation, error: BaseException) -> None:
         """End the batch with the error, or raise where the device cannot go on."""
-        message = f"{type(error).__name__}: {one_line(error)}"
         if is_fatal(error):
-            raise EngineError("the device cannot go on", found=message, hint="run `llem doctor`") from error
-        generation.end("error", error=message)
+            raise _lost_device(error) from error
+        generation.end("error", error=told(error))
         traceback.clear_frames(error.__traceback__)  # they hold the failed batch's tensors
         self._free_cache()
 
     def _free_cache(self) -> None:
         if self._on_cuda:
             torch.cuda.empty_cache()
+
+
+def _lost_device(error: BaseException) -> EngineError:
+    return EngineError("the device cannot go on", found=told(error), hint="run `llem doctor`")
 
 
 def create(plan: Plan, *, device: str | None) -> TransformersEngine:

@@ -8,7 +8,7 @@ from torch import nn
 
 from llem.engines.hf_load import Weights
 from llem.engines.hf_load_options import ADAPTER, QUANTIZATION
-from llem.engines.hub import one_line
+from llem.engines.hub import told
 from llem.engines.sources import ModelSource
 from llem.plan import ModelPlan
 from llem_events.events import ModelLoaded
@@ -86,7 +86,7 @@ class _Facts:
         except UnknownFactError as reason:
             self.missing[name] = str(reason)
         except Exception as error:  # noqa: BLE001  # a configuration may have attributes that raise whatever they like
-            self.missing[name] = f"{type(error).__name__}: {one_line(error)}"
+            self.missing[name] = told(error)
         return None
 
 

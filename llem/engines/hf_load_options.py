@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from llem.engines.hub import one_line
+from llem.engines.hub import one_line, told
 from llem.engines.sources import find_model
 from llem.errors import MissingExtraError, PlanError
 from llem.plan import ModelPlan
@@ -181,6 +181,4 @@ def _try_attention(load: Mapping[str, Any]) -> None:
     try:
         AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=8, **sizes), **tried)
     except Exception as error:  # whatever these values make transformers raise is the reason
-        raise PlanError(
-            "[model.load] cannot be used", found=f"{type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise PlanError("[model.load] cannot be used", found=told(error)) from error

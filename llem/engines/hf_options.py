@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from llem.engines.hub import one_line
+from llem.engines.hub import told
 from llem.errors import PlanError
 
 Options = Mapping[str, Any]
@@ -171,4 +171,4 @@ def _objects(options: Options) -> dict[str, Any]:
 
 
 def _refusal(error: Exception) -> PlanError:
-    return PlanError("[generation] cannot be used", found=f"{type(error).__name__}: {one_line(error)}")
+    return PlanError("[generation] cannot be used", found=told(error))

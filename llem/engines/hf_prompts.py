@@ -11,7 +11,7 @@ from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.hf_errors import LOADING_ERRORS, loading_error
 from llem.engines.hf_load import load_config
 from llem.engines.hf_tokens import Tokens, ids_of, load_tokens, special_ids
-from llem.engines.hub import one_line
+from llem.engines.hub import told
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 from llem.plan import WorkloadPlan
@@ -50,7 +50,7 @@ class PromptEncoder:
         except EngineError as error:
             return msgspec.structs.replace(encoded, refusal=str(error))
         except Exception as error:  # noqa: BLE001  # a template is a program of strangers, and the next prompt may go well
-            refusal = f"the tokenizer failed: {type(error).__name__}: {one_line(error)}"
+            refusal = f"the tokenizer failed: {told(error)}"
             return msgspec.structs.replace(encoded, refusal=refusal)
         return self._fitted(msgspec.structs.replace(encoded, text=text, token_ids=tuple(token_ids)))
 
@@ -127,8 +127,14 @@ def load_encoder(source: ModelSource, workload: WorkloadPlan) -> PromptEncoder:
         workload,
         vocabulary_size=config.vocab_size,
         reserved_ids=special_ids(config) | _end_ids(source),
-        max_length=getattr(config, "max_position_embeddings", None),
+        max_length=_max_length(config),
     )
+
+
+def _max_length(config: Any) -> int | None:
+    """The most tokens that the model takes; None where it names no such limit."""
+    named = getattr(config, "max_position_embeddings", None)
+    return named if isinstance(named, int) and named > 0 else None
 
 
 def _end_ids(source: ModelSource) -> frozenset[int]:

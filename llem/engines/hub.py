@@ -69,6 +69,11 @@ def one_line(error: BaseException) -> str:
     return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
 
 
+def told(error: BaseException) -> str:
+    """Type and message, in one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def causes_of(error: BaseException) -> list[BaseException]:
     """The error and what it was raised from, outermost first."""
     chain: list[BaseException] = []
