@@ -219,3 +219,85 @@ def test_memory_and_versions_are_known(make_plan: MakePlan, llama_folder: Path) 
     engine = load(make_plan(model={"name": str(llama_folder)}))
     assert (engine.peak_memory_bytes() or 0) > 50_000_000
     assert {"torch", "transformers"} <= engine.versions().keys()
+
+
+def test_beams_come_as_one_chunk(make_plan: MakePlan, llama_folder: Path) -> None:
+    """With beams no token is certain before the end; the tokens are those of `generate`, and those of all beams count as computed."""
+    engine = load(plan_for(make_plan, llama_folder, generation={"num_beams": 3}))
+    prompts = prompts_of(LENGTHS)
+    expected = generated(llama_folder, engine.encode(prompts), 10, num_beams=3)
+    requests = run(engine, prompts)
+    assert [request.output for request in requests] == [text_of(ids) for ids in expected]
+    for request in requests:
+        assert (request.token_times_ns, request.chunk_tokens) == ([], [10])
+        assert request.chunk_times_ns == [request.first_token_ns] == [request.end_ns]
+        assert request.tokens_computed == 30
+
+
+@pytest.mark.parametrize(
+    "drafts", [{"prompt_lookup_num_tokens": 3}, {"assistant_model": "self"}], ids=["lookup", "model"]
+)
+def test_accepted_drafts_come_as_chunks(
+    make_plan: MakePlan, llama_folder: Path, drafts: dict[str, Any]
+) -> None:
+    """A step that brings several tokens is a chunk with one time; rejected drafts are computed and not kept."""
+    options = {name: str(llama_folder) if value == "self" else value for name, value in drafts.items()}
+    engine = load(
+        make_plan(
+            model={"name": str(llama_folder)},
+            engine={"batch_size": 1},
+            workload={"record_text": True},
+            generation=options,
+        )
+    )
+    prompts = prompts_of((12,), tokens=40)
+    expected = generated(llama_folder, engine.encode(prompts), 40)
+    (request,) = run(engine, prompts)
+    assert request.output == text_of(expected[0])
+    assert sum(tokens or 0 for tokens in request.chunk_tokens) == request.output_tokens == 40
+    assert max(tokens or 0 for tokens in request.chunk_tokens) > 1
+    assert len(request.chunk_times_ns) == len(request.chunk_tokens)
+    assert request.chunk_times_ns == sorted(request.chunk_times_ns)
+    assert (request.tokens_computed or 0) >= 40
+
+
+def test_whatever_a_model_raises_fails_its_batch(make_plan: MakePlan, llama_folder: Path) -> None:
+    """Type and text are kept, what no text can hold is written out, and the next batch runs."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    engine = load(make_plan(model={"name": str(llama_folder)}))
+    for error, said in (
+        (KeyError("x"), "KeyError: 'x'"),
+        (AssertionError("one\ntwo"), "AssertionError: one two"),
+        (RuntimeError("odd \udce4"), "RuntimeError: odd \\udce4"),
+    ):
+
+        def refuse(module: Any, arguments: Any, error: Exception = error) -> None:
+            raise error
+
+        handle = register_module_forward_pre_hook(refuse)
+        try:
+            requests = run(engine, prompts_of((3, 2)))
+        finally:
+            handle.remove()
+        assert {(request.finish_reason, request.error) for request in requests} == {("error", said)}
+    assert run(engine, prompts_of((3,)))[0].finish_reason == "length"
+
+
+def test_what_was_used_is_known(make_plan: MakePlan, llama_folder: Path) -> None:
+    """Attention, cache, compiling, quantisation and what generate was told stand in the model's facts."""
+    plan = make_plan(
+        model={"name": str(llama_folder), "load": {"attn_implementation": "eager"}},
+        generation={"do_sample": True, "top_k": 7},
+    )
+    facts = create_engine(plan, device="cpu").load()
+    assert (facts.attention, facts.cache, facts.compiled, facts.quantization) == (
+        "eager",
+        "DynamicCache",
+        False,
+        "none",
+    )
+    assert (facts.generation["do_sample"], facts.generation["top_k"]) == (True, 7)
+    without = create_engine(make_plan(generation={"use_cache": False}), device="cpu").load()
+    assert (without.cache, without.non_embedding_parameters) == ("none", None)
+    assert "every step computes all tokens again" in without.missing["non_embedding_parameters"]
