@@ -38,10 +38,6 @@ def _column(name: str, kind: ColumnType, path: str | Getter) -> AggregatedColumn
     return Column(name, kind, getter)
 
 
-def _processes(result: ExperimentResult) -> int:
-    return result.aggregation.num_processes if result.aggregation else len(result.process_results) or 1
-
-
 def _method(result: ExperimentResult) -> str:
     return result.aggregation.method if result.aggregation else "single_process"
 
@@ -84,7 +80,7 @@ PREDECESSOR: tuple[AggregatedColumn, ...] = (
     _moment("start_time"),
     _moment("end_time"),
     _figure("duration_sec"),
-    _count("num_processes", _processes),
+    _count("num_processes"),
     _count("total_tokens"),
     _figure("energy_raw_j", "total_energy_j"),
     _figure("avg_tokens_per_second"),

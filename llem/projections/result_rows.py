@@ -155,7 +155,7 @@ def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
         **_tokens(input_tokens, output_tokens, result.total_tokens),
         **_health(result),
         "engine": result.backend,
-        "processes": len(result.process_results),
+        "processes": result.num_processes,
         "measurement_config_hash": result.measurement_config_hash,
         "labels": result.labels,
         "requests": result.total_requests,

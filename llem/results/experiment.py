@@ -93,6 +93,11 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     process_results: list[RawProcessResult] = []
 
     @property
+    def num_processes(self) -> int:
+        """How many processes measured; an imported result that lists none is of one."""
+        return self.aggregation.num_processes if self.aggregation else len(self.process_results) or 1
+
+    @property
     def duration_sec(self) -> float:
         """From the earliest start to the latest end."""
         return (self.end_time - self.start_time).total_seconds()

@@ -93,7 +93,7 @@ def _doubts(results: Sequence[RawProcessResult]) -> list[str]:
     return [
         doubt
         for result in results
-        for doubt in (_doubt_of_tokens(result), _doubt_of_energy(result))
+        for doubt in (_doubt_of_tokens(result), _doubt_of_energy(result), _doubt_of_idle_power(result))
         if doubt is not None
     ]
 
@@ -115,6 +115,13 @@ def _doubt_of_energy(result: RawProcessResult) -> str | None:
         f"process {result.process_index} ran on a MIG instance: its energy is that of the whole GPU, "
         "other instances included"
     )
+
+
+def _doubt_of_idle_power(result: RawProcessResult) -> str | None:
+    breakdown = result.energy_breakdown
+    if breakdown is None or breakdown.baseline_power_w is not None or result.energy_j is None:
+        return None
+    return f"idle power of process {result.process_index} was not measured, so energy above it is unknown"
 
 
 def _totals(results: Sequence[RawProcessResult], *, duration_sec: float) -> Totals:

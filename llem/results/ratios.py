@@ -23,8 +23,8 @@ def total(values: Iterable[float | None]) -> float | None:
     known = [value for value in addends if value is not None]
     if not known or len(known) < len(addends):
         return None
-    if not all(map(math.isfinite, known)):
-        return sum(known)
+    if len(known) == 1 or not all(map(math.isfinite, known)):
+        return float(sum(known))
     return float(sum(map(as_printed, known)))
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pytest
 
 from llem.cli.result import write_result
 from llem.cli.run_facts import RunFacts
+from llem.errors import QueryError
 from llem.export.aggregated import aggregated_columns
 from llem.export.records import Format, write_records
 from llem.export.results import RAW
 from llem.export.selection import stored_results
 from llem.export.tables import write_rows
-from llem.projections import catch_up, open_readonly
+from llem.projections import catch_up, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 from tests.conftest import Run
@@ -229,6 +231,29 @@ def screen_figures(text: str) -> Line:
 def screen_figure(text: str) -> Range:
     """A figure for people, or a count, of which every digit is shown."""
     return read(text) if ".." in text else screen(text)
+
+
+def test_windows_chosen_afterwards_add_up(odd: Store) -> None:
+    """The same for a part of each measurement, from 2 s to 7.3 s, as JSON, on the screen and as a line."""
+    parts = list(windowed(odd, 2.0, 7.3))
+    assert parts
+    for result in parts:
+        assert_none(whole_disagreements(json.loads(msgspec.json.encode(result), parse_float=str)))
+        assert_none(screen_disagreements(shown(result)))
+    out = io.StringIO()
+    write_records(out, parts, aggregated_columns(parts, process_breakdown=True), kind=Format.CSV)
+    assert_none(text for line in parsed(out.getvalue()) for text in line_disagreements(line))
+
+
+def windowed(store: Store, start_s: float, end_s: float) -> Iterator[ExperimentResult]:
+    """Results of a part; of experiments that measured something in it."""
+    measured = [result.experiment_id for result in results(store) if result.process_results]
+    with open_readonly(store) as connection:
+        for experiment_id in measured:
+            with suppress(QueryError):
+                yield results_for(
+                    connection, experiment_id, methodology="windowed", window_s=(start_s, end_s)
+                )
 
 
 @pytest.mark.slow

@@ -34,6 +34,16 @@ def test_breakdown_is_derived_from_processes() -> None:
     assert (result.baseline_power_w, result.energy_adjusted_j) == (4.0, 15.0)
 
 
+def test_missing_idle_power_is_explained() -> None:
+    """Energy above an idle power that nobody measured is None, and a warning says so."""
+    joined = aggregate(process(energy_breakdown=EnergyBreakdown(raw_j=25.0)))
+    assert (joined.energy_adjusted_j, joined.baseline_power_w) == (None, None)
+    assert joined.aggregation is not None
+    assert joined.aggregation.warnings == [
+        "idle power of process 0 was not measured, so energy above it is unknown"
+    ]
+
+
 def test_spread_and_second_baseline_are_of_all_devices() -> None:
     """Independent spreads add as squares, second baselines add; methods that differ are called mixed."""
     parts = [
