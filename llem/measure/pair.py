@@ -109,10 +109,14 @@ class Pair:
     @staticmethod
     def listen(pairs: Sequence["Pair"], *, timeout_s: float) -> None:
         """Wait for news from any process of the pairs, and take all of it."""
-        by_channel = {channel: pair for pair in pairs for channel in pair._open_channels()}
-        ready, _, _ = select.select(list(by_channel), [], [], timeout_s)
-        for channel in ready:
-            by_channel[channel]._hear(channel)
+        poll, by_fd = select.poll(), {}
+        for pair in pairs:
+            for channel in pair._open_channels():
+                by_fd[channel.fileno()] = (pair, channel)
+                poll.register(channel.fileno(), select.POLLIN)
+        for fd, _ in poll.poll(timeout_s * 1000):
+            pair, channel = by_fd[fd]
+            pair._hear(channel)
 
     def take_events(self) -> list[Event]:
         """Facts about this pair that only its supervisor can write down."""

@@ -1,8 +1,10 @@
 """What a person sees never decides about a measurement: streams that are closed, full or cut off do not end it."""
 
+import fcntl
 import os
 import pty
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.conftest import LLEM, PATIENCE_S, QUICK, SIMULATED, events_of, wait_until
 from tests.measure.test_signals import is_measuring
 
+LONG = (*QUICK, "--set", "workload.min_duration_s=30")
 MEASURE = " ".join(("exec", str(LLEM), "measure", *SIMULATED, *QUICK))
 
 
@@ -108,3 +111,28 @@ def test_a_terminal_that_is_closed_under_nohup(environment: dict[str, str], stor
         running.kill()
         running.wait()
     assert_measured(store)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed(environment: dict[str, str], store: Path) -> None:
+    """Without nohup the kernel's SIGHUP ends the run, as a wish to stop: sealed, with status 130."""
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        ["env", "--default-signal=HUP", LLEM, "measure", *SIMULATED, *LONG],
+        env={**environment, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    try:
+        wait_until(lambda: is_measuring(store))
+        os.close(ours)
+        assert running.wait(PATIENCE_S) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert "SIGHUP" in events_of(store, "supervisor", "experiment_interrupted")[0]["reason"]
+    assert events_of(store, "sampler", "sampling_completed")

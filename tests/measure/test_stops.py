@@ -204,3 +204,35 @@ def test_a_program_whose_children_end_with_it(llem: Run, store: Path) -> None:
     done = llem("measure", *AROUND, "--", "sh", "-c", "seq 100000 | head -1; (sleep 0.1) & exit 0")
     assert done.returncode == 0, done.stderr
     assert not events_of(store, "worker", "warning_raised")
+
+
+@pytest.mark.slow
+def test_tables_that_somebody_holds(llem: Run, store: Path) -> None:
+    """The result comes from tables made for the moment, with a line that says so, and the status is that of the measurement."""
+    assert llem("measure", *SIMULATED, *QUICK).returncode == 0
+    holding = (
+        "import sys, duckdb; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, store / "projections.duckdb"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        done = llem("measure", *SIMULATED, *QUICK)
+        holder.communicate("")
+    assert done.returncode == 0, done.stderr
+    assert "temporary tables" in done.stderr
+    newest = max(folder.name for folder in (store / "log").iterdir())
+    assert newest in done.stdout and re.search(r"energy +[0-9.,]+ +J", done.stdout)
+
+
+@pytest.mark.slow
+def test_something_else_where_the_tables_were(llem: Run, store: Path) -> None:
+    """Tables that cannot be built after a whole run cost a line, and nothing of the result."""
+    store.mkdir(mode=0o700)
+    (store / "projections.duckdb").mkdir()
+    done = llem("measure", *SIMULATED, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert the_run(store) in done.stdout and re.search(r"energy +[0-9.,]+ +J", done.stdout)
