@@ -88,8 +88,8 @@ def measure(
     place = Store.locate(store)
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
-        result, shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
-    sys.exit(statuses.of_measurement(outcome, result, strict=strict, shown=shown))
+        result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
+    sys.exit(statuses.of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
 @dataclass(frozen=True, slots=True)
