@@ -18,6 +18,7 @@ from llem.export import target
 from llem.measure.stop import Interruptions
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
+from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
@@ -113,9 +114,17 @@ def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: b
             store,
             command=program,
             strict=strict,
-            on_start=lambda experiment_id: console.note(f"llem: run {experiment_id}"),
+            on_start=_say_what_starts,
             on_progress=line.update,
         )
+
+
+def _say_what_starts(experiment_id: str, meter: MeterChoice) -> None:
+    """The id, and what stands in the place of a meter that could measure."""
+    console.note(f"llem: run {experiment_id}")
+    if meter.rejected:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in meter.rejected.items())
+        console.complain(f"meter {meter.name}, because better ones cannot be read: {reasons}")
 
 
 def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:

@@ -1,5 +1,6 @@
 """Starting the processes of a measurement from llem's own modules, so that none outlives its parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from llem_events.secrets import scrub
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
 EXIT_INTERNAL = 70  # a fault of llem itself
 _TAIL_BYTES = 4000
+_TEXT_CHARACTERS = 4000  # of an error: a message has to fit into its channel
 
 
 @dataclass
@@ -110,8 +112,12 @@ def live(life: Callable[[Channel, Channel], None]) -> int:
 
 
 def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
-    text = scrub(str(error)) or type(error).__name__
-    supervisor.offer(ReportFailure(error_type=type(error).__name__, text=text, exit_status=exit_status))
+    """One of our errors says all in its text; of another, the type is half of what is known."""
+    name = type(error).__name__
+    said = str(error) if isinstance(error, LlemError | LogError) else f"{name}: {error}"
+    text = scrub(said[:_TEXT_CHARACTERS].encode(errors="backslashreplace").decode())
+    with contextlib.suppress(PeerGoneError):
+        supervisor.send(ReportFailure(error_type=name, text=text, exit_status=exit_status))
 
 
 def _inherit(argv: Sequence[str]) -> list[Channel]:

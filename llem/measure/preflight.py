@@ -16,7 +16,7 @@ from llem._version import __version__
 from llem.engines.options import check_options
 from llem.engines.sources import find_model
 from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
-from llem.meters import pin, require_meter, resolve_gpus, vendor
+from llem.meters import MeterChoice, pin, require_meter, resolve_gpus, vendor
 from llem.plan import Plan
 from llem.prompts import read_prompt_set
 from llem.store import Store
@@ -39,8 +39,10 @@ class Placement:
     environment: dict[str, str]
 
 
-def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool = False) -> list[Placement]:
-    """The placement of every process. Raises LlemError for what cannot be measured as planned.
+def check(
+    plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool = False
+) -> tuple[list[Placement], MeterChoice]:
+    """The placement of every process, and the meter. Raises LlemError for what cannot be measured as planned.
 
     When strict, so is a MIG instance, whose energy nothing can measure.
     """
@@ -54,11 +56,11 @@ def check(plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool
     gpus = [uuid for each in placements for uuid in each.gpus]
     if strict and gpus:
         _refuse_instances(gpus, vendor(plan, wraps_program=bool(command)))
-    require_meter(plan, gpus=gpus)
+    meter = require_meter(plan, gpus=gpus)
     _check_open_files(len(placements))
     store.create()
     _check_space(store)
-    return placements
+    return placements, meter
 
 
 def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
@@ -87,7 +89,8 @@ def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
     owner = vendor(plan, wraps_program=bool(command))
     gpus = _gpus(plan, owner)
     if command:
-        return [Placement(gpus, "", {})]
+        # A program may use what it likes, unless GPUs were named: then those whose energy is read, and no others.
+        return [Placement(gpus, "", pin(gpus, vendor=owner) if plan.devices.gpus else {})]
     if not gpus:
         workers = plan.devices.workers or 1
         threads = max(1, len(os.sched_getaffinity(0)) // workers)

@@ -15,6 +15,7 @@ from llem.measure.baseline import known_baselines
 from llem.measure.diary import Diary, Whereabouts
 from llem.measure.pair import Failure, Pair, PairSetup
 from llem.measure.stop import Interruptions
+from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import config_hash
 from llem.store import Store, new_experiment_id
@@ -67,17 +68,17 @@ def measure(
     *,
     command: Sequence[str] = (),
     strict: bool = False,
-    on_start: Callable[[str], None] = lambda experiment_id: None,
+    on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Measure one plan into the store; `on_start` hears the experiment's id.
+    """Measure one plan into the store; `on_start` hears the experiment's id and its meter.
 
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
     """
     with Interruptions() as asked:
         baselines = known_baselines(store, plan.windows)
-        placements = preflight.check(plan, store, command=command, strict=strict)
+        placements, meter = preflight.check(plan, store, command=command, strict=strict)
         experiment_id = new_experiment_id()
         started = _started(plan, experiment_id, len(placements), command)
         asked.is_measuring = True
@@ -88,7 +89,7 @@ def measure(
         with Whereabouts(folder) as whereabouts, log:
             diary = Diary(log)
             diary.write(started)
-            _quietly(lambda: on_start(experiment_id))
+            _quietly(lambda: on_start(experiment_id, meter))
             setups = [
                 PairSetup(
                     plan=plan,

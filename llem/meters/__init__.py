@@ -71,19 +71,18 @@ def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoic
     return MeterChoice(name="estimate", rejected=rejected)
 
 
-def require_meter(plan: Plan, *, gpus: Sequence[str]) -> None:
-    """Raises LlemError where the meter that the plan names can read nothing for `gpus`: only "auto" takes another."""
-    name = plan.meter.name
-    if name == "auto":
-        return
-    reason: str | None = _module(name).unavailable(gpus=gpus)
+def require_meter(plan: Plan, *, gpus: Sequence[str]) -> MeterChoice:
+    """The meter for `gpus`. Raises LlemError where the one that the plan names can read nothing: only "auto" takes another."""
+    choice = choose_meter(plan, gpus=gpus)
+    reason: str | None = _module(choice.name).unavailable(gpus=gpus)
     if reason is not None:
         raise MeterError(
-            f"meter {name}",
+            f"meter {choice.name}",
             found=reason,
             expected="a meter that can be read",
             hint="--meter auto takes the best one; `llem doctor` says what can be measured here",
         )
+    return choice
 
 
 def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:

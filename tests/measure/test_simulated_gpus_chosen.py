@@ -91,3 +91,12 @@ def test_a_gpu_that_is_hidden_is_refused(gpu_host: GpuHost) -> None:
     assert run.done.returncode == 2
     assert "no such GPU" in run.done.stderr
     assert not run.store.exists()
+
+
+@pytest.mark.parametrize("chosen", ["1", None], ids=["named", "not named"])
+def test_a_program_runs_on_the_gpus_that_are_named(gpu_host: GpuHost, chosen: str | None) -> None:
+    """With --gpu it sees those whose energy is read, and no others; without, what its caller would let it see."""
+    program = ("--", "sh", "-c", "echo ${CUDA_VISIBLE_DEVICES-all}; sleep 0.3")
+    run = gpu_host.measure(gpus(2), *BRIEF, *(("--gpu", chosen) if chosen else ()), *program)
+    assert run.done.stdout.splitlines()[0] == (uuid_of(int(chosen)) if chosen else "all")
+    assert measured(run) == ([uuid_of(int(chosen))] if chosen else [uuid_of(0), uuid_of(1)])
