@@ -9,7 +9,6 @@ import pytest
 from tests.conftest import SIMULATED, Run, mostly_slow
 
 WRONG = {
-    "unknown model": (["--model", "tiny-lama"], "did you mean the preset tiny-llama"),
     "model folder that is not there": (["--model", "./no/such/model"], "./no/such/model"),
     "unknown key": (["--set", "engine.batch_sise=3"], "did you mean engine.batch_size?"),
     "unknown section": (["--set", "motor.name=x"], "unknown plan key motor"),
@@ -54,6 +53,14 @@ def test_wrong_input_is_one_line(arguments: list[str], told: str, llem: Run, sto
     assert told in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
     assert not store.exists()
+
+
+@pytest.mark.torch
+def test_an_unknown_model(llem: Run, store: Path) -> None:
+    """The preset that was probably meant is named, and nothing is left behind."""
+    done = llem("measure", "--model", "tiny-lama")
+    assert (done.returncode, done.stderr.count("\n"), store.exists()) == (2, 1, False)
+    assert "did you mean the preset tiny-llama" in done.stderr
 
 
 def test_a_plan_that_is_not_toml(llem: Run, tmp_path: Path, store: Path) -> None:
