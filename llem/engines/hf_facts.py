@@ -97,7 +97,7 @@ def multiplied_parameters(model: Any) -> int:
     is counted once. The head stays also where it shares its weights with the token embedding. Towers for images and
     sound are outside the decoder.
     """
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder, head = model.get_decoder() or model.base_model, model.get_output_embeddings()
     head_weights = [] if head is None else list(head.parameters())
     head_ids = {id(weight) for weight in head_weights}
     tables = {

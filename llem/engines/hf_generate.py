@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import BaseStreamer
 
 from llem.engines.base import EncodedPrompt
 from llem.engines.generation import Generation
@@ -57,15 +58,32 @@ class StepWatch(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         return self._none_done if produced < self._shortest else self._limits <= produced
 
 
-class BeamWatch(StepWatch):
-    """With beams a step has candidates of every sequence; what belongs to the output shows at the end."""
+class EndWatch(StepWatch):
+    """Says which sequences have ended where what it is asked about is not certain: candidates of beams, and drafts."""
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         candidates = input_ids.shape[0] // len(self._limits)
         return super().__call__(input_ids, scores, **kwargs).repeat_interleave(candidates)
 
     def _record(self, input_ids: Any) -> None:
-        """No token is certain yet."""
+        """What belongs to the output is told otherwise."""
+
+
+class AcceptedTokens(BaseStreamer):  # type: ignore[misc]  # transformers is untyped here
+    """Given the tokens of each step that checked drafts: those that were accepted, and one more."""
+
+    def __init__(self, job: BatchJob) -> None:
+        self._job = job
+        self._has_seen_prompt = False
+
+    def put(self, value: Any) -> None:
+        if self._has_seen_prompt:
+            self._job.steps.record(value.reshape(1, -1))
+            self._job.take(self._job.steps.completed())
+        self._has_seen_prompt = True
+
+    def end(self) -> None:
+        """Nothing is held back."""
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
@@ -106,7 +124,7 @@ class Generator:
         A stop ends it early; a failure of the model is raised.
         """
         ids, mask = left_padded(batch, padding_id=self._padding_id, device=self._model.device)
-        watch = BeamWatch if self._beams > 1 else StepWatch
+        watch = EndWatch if self._beams > 1 or self._drafts else StepWatch
         steps = watch(job, prompt_width=ids.shape[1], device=self._model.device)
         logits = LogitsWatch()
         with self._forwards_counted() as forwards:
@@ -116,6 +134,7 @@ class Generator:
                 max_new_tokens=job.generation.max_steps,
                 stopping_criteria=StoppingCriteriaList([steps]),
                 logits_processor=LogitsProcessorList([logits]),
+                **({"streamer": AcceptedTokens(job)} if self._drafts else {}),
                 **self._assistant,
             )
         if self._beams > 1:

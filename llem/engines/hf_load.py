@@ -1,6 +1,6 @@
 """Loads a Hugging Face causal language model, or makes one with random weights, on its device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -64,13 +64,17 @@ def load_model(
     except LOADING_ERRORS as error:
         raise loading_error(error, source) from error
     if doubts and not model_plan.allow_missing:
-        raise EngineError(
-            f"the files of model {source.name} do not hold its weights",
-            found="; ".join(doubts),
-            expected="every weight of the model, and no others",
-            hint="--set model.allow_missing=true measures it all the same, and labels the result",
-        )
+        raise _doubtful(source, doubts)
     return Weights(model, doubts)
+
+
+def _doubtful(source: ModelSource, doubts: Sequence[str]) -> EngineError:
+    return EngineError(
+        f"the files of model {source.name} do not hold its weights",
+        found="; ".join(doubts),
+        expected="every weight of the model, and no others",
+        hint="--set model.allow_missing=true measures it all the same, and labels the result",
+    )
 
 
 def check_architecture(config: Any, source: ModelSource) -> None:
@@ -133,6 +137,9 @@ def _pretrained(
 ) -> tuple[Any, list[str]]:
     options = _loading_options(model_plan.load, config, device)
     adapter = options.pop(ADAPTER, None)
+    doubts = [] if is_quantized(config, model_plan.load) else integer_doubts(source)
+    if doubts and not model_plan.allow_missing:
+        raise _doubtful(source, doubts)
     model, report = AutoModelForCausalLM.from_pretrained(
         source.location,
         config=config,
@@ -144,9 +151,7 @@ def _pretrained(
         ignore_mismatched_sizes=True,  # the report names them
         **options,
     )
-    doubts = loading_doubts(report)
-    if not is_quantized(config, model_plan.load):
-        doubts += integer_doubts(source)
+    doubts = [*loading_doubts(report), *doubts]
     if adapter is not None:
         model.load_adapter(adapter)
     return model.eval() if "device_map" in options else model.eval().to(device), doubts

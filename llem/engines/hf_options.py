@@ -93,7 +93,9 @@ def generation_config(base: GenerationConfig, options: Options, *, ignore_eos: b
 
 
 def _check_names(options: Options) -> None:
-    known = {key for key in GenerationConfig().to_dict() if not key.startswith("_")} | {ASSISTANT}
+    default = GenerationConfig()
+    # older releases leave a table for the compiler out of to_dict
+    known = {key for key in (*default.to_dict(), *vars(default)) if not key.startswith("_")} | {ASSISTANT}
     offered = sorted(known - _REFUSED.keys())
     for key in options:
         if key in _REFUSED:

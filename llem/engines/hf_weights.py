@@ -1,10 +1,10 @@
 """Whether a model's files hold its weights: what was left out, left over or cast becomes a doubt that names them."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from huggingface_hub import try_to_load_from_cache
 
 from llem.engines.sources import ModelSource
@@ -14,6 +14,13 @@ _MAX_HEADER_BYTES = 2**28
 # Types of tensors that stand for weights only together with scales, which nobody applies unless a quantisation is named.
 _QUANTIZED_TYPES = ("I8", "U8", "I16", "U16", "I32", "U32", "F8_", "F4", "F6_")
 _NO_WEIGHTS = ("bias", "mask", "position_ids")  # buffers of older models: causal masks, tables of positions
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    """What a header says of a tensor; the entry about the file itself says none of it."""
+
+    dtype: str | None = None
+    shape: list[int] = []
 
 
 def loading_doubts(report: Mapping[str, Iterable[Any]]) -> list[str]:
@@ -58,10 +65,15 @@ def _weight_files(source: ModelSource) -> list[Path]:
 
 
 def _tensor_types(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and type of each tensor, from the header: eight bytes of its length, then JSON."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+    """Name and type of each tensor, from the header: eight bytes of its length, then JSON; none of a damaged file,
+    which is told where it is loaded.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = msgspec.json.decode(file.read(min(length, _MAX_HEADER_BYTES)), type=dict[str, _Tensor])
+    except (OSError, msgspec.DecodeError):
+        return
     for name, tensor in header.items():
-        if name != "__metadata__" and len(tensor["shape"]) > 1:
-            yield name, tensor["dtype"]
+        if tensor.dtype is not None and len(tensor.shape) > 1:
+            yield name, tensor.dtype

@@ -28,12 +28,12 @@ def refusal(*settings: str) -> str:
 
 WRONG = {
     "unknown key": (["generation.do_sampel=true"], "did you mean generation.do_sample?"),
-    "value without effect": (["generation.temperature=0.5"], "`do_sample` is not set to `True`"),
+    "value without effect": (["generation.temperature=0.5"], "`do_sample` is "),
     "not a truth value": (["generation.do_sample=yes"], "found 'yes', expected true or false"),
     "above one": (["generation.do_sample=true", "generation.top_p=2.0"], "between 0 and 1"),
     "below its range": (["generation.repetition_penalty=-1.0"], "strictly positive"),
     "not a number": (["generation.num_beams=many"], "[generation] cannot be used"),
-    "unknown cache": (["generation.cache_implementation=fast"], "Invalid `cache_implementation`"),
+    "unknown cache": (["generation.cache_implementation=fast"], "nvalid `cache_implementation`"),
     "unknown key of the compiler": (["generation.compile_config.speed=1"], "speed"),
     "a length": (["generation.max_new_tokens=5"], "workload.output_tokens"),
     "a shortest length": (["generation.min_new_tokens=5"], "generation.ignore_eos"),
