@@ -78,6 +78,8 @@ def _columns(energy: BatchEnergy) -> dict[str, Any]:
         "prefill_energy_j": energy.prefill.energy_j,
         "decode_energy_j": energy.decode.energy_j,
         "energy_source": energy.whole.source,
+        "prefill_source": energy.prefill.source,
+        "decode_source": energy.decode.source,
         "resolution_sec": energy.whole.resolution_sec,
         "reason": energy.whole.reason,
         "prefill_reason": energy.prefill.reason,

@@ -201,7 +201,9 @@ CREATE TABLE batches ( -- one row per batch of the measurement, with the energy 
     energy_j DOUBLE, -- [J] from start to end; NULL where it is too short for the sensors
     prefill_energy_j DOUBLE, -- [J] from start to first token; NULL where that is too short for the sensors
     decode_energy_j DOUBLE, -- [J] from first token to end; NULL where that is too short for the sensors
-    energy_source VARCHAR, -- counter or integrated
+    energy_source VARCHAR, -- counter or integrated; mixed where devices differ
+    prefill_source VARCHAR, -- the same of prefill_energy_j; phases of the whole's source add up to it
+    decode_source VARCHAR, -- the same of decode_energy_j
     resolution_sec DOUBLE, -- [s] how well an edge can be seen; a phase of less than five of these is NULL
     reason VARCHAR, -- why energy_j is NULL
     prefill_reason VARCHAR, -- why prefill_energy_j is NULL

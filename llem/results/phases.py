@@ -11,7 +11,7 @@ from llem.results.power import FloatArray, cumulative_energy_j
 from llem.results.ratios import total
 from llem.units import MJ_PER_J
 
-PhaseSource = Literal["counter", "integrated"]
+PhaseSource = Literal["counter", "integrated", "mixed"]  # mixed: devices differ
 
 MIN_PERIODS = (
     5  # of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five
@@ -59,21 +59,29 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
 def batch_energies(
     devices: Sequence[Trace], *, starts_sec: ArrayLike, first_tokens_sec: ArrayLike, ends_sec: ArrayLike
 ) -> list[BatchEnergy]:
-    """Energy of every batch, summed over devices; a phase that any device cannot resolve is None."""
+    """Energy of every batch, summed over devices; a phase that any device cannot resolve is None.
+
+    Where a device's phases and the whole are seen in one way, the whole is their sum, to the last digit.
+    """
     starts, firsts, ends = (
         np.asarray(moments, np.float64) for moments in (starts_sec, first_tokens_sec, ends_sec)
     )
     if not devices:
         unknown = PhaseEnergy(reason="no device was watched")
         return [BatchEnergy(prefill=unknown, decode=unknown, whole=unknown)] * len(starts)
-    phases = [
-        _over_devices([phase_energies(device, starts_sec=opened, ends_sec=closed) for device in devices])
-        for opened, closed in ((starts, firsts), (firsts, ends), (starts, ends))
+    edges = ((starts, firsts), (firsts, ends), (starts, ends))
+    by_device = [
+        [phase_energies(device, starts_sec=opened, ends_sec=closed) for opened, closed in edges]
+        for device in devices
     ]
-    return [
-        BatchEnergy(prefill=prefill, decode=decode, whole=whole)
-        for prefill, decode, whole in zip(*phases, strict=True)
-    ]
+    batches = [[_adding_up(*batch) for batch in zip(*phases, strict=True)] for phases in by_device]
+    return [_over_devices(batch) for batch in zip(*batches, strict=True)]
+
+
+def _adding_up(prefill: PhaseEnergy, decode: PhaseEnergy, whole: PhaseEnergy) -> BatchEnergy:
+    if whole.source is not None and prefill.source == decode.source == whole.source:
+        whole = msgspec.structs.replace(whole, energy_j=total([prefill.energy_j, decode.energy_j]))
+    return BatchEnergy(prefill=prefill, decode=decode, whole=whole)
 
 
 def phase_energies(device: Trace, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:
@@ -175,18 +183,22 @@ def _phase(view: _View, energy_j: float, reason: str | None) -> PhaseEnergy:
     return PhaseEnergy(energy_j=float(energy_j), source=view.source, resolution_sec=view.resolution_sec)
 
 
-def _over_devices(by_device: Sequence[Sequence[PhaseEnergy]]) -> list[PhaseEnergy]:
-    return [_sum(phases) for phases in zip(*by_device, strict=True)]
+def _over_devices(by_device: Sequence[BatchEnergy]) -> BatchEnergy:
+    return BatchEnergy(
+        prefill=_sum([batch.prefill for batch in by_device]),
+        decode=_sum([batch.decode for batch in by_device]),
+        whole=_sum([batch.whole for batch in by_device]),
+    )
 
 
 def _sum(phases: Sequence[PhaseEnergy]) -> PhaseEnergy:
-    """Energy of one phase over devices; the coarsest resolution, and the least trusted source."""
+    """Energy of one phase over devices; the coarsest resolution, and the source that all have."""
     unknown = next((phase for phase in phases if phase.energy_j is None), None)
     if unknown is not None:
         return unknown
-    integrated = any(phase.source == "integrated" for phase in phases)
+    sources = {phase.source for phase in phases}
     return PhaseEnergy(
         energy_j=total(phase.energy_j for phase in phases),
-        source="integrated" if integrated else "counter",
+        source=sources.pop() if len(sources) == 1 else "mixed",
         resolution_sec=max(phase.resolution_sec or 0.0 for phase in phases),
     )

@@ -45,6 +45,16 @@ PROCESS_ROW = (
 WINDOW_ROW = (
     Rule("duration_sec", ("opened_ns", "closed_ns"), lambda start, end: _nanoseconds(end.minus(start))),
     quotient("mean_power_w", "energy_j", "duration_sec"),
+    Rule(
+        "energy_disagreement",
+        ("counter_energy_j", "integrated_energy_j"),
+        lambda counter, integrated: _apart(counter, integrated),
+    ),
+)
+BATCH_ROW = (sum_of("energy_j", "prefill_energy_j", "decode_energy_j"),)
+REQUEST_ROW = (
+    Rule("e2e_ms", ("arrival_ns", "end_ns"), lambda start, end: _milliseconds(end.minus(start))),
+    Rule("ttft_ms", ("arrival_ns", "first_token_ns"), lambda start, end: _milliseconds(end.minus(start))),
 )
 RESULTS_LINE = (
     *EXPERIMENT_ROW[1:2],
@@ -134,6 +144,16 @@ SCREEN = (
 
 def _nanoseconds(apart: Range) -> Range:
     return apart.over(Range.exactly(10**9))
+
+
+def _milliseconds(apart: Range) -> Range:
+    return apart.over(Range.exactly(10**6))
+
+
+def _apart(one: Range, other: Range) -> Range:
+    """Their distance as a fraction of the larger; both are positive."""
+    smaller, larger = sorted((one, other))
+    return larger.minus(smaller).over(larger)
 
 
 def raw_line(line: Mapping[str, str]) -> dict[str, str]:

@@ -27,9 +27,11 @@ from tests.conftest import Run
 from tests.recomputation.odd_runs import import_run, write_run
 from tests.recomputation.printed import Range, Rule, disagreements, machine, quotient, screen, seconds_between
 from tests.recomputation.rules import (
+    BATCH_ROW,
     EXPERIMENT_ROW,
     PROCESS_ROW,
     RAW_LINE,
+    REQUEST_ROW,
     RESULTS_LINE,
     SCREEN,
     WINDOW_ROW,
@@ -112,9 +114,15 @@ def row_disagreements(line: Line) -> Iterator[str]:
             yield f"{where}: duration_sec is {line['duration_sec']}, by its times {float(apart.low)!r}"
 
 
-def test_rows_of_processes_and_windows_add_up(odd: Store) -> None:
-    """raw_process_results and windows, each in itself."""
-    for table, rules in (("raw_process_results", PROCESS_ROW), ("windows", WINDOW_ROW)):
+def test_rows_of_the_other_tables_add_up(odd: Store) -> None:
+    """Processes, windows, requests, and batches whose phases were seen in one way, each row in itself."""
+    same = "energy_source IN ('counter', 'integrated') AND energy_source = prefill_source AND energy_source = decode_source"
+    for table, rules in (
+        ("raw_process_results", PROCESS_ROW),
+        ("windows", WINDOW_ROW),
+        ("timed_requests", REQUEST_ROW),
+        (f"batches WHERE {same}", BATCH_ROW),
+    ):
         lines = rows(odd, f"FROM {table}")
         assert all_used(lines, rules) == []
         assert_none(
