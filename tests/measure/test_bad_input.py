@@ -72,6 +72,15 @@ def test_a_plan_that_is_not_toml(llem: Run, tmp_path: Path, store: Path) -> None
     assert "plan.toml is not TOML" in done.stderr and "line 1" in done.stderr
 
 
+def test_labels_that_the_log_cannot_hold(llem: Run, tmp_path: Path, store: Path) -> None:
+    """They are refused before anything is made, and not after the work is done."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[labels]\n" + "".join(f"n{number} = '{'x' * 900}'\n" for number in range(1_000)))
+    done = llem("measure", plan, *SIMULATED)
+    assert (done.returncode, store.exists(), done.stderr.count("\n")) == (2, False, 1)
+    assert "cannot be recorded" in done.stderr and "shorten the labels" in done.stderr
+
+
 def test_a_store_that_cannot_be_written(llem: Run, tmp_path: Path) -> None:
     """A file in the store's place is refused before anything is measured."""
     (tmp_path / "file").write_text("")
