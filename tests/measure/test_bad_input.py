@@ -72,13 +72,17 @@ def test_a_plan_that_is_not_toml(llem: Run, tmp_path: Path, store: Path) -> None
     assert "plan.toml is not TOML" in done.stderr and "line 1" in done.stderr
 
 
-def test_labels_that_the_log_cannot_hold(llem: Run, tmp_path: Path, store: Path) -> None:
-    """They are refused before anything is made, and not after the work is done."""
+def test_what_the_log_cannot_hold(llem: Run, tmp_path: Path, store: Path) -> None:
+    """A command of more than a megabyte and labels without end are refused before anything is made, not after the work is done."""
     plan = tmp_path / "plan.toml"
     plan.write_text("[labels]\n" + "".join(f"n{number} = '{'x' * 900}'\n" for number in range(1_000)))
-    done = llem("measure", plan, *SIMULATED)
-    assert (done.returncode, store.exists(), done.stderr.count("\n")) == (2, False, 1)
-    assert "cannot be recorded" in done.stderr and "shorten the labels" in done.stderr
+    for arguments, told in (
+        (["--meter", "simulated", "--", "true", *["x" * 100_000] * 12], "shorten the labels or the command"),
+        ([plan, *SIMULATED], "labels"),
+    ):
+        done = llem("measure", *arguments)
+        assert (done.returncode, store.exists(), done.stderr.count("\n")) == (2, False, 1)
+        assert told in done.stderr
 
 
 def test_a_store_that_cannot_be_written(llem: Run, tmp_path: Path) -> None:
