@@ -72,7 +72,7 @@ def measure(
         "engine.name": engine,
         "meter.name": meter,
         "meter.sample_hz": sample_hz,
-        "devices.gpus": gpu.split(",") if gpu else None,
+        "devices.gpus": gpu.split(",") if gpu is not None else None,
         "devices.workers": workers,
         "windows.baseline_from": baseline_from,
         "name": name,

@@ -20,6 +20,8 @@ WRONG = {
     "plan that is not there": (["nowhere.toml"], "nowhere.toml"),
     "label without a value": (["--label", "gpu"], "key=value"),
     "no such GPU": (["--engine", "simulated", "--gpu", "7"], "NVIDIA driver"),
+    "a GPU without a name": ([*SIMULATED, "--gpu", ""], "separated by commas"),
+    "a simulated GPU that is no index": ([*SIMULATED, "--gpu", "GPU-x"], "an index"),
     "a meter that cannot be read": (["--engine", "simulated", "--meter", "nvml"], "NVIDIA driver"),
     "GPUs of a model on the CPU": (
         ["--gpu", "0,1", "--meter", "nvml", "--set", "engine.device=cpu"],
