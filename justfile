@@ -23,6 +23,10 @@ test *options: setup
 test-slow *options: setup
     {{python}} -m pytest -q -n 2 -m slow {{options}}
 
+# Odd inputs for every command, a minute each, and five thousand odd stores.
+fuzz *options: setup
+    LLEM_FUZZ_SECONDS=60 LLEM_ODD_CASES=5000 {{python}} -m pytest -q -n 2 --dist=load -m "slow or not slow" -rP tests/fuzz {{options}}
+
 # The fast tests with the newest packages that pyproject.toml permits.
 test-newest *options: setup
     {{python}} -m tests.environments newest {{options}}

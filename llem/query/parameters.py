@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from llem.errors import QueryError
+from llem.query import wire
 from llem.query.process import Parameter
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
@@ -35,6 +36,12 @@ def _typed(written: str) -> Parameter:
 
 
 def _whole(written: str) -> int:
-    if len(written) > _MAX_DIGITS or not -(2**127) <= int(written) < 2**127:
-        raise QueryError("parameter", found=f"{written[:40]}", expected="a whole number of at most 128 bits")
+    # no longer than can be counted: Python refuses to read thousands of digits
+    if len(written) > _MAX_DIGITS or not wire.SMALLEST <= int(written) <= wire.LARGEST:
+        raise QueryError(
+            "parameter",
+            found=written[:_MAX_DIGITS],
+            expected="a whole number of 64 bits",
+            hint="give a larger one as a text in quotes, and cast it in the SQL: $name::HUGEINT",
+        )
     return int(written)

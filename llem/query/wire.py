@@ -11,7 +11,7 @@ import msgspec
 
 LENGTH = struct.Struct(">I")
 MAX_MESSAGE_BYTES = 256 * 2**20  # a row cannot be larger
-_SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # what msgpack has integers for
+SMALLEST, LARGEST = -(2**63), 2**64 - 1  # what msgpack has integers for
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -114,7 +114,7 @@ def portable(cell: Any) -> Any:
     match cell:
         case None | bool() | float() | str() | bytes():
             return cell
-        case int() if _SMALLEST <= cell <= _LARGEST:
+        case int() if SMALLEST <= cell <= LARGEST:
             return cell
         case list() | tuple():
             return [portable(item) for item in cell]

@@ -75,8 +75,9 @@ def _renamed(fields: Fields) -> Fields:
 def _renamed_parts(fields: Fields) -> Fields:
     changed: Fields = {}
     if isinstance(environment := fields.get("environment_snapshot"), dict):
-        packages = environment.get("installed_packages") or []
-        changed["environment_snapshot"] = {"packages": _by_name(packages), **environment}
+        packages = environment.get("installed_packages")
+        named = _by_name(packages) if isinstance(packages, list) else {}
+        changed["environment_snapshot"] = {"packages": named, **environment}
     if isinstance(warmup := fields.get("warmup_result"), dict):
         changed["warmup_result"] = {"cooldown_sec": warmup.get("thermal_floor_wait_s"), **warmup}
     if isinstance(latencies := fields.get("latency_stats"), dict):
@@ -102,8 +103,8 @@ def _dict(part: object) -> Fields:
     return part if isinstance(part, dict) else {}
 
 
-def _by_name(packages: list[str]) -> Mapping[str, str]:
-    pairs = (package.partition("==") for package in packages)
+def _by_name(packages: list[object]) -> Mapping[str, str]:
+    pairs = (package.partition("==") for package in packages if isinstance(package, str))
     return {name: version for name, _, version in pairs}
 
 

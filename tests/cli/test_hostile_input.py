@@ -21,7 +21,7 @@ WRONG: dict[str, tuple[list[bytes | str], str]] = {
     "no number": (["query", "select 1", "--timeout", "nan"], "--timeout"),
     "huge limit": (["query", "select 1", "--limit", "9" * 30], "--limit"),
     "huge number of runs": (["runs", "--limit", "9" * 30], "--limit"),
-    "huge parameter": (["query", "select $x", "-p", "x=" + "1" * 5000], "at most 128 bits"),
+    "huge parameter": (["query", "select $x", "-p", "x=" + "1" * 5000], "a whole number of 64 bits"),
     "long name of a file": (["query", "select 1", "-o", f"{LONG}.csv"], "File name too long"),
     "long name of a store": (["query", "select 1", "--store", LONG], "File name too long"),
     "deep setting": (["measure", "--dry-run", "--set", "name=" + "[" * 50_000], "plan key name"),

@@ -1,0 +1,178 @@
+"""Odd inputs never end in an internal error: every command answers with a status of its own and says why.
+
+LLEM_FUZZ_SECONDS sets how long each target is tried (10 unless set), LLEM_FUZZ_SEED where its seeds begin. A failure prints its
+seed: LLEM_FUZZ_SEED=N LLEM_FUZZ_SECONDS=0 runs that case alone.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUICK, SIMULATED
+from tests.fuzz import inputs
+from tests.fuzz.inputs import Odd
+from tests.fuzz.program import Ended, call, start
+
+PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
+SECONDS = float(os.environ.get("LLEM_FUZZ_SECONDS", "10"))
+SEED = os.environ.get("LLEM_FUZZ_SEED")
+CHILD_EVERY = 25
+Case = Callable[[Odd, Path], Iterator[Ended]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in that holds all that the commands may touch."""
+    monkeypatch.setenv("LLEM_DIR", str(tmp_path / "store"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def measured_folder(folder: Path) -> Path:
+    """The same, with one short measurement in its store."""
+    done = start(["measure", *SIMULATED, *QUICK], folder=folder)
+    assert done.status == 0, done.err
+    return folder
+
+
+def paths(folder: Path) -> list[str]:
+    """Names of files that are there and of some that are not; all of them may be lost."""
+    (folder / "x.toml").write_text("[engine]\nbatch_size = 3\n")
+    (folder / "binary").write_bytes(bytes(range(256)) * 9)
+    (folder / "empty").write_bytes(b"")
+    (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
+    (folder / "sub").mkdir(exist_ok=True)
+    store = Path(os.environ["LLEM_DIR"])
+    return [
+        *(
+            "x.toml",
+            "binary",
+            "empty",
+            "result.json",
+            "sub",
+            "new.csv",
+            "sub/new.json",
+            "no/such",
+            "/dev/null",
+            "sub/store",
+        ),
+        *(
+            str(store),
+            str(store / "projections.duckdb"),
+            *map(str, store.glob("log/*")),
+            *map(str, store.glob("log/*/*")),
+        ),
+    ]
+
+
+def command_lines(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any command with any options."""
+    arguments = inputs.command_line(odd, paths(folder))
+    yield call(arguments, folder=folder, stdin=b"select 1")
+    if odd.randrange(CHILD_EVERY) == 0:
+        yield start(arguments, folder=folder, stdin=b"select 1")
+
+
+def statements(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any SQL, as an argument."""
+    kind = odd.choice(["table", "lines", "csv", "json", "jsonl", "md"])
+    options = odd.choice([[], ["-p", f"x={odd.text()}"], ["--limit", "2"]])
+    yield call(["query", inputs.sql(odd), "-f", kind, "--timeout", "3", *options], folder=folder)
+
+
+def standard_input(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any bytes as SQL on standard input."""
+    written = odd.mutated(inputs.sql(odd).encode(errors="surrogateescape"))
+    yield call(["query", "-", "--timeout", "3"], folder=folder, stdin=written)
+
+
+def prompt_files(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any bytes as prompts: read by a measurement that then has too few of them, and now and then measured."""
+    name = odd.choice(["prompts", "p.jsonl", "p.csv", "p.json.gz", "p.txt"])
+    (folder / name).write_bytes(inputs.prompt_file(odd))
+    settings = [*SIMULATED, "--set", f"workload.path={name}", "--set", "workload.requests=9"]
+    ended = call(["measure", *settings, "--workers", "10"], folder=folder)
+    yield ended
+    if odd.randrange(CHILD_EVERY * 2) == 0:
+        brief = [
+            "--set",
+            "workload.output_tokens.mean=1",
+            "--set",
+            "workload.min_duration_s=0",
+            "--set",
+            "windows.baseline_s=0",
+        ]
+        yield start(["measure", *settings, *brief, *QUICK, "--store", "prompts-store"], folder=folder)
+
+
+def imports(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any file as an import; whatever became of it, the store answers afterwards."""
+    store = ["--store", str(folder / "imports-store")]
+    (folder / "result.json").write_bytes(inputs.imported_file(odd, PREDECESSOR))
+    yield call(["import", "result.json", *store], folder=folder)
+    if odd.randrange(5) == 0 and (folder / "imports-store").exists():
+        for command in (
+            ["runs"],
+            ["query", "select * from experiment_results"],
+            ["export", "-"],
+            ["log", "verify"],
+        ):
+            yield call([*command, *store], folder=folder)
+
+
+def plans(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Any plan; one that is understood prints a plan that is understood and prints the same."""
+    usual = call(["measure", "--dry-run"], folder=folder).out.decode()
+    (folder / "plan.toml").write_bytes(inputs.plan_file(odd, usual))
+    first = call(["measure", "plan.toml", "--dry-run"], folder=folder)
+    yield first
+    if first.status == 0:
+        (folder / "again.toml").write_bytes(first.out)
+        again = call(["measure", "again.toml", "--dry-run"], folder=folder)
+        yield again
+        assert again.out == first.out, "a printed plan does not read back"
+
+
+TARGETS: dict[str, Case] = {
+    "command lines": command_lines,
+    "SQL": statements,
+    "standard input": standard_input,
+    "prompt files": prompt_files,
+    "imports": imports,
+    "plans": plans,
+}
+
+
+def try_seed(case: Case, seed: int, folder: Path) -> None:
+    """One case; its failure names the seed."""
+    try:
+        complaints = [complaint for ended in case(Odd(seed), folder) if (complaint := ended.complaint())]
+    except Exception as error:
+        raise AssertionError(f"LLEM_FUZZ_SEED={seed}: {type(error).__name__}: {error}") from error
+    assert not complaints, f"LLEM_FUZZ_SEED={seed}: {complaints[0]}"
+
+
+@pytest.mark.parametrize("case", [plans, prompt_files], ids=["plans", "prompt files"])
+def test_a_few_odd_inputs(case: Case, folder: Path) -> None:
+    """The same few cases every time."""
+    for seed in range(25):
+        try_seed(case, seed, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.parametrize("case", TARGETS.values(), ids=TARGETS.keys())
+def test_odd_inputs(case: Case, measured_folder: Path) -> None:
+    """New cases every time, for as long as LLEM_FUZZ_SECONDS says."""
+    seed = int(SEED) if SEED else random.SystemRandom().randrange(10**9)
+    deadline, tried = time.monotonic() + SECONDS, 0
+    while tried == 0 or time.monotonic() < deadline:
+        try_seed(case, seed + tried, measured_folder)
+        tried += 1
+    print(f"{tried} cases, the first of them LLEM_FUZZ_SEED={seed}")
