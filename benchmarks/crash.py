@@ -4,7 +4,7 @@ An event is acknowledged once `flush` has returned for it. After each kill: ackn
 of sent, and the segment reads as unclosed or torn. The peer is Python's MCAP writer, whose messages count as acknowledged when
 `add_message` has returned, as it offers no other moment; it is killed far less often, since every kill loses some.
 
-    python -m benchmarks.crash [--kills 1000] [--peer-kills 12] [--seed 1]
+    python -m benchmarks.crash [--kills 50] [--peer-kills 12] [--seed 1]
 """
 
 import argparse
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--peer-kills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -35,7 +35,7 @@ def _cleaned(part: Any, *, whole: bool) -> Any:
         case msgspec.Struct():
             return clean(part)
         case [msgspec.Struct(), *_]:
-            return [clean(record) for record in part]
+            return [_cleaned(record, whole=whole) for record in part]
         case list() | dict():
             return scrub_value(_encodable(part, whole=whole))
     return part

@@ -227,7 +227,10 @@ def digest(
     """The root digest of a run, to publish beside its result; any later change of any segment changes it."""
     place = Store.locate(store)
     experiment_id = place.resolve(run)
-    segments = [segment_digest(path) for path in place.segments(experiment_id)]
+    paths = _readable([experiment_id], place)
+    if not paths:
+        raise StoreError(f"experiment {experiment_id}", found="no segment", expected="something to digest")
+    segments = [segment_digest(path) for path in paths]
     root = root_digest(segments).hex()
     for segment in segments:
         if not segment.is_sealed:

@@ -72,7 +72,7 @@ def measure(
         "engine.name": engine,
         "meter.name": meter,
         "meter.sample_hz": sample_hz,
-        "devices.gpus": gpu.split(",") if gpu else None,
+        "devices.gpus": gpu.split(",") if gpu is not None else None,
         "devices.workers": workers,
         "windows.baseline_from": baseline_from,
         "name": name,
@@ -80,8 +80,8 @@ def measure(
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if dry_run:
-        shown = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
-        console.say(msgspec.json.encode(shown).decode() if json else to_toml(shown).rstrip())
+        readable = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
+        console.say(msgspec.json.encode(readable).decode() if json else to_toml(readable).rstrip())
         return
     program: list[str] = context.obj or []
     if output is not None and not target.is_stdout(output):

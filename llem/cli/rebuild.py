@@ -9,7 +9,6 @@ from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import work_line
-from llem.errors import DamagedLogError
 from llem.projections import RebuildReport
 from llem.projections import rebuild as rebuild_tables
 from llem.store import Store
@@ -32,7 +31,7 @@ def rebuild(
         report = rebuild_tables(Store.locate(store), check=check, salvage=salvage)
     _print(report, check=check)
     if report.refused:
-        sys.exit(DamagedLogError.exit_status)
+        sys.exit(max(refusal.exit_status for refusal in report.refused))
     sys.exit(EXIT_DIFFERS if check and report.differs else 0)
 
 

@@ -120,6 +120,10 @@ def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
 def _gpus(plan: Plan, owner: str) -> list[str]:
     """UUIDs of the GPUs to use; none where none was asked for and none can be read."""
     named = plan.devices.gpus
+    if named is not None and not all(name.strip() for name in named):
+        raise PlanError(
+            "devices.gpus", found=repr(",".join(named)), expected="indices or UUIDs, separated by commas"
+        )
     if plan.engine.device == "cpu":
         if named is not None:
             raise PlanError(

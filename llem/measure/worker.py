@@ -28,7 +28,7 @@ from llem.measure.windows import Windows
 from llem.measure.workload import BatchRunner, Progress, Totals
 from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
-from llem_events import BackgroundWriter, LogError
+from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import (
     ProcessCompleted,
     ProcessFailed,
@@ -250,7 +250,7 @@ def work(supervisor: Channel, sampler: Channel) -> None:
         worker = Worker(setup, log, stop, supervisor=supervisor, sampler=sampler)
         try:
             worker.run()
-        except (PeerGoneError, LogError):
+        except (PeerGoneError, LogWriteError):
             raise
         except Exception as error:
             worker.fail(error)

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Sequence
 from typing import ClassVar
 
+from llem.errors import MeterError
 from llem.meters.base import Meter
 from llem.meters.clock import SYSTEM_CLOCK, Clock
 from llem.meters.curves import Curve, curve_of
@@ -82,13 +83,25 @@ class SimulatedMeter:
         """Nothing to give back."""
 
 
+_PREFIX = "SIM-"
+
+
 def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
-    """A simulated device for every name; none where none is named."""
-    uuids = dict.fromkeys(gpu if gpu.startswith("SIM-") else f"SIM-{gpu}" for gpu in gpus or ())
+    """A simulated device for every index; none where none is named. Raises MeterError for a name that is no index."""
+    uuids = dict.fromkeys(_uuid(gpu.strip()) for gpu in gpus or ())
     return [
         Device(host=socket.gethostname(), uuid=uuid, index=index, name="simulated device", kind="simulated")
         for index, uuid in enumerate(uuids)
     ]
+
+
+def _uuid(gpu: str) -> str:
+    number = gpu.removeprefix(_PREFIX)
+    if not (number.isascii() and number.isdigit()):
+        raise MeterError(
+            "no such simulated device", found=repr(gpu), expected="an index, such as 0: each is there"
+        )
+    return _PREFIX + number
 
 
 def pin(uuids: Sequence[str]) -> dict[str, str]:

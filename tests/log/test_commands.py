@@ -320,6 +320,12 @@ def test_info_and_digest(llem: Run, segment: Path, run_folder: Path) -> None:
     assert llem("log", "digest").returncode == 3
 
 
+def test_digest_of_what_is_not_there_is_no_digest(llem: Run, run_folder: Path) -> None:
+    """A run without a segment has no digest that could be published."""
+    done = llem("log", "digest", RUN)
+    assert (done.returncode, done.stdout, "no segment" in done.stderr) == (2, "", True)
+
+
 def found_version(found: dict[str, Any]) -> int:
     """The version of samples that is written today."""
     return next(int(name.split()[1]) for name in found["events_by_type"] if name.startswith("samples_taken"))

@@ -20,6 +20,8 @@ WRONG = {
     "plan that is not there": (["nowhere.toml"], "nowhere.toml"),
     "label without a value": (["--label", "gpu"], "key=value"),
     "no such GPU": (["--engine", "simulated", "--gpu", "7"], "NVIDIA driver"),
+    "a GPU without a name": ([*SIMULATED, "--gpu", ""], "separated by commas"),
+    "a simulated GPU that is no index": ([*SIMULATED, "--gpu", "GPU-x"], "an index"),
     "a meter that cannot be read": (["--engine", "simulated", "--meter", "nvml"], "NVIDIA driver"),
     "GPUs of a model on the CPU": (
         ["--gpu", "0,1", "--meter", "nvml", "--set", "engine.device=cpu"],
@@ -70,6 +72,19 @@ def test_a_plan_that_is_not_toml(llem: Run, tmp_path: Path, store: Path) -> None
     done = llem("measure", plan)
     assert (done.returncode, store.exists()) == (2, False)
     assert "plan.toml is not TOML" in done.stderr and "line 1" in done.stderr
+
+
+def test_what_the_log_cannot_hold(llem: Run, tmp_path: Path, store: Path) -> None:
+    """A command of more than a megabyte and labels without end are refused before anything is made, not after the work is done."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[labels]\n" + "".join(f"n{number} = '{'x' * 900}'\n" for number in range(1_000)))
+    for arguments, told in (
+        (["--meter", "simulated", "--", "true", *["x" * 100_000] * 12], "shorten the labels or the command"),
+        ([plan, *SIMULATED], "labels"),
+    ):
+        done = llem("measure", *arguments)
+        assert (done.returncode, store.exists(), done.stderr.count("\n")) == (2, False, 1)
+        assert told in done.stderr
 
 
 def test_a_store_that_cannot_be_written(llem: Run, tmp_path: Path) -> None:
