@@ -76,9 +76,10 @@ def derive_experiment(
 
 
 def _believed(result: ExperimentResult) -> ExperimentResult:
-    """An imported result is not judged, for its thresholds are another's; but what cannot be is said."""
-    against = imported_breaches(result)
-    return msgspec.structs.replace(result, valid=False if against else None, invalid_reasons=against)
+    """An imported result is not judged, for its thresholds are another's; but what it says against itself and what cannot be stay."""
+    against = [*imported_breaches(result), *result.invalid_reasons]
+    doubted = bool(against) or result.valid is False
+    return msgspec.structs.replace(result, valid=False if doubted else None, invalid_reasons=against)
 
 
 def _measure(
