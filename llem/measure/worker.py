@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
 from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import (
+    ModelLoaded,
     ProcessCompleted,
     ProcessFailed,
     ProcessStarted,
@@ -129,8 +131,8 @@ class Worker:
         self._enter("loading", self._plan.model.name)
         loaded = engine.load()
         self._log.append(loaded, at_ns=time.monotonic_ns())
-        for doubt in loaded.doubts:
-            self._log.append(WarningRaised(code="weights_doubtful", text=doubt), at_ns=time.monotonic_ns())
+        for warning in _doubts(loaded):
+            self._log.append(warning, at_ns=time.monotonic_ns())
         self._log.append(_prompts_encoded(prompts), at_ns=time.monotonic_ns())
         return BatchRunner(
             engine,
@@ -218,6 +220,15 @@ class Worker:
 def _least_and_most(workload: WorkloadPlan) -> str:
     most = "" if workload.max_duration_s is None else f", at most {workload.max_duration_s:g} s"
     return f"{workload.requests} requests and {workload.min_duration_s:g} s at least{most}"
+
+
+def _doubts(loaded: ModelLoaded) -> Iterator[WarningRaised]:
+    """What has to be known of a model whose weights may not be its own, or whose FLOPs cannot be told."""
+    for doubt in loaded.doubts:
+        yield WarningRaised(code="weights_doubtful", text=doubt)
+    of_flops = ("non_embedding_parameters", "layers", "attention_heads", "head_size")
+    if reason := next((loaded.missing[fact] for fact in of_flops if fact in loaded.missing), None):
+        yield WarningRaised(code="flops_unknown", text=f"FLOPs are unknown: {reason}")
 
 
 def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:

@@ -9,6 +9,7 @@ from llem.projections.device_energy import baseline_power_w
 from llem.projections.facts import ProcessFacts
 from llem.projections.tables import Rows
 from llem.units import MW_PER_W, NS_PER_S, seconds
+from llem_events.events import ModelLoaded
 from llem_events.records import MeteredDevice
 
 
@@ -67,6 +68,7 @@ def _process(derived: Derived, process: ProcessFacts) -> dict[str, Any]:
         "weights": model.weights if model else None,
         "dtype": model.dtype if model else None,
         "device": model.device if model else None,
+        **_used(model),
         "parameters": model.parameters if model else None,
         "load_sec": seconds(model.load_time_ns) if model and model.load_time_ns is not None else None,
         "warmup_batches": len(warmup.latencies_ms) if warmup else None,
@@ -78,6 +80,21 @@ def _process(derived: Derived, process: ProcessFacts) -> dict[str, Any]:
         "deadlines_missed": sampling.deadlines_missed if sampling else None,
         "versions": started.versions if started else {},
         "environment": started.environment if started else None,
+    }
+
+
+def _used(model: ModelLoaded | None) -> dict[str, Any]:
+    """What the engine really used."""
+    if model is None:
+        return {"unknown": {}}
+    return {
+        "attention": model.attention,
+        "cache": model.cache,
+        "compiled": model.compiled,
+        "quantization": model.quantization,
+        "adapter": model.adapter,
+        "generation": model.generation or None,
+        "unknown": model.missing,
     }
 
 

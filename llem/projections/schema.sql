@@ -81,6 +81,13 @@ CREATE TABLE processes ( -- one row per worker of an experiment
     weights VARCHAR, -- pretrained, random or simulated
     dtype VARCHAR, -- type of the weights
     device VARCHAR, -- device that the engine used
+    attention VARCHAR, -- implementation of attention that the model used; NULL where unknown
+    cache VARCHAR, -- what generate kept between steps; none where every step computes all tokens again
+    compiled BOOLEAN, -- whether generate compiled the model; NULL where unknown
+    quantization VARCHAR, -- method; none for weights in a plain type, NULL where unknown
+    adapter VARCHAR, -- adapter on the model; NULL without one
+    generation JSON, -- what generate was told otherwise than by default: by the model's own configuration, then the plan
+    unknown MAP(VARCHAR, VARCHAR), -- facts of the model that could not be read, each with the reason
     parameters BIGINT, -- all parameters of the model; NULL where unknown
     load_sec DOUBLE, -- [s] time to load the model
     warmup_batches BIGINT, -- batches run before the measurement; NULL without a warm-up
@@ -229,6 +236,9 @@ CREATE TABLE raw_process_results ( -- what each process measured
     gpu_name VARCHAR, -- its product name
     engine VARCHAR, -- what ran the model
     model_name VARCHAR, -- model
+    attention VARCHAR, -- implementation of attention that the model used; NULL where unknown
+    cache VARCHAR, -- what generate kept between steps; none where every step computes all tokens again
+    quantization VARCHAR, -- method; none for weights in a plain type, NULL where unknown
     start_ns BIGINT, -- [ns since 1970, UTC] when its first measurement window opened
     end_ns BIGINT, -- [ns since 1970, UTC] when its last one closed
     start_time TIMESTAMP, -- start_ns to the microsecond

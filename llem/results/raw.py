@@ -50,6 +50,9 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str | None = None
     batch_size: int | None = None
     weights: str | None = None  # "random" weights are always labelled
+    attention: str | None = None  # the implementation that was used
+    cache: str | None = None  # "none" where every step computed all tokens again
+    quantization: str | None = None  # "none" for weights in a plain type
     timestamps: Timestamps
     windows: list[tuple[datetime, datetime]] = []
     inference_metrics: InferenceMetrics
