@@ -341,7 +341,7 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
 CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike
 SELECT model_name, weights, engine, dtype, batch_size, energy_source, count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
        sum(total_energy_j) / nullif(sum(total_tokens), 0) AS avg_energy_per_token_j,
-       sum(total_energy_j) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j
+       sum(total_energy_j) FILTER (output_tokens IS NOT NULL) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j
 FROM experiment_results WHERE total_energy_j IS NOT NULL AND total_tokens IS NOT NULL GROUP BY ALL;
 
 CREATE VIEW timed_samples AS -- samples with the wall clock and seconds from the experiment's start

@@ -67,6 +67,16 @@ def test_tokens_time_and_latency(log: Store) -> None:
     assert found["e2e_median_ms"] == pytest.approx(260.0)
 
 
+def test_energy_of_no_token_is_no_ratio(log: Store) -> None:
+    """4,080 J and a request that failed: NULL in the row and in the view, never infinite."""
+    failed = request(0, 12.0, tokens=0, finish_reason="error", error="out of memory")
+    found = single(log, requests=[failed])
+    assert (found["total_energy_j"], found["total_tokens"]) == (4_080.0, 0)
+    view = one(log, "FROM energy_per_token")
+    for name in ("avg_energy_per_token_j", "energy_per_output_token_j"):
+        assert (found[name], view[name]) == (None, None), name
+
+
 def test_chunks_are_not_token_times(log: Store) -> None:
     """A request whose tokens came in two chunks has a first token and an end, and no gap between tokens."""
     chunked = request(0, 10.0, token_times_ns=[], chunk_times_ns=[at(10.1), at(10.3)], chunk_tokens=[2, 2])
