@@ -103,8 +103,10 @@ def _dict(part: object) -> Fields:
     return part if isinstance(part, dict) else {}
 
 
-def _by_name(packages: list[object]) -> Mapping[str, str]:
-    pairs = (package.partition("==") for package in packages if isinstance(package, str))
+def _by_name(packages: object) -> Mapping[str, str]:
+    if not isinstance(packages, list) or not all(isinstance(package, str) for package in packages):
+        raise ValueError("field installed_packages: expected a list of texts")
+    pairs = (package.partition("==") for package in packages)
     return {name: version for name, _, version in pairs}
 
 

@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llem.api import OpenStore, open_store
 from llem.errors import ExportError
@@ -17,6 +20,7 @@ from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
 from tests.conftest import LLEM, Run
+from tests.log.test_writing import changed, places
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
 FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
@@ -213,6 +217,37 @@ def test_what_cannot_be_right_is_refused(name: str, store: Store, tmp_path: Path
         import_result(path, store)
     assert "odd.json" in str(refused.value) and len(str(refused.value)) < 500
     assert list(store.log_path.iterdir()) == []
+
+
+ODD = (
+    2**63 - 1,
+    -(2**63),
+    2**31,
+    0,
+    1e308,
+    -1e308,
+    1e-320,
+    "",
+    "\0",
+    "x" * 70_000,
+    None,
+    True,
+    [],
+    {},
+    [[]],
+    {"a": {"b": []}},
+    "2026-03-01",
+)
+PLACES = list(places(FIELDS))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(place=st.sampled_from(range(len(PLACES))), odd=st.sampled_from(range(len(ODD))))
+def test_anything_anywhere_is_read_or_refused(place: int, odd: int) -> None:
+    """Whatever stands in any field, the file is a result, or an error of ours says why it is none."""
+    with suppress(ExportError):
+        result = read_predecessor(json.dumps(changed(FIELDS, PLACES[place], ODD[odd])).encode())
+        assert result.start_time <= result.end_time and (result.total_tokens or 0) >= 0
 
 
 def test_several_files_are_taken_as_far_as_they_can_be(llem: Run, store: Store, tmp_path: Path) -> None:
