@@ -1,5 +1,6 @@
 """Columns of the aggregated export: the 42 of LLenergyMeasure v0.8 by name and order, then ours."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -168,9 +169,10 @@ def aggregated_columns(
 def _places(result: ExperimentResult) -> dict[Place, RawProcessResult]:
     """Processes by index; of several with one index, the first, the second and so on."""
     by_place: dict[Place, RawProcessResult] = {}
+    seen: Counter[int] = Counter()
     for process in result.process_results:
-        seen = sum(index == process.process_index for index, _ in by_place)
-        by_place[process.process_index, seen + 1] = process
+        seen[process.process_index] += 1
+        by_place[process.process_index, seen[process.process_index]] = process
     return by_place
 
 
