@@ -30,6 +30,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "constraints.txt"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+FAST = "not slow and not locked"
 RESOLUTIONS = {"newest": "highest", "lowest": "lowest-direct"}
 
 # The version of each package, by its canonical name.
@@ -157,7 +158,7 @@ def run_tests(python: Path, options: Sequence[str]) -> tuple[int, str]:
         report = Path(folder) / "report.xml"
         command = [
             *(python, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"),
-            *("-m", "not slow", f"--junitxml={report}", *options),
+            *("-m", FAST, f"--junitxml={report}", *options),
         ]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         return status, report.read_text(encoding="utf-8") if report.exists() else ""
@@ -258,7 +259,7 @@ def check_pythons(options: Sequence[str]) -> int:
             print(f"Python {interpreter} is not at hand: resolved in constraints.txt, not run")
             continue
         packages = PackageSet("locked", ("test",), locked(interpreter.python))
-        statuses.append(check_set(packages, interpreter, ["-m", "not slow and not torch", *options]))
+        statuses.append(check_set(packages, interpreter, ["-m", f"{FAST} and not torch", *options]))
     return int(any(statuses))
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from llem.cli import COMMANDS
 from llem.cli.reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
+@pytest.mark.locked
 def test_the_page_is_up_to_date() -> None:
     """docs/cli.md is what the commands say of themselves."""
     assert PAGE.read_text() == reference(), "run `just reference`"
