@@ -48,7 +48,8 @@ def read_segment(path: Path) -> dict[str, Any]:
             verdict = "clean"
     except EOFError:
         verdict = "torn"
-    return {"header": plain(header), "verdict": verdict, "events": events}
+    header = {"recovered_from": None, **plain(header)}  # may be missing
+    return {"header": header, "verdict": verdict, "events": events}
 
 
 def read_record(data: bytes, at: int, kind: bytes) -> tuple[bytes, int]:

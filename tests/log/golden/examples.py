@@ -23,7 +23,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request
+from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request, StudyPlace
 
 DEVICE = Device(
     host="node-a",
@@ -178,4 +178,82 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     ExperimentCompleted(processes_completed=1, processes_failed=1),
     ExperimentInterrupted(reason="SIGINT", processes_completed=0, processes_failed=0),
+)
+
+# Fields that were added to events of a version that stays, in the order in which that happened.
+ADDED_FIELDS: tuple[Event, ...] = (
+    ExperimentStarted(
+        experiment_id="20260101-000000-abcdefabcdef",
+        plan={},
+        measurement_config_hash="0" * 64,
+        expected_processes=4,
+        llem_version="0.0.0",
+        study=StudyPlace(
+            study_id="20260101-000000-fedcbafedcba",
+            cell_index=2,
+            cell={"engine.batch_size": 8, "model.dtype": "float16"},
+            block=3,
+            position=1,
+            attempt=1,
+        ),
+        cell_hash="1" * 64,
+        rank_count=2,
+    ),
+    ProcessStarted(process_index=1, devices=[], engine="transformers", group_id="g0", group_rank=1),
+    BaselineMeasured(position="server_idle", duration_s=1.0, devices=[]),
+    RequestsCompleted(
+        window="measurement",
+        requests=[
+            Request(
+                request_id=3,
+                batch_index=0,
+                batch_size=1,
+                arrival_ns=5_000_000_000,
+                start_ns=5_000_000_100,
+                first_token_ns=5_020_000_000,
+                end_ns=5_060_000_000,
+                input_tokens=7,
+                output_tokens=5,
+                finish_reason="length",
+                headers_ns=5_010_000_000,
+                chunk_times_ns=[5_020_000_000, 5_060_000_000],
+                chunk_tokens=[1, 4],
+                tokens_computed=9,
+                cached_input_tokens=4,
+                usage_input_tokens=7,
+                usage_output_tokens=5,
+                reasoning_tokens=2,
+                http_status=200,
+                connection_reused=True,
+                session_id="s1",
+                turn=0,
+            ),
+            Request(
+                request_id=4,
+                batch_index=0,
+                batch_size=1,
+                arrival_ns=5_000_000_000,
+                start_ns=5_000_000_100,
+                end_ns=5_060_000_000,
+                input_tokens=7,
+                output_tokens=5,
+                finish_reason="stopped",
+                chunk_times_ns=[5_020_000_000],
+                chunk_tokens=[None],
+            ),
+            Request(
+                request_id=5,
+                batch_index=0,
+                batch_size=1,
+                arrival_ns=5_000_000_000,
+                start_ns=5_000_000_100,
+                end_ns=5_060_000_000,
+                input_tokens=7,
+                output_tokens=5,
+                finish_reason="eos",
+                times_reason="not streamed",
+            ),
+        ],
+    ),
+    ResultImported(format="f", file_name="r.json", file_sha256="2" * 64, original=b"{}", bytes_kept=False),
 )

@@ -2,7 +2,7 @@
 
     python -m tests.log.golden.generate
 
-Run it once when SCHEMA_VERSION rises. Segments of earlier versions are never written again: that they still read is the point.
+Run it when SCHEMA_VERSION rises or fields were added. Segments that are there, of today's version or of earlier versions are never written again: that they still read is the point.
 """
 
 import json
@@ -23,7 +23,7 @@ from llem_events import (
     unpack,
 )
 from llem_events.events import Event, SamplesTaken
-from tests.log.golden.examples import EXAMPLES
+from tests.log.golden.examples import ADDED_FIELDS, EXAMPLES
 from tests.log.segments import START_NS, segment_header
 
 FOLDER = Path(__file__).parent
@@ -68,7 +68,7 @@ def unknown_events() -> list[Event | bytes]:
 
 
 def segments() -> dict[str, Blocks]:
-    """Name of each golden segment -> its blocks; `unclosed` and `torn` get no seal."""
+    """Name of each golden segment -> its blocks; `unclosed`, `torn` and `added_fields` get no seal."""
     third = len(EXAMPLES) // 3
     every = [list(EXAMPLES[:third]), list(EXAMPLES[third : 2 * third]), list(EXAMPLES[2 * third :])]
     return {
@@ -76,6 +76,7 @@ def segments() -> dict[str, Blocks]:
         "samples": [[event] for event in sample_events()],
         "unclosed": [unknown_events()],
         "torn": [list(EXAMPLES[:2]), list(EXAMPLES[2:4])],
+        "added_fields": [list(ADDED_FIELDS)],
     }
 
 
@@ -151,11 +152,12 @@ def plain(found: Any) -> Any:
 
 
 def main() -> None:
-    """Write today's folder anew."""
+    """Write what is missing in today's folder; what is there is the point."""
     TODAY.mkdir(exist_ok=True)
     for name, blocks in segments().items():
         path = TODAY / f"{name}.events.zst"
-        path.unlink(missing_ok=True)
+        if path.exists():
+            continue
         sealed = name in ("every_event", "samples")
         write(path, blocks, sealed=sealed, cut_bytes=10 if name == "torn" else 0)
         text = json.dumps(rows(path), indent=1, ensure_ascii=False)
