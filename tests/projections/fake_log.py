@@ -105,9 +105,23 @@ def supervisor(
     **options: Any,
 ) -> Path:
     """The supervisor's segment; `end` is experiment_completed unless given."""
+    experiment_id = options.get("experiment_id", EXPERIMENT)
+    events = supervisor_events(processes, end=end, plan=plan, labels=labels, experiment_id=experiment_id)
+    return write(store, events, role="supervisor", **options)
+
+
+def supervisor_events(
+    processes: int = 1,
+    *,
+    end: Event | None = None,
+    plan: Plan | None = None,
+    labels: Mapping[str, str] | None = None,
+    experiment_id: str = EXPERIMENT,
+) -> list[Dated]:
+    """What a supervisor writes."""
     chosen = plan or Plan(windows=WindowsPlan(baseline_s=3.0))
     started = ExperimentStarted(
-        experiment_id=options.get("experiment_id", EXPERIMENT),
+        experiment_id=experiment_id,
         plan=msgspec.to_builtins(chosen),
         measurement_config_hash="hash",
         expected_processes=processes,
@@ -115,7 +129,7 @@ def supervisor(
         llem_version="0",
     )
     ended = end or ExperimentCompleted(processes_completed=processes, processes_failed=0)
-    return write(store, [(0.0, started), (40.0, ended)], role="supervisor", **options)
+    return [(0.0, started), (40.0, ended)]
 
 
 def device(uuid: str = "GPU-0", *, host: str = HOST, **fields: Any) -> Device:

@@ -1,0 +1,149 @@
+"""A store of one good experiment and odd ones: every command answers for the good one, and no odd one is called valid."""
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llem.projections import catch_up, open_readonly
+from llem.store import Store
+from tests.projections import odd_stores
+from tests.projections.commands import Done, run_all
+from tests.projections.odd_stores import Odd
+
+CASES = int(os.environ.get("LLEM_ODD_CASES", "500"))
+TOGETHER = 20  # odd experiments beside one good one
+GOOD = "good"
+LLEM = Path(sys.executable).with_name("llem")
+OFF_BY = 0.05  # what the verdict's own thresholds let pass
+SETTINGS = settings(
+    deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+ODD = st.lists(odd_stores.odd_experiments(), min_size=TOGETHER, max_size=TOGETHER)
+
+
+def store_of(folder: Path, odd: Sequence[Odd]) -> tuple[Store, dict[str, Odd]]:
+    """A store on the disk; the odd ones by their ids."""
+    store = Store(folder / "store").create()
+    odd_stores.write(store, Odd("nothing", odd_stores.good()), GOOD)
+    named = {f"odd-{number:02}": each for number, each in enumerate(odd)}
+    for experiment_id, each in named.items():
+        odd_stores.write(store, each, experiment_id)
+    return store, named
+
+
+def commands(store: Store, folder: Path, odd: Mapping[str, Odd]) -> dict[str, list[str]]:
+    """Every command that reads the store, by what it is asked for."""
+    asked = {
+        "runs": ["runs"],
+        "runs --json": ["runs", "--json"],
+        "good": ["show", GOOD],
+        "good --json": ["show", GOOD, "--json"],
+        "good --events": ["show", GOOD, "--events"],
+        "query": ["query", "SELECT experiment_id, valid FROM experiment_results ORDER BY ALL", "-f", "csv"],
+        "results": ["export", str(folder / "results.csv")],
+        "raw": ["export", str(folder / "raw.json"), "--what", "raw"],
+        "samples": ["export", str(folder / "samples.csv"), "--what", "samples"],
+        "requests": ["export", str(folder / "requests.parquet"), "--what", "requests"],
+        "rebuild": ["rebuild"],
+        "rebuild --check": ["rebuild", "--check"],
+        "verify": ["log", "verify"],
+        **{f"show {experiment_id}": ["show", experiment_id] for experiment_id in odd},
+    }
+    return {name: [*arguments, "--store", str(store.path)] for name, arguments in asked.items()}
+
+
+def check_status(name: str, done: Done, *, refused: bool) -> None:
+    """0 for all that asks for the good one; 2 or 3 where an odd one is asked for, or where data that was left out counts."""
+    told = (name, done.status, done.error[-600:])
+    assert "internal error" not in done.error, told
+    assert "Traceback" not in done.error, told
+    if name.startswith(("show odd", "verify")):
+        assert done.status in (0, 2, 3), told
+    elif name.startswith("rebuild"):
+        assert done.status in ((2, 3) if refused else (0,)), told
+    else:
+        assert done.status == 0, told
+
+
+def check(odd: Sequence[Odd]) -> None:
+    """The property."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        store, named = store_of(folder, odd)
+        refused = bool(catch_up(store).refused)
+        with open_readonly(store) as connection:
+            check_tables(connection, named)
+        asked = commands(store, folder, named)
+        answers = dict(zip(asked, run_all(list(asked.values())), strict=True))
+        for name, done in answers.items():
+            check_status(name, done, refused=refused)
+        assert f"{GOOD},true" in answers["query"].out
+        assert "valid" in answers["good"].out
+
+
+def check_tables(connection: duckdb.DuckDBPyConnection, odd: Mapping[str, Odd]) -> None:
+    """Every experiment is in the tables, every view answers, and an odd one that is valid has the good one's figures."""
+    asked = connection.execute("FROM experiment_results")
+    names = [column[0] for column in asked.description or ()]
+    rows = {
+        row["experiment_id"]: row
+        for row in (dict(zip(names, each, strict=True)) for each in asked.fetchall())
+    }
+    views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    for (view,) in views:
+        connection.execute(f"FROM {view}").fetchall()
+    connection.execute(f"FROM energy_between('{GOOD}', 0, 5)").fetchall()
+    good = odd_stores.figures(rows[GOOD])
+    assert rows[GOOD]["valid"] is True
+    for experiment_id, each in odd.items():
+        if rows.get(experiment_id, {}).get("valid"):
+            found = odd_stores.figures(rows[experiment_id])
+            apart = {name: (found[name], good[name]) for name in good if not close(found[name], good[name])}
+            assert not apart, (each.what, apart)
+
+
+def close(found: Any, expected: Any) -> bool:
+    """Whether two figures are the same as far as any verdict can tell; a figure that is not there claims nothing."""
+    if isinstance(found, float) and isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=OFF_BY)
+    return found is None or bool(found == expected)
+
+
+@given(ODD)
+@settings(SETTINGS, max_examples=1, database=None)
+def test_a_few_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
+    """Twenty of them, by the program's own entry point."""
+    check(odd)
+
+
+@pytest.mark.slow
+@given(ODD)
+@settings(SETTINGS, max_examples=max(1, CASES // TOGETHER))
+def test_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
+    """Five hundred of them, or LLEM_ODD_CASES."""
+    check(odd)
+
+
+@pytest.mark.slow
+@given(ODD)
+@settings(SETTINGS, max_examples=1, database=None)
+def test_odd_experiments_harm_no_real_program(odd: list[Odd]) -> None:
+    """Every command in a process of its own, as a user runs it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        store, named = store_of(Path(temporary), odd)
+        for name, arguments in commands(store, Path(temporary), dict(list(named.items())[:3])).items():
+            ran = subprocess.run(
+                [LLEM, *arguments], capture_output=True, text=True, check=False, errors="replace"
+            )
+            refused = bool(catch_up(store).refused)
+            check_status(name, Done(arguments, ran.returncode, ran.stdout, ran.stderr), refused=refused)
