@@ -6,19 +6,28 @@ from typing import Any
 
 import duckdb
 
+from llem.projections.clocks import Clocks
+from llem.projections.derive_process import Seen
 from llem.projections.facts import ExperimentFacts, ProcessFacts, Window
 from llem.projections.spans import measurement_spans
 from llem.results import ExperimentResult, InvalidReason
 from llem.units import NS_PER_S, seconds
-from llem_events.events import ExperimentCompleted, ExperimentStarted, ProcessCompleted, ProcessStarted
+from llem_events.events import (
+    ExperimentCompleted,
+    ExperimentStarted,
+    LogFailed,
+    MeterStarted,
+    ProcessCompleted,
+    ProcessStarted,
+)
 
-MAX_EDGE_NS = (
-    5 * NS_PER_S
-)  # reading the counters of all devices takes a while, two seconds at most for one that does not answer
+MAX_EDGE_NS = NS_PER_S // 100  # a window opens with the last of its counters read, and closes with the first
+MAX_CLOCK_STEP_NS = 3_600 * NS_PER_S  # no correction of a clock is larger; such a pair was never read
+IDLE_POWER = (0.6, 1.6)  # of the least and of the highest sample in its window: a mean lies between them
 # Beyond these no device of today is; what is read there was not measured.
 _IMPOSSIBLE_SAMPLE = (
-    "power_w < 0 OR power_average_w < 0 OR energy_j < 0 OR memory_used_bytes < 0 OR sm_clock_mhz < 0 OR memory_clock_mhz < 0 "
-    "OR power_limit_w < 0 OR temperature_c NOT BETWEEN -60 AND 200 OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 "
+    "power_w NOT BETWEEN 0 AND 1e6 OR power_average_w NOT BETWEEN 0 AND 1e6 OR power_limit_w NOT BETWEEN 0 AND 1e6 OR energy_j < 0 OR memory_used_bytes < 0 OR sm_clock_mhz < 0 OR memory_clock_mhz < 0 "
+    "OR temperature_c NOT BETWEEN -60 AND 200 OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 "
     "OR memory_utilisation_pct NOT BETWEEN 0 AND 100"
 )
 _TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
@@ -42,6 +51,7 @@ SELECT count(*) AS requests, count(*) FILTER (finish_reason = 'error') AS failed
        count(DISTINCT batch_index) AS batches,
        count(*) FILTER (input_tokens < 0 OR output_tokens < 0 OR batch_size < 1 OR batch_index < 0
                         OR list_min(chunk_tokens) < 0 OR tokens_computed < 0) AS negative,
+       count(*) FILTER (error IS NOT NULL AND finish_reason IN ('length', 'eos')) AS contradictory,
        count(*) FILTER ({_MISTIMED}) AS mistimed, count(*) FILTER ({_DISORDERED}) AS disordered
 FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'
 """
@@ -53,17 +63,22 @@ _REPEATED = """
 SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = 'measurement'
 """
 _SAMPLES = f"""
-SELECT (SELECT count(*) FROM samples WHERE experiment_id = $id AND ({_IMPOSSIBLE_SAMPLE})),
-       (SELECT count(*) FROM (SELECT at_ns <= lag(at_ns) OVER (PARTITION BY segment_id, device_uuid, meter ORDER BY rowid) AS backwards
-                              FROM samples WHERE experiment_id = $id) WHERE backwards)
+SELECT process_index, device_uuid, count(*), count(*) FILTER ({_IMPOSSIBLE_SAMPLE}) FROM samples WHERE experiment_id = ? GROUP BY ALL
+"""
+_IDLE = """
+SELECT min(coalesce(power_w, power_average_w)), max(coalesce(power_w, power_average_w)) FROM samples
+WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?
 """
 Row = Mapping[str, Any]
 
 
-def breaches(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> list[InvalidReason]:
+def breaches(
+    connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts, measured: Sequence[Seen], clocks: Clocks
+) -> list[InvalidReason]:
     """Every law that the log of an experiment breaks, the gravest first."""
     found = [
-        *_of_the_log(facts),
+        *_of_the_log(facts, clocks),
+        *_of_what_was_seen(measured),
         *(text for process in facts.processes for text in _of_process(connection, facts, process)),
         *_of_the_experiment(connection, facts),
     ]
@@ -111,21 +126,41 @@ def _clocks(facts: ExperimentFacts) -> Iterator[InvalidReason]:
         yield InvalidReason(code="clocks_apart", text=text, value=len(hosts), threshold=1)
 
 
-def _of_the_log(facts: ExperimentFacts) -> Iterator[str]:
+def _of_the_log(facts: ExperimentFacts, clocks: Clocks) -> Iterator[str]:
     if facts.misfits:
         yield f"{facts.misfits} events do not fit their type and were left out"
-    yield from _counted("start of the experiment", facts.every(ExperimentStarted), most=1)
+    for failure in facts.every(LogFailed):
+        yield f"{failure.events_lost} events were lost when the log failed: {failure.error}"
+    for (host, _), step_ns in clocks.stepped.items():
+        if step_ns > MAX_CLOCK_STEP_NS:
+            yield f"readings of the clocks of {host} are {seconds(step_ns):.0f} s apart"
+    yield from _counted("starts of the experiment", facts.every(ExperimentStarted), least=1, most=1)
     ends = facts.every(ExperimentCompleted)
-    yield from _counted("end of the experiment", ends, most=1)
+    yield from _counted("ends of the experiment", ends, most=1)
     completed = sum(process.completed is not None for process in facts.processes)
+    counts = (completed, (facts.started.expected_processes if facts.started else 0) - completed)
     for end in ends:
-        if end.processes_completed != completed:
-            yield f"{completed} processes ended, the experiment's end counts {end.processes_completed}"
+        if (end.processes_completed, end.processes_failed) != counts:
+            yield (
+                f"{counts[0]} processes completed and {counts[1]} did not, "
+                f"the experiment's end counts {end.processes_completed} and {end.processes_failed}"
+            )
 
 
-def _counted(what: str, events: Sequence[object], *, most: int) -> Iterator[str]:
-    if len(events) > most:
+def _counted(what: str, events: Sequence[object], *, least: int = 0, most: int) -> Iterator[str]:
+    if not least <= len(events) <= most:
         yield f"{what}: found {len(events)}, expected {most}"
+
+
+def _of_what_was_seen(measured: Sequence[Seen]) -> Iterator[str]:
+    """Of the samples that figures are made of."""
+    for seen in measured:
+        who = f"process {seen.process.process_index}"
+        watched = [found for spanned in seen.samples for found in spanned]
+        if repeated := sum(found.repeated for found in watched):
+            yield f"{repeated} samples of {who} were taken at the moment of another"
+        if any(found.counter_ran_backwards for found in watched):
+            yield f"an energy counter of {who} ran backwards"
 
 
 def _of_process(
@@ -133,7 +168,12 @@ def _of_process(
 ) -> Iterator[str]:
     who = f"process {process.process_index}"
     yield from _counted(f"completion markers of {who}", process.every(ProcessCompleted), most=1)
-    yield from _counted(f"starts of {who}", process.every(ProcessStarted), most=1)
+    yield from _counted(f"starts of {who}", process.every(ProcessStarted), least=1, most=1)
+    yield from _counted(f"starts of the sampler of {who}", process.every(MeterStarted), most=1)
+    if process.completed is not None and process.failed is not None:
+        yield f"{who} both failed and completed"
+    yield from _of_devices(who, process)
+    yield from _of_idle_power(connection, who, process)
     yield from _of_windows(who, process)
     if process.wraps_program:
         return
@@ -153,6 +193,8 @@ def _of_process(
 def _of_requests(who: str, row: Row) -> Iterator[str]:
     if row["negative"]:
         yield f"{row['negative']} requests of {who} have counts below what can be"
+    if row["contradictory"]:
+        yield f"{row['contradictory']} requests of {who} ended well and name an error"
     if row["mistimed"]:
         yield f"{row['mistimed']} requests of {who} have another number of token times than of tokens"
     if row["disordered"]:
@@ -187,18 +229,61 @@ def _of_windows(who: str, process: ProcessFacts) -> Iterator[str]:
 
 
 def _of_edges(who: str, window: Window) -> Iterator[str]:
-    opened = [abs(edge.at_ns - window.opened_ns) for edge in window.opened.edges]
-    closed = (
-        [abs(edge.at_ns - (window.closed_ns or 0)) for edge in window.closed.edges] if window.closed else []
-    )
-    farthest_ns = max([*opened, *closed], default=0)
-    if farthest_ns > MAX_EDGE_NS:
-        yield f"an energy counter of {who} was read {seconds(farthest_ns):.0f} s from its window's edge"
+    opened_ns = max((edge.at_ns for edge in window.opened.edges), default=window.opened_ns)
+    apart_ns = abs(opened_ns - window.opened_ns)
+    if window.closed is not None and window.closed_ns is not None:
+        closed_ns = min((edge.at_ns for edge in window.closed.edges), default=window.closed_ns)
+        apart_ns = max(apart_ns, abs(closed_ns - window.closed_ns))
+    if apart_ns > MAX_EDGE_NS:
+        yield f"the energy counters of {who} were read {seconds(apart_ns):.2f} s from their window's edge"
+
+
+def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
+    """The devices that the worker, its sampler and the edges of its windows name are the same."""
+    metered = [one.device for one in process.devices]
+    uuids = {device.uuid for device in metered}
+    if process.started is not None and process.started.devices != metered:
+        yield f"{who} and its sampler name other devices"
+    if len(uuids) < len(metered):
+        yield f"a device of {who} is named twice"
+    ends = [end for window in process.windows for end in (window.opened, window.closed) if end is not None]
+    if any(end.edges and {edge.device_uuid for edge in end.edges} != uuids for end in ends):
+        yield f"edges of windows of {who} name other devices"
+    numbers = [
+        number
+        for one in process.devices
+        for number in (
+            one.counter_tick_ns,
+            one.power_window_ns,
+            one.device.memory_bytes,
+            one.device.power_limit_mw,
+        )
+    ]
+    if any(number is not None and number < 0 for number in numbers):
+        yield f"a device of {who} has a tick, an averaging time, a memory or a limit below zero"
+
+
+def _of_idle_power(connection: duckdb.DuckDBPyConnection, who: str, process: ProcessFacts) -> Iterator[str]:
+    """An idle power that was measured here lies between the samples of its window."""
+    windows = [window for window in process.windows if window.opened.kind == "baseline"]
+    for position, baseline in process.baselines.items():
+        if baseline.reused_from is not None or not windows:
+            continue
+        window = windows[0] if position == "before" else windows[-1]
+        span = (window.opened_ns - NS_PER_S, (window.closed_ns or window.opened_ns) + NS_PER_S)
+        for power in baseline.devices:
+            key = [process.segment.experiment_id, process.process_index, power.device_uuid, *span]
+            least, most = connection.execute(_IDLE, key).fetchall()[0]
+            mean = power.mean_power_w
+            if mean is None or least is None:
+                continue
+            if not IDLE_POWER[0] * least <= mean <= IDLE_POWER[1] * most:
+                yield f"the idle power of {power.device_uuid} of {who} is {mean:g} W, its samples say {least:g} to {most:g} W"
 
 
 def _outside(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, key: Sequence[Any]) -> int:
     spans = measurement_spans(connection, process)
-    inside = " OR ".join(["start_ns >= ? AND end_ns <= ?"] * len(spans)) or "false"
+    inside = " OR ".join(["arrival_ns >= ? AND end_ns <= ?"] * len(spans)) or "false"
     edges = [edge for span in spans for edge in span]
     sql = "SELECT count(*) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' "
     return _number(connection, f"{sql} AND NOT ({inside})", [*key, *edges])
@@ -207,11 +292,12 @@ def _outside(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, key: 
 def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> Iterator[str]:
     if repeated := _number(connection, _REPEATED, [facts.experiment_id]):
         yield f"{repeated} request ids occur more than once"
-    impossible, backwards = connection.execute(_SAMPLES, {"id": facts.experiment_id}).fetchall()[0]
-    if impossible:
+    known = {(one.process_index, device.device.uuid) for one in facts.processes for device in one.devices}
+    groups = connection.execute(_SAMPLES, [facts.experiment_id]).fetchall()
+    if impossible := sum(count for *_, count in groups):
         yield f"{impossible} samples hold what no device can read"
-    if backwards:
-        yield f"{backwards} samples are not later than the one before"
+    if strange := sum(count for index, uuid, count, _ in groups if (index or 0, uuid) not in known):
+        yield f"{strange} samples are of devices that no process named"
     yield from _of_sampling(connection, facts)
 
 

@@ -72,7 +72,7 @@ def derive_experiment(
         derived.measured, derived.clocks, derived.start_ns, derived.end_ns, thresholds(facts.plan)
     )
     derived = msgspec.structs.replace(derived, steady=steady)
-    return msgspec.structs.replace(derived, result=_join(derived, methodology, _reasons(connection, facts)))
+    return msgspec.structs.replace(derived, result=_join(derived, methodology, _reasons(connection, derived)))
 
 
 def _believed(result: ExperimentResult) -> ExperimentResult:
@@ -94,10 +94,11 @@ def _measure(
     return found
 
 
-def _reasons(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> list[InvalidReason]:
+def _reasons(connection: duckdb.DuckDBPyConnection, derived: Derived) -> list[InvalidReason]:
     """What stands against a result whatever its figures are."""
-    unreadable = unreadable_thresholds(facts.plan)
-    return [*breaches(connection, facts), *([unreadable] if unreadable else [])]
+    unreadable = unreadable_thresholds(derived.facts.plan)
+    against = breaches(connection, derived.facts, derived.measured, derived.clocks)
+    return [*against, *([unreadable] if unreadable else [])]
 
 
 def _join(derived: Derived, methodology: Methodology, breaches: Sequence[InvalidReason]) -> ExperimentResult:

@@ -44,6 +44,16 @@ class DeviceSamples:
         return int(np.count_nonzero(self._within))
 
     @property
+    def repeated(self) -> int:
+        """Samples taken at the moment of another one."""
+        return int(np.count_nonzero(np.diff(self._at_sec) <= 0))
+
+    @property
+    def counter_ran_backwards(self) -> bool:
+        """Whether the energy counter is lower than before, in the span or beside it."""
+        return bool((np.diff(self._known("energy_j")[1]) < 0).any())
+
+    @property
     def max_gap_sec(self) -> float:
         """The longest time without a sample, of power where the device has any; edges included."""
         powered, _ = self.power

@@ -189,7 +189,7 @@ def test_every_breach_is_a_reason_against_its_result(log: Store) -> None:
             sampler_events(temperature_c=lambda second: 999 if second > 20 else 60),
             "hold what no device can read",
         ),
-        (sampler_events() + sampler_events()[5:6], "are not later than the one before"),
+        (sampler_events() + sampler_events()[5:6], "were taken at the moment of another"),
     ],
     ids=["a second is missing", "999 C", "a second is there twice"],
 )
