@@ -17,8 +17,11 @@ from llem_events.events import (
     ExperimentStarted,
     LogFailed,
     MeterStarted,
+    ModelLoaded,
     ProcessCompleted,
+    ProcessFailed,
     ProcessStarted,
+    SamplesDropped,
 )
 
 MAX_EDGE_NS = NS_PER_S // 100  # a window opens with the last of its counters read, and closes with the first
@@ -27,7 +30,7 @@ IDLE_POWER = (0.6, 1.6)  # of the least and of the highest sample in its window:
 # Beyond these no device of today is; what is read there was not measured.
 _IMPOSSIBLE_SAMPLE = (
     "power_w NOT BETWEEN 0 AND 1e6 OR power_average_w NOT BETWEEN 0 AND 1e6 OR power_limit_w NOT BETWEEN 0 AND 1e6 OR energy_j < 0 OR memory_used_bytes < 0 OR sm_clock_mhz < 0 OR memory_clock_mhz < 0 "
-    "OR temperature_c NOT BETWEEN -60 AND 200 OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 "
+    "OR throttle_reasons NOT BETWEEN 0 AND 2**53 OR temperature_c NOT BETWEEN -60 AND 200 OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 "
     "OR memory_utilisation_pct NOT BETWEEN 0 AND 100"
 )
 _TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
@@ -63,7 +66,7 @@ _REPEATED = """
 SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = 'measurement'
 """
 _SAMPLES = f"""
-SELECT process_index, device_uuid, count(*), count(*) FILTER ({_IMPOSSIBLE_SAMPLE}) FROM samples WHERE experiment_id = ? GROUP BY ALL
+SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({_IMPOSSIBLE_SAMPLE}) FROM samples WHERE experiment_id = ? GROUP BY ALL
 """
 _IDLE = """
 SELECT min(coalesce(power_w, power_average_w)), max(coalesce(power_w, power_average_w)) FROM samples
@@ -134,6 +137,14 @@ def _of_the_log(facts: ExperimentFacts, clocks: Clocks) -> Iterator[str]:
     for (host, _), step_ns in clocks.stepped.items():
         if step_ns > MAX_CLOCK_STEP_NS:
             yield f"readings of the clocks of {host} are {seconds(step_ns):.0f} s apart"
+    begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
+    if early := sum(fact.at_ns < begun.get(fact.segment_id, 0) for fact in facts.all):
+        yield f"{early} events are older than the segment that they stand in"
+    both = {event.process_index for event in facts.every(ProcessFailed)} & {
+        process.process_index for process in facts.processes if process.completed is not None
+    }
+    for index in sorted(both):
+        yield f"process {index} both failed and completed"
     yield from _counted("starts of the experiment", facts.every(ExperimentStarted), least=1, most=1)
     ends = facts.every(ExperimentCompleted)
     yield from _counted("ends of the experiment", ends, most=1)
@@ -170,13 +181,16 @@ def _of_process(
     yield from _counted(f"completion markers of {who}", process.every(ProcessCompleted), most=1)
     yield from _counted(f"starts of {who}", process.every(ProcessStarted), least=1, most=1)
     yield from _counted(f"starts of the sampler of {who}", process.every(MeterStarted), most=1)
-    if process.completed is not None and process.failed is not None:
-        yield f"{who} both failed and completed"
+    named = {event.process_index for event in process.all_about_itself}
+    if named - {process.process_index}:
+        yield f"events of {who} name process {min(named - {process.process_index})}"
     yield from _of_devices(who, process)
     yield from _of_idle_power(connection, who, process)
     yield from _of_windows(who, process)
     if process.wraps_program:
         return
+    if process.completed is not None:
+        yield from _counted(f"models loaded by {who}", process.every(ModelLoaded), least=1, most=1)
     key = [facts.experiment_id, process.segment.segment_id]
     asked = connection.execute(_REQUESTS, key)
     names = [column[0] for column in asked.description or ()]
@@ -293,11 +307,16 @@ def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentF
     if repeated := _number(connection, _REPEATED, [facts.experiment_id]):
         yield f"{repeated} request ids occur more than once"
     known = {(one.process_index, device.device.uuid) for one in facts.processes for device in one.devices}
-    groups = connection.execute(_SAMPLES, [facts.experiment_id]).fetchall()
-    if impossible := sum(count for *_, count in groups):
-        yield f"{impossible} samples hold what no device can read"
-    if strange := sum(count for index, uuid, count, _ in groups if (index or 0, uuid) not in known):
-        yield f"{strange} samples are of devices that no process named"
+    begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
+    for index, uuid, segment_id, count, first_ns, impossible in connection.execute(
+        _SAMPLES, [facts.experiment_id]
+    ).fetchall():
+        if impossible:
+            yield f"{impossible} samples of {uuid} hold what no device can read"
+        if (index or 0, uuid) not in known:
+            yield f"{count} samples are of {uuid}, which no process named"
+        if first_ns < begun.get(segment_id, 0):
+            yield f"samples of {uuid} were taken before their sampler began"
     yield from _of_sampling(connection, facts)
 
 
@@ -312,6 +331,9 @@ def _of_sampling(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) 
         ended = process.sampling
         if ended is None:
             continue
+        dropped = sum(event.count for event in process.every(SamplesDropped))
+        if dropped > ended.samples_dropped:
+            yield f"{dropped} samples of process {process.process_index} were dropped, {ended.samples_dropped} counted when its sampler ended"
         found = stored.get((process.segment.process_index, process.segment.host), 0)
         if found != ended.samples - ended.samples_dropped:
             yield f"samples of process {process.process_index}: {found} in the log, {ended.samples} counted when its sampler ended"

@@ -150,7 +150,7 @@ class DeviceSamples:
             return None
         edges = np.clip(np.append(at_sec, self.duration_sec), 0.0, self.duration_sec)
         lengths = np.diff(edges)
-        reported = ((reasons.astype(np.int64) & mask) != 0) & (lengths > 0)
+        reported = ((np.clip(reasons, 0, 2**53).astype(np.int64) & mask) != 0) & (lengths > 0)
         return edges[:-1][reported], lengths[reported]
 
     def _known(self, column: str) -> tuple[Column, Column]:

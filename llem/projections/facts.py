@@ -141,6 +141,11 @@ class ProcessFacts(Facts):
         return found
 
     @property
+    def all_about_itself(self) -> list[ProcessStarted | MeterStarted | ProcessCompleted]:
+        """Its events that name the process."""
+        return [*self.every(ProcessStarted), *self.every(MeterStarted), *self.every(ProcessCompleted)]
+
+    @property
     def stray_closes(self) -> int:
         """Ends of windows beyond one for each window."""
         return len(self.every(WindowClosed)) - sum(window.closed is not None for window in self.windows)
