@@ -72,12 +72,12 @@ def _completed(result: ExperimentResult) -> ExperimentCompleted:
 
 
 def _read(path: Path) -> bytes:
+    """The file, no more of it than may be taken: a device may have no end, and no size."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ExportError(
-                f"{path} is too large", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES}"
-            )
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ExportError(f"{path} cannot be read", found=error.strerror) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ExportError(f"{path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
+    return content

@@ -147,7 +147,7 @@ class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
         Literal["constant", "square", "ramp"] | Curve, says("or rows such as [[0.5, 100.0], [1.0, 200.0]]")
     ] = "constant"
     power_w: Annotated[Watts, says("of the named curves at most")] = 100.0
-    period_s: Annotated[PositiveSeconds, says("of the named curves")] = 2.0
+    period_s: Annotated[Annotated[float, Meta(ge=0.001, le=YEAR_S)], says("of the named curves")] = 2.0
     counter_tick_ms: Annotated[Milliseconds, says("of the energy counter; 0: it has none")] = 10.0
 
 
@@ -158,7 +158,7 @@ class MeterPlan(Section, frozen=True, kw_only=True):
         Literal["auto", "nvml", "rapl", "zeus", "estimate", "simulated"], says("auto: the best that is here")
     ] = "auto"
     sample_hz: Annotated[
-        Annotated[float, Meta(gt=0, le=100)] | None,
+        Annotated[float, Meta(ge=0.001, le=100)] | None,
         says("samples a second; not set: from the counter's tick"),
     ] = None
     estimate_watts_per_core: Annotated[Watts, says("of the estimate: stated, not measured")] = 10.0

@@ -128,6 +128,14 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 
 
+def path_of(text: str) -> Path:
+    """A path of the plan; a ~ at its beginning is a home where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _read(path: Path) -> Table:
     text = _text(path)
     if path.suffix in (".yaml", ".yml"):

@@ -10,6 +10,7 @@ import msgspec
 
 from llem.errors import EngineError
 from llem.plan import ModelPlan
+from llem.plan_file import path_of
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -38,10 +39,10 @@ def find_model(model: ModelPlan) -> ModelSource:
     """The source that the plan names. Raises EngineError; whether a hub name exists shows when it is loaded."""
     _check_remote_code(model)
     if model.config is not None:
-        return _configuration(model, Path(model.config).expanduser())
+        return _configuration(model, path_of(model.config))
     if model.name in preset_names():
         return _preset(model)
-    folder = Path(model.name).expanduser()
+    folder = path_of(model.name)
     if folder.is_dir():
         return _source(model, kind="path", location=str(folder))
     return _hub(model)
@@ -88,7 +89,7 @@ def _preset(model: ModelPlan) -> ModelSource:
 
 
 def _hub(model: ModelPlan) -> ModelSource:
-    if Path(model.name).expanduser().is_file():
+    if path_of(model.name).is_file():
         raise EngineError(
             "model is a file",
             found=model.name,

@@ -11,6 +11,7 @@ import msgspec
 
 from llem.errors import PlanError
 from llem.plan import Plan, WorkloadPlan
+from llem.plan_file import path_of
 from llem.prompts.lengths import draw_length
 from llem.prompts.prompt import EncodedPrompt, Prompt
 from llem.prompts.records import read_records
@@ -103,7 +104,7 @@ def _prompt_file(workload: WorkloadPlan) -> Path:
         raise PlanError(
             "no prompt file is named", expected="workload.path", hint="or set workload.source = 'synthetic'"
         )
-    return Path(workload.path).expanduser()
+    return path_of(workload.path)
 
 
 class _FileRows:

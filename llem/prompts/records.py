@@ -13,6 +13,7 @@ from llem.prompts.text_file import EXPECTED, read_pieces
 
 MAX_RECORD_CHARS = 2**23
 MAX_HEADER_CHARS = 2**16
+MAX_LINES = 10_000_000
 DELIMITERS = (",", ";", "\t")
 # the first that a record has is its prompt
 PROMPT_FIELDS = ("messages", "conversations", "conversation", "prompt", "instruction", "text")
@@ -80,6 +81,8 @@ def _lines(path: Path, pieces: Iterator[str]) -> Iterator[tuple[int, str]]:
             number += 1
         if len(rest) > MAX_RECORD_CHARS:
             raise _too_long(path, number)
+        if number > MAX_LINES:
+            raise PlanError(f"prompt file {path} has too many lines", expected=f"at most {MAX_LINES}")
     if rest:
         yield number, rest
 

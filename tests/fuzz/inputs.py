@@ -284,6 +284,57 @@ def plan_file(odd: Odd, usual: str) -> bytes:
     return odd.mutated(usual.encode())
 
 
+_SETTINGS = {
+    "engine.batch_size": ["1", "3", "1000", "2147483647"],
+    "engine.simulated.prefill_ms": ["0", "1e-9", "5"],
+    "engine.simulated.token_ms": ["0", "1e-9", "1"],
+    "engine.simulated.jitter": ["0", "1"],
+    "engine.simulated.fail_requests": ["[0]", "[0, 1, 2, 3, 4, 5, 6, 7]", "[9223372036854775807]"],
+    "engine.simulated.crash_after_batches": ["1", "2", "3"],
+    "workload.requests": ["1", "5", "1000"],
+    "workload.output_tokens.kind": ["uniform", "lognormal"],
+    "workload.output_tokens.mean": ["1", "2"],
+    "workload.output_tokens.max": ["1", "5"],
+    "workload.input_tokens.mean": ["1", "100000"],
+    "workload.input_tokens.spread": ["0", "1"],
+    "workload.seed": ["0", "9223372036854775807"],
+    "workload.record_text": ["true"],
+    "generation.seed": ["0", "9223372036854775807"],
+    "meter.sample_hz": ["0.001", "100", "50"],
+    "meter.simulated.curve": [
+        "constant",
+        "square",
+        "ramp",
+        "[[0, 0.0], [0.001, 1e9]]",
+        "[[0, 5.0]]",
+        "[]",
+        "[[1, 2.0]]",
+    ],
+    "meter.simulated.power_w": ["1e-300", "1e9"],
+    "meter.simulated.period_s": ["0.001", "31622400"],
+    "meter.simulated.counter_tick_ms": ["0", "1e-9", "31622400"],
+    "meter.estimate_watts_per_core": ["1e-300", "1e9"],
+    "windows.warmup_cv": ["1e-300", "inf"],
+    "windows.warmup_max_s": ["0.01"],
+    "windows.cooldown_max_s": ["0"],
+    "validity.min_duration_s": ["0", "inf"],
+    "validity.min_samples": ["1"],
+    "validity.max_sample_gap_s": ["1e-300", "inf"],
+    "validity.steady_state_min_s": ["1e-300", "0.1", "inf"],
+    "validity.steady_state_tolerance": ["1e-300", "inf"],
+    "devices.workers": ["1", "2"],
+    "log.sync": ["block", "close"],
+    "name": ['""', "x", '"\\u0000\\u001b[31m"'],
+    "labels.a": ['""', '"\\u202e"'],
+}
+
+
+def settings(odd: Odd) -> list[str]:
+    """A few settings at the ends of what the plan takes, of what is simulated."""
+    keys = odd.sample(sorted(_SETTINGS), odd.randrange(1, 7))
+    return [word for key in keys for word in ("--set", f"{key}={odd.choice(_SETTINGS[key])}")]
+
+
 def toml(odd: Odd) -> str:
     """A value of TOML, or what only looks like one."""
     return odd.choice(

@@ -21,6 +21,14 @@ PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json
 SECONDS = float(os.environ.get("LLEM_FUZZ_SECONDS", "10"))
 SEED = os.environ.get("LLEM_FUZZ_SEED")
 CHILD_EVERY = 25
+SHORT = (
+    *("--set", "workload.min_duration_s=0"),
+    *("--set", "workload.max_duration_s=1"),
+    *("--set", "windows.baseline_s=0.1"),
+    *("--set", "windows.baseline_after_s=0"),
+    *("--set", "windows.warmup_min_batches=1"),
+    *("--set", "windows.warmup_max_batches=2"),
+)
 Case = Callable[[Odd, Path], Iterator[Ended]]
 
 
@@ -139,6 +147,14 @@ def plans(odd: Odd, folder: Path) -> Iterator[Ended]:
         assert again.out == first.out, "a printed plan does not read back"
 
 
+def measurements(odd: Odd, folder: Path) -> Iterator[Ended]:
+    """Short measurements with odd settings of everything that is simulated."""
+    arguments = ["measure", *SIMULATED, *inputs.settings(odd), *SHORT, "--store", str(folder / "odd-store")]
+    yield start(arguments, folder=folder)
+    if odd.randrange(5) == 0:
+        yield call(["runs", "--store", str(folder / "odd-store")], folder=folder)
+
+
 TARGETS: dict[str, Case] = {
     "command lines": command_lines,
     "SQL": statements,
@@ -146,6 +162,7 @@ TARGETS: dict[str, Case] = {
     "prompt files": prompt_files,
     "imports": imports,
     "plans": plans,
+    "measurements": measurements,
 }
 
 
