@@ -1,4 +1,4 @@
-"""The FLOPs formula against torch's own counter on real forward passes, and the peaks."""
+"""The FLOPs formula against torch's own counter in `generate`, and the peaks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llem.plan import ModelPlan
 from llem.results.flops import (
     ModelShape,
     attention_flops,
@@ -52,34 +53,41 @@ def tiny_mistral() -> Any:
 
 
 def shape_of(model: Any) -> ModelShape:
-    from llem.engines.hf_facts import model_facts
+    from llem.engines.hf_facts import LoadFacts, model_facts
+    from llem.engines.hf_load import Weights
     from llem.engines.sources import ModelSource
 
     source = ModelSource(kind="config", name="m", location="m", weights="random")
-    shape = model_shape(model_facts(model, source, tokenizer="bytes", load_time_ns=0))
+    loading = LoadFacts(source, ModelPlan(), tokenizer="bytes", cache="dynamic", load_time_ns=0)
+    shape = model_shape(model_facts(Weights(model, doubts=[]), loading))
     assert shape is not None
     return shape
 
 
-def counted(run: Callable[[], Any]) -> tuple[Any, int]:
+def counted(model: Any, *, new_tokens: int) -> int:
+    """FLOPs of `generate` by torch's counter."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        output = run()
-    return output, counter.get_total_flops()
+    ids = torch.ones((1, PROMPT), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model.eval().generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+        )
+    return int(counter.get_total_flops())
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("make_model", [tiny_llama, tiny_gpt2])
 def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
     """Prefill and decode steps of a real model have the formula's FLOPs to within 2 %."""
-    import torch
-
-    model = make_model().eval()
-    shape, ids = shape_of(model), torch.ones((1, PROMPT), dtype=torch.long)
-    output, prefill = counted(lambda: model(ids, use_cache=True, logits_to_keep=1))
-    _, decode = counted(lambda: model(ids[:, :1], past_key_values=output.past_key_values, use_cache=True))
+    model = make_model()
+    shape, prefill = shape_of(model), counted(model, new_tokens=1)
+    decode = counted(model, new_tokens=2) - prefill
     assert prefill_flops(shape, tokens=PROMPT) == pytest.approx(prefill, rel=0.02)
     assert decode_flops(shape, context=PROMPT + 1) == pytest.approx(decode, rel=0.02)
 
@@ -87,12 +95,9 @@ def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
 @pytest.mark.torch
 def test_sliding_window_against_the_counter() -> None:
     """A decode step of a sliding-window model attends to its window only."""
-    import torch
-
-    model = tiny_mistral().eval()
-    shape, ids = shape_of(model), torch.ones((1, PROMPT), dtype=torch.long)
-    output, _ = counted(lambda: model(ids, use_cache=True, logits_to_keep=1))
-    _, decode = counted(lambda: model(ids[:, :1], past_key_values=output.past_key_values, use_cache=True))
+    model = tiny_mistral()
+    shape = shape_of(model)
+    decode = counted(model, new_tokens=2) - counted(model, new_tokens=1)
     assert (shape.sliding_window, shape.sliding_window_layers) == (40, 3)
     assert decode_flops(shape, context=PROMPT + 1) == pytest.approx(decode, rel=0.02)
 
