@@ -32,6 +32,19 @@ Start = Callable[..., subprocess.Popen[str]]
 Event = tuple[str, int, int, dict[str, Any]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that renews golden files."""
+    parser.addoption(
+        "--update-goldens", action="store_true", help="Write golden screens instead of comparing them."
+    )
+
+
+@pytest.fixture(scope="session")
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be renewed."""
+    return bool(request.config.getoption("--update-goldens"))
+
+
 @pytest.fixture(scope="session")
 def make_plan() -> Callable[..., Plan]:
     """Builds a plan from sections given as mappings."""

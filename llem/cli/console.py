@@ -4,7 +4,9 @@ import logging
 import os
 import re
 import sys
+import textwrap
 from contextlib import suppress
+from typing import TextIO
 
 from llem.errors import OutputError
 from llem_events.secrets import scrub
@@ -14,6 +16,7 @@ from llem_events.secrets import scrub
 _DANGEROUS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+DEFAULT_COLUMNS = 80
 _BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 MAX_ERROR_CHARS = 2000
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -54,6 +57,28 @@ def on_one_line(text: str) -> str:
     return printable(text)
 
 
+def folded(text: str, out: TextIO) -> str:
+    """Lines broken between words where a terminal would break them anywhere; as they are for a pipe."""
+    width = columns_of(out) if out.isatty() else None
+    return text if width is None else "\n".join(_fold(line, width) for line in text.split("\n"))
+
+
+def _fold(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    lines = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
+def columns_of(out: TextIO) -> int:
+    """As wide as the terminal is now: it may be resized."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns or DEFAULT_COLUMNS
+    except OSError:
+        return DEFAULT_COLUMNS
+
+
 def say(text: str) -> None:
     """A line of data, on stdout."""
     sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + "\n")
@@ -77,4 +102,4 @@ def _write_to_stderr(line: str) -> None:
     """After all that was said on stdout before, where both are one terminal."""
     with suppress(OutputError):
         sys.stdout.flush()
-    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.write(folded(printable(line), sys.stderr) + "\n")

@@ -18,7 +18,6 @@ WRITE_S = 5.0  # between two lines about the same work in a pipe
 PATIENCE_S = 1.0  # work that is done sooner shows no line
 ERASE = "\r\x1b[K"
 SPINNER = "|/-\\"
-DEFAULT_COLUMNS = 80
 MB = 10**6
 
 
@@ -56,7 +55,7 @@ class StatusLine:
         minutes, seconds = divmod(int(elapsed_s), 60)
         mark = SPINNER[self._redraws % len(SPINNER)]
         text = console.on_one_line(f"{mark} {minutes}:{seconds:02d}  {line}")
-        sys.stderr.write(ERASE + _clipped(text, _columns() - 1))
+        sys.stderr.write(ERASE + _clipped(text, console.columns_of(sys.stderr) - 1))
         sys.stderr.flush()
 
 
@@ -140,14 +139,6 @@ def _figures(progress: Progress) -> str:
         rates = f"{progress.output_tokens_per_second:,.0f} output tokens/s, {progress.tokens_per_second:,.0f} in all"
         figures += [rates, f"{progress.requests:,} requests"]
     return "  ".join(figures)
-
-
-def _columns() -> int:
-    """As wide as the terminal is now: it may be resized."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_COLUMNS
-    except OSError:
-        return DEFAULT_COLUMNS
 
 
 def _clipped(text: str, columns: int) -> str:

@@ -5,7 +5,7 @@ from typing import TextIO
 
 from rich.text import Text
 
-from llem.cli.console import on_one_line
+from llem.cli.console import folded, on_one_line
 from llem.cli.run_facts import RunFacts
 from llem.cli.table import console_for, draw, plain_table
 from llem.results import ExperimentResult
@@ -17,7 +17,7 @@ Row = tuple[str, float | int | str | None, str]
 def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None:
     """The figures of one experiment."""
     console = console_for(out)
-    console.print(Text(on_one_line(_title(result, facts)), style="bold"), soft_wrap=True)
+    console.print(Text(folded(on_one_line(_title(result, facts)), out), style="bold"), soft_wrap=True)
     table = plain_table()
     table.add_column("figure")
     table.add_column("value", justify="right")
@@ -26,7 +26,7 @@ def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None
         table.add_row(Text(name), Text(_text(value)), Text(unit if value is not None else ""))
     draw(console, table)
     for line in _remarks(result, facts):
-        console.print(Text(on_one_line(line)), soft_wrap=True)
+        console.print(Text(folded(on_one_line(line), out)), soft_wrap=True)
 
 
 def _title(result: ExperimentResult, facts: RunFacts) -> str:

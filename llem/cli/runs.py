@@ -19,7 +19,9 @@ from llem.units import NS_PER_S
 
 COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, e.labels, coalesce(e.started_time, r.start_time) AS started_time,
        r.duration_sec, r.measured_sec, r.total_energy_j, r.tokens_per_second, r.total_tokens, r.energy_source"""
-SCREEN = """experiment_id AS run, e.status, r.valid, coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
+SCREEN = """experiment_id AS run,
+       CASE WHEN e.status <> 'completed' THEN e.status WHEN r.valid THEN 'valid' WHEN NOT r.valid THEN 'not valid' ELSE 'not judged' END AS verdict,
+       coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
        round(coalesce(r.measured_sec, r.duration_sec), 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.tokens_per_second, 1) AS "tokens/s",
        r.total_tokens AS tokens, r.energy_source AS source"""
 RUNS = """
@@ -66,8 +68,9 @@ def runs(
         with text_output() as out:
             as_json.write(out, columns, rows)
         return
-    write_table(sys.stdout, columns, rows, instead="--json")
-    if not rows:
+    if rows:
+        write_table(sys.stdout, columns, rows, instead="--json")
+    else:
         console.note(f"llem: no such experiment in {place.path}")
 
 

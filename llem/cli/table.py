@@ -1,6 +1,5 @@
 """Rows as a table for people: as wide as the terminal, numbers to the right; what does not fit is said."""
 
-import os
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
@@ -11,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llem.cli.console import note, on_one_line
+from llem.cli.console import columns_of, note, on_one_line
 from llem.export import cells
 
 PIPE_WIDTH = 100_000  # a pipe has no width: no line is folded
-WHOLE_WIDTH = 32  # a text of so many characters, such as an id, is never broken
-FOLDED_WIDTH = 16  # longer texts are folded, down to so many characters
+WHOLE_WIDTH = 32  # a column of single words of so many characters, such as ids, is never folded
+WORD_WIDTH = 16  # others are folded, down to their longest word or to so many characters
+FOLDED_WIDTH = 12
 FOLDED_LINES = 6  # and cut after so many lines
 GAP = 2
 LEFT_OUT_SHOWN = 6
@@ -25,11 +25,17 @@ LEFT_OUT_SHOWN = 6
 def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, instead: str) -> None:
     """One table; a pipe or a file gets the same without colour and unfolded. `instead` shows what did not fit."""
     kept = list(rows)
+    if not kept:
+        note("llem: no rows")
+        return
     texts = [[on_one_line(cells.text(value)) for value in row] for row in kept]
     heads = [on_one_line(name) for name in columns]
     natural = [max(map(cell_len, (head, *(row[place] for row in texts)))) for place, head in enumerate(heads)]
+    least = [
+        _least([head, *(row[place] for row in texts)], natural[place]) for place, head in enumerate(heads)
+    ]
     console = console_for(out)
-    widths = fitted(natural, console.width)
+    widths = fitted(natural, least, console.width)
     table = plain_table()
     for place, width in enumerate(widths):
         numeric = any(_is_number(row[place]) for row in kept)
@@ -66,13 +72,12 @@ def plain_table() -> Table:
 
 def console_for(out: TextIO) -> Console:
     """Where tables are drawn: as wide as the terminal, unfolded elsewhere."""
-    width = _terminal_width(out) if out.isatty() else PIPE_WIDTH
+    width = columns_of(out) if out.isatty() else PIPE_WIDTH
     return Console(file=out, width=width, highlight=False, emoji=False)
 
 
-def fitted(natural: Sequence[int], room: int) -> list[int]:
-    """The widths of the columns that fit, from the first on; long texts give way, so that more columns fit."""
-    least = [width if width <= WHOLE_WIDTH else FOLDED_WIDTH for width in natural]
+def fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths of the columns that fit, from the first on; texts give way down to `least`, so that more columns fit."""
     widths: list[int] = []
     left = room + GAP
     for width in least:
@@ -88,11 +93,12 @@ def fitted(natural: Sequence[int], room: int) -> list[int]:
     return widths
 
 
-def _terminal_width(out: TextIO) -> int:
-    try:
-        return os.get_terminal_size(out.fileno()).columns or 80
-    except OSError:
-        return 80
+def _least(texts: Sequence[str], natural: int) -> int:
+    """How narrow a column may become: not at all where it holds single words, such as ids, of a usual length."""
+    longest = max(cell_len(word) for text in texts for word in text.split() or [""])
+    if longest == natural <= WHOLE_WIDTH:
+        return natural
+    return min(natural, max(FOLDED_WIDTH, min(longest, WORD_WIDTH)))
 
 
 def _cut(text: str, width: int) -> str:

@@ -13,7 +13,14 @@ from llem.projections.facts import ExperimentFacts
 from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
 from llem.projections.stillness import steady_state
 from llem.projections.thresholds import thresholds, unreadable_thresholds
-from llem.results import ExperimentResult, InvalidReason, SteadyState, aggregate_results, judged
+from llem.results import (
+    ExperimentResult,
+    InvalidReason,
+    ResultWarning,
+    SteadyState,
+    aggregate_results,
+    judged,
+)
 from llem.results.experiment import Methodology
 from llem.results.imported import imported
 
@@ -128,17 +135,33 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
 def experiment_warnings(derived: Derived) -> list[str]:
     """Doubts of all processes and of the log, each once."""
     of_processes = [doubt.text for one in derived.measured for doubt in one.result.warnings]
-    return list(dict.fromkeys([*of_processes, *log_warnings(derived)]))
+    return list(dict.fromkeys([*of_processes, *(doubt.text for doubt in log_warnings(derived))]))
 
 
-def log_warnings(derived: Derived) -> list[str]:
+def log_warnings(derived: Derived) -> list[ResultWarning]:
     """Doubts about the experiment as a whole."""
-    skipped = [one for one in derived.facts.segments if one.missing_bytes > 0]
-    salvaged = [f"{one.missing_bytes} damaged bytes of {one.file} were left out" for one in skipped]
+    salvaged = [
+        ResultWarning(
+            code="salvaged",
+            text=f"{one.missing_bytes} damaged bytes of {one.file} were left out",
+            value=one.missing_bytes,
+        )
+        for one in derived.facts.segments
+        if one.missing_bytes > 0
+    ]
     unreadable = unreadable_thresholds(derived.facts.plan)
+    replaced = [] if unreadable is None else [ResultWarning(code=unreadable.code, text=unreadable.text)]
     stepped = [
-        f"the wall clock of {host} moved by {drift_ns / 1e9:.1f} s against its monotonic clock"
+        ResultWarning(
+            code="clock_stepped",
+            text=f"the wall clock of {host} moved by {drift_ns / 1e9:.1f} s against its monotonic clock",
+            value=drift_ns / 1e9,
+        )
         for (host, _), drift_ns in derived.clocks.stepped.items()
     ]
-    steady = [] if derived.steady.reason is None else [derived.steady.reason]
-    return [*salvaged, *([unreadable.text] if unreadable else []), *stepped, *steady]
+    restless = (
+        [ResultWarning(code="no_steady_state", text=derived.steady.reason)]
+        if derived.steady.restless and derived.steady.reason is not None
+        else []
+    )
+    return [*salvaged, *replaced, *stepped, *restless]

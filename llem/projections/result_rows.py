@@ -58,9 +58,12 @@ def warnings(derived: Derived) -> Rows:
     result = derived.result
     joined = result.aggregation.warnings if result and result.aggregation else []
     imported = result.measurement_warnings if result and not derived.measured else []
-    coded = [("aggregation", joined), ("log", log_warnings(derived)), ("imported", imported)]
+    coded = [("aggregation", joined), ("imported", imported)]
     whole: Rows = [{"code": code, "text": text} for code, texts in coded for text in texts]
-    return [{"experiment_id": derived.facts.experiment_id, **row} for row in [*of_processes, *whole]]
+    of_the_log: Rows = [msgspec.structs.asdict(doubt) for doubt in log_warnings(derived)]
+    return [
+        {"experiment_id": derived.facts.experiment_id, **row} for row in [*of_processes, *of_the_log, *whole]
+    ]
 
 
 def raw_process_results(derived: Derived) -> Rows:

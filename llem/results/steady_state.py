@@ -17,6 +17,7 @@ class SteadyState(msgspec.Struct, frozen=True, kw_only=True):
 
     span_sec: tuple[float, float] | None = None
     reason: str | None = None
+    restless: bool = False  # long enough for a steady state, but without one: a doubt about the figures
 
 
 class PowerSamples(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ def find_steady_state(
     first, last = longest_run(rolling, spread=(1 + tolerance) / (1 - tolerance))
     span = (float(edges[first]), float(edges[last + width])) if last >= first else (0.0, 0.0)
     if span[1] - span[0] < min_duration_sec:
-        return SteadyState(reason=_too_short(span[1] - span[0], tolerance, min_duration_sec))
+        return SteadyState(reason=_too_short(span[1] - span[0], tolerance, min_duration_sec), restless=True)
     return SteadyState(span_sec=span)
 
 

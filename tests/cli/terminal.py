@@ -10,6 +10,7 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pyte
 
@@ -25,13 +26,17 @@ class Terminal:
 
     def __init__(self, columns: int) -> None:
         self.screen = pyte.Screen(columns, TALL)
-        self.screen.set_mode(pyte.modes.LNM)
         self._stream = pyte.ByteStream(self.screen)
         self.written = b""
 
     def feed(self, chunk: bytes) -> None:
+        """Show what was written."""
         self.written += chunk
         self._stream.feed(chunk)
+
+    def resize(self, columns: int) -> None:
+        """Make it narrower or wider; what has been drawn is cut, not folded anew."""
+        self.screen.resize(TALL, columns)
 
     def lines(self) -> list[str]:
         """The text, without spaces at the ends of lines and without empty lines at the end."""
@@ -40,35 +45,53 @@ class Terminal:
             lines.pop()
         return lines
 
+    def styles(self, line: int) -> str:
+        """A letter below each character that is not plain: b bold, i italic, u underlined, r reversed, c coloured."""
+        cells = self.screen.buffer[line]
+        return "".join(_style(cells[place]) for place in range(self.screen.columns)).rstrip()
+
 
 def on_a_terminal(
     arguments: Sequence[object],
     *,
     size: Size = (80, 24),
     environment: Mapping[str, str],
+    folder: Path | None = None,
     while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
 ) -> tuple[Terminal, int]:
     """Run llem with all three standard streams on one terminal; its screen and its exit status."""
     controller, descriptor = pty.openpty()
     resize(descriptor, size)
     terminal = Terminal(size[0])
-    deadline = time.monotonic() + LIMIT_S
     with subprocess.Popen(
         [LLEM, *map(str, arguments)],
         stdin=descriptor,
         stdout=descriptor,
         stderr=descriptor,
         env=environment,
+        cwd=folder,
         start_new_session=True,
     ) as process:
         os.close(descriptor)
-        while (chunk := _read(controller)) != b"":
-            terminal.feed(chunk or b"")
-            while_running(terminal, controller)
-            if time.monotonic() > deadline:
-                process.kill()
-    os.close(controller)
+        read_to_the_end(controller, terminal, while_running, stop=process.kill)
     return terminal, process.returncode
+
+
+def read_to_the_end(
+    controller: int,
+    terminal: Terminal,
+    while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
+    *,
+    stop: Callable[[], None],
+) -> None:
+    """Show all that is written to the terminal, and close it; whoever takes too long is stopped."""
+    deadline = time.monotonic() + LIMIT_S
+    while (chunk := _read(controller)) != b"":
+        terminal.feed(chunk or b"")
+        while_running(terminal, controller)
+        if time.monotonic() > deadline:
+            stop()
+    os.close(controller)
 
 
 def resize(descriptor: int, size: Size) -> None:
@@ -83,3 +106,15 @@ def _read(descriptor: int) -> bytes | None:
     with suppress(OSError):
         return os.read(descriptor, READ_BYTES)
     return b""
+
+
+def _style(cell: pyte.screens.Char) -> str:
+    kinds = {
+        "b": cell.bold,
+        "i": cell.italics,
+        "u": cell.underscore,
+        "r": cell.reverse,
+        "c": cell.fg != "default" or cell.bg != "default",
+    }
+    found = [letter for letter, is_so in kinds.items() if is_so and cell.data.strip()]
+    return found[0] if len(found) == 1 else "*" if found else " "

@@ -1,0 +1,96 @@
+"""Stores whose every figure, id and time is chosen, so that a screen about them is the same on every machine."""
+
+from pathlib import Path
+
+from llem.plan import Plan, WindowsPlan
+from llem.store import Store
+from llem_events.events import (
+    ExperimentCompleted,
+    ExperimentInterrupted,
+    ExperimentStarted,
+    ProcessCompleted,
+    ProcessStarted,
+    WindowClosed,
+    WindowOpened,
+)
+from tests.projections.fake_log import (
+    device,
+    edges,
+    experiment,
+    request,
+    sampler_events,
+    supervisor,
+    worker_events,
+    write,
+)
+
+PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
+NAMED, TWO_GPUS, FAILING, INTERRUPTED, WRAPPED = (
+    f"20260102-03040{number}-0123456789ab" for number in range(5, 10)
+)
+
+
+def make(folder: Path) -> None:
+    """`store` with one experiment of every usual kind, `damaged` with a whole one and one that is corrupt."""
+    store = Store(folder / "store").create()
+    windows = WindowsPlan(baseline_s=3.0)
+    experiment(store, experiment_id=NAMED, plan=Plan(name="base", windows=windows), labels={"site": "lab"})
+    experiment(
+        store, experiment_id=TWO_GPUS, processes=2, plan=Plan(name="two\nlines \x1b[31mred", windows=windows)
+    )
+    _failing(store)
+    _interrupted(store)
+    _wrapped(store)
+    damaged = Store(folder / "damaged").create()
+    experiment(damaged, experiment_id=NAMED)
+    experiment(damaged, experiment_id=TWO_GPUS)
+    _flip_a_byte(next(damaged.log_path.glob(f"{TWO_GPUS}/sampler-*")))
+    (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
+    (folder / "wrong.json").write_text("{}")
+
+
+def _failing(store: Store) -> None:
+    errors = ["CUDA out of memory", "CUDA out of memory", "logits are not finite"]
+    failed = [
+        request(number, 10.0 + 2 * number, tokens=0, finish_reason="error", error=error, first_token_ns=None)
+        for number, error in enumerate(errors)
+    ]
+    good = [request(number, 10.0 + 2 * number) for number in range(3, 10)]
+    supervisor(store, experiment_id=FAILING)
+    events = worker_events(requests=[*failed, *good])
+    write(store, events, role="worker", index=0, experiment_id=FAILING)
+    write(store, sampler_events(), role="sampler", index=0, experiment_id=FAILING)
+
+
+def _interrupted(store: Store) -> None:
+    end = ExperimentInterrupted(reason="stopped by SIGTERM", processes_completed=0, processes_failed=1)
+    supervisor(store, experiment_id=INTERRUPTED, end=end)
+    write(store, worker_events()[:-2], role="worker", index=0, experiment_id=INTERRUPTED)
+    write(store, sampler_events(), role="sampler", index=0, experiment_id=INTERRUPTED)
+
+
+def _wrapped(store: Store) -> None:
+    started = ExperimentStarted(
+        experiment_id=WRAPPED,
+        plan={},
+        measurement_config_hash="hash",
+        expected_processes=1,
+        llem_version="0",
+        command=["sh", "-c", "echo a long command line; exit 3"],
+    )
+    ended = ExperimentCompleted(processes_completed=1, processes_failed=0)
+    write(store, [(0.0, started), (40.0, ended)], role="supervisor", experiment_id=WRAPPED)
+    worker = [
+        (0.5, ProcessStarted(process_index=0, devices=[device()], engine="command")),
+        (10.0, WindowOpened(kind="measurement", edges=edges("GPU-0", 1_000_000, 10.0))),
+        (30.0, WindowClosed(kind="measurement", edges=edges("GPU-0", 5_080_000, 30.0))),
+        (31.0, ProcessCompleted(process_index=0, exit_status=3)),
+    ]
+    write(store, worker, role="worker", index=0, experiment_id=WRAPPED)
+    write(store, sampler_events(), role="sampler", index=0, experiment_id=WRAPPED)
+
+
+def _flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

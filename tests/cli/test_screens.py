@@ -1,0 +1,296 @@
+"""Every command as a person sees it, kept as text: `pytest tests/cli/test_screens.py --update-goldens` renews the files.
+
+A golden file has the screen's lines, below each styled line one that begins with `~` and says how, and at last the exit status. A file
+NAME.txt is the screen of 80 x 24 in colour; NAME.SIZE.txt and NAME.SIZE.TERMINAL.txt stand beside it only where they differ.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.cli import fixed_store
+from tests.cli.fixed_store import FAILING, INTERRUPTED, NAMED, TWO_GPUS, WRAPPED
+from tests.cli.terminal import Size, Terminal, on_a_terminal, resize
+from tests.conftest import QUICK, SIMULATED
+
+GOLDENS = Path(__file__).with_name("screens")
+SIZES: dict[str, Size] = {"80x24": (80, 24), "120x40": (120, 40), "200x50": (200, 50)}
+TERMINALS = {
+    "colour": {"TERM": "xterm-256color"},
+    "nocolor": {"TERM": "xterm-256color", "NO_COLOR": "1"},
+    "dumb": {"TERM": "dumb"},
+    "c": {"TERM": "xterm-256color", "LANG": "C", "LC_ALL": "C"},
+}
+USUAL = ("80x24", "colour")
+ROOT = Path(__file__).parents[2]
+MADE = (
+    "measured",
+    "imported",
+    "recovered.events.zst",
+    "redacted.events.zst",
+)  # by commands; removed before each
+
+
+def as_it_is(text: str) -> str:
+    """Every figure is chosen."""
+    return text
+
+
+def masked(text: str) -> str:
+    """Digits of what depends on a clock or on the version of zstd, one for one."""
+    return re.sub(r"\d", "#", text)
+
+
+def measured(text: str) -> str:
+    """Figures of a real measurement: their number of digits varies too, so that each becomes one mark at the same right edge."""
+    text = re.sub(r"\b\d{8}-\d{6}-[0-9a-f]{12}\b", "########-######-############", text)
+    return re.sub(
+        r"( {2,})?-?\d[\d,.]*(?:e[+-]?\d+)?", lambda found: "#".rjust(len(found[0]) if found[1] else 1), text
+    )
+
+
+def hexadecimal(text: str) -> str:
+    """Digests depend on the version of zstd."""
+    return masked(re.sub(r"\b[0-9a-f]{64}\b", "#" * 64, text))
+
+
+def names_of_checks(text: str) -> str:
+    """What a machine has differs; what is looked at does not."""
+    return "\n".join(sorted(set(re.findall(r"^(?:ok  |warn|FAIL|-   )  ([^:]+):", text, re.MULTILINE))))
+
+
+class Case(NamedTuple):
+    """A command, and what of its screen is not the same each time."""
+
+    arguments: list[str]
+    mask: Callable[[str], str] = as_it_is
+
+
+CASES = {
+    "help": Case(["--help"]),
+    "measure_help": Case(["measure", "--help"]),
+    "measure_dry_run": Case(["measure", "--dry-run", "--engine", "simulated"]),
+    "runs": Case(["runs"]),
+    "runs_none": Case(["runs", "--name", "nobody"]),
+    "runs_json": Case(["runs", "--json", "--name", "base"]),
+    "runs_damaged": Case(["runs", "--store", "damaged"], masked),
+    "show": Case(["show", NAMED]),
+    "show_two_gpus": Case(["show", TWO_GPUS]),
+    "show_failing": Case(["show", FAILING]),
+    "show_interrupted": Case(["show", INTERRUPTED]),
+    "show_wrapped": Case(["show", WRAPPED]),
+    "show_events": Case(["show", NAMED, "--events"], hexadecimal),
+    "show_unknown": Case(["show", "nobody"]),
+    "query_catalog": Case(["query", "--limit", "12"]),
+    "query_table": Case(["query", "windows"]),
+    "query_wide": Case(["query", "from experiment_results order by experiment_id"]),
+    "query_lines": Case(["query", "devices", "-f", "lines", "--limit", "1"]),
+    "query_csv": Case(
+        ["query", "select experiment_id, name, labels from experiments order by 1", "-f", "csv"]
+    ),
+    "query_empty": Case(["query", "select 1 as one where false"]),
+    "query_cut": Case(["query", "select plan from experiments order by experiment_id limit 1"]),
+    "query_list": Case(["query", "--list"]),
+    "query_wrong": Case(["query", "select energi from experiment_results"]),
+    "export": Case(["export", "-", "--runs", "base", "-f", "jsonl", "--what", "requests"]),
+    "import": Case(["import", "result.json", "wrong.json", "--store", "imported"]),
+    "rebuild": Case(["rebuild"], masked),
+    "rebuild_damaged": Case(["rebuild", "--check", "--store", "damaged"], masked),
+    "log_verify": Case(["log", "verify", "--store", "damaged"], masked),
+    "log_info": Case(["log", "info", NAMED], masked),
+    "log_cat": Case(["log", "cat", NAMED, "--type", "window_opened"]),
+    "log_recover": Case(
+        ["log", "recover", "damaged/log/segment.events.zst", "-o", "recovered.events.zst"], hexadecimal
+    ),
+    "log_digest": Case(["log", "digest", NAMED], hexadecimal),
+    "doctor": Case(["doctor"], names_of_checks),
+    "no_such_command": Case(["mesure"]),
+    "no_store": Case(["query", "samples", "--store", "nowhere"]),
+}
+MEASURED = {
+    "measure": Case(["measure", *SIMULATED, *QUICK, "--store", "measured"], measured),
+    "measure_wrapped": Case(
+        [
+            "measure",
+            "--meter",
+            "simulated",
+            *QUICK,
+            "--store",
+            "measured",
+            "--",
+            "sh",
+            "-c",
+            "echo mine; exit 3",
+        ],
+        measured,
+    ),
+    "measure_refused": Case(["measure", *SIMULATED, "--set", "workload.requets=3", "--store", "measured"]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores that all screens are of; paths on screens are relative to it."""
+    folder = tmp_path_factory.mktemp("screens")
+    fixed_store.make(folder)
+    (damaged,) = (folder / "damaged" / "log" / TWO_GPUS).glob("sampler-*")
+    (folder / "damaged" / "log" / "segment.events.zst").write_bytes(damaged.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Callable[[dict[str, object]], dict[str, object]]]:
+    """One process that runs command after command."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.forked"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def ask(job: dict[str, object]) -> dict[str, object]:
+            process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr] # a pipe
+            process.stdin.flush()  # type: ignore[union-attr] # a pipe
+            answer: dict[str, object] = json.loads(process.stdout.readline())  # type: ignore[union-attr] # a pipe
+            return answer
+
+        yield ask
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_usual_screen(
+    name: str, folder: Path, forked: Callable[..., dict[str, object]], update: bool
+) -> None:
+    """At 80 columns and in colour the command shows what its golden file has."""
+    compare(name, USUAL, seen(CASES[name], USUAL, folder, forked), update=update)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", TERMINALS)
+@pytest.mark.parametrize("size", SIZES)
+def test_other_sizes_and_terminals(
+    size: str, terminal: str, folder: Path, forked: Callable[..., dict[str, object]], update: bool
+) -> None:
+    """Wider terminals, without colour, dumb ones and the locale C: what differs from the usual has a golden file of its own."""
+    runner = None if terminal == "c" else forked  # the encoding is chosen when Python starts
+    for name, case in CASES.items():
+        compare(name, (size, terminal), seen(case, (size, terminal), folder, runner), update=update)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", TERMINALS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", MEASURED)
+def test_measurements(name: str, size: str, terminal: str, folder: Path, update: bool) -> None:
+    """What a real measurement leaves on the screen, its figures masked."""
+    compare(name, (size, terminal), seen(MEASURED[name], (size, terminal), folder, None), update=update)
+
+
+@pytest.mark.slow
+def test_a_terminal_made_narrower_while_it_measures(folder: Path) -> None:
+    """The progress line keeps to the width that the terminal has now, and leaves nothing behind."""
+    widths: list[int] = []
+
+    def narrow(terminal: Terminal, controller: int) -> None:
+        if b"measuring" in terminal.written and not widths:
+            widths.append(len(terminal.written))
+            terminal.resize(50)
+            resize(controller, (50, 24))
+
+    arguments = ["measure", *SIMULATED, *QUICK, "--set", "workload.min_duration_s=2.5", "--store", "measured"]
+    shutil.rmtree(folder / "measured", ignore_errors=True)
+    terminal, status = on_a_terminal(
+        arguments, size=(120, 40), environment=environment("colour"), folder=folder, while_running=narrow
+    )
+    assert status == 0
+    redrawn = [
+        part for part in terminal.written[widths[0] :].decode().split("\r\x1b[K") if "measuring" in part
+    ]
+    assert len(redrawn) >= 2
+    assert all(len(line) < 50 for line in redrawn[1:])
+    assert terminal.lines()[0].startswith("llem: run ")
+    assert not any("measuring" in line for line in terminal.lines())
+
+
+def test_every_golden_file_is_of_a_screen() -> None:
+    """No file is left of a command that is not tried any more."""
+    names = {path.name.partition(".")[0] for path in GOLDENS.glob("*.txt")}
+    assert names == {*CASES, *MEASURED}
+
+
+def seen(
+    case: Case, kind: tuple[str, str], folder: Path, forked: Callable[..., dict[str, object]] | None
+) -> str:
+    """The screen as text."""
+    for made in MADE:
+        shutil.rmtree(folder / made, ignore_errors=True)
+        (folder / made).unlink(missing_ok=True)
+    size, chosen = SIZES[kind[0]], environment(kind[1])
+    if forked is None:
+        terminal, status = on_a_terminal(case.arguments, size=size, environment=chosen, folder=folder)
+    else:
+        job = {"folder": str(folder), "arguments": case.arguments, "size": size, "environment": chosen}
+        answer = forked(job)
+        terminal, status = Terminal(size[0]), answer["status"]  # type: ignore[assignment] # a number
+        terminal.feed(base64.b64decode(str(answer["written"])))
+    return drawn(terminal, case.mask) + f"\n[exit {status}]\n"
+
+
+def drawn(terminal: Terminal, mask: Callable[[str], str]) -> str:
+    """The lines, and below each styled one a line of marks."""
+    lines = terminal.lines()
+    if mask is names_of_checks:
+        return mask("\n".join(lines))
+    shown = []
+    for number, line in enumerate(lines):
+        shown.append(mask(line))
+        if styles := terminal.styles(number):
+            shown.append(f"~{styles}")
+    return "\n".join(shown)
+
+
+def environment(terminal: str) -> dict[str, str]:
+    """What a shell on that terminal hands on."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {**kept, "LANG": "C.UTF-8", "LLEM_DIR": "store", "HF_HUB_OFFLINE": "1", **TERMINALS[terminal]}
+
+
+def compare(name: str, kind: tuple[str, str], shown: str, *, update: bool) -> None:
+    """With what the golden files say, or make them say it."""
+    path = golden(name, kind)
+    if update:
+        renew(name, kind, shown)
+        return
+    assert path.exists(), f"no screen {path.name}; --update-goldens makes it"
+    assert shown == path.read_text(encoding="utf-8"), f"{name} at {kind} differs from {path.name}"
+
+
+def golden(name: str, kind: tuple[str, str]) -> Path:
+    """The file that speaks for this kind of terminal: its own, that of its size, or the usual one."""
+    size, terminal = kind
+    candidates = [GOLDENS / f"{name}.{size}.{terminal}.txt", GOLDENS / f"{name}.{size}.txt"]
+    return next((path for path in candidates if path.exists()), GOLDENS / f"{name}.txt")
+
+
+def renew(name: str, kind: tuple[str, str], shown: str) -> None:
+    """Write the file of this kind, or remove it where a more general one says the same."""
+    size, terminal = kind
+    suffix = "" if kind == USUAL else f".{size}" if terminal == "colour" else f".{size}.{terminal}"
+    own = GOLDENS / f"{name}{suffix}.txt"
+    own.unlink(missing_ok=True)
+    general = golden(name, kind)
+    if not general.exists() or general.read_text(encoding="utf-8") != shown:
+        GOLDENS.mkdir(exist_ok=True)
+        own.write_text(shown, encoding="utf-8")
