@@ -78,11 +78,15 @@ gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
 
 # Make every generated file anew.
-goldens: schema reference
+goldens: schema reference screens
 
 # Publish the JSON Schema of every event version.
 schema: setup
     {{python}} -m llem_events.publish_schema
+
+# Look at every command in a terminal and keep what it shows; all sizes and kinds of terminal take minutes.
+screens *options: setup
+    {{python}} -m pytest -q -n 0 tests/cli/test_screens.py --update-goldens {{options}}
 
 # Write the command-line page from the commands.
 reference: setup

@@ -110,11 +110,13 @@ class WorkLine:
 
     def __init__(self) -> None:
         self._line = StatusLine(write_s=WRITE_S)
-        self._started = time.monotonic()
+        self._started: float | None = None
 
     def update(self, progress: Amounts) -> None:
         """Show it, once a person may begin to wonder."""
-        if time.monotonic() - self._started >= PATIENCE_S and not console.is_quiet():
+        now = time.monotonic()
+        self._started = self._started or now
+        if now - self._started >= PATIENCE_S and not console.is_quiet():
             self._line.show(progress.work, detail=_amounts(progress))
 
     def note(self, text: str) -> None:

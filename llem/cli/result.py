@@ -50,8 +50,24 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
     yield from _work(result)
     yield from _energy(result)
     yield from _latencies(result)
+    yield from _throttling(result)
     share = result.model_flops_utilisation
     yield "FLOPs", result.total_flops, "FLOP" if share is None else f"FLOP, {share:.1%} of the peak"
+
+
+def _throttling(result: ExperimentResult) -> Iterator[Row]:
+    """Only where a device has slowed itself down: for how long, and by which of NVML's reasons."""
+    throttle = result.thermal_throttle
+    if throttle is None or not throttle.detected:
+        return
+    reasons = {
+        "software thermal slowdown": throttle.sw_thermal,
+        "hardware thermal slowdown": throttle.hw_thermal,
+        "hardware power brake": throttle.hw_power,
+        "software power cap": throttle.power and not throttle.hw_power,
+    }
+    named = ", ".join(reason for reason, is_so in reasons.items() if is_so) or "hardware slowdown"
+    yield "throttled", throttle.throttle_duration_sec, f"s, by {named}"
 
 
 def _work(result: ExperimentResult) -> Iterator[Row]:

@@ -1,5 +1,9 @@
 """Models of the hub: whether one can be had, asked before anything is loaded, and why not, in one line."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub import errors as hub
 
@@ -12,7 +16,8 @@ _MESSAGE_LIMIT = 300
 def check_hub(source: ModelSource) -> None:
     """Fetch the model's configuration into the hub's cache, or find it there. Raises EngineError."""
     try:
-        hf_hub_download(source.location, "config.json", revision=source.revision)
+        with _retries_in_one_line():
+            hf_hub_download(source.location, "config.json", revision=source.revision)
     except (
         hub.HfHubHTTPError,
         hub.LocalEntryNotFoundError,
@@ -21,6 +26,35 @@ def check_hub(source: ModelSource) -> None:
         OSError,
     ) as error:
         raise hub_error(error, source) from error
+
+
+@contextmanager
+def _retries_in_one_line() -> Iterator[None]:
+    """The hub's client says two lines for each of its retries; a person needs to know once."""
+    told = _Retries()
+    handlers = logging.getLogger("huggingface_hub").handlers
+    for handler in handlers:
+        handler.addFilter(told)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(told)
+
+
+class _Retries(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "thrown while requesting" not in text and "Retrying in" not in text:
+            return True
+        if not self._is_told:
+            logging.getLogger("llem").warning("the hub does not answer; it is asked again for half a minute")
+        self._is_told = True
+        return False
 
 
 def hub_error(error: BaseException, source: ModelSource, *, hint: str | None = None) -> EngineError:

@@ -164,7 +164,7 @@ CREATE TABLE samples ( -- one row per sample of a device
     memory_used_bytes BIGINT, -- [B] memory in use
     sm_clock_mhz INTEGER, -- [MHz] clock of the processors
     memory_clock_mhz INTEGER, -- [MHz] clock of the memory
-    throttle_reasons BIGINT, -- NVML's clocks-event-reasons bit mask
+    throttle_reasons BIGINT, -- NVML's clocks-event-reasons bit mask; throttle_names() tells them
     power_limit_w DOUBLE -- [W] limit in force
 );
 
@@ -339,17 +339,35 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
 );
 
 CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike
+-- experiments: experiments that the figures are of
+-- valid_experiments: of these, valid
 SELECT model_name, weights, engine, dtype, batch_size, energy_source, count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
        sum(total_energy_j) / nullif(sum(total_tokens), 0) AS avg_energy_per_token_j,
        sum(total_energy_j) FILTER (output_tokens IS NOT NULL) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j
 FROM experiment_results WHERE total_energy_j IS NOT NULL AND total_tokens IS NOT NULL GROUP BY ALL;
 
+-- NVML's clocks-event reasons by name.
+CREATE MACRO throttle_names(mask) AS CASE WHEN mask IS NOT NULL THEN list_filter([
+    CASE WHEN mask & 1 > 0 THEN 'idle' END, CASE WHEN mask & 2 > 0 THEN 'clocks set by applications' END,
+    CASE WHEN mask & 4 > 0 THEN 'software power cap' END, CASE WHEN mask & 8 > 0 THEN 'hardware slowdown' END,
+    CASE WHEN mask & 16 > 0 THEN 'sync boost' END, CASE WHEN mask & 32 > 0 THEN 'software thermal slowdown' END,
+    CASE WHEN mask & 64 > 0 THEN 'hardware thermal slowdown' END, CASE WHEN mask & 128 > 0 THEN 'hardware power brake' END,
+    CASE WHEN mask & 256 > 0 THEN 'display clocks' END], lambda name: name IS NOT NULL) END;
+
 CREATE VIEW timed_samples AS -- samples with the wall clock and seconds from the experiment's start
-SELECT s.*, g.host, make_timestamp((s.at_ns + g.clock_offset_ns) // 1000) AS at_time,
+-- at_time: when, UTC
+-- at_sec: [s] from the start of the experiment's measurement
+-- throttled_by: the names of throttle_reasons; NULL where the driver does not tell
+SELECT s.*, throttle_names(s.throttle_reasons) AS throttled_by, g.host, make_timestamp((s.at_ns + g.clock_offset_ns) // 1000) AS at_time,
        (s.at_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS at_sec
 FROM samples s JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
 
 CREATE VIEW timed_requests AS -- requests with the wall clock, seconds from the experiment's start, and latencies
+-- arrival_time: when it was handed over, UTC
+-- arrival_sec: [s] the same from the start of the experiment's measurement
+-- end_sec: [s] when it was done, from the start of the experiment's measurement
+-- ttft_ms: [ms] from arrival to the first token
+-- e2e_ms: [ms] from arrival to its end
 SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) AS arrival_time,
        (r.arrival_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS arrival_sec,
        (r.end_ns + g.clock_offset_ns - e.start_ns) / 1e9 AS end_sec,
@@ -357,12 +375,14 @@ SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) A
 FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
 
 CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, for no sensor tells requests apart
+-- energy_allocated_j: [J] its share of the batch's energy, by tokens
 SELECT r.experiment_id, r.process_index, r.request_id, r.batch_index, r.input_tokens, r.output_tokens,
        b.energy_j * (r.input_tokens + r.output_tokens) / nullif(b.input_tokens + b.output_tokens, 0) AS energy_allocated_j,
        b.energy_source, b.reason
 FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
 
 CREATE VIEW power_over_time AS -- mean power of each device and second
+-- second: [s] from the start of the experiment's measurement
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
 FROM timed_samples GROUP BY ALL;
 

@@ -236,6 +236,16 @@ def test_without_sql_it_lists_tables_columns_and_units(llem: Run, folder: Path) 
     power = next(row for row in rows if (row["table"], row["column"]) == ("samples", "power_w"))
     assert (power["type"], power["unit"], power["meaning"]) == ("DOUBLE", "W", "power")
     assert {"experiments", "experiment_results", "requests", "segments"} <= {row["table"] for row in rows}
+    view = next(row for row in rows if (row["table"], row["column"]) == ("timed_samples", "power_w"))
+    assert (view["unit"], view["meaning"]) == ("W", "power")
+    assert all(row["unit"] or row["meaning"] for row in rows)
+
+
+def test_throttle_reasons_have_names(llem: Run, folder: Path) -> None:
+    """NVML's bit mask as a list of reasons; NULL where the driver does not tell."""
+    sql = "SELECT throttle_names(12) AS both, throttle_names(0) AS no, throttle_names(NULL) AS unknown"
+    found = json.loads(answer(llem, folder, sql, "-f", "json"))
+    assert found == [{"both": ["software power cap", "hardware slowdown"], "no": [], "unknown": None}]
 
 
 @pytest.mark.parametrize("query", mostly_slow(saved_queries(), every=3), ids=lambda query: query.name)

@@ -78,6 +78,7 @@ def test_no_steady_state_has_a_reason(
     assert steady.span_sec is None
     assert steady.reason is not None
     assert reason in steady.reason
+    assert steady.restless == (end_sec == 60.0)
 
 
 def test_several_devices_are_steady_together() -> None:
