@@ -52,6 +52,7 @@ def masked(text: str) -> str:
 
 def measured(text: str) -> str:
     """Figures of a real measurement: their number of digits varies too, so that each becomes one mark at the same right edge."""
+    text = re.sub("─+", "───", text)
     text = re.sub(r"\b\d{8}-\d{6}-[0-9a-f]{12}\b", "########-######-############", text)
     return re.sub(
         r"( {2,})?-?\d[\d,.]*(?:e[+-]?\d+)?", lambda found: "#".rjust(len(found[0]) if found[1] else 1), text
@@ -178,6 +179,7 @@ def test_the_usual_screen(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("size", SIZES)
 def test_other_sizes_and_terminals(
@@ -191,6 +193,7 @@ def test_other_sizes_and_terminals(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", MEASURED)

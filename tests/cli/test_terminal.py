@@ -35,7 +35,9 @@ def test_a_row_is_a_line_and_its_id_is_whole(folder: Path) -> None:
     """At 80 columns a run's id can be copied, and a line feed in a name is shown, not done."""
     lines = shown(folder, "runs").lines()
     (_,) = [line for line in lines if re.match(r"\d{8}-\d{6}-[0-9a-f]{12} ", line)]
-    assert r"two\nlines �" in " ".join(lines[2:4])
+    shown_name = " ".join(lines[2:4])
+    assert r"two\nlines" in shown_name
+    assert "�[31mred�" in shown_name
     assert max(map(len, lines)) <= 80
     assert "tokens, source; --json shows them" in lines[-1]
 
