@@ -139,7 +139,9 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
     if now.path != store.path.absolute():
         console.note(f"llem: store {store.path} was moved while it was measured, to {now.path}")
     if outcome.interrupted:
-        console.note(f"llem: interrupted; what was measured is kept as {outcome.experiment_id}")
+        console.note(
+            f"llem: interrupted by {outcome.interrupted_by}; what was measured is kept as {outcome.experiment_id}"
+        )
     elif not outcome.is_complete:
         console.note(f"llem: what there is of it is kept as {outcome.experiment_id}")
     return _result(outcome, now, form) if outcome.has_measured else (None, False)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llem.errors import MeterError
 from llem.measure import children
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.children import Child
 from llem.measure.messages import (
     MEASURING,
+    AnnounceMeter,
     AnyMessage,
     Barrier,
     EnterStage,
@@ -80,6 +82,8 @@ class Pair:
         self.failure: Failure | None = None
         self.has_measured = False
         self.stopped_by: str | None = None  # the signal that the worker itself got
+        self.lacks_meter = False  # the one that the plan names cannot be opened
+        self._has_meter = setup.plan.meter.name == "auto"  # which may do without
         self._is_stopping = False
         self._events: list[Event] = []
         self._worker, self._sampler = _start(setup.placement, wraps_program=bool(setup.command))
@@ -182,8 +186,16 @@ class Pair:
                 self.failure = Failure(
                     self.index, message.error_type, message.text, self.stage, message.exit_status
                 )
-            case ReportFailure():
+            case ReportFailure() if self._has_meter:
                 self._warn_of_sampler(message.text)
+            case ReportFailure():
+                self.lacks_meter = True
+                status = max(message.exit_status, MeterError.exit_status)
+                self.failure = Failure(
+                    self.index, message.error_type, message.text, "opening its meter", status
+                )
+            case AnnounceMeter():
+                self._has_meter = True
 
     def _lose_worker(self) -> None:
         """The worker's end of the channel is closed: it is done, has reported why not, or was killed."""
@@ -201,7 +213,7 @@ class Pair:
 
     def _lose_sampler(self) -> None:
         self.is_sampling = False
-        if self.is_working and not self.is_done:
+        if self.is_working and not self.is_done and not self.lacks_meter:
             self._warn_of_sampler("it ended before its worker")
 
     def _warn_of_sampler(self, reason: str) -> None:

@@ -201,7 +201,8 @@ class Supervision:
     def _pass_on_the_stop(self) -> None:
         for signal_name in [pair.stopped_by for pair in self._pairs if pair.stopped_by is not None]:
             self._asked.hear_of(signal_name)
-        level = max(self._asked.level, 1 if self._failures else 0)
+        is_pointless = bool(self._failures) or any(pair.lacks_meter for pair in self._pairs)
+        level = max(self._asked.level, int(is_pointless))
         if level > self._told:
             self._told = level
             for pair in self._pairs:

@@ -23,6 +23,9 @@ _SENSED = {"at_ns", "power_mw", "power_average_mw", "energy_mj", "temperature_c"
 
 Ask = Callable[[], int | None]
 
+# The libraries below zeus answer "N/A", or leave a key out, for what a device does not tell.
+_NO_ANSWER = (ZeusBaseError, LookupError, TypeError, ValueError)
+
 
 class Sensor:
     """One device of zeus: what it can be asked, and why the rest is missing."""
@@ -37,8 +40,8 @@ class Sensor:
     def offer(self, column: str, function: Callable[[], Any]) -> None:
         """Take a column up if it answers now."""
         try:
-            function()
-        except ZeusBaseError as error:
+            int(function())
+        except _NO_ANSWER as error:
             self.missing[column] = str(error)
         else:
             self.asks[column] = lambda: self._ask(column, function)
@@ -46,7 +49,7 @@ class Sensor:
     def _ask(self, column: str, function: Callable[[], Any]) -> int | None:
         try:
             return int(function())
-        except ZeusBaseError as error:
+        except _NO_ANSWER as error:
             self.failed.setdefault(column, str(error))
             return None
 

@@ -95,3 +95,23 @@ def test_what_cannot_be_measured_is_refused(
     assert done.returncode == 2, done.stderr
     assert told in done.stderr and done.stderr.count("\n") == 1
     assert not store.exists()
+
+
+@pytest.mark.slow
+def test_what_a_gpu_does_not_tell_is_missing(environment: dict[str, str], store: Path) -> None:
+    """AMD's library says N/A in the place of a temperature: the column is missing with its reason, and the energy is measured."""
+    done = run(environment, "--gpu", "1", SIMULATED_ZEUS_TEMPERATURE="N/A")
+    assert done.returncode == 0, done.stderr
+    assert measured_watts(store) == pytest.approx([WATTS[1]], rel=0.02)
+    (device,) = events_of(store, "sampler", "meter_started")[0]["devices"]
+    assert "N/A" in device["missing"]["temperature_c"]
+
+
+@pytest.mark.slow
+def test_a_named_meter_that_cannot_be_opened_ends_the_run(environment: dict[str, str], store: Path) -> None:
+    """What was there a moment ago and is gone: every process stops before anything is measured without energy."""
+    done = run(environment, SIMULATED_ZEUS_POWER="broken")
+    assert done.returncode == 2, done.stderr
+    assert "failed while opening its meter" in done.stderr and "libamd_smi.so is gone" in done.stderr
+    assert not [body for body in events_of(store, "worker", "window_opened") if body["kind"] != "baseline"]
+    assert next((store / "log").iterdir()).name in done.stderr

@@ -1,4 +1,8 @@
-"""GPUs of constant power: SIMULATED_ZEUS_WATTS lists the watts of each, in the order in which the driver numbers them."""
+"""GPUs of constant power: SIMULATED_ZEUS_WATTS lists the watts of each, in the order in which the driver numbers them.
+
+SIMULATED_ZEUS_POWER=broken lets whoever asks for power meet an error of the system; SIMULATED_ZEUS_TEMPERATURE is what a temperature is
+answered with.
+"""
 
 import os
 import time
@@ -17,13 +21,15 @@ class AMDGPU:
         return f"AMD Instinct of {self._watts:g} W"
 
     def get_instant_power_usage(self) -> int:
+        if os.environ.get("SIMULATED_ZEUS_POWER") == "broken":
+            raise OSError("libamd_smi.so is gone")
         return round(self._watts * 1000)
 
     def get_average_power_usage(self) -> int:
         raise ZeusBaseError("Average power usage is not supported on this AMD GPU.")
 
-    def get_gpu_temperature(self) -> int:
-        return 40
+    def get_gpu_temperature(self) -> str:
+        return os.environ.get("SIMULATED_ZEUS_TEMPERATURE", "40")
 
     def get_total_energy_consumption(self) -> int:
         return int(self._watts * time.monotonic() * 1000)
