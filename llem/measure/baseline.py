@@ -43,6 +43,8 @@ def known_baselines(store: Store, plan: WindowsPlan) -> list[KnownBaseline]:
     if plan.baseline_from is None:
         return []
     run = store.resolve(plan.baseline_from)
+    if (problem := store.unreadable(run)) is not None:
+        raise problem
     found = [known for path in store.segments(run) for known in _in_segment(path, run)]
     if not found:
         raise MeasureError(

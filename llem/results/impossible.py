@@ -16,6 +16,7 @@ INT64 = range(-(2**63), 2**63)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 # Clocks of two machines differ, but not by more than this.
 LATEST_AHEAD = timedelta(days=1)
+MAX_DEPTH = 64
 _NOT_FIGURES = frozenset(
     {"effective_config", "environment_snapshot", "labels", "value", "threshold", "gpu_id", "index"}
 )
@@ -26,7 +27,7 @@ def strict_json(document: bytes) -> Any:
     """The document, where it has one meaning only: no key twice, no NaN, no number that 64 bits cannot hold. Raises ValueError."""
     try:
         msgspec.json.decode(document)  # as it will be read from the log: UTF-8, and no half characters
-        return json.loads(
+        found = json.loads(
             document,
             object_pairs_hook=_object,
             parse_int=_integer,
@@ -36,7 +37,24 @@ def strict_json(document: bytes) -> Any:
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    _check_depth(found)
+    return found
+
+
+def _check_depth(document: Any) -> None:
+    """What is nested deeper than this is no result, and more than who walks through it can bear."""
+    level: list[Any] = [document] if isinstance(document, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for part in level
+            for item in (part.values() if isinstance(part, dict) else part)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Fields:

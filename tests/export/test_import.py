@@ -203,6 +203,7 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
     "a key twice far down": (document(effective_config={}).replace("{}", '{"a": {"b": 1, "b": 2}}'), "b stands there twice"),
     "half a character": (document(labels={"a": "b"}).replace('"b"', '"\\ud800"'), "not a result"),
     "100,000 lists in each other": (document(effective_config=[]).replace("[]", "[" * 10**5 + "]" * 10**5), "not a result"),
+    "a hundred lists in each other": (document(effective_config={"a": []}).replace("[]", "[" * 100 + "]" * 100), "nested more than 64 deep"),
     "100,000 lists and nothing else": ("[" * 10**5, "not a result"),
 }  # fmt: skip
 
