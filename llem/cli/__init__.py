@@ -177,4 +177,4 @@ def _unloaded() -> None:
 def _complain_of_bug(error: Exception) -> None:
     console.complain(f"internal error: {type(error).__name__}: {error}; run again with -vv for the traceback")
     if console.verbosity() >= 2:
-        traceback.print_exception(error)
+        console.note("".join(traceback.format_exception(error)).rstrip())
