@@ -1,4 +1,4 @@
-"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, the harness ratio.
+"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, and what measuring costs a bare `generate`.
 
 Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each; needs torch,
 transformers and this repository, and no network. The findings are printed as JSON and kept as
@@ -114,7 +114,7 @@ def _sampler(store: Path) -> dict[str, Any]:
 
 
 def harness(model: str, *, pairs: int) -> dict[str, Any]:
-    """Tokens/s inside a measurement against a bare loop, as benchmarks.harness compares them."""
+    """Tokens/s inside a measurement against a bare `generate`, as benchmarks.harness compares them."""
     done = _python("-m", "benchmarks.harness", "--model", model, "--rounds", "3", "--pairs", str(pairs))
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}

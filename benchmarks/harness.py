@@ -1,8 +1,8 @@
-"""What a measurement costs the model: tokens/s inside `llem measure` against the same model and batches in a bare loop.
+"""What a measurement costs the model: tokens/s inside `llem measure` against a bare `generate` of the same model and batches.
 
 Both programs are whole, with sampler, supervisor and log on our side, and take turns (see benchmarks.turns): the result is the median of
-the ratios of neighbouring turns. 1 means that measuring is free. The bare loop is the shortest that decodes and reads its tokens, as
-any loop must that stops at an end-of-sequence. On a CPU both run the model on one thread (OMP_NUM_THREADS, unless it is set), which
+the ratios of neighbouring turns. 1 means that measuring is free. The bare program is what a user writes who calls `generate` batch after
+batch and reads the tokens: no observers, no times, no log. On a CPU both run the model on one thread (OMP_NUM_THREADS, unless it is set), which
 leaves the second core of a small machine to whatever else runs on it.
 
     python -m benchmarks.harness [--model tiny-llama] [--rounds 8] [--pairs 25]
@@ -41,41 +41,29 @@ def plan(model: str) -> Plan:
     return resolve_plan(None, options={"model.name": model, "generation.ignore_eos": True})
 
 
-def bare_loop(what: Plan) -> None:
-    """Decode the plan's batches for ever; print the end of each."""
-    engine = create_engine(what, device=None)
-    engine.load()
-    prompts = engine.encode(load_prompts(what))
-    engine.close()
+def bare_generate(what: Plan) -> None:
+    """Generate for the plan's batches for ever, as a user's script would; print the end of each."""
+    prompts = create_engine(what, device=None).encode(load_prompts(what))
     device = choose_device(None, planned=what.engine.device)
-    model = load_model(find_model(what.model), what.model, device)
+    model = load_model(find_model(what.model), what.model, device).model
+    model.generation_config.eos_token_id = None
     work = list(batches(prompts, what.engine.batch_size))
     while True:
         for batch in work:
-            ids = torch.tensor([prompt.token_ids for prompt in batch], device=device)
-            tokens = generate(model, ids, batch)
+            tokens = generate(model, batch)
             print(time.monotonic_ns(), tokens, flush=True)
 
 
-@torch.inference_mode()
-def generate(model: Any, ids: torch.Tensor, batch: list[EncodedPrompt]) -> int:
-    """Greedy decoding of one batch of prompts of one length; returns the number of output tokens."""
-    steps = batch[0].max_new_tokens
-    output = model(ids, use_cache=True, logits_to_keep=1)
-    found = []
-    for step in range(steps):
-        token = output.logits[:, -1].argmax(-1)
-        found.append(token.tolist() if ids.device.type == "cpu" else token)
-        if step < steps - 1:
-            output = model(token[:, None], past_key_values=output.past_key_values, use_cache=True)
-    if ids.device.type != "cpu":
-        torch.stack(found).tolist()
-    return steps * len(batch)
+def generate(model: Any, batch: list[EncodedPrompt]) -> int:
+    """A bare `generate` of one batch of prompts of one length; returns the number of output tokens, once they are on the host."""
+    ids = torch.tensor([prompt.token_ids for prompt in batch], device=model.device)
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=batch[0].max_new_tokens)
+    return sum(len(row) for row in output[:, ids.shape[1] :].tolist())
 
 
 @contextmanager
 def programs(model: str, folder: Path) -> Iterator[tuple[Program, Program]]:
-    """The measurement and the bare loop, started; killed on leaving."""
+    """The measurement and the bare program, started; killed on leaving."""
     with (folder / "bare").open("wb") as out:
         measuring = subprocess.Popen(
             [
@@ -129,11 +117,11 @@ def main() -> None:
     parser.add_argument("--model", default="tiny-llama")
     parser.add_argument("--rounds", type=int, default=8, help="starts of both programs")
     parser.add_argument("--pairs", type=int, default=25, help="turns of each in a round")
-    parser.add_argument("--bare", action="store_true", help="only the bare loop, for ever")
+    parser.add_argument("--bare", action="store_true", help="only the bare program, for ever")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if options.bare:
-        bare_loop(plan(options.model))
+        bare_generate(plan(options.model))
     rounds = [compare(options.model, pairs=options.pairs) for _ in range(options.rounds)]
     print(json.dumps({"benchmark": "harness", **figures(rounds), "unit": "tokens/s"}))
 

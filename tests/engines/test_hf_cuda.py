@@ -24,9 +24,9 @@ def load(plan: Plan) -> Engine:
     return engine
 
 
-def run(engine: Engine, *, tokens: int = TOKENS, **options: Any) -> list[Request]:
+def run(engine: Engine, *, tokens: int = TOKENS, rows: int = 3, **options: Any) -> list[Request]:
     prompts = [
-        Prompt(request_id=row, input_tokens=8 + row, max_new_tokens=tokens, seed=row) for row in range(3)
+        Prompt(request_id=row, input_tokens=8 + row, max_new_tokens=tokens, seed=row) for row in range(rows)
     ]
     return engine.run(
         engine.encode(prompts),
@@ -51,7 +51,7 @@ def test_event_times_lie_on_the_hosts_clock(make_plan: MakePlan) -> None:
         assert after_ns - request.end_ns < 5_000_000
 
 
-def test_stop_is_noticed_within_the_steps_queued_ahead(make_plan: MakePlan) -> None:
+def test_stop_ends_the_batch_at_its_step(make_plan: MakePlan) -> None:
     """A stop ends the batch at the step at which it was asked, with all that was computed."""
     asked = itertools.count(1)
     requests = run(load(make_plan()), should_stop=lambda: next(asked) == 6)
@@ -72,3 +72,25 @@ def test_peak_memory_holds_the_weights(make_plan: MakePlan) -> None:
     run(engine)
     assert (engine.peak_memory_bytes() or 0) >= (facts.weights_bytes or 0) > 0
     engine.close()
+
+
+def test_beams_and_drafts_are_chunks_with_times(make_plan: MakePlan) -> None:
+    """What beams and drafts bring is timed on the host's clock too, in order and inside the call."""
+    for options, batch_size in (
+        ({"num_beams": 2}, 3),
+        ({"prompt_lookup_num_tokens": 3, "eos_token_id": 255}, 1),
+    ):
+        engine = load(make_plan(engine={"batch_size": batch_size}, generation=options))
+        before_ns = time.monotonic_ns()
+        for request in run(engine, rows=batch_size):
+            times = [
+                before_ns,
+                request.start_ns,
+                *request.chunk_times_ns,
+                *request.token_times_ns,
+                time.monotonic_ns(),
+            ]
+            assert times == sorted(times)
+            assert (
+                len(request.token_times_ns) == TOKENS or sum(n or 0 for n in request.chunk_tokens) == TOKENS
+            )

@@ -12,6 +12,7 @@ from llem.plan_toml import to_toml
 from tests.conftest import Run
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.torch
 
 
 def plan(*settings: str) -> Plan:

@@ -2,13 +2,14 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
+from llem.engines.generation import Generation
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.records import Request
@@ -303,3 +304,46 @@ def test_what_was_used_is_known(make_plan: MakePlan, llama_folder: Path) -> None
     without = create_engine(make_plan(generation={"use_cache": False}), device="cpu").load()
     assert (without.cache, without.non_embedding_parameters) == ("none", None)
     assert "every step computes all tokens again" in without.missing["non_embedding_parameters"]
+
+
+class LateSteps:
+    """Gives a step back only when four later ones are recorded, as a busy GPU does."""
+
+    def __init__(self) -> None:
+        self._pending: list[Any] = []
+        self._recorded = 0
+
+    def record(self, token_ids: Any) -> None:
+        from llem.engines.hf_steps import Step
+
+        self._recorded += 1
+        self._pending.append(Step(self._recorded, token_ids.tolist()))
+
+    def completed(self) -> Iterator[Any]:
+        while len(self._pending) > 4:
+            yield self._pending.pop(0)
+
+    def rest(self) -> Iterator[Any]:
+        while self._pending:
+            yield self._pending.pop(0)
+
+
+@pytest.mark.parametrize("stop_at", [None, 6], ids=["whole", "stopped"])
+def test_steps_that_are_told_late_are_counted_alike(
+    make_plan: MakePlan, llama_folder: Path, stop_at: int | None
+) -> None:
+    """Tokens, limits and a stop do not depend on when the host hears of a step."""
+    from llem.engines.hf_generate import BatchJob
+
+    engine: Any = load(make_plan(model={"name": str(llama_folder)}))
+    batch = engine.encode(prompts_of(LENGTHS))
+    expected = [ids[:stop_at] for ids in generated(llama_folder, batch, 10)]
+    asked = itertools.count(1)
+    generation = Generation(batch)
+    job = BatchJob(generation, LateSteps(), lambda: next(asked) == stop_at, lambda count: None)
+    engine._ready.generator.run(batch, job)
+    assert [sequence.token_ids for sequence in generation.sequences] == expected
+    assert generation.sequences[0].step_times_ns == list(range(1, len(expected[0]) + 1))
+    assert {sequence.finish_reason for sequence in generation.sequences} == {
+        "length" if stop_at is None else "stopped"
+    }

@@ -14,6 +14,7 @@ from llem.plan import Plan
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 Tensors = dict[str, Any]
 

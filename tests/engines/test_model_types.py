@@ -13,6 +13,7 @@ from llem.plan import Plan
 from tests.engines.tiny_models import ENCODERS, MODEL_TYPES, tiny_config, tiny_model
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 TOKENS, SEED, BATCH = 6, 42, 3
 ALONE, PADDED = (6,), (7, 3, 5)

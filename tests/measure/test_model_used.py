@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
 pytest.importorskip("transformers")
 QUICK = (
     *("--set=workload.requests=2", "--set=workload.min_duration_s=0", "--set=workload.output_tokens.mean=6"),
