@@ -60,7 +60,8 @@ class TransformersEngine:
         if self._on_cuda:
             torch.cuda.init()
             torch.cuda.set_device(self._device)
-            torch.cuda.reset_peak_memory_stats()
+            for device in self._cuda_devices:
+                torch.cuda.reset_peak_memory_stats(device)
         weights = load_model(self._source, self._plan.model, self._device, config=self._config)
         self._loaded = loaded = self._ready_to_generate(weights)
         self.synchronize()
@@ -101,13 +102,13 @@ class TransformersEngine:
         )
 
     def synchronize(self) -> None:
-        if self._on_cuda:
-            torch.cuda.synchronize(self._device)
+        for device in self._cuda_devices:
+            torch.cuda.synchronize(device)
 
     def peak_memory_bytes(self) -> int | None:
         """On a GPU what torch's allocator held at most; on the CPU the whole process' peak resident memory."""
         if self._on_cuda:
-            return int(torch.cuda.max_memory_allocated(self._device))
+            return sum(int(torch.cuda.max_memory_allocated(device)) for device in self._cuda_devices)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def versions(self) -> dict[str, str]:
@@ -117,6 +118,15 @@ class TransformersEngine:
         self._loaded = None
         gc.collect()
         self._free_cache()
+
+    @property
+    def _cuda_devices(self) -> list[torch.device]:
+        """Where the model may be: on its device, or with a device map on all that this process sees."""
+        if not self._on_cuda:
+            return []
+        if "device_map" not in self._plan.model.load:
+            return [self._device]
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
     @property
     def _on_cuda(self) -> bool:

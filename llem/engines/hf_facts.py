@@ -61,7 +61,7 @@ def model_facts(weights: Weights, loading: LoadFacts) -> ModelLoaded:
         output_head_parameters=facts.read(
             "output_head_parameters", lambda: _once_per_prompt_parameters(model)
         ),
-        weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        weights_bytes=facts.read("weights_bytes", lambda: sum(map(_bytes, model.parameters()))),
         load_time_ns=loading.load_time_ns,
         attention=facts.read("attention", lambda: model.config._attn_implementation),
         cache=loading.cache,
@@ -153,6 +153,14 @@ def _once_per_prompt_parameters(model: Any) -> int:
 
 def _count(parameters: Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
+
+
+def _bytes(tensor: Any) -> int:
+    """What a tensor takes; one that stands for others, as quantised ones do, takes what they do."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return int(tensor.numel() * tensor.element_size())
+    names, _ = tensor.__tensor_flatten__()
+    return sum(_bytes(getattr(tensor, name)) for name in names)
 
 
 def _head_size(config: Any, heads: int | None) -> int | None:

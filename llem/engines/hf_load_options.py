@@ -1,15 +1,16 @@
 """What a plan's `[model.load]` means to `from_pretrained`: which keys it may have, what they need, and which are llem's own business."""
 
 import difflib
+import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, TorchAoConfig
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from llem.engines.hub import one_line, told
+from llem.engines.hub import told
 from llem.engines.sources import find_model
 from llem.errors import MissingExtraError, PlanError
 from llem.plan import ModelPlan
@@ -91,11 +92,29 @@ def quantization(load: Mapping[str, Any]) -> Any:
         return None
     name, options = _named_quantizer(asked)
     try:
-        return AutoQuantizationConfig.from_dict(
-            {"quant_method": name.removesuffix("_4bit").removesuffix("_8bit"), **options}
+        if name == "torchao":
+            return _torchao(options)
+        method = name.removesuffix("_4bit").removesuffix("_8bit")
+        return AutoQuantizationConfig.from_dict({"quant_method": method, **options})
+    except PlanError:
+        raise
+    except Exception as error:  # each method checks its options in its own way
+        raise PlanError(f"plan key model.load.{QUANTIZATION}", found=told(error)) from error
+
+
+def _torchao(options: dict[str, Any]) -> Any:
+    """Its kinds are classes: `quant_type` names one, and what else is in the table are that class' arguments."""
+    known = importlib.import_module("torchao.quantization")
+    name = options.pop("quant_type", "Int8WeightOnlyConfig")
+    kind = getattr(known, str(name), None)
+    if not isinstance(kind, type) or not str(name).endswith("Config"):
+        names = sorted(entry for entry in dir(known) if entry.endswith("Config"))
+        raise PlanError(
+            f"plan key model.load.{QUANTIZATION}.quant_type",
+            found=name,
+            expected=f"one of {', '.join(names)}",
         )
-    except (ValueError, TypeError, ImportError) as error:
-        raise PlanError(f"plan key model.load.{QUANTIZATION}", found=one_line(error)) from error
+    return TorchAoConfig(quant_type=kind(**options))
 
 
 def packages_of(load: Mapping[str, Any]) -> list[str]:
