@@ -46,6 +46,7 @@ def apply_segment(
     except Exception as error:
         verdict = REFUSALS.get(type(error), UNUSABLE)
         problem = str(error) if type(error) in REFUSALS else reason_against(error)
+        problem = problem.removesuffix("; upgrade llem")  # whoever tells it says so
         if known is not None:
             raise ChangedError from error
         skipped_bytes = file.file_bytes if salvage and isinstance(error, CorruptError) else 0

@@ -15,6 +15,7 @@ from llem_events.recovery import recover
 from tests.projections.fake_log import (
     EXPERIMENT,
     experiment,
+    request,
     sampler_events,
     supervisor,
     worker_events,
@@ -234,6 +235,21 @@ def test_a_newer_schema_is_refused_with_the_way_out(log: Store) -> None:
     assert isinstance(error, StoreError)
     assert "store from a newer schema" in str(error)
     assert "upgrade llem" in str(error)
+    assert result(log)["status"] == "newer"
+    assert result(log, "run-2")["total_tokens"] == 120
+
+
+@pytest.mark.parametrize("word", ["role", "finish reason"])
+def test_a_word_of_a_later_llem_is_newer_and_no_damage(log: Store, word: str) -> None:
+    """A role or a finish reason that is not known here keeps its experiment out with the way out; the others stay usable."""
+    experiment(log)
+    experiment(log, experiment_id="run-2")
+    segment(log, "worker").unlink()
+    later = [request(0, 1.0, finish_reason="content_filter" if word == "finish reason" else "length")]
+    write(log, worker_events(requests=later), role="judge" if word == "role" else "worker", index=0)
+    (error,) = catch_up(log).refused
+    assert (type(error), error.exit_status) == (StoreError, 2)
+    assert f"{word} " in str(error) and str(error).count("upgrade llem") == 1
     assert result(log)["status"] == "newer"
     assert result(log, "run-2")["total_tokens"] == 120
 
