@@ -119,8 +119,8 @@ def resolve_gpus(gpus: Sequence[str] | None, *, vendor: str = NVIDIA) -> list[De
 
     Raises MeterError for a GPU that is not there or not visible.
     """
-    found: list[Device] = _module(vendor).resolve_gpus(gpus)
-    return found
+    devices: list[Device] = _module(vendor).resolve_gpus(gpus)
+    return devices
 
 
 def pin(uuids: Sequence[str], *, vendor: str = NVIDIA) -> dict[str, str]:

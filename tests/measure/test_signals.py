@@ -59,7 +59,7 @@ def runs(environment: dict[str, str]) -> Iterator[Runs]:
 
 def session_of(pid: int) -> list[int]:
     """Every process of a session, as a service manager finds those of a unit."""
-    found = []
+    members = []
     for task in Path("/proc").iterdir():
         if task.name.isdigit():
             try:
@@ -67,8 +67,8 @@ def session_of(pid: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[3]) == pid:
-                found.append(int(task.name))
-    return found
+                members.append(int(task.name))
+    return members
 
 
 def is_measuring(store: Path) -> bool:
