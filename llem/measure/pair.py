@@ -188,6 +188,13 @@ class Pair:
                 )
             case ReportFailure() if self._has_meter:
                 self._warn_of_sampler(message.text)
+                self.failure = self.failure or Failure(
+                    self.index,
+                    message.error_type,
+                    message.text,
+                    f"sampling, {self.stage}",
+                    message.exit_status,
+                )
             case ReportFailure():
                 self.lacks_meter = True
                 status = max(message.exit_status, MeterError.exit_status)

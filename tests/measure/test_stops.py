@@ -89,6 +89,21 @@ def test_a_full_disk(small_disk: Path, start_llem: Start) -> None:
 
 
 @pytest.mark.slow
+def test_a_full_disk_around_a_program(small_disk: Path, start_llem: Start) -> None:
+    """The program goes on to its end; that its samples were not kept is said, and is status 1."""
+    store = small_disk / "store"
+    changing = ("--set", "meter.simulated.curve=ramp", "--sample-hz", "100")
+    running = start_llem("measure", *AROUND, *changing, "--store", store, "--", "sleep", "10")
+    wait_until(lambda: is_measuring(store))
+    time.sleep(1.2)
+    fill(small_disk)
+    _, stderr = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 1, stderr
+    assert the_run(store) in stderr and "No space left" in stderr and "Traceback" not in stderr
+    assert events_of(store, "worker", "process_completed")[0]["exit_status"] == 0
+
+
+@pytest.mark.slow
 def test_a_file_that_may_not_grow(environment: dict[str, str], store: Path) -> None:
     """A limit on the size of files is a full disk for one segment alone."""
     fast = ("--set", "engine.simulated.token_ms=0.01", "--set", "engine.simulated.jitter=1")
