@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -51,10 +52,9 @@ def test_every_meter_says_whether_it_can_be_used() -> None:
     assert reasons["simulated"] is None
 
 
+@pytest.mark.skipif(find_spec("zeus") is not None, reason="the zeus extra is installed")
 def test_a_missing_extra_names_its_install_command() -> None:
     """The zeus meter without its package."""
-    if unavailable_meters()["zeus"] is None:
-        pytest.skip("the zeus extra is installed")
     with pytest.raises(MissingExtraError, match=r"pip install 'llem\[zeus\]'"):
         create_meter(Plan(meter=MeterPlan(name="zeus")), gpus=None, pid=None)
 
