@@ -14,7 +14,11 @@ MASK = "***"
 _CACHED_CHARACTERS = 512
 
 _KEYS = r"(?:api|access|private|secret|auth|account|client|service|encryption|signing|ssh|storage)[_-]?key"
-_WORDS = rf"(?:token|passwd|password|passphrase|secret|credentials?|authorization|amz-signature|{_KEYS})"
+_ORDINARY = "".join(
+    rf"(?<!{word}_)"
+    for word in ("bos", "eos", "pad", "unk", "sep", "cls", "mask", "image", "next", "per", "new")
+)
+_WORDS = rf"(?:{_ORDINARY}token|passwd|password|passphrase|secret|credentials?|authorization|amz-signature|{_KEYS})"
 _SHORT_WORDS = r"(?<![^\W_])(?:pass|pwd|pat|auth|sig|cookie|otp)"  # only where a word of the name begins
 _NAME = rf"(?:{_WORDS}|{_SHORT_WORDS})"
 _NAMED = rf"(?i){_NAME}$"

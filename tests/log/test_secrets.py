@@ -1,5 +1,7 @@
 """Secrets never reach a log, and what is not a secret stays readable."""
 
+import time
+
 import pytest
 
 from llem_events.secrets import names_secret, scrub, scrub_value
@@ -49,6 +51,11 @@ def test_announced_secrets_are_masked_whatever_they_look_like(sentence: str) -> 
         "Qwen/Qwen3-8B at revision 0123456789abcdef0123456789abcdef01234567",
         "max_new_tokens=32, input_tokens=128",
         "tokenizer=byte-level, eos_token_id: 2",
+        "eos_token='</s>', pad_token: [PAD], per_token=0.0264",
+        "Setting `pad_token_id` to `eos_token_id`:2 for open-end generation.",
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB",
+        "expected str, bytes or os.PathLike object, not NoneType; compass=north, bypass: none",
+        "/data/task-specific-finetuned-model/risk-assessment-checkpoint",
         "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
         "no such file: /models/secretary/config.json",
         "https://huggingface.co/docs",
@@ -113,3 +120,27 @@ def test_knows_secret_names(name: str) -> None:
 def test_knows_harmless_names(name: str) -> None:
     """Names that only look like it."""
     assert not names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "token\\",
+        "\\",
+        "token -a",
+        "a",
+        "-",
+        "password=",
+        '"token":',
+        "://",
+        "-----BEGIN PRIVATE KEY",
+        " -u a:",
+        "eyJa.",
+    ],
+)
+def test_hostile_texts_cost_little(piece: str) -> None:
+    """The time grows with the text and not with its square, whatever stands in it."""
+    text = "token" + piece * (30_000 // len(piece))
+    started_s = time.process_time()
+    scrub(text)
+    assert time.process_time() - started_s < 2
