@@ -104,7 +104,9 @@ class Store:
         """The store that a file lies in, if it lies in one."""
         for folder in path.resolve().parents:
             store = cls(folder)
-            if store.projections_path.exists() or any(store.log_path.glob(f"*/*{SEGMENT_SUFFIX}")):
+            if store.log_path.is_dir() and (
+                store.projections_path.exists() or any(store.log_path.glob(f"*/*{SEGMENT_SUFFIX}"))
+            ):
                 return store
         return None
 

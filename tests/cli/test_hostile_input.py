@@ -104,3 +104,11 @@ def test_a_long_name_that_a_file_may_have(measured: Path, tmp_path: Path, llem: 
     path = tmp_path / ("a" * 251 + ".csv")
     assert run(["query", "select 1", "-o", str(path)], measured).returncode == 0
     assert path.read_text() == "1\n1\n"
+
+
+@pytest.mark.slow
+def test_a_snapshot_makes_no_store_of_its_folder(measured: Path, tmp_path: Path) -> None:
+    """Beside a copy of the tables, whatever its name, other files may be written."""
+    snapshot = tmp_path / "projections.duckdb"
+    assert run(["query", "--snapshot", str(snapshot)], measured).returncode == 0
+    assert run(["query", "select 1", "-o", str(tmp_path / "x.csv")], measured).returncode == 0
