@@ -3,12 +3,15 @@
 import gzip
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zstandard
+
+from llem.cli import COMMANDS
 
 NUMBERS = [
     "0",
@@ -100,69 +103,66 @@ class Odd(random.Random):
 
 @dataclass(frozen=True)
 class Command:
-    """A command with the options it has and what may follow them."""
+    """A command with the options it has, those that take a value with the values they name."""
 
     words: tuple[str, ...]
-    flags: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
+    flags: tuple[str, ...]
+    options: dict[str, tuple[str, ...]]
 
 
-COMMANDS = [
-    Command(("runs",), ("--json",), ("--label", "--name", "--since", "--limit", "--store")),
-    Command(("show",), ("--events", "--salvage", "--json"), ("--methodology", "--window", "--store")),
-    Command(
-        ("query",),
-        ("--list", "--force", "--raw-csv"),
-        ("-f", "-o", "-p", "--limit", "--timeout", "--saved", "--store"),
-    ),
-    Command(
-        ("export",),
-        ("--process-breakdown", "--force", "--raw-csv"),
-        ("--what", "-f", "--runs", "--methodology", "--window", "--store"),
-    ),
-    Command(("import",), ("--keep-bytes",), ("--store",)),
-    Command(("rebuild",), ("--check", "--salvage"), ("--store",)),
-    Command(("log", "info"), ("--json",), ("--store",)),
-    Command(("log", "cat"), ("--json", "--salvage"), ("--type", "--store")),
-    Command(("log", "verify"), ("--json",), ("--store",)),
-    Command(("log", "recover"), ("--json", "--force"), ("-o", "--limit")),
-    Command(("log", "digest"), ("--json",), ("--store",)),
-    Command(
-        ("measure", "--dry-run"),
-        ("--strict", "--json"),
-        (
-            *("--model", "--weights", "--engine", "--meter", "--gpu", "--workers", "--sample-hz"),
-            *("--baseline-from", "--name", "--set", "--label", "-o", "--store"),
-        ),
-    ),
-    Command((), ("-v", "-vv", "--version", "-q", "-h", "nonsense"), ("--store",)),
-]
-CHOICES = {
-    "-f": ["table", "lines", "csv", "json", "jsonl", "md", "parquet"],
-    "--what": ["results", "raw", "samples", "requests"],
-    "--methodology": ["total", "steady_state", "windowed"],
-    "--set": [
+# They never end, or do what they are told to any file; the doctor looks at the machine alone.
+_LEFT_OUT = frozenset({"--follow", "--unsafe", "--help"})
+_MACHINE = frozenset({"doctor"})
+
+
+_OPTION = re.compile(r"^  (?:-\w, )?(--[\w-]+)(?: (\S.*?))?(?:  .*)?$", re.MULTILINE)
+_SUBCOMMAND = re.compile(r"^  ([a-z]+)  ", re.MULTILINE)
+
+
+def commands(help_of: Callable[..., str]) -> list[Command]:
+    """Every command that reads files or a store, with every option that its help names."""
+    words = [(name,) for name in COMMANDS if name not in _MACHINE | {"log"}]
+    words += [("log", name) for name in _SUBCOMMAND.findall(help_of("log").partition("Commands:")[2])]
+    return [_command(each, help_of(*each)) for each in words]
+
+
+def _command(words: tuple[str, ...], shown: str) -> Command:
+    named = {name: values for name, values in _OPTION.findall(shown) if name not in _LEFT_OUT}
+    return Command(
+        words=(*words, "--dry-run") if words == ("measure",) else words,
+        flags=tuple(name for name, values in named.items() if not values),
+        options={name: tuple(values.strip("<>").split("|")) for name, values in named.items() if values},
+    )
+
+
+_HINTS = {
+    "--set": (
         "engine.batch_size=3",
         "labels.a=b",
         "workload.path=x",
         "a.b.c=[1,2]",
         "generation.top_k=5",
         "model.load.x=1",
-    ],
-    "--type": ["samples_taken", "experiment_started"],
+    ),
+    "--type": ("samples_taken", "experiment_started"),
+    "--label": ("a=b", "a=", "a.b=c"),
+    "--format": ("csv", "json"),
 }
 
 
-def command_line(odd: Odd, paths: Sequence[str]) -> list[str]:
+def command_line(odd: Odd, paths: Sequence[str], known: Sequence[Command]) -> list[str]:
     """A command with some of its options, and values that may or may not fit."""
-    command = odd.choice(COMMANDS)
+    command = odd.choice(known)
     arguments = list(command.words)
     for flag in command.flags:
-        if odd.random() < 0.2:
+        if odd.random() < 0.15:
             arguments.append(flag)
-    for option in command.options:
-        if odd.random() < 0.2:
-            arguments += [option, odd.choice([*CHOICES.get(option, []), odd.choice(paths), odd.text()])]
+    for option, choices in command.options.items():
+        if odd.random() < 0.15:
+            arguments += [
+                option,
+                odd.choice([*choices, *_HINTS.get(option, ()), odd.choice(paths), odd.text()]),
+            ]
     for _ in range(odd.choice([0, 1, 1, 1, 2])):
         arguments.append(odd.choice([odd.text(), odd.choice(paths), "@last"]))
     if command.words[:1] == ("query",):

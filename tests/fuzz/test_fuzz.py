@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,16 @@ def paths(folder: Path) -> list[str]:
     ]
 
 
+@cache
+def known_commands() -> list[inputs.Command]:
+    """The commands as the program itself describes them."""
+    here = Path.cwd()
+    return inputs.commands(lambda *words: call([*words, "-h"], folder=here).out.decode())
+
+
 def command_lines(odd: Odd, folder: Path) -> Iterator[Ended]:
     """Any command with any options."""
-    arguments = inputs.command_line(odd, paths(folder))
+    arguments = inputs.command_line(odd, paths(folder), known_commands())
     yield call(arguments, folder=folder, stdin=b"select 1")
     if odd.randrange(CHILD_EVERY) == 0:
         yield start(arguments, folder=folder, stdin=b"select 1")
@@ -180,6 +188,15 @@ def test_a_few_odd_inputs(case: Case, folder: Path) -> None:
     """The same few cases every time."""
     for seed in range(25):
         try_seed(case, seed, folder)
+
+
+def test_every_command_and_option_is_tried() -> None:
+    """The commands are taken from the program, so that no new option is forgotten."""
+    known = {command.words: command for command in known_commands()}
+    assert ("log", "cat") in known and ("measure", "--dry-run") in known
+    assert {"--set", "--gpu", "--store"} <= known[("measure", "--dry-run")].options.keys()
+    assert "--json" in known[("runs",)].flags
+    assert "parquet" in known[("query",)].options["--format"]
 
 
 @pytest.mark.slow
