@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -268,7 +269,10 @@ def main() -> None:
     name, options = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
     if name not in (*RESOLUTIONS, "pythons"):
         sys.exit(__doc__)
-    sys.exit(check_pythons(options) if name == "pythons" else check_resolution(name, options))
+    try:
+        sys.exit(check_pythons(options) if name == "pythons" else check_resolution(name, options))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{name}: not tested, because this failed: {shlex.join(map(str, error.cmd))}")
 
 
 if __name__ == "__main__":
