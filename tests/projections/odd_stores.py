@@ -82,6 +82,10 @@ class Odd(msgspec.Struct, frozen=True):
     what: str
     segments: list[tuple[dict[str, Any], list[Message]]]
 
+    def __repr__(self) -> str:
+        """What was done, without the thousands of events that it was done to."""
+        return f"Odd({self.what!r})"
+
 
 def good() -> list[tuple[dict[str, Any], list[Message]]]:
     """The experiment that every odd one is made of: supervisor, worker, sampler."""
