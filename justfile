@@ -25,11 +25,7 @@ test-slow *options: setup
 
 # Odd inputs for every command, a minute each, and five thousand odd stores.
 fuzz *options: setup
-<<<<<<< HEAD
     LLEM_FUZZ_SECONDS=60 LLEM_ODD_CASES=5000 {{python}} -m pytest -q -n 2 --dist=load --timeout 3600 -m slow -rP tests/fuzz tests/projections/test_odd_stores.py {{options}}
-=======
-    LLEM_FUZZ_SECONDS=60 LLEM_ODD_CASES=5000 {{python}} -m pytest -q -n 2 --dist=load -m "slow or not slow" -rP tests/fuzz tests/projections/test_odd_stores.py {{options}}
->>>>>>> 3cb4502 (Make five hundred odd experiments fit into two minutes)
 
 # The fast tests with the newest packages that pyproject.toml permits.
 test-newest *options: setup
