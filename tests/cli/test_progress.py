@@ -29,6 +29,7 @@ def test_stages_say_what_they_wait_for(llem: Run) -> None:
     said = llem("measure", *SIMULATED, *QUICK, "--set", "workload.max_duration_s=3").stderr.splitlines()
     assert said[1:] == [
         "llem: starting",
+        "llem: reading prompts",
         "llem: baseline before: idle power for 0.2 s",
         "llem: loading: tiny-llama",
         "llem: cooling down: not waited for, no device tells its temperature",
