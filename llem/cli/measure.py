@@ -136,6 +136,9 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
         console.note(f"llem: nothing is kept of run {outcome.experiment_id}")
         return None, False
     now = Store(outcome.folder.parent.parent)
+    if outcome.folder != now.log_path / outcome.experiment_id:
+        console.complain(f"run {outcome.experiment_id} was moved out of its store, to {outcome.folder}")
+        return None, False
     if now.path != store.path.absolute():
         console.note(f"llem: store {store.path} was moved while it was measured, to {now.path}")
     if outcome.interrupted:

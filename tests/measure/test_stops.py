@@ -147,6 +147,17 @@ def test_a_store_that_is_moved(start_llem: Start, store: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_a_run_that_is_moved_out_of_its_store(start_llem: Start, store: Path, tmp_path: Path) -> None:
+    """It goes on to its end, and its new place is named; it has no store any more from which a result could come."""
+    running = start_llem("measure", *SIMULATED, *QUICK, "--set", "workload.min_duration_s=1.5")
+    wait_until(lambda: is_measuring(store))
+    (store / "log" / the_run(store)).rename(tmp_path / "kept")
+    _, stderr = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 1, stderr
+    assert f"moved out of its store, to {tmp_path / 'kept'}" in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.slow
 def test_segments_that_are_removed(start_llem: Start, store: Path) -> None:
     """Files without a name are written to no longer: the next block ends the run."""
     running = start_llem("measure", *LONG)
