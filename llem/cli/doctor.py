@@ -4,14 +4,13 @@ import sys
 
 import msgspec
 
-from llem.cli import console
+from llem.cli import console, statuses
 from llem.cli.options import JsonOption, StoreOption
 from llem.measure.check import Check
 from llem.measure.doctor import checks
 from llem.store import Store
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skipped": "-   "}
-EXIT_FAILED = 1
 
 
 def doctor(json: JsonOption = False, store: StoreOption = None) -> None:
@@ -22,7 +21,7 @@ def doctor(json: JsonOption = False, store: StoreOption = None) -> None:
     else:
         for check in found:
             _print(check)
-    sys.exit(EXIT_FAILED if any(check.status == "fail" for check in found) else 0)
+    sys.exit(statuses.FAILED if any(check.status == "fail" for check in found) else statuses.DONE)
 
 
 def _print(check: Check) -> None:

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console
+from llem.cli import console, statuses
 from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
 from llem.importing import import_result as import_file
 from llem.store import Store
 from llem_events import LogError
-
-EXIT_SOME_REFUSED, EXIT_NONE_TAKEN = 1, 2
 
 
 def import_result(
@@ -45,4 +43,4 @@ def import_result(
             refused += 1
     line.erase()
     if refused:
-        raise typer.Exit(EXIT_SOME_REFUSED if refused < len(paths) else EXIT_NONE_TAKEN)
+        raise typer.Exit(statuses.FAILED if refused < len(paths) else statuses.WRONG)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llem.cli import console
+from llem.cli import console, statuses
 from llem.cli.options import JsonOption, RunArgument, StoreOption
 from llem.cli.segment_files import is_denied, segment_files
 from llem.cli.segment_report import (
@@ -37,8 +37,6 @@ from llem_events.following import follow, numbered_events
 from llem_events.readable import row
 from llem_events.recovery import DEFAULT_LIMIT_BYTES
 
-EXIT_FAILED, EXIT_UNREADABLE, EXIT_DAMAGED = 1, 2, 3
-
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -59,9 +57,9 @@ def verify(targets: TargetsArgument = None, json: JsonOption = False, store: Sto
     """Check every byte: clean, unclosed and torn are fine (status 0); newer or unreadable has status 2, damaged 3."""
     place = Store.locate(store)
     found = segment_files(targets or [], place)
-    status = 0
+    status = statuses.DONE
     for problem in found.refused:
-        status = EXIT_UNREADABLE
+        status = statuses.WRONG
         _say(f"unreadable {problem}", {"path": None, "verdict": None, "error": str(problem)}, as_json=json)
     for path in found.paths:
         status = max(status, _verify(path, as_json=json))
@@ -78,14 +76,14 @@ def _verify(path: Path, *, as_json: bool) -> int:
         hint = f"; try `{mend_access(path)}`" if is_denied(path) else ""
         report = {"path": str(path), "verdict": verdict, "error": f"{error}{hint}"}
         _say(f"{verdict or 'unreadable':<10} {path}: {error}{hint}", report, as_json=as_json)
-        return EXIT_UNREADABLE
+        return statuses.WRONG
     _say("\n".join(verdict_lines(found)), survey_report(found), as_json=as_json)
     return {
-        "corrupt": EXIT_DAMAGED,
-        "misplaced": EXIT_DAMAGED,
-        "misfit": EXIT_DAMAGED,
-        "newer": EXIT_UNREADABLE,
-    }.get(stated_verdict(found), 0)
+        "corrupt": statuses.DAMAGED,
+        "misplaced": statuses.DAMAGED,
+        "misfit": statuses.DAMAGED,
+        "newer": statuses.WRONG,
+    }.get(stated_verdict(found), statuses.DONE)
 
 
 def _note_strange_folders(store: Store, *, asked_for_all: bool) -> None:
@@ -110,14 +108,14 @@ def recover_segment(
         recovery = recover(segment, output, limit_bytes=None if force else limit)
     except LogError as error:
         console.complain(str(error))
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(statuses.FAILED) from error
     lines = [
         recovery_line(recovery),
         *("  cut: " + describe_damage(each) for each in recovery.original.damages),
     ]
     _say("\n".join(lines), recovery_report(recovery), as_json=json)
     console.note("in the folder of its run, the new segment is taken in the place of the original")
-    raise typer.Exit(EXIT_DAMAGED if recovery.original.verdict is Verdict.CORRUPT else 0)
+    raise typer.Exit(statuses.DAMAGED if recovery.original.verdict is Verdict.CORRUPT else statuses.DONE)
 
 
 @app.command("redact")
@@ -210,10 +208,10 @@ def _say_event(path: Path, found: dict[str, Any], *, as_json: bool) -> None:
 @app.command()
 def info(target: TargetArgument, json: JsonOption = False, store: StoreOption = None) -> None:
     """Header, verdict, counts of each event type, sizes; status 2 where a part is newer than this llem."""
-    status = 0
+    status = statuses.DONE
     for path in _readable([target], Store.locate(store)):
         found = survey(path)
-        status = max(status, EXIT_UNREADABLE if found.newer else 0)
+        status = max(status, statuses.WRONG if found.newer else statuses.DONE)
         _say("\n".join(info_lines(found)), survey_report(found), as_json=json)
     raise typer.Exit(status)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console
+from llem.cli import console, statuses
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import work_line
@@ -13,7 +13,6 @@ from llem.projections import RebuildReport
 from llem.projections import rebuild as rebuild_tables
 from llem.store import Store
 
-EXIT_DIFFERS = 1
 CHANGES_SHOWN = 100
 
 
@@ -32,7 +31,7 @@ def rebuild(
     _print(report, check=check)
     if report.refused:
         sys.exit(max(refusal.exit_status for refusal in report.refused))
-    sys.exit(EXIT_DIFFERS if check and report.differs else 0)
+    sys.exit(statuses.FAILED if check and report.differs else statuses.DONE)
 
 
 def _print(report: RebuildReport, *, check: bool) -> None:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from llem.results import ExperimentResult
 
 DONE = 0
-FAILED = 1  # measured, but something failed, or is not valid under --strict
+FAILED = 1  # something was done, but not all went well; under --strict also a result that is not valid
 WRONG = 2  # wrong input, or not possible here
 DAMAGED = 3  # damaged data was left out or refused
 INTERNAL = 70  # a fault of llem itself
