@@ -45,9 +45,8 @@ class ExperimentStarted(Event, frozen=True, kw_only=True):
     command: list[str] = []  # the wrapped program, for engine "command"
     study: StudyPlace | None = None  # None: not part of a study
     cell_hash: str | None = None  # of the configuration without what the study itself sets for each block
-    rank_count: Int32 | None = (
-        None  # how many `llem measure` a launcher started for this experiment; None: one, without a launcher
-    )
+    # how many `llem measure` a launcher started for this experiment; None: one, without a launcher
+    rank_count: Int32 | None = None
 
 
 class ProcessStarted(Event, frozen=True, kw_only=True):
@@ -151,9 +150,8 @@ class ModelLoaded(Event, frozen=True, kw_only=True):
     device: str | None = None
     tokenizer: str | None = None
     parameters: Int64 | None = None
-    non_embedding_parameters: Int64 | None = (
-        None  # all that multiply a token: without look-up tables, with the output head
-    )
+    # all that multiply a token: without look-up tables, with the output head
+    non_embedding_parameters: Int64 | None = None
     layers: Int64 | None = None
     attention_heads: Int64 | None = None
     head_size: Int64 | None = None
@@ -163,15 +161,13 @@ class ModelLoaded(Event, frozen=True, kw_only=True):
     weights_bytes: Int64 | None = None
     load_time_ns: Int64 | None = None
     attention: str | None = None  # the implementation that transformers chose or was told: sdpa, eager ...
-    cache: str | None = (
-        None  # what generate kept between steps; "none" where every step computes all tokens again
-    )
+    # what generate kept between steps; "none" where every step computes all tokens again
+    cache: str | None = None
     compiled: bool | None = None  # whether generate was told to compile the model
     quantization: str | None = None  # the method; None with a reason in `missing` where it is unknown
     adapter: str | None = None
-    generation: dict[
-        str, Any
-    ] = {}  # what generate does otherwise than by default: the model's own, then the plan's
+    # what generate does otherwise than by default: the model's own, then the plan's
+    generation: dict[str, Any] = {}
     doubts: list[str] = []  # why its figures may not be those of the model that is named
     missing: dict[str, str] = {}  # field -> why it is not known
 

@@ -74,9 +74,8 @@ class Request(Record, frozen=True, kw_only=True):
     prompt: str | None = None  # text only when the plan asks for it
     output: str | None = None
     headers_ns: Int64 | None = None  # when a server's answer began
-    chunk_times_ns: list[
-        Int64
-    ] = []  # one per chunk: a piece of a stream, or a step that brought several tokens
+    # one per chunk: a piece of a stream, or a step that brought several tokens
+    chunk_times_ns: list[Int64] = []
     chunk_tokens: list[Int32 | None] = []  # tokens of each chunk; None where nobody counted them
     times_reason: str | None = None  # why there are no times
     tokens_computed: Int64 | None = None  # with those not kept: of other beams, of drafts that were rejected

@@ -76,7 +76,7 @@ def export(
     ] or None
     with tables_of(place, only=experiment_ids) as connection:
         if what in (What.SAMPLES, What.REQUESTS):
-            sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type] # narrowed to two of four
+            sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type]  # narrowed to two of four
             _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)
             return
         results = list(_results(connection, experiment_ids, part.value, seconds))

@@ -21,7 +21,7 @@ class ReaderGone(OutputError):  # noqa: N818 -- no error: nobody is left to read
 class _Output(io.FileIO):
     """Stdout; a failed write is an error that a user can act on."""
 
-    def write(self, chunk: "Buffer", /) -> int | None:  # type: ignore[override] # None where a pipe would block, as in io
+    def write(self, chunk: "Buffer", /) -> int | None:  # type: ignore[override]  # None where a pipe would block, as in io
         try:
             return super().write(chunk)
         except BrokenPipeError:

@@ -89,7 +89,7 @@ class TransformersEngine:
         start_ns = time.monotonic_ns()
         try:
             tokens_computed = self._ready.generator.run(batch, job)
-        except Exception as error:  # noqa: BLE001  # a model may raise anything, and its next batch may go well
+        except Exception as error:  # noqa: BLE001 -- a model may raise anything, and its next batch may go well
             self._fail(generation, error)
         return requests_of(
             generation,

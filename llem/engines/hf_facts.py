@@ -85,7 +85,7 @@ class _Facts:
             return fact()
         except UnknownFactError as reason:
             self.missing[name] = str(reason)
-        except Exception as error:  # noqa: BLE001  # a configuration may have attributes that raise whatever they like
+        except Exception as error:  # noqa: BLE001 -- a configuration may have attributes that raise whatever they like
             self.missing[name] = told(error)
         return None
 

@@ -49,7 +49,7 @@ class PromptEncoder:
             self._check_vocabulary(token_ids)
         except EngineError as error:
             return msgspec.structs.replace(encoded, refusal=str(error))
-        except Exception as error:  # noqa: BLE001  # a template is a program of strangers, and the next prompt may go well
+        except Exception as error:  # noqa: BLE001 -- a template is a program of strangers, and the next prompt may go well
             refusal = f"the tokenizer failed: {told(error)}"
             return msgspec.structs.replace(encoded, refusal=refusal)
         return self._fitted(msgspec.structs.replace(encoded, text=text, token_ids=tuple(token_ids)))

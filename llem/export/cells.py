@@ -10,9 +10,8 @@ import msgspec
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _INT64 = 2**63
-_FORMULA = re.compile(
-    "[\\s'\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\0]"
-)  # LibreOffice reads full-width signs too
+# LibreOffice reads full-width signs too.
+_FORMULA = re.compile("[\\s'\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\0]")
 
 
 def text(value: Any) -> str:

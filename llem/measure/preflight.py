@@ -154,9 +154,12 @@ def _refuse_instances(gpus: Sequence[str], owner: str) -> None:
 
 
 def _check_engine(plan: Plan) -> None:
-    if plan.engine.name != "transformers":
-        check_options(plan)
-        return
+    if plan.engine.name == "transformers":
+        _check_model(plan)
+    check_options(plan)
+
+
+def _check_model(plan: Plan) -> None:
     source = find_model(plan.model)
     missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
@@ -167,10 +170,8 @@ def _check_engine(plan: Plan) -> None:
             hint="pip install 'llem[torch]', or --engine simulated",
         )
     if source.kind == "hub":
-        importlib.import_module("llem.engines.hub").check_hub(
-            source
-        )  # a package of the torch extra, so not at the top
-    check_options(plan)
+        # needs a package of the torch extra, so not at the top
+        importlib.import_module("llem.engines.hub").check_hub(source)
 
 
 def _check_prompts(plan: Plan) -> None:

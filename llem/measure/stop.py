@@ -33,7 +33,7 @@ def heed(handler: Handler) -> dict[signal.Signals, object]:
 def restore(before: dict[signal.Signals, object]) -> None:
     """Undo `heed`."""
     for number, handler in before.items():
-        signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal returned
+        signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
 
 
 @contextmanager

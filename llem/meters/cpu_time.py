@@ -65,9 +65,8 @@ class CpuTime:
         """CPU time so far, children that have ended included; None when the process itself is gone."""
         if _stat(self._pid, self._proc) is None:
             return None
-        self._most_ns = max(
-            self._most_ns, sum(self._each_ns())
-        )  # a child's time vanishes until its parent has waited for it
+        # a child's time vanishes until its parent has waited for it
+        self._most_ns = max(self._most_ns, sum(self._each_ns()))
         return self._most_ns
 
     def _each_ns(self) -> Iterator[int]:

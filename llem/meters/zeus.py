@@ -147,9 +147,8 @@ def soc_sensor(soc: Any) -> Sensor:
     sensor = Sensor(
         Device(host=socket.gethostname(), uuid="zeus-soc", index=0, name=name, kind="cpu_package")
     )
-    sensor.energy_source = (
-        "integrated" if _SOC_TOTAL in counted else "counter"
-    )  # zeus sums a Jetson's power itself
+    # zeus sums a Jetson's power itself
+    sensor.energy_source = "integrated" if _SOC_TOTAL in counted else "counter"
     sensor.missing |= dict.fromkeys(
         ("power_mw", "power_average_mw", "temperature_c"), "zeus gives a chip's energy only"
     )

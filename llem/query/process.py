@@ -20,14 +20,8 @@ from llem.store import Store
 
 Parameter = str | int | float | bool | None
 CHUNK_BYTES = 2**20
-PASSED_ON = (
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "TZ",
-)  # and nothing else: no secrets
+# Variables that the child gets, and nothing else: no secrets.
+PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,9 +61,8 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_second: float | None = None  # output tokens over measured_sec
     total_energy_j: float | None = None
     energy_source: EnergySource | None = None  # the least trusted of all devices
-    energy_uncertainty_j: float | None = (
-        None  # the truth lies within this of total_energy_j; None where unknown
-    )
+    # the truth lies within this of total_energy_j; None where unknown
+    energy_uncertainty_j: float | None = None
     energy_disagreement: float | None = None  # the largest of all devices
     avg_energy_per_token_j: float | None = None
     energy_per_output_token_j: float | None = None

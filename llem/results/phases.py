@@ -13,9 +13,8 @@ from llem.units import MJ_PER_J
 
 PhaseSource = Literal["counter", "integrated", "mixed"]  # mixed: devices differ
 
-MIN_PERIODS = (
-    5  # of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five
-)
+# Of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five.
+MIN_PERIODS = 5
 SILENT_PERIODS = 3  # samples further apart than this are a gap
 
 
