@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -201,12 +201,17 @@ def _check_keys(table: Table, section: type[Section], place: str) -> None:
     for key, value in table.items():
         path = f"{place}{key}"
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(known)}"
-            raise PlanError(f"unknown plan key {path}", hint=hint)
+            raise unknown_key(place, str(key), known)
         inner = section_of(known[key])
         if inner is not None and isinstance(value, dict):
             _check_keys(value, inner, f"{path}.")
+
+
+def unknown_key(place: str, key: str, known: Collection[str], *, listed: Collection[str] = ()) -> PlanError:
+    """The key by its full path, with the nearest known one; where none is near, with those that are `listed`, else all."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(listed or known)}"
+    return PlanError(f"unknown plan key {place}{key}", hint=hint)
 
 
 def section_of(kind: Any) -> type[Section] | None:

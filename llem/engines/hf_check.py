@@ -18,13 +18,11 @@ def refusal_of(plan: Plan) -> Refusal | None:
         check_generation(plan.generate_options, batch_size=plan.engine.batch_size)
         check_load(plan.model)
     except LlemError as error:
-        said = {key: value if value is None else str(value) for key, value in _facts(error).items()}
-        return Refusal(kind=type(error).__name__, what=error.what, hint=error.hint, **said)
+        found, expected = (None if fact is None else str(fact) for fact in (error.found, error.expected))
+        return Refusal(
+            kind=type(error).__name__, what=error.what, found=found, expected=expected, hint=error.hint
+        )
     return None
-
-
-def _facts(error: LlemError) -> dict[str, object]:
-    return {"found": error.found, "expected": error.expected}
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """What a plan's `[model.load]` means to `from_pretrained`: which keys it may have, what they need, and which are llem's own business."""
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from llem.engines.hub import told
 from llem.engines.sources import find_model
 from llem.errors import MissingExtraError, PlanError
 from llem.plan import ModelPlan
+from llem.plan_file import unknown_key
 
 ADAPTER = "adapter"
 QUANTIZATION = "quantization_config"
@@ -138,9 +138,7 @@ def _check_names(model: ModelPlan) -> None:
                 f"plan key model.load.{key}", found="a key that a plan cannot set", hint=_REFUSED[key]
             )
         if key not in offered:
-            close = difflib.get_close_matches(key, offered, n=1)
-            hint = f"did you mean model.load.{close[0]}?" if close else f"known here: {', '.join(offered)}"
-            raise PlanError(f"unknown plan key model.load.{key}", hint=hint)
+            raise unknown_key("model.load.", key, offered)
         if not has_files and key not in OF_A_CONFIGURATION:
             raise random_weights_refusal(key)
 

@@ -1,7 +1,6 @@
 """What a plan's `[generation]` means to `generate`: which keys it may have, and which are llem's own business."""
 
 import copy
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,8 @@ from transformers import CompileConfig, GenerationConfig, LlamaConfig, LlamaForC
 
 from llem.engines.hub import told
 from llem.errors import PlanError
+from llem.plan import OwnGenerationPlan
+from llem.plan_file import unknown_key
 
 Options = Mapping[str, Any]
 
@@ -103,9 +104,8 @@ def _check_names(options: Options) -> None:
                 f"plan key generation.{key}", found="a key that a plan cannot set", hint=_REFUSED[key]
             )
         if key not in known:
-            close = difflib.get_close_matches(key, [*offered, "seed", "ignore_eos"], n=1)
-            hint = f"did you mean generation.{close[0]}?" if close else f"known here: {', '.join(offered)}"
-            raise PlanError(f"unknown plan key generation.{key}", hint=hint)
+            own = OwnGenerationPlan.__struct_fields__
+            raise unknown_key("generation.", key, [*offered, *own], listed=offered)
 
 
 def _check_types(options: Options) -> None:
@@ -151,7 +151,7 @@ def _configuration(options: Options) -> GenerationConfig:
 
 def _try_values(options: Options, config: GenerationConfig) -> None:
     """Generate two tokens with a small stand-in: what is out of its range shows only when it is used."""
-    tried = {key: value for key, value in options.items() if key not in _NEEDS_THE_MODEL}
+    tried = {key: setting for key, setting in options.items() if key not in _NEEDS_THE_MODEL}
     if not tried:
         return
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -166,10 +166,10 @@ def _try_values(options: Options, config: GenerationConfig) -> None:
 
 def _objects(options: Options) -> dict[str, Any]:
     """Keys and values as GenerationConfig has them: a table for the compiler is an object of its own."""
-    told = {key: value for key, value in options.items() if key != ASSISTANT}
-    if isinstance(compiling := told.get("compile_config"), Mapping):
-        told["compile_config"] = CompileConfig(**compiling)
-    return told
+    arguments = {key: setting for key, setting in options.items() if key != ASSISTANT}
+    if isinstance(compiling := arguments.get("compile_config"), Mapping):
+        arguments["compile_config"] = CompileConfig(**compiling)
+    return arguments
 
 
 def _refusal(error: Exception) -> PlanError:
