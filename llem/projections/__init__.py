@@ -4,7 +4,7 @@ from llem.projections.catching_up import CatchUpReport, catch_up
 from llem.projections.database import open_readonly
 from llem.projections.differences import Change
 from llem.projections.methodology import results_for
-from llem.projections.opening import open_tables, result_of, snapshot
+from llem.projections.opening import open_tables, snapshot
 from llem.projections.origins import SegmentLineage, lineage
 from llem.projections.rebuilding import RebuildReport, rebuild
 
@@ -18,7 +18,6 @@ __all__ = [
     "open_readonly",
     "open_tables",
     "rebuild",
-    "result_of",
     "results_for",
     "snapshot",
 ]

@@ -12,9 +12,7 @@ import duckdb
 from llem.errors import StoreError
 from llem.projections import database
 from llem.projections.catching_up import CatchUpReport, catch_up
-from llem.projections.methodology import results_for
 from llem.projections.rebuilding import build, fill
-from llem.results import ExperimentResult
 from llem.store import Store
 
 Notify = Callable[[str], None]
@@ -40,12 +38,6 @@ def open_tables(
         return _temporary(store, notify, report.behind_reason or "", salvage=salvage, only=only)
     _tell(store, report, notify)
     return connection
-
-
-def result_of(store: Store, experiment_id: str, notify: Notify) -> ExperimentResult:
-    """The result of one experiment, whether or not the store's tables can be had. Raises LlemError where it has none."""
-    with open_tables(store, notify, only=[experiment_id]) as connection:
-        return results_for(connection, experiment_id)
 
 
 def snapshot(store: Store, path: Path, notify: Notify) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from llem.projections import catch_up, open_tables, rebuild, result_of, snapshot
+from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
 from tests.projections.fake_log import EXPERIMENT, experiment
 
@@ -77,7 +77,8 @@ def test_a_stranger_on_the_tables_blocks_nobody(log: Store, doing: str) -> None:
         assert found == ({EXPERIMENT: 120} if doing == "reading" else {EXPERIMENT: 120, "run-2": 120})
         assert len(told) == 1
         assert ("behind by 1 experiments" if doing == "reading" else "holds them open") in told[0]
-        assert result_of(log, "run-2", told.append).total_tokens == 120
+        with open_tables(log, told.append, only=["run-2"]) as connection:
+            assert results_for(connection, "run-2").total_tokens == 120
     assert tokens(log, told=[]) == {EXPERIMENT: 120, "run-2": 120}
 
 
