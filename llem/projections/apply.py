@@ -6,9 +6,9 @@ import duckdb
 import msgspec
 
 from llem.errors import DamagedLogError, LlemError, StoreError
-from llem.projections.containment import LOG_TABLES, UNUSABLE
+from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
 from llem.projections.derive import derive
-from llem.projections.read_segment import ChangedError, apply_segment
+from llem.projections.read_segment import ChangedError, apply_segment, refuse_segments
 from llem.projections.segment_files import (
     Files,
     KnownSegment,
@@ -48,13 +48,12 @@ def apply_experiments(
     before = _totals(connection)
     tables.course.begin("reading the log", _bytes(files, wanted), "bytes")
     for experiment_id in wanted:
-        _apply_experiment(
-            tables,
-            experiment_id,
-            list(files.get(experiment_id, {}).values()),
-            known.get(experiment_id, {}),
-            salvage=salvage,
-        )
+        segments = list(files.get(experiment_id, {}).values())
+        try:
+            _apply_experiment(tables, experiment_id, segments, known.get(experiment_id, {}), salvage=salvage)
+        except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
+            _forget(tables, experiment_id)
+            refuse_segments(tables, segments, reason_against(error))
     derive(tables, wanted)
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
     refused = refusals(store, known_segments(connection))

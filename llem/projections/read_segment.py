@@ -1,5 +1,6 @@
 """One segment into the tables: the rows of its new blocks, and the checkpoint after them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from llem.projections.containment import UNUSABLE, reason_against
@@ -51,6 +52,12 @@ def apply_segment(
             raise ChangedError from error
         skipped_bytes = file.file_bytes if salvage and isinstance(error, CorruptError) else 0
         _save(tables, file, {"verdict": verdict, "problem": problem, "skipped_bytes": skipped_bytes})
+
+
+def refuse_segments(tables: Tables, files: Iterable[SegmentFile], reason: str) -> None:
+    """A checkpoint for each file that says only why nothing of it is in the tables."""
+    for file in files:
+        _save(tables, file, {"verdict": UNUSABLE, "problem": reason})
 
 
 def _read(tables: Tables, file: SegmentFile, known: KnownSegment | None, *, salvage: bool) -> Row:
