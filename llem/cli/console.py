@@ -23,12 +23,19 @@ _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _state = {"verbosity": 0, "quiet": False}
 
 
+class _LogLine(logging.Formatter):
+    """A line of llem's own log, as harmless as every other one on stderr."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(scrub(super().format(record)))
+
+
 def set_verbosity(count: int, *, quiet: bool = False) -> None:
     """How much goes to stderr beside errors: notes unless quiet, and of llem's own log what LLEM_LOG_LEVEL, -v and -vv say."""
     _state.update(verbosity=count, quiet=quiet)
     named = logging.getLevelNamesMapping().get(os.environ.get("LLEM_LOG_LEVEL", "").upper())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("llem: %(message)s"))
+    handler.setFormatter(_LogLine("llem: %(message)s"))
     log = logging.getLogger("llem")
     log.handlers[:] = [handler]
     usual = logging.ERROR if quiet else _LEVELS[min(count, 2)]

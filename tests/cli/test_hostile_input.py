@@ -112,3 +112,12 @@ def test_a_snapshot_makes_no_store_of_its_folder(measured: Path, tmp_path: Path)
     snapshot = tmp_path / "projections.duckdb"
     assert run(["query", "--snapshot", str(snapshot)], measured).returncode == 0
     assert run(["query", "select 1", "-o", str(tmp_path / "x.csv")], measured).returncode == 0
+
+
+def test_a_note_about_a_file_does_not_drive_the_terminal(tmp_path: Path) -> None:
+    """A control character in the name of a prompt file is shown as a mark."""
+    path = tmp_path / "a\x1b[31mb.jsonl"
+    path.write_text('{"prompt": "x", "other": 1}\n')
+    prompts = ["--set", f"workload.path={path}", "--set", "workload.requests=1"]
+    done = run(["measure", *SIMULATED, *prompts, "--workers", "5"], tmp_path / "store")
+    assert "not used: other" in done.stderr.decode() and b"\x1b" not in done.stderr
