@@ -43,9 +43,13 @@ def _cleaned(part: Any, *, whole: bool) -> Any:
 
 def clean_text(text: str, *, whole: bool = False) -> str:
     """The same for one text; the very text where nothing changes."""
-    cut = text if whole or len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ... (cut, {len(text)} characters)"
-    scrubbed = scrub(_utf8(cut))
+    scrubbed = scrub(_utf8(text if whole else shortened(text, MAX_TEXT)))
     return text if scrubbed == text else scrubbed
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or so many characters of it and how many there were."""
+    return text if len(text) <= limit else f"{text[:limit]} ... (cut, {len(text)} characters)"
 
 
 def scrub_json(document: bytes) -> bytes:
@@ -71,7 +75,7 @@ def _encodable(part: Any, *, whole: bool) -> Any:
     """What stands in lists and maps, each text cut and as UTF-8."""
     match part:
         case str():
-            return _utf8(part if whole or len(part) <= MAX_TEXT else f"{part[:MAX_TEXT]} ... (cut)")
+            return _utf8(part if whole else shortened(part, MAX_TEXT))
         case dict():
             return {_encodable(key, whole=True): _encodable(item, whole=whole) for key, item in part.items()}
         case list() | tuple():
@@ -89,7 +93,7 @@ def _fields_with_text(struct: type[msgspec.Struct]) -> tuple[str, ...]:
 def _holds_text(kind: inspect.Type) -> bool:
     match kind:
         case inspect.UnionType(types=types):
-            return any(_holds_text(one) for one in types)
+            return any(map(_holds_text, types))
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
             return _holds_text(item)
     return isinstance(kind, inspect.StrType | inspect.AnyType | inspect.DictType | inspect.StructType)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from llem_events.cleaning import shortened
 from llem_events.events import RequestsCompleted
 from llem_events.records import Request
 
@@ -58,10 +59,7 @@ def _without_times(request: Request) -> Request:
 
 def _without_ends(request: Request) -> Request:
     longest = _LIMIT_BYTES // _CHARACTER_BYTES // len(_TEXT_FIELDS) - 100
-    texts = {field: getattr(request, field) for field in _TEXT_FIELDS}
-    cut = {
-        field: f"{text[:longest]} ... (cut, {len(text)} characters)"
-        for field, text in texts.items()
-        if text is not None and len(text) > longest
-    }
-    return msgspec.structs.replace(request, **cut)
+    texts = {field: text for field in _TEXT_FIELDS if (text := getattr(request, field)) is not None}
+    return msgspec.structs.replace(
+        request, **{field: shortened(text, longest) for field, text in texts.items()}
+    )

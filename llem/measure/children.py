@@ -17,7 +17,7 @@ from llem.measure.leash import die_with_parent
 from llem.measure.messages import ReportFailure
 from llem.measure.stop import StoppedError
 from llem_events import LogError
-from llem_events.secrets import scrub
+from llem_events.cleaning import clean_text
 
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
 EXIT_INTERNAL = 70  # a fault of llem itself
@@ -115,7 +115,7 @@ def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
     """One of our errors says all in its text; of another, the type is half of what is known."""
     name = type(error).__name__
     said = str(error) if isinstance(error, LlemError | LogError) else f"{name}: {error}"
-    text = scrub(said[:_TEXT_CHARACTERS].encode(errors="backslashreplace").decode())
+    text = clean_text(said[:_TEXT_CHARACTERS])
     with contextlib.suppress(PeerGoneError):
         supervisor.send(ReportFailure(error_type=name, text=text, exit_status=exit_status))
 

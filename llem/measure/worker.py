@@ -38,7 +38,6 @@ from llem_events.events import (
     PromptsEncoded,
     WarningRaised,
 )
-from llem_events.secrets import scrub
 
 
 class Worker:
@@ -83,7 +82,7 @@ class Worker:
         event = ProcessFailed(
             process_index=self._setup.process_index,
             error_type=type(error).__name__,
-            message=scrub(str(error)),
+            message=str(error),
             stage=self.stage,
         )
         self._log.append(event, at_ns=time.monotonic_ns())
