@@ -12,11 +12,13 @@ from llem_events.readable import plain
 
 def describe_damage(damage: Damage) -> str:
     """The byte range, what is wrong, and which blocks and events are missing."""
-    missing = f"from block {damage.first_block} and event {damage.first_event} on"
-    if damage.next_block is not None and damage.next_event is not None:
-        blocks, events = damage.next_block - damage.first_block, damage.next_event - damage.first_event
+    blocks, events = damage.missing_blocks, damage.missing_events
+    if damage.next_block is None or damage.next_event is None:
+        missing = f"from block {damage.first_block} and event {damage.first_event} on"
+    elif blocks:
         missing = f"{blocks} blocks from {damage.first_block}, {events} events from {damage.first_event}"
-        missing = missing if blocks else "nothing"
+    else:
+        missing = "nothing"
     return f"bytes {damage.offset} to {damage.end}: {damage.text}; missing: {missing}"
 
 
