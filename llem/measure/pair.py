@@ -87,6 +87,10 @@ class Pair:
         self._is_stopping = False
         self._events: list[Event] = []
         self._worker, self._sampler = _start(setup.placement, wraps_program=bool(setup.command))
+        self._set_up(setup)
+
+    def _set_up(self, setup: PairSetup) -> None:
+        """Tell both processes what they are to do."""
         self._tell_worker(
             WorkerSetup(
                 experiment_id=setup.experiment_id,
@@ -183,26 +187,19 @@ class Pair:
             case ReportDone(exit_status):
                 self.is_done, self.program_status = True, exit_status
             case ReportFailure() if channel is self._worker.channel:
-                self.failure = Failure(
-                    self.index, message.error_type, message.text, self.stage, message.exit_status
-                )
+                self.failure = self._failed(message, self.stage)
             case ReportFailure() if self._has_meter:
                 self._warn_of_sampler(message.text)
-                self.failure = self.failure or Failure(
-                    self.index,
-                    message.error_type,
-                    message.text,
-                    f"sampling, {self.stage}",
-                    message.exit_status,
-                )
+                self.failure = self.failure or self._failed(message, f"sampling, {self.stage}")
             case ReportFailure():
                 self.lacks_meter = True
-                status = max(message.exit_status, MeterError.exit_status)
-                self.failure = Failure(
-                    self.index, message.error_type, message.text, "opening its meter", status
-                )
+                self.failure = self._failed(message, "opening its meter", least_status=MeterError.exit_status)
             case AnnounceMeter():
                 self._has_meter = True
+
+    def _failed(self, report: ReportFailure, stage: str, *, least_status: int = 0) -> Failure:
+        status = max(report.exit_status, least_status)
+        return Failure(self.index, report.error_type, report.text, stage, status)
 
     def _lose_worker(self) -> None:
         """The worker's end of the channel is closed: it is done, has reported why not, or was killed."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,6 @@ class Progress:
 
     stage: str
     detail: str  # what the stage waits for, and how long at most
-    elapsed_s: float
     output_tokens: int
     requests: int
     tokens_per_second: float | None  # input and output
@@ -131,7 +129,6 @@ class Supervision:
         self._setups, self._diary, self._asked = setups, diary, asked
         self._whereabouts, self._on_progress = whereabouts, on_progress
         self._pairs: list[Pair] = []
-        self._started = time.monotonic()
         self._told = 0
         self._failures: list[Failure] = []
 
@@ -213,7 +210,6 @@ class Supervision:
         return Progress(
             stage=working[0].stage if working else "done",
             detail=working[0].detail if working else "",
-            elapsed_s=time.monotonic() - self._started,
             output_tokens=sum(pair.output_tokens for pair in self._pairs),
             requests=sum(pair.requests for pair in self._pairs),
             tokens_per_second=_sum(pair.tokens_per_second for pair in self._pairs),
