@@ -64,6 +64,11 @@ def on_one_line(text: str) -> str:
     return printable(text)
 
 
+def counted(number: int, thing: str) -> str:
+    """So many things, in the plural where there is not one."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def folded(text: str, out: TextIO) -> str:
     """Lines broken between words where a terminal would break them anywhere; as they are for a pipe."""
     width = columns_of(out) if out.isatty() else None

@@ -25,8 +25,12 @@ def doctor(json: JsonOption = False, store: StoreOption = None) -> None:
 
 
 def _print(check: Check) -> None:
-    console.say(f"{MARKS[check.status]}  {check.name}: {check.found}")
+    _say(f"{MARKS[check.status]}  {check.name}: {check.found}")
     if check.status in ("warn", "fail"):
-        console.say(f"      why  {check.why}")
+        _say(f"      why  {check.why}")
         if check.fix:
-            console.say(f"      fix  {check.fix}")
+            _say(f"      fix  {check.fix}")
+
+
+def _say(line: str) -> None:
+    console.say(console.folded(line, sys.stdout))

@@ -39,9 +39,15 @@ def _print(report: RebuildReport, *, check: bool) -> None:
         console.complain(str(refused))
     verb = "would be" if check else "are"
     rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items() if count)
-    console.note(
-        f"llem: {report.experiments} experiments, {report.blocks:,} blocks, {report.events:,} events in {report.duration_sec:.2f} s: {rows}"
+    read = ", ".join(
+        console.counted(number, thing)
+        for number, thing in (
+            (report.experiments, "experiment"),
+            (report.blocks, "block"),
+            (report.events, "event"),
+        )
     )
+    console.note(f"llem: {read} in {report.duration_sec:.2f} s; rows: {rows}")
     if report.compared is not None:
         console.note(f"llem: nothing to compare with: {report.compared}")
     elif not report.changed_tables:

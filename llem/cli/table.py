@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llem.cli.console import columns_of, note, on_one_line
+from llem.cli.console import columns_of, counted, note, on_one_line
 from llem.export import cells
 
 PIPE_WIDTH = 100_000  # a pipe has no width: no line is folded
@@ -110,7 +110,7 @@ def _say_what_is_missing(columns: Sequence[str], *, is_cut: bool, instead: str) 
     if columns:
         named = ", ".join(columns[:LEFT_OUT_SHOWN])
         more = f" and {len(columns) - LEFT_OUT_SHOWN} more" if len(columns) > LEFT_OUT_SHOWN else ""
-        note(f"llem: no room for {len(columns)} columns: {named}{more}; {instead} shows them")
+        note(f"llem: no room for {counted(len(columns), 'column')}: {named}{more}; {instead} shows them")
     elif is_cut:
         note(f"llem: texts that end in … are longer; {instead} shows them whole")
 

@@ -57,6 +57,7 @@ def on_a_terminal(
     size: Size = (80, 24),
     environment: Mapping[str, str],
     folder: Path | None = None,
+    limit_s: float = LIMIT_S,
     while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
 ) -> tuple[Terminal, int]:
     """Run llem with all three standard streams on one terminal; its screen and its exit status."""
@@ -73,7 +74,7 @@ def on_a_terminal(
         start_new_session=True,
     ) as process:
         os.close(descriptor)
-        read_to_the_end(controller, terminal, while_running, stop=process.kill)
+        read_to_the_end(controller, terminal, while_running, limit_s=limit_s, stop=process.kill)
     return terminal, process.returncode
 
 
@@ -82,10 +83,11 @@ def read_to_the_end(
     terminal: Terminal,
     while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
     *,
+    limit_s: float = LIMIT_S,
     stop: Callable[[], None],
 ) -> None:
     """Show all that is written to the terminal, and close it; whoever takes too long is stopped."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + limit_s
     while (chunk := _read(controller)) != b"":
         terminal.feed(chunk or b"")
         while_running(terminal, controller)

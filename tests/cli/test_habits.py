@@ -115,3 +115,17 @@ def test_a_full_or_closed_stream_is_no_internal_error(stream: str, folder: Path)
             assert done.stderr.startswith("llem: standard output cannot be written: found ")
         else:
             assert (done.returncode, len(done.stdout.splitlines())) == (0, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_a_hub_that_does_not_answer_is_said_in_two_lines(llem: Run) -> None:
+    """Its client's retries are one line, however many there are, and the error another."""
+    nobody = "http://127.0.0.1:9"
+    done = llem(
+        "measure", "--model", "nobody/nothing", HF_HUB_OFFLINE="0", HTTPS_PROXY=nobody, https_proxy=nobody
+    )
+    assert done.returncode == 2
+    asked, error = done.stderr.splitlines()
+    assert asked == "llem: the hub does not answer; it is asked again for half a minute"
+    assert "cannot be loaded: found the hub cannot be reached" in error
