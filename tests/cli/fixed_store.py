@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llem.plan import Plan, WindowsPlan
+from llem.projections import rebuild
 from llem.store import Store
 from llem_events.events import (
     ExperimentCompleted,
@@ -45,6 +46,8 @@ def make(folder: Path) -> None:
     experiment(damaged, experiment_id=NAMED)
     experiment(damaged, experiment_id=TWO_GPUS)
     _flip_a_byte(next(damaged.log_path.glob(f"{TWO_GPUS}/sampler-*")))
+    for place in (store, damaged):
+        rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")
 

@@ -31,6 +31,8 @@ TERMINALS = {
     "c": {"TERM": "xterm-256color", "LANG": "C", "LC_ALL": "C"},
 }
 USUAL = ("80x24", "colour")
+# Progress that is said without a live line, where work takes longer than a second.
+SLOW_MACHINE = ("llem: reading the log: ", "llem: deriving results: ", "llem: importing: ")
 ROOT = Path(__file__).parents[2]
 MADE = (
     "measured",
@@ -57,6 +59,11 @@ def measured(text: str) -> str:
     return re.sub(
         r"( {2,})?-?\d[\d,.]*(?:e[+-]?\d+)?", lambda found: "#".rjust(len(found[0]) if found[1] else 1), text
     )
+
+
+def unfolded(text: str) -> str:
+    """How long it took moves the words behind it, so that they are put back on one line."""
+    return re.sub(r"\d[\d.,]*", "#", text.replace("\n  ", " "))
 
 
 def hexadecimal(text: str) -> str:
@@ -104,8 +111,8 @@ CASES = {
     "query_wrong": Case(["query", "select energi from experiment_results"]),
     "export": Case(["export", "-", "--runs", "base", "-f", "jsonl", "--what", "requests"]),
     "import": Case(["import", "result.json", "wrong.json", "--store", "imported"]),
-    "rebuild": Case(["rebuild"], masked),
-    "rebuild_damaged": Case(["rebuild", "--check", "--store", "damaged"], masked),
+    "rebuild": Case(["rebuild"], unfolded),
+    "rebuild_damaged": Case(["rebuild", "--check", "--store", "damaged"], unfolded),
     "log_verify": Case(["log", "verify", "--store", "damaged"], masked),
     "log_info": Case(["log", "info", NAMED], masked),
     "log_cat": Case(["log", "cat", NAMED, "--type", "window_opened"]),
@@ -255,11 +262,13 @@ def seen(
 
 def drawn(terminal: Terminal, mask: Callable[[str], str]) -> str:
     """The lines, and below each styled one a line of marks."""
-    lines = terminal.lines()
-    if mask is names_of_checks:
-        return mask("\n".join(lines))
+    lines = {
+        number: line for number, line in enumerate(terminal.lines()) if not line.startswith(SLOW_MACHINE)
+    }
+    if mask in (names_of_checks, unfolded):
+        return mask("\n".join(lines.values()))
     shown = []
-    for number, line in enumerate(lines):
+    for number, line in lines.items():
         shown.append(mask(line))
         if styles := terminal.styles(number):
             shown.append(f"~{styles}")
