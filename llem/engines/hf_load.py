@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -25,6 +26,10 @@ from llem.errors import EngineError
 from llem.plan import ModelPlan
 
 _ENCODERS_THAT_FILL_NO_MASKS = ("bert-generation",)
+# Their generate appends a mask and fills it in, token by token.
+_GENERATE_BY_FILLING_MASKS = ("xlm",)
+# Asked to, transformers 4 leaves some models half loaded; newer releases report the tensors of another shape.
+_NAMES_MISMATCHES = not transformers.__version__.startswith("4.")
 
 
 def choose_device(requested: str | None, *, planned: str) -> torch.device:
@@ -99,6 +104,8 @@ def _is_encoder(config: Any) -> bool:
     """Models that fill in masks unless their configuration makes them decoders; the decoder part of a pair always is one."""
     if getattr(config, "is_decoder", True) or config.is_encoder_decoder:
         return False
+    if config.model_type in _GENERATE_BY_FILLING_MASKS:
+        return False
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING or config.model_type in _ENCODERS_THAT_FILL_NO_MASKS
 
 
@@ -148,7 +155,7 @@ def _pretrained(
         use_safetensors=True,
         dtype=dtype,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # the report names them
+        ignore_mismatched_sizes=model_plan.allow_missing or _NAMES_MISMATCHES,
         **options,
     )
     doubts = [*loading_doubts(report), *doubts]

@@ -28,6 +28,23 @@ def installed(model_type: str) -> bool:
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
+def is_older() -> bool:
+    """Whether this transformers is not of the series that the sizes were made for."""
+    import transformers
+
+    return transformers.__version__.startswith("4.")
+
+
+def built(model_type: str) -> Any:
+    """The tiny model; an older release may have another configuration for it."""
+    try:
+        return tiny_model(model_type, **MODEL_TYPES[model_type])
+    except Exception as error:
+        if is_older():
+            pytest.skip(f"this transformers makes no such {model_type}: {error}")
+        raise
+
+
 def bare(model: Any, batch: Sequence[EncodedPrompt], options: dict[str, Any]) -> list[list[int]]:
     """What a user gets who pads on the left, seeds torch and calls `generate`."""
     import torch
@@ -76,14 +93,21 @@ def test_tokens_are_those_of_a_bare_generate(make_plan: MakePlan, tmp_path: Path
     """Alone and in a padded batch, greedy and drawn with a seed; and all weights come back from their files."""
     if not installed(model_type):
         pytest.skip(f"this transformers has no {model_type}")
-    model = tiny_model(model_type, **MODEL_TYPES[model_type])
+    model = built(model_type)
     model.save_pretrained(tmp_path)
     for options in (GREEDY, DRAWN):
         plan = make_plan(
             model={"name": str(tmp_path)}, workload={"record_text": True}, generation=options | {"seed": SEED}
         )
         engine = create_engine(plan, device="cpu")
-        facts = engine.load()
+        try:
+            facts = engine.load()
+        except EngineError:
+            # an older release cannot run every type: then a bare generate raises too
+            assert is_older()
+            with pytest.raises((RuntimeError, ValueError, AttributeError, TypeError)):
+                bare(model, [EncodedPrompt(request_id=0, max_new_tokens=2, token_ids=(5, 6))], options)
+            return
         assert (facts.doubts, facts.attention is None) == ([], False)
         for lengths in (ALONE, PADDED):
             batch = prompts(engine, lengths)
