@@ -28,7 +28,7 @@ WRONG = {
         "engine.device=cpu",
     ),
     "a GPU meter of a model on the CPU": (
-        ["--meter", "nvml", "--set", "engine.device=cpu"],
+        ["--engine", "simulated", "--meter", "nvml", "--set", "engine.device=cpu"],
         "no GPU is used",
     ),
     "no program behind --": ([*SIMULATED, "--"], "nothing behind it"),
