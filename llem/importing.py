@@ -37,7 +37,7 @@ def import_result(path: Path, store: Store, *, keep_bytes: bool = False) -> Impo
     result = read_predecessor(kept_bytes, what=str(path))
     digest = hashlib.sha256(original).hexdigest()
     experiment_id = f"{result.start_time:%Y%m%d-%H%M%S}-{digest[:12]}"
-    if known := [each for each in store.experiment_ids() if each.startswith(experiment_id)]:
+    if known := [run for run in store.experiment_ids() if run.startswith(experiment_id)]:
         raise ExportError(f"{path} has already been imported", found=f"experiment {known[0]}")
     kept = ResultImported(
         format=FORMAT,

@@ -172,31 +172,39 @@ class Store:
         """The experiments that `run` names, the newest last: an id, a prefix of only one, @last, or a name. Raises StoreError."""
         known = self.require().experiment_ids()
         if run == LAST:
-            found = self._last(known)
+            matches = self._last(known)
         else:
-            found = [experiment_id for experiment_id in known if experiment_id.startswith(run) and run]
-        if run in found or len(found) == 1:
-            return [run if run in found else found[0]]
+            matches = [experiment_id for experiment_id in known if experiment_id.startswith(run) and run]
+        if run in matches or len(matches) == 1:
+            return [run if run in matches else matches[0]]
         if run != LAST and (named := self._named(run, known)):
             return named
         raise StoreError(
             f"run {run}",
-            found="no experiment" if not found else f"{len(found)} experiments",
+            found="no experiment" if not matches else f"{len(matches)} experiments",
             expected="the id of one experiment, a prefix of it, its name, or @last",
             hint="`llem runs` lists them",
         )
 
     def _named(self, name: str, known: Iterable[str]) -> list[str]:
         """Experiments whose plan has that name, in the order in which they were started."""
-        named = [each for each in known if any(_plan_name(path) == name for path in self._supervisors(each))]
-        return sorted(named, key=lambda each: (self.started_ns(each) or 0, each))
+        named = [
+            experiment_id
+            for experiment_id in known
+            if any(_plan_name(path) == name for path in self._supervisors(experiment_id))
+        ]
+        return sorted(named, key=lambda experiment_id: (self.started_ns(experiment_id) or 0, experiment_id))
 
     def _supervisors(self, experiment_id: str) -> list[Path]:
         return [path for path in self.segments(experiment_id) if path.name.startswith("supervisor")]
 
     def _last(self, known: Iterable[str]) -> list[str]:
         """The experiment that was started last by the wall clock of its header; a folder without a segment never is."""
-        started = [(at_ns, each) for each in known if (at_ns := self.started_ns(each)) is not None]
+        started = [
+            (at_ns, experiment_id)
+            for experiment_id in known
+            if (at_ns := self.started_ns(experiment_id)) is not None
+        ]
         return [max(started)[1]] if started else []
 
     def started_ns(self, experiment_id: str) -> int | None:

@@ -56,12 +56,12 @@ TargetArgument = Annotated[str, typer.Argument(metavar=TARGET, help="A segment f
 def verify(targets: TargetsArgument = None, json: JsonOption = False, store: StoreOption = None) -> None:
     """Check every byte: clean, unclosed and torn are fine (status 0); newer or unreadable has status 2, damaged 3."""
     place = Store.locate(store)
-    found = segment_files(targets or [], place)
+    files = segment_files(targets or [], place)
     status = statuses.DONE
-    for problem in found.refused:
+    for problem in files.refused:
         status = statuses.WRONG
         _say(f"unreadable {problem}", {"path": None, "verdict": None, "error": str(problem)}, as_json=json)
-    for path in found.paths:
+    for path in files.paths:
         status = max(status, _verify(path, as_json=json))
     _note_strange_folders(place, asked_for_all=not targets)
     raise typer.Exit(status)
@@ -70,20 +70,20 @@ def verify(targets: TargetsArgument = None, json: JsonOption = False, store: Sto
 def _verify(path: Path, *, as_json: bool) -> int:
     """Say what one file is; returns its status."""
     try:
-        found = survey(path)
+        surveyed = survey(path)
     except LogError as error:
         verdict = "newer" if isinstance(error, NewerFormatError) else None
         hint = f"; try `{mend_access(path)}`" if is_denied(path) else ""
         report = {"path": str(path), "verdict": verdict, "error": f"{error}{hint}"}
         _say(f"{verdict or 'unreadable':<10} {path}: {error}{hint}", report, as_json=as_json)
         return statuses.WRONG
-    _say("\n".join(verdict_lines(found)), survey_report(found), as_json=as_json)
+    _say("\n".join(verdict_lines(surveyed)), survey_report(surveyed), as_json=as_json)
     return {
         "corrupt": statuses.DAMAGED,
         "misplaced": statuses.DAMAGED,
         "misfit": statuses.DAMAGED,
         "newer": statuses.WRONG,
-    }.get(stated_verdict(found), statuses.DONE)
+    }.get(stated_verdict(surveyed), statuses.DONE)
 
 
 def _note_strange_folders(store: Store, *, asked_for_all: bool) -> None:
@@ -196,13 +196,13 @@ def _events(paths: Iterable[Path], *, salvage: bool) -> Iterator[tuple[Path, int
                 console.note(f"{path}: {reader.verdict}: {describe_damage(damage)}")
 
 
-def _say_event(path: Path, found: dict[str, Any], *, as_json: bool) -> None:
+def _say_event(path: Path, event: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        console.say(_dump({"segment": path.name, **found}))
+        console.say(_dump({"segment": path.name, **event}))
         return
-    problem = f"  ({found['problem']})" if "problem" in found else ""
-    at_s = found["at_ns"] / 1e9
-    console.say(f"{found['number']:>6} {at_s:>16.6f} s  {found['type']} {_dump(found['body'])}{problem}")
+    problem = f"  ({event['problem']})" if "problem" in event else ""
+    at_s = event["at_ns"] / 1e9
+    console.say(f"{event['number']:>6} {at_s:>16.6f} s  {event['type']} {_dump(event['body'])}{problem}")
 
 
 @app.command()
@@ -210,9 +210,9 @@ def info(target: TargetArgument, json: JsonOption = False, store: StoreOption = 
     """Header, verdict, counts of each event type, sizes; status 2 where a part is newer than this llem."""
     status = statuses.DONE
     for path in _readable([target], Store.locate(store)):
-        found = survey(path)
-        status = max(status, statuses.WRONG if found.newer else statuses.DONE)
-        _say("\n".join(info_lines(found)), survey_report(found), as_json=json)
+        surveyed = survey(path)
+        status = max(status, statuses.WRONG if surveyed.newer else statuses.DONE)
+        _say("\n".join(info_lines(surveyed)), survey_report(surveyed), as_json=json)
     raise typer.Exit(status)
 
 
@@ -253,10 +253,10 @@ def digest(
 
 def _readable(targets: Iterable[str], store: Store) -> list[Path]:
     """Segment files of the targets. Raises StoreError where one cannot be listed."""
-    found = segment_files(targets, store)
-    if found.refused:
-        raise found.refused[0]
-    return found.paths
+    files = segment_files(targets, store)
+    if files.refused:
+        raise files.refused[0]
+    return files.paths
 
 
 def _say(text: str, report: dict[str, Any], *, as_json: bool) -> None:

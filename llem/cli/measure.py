@@ -152,10 +152,10 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
 
 def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
     try:
-        found = _module("new_result").new_result(store, outcome.experiment_id)
-        if found is None:
+        derived = _module("new_result").new_result(store, outcome.experiment_id)
+        if derived is None:
             return None, False
-        result, facts = found
+        result, facts = derived
         return result, _is_shown(result, facts, form)
     except KeyboardInterrupt:
         console.note(f"llem: run {outcome.experiment_id} is kept; `llem show` shows its result")

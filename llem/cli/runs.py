@@ -61,9 +61,9 @@ def runs(
     }
     place = Store.locate(store)
     with tables_of(place) as connection:
-        found = connection.execute(RUNS.format(columns=COLUMNS if json else SCREEN), wanted)
-        columns = [column[0] for column in found.description or ()]
-        rows = found.fetchall()
+        selected = connection.execute(RUNS.format(columns=COLUMNS if json else SCREEN), wanted)
+        columns = [column[0] for column in selected.description or ()]
+        rows = selected.fetchall()
     if json:
         with text_output() as out:
             as_json.write(out, columns, rows)

@@ -19,38 +19,38 @@ class SegmentFiles:
 
 def segment_files(targets: Iterable[str], store: Store) -> SegmentFiles:
     """Segment files of the targets; of all runs where there are none. Raises StoreError for a run that is not there."""
-    found = SegmentFiles()
+    files = SegmentFiles()
     named = list(targets)
     for experiment_id in () if named else store.require().experiment_ids():
-        _add_run(found, store, experiment_id)
+        _add_run(files, store, experiment_id)
     for target in named:
         path = Path(target)
         if path.is_dir():
-            _add_folder(found, path)
+            _add_folder(files, path)
         elif os.path.lexists(path) or os.sep in target or target.endswith(SEGMENT_SUFFIX):
-            found.paths.append(path)
+            files.paths.append(path)
         else:
-            _add_run(found, store, store.resolve(target))
-    return found
+            _add_run(files, store, store.resolve(target))
+    return files
 
 
-def _add_run(found: SegmentFiles, store: Store, experiment_id: str) -> None:
+def _add_run(files: SegmentFiles, store: Store, experiment_id: str) -> None:
     if (problem := store.unreadable(experiment_id)) is not None:
-        found.refused.append(problem)
-    found.paths.extend(store.segments(experiment_id))
+        files.refused.append(problem)
+    files.paths.extend(store.segments(experiment_id))
 
 
-def _add_folder(found: SegmentFiles, folder: Path) -> None:
+def _add_folder(files: SegmentFiles, folder: Path) -> None:
     def refuse(error: OSError) -> None:
         hint = mend_access(Path(error.filename)) if isinstance(error, PermissionError) else None
-        found.refused.append(
+        files.refused.append(
             StoreError(f"folder {error.filename} cannot be read", found=error.strerror, hint=hint)
         )
 
     names = (
         Path(inner) / name for inner, _, names in os.walk(folder, onerror=refuse) for name in sorted(names)
     )
-    found.paths.extend(sorted(path for path in names if path.name.endswith(SEGMENT_SUFFIX)))
+    files.paths.extend(sorted(path for path in names if path.name.endswith(SEGMENT_SUFFIX)))
 
 
 def is_denied(path: Path) -> bool:

@@ -22,76 +22,80 @@ def describe_damage(damage: Damage) -> str:
     return f"bytes {damage.offset} to {damage.end}: {damage.text}; missing: {missing}"
 
 
-def stated_verdict(found: Survey) -> str:
+def stated_verdict(survey: Survey) -> str:
     """The verdict on the bytes, unless they verify and what they say is newer, in another's folder, or does not fit its type."""
-    if found.verdict is Verdict.CORRUPT:
+    if survey.verdict is Verdict.CORRUPT:
         return "corrupt"
-    if found.newer is not None:
+    if survey.newer is not None:
         return "newer"
-    if misplaced(found) is not None:
+    if misplaced(survey) is not None:
         return "misplaced"
-    return "misfit" if found.misfits else str(found.verdict)
+    return "misfit" if survey.misfits else str(survey.verdict)
 
 
-def misplaced(found: Survey) -> str | None:
+def misplaced(survey: Survey) -> str | None:
     """Why a segment stands in the wrong folder of a log; None where it does not, or stands in no log."""
-    folder = found.path.absolute().parent
-    if found.header is None or folder.parent.name != LOG_FOLDER or found.header.experiment_id == folder.name:
+    folder = survey.path.absolute().parent
+    if (
+        survey.header is None
+        or folder.parent.name != LOG_FOLDER
+        or survey.header.experiment_id == folder.name
+    ):
         return None
-    return f"its header names experiment {found.header.experiment_id!r}, its folder is {folder.name!r}"
+    return f"its header names experiment {survey.header.experiment_id!r}, its folder is {folder.name!r}"
 
 
-def verdict_lines(found: Survey) -> Iterator[str]:
+def verdict_lines(survey: Survey) -> Iterator[str]:
     """A line with the verdict and the counts, and one for each thing that is wrong."""
-    at_work = ", its writer is at work" if found.is_being_written else ""
-    yield f"{stated_verdict(found):<10} {found.path}: {found.blocks} blocks, {found.events} events{at_work}"
-    for text in _complaints(found):
+    at_work = ", its writer is at work" if survey.is_being_written else ""
+    yield f"{stated_verdict(survey):<10} {survey.path}: {survey.blocks} blocks, {survey.events} events{at_work}"
+    for text in _complaints(survey):
         yield f"{'':<10} {text}"
 
 
-def _complaints(found: Survey) -> Iterator[str]:
-    yield from filter(None, (found.newer, misplaced(found), _skipped(found)))
-    yield from map(describe_damage, found.damages)
-    yield from found.misfit_texts
-    if found.misfits > len(found.misfit_texts):
-        yield f"and {found.misfits - len(found.misfit_texts)} more events that do not fit their type"
+def _complaints(survey: Survey) -> Iterator[str]:
+    yield from filter(None, (survey.newer, misplaced(survey), _skipped(survey)))
+    yield from map(describe_damage, survey.damages)
+    yield from survey.misfit_texts
+    if survey.misfits > len(survey.misfit_texts):
+        yield f"and {survey.misfits - len(survey.misfit_texts)} more events that do not fit their type"
 
 
-def _skipped(found: Survey) -> str | None:
+def _skipped(survey: Survey) -> str | None:
     """What a recovered segment says of the one that it was recovered from."""
-    if found.header is None or not found.header.skipped_bytes:
+    if survey.header is None or not survey.header.skipped_bytes:
         return None
-    header = found.header
+    header = survey.header
     return (
         f"recovered: {header.skipped_bytes} bytes, {header.skipped_blocks} blocks and {header.skipped_events} events "
         "of the original are not in it"
     )
 
 
-def survey_report(found: Survey) -> dict[str, Any]:
+def survey_report(survey: Survey) -> dict[str, Any]:
     """Everything that a survey has found."""
-    header = None if found.header is None else plain(msgspec.structs.asdict(found.header))
+    header = None if survey.header is None else plain(msgspec.structs.asdict(survey.header))
     return {
-        "path": str(found.path),
-        "verdict": stated_verdict(found),
-        "newer": found.newer,
-        "misplaced": misplaced(found),
-        "sealed": found.seal is not None,
-        "being_written": found.is_being_written,
+        "path": str(survey.path),
+        "verdict": stated_verdict(survey),
+        "newer": survey.newer,
+        "misplaced": misplaced(survey),
+        "sealed": survey.seal is not None,
+        "being_written": survey.is_being_written,
         "header": header,
-        "blocks": found.blocks,
-        "events": found.events,
+        "blocks": survey.blocks,
+        "events": survey.events,
         "events_by_type": {
-            f"{name} {version}": n for (name, version), n in sorted(found.events_by_type.items())
+            f"{name} {version}": n for (name, version), n in sorted(survey.events_by_type.items())
         },
-        "unknown_events": found.unknown_events,
-        "misfits": found.misfits,
-        "misfit_texts": list(found.misfit_texts),
-        "file_bytes": found.file_bytes,
-        "raw_bytes": found.raw_bytes,
-        "compressed_bytes": found.compressed_bytes,
-        "ratio": _ratio(found),
-        "damages": [damage_report(damage) for damage in found.damages],
+        "unknown_events": survey.unknown_events,
+        "misfits": survey.misfits,
+        "misfit_texts": list(survey.misfit_texts),
+        "file_bytes": survey.file_bytes,
+        "raw_bytes": survey.raw_bytes,
+        "compressed_bytes": survey.compressed_bytes,
+        "ratio": _ratio(survey),
+        "damages": [damage_report(damage) for damage in survey.damages],
     }
 
 
@@ -100,26 +104,26 @@ def damage_report(damage: Damage) -> dict[str, Any]:
     return {name: getattr(damage, name) for name in damage.__slots__}
 
 
-def info_lines(found: Survey) -> Iterator[str]:
+def info_lines(survey: Survey) -> Iterator[str]:
     """A survey for people."""
-    yield f"{found.path}: {stated_verdict(found)}"
-    for name, text in ({} if found.header is None else plain(msgspec.structs.asdict(found.header))).items():
+    yield f"{survey.path}: {stated_verdict(survey)}"
+    for name, text in ({} if survey.header is None else plain(msgspec.structs.asdict(survey.header))).items():
         yield f"  {name:<16} {text['hex'] if isinstance(text, dict) else text}"
-    ratio = _ratio(found)
-    yield f"  {'blocks':<16} {found.blocks}"
-    yield f"  {'events':<16} {found.events}, {found.unknown_events} of unknown types"
-    for (name, version), count in sorted(found.events_by_type.items()):
+    ratio = _ratio(survey)
+    yield f"  {'blocks':<16} {survey.blocks}"
+    yield f"  {'events':<16} {survey.events}, {survey.unknown_events} of unknown types"
+    for (name, version), count in sorted(survey.events_by_type.items()):
         yield f"    {count:>8}  {name} {version}"
-    yield f"  {'file':<16} {found.file_bytes} bytes"
-    yield f"  {'payload':<16} {found.raw_bytes} bytes raw, {found.compressed_bytes} compressed" + (
+    yield f"  {'file':<16} {survey.file_bytes} bytes"
+    yield f"  {'payload':<16} {survey.raw_bytes} bytes raw, {survey.compressed_bytes} compressed" + (
         "" if ratio is None else f", {ratio:.1f} to 1"
     )
-    for text in _complaints(found):
+    for text in _complaints(survey):
         yield "  " + text
 
 
-def _ratio(found: Survey) -> float | None:
-    return found.raw_bytes / found.compressed_bytes if found.compressed_bytes else None
+def _ratio(survey: Survey) -> float | None:
+    return survey.raw_bytes / survey.compressed_bytes if survey.compressed_bytes else None
 
 
 def recovery_line(recovery: Recovery) -> str:

@@ -88,12 +88,14 @@ def _refusal(store: Store, segment: KnownSegment) -> LlemError:
 
 
 def _bytes(files: Files, experiment_ids: Sequence[str]) -> int:
-    return sum(file.file_bytes for each in experiment_ids for file in files.get(each, {}).values())
+    return sum(
+        file.file_bytes for experiment_id in experiment_ids for file in files.get(experiment_id, {}).values()
+    )
 
 
 def _totals(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    found = connection.execute("SELECT coalesce(sum(blocks), 0), coalesce(sum(events), 0) FROM segments")
-    blocks, events = found.fetchall()[0]
+    sums = connection.execute("SELECT coalesce(sum(blocks), 0), coalesce(sum(events), 0) FROM segments")
+    blocks, events = sums.fetchall()[0]
     return int(blocks), int(events)
 
 

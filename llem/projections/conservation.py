@@ -81,13 +81,13 @@ def breaches(
     connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts, measured: Sequence[Seen], clocks: Clocks
 ) -> list[InvalidReason]:
     """Every law that the log of an experiment breaks, the gravest first."""
-    found = [
+    broken = [
         *_of_the_log(facts, clocks),
         *_of_what_was_seen(measured),
         *(text for process in facts.processes for text in _of_process(connection, facts, process)),
         *_of_the_experiment(connection, facts),
     ]
-    return [*_salvaged(facts), *map(_not_conserved, dict.fromkeys(found)), *_clocks(facts)]
+    return [*_salvaged(facts), *map(_not_conserved, dict.fromkeys(broken)), *_clocks(facts)]
 
 
 def imported_breaches(result: ExperimentResult) -> list[InvalidReason]:
@@ -169,10 +169,10 @@ def _of_what_was_seen(measured: Sequence[Seen]) -> Iterator[str]:
     """Of the samples that figures are made of."""
     for seen in measured:
         who = f"process {seen.process.process_index}"
-        watched = [found for spanned in seen.samples for found in spanned]
-        if repeated := sum(found.repeated for found in watched):
+        watched = [samples for spanned in seen.samples for samples in spanned]
+        if repeated := sum(samples.repeated for samples in watched):
             yield f"{repeated} samples of {who} were taken at the moment of another"
-        if any(found.counter_ran_backwards for found in watched):
+        if any(samples.counter_ran_backwards for samples in watched):
             yield f"an energy counter of {who} ran backwards"
 
 
@@ -256,7 +256,7 @@ def _of_edges(who: str, window: Window) -> Iterator[str]:
 
 def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
     """The devices that the worker, its sampler and the edges of its windows name are the same."""
-    metered = [one.device for one in process.devices]
+    metered = [watched.device for watched in process.devices]
     uuids = {device.uuid for device in metered}
     if process.started is not None and process.started.devices != metered:
         yield f"{who} and its sampler name other devices"
@@ -267,12 +267,12 @@ def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
         yield f"edges of windows of {who} name other devices"
     numbers = [
         number
-        for one in process.devices
+        for watched in process.devices
         for number in (
-            one.counter_tick_ns,
-            one.power_window_ns,
-            one.device.memory_bytes,
-            one.device.power_limit_mw,
+            watched.counter_tick_ns,
+            watched.power_window_ns,
+            watched.device.memory_bytes,
+            watched.device.power_limit_mw,
         )
     ]
     if any(number is not None and number < 0 for number in numbers):
@@ -301,14 +301,18 @@ def _outside(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, key: 
     spans = measurement_spans(connection, process)
     inside = " OR ".join(["arrival_ns >= ? AND end_ns <= ?"] * len(spans)) or "false"
     edges = [edge for span in spans for edge in span]
-    sql = "SELECT count(*) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' "
+    sql = "SELECT count(*) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'"
     return _number(connection, f"{sql} AND NOT ({inside})", [*key, *edges])
 
 
 def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> Iterator[str]:
     if repeated := _number(connection, _REPEATED, [facts.experiment_id]):
         yield f"{repeated} request ids occur more than once"
-    known = {(one.process_index, device.device.uuid) for one in facts.processes for device in one.devices}
+    known = {
+        (process.process_index, device.device.uuid)
+        for process in facts.processes
+        for device in process.devices
+    }
     begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
     for index, uuid, segment_id, count, first_ns, impossible in connection.execute(
         _SAMPLES, [facts.experiment_id]
@@ -336,9 +340,9 @@ def _of_sampling(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) 
         dropped = sum(event.count for event in process.every(SamplesDropped))
         if dropped > ended.samples_dropped:
             yield f"{dropped} samples of process {process.process_index} were dropped, {ended.samples_dropped} counted when its sampler ended"
-        found = stored.get((process.segment.process_index, process.segment.host), 0)
-        if found != ended.samples - ended.samples_dropped:
-            yield f"samples of process {process.process_index}: {found} in the log, {ended.samples} counted when its sampler ended"
+        in_log = stored.get((process.segment.process_index, process.segment.host), 0)
+        if in_log != ended.samples - ended.samples_dropped:
+            yield f"samples of process {process.process_index}: {in_log} in the log, {ended.samples} counted when its sampler ended"
 
 
 def _number(connection: duckdb.DuckDBPyConnection, sql: str, values: Iterable[Any]) -> int:

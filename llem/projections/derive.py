@@ -33,10 +33,10 @@ MAX_EXPERIMENTS = 64
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
     tables.course.begin("deriving results", len(experiment_ids), "experiments")
-    for part in _parts(tables, experiment_ids):
-        reason = _try(tables, part)
-        tables.course.complete(len(part))
-        for experiment_id in part if reason is not None else ():
+    for group in _groups(tables, experiment_ids):
+        reason = _try(tables, group)
+        tables.course.complete(len(group))
+        for experiment_id in group if reason is not None else ():
             reason = _try(tables, [experiment_id])
             if reason is not None:
                 set_aside(tables, experiment_id, reason)
@@ -54,19 +54,19 @@ def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
     return None
 
 
-def _parts(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
+def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
     sizes = tables.connection.execute("SELECT experiment_id, sum(requests) FROM segments GROUP BY ALL")
     requests = dict(sizes.fetchall())
-    part: list[str] = []
+    group: list[str] = []
     weight = 0
     for experiment_id in experiment_ids:
-        part.append(experiment_id)
+        group.append(experiment_id)
         weight += int(requests.get(experiment_id, 0))
-        if weight >= MAX_REQUESTS or len(part) >= MAX_EXPERIMENTS:
-            yield part
-            part, weight = [], 0
-    if part:
-        yield part
+        if weight >= MAX_REQUESTS or len(group) >= MAX_EXPERIMENTS:
+            yield group
+            group, weight = [], 0
+    if group:
+        yield group
 
 
 def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
@@ -80,15 +80,19 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
             check_memory(tables, experiment_id)
             check_ranges(tables.connection, facts)
         derived = derive_experiment(tables.connection, facts)
-        for table, found in _rows(tables, derived).items():
-            rows[table] += found
+        for table, new in _rows(tables, derived).items():
+            rows[table] += new
         offsets += [
-            {"experiment_id": experiment_id, "file": one.file, "offset_ns": derived.clocks.offset_ns(one)}
-            for one in facts.segments
+            {
+                "experiment_id": experiment_id,
+                "file": segment.file,
+                "offset_ns": derived.clocks.offset_ns(segment),
+            }
+            for segment in facts.segments
         ]
-    for table, found in rows.items():
+    for table, new in rows.items():
         tables.delete_experiments(table, experiment_ids)
-        tables.insert(table, found)
+        tables.insert(table, new)
     _mark(tables, offsets)
 
 

@@ -37,10 +37,10 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
     steady: SteadyState = SteadyState()
     result: ExperimentResult | None = None
 
-    def wall_span(self, one: Measured) -> Span:
+    def wall_span(self, measured: Measured) -> Span:
         """When a process began and ended, in nanoseconds since 1970: whole microseconds, as its result has them."""
-        first, last = one.spans[0][0], one.spans[-1][1]
-        segment = one.process.segment
+        first, last = measured.spans[0][0], measured.spans[-1][1]
+        segment = measured.process.segment
         return (
             in_microseconds(self.clocks.wall_ns(segment, first)),
             in_microseconds(self.clocks.wall_ns(segment, last)),
@@ -49,12 +49,12 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def start_ns(self) -> int:
         """Nanoseconds since 1970 when the first process began."""
-        return min(self.wall_span(one)[0] for one in self.measured)
+        return min(self.wall_span(measured)[0] for measured in self.measured)
 
     @property
     def end_ns(self) -> int:
         """Nanoseconds since 1970 when the last process ended."""
-        return max(self.wall_span(one)[1] for one in self.measured)
+        return max(self.wall_span(measured)[1] for measured in self.measured)
 
 
 def derive_experiment(
@@ -92,13 +92,13 @@ def _believed(result: ExperimentResult) -> ExperimentResult:
 def _measure(
     connection: duckdb.DuckDBPyConnection, derived: Derived, chosen: Chosen | None
 ) -> list[Measured]:
-    found = []
+    measured = []
     for process in derived.facts.processes:
         spans = None if chosen is None else chosen.get(process.segment.segment_id or "", ())
-        one = measure_process(connection, process, derived.clocks, plan=derived.facts.plan, chosen=spans)
-        if one is not None:
-            found.append(one)
-    return found
+        figures = measure_process(connection, process, derived.clocks, plan=derived.facts.plan, chosen=spans)
+        if figures is not None:
+            measured.append(figures)
+    return measured
 
 
 def _reasons(connection: duckdb.DuckDBPyConnection, derived: Derived) -> list[InvalidReason]:
@@ -112,14 +112,14 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
     """One result of several processes, judged unless it still grows."""
     facts, started = derived.facts, derived.facts.started
     joined = aggregate_results(
-        [one.result for one in derived.measured],
+        [process.result for process in derived.measured],
         facts.experiment_id,
         started.measurement_config_hash if started else "unknown",
         measurement_methodology=methodology,
         steady_state_window=derived.steady.span_sec,
         measurement_warnings=experiment_warnings(derived),
         expected_processes=started.expected_processes if started else None,
-        completed={one.process_index for one in facts.processes if one.completed is not None},
+        completed={process.process_index for process in facts.processes if process.completed is not None},
         strict=False,
     )
     labelled = msgspec.structs.replace(
@@ -134,7 +134,7 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
 
 def experiment_warnings(derived: Derived) -> list[str]:
     """Doubts of all processes and of the log, each once."""
-    of_processes = [doubt.text for one in derived.measured for doubt in one.result.warnings]
+    of_processes = [doubt.text for process in derived.measured for doubt in process.result.warnings]
     return list(dict.fromkeys([*of_processes, *(doubt.text for doubt in log_warnings(derived))]))
 
 
@@ -143,11 +143,11 @@ def log_warnings(derived: Derived) -> list[ResultWarning]:
     salvaged = [
         ResultWarning(
             code="salvaged",
-            text=f"{one.missing_bytes} damaged bytes of {one.file} were left out",
-            value=one.missing_bytes,
+            text=f"{segment.missing_bytes} damaged bytes of {segment.file} were left out",
+            value=segment.missing_bytes,
         )
-        for one in derived.facts.segments
-        if one.missing_bytes > 0
+        for segment in derived.facts.segments
+        if segment.missing_bytes > 0
     ]
     unreadable = unreadable_thresholds(derived.facts.plan)
     replaced = [] if unreadable is None else [ResultWarning(code=unreadable.code, text=unreadable.text)]

@@ -89,12 +89,12 @@ def _energies(
     process: ProcessFacts, samples: Sequence[Sequence[DeviceSamples]], windows: Sequence[Window] | None
 ) -> list[DeviceEnergy]:
     """Energy of every device; `windows` are those whose edges the spans are, None where they are others."""
-    found = []
+    energies = []
     for metered, spanned in zip(process.devices, samples, strict=True):
         uuid = metered.device.uuid
         counters = None if windows is None else [read_counter(window, uuid) for window in windows]
-        found.append(device_energy(process, metered, spanned, counters))
-    return found
+        energies.append(device_energy(process, metered, spanned, counters))
+    return energies
 
 
 def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
@@ -123,7 +123,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
         warnings=process_doubts(process, devices, max_disagreement=thresholds(plan).max_energy_disagreement),
         requests=None if process.wraps_program else len(work),
-        failed_requests=None if process.wraps_program else sum(one.request.failed for one in work),
+        failed_requests=None if process.wraps_program else sum(done.request.failed for done in work),
         status=process_status(process),
         **_sampling(seen.samples),
         **_identity(process, plan),
@@ -144,8 +144,8 @@ def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
             total_tokens=None, input_tokens=None, output_tokens=None, inference_time_sec=duration_sec
         )
     return InferenceMetrics.from_counts(
-        input_tokens=sum(one.input_tokens for one in seen.work),
-        output_tokens=sum(one.output_tokens for one in seen.work),
+        input_tokens=sum(done.input_tokens for done in seen.work),
+        output_tokens=sum(done.output_tokens for done in seen.work),
         inference_time_sec=duration_sec,
         latency_measurements=latencies(seen.work, warmup_requests=seen.warmup_requests),
     )
@@ -153,18 +153,18 @@ def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
 
 def _sampling(samples: Sequence[Sequence[DeviceSamples]]) -> dict[str, Any]:
     """How well the devices were watched, by the worst of them."""
-    flat = [each for spanned in samples for each in spanned]
+    flat = [window for spanned in samples for window in spanned]
     return {
-        "samples": min((sum(each.count for each in spanned) for spanned in samples), default=None),
-        "max_sample_gap_sec": largest(each.max_gap_sec for each in flat),
-        "temperature_drift_c": largest(each.temperature_drift_c for each in flat),
+        "samples": min((sum(window.count for window in spanned) for spanned in samples), default=None),
+        "max_sample_gap_sec": largest(window.max_gap_sec for window in flat),
+        "temperature_drift_c": largest(window.temperature_drift_c for window in flat),
     }
 
 
 def _identity(process: ProcessFacts, plan: Plan) -> dict[str, Any]:
     started, model = process.started, process.model
     engine = started.engine if started else "unknown"
-    gpu = next((each.device for each in process.devices if each.device.kind in GPU_KINDS), None)
+    gpu = next((metered.device for metered in process.devices if metered.device.kind in GPU_KINDS), None)
     return {
         "backend": engine,
         "backend_version": started.versions.get(engine) if started else None,

@@ -51,11 +51,11 @@ def device_energy(
     """Energy of a device over spans; `counters` are read at their edges, None where the spans are no windows."""
     at_edges_mj = _sum([counter.energy_mj for counter in counters or ()])
     at_edges_j = _joules(at_edges_mj)
-    between_samples_j = total(found.counted_energy_j for found in samples)
+    between_samples_j = total(in_span.counted_energy_j for in_span in samples)
     counter_j = between_samples_j if at_edges_j is None else at_edges_j
-    if not any(found.count for found in samples) and not counter_j:
+    if not any(in_span.count for in_span in samples) and not counter_j:
         counter_j = at_edges_j = None  # a counter that stood still while nobody looked says nothing
-    integrated_j = total(found.integrated_energy_j for found in samples)
+    integrated_j = total(in_span.integrated_energy_j for in_span in samples)
     single = (
         counters[0] if counters and len(counters) == 1 and counters[0].energy_mj is not None else Counter()
     )
@@ -86,9 +86,9 @@ def _counter_uncertainty_j(
         return None
     tick_sec, limit_w = seconds(metered.counter_tick_ns), _limit_w(metered)
     bounds = []
-    for found in samples:
-        seen_w = None if metered.power_kind == "average" else found.largest("power_w")
-        between_sec = 0.0 if at_edges else found.max_gap_sec
+    for in_span in samples:
+        seen_w = None if metered.power_kind == "average" else in_span.largest("power_w")
+        between_sec = 0.0 if at_edges else in_span.max_gap_sec
         highest_w = limit_w if seen_w is None else seen_w
         bounds.append(counter_uncertainty_j(tick_sec=tick_sec + between_sec, highest_power_w=highest_w))
     return total(bounds)
@@ -99,7 +99,8 @@ def _integral_uncertainty_j(metered: MeteredDevice, samples: Sequence[DeviceSamp
         return None
     window_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
     return total(
-        found.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w) for found in samples
+        in_span.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w)
+        for in_span in samples
     )
 
 
@@ -146,5 +147,5 @@ def _reason(
         return "no sampler started"
     missing = [metered.missing[column] for column in ("energy_mj", "power_mw") if column in metered.missing]
     edges = [counter.reason for counter in counters or () if counter.reason]
-    unseen = [] if any(found.count for found in samples) else ["no sample was taken in the window"]
+    unseen = [] if any(in_span.count for in_span in samples) else ["no sample was taken in the window"]
     return next(iter([*missing, *edges, *unseen]), "power was read too seldom, or not up to the edges")

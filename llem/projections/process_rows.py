@@ -16,7 +16,7 @@ from llem_events.records import MeteredDevice
 def experiments(derived: Derived) -> Rows:
     """One row."""
     facts, started = derived.facts, derived.facts.started
-    supervisor = next((one for one in facts.segments if one.role == "supervisor"), None)
+    supervisor = next((segment for segment in facts.segments if segment.role == "supervisor"), None)
     started_ns = supervisor.wall_ns if supervisor else None
     return [
         {
@@ -24,7 +24,7 @@ def experiments(derived: Derived) -> Rows:
             "name": started.plan.get("name") if started else None,
             "status": derived.status,
             "problem": _problem(derived),
-            "salvaged": any(one.missing_bytes > 0 for one in facts.segments),
+            "salvaged": any(segment.missing_bytes > 0 for segment in facts.segments),
             "expected_processes": started.expected_processes if started else None,
             "labels": started.labels if started else {},
             "plan": started.plan if started else None,
@@ -43,8 +43,8 @@ def _problem(derived: Derived) -> str | None:
         return f"{facts.refused.file}: {facts.refused.problem}"
     if facts.interrupted is not None:
         return facts.interrupted.reason
-    failed = (one.failed for one in facts.processes if one.failed is not None)
-    return next((f"{one.stage}: {one.message}" for one in failed), None)
+    failures = (process.failed for process in facts.processes if process.failed is not None)
+    return next((f"{failed.stage}: {failed.message}" for failed in failures), None)
 
 
 def processes(derived: Derived) -> Rows:

@@ -36,9 +36,9 @@ def check_ranges(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) 
     for table, limits in _LIMITS.items():
         extremes = ", ".join(f"min({column}), max({column})" for column in limits)
         sql = f"SELECT {extremes} FROM {table} WHERE experiment_id = ?"
-        found = connection.execute(sql, [facts.experiment_id]).fetchall()[0]
+        bounds = connection.execute(sql, [facts.experiment_id]).fetchall()[0]
         for (column, most), pair in zip(
-            limits.items(), zip(found[::2], found[1::2], strict=True), strict=True
+            limits.items(), zip(bounds[::2], bounds[1::2], strict=True), strict=True
         ):
             for extreme in pair:
                 _check(f"{column} of {table}", int(extreme or 0), least=-most, most=most)

@@ -12,7 +12,7 @@ def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, wi
     """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample."""
     if window.closed_ns is not None:
         return window.opened_ns, window.closed_ns
-    found = connection.execute(
+    latest = connection.execute(
         "SELECT max(end_ns) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? AND end_ns >= ?",
         [
             process.segment.experiment_id,
@@ -21,16 +21,16 @@ def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, wi
             window.opened_ns,
         ],
     ).fetchall()
-    return window.opened_ns, int(found[0][0] or _last_sample(connection, process, window))
+    return window.opened_ns, int(latest[0][0] or _last_sample(connection, process, window))
 
 
 def _last_sample(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> int:
     """A wrapped program reports no requests: what is known of it is what was sampled."""
-    found = connection.execute(
+    latest = connection.execute(
         "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?",
         [process.segment.experiment_id, process.process_index, window.opened_ns],
     ).fetchall()
-    return int(found[0][0] or window.opened_ns)
+    return int(latest[0][0] or window.opened_ns)
 
 
 def measurement_spans(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> list[Span]:
@@ -40,5 +40,5 @@ def measurement_spans(connection: duckdb.DuckDBPyConnection, process: ProcessFac
 
 def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:
     """The parts of the spans that lie within the chosen one."""
-    found = [(max(start, chosen[0]), min(end, chosen[1])) for start, end in spans]
-    return [(start, end) for start, end in found if start < end]
+    overlaps = [(max(start, chosen[0]), min(end, chosen[1])) for start, end in spans]
+    return [(start, end) for start, end in overlaps if start < end]

@@ -29,7 +29,7 @@ def throttling(
         if (throttled := samples.throttled(ANY)) is not None
         for at_sec in throttled[0]
     }
-    temperatures = [hottest for each in flat if (hottest := each.largest("temperature_c")) is not None]
+    temperatures = [hottest for samples in flat if (hottest := samples.largest("temperature_c")) is not None]
     return ThermalThrottleInfo(
         detected=_reported(flat, ANY),
         thermal=_reported(flat, SW_THERMAL | HW_THERMAL),
@@ -45,11 +45,12 @@ def throttling(
 
 def _duration(spanned: Sequence[DeviceSamples]) -> float | None:
     return total(
-        None if (found := each.throttled(ANY)) is None else float(found[1].sum()) for each in spanned
+        None if (stretches := samples.throttled(ANY)) is None else float(stretches[1].sum())
+        for samples in spanned
     )
 
 
 def _reported(spans: Sequence[DeviceSamples], mask: int) -> bool | None:
     """Whether any device reports a reason in `mask`; None where no driver tells."""
-    found = [stretches for each in spans if (stretches := each.throttled(mask)) is not None]
-    return any(len(starts) for starts, _ in found) if found else None
+    told = [stretches for samples in spans if (stretches := samples.throttled(mask)) is not None]
+    return any(len(starts) for starts, _ in told) if told else None

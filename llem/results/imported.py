@@ -44,7 +44,7 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
         result,
         experiment_id=experiment_id,
         labels={**result.labels, "imported_id": result.experiment_id},
-        process_results=[replace(one, experiment_id=experiment_id) for one in result.process_results],
+        process_results=[replace(process, experiment_id=experiment_id) for process in result.process_results],
     )
 
 
@@ -62,7 +62,11 @@ def _renamed(fields: Fields) -> Fields:
     """Under our names; model, precision and batch size are taken from where the predecessor hid them."""
     config = _dict(fields.get("effective_config"))
     processes = fields.get("process_results")
-    parts = [_renamed_parts(_dict(one)) for one in processes] if isinstance(processes, list) else processes
+    parts = (
+        [_renamed_parts(_dict(process)) for process in processes]
+        if isinstance(processes, list)
+        else processes
+    )
     first = parts[0] if isinstance(parts, list) and parts else {}
     found = {
         "model_name": first.get("model_name") or config.get("model"),

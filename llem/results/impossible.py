@@ -27,7 +27,7 @@ def strict_json(document: bytes) -> Any:
     """The document, where it has one meaning only: no key twice, no NaN, no number that 64 bits cannot hold. Raises ValueError."""
     try:
         msgspec.json.decode(document)  # as it will be read from the log: UTF-8, and no half characters
-        found = json.loads(
+        content = json.loads(
             document,
             object_pairs_hook=_object,
             parse_int=_integer,
@@ -38,8 +38,8 @@ def strict_json(document: bytes) -> Any:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
-    _check_depth(found)
-    return found
+    _check_depth(content)
+    return content
 
 
 def _check_depth(document: Any) -> None:
@@ -48,8 +48,8 @@ def _check_depth(document: Any) -> None:
     for _ in range(MAX_DEPTH):
         level = [
             item
-            for part in level
-            for item in (part.values() if isinstance(part, dict) else part)
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
             if isinstance(item, dict | list)
         ]
         if not level:

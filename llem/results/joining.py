@@ -126,14 +126,16 @@ def _doubt_of_idle_power(result: RawProcessResult) -> str | None:
 
 def _totals(results: Sequence[RawProcessResult], *, duration_sec: float) -> Totals:
     inference = [result.inference_metrics for result in results]
-    measured = [one.latency_measurements for one in inference if one.latency_measurements is not None]
+    measured = [
+        metrics.latency_measurements for metrics in inference if metrics.latency_measurements is not None
+    ]
     return Totals(
-        tokens=_count([one.total_tokens for one in inference]),
-        input_tokens=_count([one.input_tokens for one in inference]),
-        output_tokens=_count([one.output_tokens for one in inference]),
-        rate=mean(one.tokens_per_second for one in inference),
+        tokens=_count([metrics.total_tokens for metrics in inference]),
+        input_tokens=_count([metrics.input_tokens for metrics in inference]),
+        output_tokens=_count([metrics.output_tokens for metrics in inference]),
+        rate=mean(metrics.tokens_per_second for metrics in inference),
         flops=total(result.compute_metrics.flops_total for result in results),
-        inference_sec=total(one.inference_time_sec for one in inference) or 0.0,
+        inference_sec=total(metrics.inference_time_sec for metrics in inference) or 0.0,
         measured_sec=duration(span for result in results for span in result.spans).total_seconds(),
         energy=join_energy(results, duration_sec=duration_sec),
         latency=latency_statistics(measured),
@@ -158,7 +160,9 @@ def _work_figures(totals: Totals) -> dict[str, Any]:
 
 
 def _utilisation(results: Sequence[RawProcessResult], totals: Totals) -> float | None:
-    devices = {(device.host, device.uuid): device.name or "" for one in results for device in one.devices}
+    devices = {
+        (device.host, device.uuid): device.name or "" for result in results for device in result.devices
+    }
     return model_flops_utilisation(
         totals.flops,
         duration_s=totals.measured_sec,
@@ -210,8 +214,12 @@ def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
         "batch_size": _first(results, lambda result: result.batch_size),
         "weights": _first(results, lambda result: result.weights),
         "flops_method": _first(results, lambda result: result.compute_metrics.flops_method),
-        "warmup_result": next((each for each in warmups if not each.converged), next(iter(warmups), None)),
-        "warmup_excluded_samples": sum(each.iterations_completed for each in warmups) if warmups else None,
+        "warmup_result": next(
+            (warmup for warmup in warmups if not warmup.converged), next(iter(warmups), None)
+        ),
+        "warmup_excluded_samples": sum(warmup.iterations_completed for warmup in warmups)
+        if warmups
+        else None,
         "environment_snapshot": _first(results, lambda result: result.environment_snapshot),
         "effective_config": _first(results, lambda result: result.effective_config or None) or {},
         "timeseries": _first(results, lambda result: result.timeseries),
