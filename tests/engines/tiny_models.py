@@ -207,6 +207,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "inkling2_loop_text": {"unpadded_vocab_size": 128},
     "inkling2_text": {"unpadded_vocab_size": 128},
     "jamba": {"num_hidden_layers": 6},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "qwen3_5": {"text_config": {"num_hidden_layers": 4}},
