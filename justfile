@@ -88,6 +88,10 @@ schema: setup
 screens *options: setup
     {{python}} -m pytest -q -n 0 tests/cli/test_screens.py --update-goldens {{options}}
 
+# Run the session of the README on this machine and keep what it shows.
+session: setup
+    {{python}} -m pytest -q -n 0 tests/test_readme.py --update-goldens
+
 # Write the command-line page from the commands.
 reference: setup
     {{python}} -m llem.cli.reference > docs/cli.md
