@@ -31,9 +31,9 @@ def test_the_session_is_real(tmp_path: Path, update: bool) -> None:
 
 
 def _session() -> str:
-    found = re.search(r"```console\n(.*?)\n```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return found[1]
+    block = re.search(r"```console\n(.*?)\n```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    return block[1]
 
 
 def _commands(session: str) -> list[str]:

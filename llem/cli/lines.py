@@ -14,9 +14,9 @@ def write_lines(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     between = ""
     for row in rows:
         out.write(between)
-        out.writelines(_line(head, value, width) for head, value in zip(heads, row, strict=True))
+        out.writelines(_line(head, cell, width) for head, cell in zip(heads, row, strict=True))
         between = "\n"
 
 
-def _line(head: str, value: Any, width: int) -> str:
-    return f"{head:<{width}}  {on_one_line(cells.text(value))}".rstrip() + "\n"
+def _line(head: str, cell: Any, width: int) -> str:
+    return f"{head:<{width}}  {on_one_line(cells.text(cell))}".rstrip() + "\n"

@@ -28,7 +28,7 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     if not kept:
         note("llem: no rows")
         return
-    texts = [[on_one_line(cells.text(value)) for value in row] for row in kept]
+    texts = [[on_one_line(cells.text(cell)) for cell in row] for row in kept]
     heads = [on_one_line(name) for name in columns]
     natural = [max(map(cell_len, (head, *(row[place] for row in texts)))) for place, head in enumerate(heads)]
     least = [
@@ -115,5 +115,5 @@ def _say_what_is_missing(columns: Sequence[str], *, is_cut: bool, instead: str) 
         note(f"llem: texts that end in … are longer; {instead} shows them whole")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)

@@ -62,7 +62,7 @@ class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _html_cells(row: tuple[Any, ...]) -> str:
-    return "".join(f"<td>{'' if value is None else html.escape(str(value))}</td>" for value in row)
+    return "".join(f"<td>{'' if cell is None else html.escape(str(cell))}</td>" for cell in row)
 
 
 def _library(name: str) -> Any:

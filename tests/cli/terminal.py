@@ -118,5 +118,5 @@ def _style(cell: pyte.screens.Char) -> str:
         "r": cell.reverse,
         "c": cell.fg != "default" or cell.bg != "default",
     }
-    found = [letter for letter, is_so in kinds.items() if is_so and cell.data.strip()]
-    return found[0] if len(found) == 1 else "*" if found else " "
+    styles = [letter for letter, is_so in kinds.items() if is_so and cell.data.strip()]
+    return styles[0] if len(styles) == 1 else "*" if styles else " "

@@ -57,7 +57,9 @@ def measured(text: str) -> str:
     text = re.sub("─+", "───", text)
     text = re.sub(r"\b\d{8}-\d{6}-[0-9a-f]{12}\b", "########-######-############", text)
     return re.sub(
-        r"( {2,})?-?\d[\d,.]*(?:e[+-]?\d+)?", lambda found: "#".rjust(len(found[0]) if found[1] else 1), text
+        r"( {2,})?-?\d[\d,.]*(?:e[+-]?\d+)?",
+        lambda number: "#".rjust(len(number[0]) if number[1] else 1),
+        text,
     )
 
 
