@@ -22,7 +22,7 @@ from llem.engines.hf_options import ASSISTANT, generation_config
 from llem.engines.hf_prompts import PromptEncoder, load_encoder
 from llem.engines.hf_steps import step_recorder
 from llem.engines.hf_tokens import ids_of
-from llem.engines.hub import told
+from llem.engines.hub import type_and_text
 from llem.engines.sources import find_model
 from llem.errors import EngineError
 from llem.plan import ModelPlan, Plan
@@ -177,7 +177,7 @@ class TransformersEngine:
                 raise _lost_device(error) from error
             raise EngineError(
                 f"model {self._source.name} cannot generate",
-                found=told(error),
+                found=type_and_text(error),
                 expected="two tokens of generate, with the options of the plan",
             ) from error
 
@@ -185,7 +185,7 @@ class TransformersEngine:
         """End the batch with the error, or raise where the device cannot go on."""
         if is_fatal(error):
             raise _lost_device(error) from error
-        generation.end("error", error=told(error))
+        generation.end("error", error=type_and_text(error))
         traceback.clear_frames(error.__traceback__)  # they hold the failed batch's tensors
         self._free_cache()
 
@@ -195,7 +195,7 @@ class TransformersEngine:
 
 
 def _lost_device(error: BaseException) -> EngineError:
-    return EngineError("the device cannot go on", found=told(error), hint="run `llem doctor`")
+    return EngineError("the device cannot go on", found=type_and_text(error), hint="run `llem doctor`")
 
 
 def create(plan: Plan, *, device: str | None) -> TransformersEngine:

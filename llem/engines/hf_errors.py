@@ -4,7 +4,7 @@ from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 from torch import OutOfMemoryError
 
-from llem.engines.hub import causes_of, hub_error, one_line, told
+from llem.engines.hub import causes_of, hub_error, one_line, type_and_text
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 
@@ -45,7 +45,7 @@ def loading_error(error: BaseException, source: ModelSource) -> EngineError:
     pretrained = source.weights == "pretrained"
     return EngineError(
         f"{_model(source)} cannot be loaded",
-        found=told(error),
+        found=type_and_text(error),
         expected="config.json and *.safetensors"
         if pretrained
         else "the configuration of a causal language model",

@@ -8,7 +8,7 @@ from torch import nn
 
 from llem.engines.hf_load import Weights
 from llem.engines.hf_load_options import ADAPTER, QUANTIZATION
-from llem.engines.hub import told
+from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource
 from llem.plan import ModelPlan
 from llem_events.events import ModelLoaded
@@ -68,7 +68,7 @@ def model_facts(weights: Weights, loading: LoadFacts) -> ModelLoaded:
         compiled=getattr(model, "_compiled_call", None) is not None,
         quantization=facts.read("quantization", lambda: _quantization(model.config)),
         adapter=loading.plan.load.get(ADAPTER),
-        generation=facts.read("generation", lambda: _told(model.generation_config)) or {},
+        generation=facts.read("generation", lambda: _generation_settings(model.generation_config)) or {},
         doubts=weights.doubts,
         missing=facts.missing,
     )
@@ -86,7 +86,7 @@ class _Facts:
         except UnknownFactError as reason:
             self.missing[name] = str(reason)
         except Exception as error:  # noqa: BLE001 -- a configuration may have attributes that raise whatever they like
-            self.missing[name] = told(error)
+            self.missing[name] = type_and_text(error)
         return None
 
 
@@ -185,11 +185,11 @@ def _quantization(config: Any) -> str:
     return str(getattr(method, "value", method))
 
 
-def _told(config: Any) -> dict[str, Any]:
+def _generation_settings(config: Any) -> dict[str, Any]:
     """What `generate` does otherwise than by default; plain values, texts for all else."""
     plain = (bool, int, float, str, list, type(None))
     return {
-        name: value if isinstance(value, plain) else str(value)
-        for name, value in config.to_diff_dict().items()
+        name: setting if isinstance(setting, plain) else str(setting)
+        for name, setting in config.to_diff_dict().items()
         if name != "transformers_version" and not name.startswith(("_", "output_"))
     }

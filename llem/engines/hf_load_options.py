@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, TorchAoConfig
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-from llem.engines.hub import told
+from llem.engines.hub import type_and_text
 from llem.engines.sources import find_model
 from llem.errors import MissingExtraError, PlanError
 from llem.plan import ModelPlan
@@ -99,7 +99,7 @@ def quantization(load: Mapping[str, Any]) -> Any:
     except PlanError:
         raise
     except Exception as error:  # each method checks its options in its own way
-        raise PlanError(f"plan key model.load.{QUANTIZATION}", found=told(error)) from error
+        raise PlanError(f"plan key model.load.{QUANTIZATION}", found=type_and_text(error)) from error
 
 
 def _torchao(options: dict[str, Any]) -> Any:
@@ -198,4 +198,4 @@ def _try_attention(load: Mapping[str, Any]) -> None:
     try:
         AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=8, **sizes), **tried)
     except Exception as error:  # whatever these values make transformers raise is the reason
-        raise PlanError("[model.load] cannot be used", found=told(error)) from error
+        raise PlanError("[model.load] cannot be used", found=type_and_text(error)) from error

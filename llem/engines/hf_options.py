@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import CompileConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from llem.engines.hub import told
+from llem.engines.hub import type_and_text
 from llem.errors import PlanError
 from llem.plan import OwnGenerationPlan
 from llem.plan_file import unknown_key
@@ -173,4 +173,4 @@ def _objects(options: Options) -> dict[str, Any]:
 
 
 def _refusal(error: Exception) -> PlanError:
-    return PlanError("[generation] cannot be used", found=told(error))
+    return PlanError("[generation] cannot be used", found=type_and_text(error))

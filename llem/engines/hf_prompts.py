@@ -11,7 +11,7 @@ from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.hf_errors import LOADING_ERRORS, loading_error
 from llem.engines.hf_load import load_config
 from llem.engines.hf_tokens import Tokens, ids_of, load_tokens, special_ids
-from llem.engines.hub import told
+from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 from llem.plan import WorkloadPlan
@@ -50,7 +50,7 @@ class PromptEncoder:
         except EngineError as error:
             return msgspec.structs.replace(encoded, refusal=str(error))
         except Exception as error:  # noqa: BLE001 -- a template is a program of strangers, and the next prompt may go well
-            refusal = f"the tokenizer failed: {told(error)}"
+            refusal = f"the tokenizer failed: {type_and_text(error)}"
             return msgspec.structs.replace(encoded, refusal=refusal)
         return self._fitted(msgspec.structs.replace(encoded, text=text, token_ids=tuple(token_ids)))
 

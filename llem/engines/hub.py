@@ -103,7 +103,7 @@ def one_line(error: BaseException) -> str:
     return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + "..."
 
 
-def told(error: BaseException) -> str:
+def type_and_text(error: BaseException) -> str:
     """Type and message, in one line."""
     return f"{type(error).__name__}: {one_line(error)}"
 
