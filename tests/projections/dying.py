@@ -20,7 +20,6 @@ from llem.projections.locking import writer_lock
 from llem.store import Store
 from tests.projections.tables import hashes
 
-
 ONLY_ASKED = ("SELECT", "DESCRIBE")  # dying there is dying after the call before it
 
 
