@@ -1,12 +1,10 @@
 """The wheel holds everything, and works where nothing but its core dependencies is installed."""
 
 import os
-import re
 import subprocess
 import sys
 import venv
 import zipfile
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -28,41 +26,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def laptop(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment with the wheel and its core dependencies only."""
+    """The folder of programs of an environment with the wheel and its core dependencies only, as constraints.txt has them."""
     folder = tmp_path_factory.mktemp("laptop")
     venv.create(folder, with_pip=True)
-    packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    for name in core_dependencies("llem"):
-        link_distribution(name, packages)
-    command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--no-index", "--no-deps", wheel]
+    command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
     subprocess.run(command, check=True, capture_output=True)
     return folder / "bin"
-
-
-def core_dependencies(name: str) -> set[str]:
-    """Names of everything that `name` needs without extras, itself left out."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        for requirement in distribution(waiting.pop()).requires or ():
-            needed = re.split(r"[\s<>=!~;\[(]", requirement)[0]
-            if (
-                "extra ==" not in requirement
-                and "python_version <" not in requirement
-                and "platform" not in requirement
-                and needed not in found
-            ):
-                found.add(needed)
-                waiting.append(needed)
-    return found
-
-
-def link_distribution(name: str, packages: Path) -> None:
-    """Links to the installed files of one distribution, as pip would have put them there."""
-    installed = distribution(name)
-    for top in {file.parts[0] for file in installed.files or () if file.parts[0] != ".."}:
-        if top != "__pycache__" and not (packages / top).exists():
-            (packages / top).symlink_to(Path(str(installed.locate_file(top))))
 
 
 def run(laptop: Path, store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
