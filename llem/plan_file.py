@@ -19,6 +19,7 @@ from llem_events.secrets import scrub_value
 
 Table = dict[str, Any]
 MAX_FILE_BYTES = 2**20
+MAX_SHOWN_CHARACTERS = 60
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
 
 
@@ -50,16 +51,24 @@ def convert(table: Table) -> Plan:
         return plan
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
-        raise _unfit(place.rstrip("`"), text) from None
+        raise _unfit(place.rstrip("`"), text, table) from None
 
 
-def _unfit(key: str, text: str) -> PlanError:
-    """msgspec's sentence as found and expected, with the values allowed."""
+def _unfit(key: str, text: str, table: Table) -> PlanError:
+    """msgspec's sentence as found and expected, with the value found and the values allowed."""
     found: str | None = text[0].lower() + text[1:]
     expected = _allowed(key)
     if match := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
-        found, expected = match[2], expected or match[1]
+        found, expected = _scalar(table, key) or match[2], expected or match[1]
     return PlanError(f"plan key {key or '(top)'}", found=found, expected=expected)
+
+
+def _scalar(table: Table, key: str) -> str | None:
+    """The text, number or truth value that a plan has for a key, as it can be written; None for all else."""
+    inner: object = table
+    for name in key.split("."):
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    return repr(inner)[:MAX_SHOWN_CHARACTERS] if isinstance(inner, str | int | float) else None
 
 
 def _with_source(table: Table) -> Table:
@@ -154,10 +163,13 @@ def _text(path: Path) -> str:
             raise PlanError(f"plan {path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
         return content.decode("utf-8-sig")
     except OSError as error:
-        reason: object = error.strerror
+        hint = "a model stands behind --model, a program behind --, as in: llem measure -- python3 train.py"
+        raise PlanError(
+            f"plan {path} cannot be read", found=error.strerror, expected="a TOML file", hint=hint
+        ) from None
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
-    raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
+        raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
 
 
 def _parse_yaml(path: Path, text: str) -> Table:

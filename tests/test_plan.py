@@ -91,7 +91,8 @@ def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
             {"engine": {"simulated": {"prefil_ms": 1}}},
             "engine.simulated.prefil_ms; did you mean engine.simulated.prefill_ms?",
         ),
-        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found `str`, expected `int`"),
+        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found 'x', expected `int`"),
+        ({"workload": {"path": ["p"]}}, "plan key workload.path: found `array`, expected `str | null`"),
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
         ({"engine": 3}, "plan key engine"),
         (

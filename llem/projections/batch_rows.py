@@ -67,6 +67,7 @@ def _traces(measured: Measured, number: int) -> list[Trace]:
         spanned[number].trace(
             counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),
             power_window_sec=seconds(metered.power_window_ns or 0),
+            made_up=metered.energy_source if metered.energy_source in ("estimated", "simulated") else None,
         )
         for metered, spanned in zip(measured.process.devices, measured.samples, strict=True)
     ]

@@ -84,7 +84,7 @@ class DeviceSamples:
             power_limit_w=power_limit_w,
         )
 
-    def trace(self, *, counter_tick_sec: float | None, power_window_sec: float) -> Trace:
+    def trace(self, *, counter_tick_sec: float | None, power_window_sec: float, made_up: str | None) -> Trace:
         """Power and counter in and around the span, in seconds from its start."""
         return Trace(
             at_sec=self._at_sec,
@@ -92,6 +92,7 @@ class DeviceSamples:
             energy_j=self._columns["energy_j"],
             counter_tick_sec=counter_tick_sec,
             power_window_sec=power_window_sec,
+            made_up=made_up,
         )
 
     def _reaches_edges(self, at_sec: Column) -> bool:

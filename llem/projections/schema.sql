@@ -208,8 +208,8 @@ CREATE TABLE batches ( -- one row per batch of the measurement, with the energy 
     energy_j DOUBLE, -- [J] from start to end; NULL where it is too short for the sensors
     prefill_energy_j DOUBLE, -- [J] from start to first token; NULL where that is too short for the sensors
     decode_energy_j DOUBLE, -- [J] from first token to end; NULL where that is too short for the sensors
-    energy_source VARCHAR, -- counter or integrated; mixed where devices differ
-    prefill_source VARCHAR, -- the same of prefill_energy_j; phases of the whole's source add up to it
+    energy_source VARCHAR, -- counter, integrated, estimated or simulated; mixed where devices differ
+    prefill_source VARCHAR, -- the same of prefill_energy_j; where all three are counter, or all integrated, the phases add up to the whole
     decode_source VARCHAR, -- the same of decode_energy_j
     resolution_sec DOUBLE, -- [s] how well an edge can be seen; a phase of less than five of these is NULL
     reason VARCHAR, -- why energy_j is NULL
@@ -341,9 +341,10 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
 CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike
 -- experiments: experiments that the figures are of
 -- valid_experiments: of these, valid
-SELECT model_name, weights, engine, dtype, batch_size, energy_source, count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments,
+SELECT model_name, batch_size, energy_source,
+       sum(total_energy_j) FILTER (output_tokens IS NOT NULL) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j,
        sum(total_energy_j) / nullif(sum(total_tokens), 0) AS avg_energy_per_token_j,
-       sum(total_energy_j) FILTER (output_tokens IS NOT NULL) / nullif(sum(output_tokens), 0) AS energy_per_output_token_j
+       count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments, weights, engine, dtype
 FROM experiment_results WHERE total_energy_j IS NOT NULL AND total_tokens IS NOT NULL GROUP BY ALL;
 
 -- NVML's clocks-event reasons by name.
@@ -376,9 +377,9 @@ FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experimen
 
 CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, for no sensor tells requests apart
 -- energy_allocated_j: [J] its share of the batch's energy, by tokens
-SELECT r.experiment_id, r.process_index, r.request_id, r.batch_index, r.input_tokens, r.output_tokens,
+SELECT r.experiment_id, r.request_id,
        b.energy_j * (r.input_tokens + r.output_tokens) / nullif(b.input_tokens + b.output_tokens, 0) AS energy_allocated_j,
-       b.energy_source, b.reason
+       b.energy_source, b.reason, r.input_tokens, r.output_tokens, r.process_index, r.batch_index
 FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
 
 CREATE VIEW power_over_time AS -- mean power of each device and second

@@ -1,7 +1,6 @@
 """Energy of prefill and decoding, from samples joined to token times on one clock; and its shares by request."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -11,7 +10,7 @@ from llem.results.power import FloatArray, cumulative_energy_j
 from llem.results.ratios import total
 from llem.units import MJ_PER_J
 
-PhaseSource = Literal["counter", "integrated", "mixed"]  # mixed: devices differ
+PhaseSource = str  # counter, integrated, estimated or simulated; mixed where devices differ
 
 # Of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five.
 MIN_PERIODS = 5
@@ -26,6 +25,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: FloatArray | None = None  # energy counter
     counter_tick_sec: float | None = None  # None: unknown, then the counter is not used
     power_window_sec: float = 0.0  # averaging window of the power
+    made_up: str | None = None  # what the meter says of figures that no sensor read
 
 
 class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +73,10 @@ def batch_energies(
         [phase_energies(device, starts_sec=opened, ends_sec=closed) for opened, closed in edges]
         for device in devices
     ]
-    batches = [[_adding_up(*batch) for batch in zip(*phases, strict=True)] for phases in by_device]
+    batches = [
+        [_labelled(device, _adding_up(*batch)) for batch in zip(*phases, strict=True)]
+        for device, phases in zip(devices, by_device, strict=True)
+    ]
     return [_over_devices(batch) for batch in zip(*batches, strict=True)]
 
 
@@ -81,6 +84,17 @@ def _adding_up(prefill: PhaseEnergy, decode: PhaseEnergy, whole: PhaseEnergy) ->
     if whole.source is not None and prefill.source == decode.source == whole.source:
         whole = msgspec.structs.replace(whole, energy_j=total([prefill.energy_j, decode.energy_j]))
     return BatchEnergy(prefill=prefill, decode=decode, whole=whole)
+
+
+def _labelled(device: Trace, batch: BatchEnergy) -> BatchEnergy:
+    """What no sensor read says so, in whichever way it was added up."""
+
+    def label(phase: PhaseEnergy) -> PhaseEnergy:
+        if device.made_up is None or phase.source is None:
+            return phase
+        return msgspec.structs.replace(phase, source=device.made_up)
+
+    return BatchEnergy(prefill=label(batch.prefill), decode=label(batch.decode), whole=label(batch.whole))
 
 
 def phase_energies(device: Trace, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:

@@ -70,7 +70,9 @@ def _energy_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Inva
     )
     yield from _below(
         "too_few_samples",
-        "{value:.0f} samples, fewer than {threshold:.0f}",
+        "1 sample, fewer than {threshold:.0f}"
+        if facts.samples == 1
+        else "{value:.0f} samples, fewer than {threshold:.0f}",
         facts.samples,
         limits.min_samples,
     )

@@ -129,3 +129,10 @@ def test_a_hub_that_does_not_answer_is_said_in_two_lines(llem: Run) -> None:
     asked, error = done.stderr.splitlines()
     assert asked == "llem: the hub does not answer; it is asked again for half a minute"
     assert "cannot be loaded: found the hub cannot be reached" in error
+
+
+def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(llem: Run) -> None:
+    """`llem measure ls` reads a plan that is not there; a newcomer meant the program, or a model."""
+    done = llem("measure", "ls")
+    assert done.returncode == 2
+    assert "a model stands behind --model, a program behind --" in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llem.query.saved import saved_queries
+from tests.cli import terminal
 from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
 
 ALL_TYPES = (
@@ -253,6 +254,30 @@ def test_saved_queries_run(query: object, llem: Run, folder: Path) -> None:
     """Every query that ships is described and runs."""
     assert query.description.endswith(".")  # type: ignore[attr-defined]
     answer(llem, folder, "--saved", query.name, "-f", "csv")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("question", "figure"),
+    mostly_slow(
+        [
+            (["--saved", "energy_per_token"], "energy_per_output_token_j"),
+            (["--saved", "repeats"], "mean_j"),
+            (["--saved", "slowest_requests"], "median_e2e_ms"),
+            (["energy_per_token"], "energy_per_output_token_j"),
+            (["request_energies"], "energy_allocated_j"),
+        ],
+        every=3,
+    ),
+)
+def test_the_figure_asked_for_is_on_a_narrow_screen(
+    question: list[str], figure: str, folder: Path, environment: dict[str, str]
+) -> None:
+    """Whatever has no room in 80 columns, what a query or a view is named for has."""
+    arguments = ["query", *question, "--store", folder]
+    narrow = {name: text for name, text in environment.items() if name != "COLUMNS"}
+    screen, status = terminal.on_a_terminal(arguments, environment=narrow)
+    assert status == 0
+    assert figure in screen.lines()[0].split()
 
 
 def test_saved_queries_are_listed(llem: Run, folder: Path) -> None:

@@ -11,7 +11,7 @@ from tests.projections.fake_log import at, request, sampler_events, supervisor, 
 from tests.projections.tables import one, rows
 
 
-def long_batch(log: Store) -> None:
+def long_batch(log: Store, *, source: str = "counter") -> None:
     """An experiment with one further batch from 12 s to 28 s, its first token at 16 s, of 60 and 20 tokens."""
     supervisor(log)
     base = msgspec.structs.replace(request(0, 12.0), batch_index=99, start_ns=at(12), end_ns=at(28))
@@ -29,7 +29,7 @@ def long_batch(log: Store) -> None:
     batch = (28.0, RequestsCompleted(window="measurement", requests=both))
     events = sorted([*worker_events(), batch], key=lambda dated: dated[0])
     write(log, events, role="worker", index=0)
-    write(log, sampler_events(), role="sampler", index=0)
+    write(log, sampler_events(source=source), role="sampler", index=0)
     catch_up(log)
 
 
@@ -42,6 +42,19 @@ def test_phases_of_a_long_batch_are_told_apart(log: Store) -> None:
     assert batch["decode_energy_j"] == pytest.approx(12 * 220.0, rel=0.06)
     assert batch["energy_j"] == pytest.approx(batch["prefill_energy_j"] + batch["decode_energy_j"])
     assert batch["reason"] is batch["prefill_reason"] is batch["decode_reason"] is None
+
+
+@pytest.mark.parametrize("source", ["estimated", "simulated"])
+def test_what_no_sensor_read_says_so_of_batches_too(log: Store, source: str) -> None:
+    """The source of a batch, of its phases and of its requests is what the meter says of its figures, never counter or integrated."""
+    long_batch(log, source=source)
+    (named,) = rows(
+        log,
+        "SELECT DISTINCT energy_source, prefill_source, decode_source FROM batches WHERE batch_index = 99",
+    )
+    assert set(named.values()) == {source}
+    (shared,) = rows(log, "SELECT DISTINCT energy_source FROM request_energies WHERE batch_index = 99")
+    assert shared["energy_source"] == source
 
 
 def test_a_short_batch_has_a_reason_instead(log: Store) -> None:
