@@ -84,15 +84,15 @@ def _copy(original: Survey, temporary: Path, files: Files) -> tuple[bytes, Seal]
     writer = SegmentWriter(temporary, header, sync="close", files=files)
     try:
         with SegmentReader(original.path, salvage_damage=True) as reader:
-            for found in reader.blocks():
+            for block in reader.blocks():
                 try:
-                    reader.events(found)
+                    reader.events(block)
                 except CorruptError:
                     continue
                 writer.write_payload(
-                    found.payload,
-                    event_count=found.header.event_count,
-                    raw_length=found.header.raw_length,
+                    block.payload,
+                    event_count=block.header.event_count,
+                    raw_length=block.header.raw_length,
                 )
         return segment_id, writer.seal()
     finally:

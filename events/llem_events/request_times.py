@@ -16,9 +16,9 @@ def problem(request: Request) -> str | None:
         "chunk times": bool(request.chunk_times_ns or request.chunk_tokens),
         "a reason for having none": request.times_reason is not None,
     }
-    found = [name for name, holds in ways.items() if holds]
-    if len(found) > 1:
-        return f"times: found {' and '.join(found)}, expected one of them"
+    given = [name for name, holds in ways.items() if holds]
+    if len(given) > 1:
+        return f"times: found {' and '.join(given)}, expected one of them"
     if ways["chunk times"]:
         return _chunks_problem(request.chunk_times_ns, request.chunk_tokens, request.output_tokens)
     if request.times_reason is None and len(request.token_times_ns) != request.output_tokens:

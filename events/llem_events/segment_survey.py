@@ -67,8 +67,8 @@ def survey(path: Path) -> Survey:
         )
     with reader:
         tally = _Tally(reader)
-        for found in reader.blocks():
-            tally.add(found)
+        for block in reader.blocks():
+            tally.add(block)
         return tally.result()
 
 

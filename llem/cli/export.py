@@ -84,7 +84,9 @@ def export(
         aggregated_columns(results, process_breakdown=process_breakdown) if what is What.RESULTS else RAW
     )
     records = (
-        results if what is What.RESULTS else [one for result in results for one in result.process_results]
+        results
+        if what is What.RESULTS
+        else [process for result in results for process in result.process_results]
     )
     _write_records(records, columns, out, chosen, force=force, neutralise=not raw_csv)
 

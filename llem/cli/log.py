@@ -111,7 +111,7 @@ def recover_segment(
         raise typer.Exit(statuses.FAILED) from error
     lines = [
         recovery_line(recovery),
-        *("  cut: " + describe_damage(each) for each in recovery.original.damages),
+        *("  cut: " + describe_damage(damage) for damage in recovery.original.damages),
     ]
     _say("\n".join(lines), recovery_report(recovery), as_json=json)
     console.note("in the folder of its run, the new segment is taken in the place of the original")

@@ -60,7 +60,8 @@ def _print(report: RebuildReport, *, check: bool) -> None:
 
 def _write_changes(report: RebuildReport) -> None:
     rows = [
-        (each.experiment_id, each.column, each.before, each.after) for each in report.changes[:CHANGES_SHOWN]
+        (change.experiment_id, change.column, change.before, change.after)
+        for change in report.changes[:CHANGES_SHOWN]
     ]
     write_table(sys.stdout, ("experiment", "figure", "before", "now"), rows, instead="a wider terminal")
     if len(report.changes) > CHANGES_SHOWN:

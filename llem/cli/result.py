@@ -101,13 +101,13 @@ def _age(result: ExperimentResult) -> str:
 
 
 def _latencies(result: ExperimentResult) -> Iterator[Row]:
-    found = result.latency_stats
-    if found is None:
+    latency = result.latency_stats
+    if latency is None:
         return
     for name, median, p95, p99 in (
-        ("time to first token", found.ttft_median_ms, found.ttft_p95_ms, found.ttft_p99_ms),
-        ("inter-token latency", found.itl_median_ms, found.itl_p95_ms, found.itl_p99_ms),
-        ("end to end", found.e2e_median_ms, found.e2e_p95_ms, found.e2e_p99_ms),
+        ("time to first token", latency.ttft_median_ms, latency.ttft_p95_ms, latency.ttft_p99_ms),
+        ("inter-token latency", latency.itl_median_ms, latency.itl_p95_ms, latency.itl_p99_ms),
+        ("end to end", latency.e2e_median_ms, latency.e2e_p95_ms, latency.e2e_p99_ms),
     ):
         yield name, median, f"ms median, {_text(p95)} p95, {_text(p99)} p99"
 

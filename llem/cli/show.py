@@ -61,15 +61,15 @@ def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:
     columns = ("file", "verdict", "blocks", "events", "samples", "requests", "digest of the last block")
     rows = [
         (
-            each.file,
-            each.verdict,
-            _range(each.blocks),
-            _range(each.events),
-            each.samples,
-            each.requests,
-            each.digest,
+            segment.file,
+            segment.verdict,
+            _range(segment.blocks),
+            _range(segment.events),
+            segment.samples,
+            segment.requests,
+            segment.digest,
         )
-        for each in segments
+        for segment in segments
     ]
     write_table(sys.stdout, columns, rows, instead="--json")
 

@@ -45,15 +45,15 @@ def known_baselines(store: Store, plan: WindowsPlan) -> list[KnownBaseline]:
     run = store.resolve(plan.baseline_from)
     if (problem := store.unreadable(run)) is not None:
         raise problem
-    found = [known for path in store.segments(run) for known in _in_segment(path, run)]
-    if not found:
+    baselines = [known for path in store.segments(run) for known in _in_segment(path, run)]
+    if not baselines:
         raise MeasureError(
             f"baseline of {run}",
             found="none of this host since it was booted",
             expected="an experiment that measured its idle power here",
             hint=_MEASURE_ONE,
         )
-    oldest_s = max(_age_s(known) for known in found)
+    oldest_s = max(_age_s(known) for known in baselines)
     if oldest_s > plan.baseline_max_age_s:
         raise MeasureError(
             f"baseline of {run}",
@@ -61,12 +61,12 @@ def known_baselines(store: Store, plan: WindowsPlan) -> list[KnownBaseline]:
             expected=f"at most windows.baseline_max_age_s, {plan.baseline_max_age_s:g} s",
             hint=_MEASURE_ONE,
         )
-    return found
+    return baselines
 
 
 def reuse(known: Sequence[KnownBaseline], devices: Sequence[Device]) -> BaselineMeasured:
     """The baseline before loading of these devices. Raises MeasureError for a device that it does not cover."""
-    by_device = {one.power.device_uuid: one for one in known}
+    by_device = {baseline.power.device_uuid: baseline for baseline in known}
     unknown = [device.uuid for device in devices if device.uuid not in by_device]
     if unknown or not devices:
         raise MeasureError(
@@ -80,7 +80,7 @@ def reuse(known: Sequence[KnownBaseline], devices: Sequence[Device]) -> Baseline
     return BaselineMeasured(
         position="before",
         duration_s=oldest.duration_s,
-        devices=[one.power for one in taken],
+        devices=[baseline.power for baseline in taken],
         age_s=_age_s(oldest),
         reused_from=oldest.experiment_id,
     )

@@ -53,7 +53,7 @@ def check(
         _check_engine(plan)
         _check_prompts(plan)
     placements = place(plan, command=command)
-    gpus = [uuid for each in placements for uuid in each.gpus]
+    gpus = [uuid for placement in placements for uuid in placement.gpus]
     if strict and gpus:
         _refuse_instances(gpus, vendor(plan, wraps_program=bool(command)))
     meter = require_meter(plan, gpus=gpus)

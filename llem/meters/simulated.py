@@ -67,12 +67,12 @@ class SimulatedMeter:
         at_ns = self._clock.now_ns()
         return [
             EnergyEdge(
-                device_uuid=one.device.uuid,
+                device_uuid=metered.device.uuid,
                 at_ns=at_ns,
                 energy_mj=self._energy_mj(at_ns),
-                reason=one.missing.get("energy_mj"),
+                reason=metered.missing.get("energy_mj"),
             )
-            for one in self._devices
+            for metered in self._devices
         ]
 
     def faults(self) -> list[tuple[str, str, str]]:

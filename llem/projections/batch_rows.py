@@ -38,20 +38,20 @@ def _within(
     segment = measured.process.segment
     asked = connection.execute(_BATCHES, [segment.experiment_id, segment.segment_id, *span])
     names = [column[0] for column in asked.description or ()]
-    found = [dict(zip(names, row, strict=True)) for row in asked.fetchall()]
+    batches = [dict(zip(names, row, strict=True)) for row in asked.fetchall()]
     named = {"experiment_id": segment.experiment_id, "process_index": measured.process.process_index}
-    for batch, energy in zip(found, _energies(measured, number, span, found), strict=True):
+    for batch, energy in zip(batches, _energies(measured, number, span, batches), strict=True):
         yield named | batch | _columns(energy)
 
 
 def _energies(
-    measured: Measured, number: int, span: Span, found: Sequence[dict[str, Any]]
+    measured: Measured, number: int, span: Span, batches: Sequence[dict[str, Any]]
 ) -> list[BatchEnergy]:
     """Energy of batches on the clock of the span, in seconds from its start."""
 
     def moments(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.array(
-            [np.nan if batch[name] is None else (batch[name] - span[0]) / NS_PER_S for batch in found]
+            [np.nan if batch[name] is None else (batch[name] - span[0]) / NS_PER_S for batch in batches]
         )
 
     return batch_energies(

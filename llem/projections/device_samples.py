@@ -127,19 +127,19 @@ class DeviceSamples:
 
     def values(self, column: str) -> Column:
         """Known values of a column within the span."""
-        found = self._columns[column][self._within]
-        return found[~np.isnan(found)]
+        within = self._columns[column][self._within]
+        return within[~np.isnan(within)]
 
     def largest(self, column: str) -> float | None:
         """Largest known value within the span; None where there is none."""
-        found = self.values(column)
-        return float(found.max()) if len(found) else None
+        known = self.values(column)
+        return float(known.max()) if len(known) else None
 
     @property
     def temperature_drift_c(self) -> float | None:
         """Highest minus lowest temperature within the span."""
-        found = self.values("temperature_c")
-        return float(found.max() - found.min()) if len(found) else None
+        temperatures_c = self.values("temperature_c")
+        return float(temperatures_c.max() - temperatures_c.min()) if len(temperatures_c) else None
 
     def throttled(self, mask: int) -> tuple[Column, Column] | None:
         """Start in seconds and length of every stretch whose sample reports a reason in `mask`; None where none is read.
@@ -165,7 +165,7 @@ def load_samples(
 ) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
     columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in COLUMNS)
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT at_ns, {columns} FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? "
         "AND at_ns BETWEEN ? AND ? ORDER BY at_ns",
         [
@@ -176,5 +176,5 @@ def load_samples(
             span[1] + MARGIN_NS,
         ],
     ).fetchnumpy()
-    known = {name: np.ma.filled(found[name].astype(np.float64), np.nan) for name in COLUMNS}
-    return DeviceSamples(span, np.asarray(found["at_ns"], np.int64), known)
+    known = {name: np.ma.filled(rows[name].astype(np.float64), np.nan) for name in COLUMNS}
+    return DeviceSamples(span, np.asarray(rows["at_ns"], np.int64), known)

@@ -45,8 +45,8 @@ def efficiency(
     plan: dict[str, Any],
 ) -> ExtendedEfficiencyMetrics:
     """What the devices' samples and the batches say; memory in use is the whole device's."""
-    memory_bytes = [each.device.memory_bytes for each in process.devices]
-    used_bytes = [largest(each.largest("memory_used_bytes") for each in spanned) for spanned in samples]
+    memory_bytes = [metered.device.memory_bytes for metered in process.devices]
+    used_bytes = [largest(in_span.largest("memory_used_bytes") for in_span in spanned) for spanned in samples]
     return ExtendedEfficiencyMetrics(
         memory=MemoryEfficiencyMetrics(
             total_vram_mb=_mebibytes(total(memory_bytes)),
@@ -65,9 +65,17 @@ def _peak_mb(process: ProcessFacts, used_bytes: Sequence[float | None]) -> float
 
 
 def _utilisation(samples: Sequence[Sequence[DeviceSamples]]) -> GPUUtilisationMetrics:
-    busy = [value for spanned in samples for each in spanned for value in each.values("gpu_utilisation_pct")]
+    busy = [
+        percent
+        for spanned in samples
+        for in_span in spanned
+        for percent in in_span.values("gpu_utilisation_pct")
+    ]
     memory = [
-        value for spanned in samples for each in spanned for value in each.values("memory_utilisation_pct")
+        percent
+        for spanned in samples
+        for in_span in spanned
+        for percent in in_span.values("memory_utilisation_pct")
     ]
     return GPUUtilisationMetrics(
         sm_utilisation_mean=_mean(busy),
@@ -77,7 +85,7 @@ def _utilisation(samples: Sequence[Sequence[DeviceSamples]]) -> GPUUtilisationMe
 
 
 def _batches(work: Sequence[Work], *, planned: int | None) -> BatchEfficiencyMetrics:
-    sizes = list({one.request.batch_index: one.request.batch_size for one in work}.values())
+    sizes = list({done.request.batch_index: done.request.batch_size for done in work}.values())
     mean = _mean(sizes)
     return BatchEfficiencyMetrics(
         effective_batch_size=mean, batch_utilisation=ratio(mean, planned), num_batches=len(sizes) or None

@@ -133,12 +133,14 @@ class ProcessFacts(Facts):
             for fact in self.all
             if isinstance(fact.event, WindowClosed)
         }
-        found = []
+        windows = []
         for fact in self.all:
             if isinstance(fact.event, WindowOpened):
                 closed_ns, end = closed.get((fact.event.kind, fact.event.window_index), (None, None))
-                found.append(Window(opened_ns=fact.at_ns, opened=fact.event, closed_ns=closed_ns, closed=end))
-        return found
+                windows.append(
+                    Window(opened_ns=fact.at_ns, opened=fact.event, closed_ns=closed_ns, closed=end)
+                )
+        return windows
 
     @property
     def all_about_itself(self) -> list[ProcessStarted | MeterStarted | ProcessCompleted]:

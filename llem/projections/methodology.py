@@ -70,10 +70,10 @@ def _window(connection: duckdb.DuckDBPyConnection, whole: Derived, window_s: Sec
 def _chosen(whole: Derived, window: Seconds) -> Chosen:
     """The window on the monotonic clock of every process, cut to its measurement windows."""
     spans: dict[str, Sequence[tuple[int, int]]] = {}
-    for one in whole.measured:
-        origin_ns = whole.start_ns - whole.clocks.wall_ns(one.process.segment, 0)
+    for measured in whole.measured:
+        origin_ns = whole.start_ns - whole.clocks.wall_ns(measured.process.segment, 0)
         edges = (origin_ns + round(window[0] * NS_PER_S), origin_ns + round(window[1] * NS_PER_S))
-        spans[one.process.segment.segment_id or ""] = clipped(one.spans, edges)
+        spans[measured.process.segment.segment_id or ""] = clipped(measured.spans, edges)
     return spans
 
 

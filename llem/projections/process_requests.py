@@ -109,7 +109,7 @@ def work_flops(shape: ModelShape | None, work: Sequence[Work]) -> int | None:
     """FLOPs of the tokens counted; None where the model is unknown."""
     if shape is None:
         return None
-    return sum(_flops(shape, one) for one in work)
+    return sum(_flops(shape, done) for done in work)
 
 
 def _flops(shape: ModelShape, work: Work) -> int:
@@ -126,7 +126,7 @@ def _flops(shape: ModelShape, work: Work) -> int:
 
 def latencies(work: Sequence[Work], *, warmup_requests: int) -> LatencyMeasurements:
     """Raw latencies of the requests that ran to their end within a span."""
-    finished = [one.request for one in work if one.whole and one.request.finish_reason in FINISHED]
+    finished = [done.request for done in work if done.whole and done.request.finish_reason in FINISHED]
     return LatencyMeasurements.from_columns(
         arrival_ns=[request.arrival_ns for request in finished],
         first_token_ns=[request.first_token_ns for request in finished],

@@ -29,40 +29,42 @@ class Replay:
 
     def run(self, start: Position | None) -> None:
         """Insert everything from `start` on. Raises CorruptError."""
-        found = replay(self._reader, start)
+        replayed = replay(self._reader, start)
         while not self._is_done:
-            batches = self._samples_until_full(found)
+            batches = self._samples_until_full(replayed)
             first = next(batches, None)
             if first is not None:
                 every = itertools.chain([first], batches)
                 self.samples += append_samples(self._tables.connection, every, identity=self._identity)
             self._insert()
 
-    def _samples_until_full(self, found: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
+    def _samples_until_full(self, replayed: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
         """Batches of samples; other events are collected, because the connection is busy with the samples meanwhile."""
-        for one in found:
+        for item in replayed:
             self._tables.course.reach(self._reader.position.offset)
-            if isinstance(one, SampleBatch):
-                yield one
+            if isinstance(item, SampleBatch):
+                yield item
             else:
-                self._collect(one)
+                self._collect(item)
             if len(self._events) + len(self._requests) >= MAX_ROWS:
                 return
         self._is_done = True
 
-    def _collect(self, found: Occurrence) -> None:
-        event = found.event
+    def _collect(self, occurrence: Occurrence) -> None:
+        event = occurrence.event
         if isinstance(event, RequestsCompleted):
-            self._requests += [self._request(event, one, found.event_number) for one in event.requests]
+            self._requests += [
+                self._request(event, request, occurrence.event_number) for request in event.requests
+            ]
             return
         if isinstance(event, UnknownEvent) and event.problem is not None:
-            raise MisfitError(f"event {found.event_number}: {event.problem}")
+            raise MisfitError(f"event {occurrence.event_number}: {event.problem}")
         row = {
-            "block_number": found.block_number,
-            "event_number": found.event_number,
-            "type": found.envelope.type,
-            "version": event.VERSION if isinstance(event, Event) else found.envelope.version,
-            "at_ns": found.envelope.at_ns,
+            "block_number": occurrence.block_number,
+            "event_number": occurrence.event_number,
+            "type": occurrence.envelope.type,
+            "version": event.VERSION if isinstance(event, Event) else occurrence.envelope.version,
+            "at_ns": occurrence.envelope.at_ns,
             "body": _as_json(event),
         }
         self._events.append(self._identity._asdict() | row)

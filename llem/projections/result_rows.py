@@ -51,9 +51,9 @@ LATENCIES = tuple(
 def warnings(derived: Derived) -> Rows:
     """One row per doubt."""
     of_processes: Rows = [
-        {"process_index": one.process.process_index, **msgspec.structs.asdict(doubt)}
-        for one in derived.measured
-        for doubt in one.result.warnings
+        {"process_index": measured.process.process_index, **msgspec.structs.asdict(doubt)}
+        for measured in derived.measured
+        for doubt in measured.result.warnings
     ]
     result = derived.result
     joined = result.aggregation.warnings if result and result.aggregation else []
@@ -70,7 +70,9 @@ def raw_process_results(derived: Derived) -> Rows:
     """One row per process that measured."""
     if derived.result is None:
         return []
-    spans = {one.process.segment.process_index: derived.wall_span(one) for one in derived.measured}
+    spans = {
+        measured.process.segment.process_index: derived.wall_span(measured) for measured in derived.measured
+    }
     return [
         _process(result, spans.get(result.process_index) or _imported_span(result))
         for result in derived.result.process_results
@@ -151,7 +153,7 @@ def experiment_results(derived: Derived) -> Rows:
 def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
     span = (derived.start_ns, derived.end_ns) if derived.measured else _imported_span(result)
     input_tokens, output_tokens = result.total_input_tokens, result.total_output_tokens
-    meters = [one.process.meter.meter for one in derived.measured if one.process.meter]
+    meters = [measured.process.meter.meter for measured in derived.measured if measured.process.meter]
     steady_from_sec, steady_to_sec = result.steady_state_window or (None, None)
     latency = result.latency_stats or LatencyStatistics()
     return {
@@ -203,5 +205,5 @@ def _health(result: ExperimentResult) -> dict[str, Any]:
 
 def _source(derived: Derived, result: ExperimentResult) -> str | None:
     """Where the energy comes from; mixed where devices differ, None where any has none."""
-    sources = {device.energy_source for one in derived.measured for device in distinct(one.devices)}
+    sources = {device.energy_source for measured in derived.measured for device in distinct(measured.devices)}
     return "mixed" if len(sources) > 1 and None not in sources else result.energy_source

@@ -21,12 +21,12 @@ def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
         return "completed"
     if facts.interrupted is not None:
         return "interrupted"
-    if facts.completed is None and any(one.being_written for one in facts.segments):
+    if facts.completed is None and any(segment.being_written for segment in facts.segments):
         return "running"
-    finished = {one.process_index for one in facts.processes if one.completed is not None}
+    finished = {process.process_index for process in facts.processes if process.completed is not None}
     expected = facts.started.expected_processes if facts.started else len(facts.processes)
     if finished and finished >= set(range(expected)):  # bounded by check_ranges
         return "completed"
-    if not finished and any(one.failed is not None for one in facts.processes):
+    if not finished and any(process.failed is not None for process in facts.processes):
         return "failed"
     return "incomplete"

@@ -17,12 +17,12 @@ def steady_state(
     """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
     tokens: list[float] = []
     power: dict[tuple[str, str], PowerSamples] = {}
-    for one in measured:
-        shift_ns = clocks.wall_ns(one.process.segment, 0) - start_ns
-        times_ns = [at_ns for work in one.work for at_ns in work.request.token_times_ns]
+    for seen in measured:
+        shift_ns = clocks.wall_ns(seen.process.segment, 0) - start_ns
+        times_ns = [at_ns for work in seen.work for at_ns in work.request.token_times_ns]
         tokens += ((np.array(times_ns, np.int64) + shift_ns) / NS_PER_S).tolist()
-        for device, spanned in zip(one.devices, one.samples, strict=True):
-            opened_sec = seconds(one.spans[0][0] + shift_ns)
+        for device, spanned in zip(seen.devices, seen.samples, strict=True):
+            opened_sec = seconds(seen.spans[0][0] + shift_ns)
             at_sec, power_w = spanned[0].power
             power.setdefault(device.key, PowerSamples(at_sec=at_sec + opened_sec, power_w=power_w))
     return find_steady_state(

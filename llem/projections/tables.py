@@ -43,8 +43,8 @@ class Tables:
             return
         types = self.types(table)
         fields = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
-        for part in _parts(rows):
-            whole = [{column: row.get(column) for column in types} for row in part]
+        for portion in _parts(rows):
+            whole = [{column: row.get(column) for column in types} for row in portion]
             self.connection.execute(
                 f"INSERT INTO {table} BY NAME SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
                 [msgspec.json.encode(whole).decode()],

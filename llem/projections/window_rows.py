@@ -18,14 +18,14 @@ from llem_events.records import MeteredDevice
 
 def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
     """One row per window and device, or per window where there is none."""
-    found: Rows = []
+    rows: Rows = []
     for process in derived.facts.processes:
         for window in process.windows:
             span = window_span(connection, process, window)
             named = _named(derived, process, window, span)
-            devices = [_energy(connection, process, one, window, span) for one in process.devices]
-            found += [named | device for device in devices] or [named]
-    return found
+            devices = [_energy(connection, process, metered, window, span) for metered in process.devices]
+            rows += [named | device for device in devices] or [named]
+    return rows
 
 
 def _named(derived: Derived, process: ProcessFacts, window: Window, span: Span) -> dict[str, Any]:

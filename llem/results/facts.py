@@ -16,16 +16,16 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
     """The worst of all processes, for every fact."""
     processes = result.process_results
     return MeasuredFacts(
-        duration_sec=min((_measured_sec(one) for one in processes), default=result.duration_sec),
+        duration_sec=min((_measured_sec(process) for process in processes), default=result.duration_sec),
         complete=result.status == "completed",
         energy_j=result.total_energy_j,
         energy_source=result.energy_source,
         energy_disagreement=result.energy_disagreement,
         energy_uncertainty=ratio(result.energy_uncertainty_j, result.total_energy_j),
-        samples=_fewest(one.samples for one in processes),
-        max_sample_gap_sec=largest(one.max_sample_gap_sec for one in processes),
-        throttled_fraction=largest(_throttled(one) for one in processes),
-        temperature_drift_c=largest(one.temperature_drift_c for one in processes),
+        samples=_fewest(process.samples for process in processes),
+        max_sample_gap_sec=largest(process.max_sample_gap_sec for process in processes),
+        throttled_fraction=largest(_throttled(process) for process in processes),
+        temperature_drift_c=largest(process.temperature_drift_c for process in processes),
         requests=result.total_requests,
         failed_requests=result.failed_requests,
     )

@@ -68,12 +68,12 @@ def _renamed(fields: Fields) -> Fields:
         else processes
     )
     first = parts[0] if isinstance(parts, list) and parts else {}
-    found = {
+    hidden = {
         "model_name": first.get("model_name") or config.get("model"),
         "dtype": config.get("precision"),
         "batch_size": config.get("batch_size"),
     }
-    return found | _renamed_parts(fields) | ({} if processes is None else {"process_results": parts})
+    return hidden | _renamed_parts(fields) | ({} if processes is None else {"process_results": parts})
 
 
 def _renamed_parts(fields: Fields) -> Fields:

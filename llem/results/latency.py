@@ -129,14 +129,14 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
     if not measurements:
         return None
     series: dict[str, Callable[[LatencyMeasurements], list[float]]] = {
-        "ttft": lambda one: one.ttft_ms,
-        "itl": lambda one: one.itl_full_ms,
-        "itl_trimmed": lambda one: one.itl_trimmed_ms,
-        "e2e": lambda one: one.e2e_ms,
+        "ttft": lambda measured: measured.ttft_ms,
+        "itl": lambda measured: measured.itl_full_ms,
+        "itl_trimmed": lambda measured: measured.itl_trimmed_ms,
+        "e2e": lambda measured: measured.e2e_ms,
     }
     figures: dict[str, Any] = {}
     for name, values_of in series.items():
-        figures |= _statistics(name, concatenated([values_of(one) for one in measurements]))
+        figures |= _statistics(name, concatenated([values_of(measured) for measured in measurements]))
     return LatencyStatistics(**figures)
 
 
