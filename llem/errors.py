@@ -16,6 +16,8 @@
 The log package has its own tree, `llem_events.LogError`; the command line prints both the same way.
 """
 
+INTERNAL_STATUS = 70  # exit status for a fault of llem itself
+
 
 class LlemError(Exception):
     """One line for the user; `hint` says what to try."""

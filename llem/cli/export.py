@@ -68,27 +68,30 @@ def export(
         target.check(out.resolve(), force=force)
     part, seconds = chosen_part(methodology, window)
     place = Store.locate(store)
-    experiment_ids = [
-        experiment_id
-        for written in runs or ()
-        for run in written.split(",")
-        for experiment_id in place.resolve_all(run)
-    ] or None
+    experiment_ids = _named(runs or (), place)
     with tables_of(place, only=experiment_ids) as connection:
         if what in (What.SAMPLES, What.REQUESTS):
             sql = rows_of(what.value, experiment_ids, window=seconds)  # type: ignore[arg-type]  # narrowed to two of four
             _write_sql(connection, sql, out, chosen, force=force, neutralise=not raw_csv)
             return
         results = list(_results(connection, experiment_ids, part.value, seconds))
-    columns = (
-        aggregated_columns(results, process_breakdown=process_breakdown) if what is What.RESULTS else RAW
-    )
-    records = (
-        results
-        if what is What.RESULTS
-        else [process for result in results for process in result.process_results]
-    )
+    records: Sequence[Any] = results
+    columns: Sequence[Column[Any]] = RAW
+    if what is What.RESULTS:
+        columns = aggregated_columns(results, process_breakdown=process_breakdown)
+    else:
+        records = [process for result in results for process in result.process_results]
     _write_records(records, columns, out, chosen, force=force, neutralise=not raw_csv)
+
+
+def _named(runs: Sequence[str], store: Store) -> list[str] | None:
+    """Ids of all that the runs name; None where none is named. Raises StoreError."""
+    return [
+        experiment_id
+        for written in runs
+        for run in written.split(",")
+        for experiment_id in store.resolve_all(run)
+    ] or None
 
 
 def _format(given: Format | None, out: Path) -> Format:

@@ -14,8 +14,7 @@ HEAD = """# The command line
 Made from `--help` by `just reference`; do not edit. Data goes to stdout, everything else to stderr; a pipe changes colour and width,
 never the format. Exit status: 0 done, 1 measured but something failed (or is not valid, under `--strict`), 2 wrong input or not possible
 here, 3 damaged data, 70 a fault of llem itself, 130 interrupted. `llem -vv COMMAND` adds tracebacks. `NO_COLOR`, `LLEM_DIR` (the store)
-and `LLEM_LOG_LEVEL` are honoured. RUN is an id, a prefix of one, a
-name (of several experiments the newest), or `@last`.
+and `LLEM_LOG_LEVEL` are honoured. RUN is an id, a prefix of one, a name (of several experiments the newest), or `@last`.
 """
 
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from llem.errors import INTERNAL_STATUS
+
 if TYPE_CHECKING:
     from llem.measure.supervisor import Outcome
     from llem.results import ExperimentResult
@@ -10,7 +12,7 @@ DONE = 0
 FAILED = 1  # something was done, but not all went well; under --strict also a result that is not valid
 WRONG = 2  # wrong input, or not possible here
 DAMAGED = 3  # damaged data was left out or refused
-INTERNAL = 70  # a fault of llem itself
+INTERNAL = INTERNAL_STATUS
 INTERRUPTED = 130  # by any signal
 
 

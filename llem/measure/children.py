@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from llem.errors import LlemError
+from llem.errors import INTERNAL_STATUS, LlemError
 from llem.measure import stop
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.leash import die_with_parent
@@ -20,7 +20,6 @@ from llem_events import LogError
 from llem_events.cleaning import clean_text
 
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
-EXIT_INTERNAL = 70  # a fault of llem itself
 _TAIL_BYTES = 4000
 _TEXT_CHARACTERS = 4000  # of an error: a message has to fit into its channel
 
@@ -106,7 +105,7 @@ def live(life: Callable[[Channel, Channel], None]) -> int:
         _report(supervisor, error, exit_status=1)
         return 1
     except Exception as error:
-        _report(supervisor, error, exit_status=EXIT_INTERNAL)
+        _report(supervisor, error, exit_status=INTERNAL_STATUS)
         raise
     return 0
 
