@@ -61,13 +61,13 @@ def _status_of(arguments: list[str]) -> int | str | None:
         return statuses.INTERRUPTED
     except OSError as error:
         if error.filename is None:
-            _complain_of_bug(error)
+            _complain_of_bug(error, arguments)
             return statuses.INTERNAL
         # a file that cannot be used is no fault of llem, wherever it shows
         console.complain(f"{error.filename} cannot be used: {error.strerror}")
         return statuses.WRONG
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
-        _complain_of_bug(error)
+        _complain_of_bug(error, arguments)
         return statuses.INTERNAL
     return 0
 
@@ -174,7 +174,14 @@ def _unloaded() -> None:
     """Stands for a command that was not chosen."""
 
 
-def _complain_of_bug(error: Exception) -> None:
+def _complain_of_bug(error: Exception, arguments: Sequence[str]) -> None:
     console.complain(f"internal error: {type(error).__name__}: {error}; run again with -vv for the traceback")
-    if console.verbosity() >= 2:
+    if _asks_for_tracebacks(arguments):
         console.note("".join(traceback.format_exception(error)).rstrip())
+
+
+def _asks_for_tracebacks(arguments: Sequence[str]) -> bool:
+    """Whether -vv stands there: a command can break while it is loaded, before any option of it is read."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    short = sum(word.count("v") for word in arguments[:end] if word in {"-v", "-vv", "-vvv"})
+    return short + list(arguments[:end]).count("--verbose") >= 2

@@ -20,7 +20,7 @@ DEFAULT_COLUMNS = 80
 _BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 MAX_ERROR_CHARS = 2000
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
-_state = {"verbosity": 0, "quiet": False}
+_state = {"quiet": False}
 
 
 class _LogLine(logging.Formatter):
@@ -32,7 +32,7 @@ class _LogLine(logging.Formatter):
 
 def set_verbosity(count: int, *, quiet: bool = False) -> None:
     """How much goes to stderr beside errors: notes unless quiet, and of llem's own log what LLEM_LOG_LEVEL, -v and -vv say."""
-    _state.update(verbosity=count, quiet=quiet)
+    _state.update(quiet=quiet)
     named = logging.getLevelNamesMapping().get(os.environ.get("LLEM_LOG_LEVEL", "").upper())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogLine("llem: %(message)s"))
@@ -42,14 +42,9 @@ def set_verbosity(count: int, *, quiet: bool = False) -> None:
     log.setLevel(usual if count or quiet or named is None else named)
 
 
-def verbosity() -> int:
-    """The number of -v given."""
-    return _state["verbosity"]
-
-
 def is_quiet() -> bool:
     """Whether only errors are to be said."""
-    return bool(_state["quiet"])
+    return _state["quiet"]
 
 
 def printable(text: str) -> str:

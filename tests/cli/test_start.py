@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,13 @@ def test_a_wrong_command_or_option_is_exit_status_2(llem: Run) -> None:
         done = llem(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert "Traceback" not in done.stderr and "No such" in done.stderr
+
+
+def test_a_fault_that_nobody_foresaw_is_exit_status_70(llem: Run, tmp_path: Path) -> None:
+    """A broken library ends a command with one line that asks for the traceback, not with a traceback."""
+    (tmp_path / "duckdb.py").write_text("raise RuntimeError('half installed')\n")
+    done = llem("runs", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (70, "")
+    assert "internal error: RuntimeError: half installed" in done.stderr and "-vv" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in llem("runs", "-vv", PYTHONPATH=str(tmp_path)).stderr
