@@ -13,6 +13,7 @@ import msgpack
 import msgspec
 import pytest
 import zstandard
+from hypothesis import HealthCheck, settings
 
 from llem.plan import Plan
 
@@ -26,6 +27,10 @@ QUICK = (
 LIMIT_S = 60
 PATIENCE_S = 20
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
+
+# How long an example takes on a busy machine says nothing of the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
