@@ -219,10 +219,10 @@ def _check_keys(table: Table, section: type[Section], place: str) -> None:
             _check_keys(value, inner, f"{path}.")
 
 
-def unknown_key(place: str, key: str, known: Collection[str], *, listed: Collection[str] = ()) -> PlanError:
-    """The key by its full path, with the nearest known one; where none is near, with those that are `listed`, else all."""
+def unknown_key(place: str, key: str, known: Collection[str]) -> PlanError:
+    """The key by its full path, with the nearest known one, or all where none is near."""
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(listed or known)}"
+    hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(known)}"
     return PlanError(f"unknown plan key {place}{key}", hint=hint)
 
 

@@ -10,10 +10,10 @@ from transformers.quantizers import AutoQuantizationConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from llem.engines.hub import type_and_text
+from llem.engines.options import check_key
 from llem.engines.sources import find_model
 from llem.errors import MissingExtraError, PlanError
 from llem.plan import ModelPlan
-from llem.plan_file import unknown_key
 
 ADAPTER = "adapter"
 QUANTIZATION = "quantization_config"
@@ -133,12 +133,7 @@ def _check_names(model: ModelPlan) -> None:
     has_files = find_model(model).weights != "random"
     offered = [*OF_A_CONFIGURATION, *_OF_A_FILE]
     for key in model.load:
-        if key in _REFUSED:
-            raise PlanError(
-                f"plan key model.load.{key}", found="a key that a plan cannot set", hint=_REFUSED[key]
-            )
-        if key not in offered:
-            raise unknown_key("model.load.", key, offered)
+        check_key("model.load.", key, known=offered, refused=_REFUSED)
         if not has_files and key not in OF_A_CONFIGURATION:
             raise random_weights_refusal(key)
 

@@ -9,9 +9,9 @@ import torch
 from transformers import CompileConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from llem.engines.hub import type_and_text
+from llem.engines.options import check_key
 from llem.errors import PlanError
 from llem.plan import OwnGenerationPlan
-from llem.plan_file import unknown_key
 
 Options = Mapping[str, Any]
 
@@ -99,13 +99,9 @@ def _check_names(options: Options) -> None:
     known = {key for key in (*default.to_dict(), *vars(default)) if not key.startswith("_")} | {ASSISTANT}
     offered = sorted(known - _REFUSED.keys())
     for key in options:
-        if key in _REFUSED:
-            raise PlanError(
-                f"plan key generation.{key}", found="a key that a plan cannot set", hint=_REFUSED[key]
-            )
-        if key not in known:
-            own = OwnGenerationPlan.__struct_fields__
-            raise unknown_key("generation.", key, [*offered, *own], listed=offered)
+        check_key(
+            "generation.", key, known=[*offered, *OwnGenerationPlan.__struct_fields__], refused=_REFUSED
+        )
 
 
 def _check_types(options: Options) -> None:

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from llem.errors import EngineError, MissingExtraError, PlanError
 from llem.plan import OwnGenerationPlan, Plan
+from llem.plan_file import unknown_key
 
 LIMIT_S = 300.0  # a network folder may take a minute to give its packages
 
@@ -26,6 +28,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         return kinds.get(self.kind, EngineError)(
             self.what, found=self.found, expected=self.expected, hint=self.hint
         )
+
+
+def check_key(place: str, key: str, *, known: Collection[str], refused: Mapping[str, str]) -> None:
+    """Raises PlanError for a key that is refused, with the reason, and for one that is not known."""
+    if key in refused:
+        raise PlanError(f"plan key {place}{key}", found="a key that a plan cannot set", hint=refused[key])
+    if key not in known:
+        raise unknown_key(place, key, known)
 
 
 def check_options(plan: Plan) -> None:
