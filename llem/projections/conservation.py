@@ -28,13 +28,12 @@ MAX_EDGE_NS = NS_PER_S // 100  # a window opens with the last of its counters re
 MAX_CLOCK_STEP_NS = 3_600 * NS_PER_S  # no correction of a clock is larger; such a pair was never read
 IDLE_POWER = (0.6, 1.6)  # of the least and of the highest sample in its window: a mean lies between them
 # Beyond these no device of today is; what is read there was not measured.
-_IMPOSSIBLE_SAMPLE = (
-    "power_w NOT BETWEEN 0 AND 1e6 OR power_average_w NOT BETWEEN 0 AND 1e6 OR power_limit_w NOT BETWEEN 0 AND 1e6 "
-    "OR energy_j < 0 OR memory_used_bytes NOT BETWEEN 0 AND 2**50 OR sm_clock_mhz NOT BETWEEN 0 AND 1e6 "
-    "OR memory_clock_mhz NOT BETWEEN 0 AND 1e6 OR throttle_reasons NOT BETWEEN 0 AND 2**53 "
-    "OR temperature_c NOT BETWEEN -60 AND 200 OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 "
-    "OR memory_utilisation_pct NOT BETWEEN 0 AND 100"
-)
+_IMPOSSIBLE_SAMPLE = """
+power_w NOT BETWEEN 0 AND 1e6 OR power_average_w NOT BETWEEN 0 AND 1e6 OR power_limit_w NOT BETWEEN 0 AND 1e6
+OR energy_j < 0 OR memory_used_bytes < 0 OR sm_clock_mhz < 0 OR memory_clock_mhz < 0
+OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 OR memory_utilisation_pct NOT BETWEEN 0 AND 100
+OR temperature_c NOT BETWEEN -60 AND 200 OR throttle_reasons NOT BETWEEN 0 AND 2**53
+"""
 _TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
 # The rule of llem_events.request_times, for all requests at once.
 _MISTIMED = f"""
@@ -68,7 +67,8 @@ _REPEATED = """
 SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = 'measurement'
 """
 _SAMPLES = f"""
-SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({_IMPOSSIBLE_SAMPLE}) FROM samples WHERE experiment_id = ? GROUP BY ALL
+SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({_IMPOSSIBLE_SAMPLE})
+FROM samples WHERE experiment_id = ? GROUP BY ALL
 """
 _IDLE = """
 SELECT min(coalesce(power_w, power_average_w)), max(coalesce(power_w, power_average_w)) FROM samples
