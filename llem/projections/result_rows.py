@@ -11,7 +11,6 @@ from llem.projections.derive_experiment import Derived, log_warnings
 from llem.projections.device_samples import Span
 from llem.projections.tables import Rows
 from llem.results import RESULTS_VERSION, ExperimentResult, LatencyStatistics, RawProcessResult
-from llem.results.energy import distinct
 from llem.results.ratios import ratio
 
 SAME_NAME = (
@@ -167,7 +166,7 @@ def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
         "measurement_config_hash": result.measurement_config_hash,
         "labels": result.labels,
         "requests": result.total_requests,
-        "energy_source": _source(derived, result),
+        "energy_source": result.energy_source,
         "meter": next(iter(meters), None),
         "steady_state_from_sec": steady_from_sec,
         "steady_state_to_sec": steady_to_sec,
@@ -201,9 +200,3 @@ def _health(result: ExperimentResult) -> dict[str, Any]:
         "throttle_sec": throttle.throttle_duration_sec if throttle else None,
         "max_temperature_c": throttle.max_temperature_c if throttle else None,
     }
-
-
-def _source(derived: Derived, result: ExperimentResult) -> str | None:
-    """Where the energy comes from; mixed where devices differ, None where any has none."""
-    sources = {device.energy_source for measured in derived.measured for device in distinct(measured.devices)}
-    return "mixed" if len(sources) > 1 and None not in sources else result.energy_source

@@ -289,7 +289,7 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
     output_tokens BIGINT, -- tokens generated
     total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
     total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
-    energy_source VARCHAR, -- counter, integrated, estimated or simulated; mixed where devices differ
+    energy_source VARCHAR, -- counter, integrated, estimated or simulated: the least trusted of its devices
     energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown
     meter VARCHAR, -- what read the power
