@@ -107,7 +107,7 @@ def damage_report(damage: Damage) -> dict[str, Any]:
 def info_lines(survey: Survey) -> Iterator[str]:
     """A survey for people."""
     yield f"{survey.path}: {stated_verdict(survey)}"
-    for name, text in ({} if survey.header is None else plain(msgspec.structs.asdict(survey.header))).items():
+    for name, text in _stated_fields(survey):
         yield f"  {name:<16} {text['hex'] if isinstance(text, dict) else text}"
     ratio = _ratio(survey)
     yield f"  {'blocks':<16} {survey.blocks}"
@@ -120,6 +120,16 @@ def info_lines(survey: Survey) -> Iterator[str]:
     )
     for text in _complaints(survey):
         yield "  " + text
+
+
+def _stated_fields(survey: Survey) -> Iterator[tuple[str, Any]]:
+    """The fields of the header that say something."""
+    if survey.header is None:
+        return
+    for field in msgspec.structs.fields(survey.header):
+        content = getattr(survey.header, field.name)
+        if content is not None and content != field.default:
+            yield field.name, plain(content)
 
 
 def _ratio(survey: Survey) -> float | None:
