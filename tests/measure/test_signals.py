@@ -198,5 +198,6 @@ def test_a_wrapped_program_has_the_signals_of_a_shell(runs: Runs) -> None:
     running = runs.start(*AROUND, "--", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", ignored="HUP")
     stdout, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 0, stderr
-    masks = {line.split()[0]: int(line.split()[1], 16) for line in stdout.splitlines()[:2]}
+    # those above 31 are the C library's own, and whether they are ignored comes from whoever started the tests
+    masks = {line.split()[0]: int(line.split()[1], 16) & (2**31 - 1) for line in stdout.splitlines()[:2]}
     assert masks == {"SigBlk:": 0, "SigIgn:": 1 << (signal.SIGHUP - 1)}
