@@ -42,8 +42,9 @@ class OpenStore:
             truncated=result.truncated,
         )
 
-    def results(self, runs: Sequence[str] | None = None) -> list[ExperimentResult]:
-        """Results of the experiments named by id, prefix, name or @last, or of all, by id. Raises StoreError."""
+    def results(self, runs: str | Sequence[str] | None = None) -> list[ExperimentResult]:
+        """Results of the experiment or experiments named by id, prefix, name or @last, or of all, by id. Raises StoreError."""
+        runs = [runs] if isinstance(runs, str) else runs
         experiment_ids = (
             None
             if runs is None

@@ -59,8 +59,30 @@ def _unfit(key: str, text: str, table: Table) -> PlanError:
     found: str | None = text[0].lower() + text[1:]
     expected = _allowed(key)
     if match := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
-        found, expected = _scalar(table, key) or match[2], expected or match[1]
+        found, expected = _scalar(table, key) or match[2], expected or _table_of(key) or match[1]
     return PlanError(f"plan key {key or '(top)'}", found=found, expected=expected)
+
+
+def _kind(key: str) -> Any:
+    """The type that a key has in the plan; None where there is no such key."""
+    kind: Any = Plan
+    for name in key.split("."):
+        section = section_of(kind)
+        kind = (
+            next((field.type for field in structs.fields(section) if field.name == name), None)
+            if section
+            else None
+        )
+    return kind
+
+
+def _table_of(key: str) -> str | None:
+    """The keys below a key, where it is a table of some."""
+    section = section_of(_kind(key))
+    if section is None:
+        return None
+    names = [field.name for field in structs.fields(section)]
+    return f"a table with {', '.join(names)}, such as {key}.{names[0]}"
 
 
 def _scalar(table: Table, key: str) -> str | None:
@@ -87,15 +109,7 @@ def _with_source(table: Table) -> Table:
 
 def _allowed(key: str) -> str | None:
     """The values that a key may have, where they are named ones."""
-    kind: Any = Plan
-    for name in key.split("."):
-        section = section_of(kind)
-        kind = (
-            next((field.type for field in structs.fields(section) if field.name == name), None)
-            if section
-            else None
-        )
-    names = literal_values(kind)
+    names = literal_values(_kind(key))
     return f"one of {', '.join(names)}" if names else None
 
 

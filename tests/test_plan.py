@@ -94,7 +94,14 @@ def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
         ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found 'x', expected `int`"),
         ({"workload": {"path": ["p"]}}, "plan key workload.path: found `array`, expected `str | null`"),
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
-        ({"engine": 3}, "plan key engine"),
+        (
+            {"engine": 3},
+            "plan key engine: found 3, expected a table with name, device, batch_size, simulated",
+        ),
+        (
+            {"workload": {"input_tokens": 10}},
+            "found 10, expected a table with kind, mean, spread, min, max, such as workload.input_tokens.kind",
+        ),
         (
             {"engine": {"name": "vllm"}},
             "found invalid enum value 'vllm', expected one of transformers, simulated",

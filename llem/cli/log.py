@@ -180,11 +180,15 @@ def cat(
         if follow_on
         else _events(_readable([target], place), salvage=salvage)
     )
+    seen = set()
     for path, number, envelope in events:
+        seen.add(envelope.type)
         if event_type in (None, envelope.type):
             _say_event(path, row(envelope, number), as_json=json)
             if follow_on:
                 sys.stdout.flush()
+    if event_type is not None and event_type not in seen:
+        console.note(f"llem: no event is of type {event_type}; there are {', '.join(sorted(seen)) or 'none'}")
 
 
 def _events(paths: Iterable[Path], *, salvage: bool) -> Iterator[tuple[Path, int, Any]]:

@@ -59,7 +59,11 @@ def measure(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Write the result to a new file.", show_default=False
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the result, or the plan of --dry-run, to a new file.",
+            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
@@ -79,13 +83,12 @@ def measure(
         **{f"labels.{key}": value for key, value in map(key_and_value, label or ())},
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
-    if dry_run:
-        readable = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
-        console.say(msgspec.json.encode(readable).decode() if json else to_toml(readable).rstrip())
-        return
-    program: list[str] = context.obj or []
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
+    if dry_run:
+        _write_plan(plan, _Form(json=json, output=output, program=False))
+        return
+    program: list[str] = context.obj or []
     place = Store.locate(store)
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
@@ -105,6 +108,14 @@ class _Form:
         if self.output is not None and not target.is_stdout(self.output):
             return target.text_file(self.output, force=False)
         return nullcontext(sys.stderr if self.program and self.output is None else sys.stdout)
+
+
+def _write_plan(plan: Plan, form: _Form) -> None:
+    """The plan without secrets, in a form that is a plan again."""
+    readable = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
+    text = msgspec.json.encode(readable).decode() if form.json else to_toml(readable).rstrip()
+    with form.stream() as out:
+        out.write((console.printable(text) if out.isatty() else text) + "\n")
 
 
 def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:

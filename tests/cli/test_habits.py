@@ -136,3 +136,21 @@ def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(lle
     done = llem("measure", "ls")
     assert done.returncode == 2
     assert "a model stands behind --model, a program behind --" in done.stderr
+
+
+def test_the_plan_of_a_dry_run_goes_into_a_file_too(llem: Run, tmp_path: Path) -> None:
+    """`-o` is heeded: the file is a plan, is never replaced, and nothing is left on stdout."""
+    plan = tmp_path / "plan.toml"
+    done = llem("measure", "--dry-run", "--set", "engine.batch_size=8", "-o", plan)
+    assert (done.returncode, done.stdout) == (0, "")
+    again = llem("measure", plan, "--dry-run")
+    assert again.stdout == plan.read_text() and "batch_size = 8" in again.stdout
+    refused = llem("measure", plan, "--dry-run", "-o", plan)
+    assert (refused.returncode, refused.stdout) == (2, "") and "exists" in refused.stderr
+
+
+def test_a_type_of_events_that_nobody_wrote_is_told(llem: Run, folder: Path) -> None:
+    """A typing error in `log cat --type` is not silence: the types that there are come on stderr."""
+    done = llem("log", "cat", "one", "--type", "window_open", "--store", folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no event is of type window_open; there are " in done.stderr and "window_opened" in done.stderr

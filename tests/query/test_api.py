@@ -14,6 +14,7 @@ from llem.errors import MissingExtraError, QueryError, StoreError
 from llem.export import as_csv, as_json
 from llem.query.process import Limits
 from llem.store import Store
+from tests.projections.fake_log import experiment
 
 
 def test_a_query_gives_columns_types_and_rows(database: Store) -> None:
@@ -74,6 +75,16 @@ def test_no_store_is_said_at_once(tmp_path: Path) -> None:
 def test_an_empty_store_has_no_results(database: Store) -> None:
     """No experiment, no result."""
     assert llem.open_store(database.path).results() == []
+
+
+def test_one_run_needs_no_list(tmp_path: Path) -> None:
+    """A text is the name of one experiment, not a list of letters."""
+    log = Store(tmp_path / "data").create()
+    experiment(log, experiment_id="one")
+    experiment(log, experiment_id="two")
+    store = llem.open_store(log.path)
+    assert [result.experiment_id for result in store.results("two")] == ["two"]
+    assert [result.experiment_id for result in store.results(["one", "two"])] == ["one", "two"]
 
 
 @pytest.mark.parametrize("module", [as_csv, as_json])
