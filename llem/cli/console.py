@@ -88,7 +88,12 @@ def columns_of(out: TextIO) -> int:
 
 def say(text: str) -> None:
     """A line of data, on stdout."""
-    sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + "\n")
+    write_line(sys.stdout, text)
+
+
+def write_line(out: TextIO, text: str) -> None:
+    """A line of results: a pipe gets every character as it is, a terminal none that it would obey."""
+    out.write((printable(text) if out.isatty() else text) + "\n")
 
 
 def note(text: str) -> None:

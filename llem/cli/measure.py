@@ -115,7 +115,7 @@ def _write_plan(plan: Plan, form: _Form) -> None:
     readable = msgspec.convert(scrub_value(msgspec.to_builtins(plan)), Plan)
     text = msgspec.json.encode(readable).decode() if form.json else to_toml(readable).rstrip()
     with form.stream() as out:
-        out.write((console.printable(text) if out.isatty() else text) + "\n")
+        console.write_line(out, text)
 
 
 def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:

@@ -47,8 +47,7 @@ def show(
 def write(out: TextIO, result: ExperimentResult, facts: RunFacts, *, json: bool) -> None:
     """The result, as JSON or for people."""
     if json:
-        text = msgspec.json.encode(result).decode()
-        out.write((console.printable(text) if out.isatty() else text) + "\n")
+        console.write_line(out, msgspec.json.encode(result).decode())
     else:
         write_result(out, result, facts)
     out.flush()
