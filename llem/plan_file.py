@@ -1,4 +1,4 @@
-"""Plans from files and options: TOML or YAML, then `--set` and options over it, errors with the key's path."""
+"""Plans from files and options: TOML, YAML or JSON, then `--set` and options over it, errors with the key's path."""
 
 import difflib
 import hashlib
@@ -163,6 +163,8 @@ def _read(path: Path) -> Table:
     text = _text(path)
     if path.suffix in (".yaml", ".yml"):
         return _parse_yaml(path, text)
+    if path.suffix == ".json":
+        return _parse_json(path, text)
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -184,6 +186,13 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8"
         raise PlanError(f"plan {path} cannot be read", found=reason, expected="a TOML file") from None
+
+
+def _parse_json(path: Path, text: str) -> Table:
+    try:
+        return msgspec.json.decode(text, type=Table)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise PlanError(f"plan {path} is not JSON", found=error, expected="a table of keys") from None
 
 
 def _parse_yaml(path: Path, text: str) -> Table:

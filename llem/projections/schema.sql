@@ -219,9 +219,9 @@ CREATE TABLE batches ( -- one row per batch of the measurement, with the energy 
 
 CREATE TABLE warnings ( -- doubts about an experiment's figures
     experiment_id VARCHAR, -- experiment
-    process_index INTEGER, -- worker; NULL for the whole experiment
     code VARCHAR, -- for programs
     text VARCHAR, -- for people
+    process_index INTEGER, -- worker; NULL for the whole experiment
     value DOUBLE, -- what was found; NULL where it is no number
     threshold DOUBLE, -- what was expected; NULL where there is none
     device_uuid VARCHAR -- device; NULL where it is about none

@@ -1,10 +1,13 @@
 """DuckDB's errors in one line for the user: what, where, and what it suggests instead."""
 
+import re
+
 import duckdb
 import msgspec
 
 from llem.errors import QueryError
 
+_OWN_PREFIXES = ("pg_", "duckdb_", "sqlite_", "pragma_")
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
 
 
@@ -59,4 +62,9 @@ def _place(complaint: Complaint, sql: str) -> str:
 
 
 def _suggestion(complaint: Complaint) -> str | None:
-    return f"did you mean {complaint.candidates}?" if complaint.candidates else None
+    """What DuckDB takes for similar, without the tables of its own that nobody asks for."""
+    if not complaint.candidates:
+        return None
+    named = re.split(r", ?| or ", complaint.candidates)
+    ours = [name for name in named if not name.startswith(_OWN_PREFIXES)]
+    return f"did you mean {', '.join(ours)}?" if ours else "`llem query` lists the tables and their columns"

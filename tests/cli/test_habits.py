@@ -139,12 +139,15 @@ def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(lle
 
 
 def test_the_plan_of_a_dry_run_goes_into_a_file_too(llem: Run, tmp_path: Path) -> None:
-    """`-o` is heeded: the file is a plan, is never replaced, and nothing is left on stdout."""
+    """`-o` is heeded: the file is a plan, in JSON too, is never replaced, and nothing is left on stdout."""
     plan = tmp_path / "plan.toml"
     done = llem("measure", "--dry-run", "--set", "engine.batch_size=8", "-o", plan)
     assert (done.returncode, done.stdout) == (0, "")
     again = llem("measure", plan, "--dry-run")
     assert again.stdout == plan.read_text() and "batch_size = 8" in again.stdout
+    as_json = plan.with_suffix(".json")
+    assert llem("measure", plan, "--dry-run", "--json", "-o", as_json).returncode == 0
+    assert llem("measure", as_json, "--dry-run").stdout == again.stdout
     refused = llem("measure", plan, "--dry-run", "-o", plan)
     assert (refused.returncode, refused.stdout) == (2, "") and "exists" in refused.stderr
 
