@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from llem.cli import console, screen, statuses
+from llem.cli.wrong_values import CommandGroup
 from llem.errors import LlemError, OutputError, PlanError, is_text
 from llem_events.errors import CorruptError, LogError
 
@@ -101,6 +102,7 @@ def _words_to_complete() -> list[str]:
 def build_app(chosen: str | None) -> typer.Typer:
     """The application with the chosen command loaded; the others are only names with their help."""
     app = typer.Typer(
+        cls=CommandGroup,
         help="Measure what running a language model costs, and ask afterwards. -q, -v and -V may follow the command.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -21,6 +21,30 @@ WRONG: dict[str, tuple[list[bytes | str], str]] = {
     "no number": (["query", "select 1", "--timeout", "nan"], "--timeout"),
     "huge limit": (["query", "select 1", "--limit", "9" * 30], "--limit"),
     "huge number of runs": (["runs", "--limit", "9" * 30], "--limit"),
+    "misspelt format": (
+        ["query", "select 1", "-f", "linse"],
+        "llem: --format: found 'linse', expected table, lines, csv, json, jsonl, md or parquet; did you mean lines?",
+    ),
+    "misspelt part": (
+        ["show", "--methodology=whole"],
+        "llem: --methodology: found 'whole', expected total, steady_state or windowed",
+    ),
+    "limit of none": (
+        ["runs", "--limit", "0"],
+        f"llem: --limit: found '0', expected a whole number from 1 to {2**62}",
+    ),
+    "no whole number": (
+        ["log", "recover", "a", "-o", "b", "--limit", "all"],
+        "llem: --limit: found 'all', expected a whole number, 0 or more",
+    ),
+    "too long a timeout": (
+        ["query", "select 1", "--timeout", "1e9"],
+        "llem: --timeout: found '1e9', expected a number from 0.1 to 2592000",
+    ),
+    "workers in words": (
+        ["measure", "--workers", "two"],
+        "llem: --workers: found 'two', expected a whole number",
+    ),
     "huge parameter": (["query", "select $x", "-p", "x=" + "1" * 5000], "a whole number of 64 bits"),
     "long name of a file": (["query", "select 1", "-o", f"{LONG}.csv"], "File name too long"),
     "long name of a store": (["query", "select 1", "--store", LONG], "File name too long"),
