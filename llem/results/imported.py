@@ -21,13 +21,18 @@ REQUIRED = (  # those that the predecessor never leaves out and ours would make 
     "avg_tokens_per_second",
     "avg_energy_per_token_j",
 )
+ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
+MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 Fields = dict[str, Any]
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:
     """The result in a JSON file of LLenergyMeasure v0.8. Raises ExportError, which names the field that does not fit or cannot be right."""
+    _refuse_other_formats(original, what)
     try:
-        fields = msgspec.convert(strict_json(original), Fields)
+        document = strict_json(original)
+        _refuse_lists(document, what)
+        fields = msgspec.convert(document, Fields)
         _check(fields, what)
         result = _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
@@ -45,6 +50,36 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
         experiment_id=experiment_id,
         labels={**result.labels, "imported_id": result.experiment_id},
         process_results=[replace(process, experiment_id=experiment_id) for process in result.process_results],
+    )
+
+
+def _refuse_other_formats(original: bytes, what: str) -> None:
+    """Raises ExportError for the other files that llem writes; parsers of JSON would not say what they are."""
+    header = original.split(b"\n", 1)[0].split(b",")
+    if {b"experiment_id", b"process_index"} <= set(header) or {b"experiment_id", b"schema_version"} <= set(
+        header
+    ):
+        raise _foreign(what, found="a CSV file that llem wrote", hint=MOVED)
+    if original.startswith(b"PAR1"):
+        raise _foreign(what, found="a Parquet file", hint=MOVED)
+
+
+def _refuse_lists(document: object, what: str) -> None:
+    """Raises ExportError for a list: one of llem's own results is told by a field that the predecessor has not."""
+    if isinstance(document, list):
+        ours = any(
+            isinstance(item, dict) and {"weights", "host", "segment_id"} & item.keys() for item in document
+        )
+        count = "1 item" if len(document) == 1 else f"{len(document)} items"
+        hint = MOVED if ours else "write each result to a file of its own"
+        raise _foreign(what, found=f"a list of {count}", hint=hint)
+    if not isinstance(document, dict):
+        raise _foreign(what, found=f"{msgspec.json.encode(document).decode():.40}")
+
+
+def _foreign(what: str, *, found: str, hint: str | None = None) -> ExportError:
+    return ExportError(
+        f"{what} is not a result of LLenergyMeasure", found=found, expected=ONE_RESULT, hint=hint
     )
 
 

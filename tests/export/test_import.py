@@ -1,6 +1,7 @@
 """Results of LLenergyMeasure: imported, rebuilt, queried and exported with the same figures, or refused."""
 
 import json
+import shutil
 import subprocess
 from contextlib import suppress
 from io import StringIO
@@ -21,6 +22,7 @@ from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
 from tests.conftest import LLEM, Run
 from tests.log.test_writing import changed, places
+from tests.projections.fake_log import experiment
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
 FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
@@ -166,6 +168,40 @@ def test_a_foreign_file_is_refused(text: str, store: Store, tmp_path: Path) -> N
     with pytest.raises(ExportError, match=r"foreign\.json"):
         import_result(path, store)
     assert store.experiment_ids() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "found a list of 0 items, expected a JSON object of one result, with schema_version '2.0'"),
+        (json.dumps([FIELDS, FIELDS]), "found a list of 2 items, .*; write each result to a file of its own"),
+        ("5", "found 5, expected a JSON object of one result"),
+        ("PAR1", "found a Parquet file, expected a JSON object"),
+    ],
+    ids=["empty list", "list", "number", "Parquet"],
+)
+def test_another_form_is_told_what_is_expected(text: str, said: str) -> None:
+    """What it is, what a result is, and what to do with it."""
+    with pytest.raises(ExportError, match=said):
+        read_predecessor(text.encode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["results", "raw", "requests"])
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_an_export_of_llem_is_told_how_runs_move(
+    llem: Run, store: Store, tmp_path: Path, what: str, suffix: str
+) -> None:
+    """Tables are no log: the error names the folder that is to be copied, and the copy is the run."""
+    experiment(store, experiment_id="one")
+    file, other = tmp_path / f"exported.{suffix}", Store(tmp_path / "other").create()
+    assert llem("export", file, "--what", what, "--store", store.path).returncode == 0
+    done = llem("import", file, "--store", other.path)
+    assert done.returncode == 2
+    assert "copy the folder of a run, log/RUN of its store, into the log of the other" in done.stderr
+    shutil.copytree(store.log_path / "one", other.log_path / "one")
+    shown = [llem("show", "one", "--json", "--store", place.path).stdout for place in (store, other)]
+    assert shown[0] == shown[1] != ""
 
 
 def document(**changes: Any) -> str:
