@@ -181,6 +181,8 @@ def _statement(sql: str | None, saved: str | None) -> str:
 
 
 def _statement_on_stdin() -> str:
+    if sys.stdin is None:
+        raise QueryError("the SQL on standard input cannot be read", found="a closed standard input")
     written = sys.stdin.buffer.read(MAX_SQL_BYTES + 1)
     if len(written) > MAX_SQL_BYTES:
         raise QueryError("the SQL on standard input is too long", expected=f"at most {MAX_SQL_BYTES} bytes")

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -19,6 +21,9 @@ _OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 _BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
+
+
+_OF_THE_DISK = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException)
 
 
 class BusyError(Exception):
@@ -80,6 +85,19 @@ def open_readonly(store: Store) -> duckdb.DuckDBPyConnection:
         raise StoreError(
             f"projections {store.projections_path}", found=str(error), hint="run `llem rebuild`"
         ) from error
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Say in a StoreError what a disk that is full, read-only or of too small files does not take."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{what} cannot be written", found=error.strerror) from error
+    except _OF_THE_DISK as error:
+        raise StoreError(f"{what} cannot be written", found=first_line(error)) from error
 
 
 def is_held(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Figures of a window chosen after the fact, from samples and requests, without measuring again."""
 
+import math
 from collections.abc import Sequence
 
 import duckdb
@@ -29,6 +30,12 @@ def results_for(
     """
     if (methodology == "windowed") != (window_s is not None):
         raise QueryError("a window goes with methodology windowed", found=f"{methodology}, window {window_s}")
+    if window_s is not None and not all(math.isfinite(edge_s * NS_PER_S) for edge_s in window_s):
+        raise QueryError(
+            f"window of {experiment_id}",
+            found=f"{window_s[0]:g} to {window_s[1]:g} s",
+            expected="seconds that have an end",
+        )
     if methodology == "total":
         return _stored(connection, experiment_id)
     facts = load_facts(connection, experiment_id)

@@ -11,6 +11,7 @@ import duckdb
 
 from llem.errors import StoreError
 from llem.projections import database
+from llem.projections.apply import Applied
 from llem.projections.catching_up import CatchUpReport, catch_up
 from llem.projections.rebuilding import build, fill
 from llem.store import Store
@@ -48,7 +49,8 @@ def snapshot(store: Store, path: Path, notify: Notify) -> None:
             shutil.copyfile(store.projections_path, path)  # nobody writes while it is open for reading
             path.chmod(0o600)
             return
-    build(store, path, salvage=False)
+    with database.writing(f"snapshot {path}"):
+        build(store, path, salvage=False)
 
 
 def _told(store: Store, error: Exception) -> str:
@@ -80,15 +82,20 @@ def _temporary(
         connection = database.in_memory()
         applied = fill(store, connection, salvage=salvage, only=only)
     else:
-        _remove_leftovers()
-        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-"))
-        try:
-            applied = build(store, folder / "tables.duckdb", salvage=salvage)
-            connection = database.connect(folder / "tables.duckdb", read_only=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # an open file stays until it is closed
+        with database.writing("the temporary tables"):
+            applied, connection = _in_a_file(store, salvage=salvage)
     _tell_of_the_log(store, [str(refusal) for refusal in applied.refused], notify)
     return connection
+
+
+def _in_a_file(store: Store, *, salvage: bool) -> tuple[Applied, duckdb.DuckDBPyConnection]:
+    _remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-"))
+    try:
+        applied = build(store, folder / "tables.duckdb", salvage=salvage)
+        return applied, database.connect(folder / "tables.duckdb", read_only=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # an open file stays until it is closed
 
 
 def _remove_leftovers() -> None:

@@ -46,12 +46,8 @@ def rebuild(store: Store, *, check: bool = False, salvage: bool = False) -> Rebu
     """Build all tables from the log and swap them in; with `check`, only compare. Raises StoreError."""
     started = time.monotonic()
     store.require()
-    try:
+    with database.writing(f"projections {store.projections_path}"):
         report = _rebuild(store, check=check, salvage=salvage)
-    except OSError as error:
-        raise StoreError(
-            f"projections {store.projections_path} cannot be written", found=error.strerror
-        ) from error
     return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
 
 

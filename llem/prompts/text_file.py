@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, Self
 
 import zstandard
 
 from llem.errors import PlanError
 
 CHUNK_BYTES = 2**18
+_PACKED_BYTES = 2**10  # of zstd, at once: they may hold 32 MiB of text
 MAX_TEXT_BYTES = 2**31
 MAX_WINDOW_BYTES = 2**27
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -46,6 +47,39 @@ EXPECTED = "JSON Lines, a JSON array, CSV with a header, or one prompt a line; a
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class _ZstdFile:
+    """Frames one after another; a file that ends within one is an error, which zstandard's own reader takes for the end."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._pending = b""
+        self._frame = _new_frame()
+        self._is_within = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._source.close()
+
+    def read(self, _size: int, /) -> bytes:
+        """The text of the next few bytes, of any length; nothing at the end. Raises ZstdError, EOFError."""
+        while packed := self._pending or self._source.read(_PACKED_BYTES):
+            text = self._frame.decompress(packed)
+            self._pending, self._is_within = self._frame.unused_data, not self._frame.eof
+            if self._frame.eof:
+                self._frame = _new_frame()
+            if text:
+                return text
+        if self._is_within:
+            raise EOFError("the file ends within a frame")
+        return b""
+
+
+def _new_frame() -> "zstandard.ZstdDecompressionObj":  # a name that only type checkers see
+    return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
 
 
 def read_pieces(path: Path) -> Iterator[str]:
@@ -83,8 +117,7 @@ def _open(path: Path) -> AbstractContextManager[_Readable]:
     if magic.startswith(GZIP):
         return gzip.GzipFile(path)
     if magic == ZSTD:
-        reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        return reader.stream_reader(open(path, "rb"), read_across_frames=True)
+        return _ZstdFile(open(path, "rb"))
     return open(path, "rb")
 
 

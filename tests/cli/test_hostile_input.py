@@ -1,6 +1,7 @@
 """Input that no text, number or name can be: told in one line with exit status 2, and never written into a store."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,8 @@ WRONG: dict[str, tuple[list[bytes | str], str]] = {
         "llem: --workers: found 'two', expected a whole number",
     ),
     "huge parameter": (["query", "select $x", "-p", "x=" + "1" * 5000], "a whole number of 64 bits"),
+    "window without an end": (["show", "--window", "0:inf"], "expected seconds that have an end"),
+    "window beyond all clocks": (["show", "--window", "0:1e308"], "have an end"),
     "long name of a file": (["query", "select 1", "-o", f"{LONG}.csv"], "File name too long"),
     "long name of a store": (["query", "select 1", "--store", LONG], "File name too long"),
     "deep setting": (["measure", "--dry-run", "--set", "name=" + "[" * 50_000], "plan key name"),
@@ -60,6 +63,13 @@ def run(arguments: list[bytes | str], store: Path, stdin: bytes = b"") -> subpro
     environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
     return subprocess.run(
         [LLEM, *arguments], env=environment, input=stdin, capture_output=True, timeout=60, check=False
+    )
+
+
+def run_in_a_shell(line: str, store: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
+    return subprocess.run(
+        ["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -87,6 +97,25 @@ def test_sql_on_standard_input(stdin: bytes, told: str, measured: Path) -> None:
     """SQL that is no text, or endless, is refused."""
     done = run(["query", "-"], measured, stdin)
     assert (done.returncode, told in done.stderr.decode()) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_closed_standard_input_holds_no_sql(measured: Path) -> None:
+    """Asked to read from it, the query says so."""
+    done = run_in_a_shell(f"{LLEM} query - <&-", measured)
+    assert (done.returncode, "closed standard input" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["rebuild", "export - -f csv", "query --snapshot copy.duckdb"])
+def test_a_disk_that_takes_no_tables_is_told(command: str, measured: Path, tmp_path: Path) -> None:
+    """What the disk says, and no internal error, where neither the store nor the temporary folder takes tables."""
+    fresh = tmp_path / "store"
+    shutil.copytree(measured / "log", fresh / "log")
+    for blocks in (0, 40):
+        done = run_in_a_shell(f"cd {tmp_path}; ulimit -f {blocks}; exec {LLEM} {command}", fresh)
+        assert done.returncode == 2, done.stderr
+        assert "cannot be written" in done.stderr and "internal error" not in done.stderr
 
 
 @pytest.mark.slow

@@ -202,6 +202,12 @@ BAD = {
     "gzip in gzip": (gzip.compress(gzip.compress(b"one")), "found a gzip file"),
     "cut gzip": (gzip.compress(b"one\n" * 999)[:-9], "cannot be decompressed"),
     "broken gzip": (b"\x1f\x8bxxxxxxxxxxx", "cannot be decompressed"),
+    "cut zstd": (zstandard.compress(b"one\n" * 999)[:-3], "ends within a frame"),
+    "zstd cut in its second frame": (
+        zstandard.compress(b"one\n") + zstandard.compress(b"two\n")[:-3],
+        "ends within",
+    ),
+    "something behind zstd": (zstandard.compress(b"one\n") + b"something", "cannot be decompressed"),
     "broken zstd": (b"\x28\xb5\x2f\xfdxxxxxx", "cannot be decompressed"),
     "image": (
         b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
