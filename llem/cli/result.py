@@ -76,8 +76,8 @@ def _work(result: ExperimentResult) -> Iterator[Row]:
         yield "requests", result.total_requests, "" if failed is None else f"({failed:,} failed)"
     yield "input tokens", result.total_input_tokens, ""
     yield "output tokens", result.total_output_tokens, ""
-    yield "throughput", result.output_tokens_per_second, "output tokens/s"
-    yield "throughput in all", result.tokens_per_second, "tokens/s, input and output"
+    yield "output tokens/s", result.output_tokens_per_second, ""
+    yield "all tokens/s", result.tokens_per_second, "input and output"
 
 
 def _energy(result: ExperimentResult) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def test_runs_are_chosen_by_label_name_time_and_number(llem: Run, folder: Path) 
     assert ids(llem, folder, "--label", "site=lab", "--label", "key=a=b", "--name", "b*") == ["two"]
     assert ids(llem, folder, "--since", "2099-01-01") == []
     assert len(ids(llem, folder, "--since", "2001-01-01T00:00+01:00", "--limit", "2")) == 2
+
+
+def test_a_list_and_a_result_call_the_same_figure_by_the_same_name(llem: Run, folder: Path) -> None:
+    """Output tokens and their rate in `runs` are those in `show`; in JSON they have the names of columns."""
+    heads, _, cells = llem("runs", "--limit", "1", "--store", folder).stdout.splitlines()
+    listed = dict(zip(re.split(r"\s{2,}", heads), re.split(r"\s{2,}", cells), strict=True))
+    shown = dict(re.findall(r"^(.+?) {2,}([\d.,]+)", llem("show", "--store", folder).stdout, re.MULTILINE))
+    (row,) = json.loads(llem("runs", "--limit", "1", "--json", "--store", folder).stdout)
+    for name, key in (("output tokens", "output_tokens"), ("output tokens/s", "output_tokens_per_second")):
+        assert float(listed[name]) == pytest.approx(float(shown[name].replace(",", "")), abs=0.05)
+        assert float(listed[name]) == pytest.approx(row[key], abs=0.05)
+    assert row["tokens_per_second"] > row["output_tokens_per_second"] and "all tokens/s" in shown
 
 
 def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:

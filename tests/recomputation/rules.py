@@ -125,9 +125,9 @@ RAW_LINE = (
 )
 SCREEN = (
     Rule("energy above idle", ("energy", "baseline", "duration"), product_off),
-    quotient("throughput", "output tokens", "measured"),
+    quotient("output tokens/s", "output tokens", "measured"),
     Rule(
-        "throughput in all",
+        "all tokens/s",
         ("input tokens", "output tokens", "measured"),
         lambda taken, made, seconds: add(taken, made).over(seconds),
         "measured",
