@@ -15,7 +15,7 @@ from msgspec import structs
 
 from llem.errors import PlanError
 from llem.plan import OwnGenerationPlan, Plan, Section
-from llem_events.secrets import scrub_value
+from llem_events.secrets import scrub, scrub_value
 
 Table = dict[str, Any]
 MAX_FILE_BYTES = 2**20
@@ -90,6 +90,9 @@ def _scalar(table: Table, key: str) -> str | None:
     inner: object = table
     for name in key.split("."):
         inner = inner.get(name) if isinstance(inner, dict) else None
+    if isinstance(inner, str):
+        # before it is cut and quoted, after which a secret might not be known any more
+        inner = scrub(inner)
     return repr(inner)[:MAX_SHOWN_CHARACTERS] if isinstance(inner, str | int | float) else None
 
 

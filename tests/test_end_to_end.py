@@ -168,8 +168,8 @@ def test_two_measurements_are_two_rows(llem: Run, store: Path) -> None:
         assert llem("measure", *SIMULATED, *QUICK, "--name", name).returncode == 0
         assert len(asked(llem, "FROM experiments")) == (1 if name == "first" else 2)
     rows = json.loads(llem("runs", "--json").stdout)
-    assert [row["what"] for row in rows] == ["second", "first"]
-    assert rows[0]["run"] in llem("show", "@last").stdout
+    assert [row["name"] for row in rows] == ["second", "first"]
+    assert rows[0]["experiment_id"] in llem("show", "@last").stdout
 
 
 def test_a_measurement_prints_its_result_as_json(llem: Run) -> None:

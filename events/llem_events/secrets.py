@@ -81,7 +81,7 @@ _BY_NAME = (
     rf"(?P<keep>\\['\"][\w.-]{{0,64}}{_NAME}\\{{1,8}}['\"]\s*:\s*\\{{1,8}}['\"])[^'\"\\]+",
     rf"(?P<keep>\\?['\"]--?[\w.-]{{0,64}}{_NAME}\\?['\"]\s*,\s*\\?['\"])[^'\"\\]+",
     rf"(?P<keep>(?:\b(?:password|passwd|passphrase|secret)|[-_](?:token|{_KEYS}))\s*:\s*)[^\s'\",;]{{4,}}",
-    rf"(?P<keep>(?:^|\s)--?[\w.-]{{0,64}}{_NAME}\s+)(?!-)(?:{_QUOTED}|\S+)",
+    rf"(?P<keep>(?:^|[\s'\"])--?[\w.-]{{0,64}}{_NAME}\s+)(?!-)(?:{_QUOTED}|\S+)",
     r"(?P<keep>\b(?:set-)?cookie\s*:\s*)[^'\"\n]+",  # the last, because it takes so much that it would hide announcements
 )
 _BY_OTHERS = (
