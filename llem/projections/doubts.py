@@ -11,7 +11,7 @@ def process_doubts(
     process: ProcessFacts, devices: Sequence[DeviceEnergy], *, max_disagreement: float
 ) -> list[ResultWarning]:
     """Every doubt, those of the process itself first."""
-    return [*_raised(process), *_recording(process), *_energy(devices, max_disagreement)]
+    return [*_raised(process), *_warmup(process), *_recording(process), *_energy(devices, max_disagreement)]
 
 
 def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
@@ -23,6 +23,16 @@ def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
             threshold=warning.threshold,
             device_uuid=warning.device_uuid,
         )
+
+
+def _warmup(process: ProcessFacts) -> Iterator[ResultWarning]:
+    """A measurement that began before latencies had settled is believed though it holds some of the warm-up."""
+    warmup = process.warmup
+    if warmup is not None and not warmup.converged:
+        spread = warmup.coefficient_of_variation
+        varied = "" if spread is None else f", and the last batches' times varied by {spread:.1%}"
+        text = f"the warm-up of process {process.process_index} did not converge: {warmup.reason}{varied}"
+        yield ResultWarning(code="warmup_not_converged", text=text, value=spread)
 
 
 def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
