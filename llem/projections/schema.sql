@@ -141,7 +141,7 @@ CREATE TABLE windows ( -- one row per window and device
     energy_source VARCHAR, -- counter, integrated, estimated or simulated
     counter_energy_j DOUBLE, -- [J] energy counter at close minus at open; NULL without a counter
     integrated_energy_j DOUBLE, -- [J] power integrated by trapezoids; NULL without two samples
-    energy_disagreement DOUBLE, -- [1] distance of the two as a fraction of the larger
+    energy_disagreement DOUBLE, -- [1] distance of the two as a fraction of the larger; NULL where both are views of one estimate
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of energy_j, as far as the sensor sees it; NULL where unknown
     mean_power_w DOUBLE, -- [W] energy over duration
     samples BIGINT, -- samples of the device in the window
@@ -290,7 +290,7 @@ CREATE TABLE experiment_results ( -- what each experiment measured: one row per 
     total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
     total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
     energy_source VARCHAR, -- counter, integrated, estimated or simulated: the least trusted of its devices
-    energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power
+    energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power; NULL for an estimate, which no sensor can contradict
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown
     meter VARCHAR, -- what read the power
     baseline_power_w DOUBLE, -- [W] idle power before loading, sum over devices

@@ -54,7 +54,10 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
         uncertainty_j: float | None = None,
         reason: str | None = None,
     ) -> Self:
-        """Both figures of a device; the counter's is preferred. `energy_source` is what its meter says of it."""
+        """Both figures of a device; the counter's is preferred. `energy_source` is what its meter says of it.
+
+        Two views of one estimate are no two sensors: they neither agree nor disagree.
+        """
         return cls(
             host=device.host,
             uuid=device.uuid,
@@ -66,7 +69,9 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
             energy_source=_source(energy_source, counter_energy_j, integrated_energy_j),
             counter_energy_j=counter_energy_j,
             integrated_energy_j=integrated_energy_j,
-            disagreement=disagreement(counter_energy_j, integrated_energy_j),
+            disagreement=None
+            if energy_source == "estimated"
+            else disagreement(counter_energy_j, integrated_energy_j),
             uncertainty_j=uncertainty_j,
             counter_open_j=counter_open_j,
             counter_close_j=counter_close_j,

@@ -4,7 +4,7 @@ import pytest
 
 from llem.projections import catch_up
 from llem.store import Store
-from llem_events.events import ExperimentInterrupted, ProcessFailed
+from llem_events.events import ExperimentInterrupted, ProcessFailed, WarmupCompleted
 from tests.projections.fake_log import (
     OFFSET_NS,
     ORIGIN_NS,
@@ -141,6 +141,32 @@ def test_sources_that_disagree_are_flagged(log: Store) -> None:
     assert found["energy_disagreement"] == pytest.approx(0.5)
     assert any("differ by 50.0%" in reason for reason in found["invalid_reasons"])
     assert one(log, "FROM warnings WHERE code = 'energy_disagreement'")["threshold"] == 0.05
+
+
+def test_an_estimate_disagrees_with_nothing(log: Store) -> None:
+    """The same distance within an estimate is no reason and no warning: it has its own reason."""
+    found = single(log, counter_j=(0.0, 8_000.0), sampler=sampler_events(source="estimated"))
+    assert (found["energy_source"], found["energy_disagreement"]) == ("estimated", None)
+    assert not any("differ" in reason for reason in found["invalid_reasons"])
+    assert rows(log, "FROM warnings WHERE code = 'energy_disagreement'") == []
+
+
+@pytest.mark.parametrize("converged", [False, True])
+def test_a_warm_up_that_did_not_converge_is_warned_of(log: Store, converged: bool) -> None:
+    """What was measured before latencies had settled is not believed in silence."""
+    warmup = WarmupCompleted(
+        latencies_ms=[9.0, 5.0, 9.0],
+        coefficient_of_variation=0.3,
+        converged=converged,
+        reason="converged" if converged else "warmup_max_s reached",
+    )
+    supervisor(log)
+    process(log, sorted([*worker_events(), (8.0, warmup)], key=lambda dated: dated[0]), sampler_events())
+    catch_up(log)
+    told = rows(log, "SELECT process_index, text, value FROM warnings WHERE code = 'warmup_not_converged'")
+    text = "the warm-up of process 0 did not converge: warmup_max_s reached, and the last batches' times varied by 30.0%"
+    assert [tuple(row.values()) for row in told] == ([] if converged else [(0, text, 0.3)])
+    assert (text in result(log)["result"]) is not converged
 
 
 def test_a_counter_that_ran_backwards_is_not_believed(log: Store) -> None:

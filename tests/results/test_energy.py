@@ -42,6 +42,14 @@ def test_without_a_counter_power_is_integrated() -> None:
     assert (energy.energy_j, energy.energy_source, energy.disagreement) == (5.0, "integrated", None)
 
 
+def test_two_views_of_an_estimate_are_no_two_sensors() -> None:
+    """However far they are apart, nothing was read that could disagree."""
+    energy = DeviceEnergy.from_readings(
+        GPU, energy_source="estimated", counter_energy_j=187.0, integrated_energy_j=327.0
+    )
+    assert (energy.energy_j, energy.energy_source, energy.disagreement) == (187.0, "estimated", None)
+
+
 @pytest.mark.parametrize("source", ["estimated", "simulated"])
 def test_an_estimate_stays_an_estimate(source: str) -> None:
     """A counter that is not measured does not become a measurement."""
