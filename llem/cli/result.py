@@ -1,6 +1,6 @@
 """One result on the screen: each figure with its unit, where it comes from, and what is doubtful about it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from rich.text import Text
@@ -8,7 +8,7 @@ from rich.text import Text
 from llem.cli.console import folded, on_one_line
 from llem.cli.run_facts import RunFacts
 from llem.cli.table import console_for, draw, plain_table
-from llem.results import ExperimentResult
+from llem.results import ExperimentResult, InvalidReason
 
 NOT_MEASURED = "not measured"
 Row = tuple[str, float | int | str | None, str]
@@ -115,13 +115,24 @@ def _latencies(result: ExperimentResult) -> Iterator[Row]:
 def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
     verdict = {True: "valid", False: "not valid", None: "not judged"}[result.valid]
     yield f"verdict: {verdict}"
+    joining = result.aggregation.warnings if result.aggregation else []
+    warnings = list(dict.fromkeys([*result.measurement_warnings, *joining]))
     for reason in result.invalid_reasons:
-        yield f"  {reason.text}"
+        details = _details(reason, result, warnings)
+        warnings = [warning for warning in warnings if warning not in details]
+        yield "  " + ": ".join([reason.text, *details.values()])
     if facts.failures:
         yield facts.failures
-    joining = result.aggregation.warnings if result.aggregation else []
-    for warning in dict.fromkeys([*result.measurement_warnings, *joining]):
+    for warning in warnings:
         yield f"warning: {warning}"
+
+
+def _details(reason: InvalidReason, result: ExperimentResult, warnings: Sequence[str]) -> dict[str, str]:
+    """Warnings that say no more than the reason does, and which processes it means."""
+    said = f"incomplete experiment {result.experiment_id}: "
+    if reason.code != "incomplete":
+        return {}
+    return {warning: warning.removeprefix(said) for warning in warnings if warning.startswith(said)}
 
 
 def _text(value: float | int | str | None) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from llem.plan import Plan, WindowsPlan
 from llem.store import Store
+from llem_events.events import ExperimentInterrupted
 from tests.conftest import LLEM, QUICK, Run
-from tests.projections.fake_log import experiment
+from tests.projections.fake_log import experiment, sampler_events, supervisor, worker_events, write
 
 WRAPPED = ("measure", "--meter", "simulated", "--set", "windows.baseline_s=0.1")
 
@@ -52,6 +53,17 @@ def test_a_list_and_a_result_call_the_same_figure_by_the_same_name(llem: Run, fo
         assert float(listed[name]) == pytest.approx(float(shown[name].replace(",", "")), abs=0.05)
         assert float(listed[name]) == pytest.approx(row[key], abs=0.05)
     assert row["tokens_per_second"] > row["output_tokens_per_second"] and "all tokens/s" in shown
+
+
+def test_a_run_that_was_cut_short_says_why_once(llem: Run, tmp_path: Path) -> None:
+    """The reason against it names the processes; no warning says the same again."""
+    store = Store(tmp_path / "data").create()
+    supervisor(store, end=ExperimentInterrupted(reason="SIGINT"))
+    write(store, worker_events()[:-1], role="worker", index=0)
+    write(store, sampler_events(), role="sampler", index=0)
+    shown = llem("show", "--store", store.path).stdout
+    assert "  not every process ran to its end: no completion event of processes 0" in shown
+    assert "incomplete experiment" not in shown
 
 
 def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:
