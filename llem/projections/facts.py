@@ -32,6 +32,8 @@ from llem_events.records import MeteredDevice
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
+# Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
+_NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +125,7 @@ class ProcessFacts(Facts):
         if self.meter is not None:
             return self.meter.devices
         named = self.started.devices if self.started else []
-        return [MeteredDevice(device=device, energy_source=None) for device in named]
+        return [MeteredDevice(device=device, energy_source=_NO_SENSOR.get(device.kind)) for device in named]
 
     @property
     def windows(self) -> list[Window]:

@@ -164,3 +164,11 @@ def test_simulated_gpus_need_no_driver(llem: Run, store: Path) -> None:
     assert done.returncode == 0, done.stderr
     devices = [body["devices"][0]["uuid"] for body in events_of(store, "worker", "process_started")]
     assert devices == ["SIM-0", "SIM-1"]
+
+
+def test_simulated_energy_stays_simulated_without_its_samplers_log(llem: Run, store: Path) -> None:
+    """A log copied in part: what no sensor read never reads like a counter."""
+    assert llem("measure", *SIMULATED, *QUICK).returncode == 0
+    segments(store, "sampler")[0].unlink()
+    sources = "SELECT energy_source AS source FROM experiment_results UNION SELECT energy_source FROM windows"
+    assert llem("query", "-f", "csv", sources, "--store", store).stdout.split() == ["source", "simulated"]
