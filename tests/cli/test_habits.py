@@ -58,7 +58,7 @@ def test_a_list_and_a_result_call_the_same_figure_by_the_same_name(llem: Run, fo
 def test_a_run_that_was_cut_short_says_why_once(llem: Run, tmp_path: Path) -> None:
     """The reason against it names the processes; no warning says the same again."""
     store = Store(tmp_path / "data").create()
-    supervisor(store, end=ExperimentInterrupted(reason="SIGINT"))
+    supervisor(store, end=ExperimentInterrupted(reason="SIGINT", processes_completed=0, processes_failed=0))
     write(store, worker_events()[:-1], role="worker", index=0)
     write(store, sampler_events(), role="sampler", index=0)
     shown = llem("show", "--store", store.path).stdout
