@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from llem.cli.console import counted
 from llem.store import LOG_FOLDER
 from llem_events import Damage, Recovery, Survey, Verdict
 from llem_events.readable import plain
@@ -16,7 +17,7 @@ def describe_damage(damage: Damage) -> str:
     if damage.next_block is None or damage.next_event is None:
         missing = f"from block {damage.first_block} and event {damage.first_event} on"
     elif blocks:
-        missing = f"{blocks} blocks from {damage.first_block}, {events} events from {damage.first_event}"
+        missing = f"{counted(blocks, 'block')} from {damage.first_block}, {counted(events, 'event')} from {damage.first_event}"
     else:
         missing = "nothing"
     return f"bytes {damage.offset} to {damage.end}: {damage.text}; missing: {missing}"
@@ -48,7 +49,8 @@ def misplaced(survey: Survey) -> str | None:
 def verdict_lines(survey: Survey) -> Iterator[str]:
     """A line with the verdict and the counts, and one for each thing that is wrong."""
     at_work = ", its writer is at work" if survey.is_being_written else ""
-    yield f"{stated_verdict(survey):<10} {survey.path}: {survey.blocks} blocks, {survey.events} events{at_work}"
+    counts = f"{counted(survey.blocks, 'block')}, {counted(survey.events, 'event')}"
+    yield f"{stated_verdict(survey):<10} {survey.path}: {counts}{at_work}"
     for text in _complaints(survey):
         yield f"{'':<10} {text}"
 
@@ -67,7 +69,8 @@ def _skipped(survey: Survey) -> str | None:
         return None
     header = survey.header
     return (
-        f"recovered: {header.skipped_bytes} bytes, {header.skipped_blocks} blocks and {header.skipped_events} events "
+        f"recovered: {counted(header.skipped_bytes, 'byte')}, {counted(header.skipped_blocks, 'block')} "
+        f"and {counted(header.skipped_events, 'event')} "
         "of the original are not in it"
     )
 
@@ -113,7 +116,7 @@ def info_lines(survey: Survey) -> Iterator[str]:
     yield f"  {'blocks':<16} {survey.blocks}"
     yield f"  {'events':<16} {survey.events}, {survey.unknown_events} of unknown types"
     for (name, version), count in sorted(survey.events_by_type.items()):
-        yield f"    {count:>8}  {name} {version}"
+        yield f"    {count:>8}  {name}, version {version}"
     yield f"  {'file':<16} {survey.file_bytes} bytes"
     yield f"  {'payload':<16} {survey.raw_bytes} bytes raw, {survey.compressed_bytes} compressed" + (
         "" if ratio is None else f", {ratio:.1f} to 1"
@@ -139,8 +142,8 @@ def _ratio(survey: Survey) -> float | None:
 def recovery_line(recovery: Recovery) -> str:
     """What was kept, in a line."""
     return (
-        f"{recovery.target}: {recovery.kept.blocks} blocks and {recovery.kept.events} events kept, "
-        f"{recovery.original.lost_bytes} bytes lost; {recovery.original.path} is as it was"
+        f"{recovery.target}: {counted(recovery.kept.blocks, 'block')} and {counted(recovery.kept.events, 'event')} kept, "
+        f"{counted(recovery.original.lost_bytes, 'byte')} lost; {recovery.original.path} is as it was"
     )
 
 

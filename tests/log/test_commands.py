@@ -163,7 +163,7 @@ def test_recover_writes_a_new_file_and_a_report(llem: Run, segment: Path, tmp_pa
         lost = (reader.header.skipped_bytes, reader.header.skipped_blocks, reader.header.skipped_events)
     assert lost == (report["lost_bytes"], 1, 2)
     told = llem("log", "verify", new)
-    assert (told.returncode, "1 blocks and 2 events of the original are not in it" in told.stdout) == (
+    assert (told.returncode, "1 block and 2 events of the original are not in it" in told.stdout) == (
         0,
         True,
     )
@@ -281,7 +281,7 @@ def test_cat_of_a_damaged_segment(llem: Run, segment: Path) -> None:
     assert len(refused.stderr.splitlines()) == 1
     salvaged = llem("log", "cat", "--json", "--salvage", segment)
     assert (salvaged.returncode, len(salvaged.stdout.splitlines())) == (0, 3)
-    assert "missing: 1 blocks from 1" in salvaged.stderr
+    assert "missing: 1 block from 1" in salvaged.stderr
 
 
 def test_follow_ends_with_the_writer(environment: dict[str, str], run_folder: Path) -> None:
@@ -309,6 +309,7 @@ def test_info_and_digest(llem: Run, segment: Path, run_folder: Path) -> None:
         "window_closed 1": 1,
         "window_opened 1": 1,
     }
+    assert "  window_closed, version 1\n" in llem("log", "info", segment).stdout
     assert found["ratio"] == pytest.approx(found["raw_bytes"] / found["compressed_bytes"])
     first = llem("log", "digest", RUN).stdout
     assert first.split()[1] == RUN
