@@ -35,8 +35,8 @@ OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 OR memory_utilisation_pct NOT BETWE
 OR temperature_c NOT BETWEEN -60 AND 200 OR throttle_reasons NOT BETWEEN 0 AND 2**53
 """
 _TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
-# The rule of llem_events.request_times, for all requests at once.
-_MISTIMED = f"""
+# The rule of llem_events.request_times, for all requests at once; a test holds the two together.
+MISTIMED = f"""
 ({_TOKENS_TIMED})::INT + coalesce({_CHUNKS_TIMED}, false)::INT + (times_reason IS NOT NULL)::INT > 1
 OR ({_CHUNKS_TIMED} AND (len(chunk_times_ns) <> len(chunk_tokens)
     OR (len(list_filter(chunk_tokens, lambda n: n IS NULL)) = 0 AND list_sum(chunk_tokens) <> output_tokens)))
@@ -56,7 +56,7 @@ SELECT count(*) AS requests, count(*) FILTER (finish_reason = 'error') AS failed
        count(*) FILTER (input_tokens < 0 OR output_tokens < 0 OR batch_size < 1 OR batch_index < 0
                         OR list_min(chunk_tokens) < 0 OR tokens_computed < 0) AS negative,
        count(*) FILTER (error IS NOT NULL AND finish_reason IN ('length', 'eos')) AS contradictory,
-       count(*) FILTER ({_MISTIMED}) AS mistimed, count(*) FILTER ({_DISORDERED}) AS disordered
+       count(*) FILTER ({MISTIMED}) AS mistimed, count(*) FILTER ({_DISORDERED}) AS disordered
 FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'
 """
 _UNEQUAL_BATCHES = """

@@ -1,0 +1,57 @@
+"""The rule for a request's times, in the log's words and in SQL: the two never part."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llem.projections import catch_up, open_readonly
+from llem.projections.conservation import MISTIMED
+from llem.store import Store
+from llem_events.records import Request
+from llem_events.request_times import problem
+from tests.projections.fake_log import at, request, supervisor, worker_events, write
+
+FEW = st.integers(min_value=0, max_value=3)
+TIMES = st.lists(st.integers(min_value=at(10.0), max_value=at(11.0)), max_size=3)
+COUNTS = st.lists(st.none() | FEW, max_size=3)
+
+
+@st.composite
+def times(draw: st.DrawFn) -> dict[str, Any]:
+    """Fields of a request: often of one way alone, with numbers that fit often enough."""
+    ways = draw(st.sampled_from(["tokens", "chunks", "reason", "none", "any"]))
+    chunks = ways in ("chunks", "any")
+    return {
+        "output_tokens": draw(FEW),
+        "token_times_ns": draw(TIMES) if ways in ("tokens", "any") else [],
+        "chunk_times_ns": draw(TIMES) if chunks else [],
+        "chunk_tokens": draw(COUNTS) if chunks else [],
+        "times_reason": draw(st.none() | st.sampled_from(["", "not streamed"]))
+        if ways in ("reason", "any")
+        else None,
+    }
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(fields=st.lists(times(), min_size=30, max_size=60))
+def test_the_rule_in_sql_is_the_rule_of_the_log(fields: list[dict[str, Any]]) -> None:
+    """Whatever times a request has, both find the same ones wrong, after their way through log and tables."""
+    requests = [request(number, 10.0, **changed) for number, changed in enumerate(fields)]
+    assert mistimed(requests) == [asked.request_id for asked in requests if problem(asked) is not None]
+
+
+def mistimed(requests: list[Request]) -> list[int]:
+    """Ids of the requests that the tables find wrong."""
+    with TemporaryDirectory() as folder:
+        log = Store(Path(folder) / "store").create()
+        supervisor(log)
+        write(log, worker_events(requests=requests, closed_s=200.0), role="worker", index=0, checked=False)
+        catch_up(log)
+        with open_readonly(log) as connection:
+            wrong = connection.execute(
+                f"SELECT request_id FROM requests WHERE ({MISTIMED}) AND window_kind = 'measurement' ORDER BY ALL"
+            )
+            return [request_id for (request_id,) in wrong.fetchall()]
