@@ -77,7 +77,7 @@ def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:
 def test_a_table_is_a_query(llem: Run, folder: Path) -> None:
     """`llem query TABLE` shows the table, and a misspelt one is recognised."""
     done = llem("query", "warnings", "-f", "csv", "-o", "/dev/stdout", "--store", folder)
-    assert done.stdout.startswith("experiment_id,process_index,code,text")
+    assert done.stdout.startswith("experiment_id,code,text,process_index")
     assert "did you mean samples" in llem("query", "sampels", "--store", folder).stderr
 
 
