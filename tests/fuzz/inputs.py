@@ -131,7 +131,7 @@ def _command(words: tuple[str, ...], shown: str) -> Command:
     return Command(
         words=(*words, "--dry-run") if words == ("measure",) else words,
         flags=tuple(name for name, values in named.items() if not values),
-        options={name: tuple(values.strip("<>").split("|")) for name, values in named.items() if values},
+        options={name: tuple(values.strip("<>[]").split("|")) for name, values in named.items() if values},
     )
 
 
