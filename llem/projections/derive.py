@@ -13,6 +13,7 @@ from llem.projections.ranges import check_ranges
 from llem.projections.result_rows import experiment_results, raw_process_results, warnings
 from llem.projections.tables import Rows, Tables
 from llem.projections.window_rows import windows
+from llem.results import ExperimentResult
 
 DERIVED_TABLES = (
     "experiments",
@@ -80,6 +81,7 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
             check_memory(tables, experiment_id)
             check_ranges(tables.connection, facts)
         derived = derive_experiment(tables.connection, facts)
+        _check_types(derived.result)
         for table, new in _rows(tables, derived).items():
             rows[table] += new
         offsets += [
@@ -94,6 +96,12 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
         tables.delete_experiments(table, experiment_ids)
         tables.insert(table, new)
     _mark(tables, offsets)
+
+
+def _check_types(result: ExperimentResult | None) -> None:
+    """Raises ValidationError for a result that could be stored and not be read again: a plan in the log may hold anything."""
+    if result is not None:
+        msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult)
 
 
 def _rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:

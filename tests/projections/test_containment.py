@@ -116,6 +116,7 @@ DAMAGED: dict[str, tuple[Make, str]] = {
         started(plan={"engine": {"name": "x", "batch_size": 2**63}}),
         "no column holds",
     ),
+    "a number as the name in the plan": (started(plan={"name": 2**31}), "config_name"),
     "an imported count of 2^63": (imported(total_tokens=2**63), "does not fit into 64 bits"),
 }
 
