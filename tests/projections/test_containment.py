@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from llem.projections import catch_up, rebuild
 from llem.store import Store
@@ -165,6 +166,7 @@ def run(log: Store, *arguments: str, **options: object) -> "subprocess.Completed
     )
 
 
+@pytest.mark.slow
 def test_every_command_answers_beside_a_damaged_experiment(log: Store, tmp_path: Path) -> None:
     """With exit status 0 and one line on stderr; the damaged one itself is refused with status 3, a rebuild too."""
     experiment(log)
@@ -227,6 +229,7 @@ def test_moments_of_the_fake_log_lie_within_the_limits() -> None:
     assert at(40.0) < 2**60
 
 
+@pytest.mark.slow
 def test_a_run_too_large_to_derive_here_is_damaged_and_the_others_are_answered(log: Store) -> None:
     """With less memory than its tokens need; `llem rebuild` with more memory brings it back."""
     experiment(log)

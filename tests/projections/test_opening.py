@@ -63,6 +63,7 @@ def tokens(log: Store, *, told: list[str], only: list[str] | None = None) -> dic
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doing", ["reading", "writing"])
 def test_a_stranger_on_the_tables_blocks_nobody(log: Store, doing: str) -> None:
     """After a moment the answer comes from the tables as they are, or from others; a result that has just ended is complete."""
@@ -95,6 +96,7 @@ def test_tables_are_of_the_oldest_storage_version_and_a_snapshot_too(log: Store,
         assert held.execute("SELECT count(*) FROM experiments").fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(log: Store, tmp_path: Path) -> None:
     """A stranger writes in them."""
     experiment(log)
@@ -117,6 +119,7 @@ def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM experiments").fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_tables", [False, True])
 def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: bool) -> None:
     """An archive of a log, with tables or without: every reading command, and no file is left anywhere."""
