@@ -7,7 +7,7 @@ from llem.measure.schedule import Schedule
 
 def test_deadlines_do_not_drift() -> None:
     """Twenty samples at 100 Hz span nineteen periods, however long each one took."""
-    schedule, started, taken = Schedule(100), time.monotonic(), 0
+    started, schedule, taken = time.monotonic(), Schedule(100), 0
     while taken + schedule.missed < 20:
         time.sleep(schedule.remaining_s())
         taken += schedule.reached()

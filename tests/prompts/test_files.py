@@ -248,7 +248,7 @@ def test_files_that_are_none(make_plan: MakePlan, tmp_path: Path) -> None:
     for path, told in (
         (str(tmp_path), "not a regular file"),
         ("/dev/zero", "not a regular file"),
-        ("a\0b", "null byte"),
+        ("a\0b", "embedded null"),
     ):
         with pytest.raises(PlanError, match=told):
             read_prompt_set(make_plan(workload={"source": "file", "path": path}))
