@@ -1,6 +1,8 @@
 """Runs batches through the model's own `generate`, and learns the time of every step from what that documents."""
 
+import inspect
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from llem.engines.generation import Generation
 from llem.engines.hf_steps import Step, StepRecorder
 
 NOT_FINITE = "the model's logits are not finite"
+TAKE_INTERVAL_NS = 50_000_000  # how often tokens that are there are counted while a batch runs
 
 
 class BatchJob(NamedTuple):
@@ -40,6 +43,7 @@ class StepWatch(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         self._shortest = min(limits)
         self._limits = torch.tensor(limits, device=device)
         self._none_done = torch.zeros(len(limits), dtype=torch.bool, device=device)
+        self._taken_ns = time.monotonic_ns()
         self.stopped = False
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
@@ -51,8 +55,12 @@ class StepWatch(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         return self._past_their_limit(self._width - self._prompt_width)
 
     def _record(self, input_ids: Any) -> None:
-        self._job.steps.record(input_ids[:, self._width :])
-        self._job.take(self._job.steps.completed())
+        """Keep the tokens; count them now and then, because whatever is done here at every step slows the model."""
+        self._job.steps.record(input_ids, since=self._width)
+        now_ns = time.monotonic_ns()
+        if now_ns - self._taken_ns >= TAKE_INTERVAL_NS:
+            self._taken_ns = now_ns
+            self._job.take(self._job.steps.completed())
 
     def _past_their_limit(self, produced: int) -> Any:
         return self._none_done if produced < self._shortest else self._limits <= produced
@@ -90,23 +98,42 @@ class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers is unt
     """Changes nothing: counts logits, and notices those that are no numbers, without waiting for the device.
 
     A sum of the largest logits keeps a NaN or an infinity for ever. Single tokens may be ruled out with minus infinity.
+    Small logits are looked at many steps at a time: on a CPU each call of torch between two steps costs the model time.
     """
 
+    HELD_LOGITS = 2**16  # 256 KiB
+
     def __init__(self) -> None:
+        self._held: list[Any] = []
+        self._held_logits = 0
         self._sum: Any = None
         self.computed = 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self._held and self._held[0].shape != scores.shape:
+            self._add_held()
         self.computed += scores.shape[0]
-        largest = scores.amax(dim=-1)
-        self._sum = largest if self._sum is None else self._sum.add_(largest)
+        self._held.append(scores)
+        self._held_logits += scores.numel()
+        if self._held_logits >= self.HELD_LOGITS:
+            self._add_held()
         return scores
+
+    # asked for by `generate` at every step, and three times as quick to give as to find out
+    __call__.__signature__ = inspect.signature(__call__)  # type: ignore[attr-defined]
 
     def broken_rows(self) -> list[int]:
         """The rows whose logits were not finite at some step; waits for the device."""
+        self._add_held()
         if self._sum is None:
             return []
         return [row for row, is_finite in enumerate(self._sum.isfinite().tolist()) if not is_finite]
+
+    def _add_held(self) -> None:
+        if self._held:
+            largest = torch.stack(self._held).amax(dim=-1).sum(dim=0)
+            self._sum = largest if self._sum is None else self._sum.add_(largest)
+        self._held, self._held_logits = [], 0
 
 
 class Generator:
@@ -138,7 +165,7 @@ class Generator:
                 **self._assistant,
             )
         if self._beams > 1:
-            job.steps.record(output[:, ids.shape[1] :])
+            job.steps.record(output, since=ids.shape[1])
         job.take(job.steps.rest())
         broken = {batch[row // self._beams].request_id for row in logits.broken_rows()}
         job.generation.fail(broken, error=NOT_FINITE)
@@ -187,7 +214,12 @@ class Generator:
 
 def seed_everything(seed: int, *, batch_index: int) -> None:
     """Make the draws of a batch depend on the seed and the batch alone, not on what ran before."""
-    torch.manual_seed(random.Random(f"{seed}:{batch_index}").getrandbits(32))
+    drawn = random.Random(f"{seed}:{batch_index}").getrandbits(32)
+    if torch.cuda.is_initialized():
+        torch.manual_seed(drawn)
+    else:
+        # the same draws; torch.manual_seed would queue a call for each GPU that may be used one day, with its stack
+        torch.default_generator.manual_seed(drawn)
 
 
 def left_padded(batch: Sequence[EncodedPrompt], *, padding_id: int, device: torch.device) -> tuple[Any, Any]:

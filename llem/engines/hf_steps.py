@@ -20,7 +20,9 @@ class Step(NamedTuple):
 class StepRecorder(Protocol):
     """Takes the tokens of each step, sequences by tokens, and gives them back once they exist."""
 
-    def record(self, token_ids: Any) -> None: ...
+    def record(self, token_ids: Any, *, since: int = 0) -> None:
+        """Take a step; what it brought begins at column `since`, before it stands what earlier steps brought."""
+        ...
 
     def completed(self) -> Iterator[Step]:
         """Steps that are done; waits for none."""
@@ -32,17 +34,28 @@ class StepRecorder(Protocol):
 
 
 class HostSteps:
-    """Steps on a device that computes when asked: a step is done when it is recorded."""
+    """Steps on a device that computes when asked: a step is done when it is recorded.
+
+    The tokens are read when they are asked for, those of many steps at once.
+    """
 
     def __init__(self) -> None:
-        self._steps: list[Step] = []
+        self._steps: list[tuple[int, int]] = []
+        self._token_ids: Any = None
 
-    def record(self, token_ids: Any) -> None:
-        self._steps.append(Step(time.monotonic_ns(), token_ids.tolist()))
+    def record(self, token_ids: Any, *, since: int = 0) -> None:
+        self._steps.append((time.monotonic_ns(), since))
+        self._token_ids = token_ids
 
     def completed(self) -> Iterator[Step]:
         steps, self._steps = self._steps, []
-        return iter(steps)
+        if not steps:
+            return
+        first = steps[0][1]
+        rows = self._token_ids[:, first:].tolist()
+        ends = [since - first for _, since in steps[1:]] + [None]
+        for (at_ns, since), end in zip(steps, ends, strict=True):
+            yield Step(at_ns, [row[since - first : end] for row in rows])
 
     rest = completed
 
@@ -62,9 +75,10 @@ class CudaSteps:
         self._anchor.synchronize()
         self._anchor_ns = time.monotonic_ns()
 
-    def record(self, token_ids: Any) -> None:
-        on_host = torch.empty(token_ids.shape, dtype=token_ids.dtype, pin_memory=True)
-        on_host.copy_(token_ids, non_blocking=True)
+    def record(self, token_ids: Any, *, since: int = 0) -> None:
+        new = token_ids[:, since:]
+        on_host = torch.empty(new.shape, dtype=new.dtype, pin_memory=True)
+        on_host.copy_(new, non_blocking=True)
         done = torch.cuda.Event(enable_timing=True)
         done.record()
         self._pending.append((done, on_host))

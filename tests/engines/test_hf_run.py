@@ -313,11 +313,11 @@ class LateSteps:
         self._pending: list[Any] = []
         self._recorded = 0
 
-    def record(self, token_ids: Any) -> None:
+    def record(self, token_ids: Any, *, since: int = 0) -> None:
         from llem.engines.hf_steps import Step
 
         self._recorded += 1
-        self._pending.append(Step(self._recorded, token_ids.tolist()))
+        self._pending.append(Step(self._recorded, token_ids[:, since:].tolist()))
 
     def completed(self) -> Iterator[Any]:
         while len(self._pending) > 4:
