@@ -8,7 +8,7 @@ import numpy as np
 
 from llem.projections.derive_experiment import Derived
 from llem.projections.derive_process import Measured
-from llem.projections.device_samples import Span
+from llem.projections.facts import Span
 from llem.projections.tables import Rows
 from llem.results.phases import BatchEnergy, Trace, batch_energies
 from llem.units import NS_PER_S, seconds

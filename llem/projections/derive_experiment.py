@@ -8,8 +8,7 @@ import msgspec
 from llem.projections.clocks import Clocks, in_microseconds
 from llem.projections.conservation import breaches, imported_breaches
 from llem.projections.derive_process import Measured, measure_process
-from llem.projections.device_samples import Span
-from llem.projections.facts import ExperimentFacts
+from llem.projections.facts import ExperimentFacts, Span
 from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
 from llem.projections.stillness import steady_state
 from llem.projections.thresholds import thresholds, unreadable_thresholds

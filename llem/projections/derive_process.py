@@ -9,10 +9,10 @@ import msgspec
 
 from llem.projections.clocks import Clocks, utc
 from llem.projections.device_energy import device_energy, read_counter
-from llem.projections.device_samples import DeviceSamples, Span, load_samples
+from llem.projections.device_samples import DeviceSamples, load_samples
 from llem.projections.doubts import process_doubts
 from llem.projections.efficiency import compute_metrics, efficiency, energy_breakdown
-from llem.projections.facts import ProcessFacts, Window
+from llem.projections.facts import ProcessFacts, Span, Window
 from llem.projections.process_requests import (
     Work,
     count_warmup_requests,

@@ -6,13 +6,12 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.projections.facts import ProcessFacts
+from llem.projections.facts import ProcessFacts, Span
 from llem.results.phases import Trace
 from llem.results.power import cumulative_energy_j
 from llem.results.uncertainty import integral_uncertainty_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 
-Span = tuple[int, int]  # nanoseconds of the monotonic clock
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0

@@ -29,6 +29,7 @@ from llem_events.events import (
 )
 from llem_events.records import MeteredDevice
 
+Span = tuple[int, int]  # nanoseconds of the monotonic clock
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import duckdb
 import msgspec
 
-from llem.projections.device_samples import Span
-from llem.projections.facts import ProcessFacts
+from llem.projections.facts import ProcessFacts, Span
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import FINISHED

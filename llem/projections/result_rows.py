@@ -8,7 +8,7 @@ import msgspec
 
 from llem.projections.clocks import EPOCH, timestamp
 from llem.projections.derive_experiment import Derived, log_warnings
-from llem.projections.device_samples import Span
+from llem.projections.facts import Span
 from llem.projections.tables import Rows
 from llem.results import RESULTS_VERSION, ExperimentResult, LatencyStatistics, RawProcessResult
 from llem.results.ratios import ratio

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from llem.projections.device_samples import Span
-from llem.projections.facts import ProcessFacts, Window
+from llem.projections.facts import ProcessFacts, Span, Window
 
 
 def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> Span:

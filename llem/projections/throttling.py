@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from llem.projections.device_samples import DeviceSamples, Span
+from llem.projections.device_samples import DeviceSamples
+from llem.projections.facts import Span
 from llem.results import ThermalThrottleInfo
 from llem.results.ratios import largest, total
 from llem.units import seconds

@@ -7,8 +7,8 @@ import duckdb
 from llem.projections.clocks import timestamp
 from llem.projections.derive_experiment import Derived
 from llem.projections.device_energy import device_energy, read_counter
-from llem.projections.device_samples import Span, load_samples
-from llem.projections.facts import ProcessFacts, Window
+from llem.projections.device_samples import load_samples
+from llem.projections.facts import ProcessFacts, Span, Window
 from llem.projections.spans import window_span
 from llem.projections.tables import Rows
 from llem.results.ratios import ratio
