@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
-from llem.results.impossible import check_possible, strict_json
+from llem.results.impossible import Fields, check_possible, strict_json
 from llem.results.metrics import Timestamps
 from llem.results.raw import RawProcessResult
 from llem.versions import SCHEMA_VERSION
@@ -23,7 +22,6 @@ REQUIRED = (  # those that the predecessor never leaves out and ours would make 
 )
 ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
-Fields = dict[str, Any]
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:
