@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.turns import Program, Rates, Step, figures, printed_steps, take_turns
 from llem.engines import EncodedPrompt, create_engine
-from llem.engines.hf_load import choose_device, load_model
+from llem.engines.hf_model import choose_device, load_model
 from llem.engines.sources import find_model
 from llem.plan import Plan
 from llem.plan_file import resolve_plan

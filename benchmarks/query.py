@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from llem.query.saved import saved_query
+from llem.query.statements import saved_query
 from llem.store import Store
 
 LLEM = Path(sys.executable).with_name("llem")

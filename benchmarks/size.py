@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.sample_files import BLOCK_SAMPLES, write_log, write_parquet
 from llem_events import SegmentReader
-from llem_events.block import HEADER_BYTES
+from llem_events.format import HEADER_BYTES
 
 
 def parts(path: Path, samples: int) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llem.export.selection import stored_results
+from llem.export.rows import stored_results
 from llem.projections import open_tables
 from llem.query.process import Limits, Parameter, running
 from llem.query.result import QueryResult

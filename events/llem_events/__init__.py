@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         TornTailError,
     )
     from llem_events.header import SegmentHeader
+    from llem_events.inspection import Survey, survey
     from llem_events.reader import Block, Position, SegmentReader
     from llem_events.reading import SAMPLE_COLUMNS, Reading
     from llem_events.recovery import Recovery, recover
     from llem_events.redaction import Redaction, redact
     from llem_events.schema import SCHEMA_VERSION
-    from llem_events.segment_survey import Survey, survey
     from llem_events.texts import UnknownText, check_known, unknown_text
     from llem_events.writer import SegmentWriter, SyncPolicy
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import zstandard
 
-from llem_events import block, envelope, header, salvage, seal, skippable
-from llem_events.block import BlockHeader
+from llem_events import envelope, format, header, salvage, seal, skippable
 from llem_events.damage import Damage, Verdict
 from llem_events.envelope import Envelope
 from llem_events.errors import (
@@ -19,6 +18,7 @@ from llem_events.errors import (
     NewerFormatError,
     TornTailError,
 )
+from llem_events.format import BlockHeader
 from llem_events.header import SegmentHeader
 from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES, MAX_ZSTD_WINDOW_BYTES
 from llem_events.salvage import Found, Searcher
@@ -45,7 +45,7 @@ class Block(NamedTuple):
 
     def raw(self, decompressor: zstandard.ZstdDecompressor) -> bytes:
         """The bare msgpack stream. Raises CorruptError."""
-        return block.decompress(self.header, self.payload, decompressor=decompressor, offset=self.offset)
+        return format.decompress(self.header, self.payload, decompressor=decompressor, offset=self.offset)
 
 
 class SegmentReader:
@@ -161,7 +161,7 @@ class SegmentReader:
             return None
         frame = self._read_frame(offset)
         match skippable.kind_of(frame):
-            case block.KIND:
+            case format.KIND:
                 return self._read_block(frame, segment)
             case seal.KIND:
                 self._read_seal(frame, segment)
@@ -174,9 +174,9 @@ class SegmentReader:
 
     def _read_block(self, frame: bytes, segment: SegmentHeader) -> Block:
         offset = self.position.offset
-        found = block.unpack_header(frame, offset)
+        found = format.unpack_header(frame, offset)
         payload = self._read(found.compressed_length, offset + len(frame))
-        block.check_payload(found, frame, payload, segment_id=segment.segment_id, offset=offset)
+        format.check_payload(found, frame, payload, segment_id=segment.segment_id, offset=offset)
         self._check_chain(found)
         end = offset + len(frame) + len(payload)
         events = found.first_event + found.event_count
@@ -243,7 +243,7 @@ class SegmentReader:
         return self._searcher.find(at.offset, end=self._size, blocks=at.blocks, events=at.events)
 
     def _is_torn(self, offset: int) -> bool:
-        if self.seal is not None or self._size - offset > block.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
+        if self.seal is not None or self._size - offset > format.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
             return False
         self._seek(offset)
         return salvage.explains_crash(self._file.read(self._size - offset), offset)

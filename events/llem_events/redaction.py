@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from llem_events.block import compressor
 from llem_events.envelope import Envelope
 from llem_events.errors import CorruptError, RecoveryRefusedError
 from llem_events.events import ResultImported
 from llem_events.files import Files, OsFiles
+from llem_events.format import compressor
 from llem_events.header import SEGMENT_ID_BYTES, SegmentHeader
 from llem_events.reader import SegmentReader
 from llem_events.recovery import publishing

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from llem_events import block, header, seal, skippable
-from llem_events.block import BlockHeader
+from llem_events import format, header, seal, skippable
 from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.format import BlockHeader
 from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES
 from llem_events.seal import Seal
 
@@ -20,7 +20,7 @@ _START_BYTES = 16
 # The first bytes that each record of a fixed length has.
 _HEADS = tuple(
     (skippable.MAGIC_BYTES + (length - skippable.FRAME_HEAD_BYTES).to_bytes(4, "little"), length)
-    for length in (block.HEADER_BYTES, seal.SEAL_BYTES)
+    for length in (format.HEADER_BYTES, seal.SEAL_BYTES)
 )
 
 
@@ -71,18 +71,18 @@ class Searcher:
 
     def _record(self, offset: int, end: int) -> BlockHeader | Seal:
         self._file.seek(offset)
-        frame = self._file.read(min(max(block.HEADER_BYTES, seal.SEAL_BYTES), end - offset))
+        frame = self._file.read(min(max(format.HEADER_BYTES, seal.SEAL_BYTES), end - offset))
         if skippable.kind_of(frame.ljust(skippable.PREFIX.size, b"\0")) == seal.KIND:
             return seal.unpack(frame[: seal.SEAL_BYTES], self._segment_id, offset)
-        frame = frame[: block.HEADER_BYTES]
-        found = block.unpack_header(frame, offset)
-        payload_start = offset + block.HEADER_BYTES
+        frame = frame[: format.HEADER_BYTES]
+        found = format.unpack_header(frame, offset)
+        payload_start = offset + format.HEADER_BYTES
         if payload_start + found.compressed_length > end or found.compressed_length > self._allowance:
             raise CorruptError("a claim that is not followed", offset=offset)
         self._allowance -= found.compressed_length
         self._file.seek(payload_start)
         payload = self._file.read(found.compressed_length)
-        block.check_payload(found, frame, payload, segment_id=self._segment_id, offset=offset)
+        format.check_payload(found, frame, payload, segment_id=self._segment_id, offset=offset)
         return found
 
     def _starts(self, start: int, end: int) -> Iterator[int]:
@@ -108,7 +108,7 @@ def explains_crash(rest: bytes, offset: int) -> bool:
         return len(rest) < written or (len(rest) == written and _has_zero_sector(rest, offset))
     if any(head.startswith(rest[: len(head)]) and 0 < len(rest) < length for head, length in _HEADS):
         return True
-    return _has_zero_sector(rest, offset, before=block.HEADER_BYTES) and _START.search(rest, 1) is None
+    return _has_zero_sector(rest, offset, before=format.HEADER_BYTES) and _START.search(rest, 1) is None
 
 
 def explains_torn_header(whole: bytes) -> bool:
@@ -129,7 +129,9 @@ def explains_torn_header(whole: bytes) -> bool:
 def _written_length(rest: bytes, offset: int) -> int | None:
     """Length of the first record of `rest` with its payload; None where its header does not verify."""
     try:
-        return block.HEADER_BYTES + block.unpack_header(rest[: block.HEADER_BYTES], offset).compressed_length
+        return (
+            format.HEADER_BYTES + format.unpack_header(rest[: format.HEADER_BYTES], offset).compressed_length
+        )
     except (CorruptError, NewerFormatError):
         return None
 

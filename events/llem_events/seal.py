@@ -4,8 +4,8 @@ import struct
 from typing import NamedTuple
 
 from llem_events import skippable
-from llem_events.block import DIGEST_BYTES, chain_digest
 from llem_events.errors import CorruptError
+from llem_events.format import DIGEST_BYTES, chain_digest
 
 KIND = b"LLES"
 FORMAT_VERSION = 1

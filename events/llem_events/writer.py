@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from llem_events import block, envelope, header, seal
-from llem_events.block import BlockHeader
+from llem_events import envelope, format, header, seal
 from llem_events.clock import ClockPair, read_clocks
 from llem_events.errors import LogWriteError, SegmentExistsError
 from llem_events.events import ClockRead, Event, LogFailed
 from llem_events.files import Files, OsFiles
+from llem_events.format import BlockHeader
 from llem_events.header import SegmentHeader
 from llem_events.limits import BLOCK_TARGET_BYTES, BLOCK_TARGET_NS, MAX_EVENTS_PER_BLOCK
 from llem_events.seal import Seal
@@ -39,7 +39,7 @@ class SegmentWriter:
         self.failure: LogWriteError | None = None
         self._files = files or OsFiles()
         self._sync_blocks = sync == "block"
-        self._compressor = block.compressor(of_samples=segment.role == "sampler")
+        self._compressor = format.compressor(of_samples=segment.role == "sampler")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._oldest_ns = 0
@@ -161,7 +161,7 @@ class SegmentWriter:
         return written
 
     def _pack_block(self, payload: bytes, *, event_count: int, raw_length: int) -> tuple[BlockHeader, bytes]:
-        return block.pack(
+        return format.pack(
             payload,
             segment_id=self.header.segment_id,
             block_number=self._totals.blocks,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from llem.cli.console import on_one_line
-from llem.export import cells
+from llem.export import formats
 
 
 def write_lines(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -19,4 +19,4 @@ def write_lines(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
 
 
 def _line(head: str, cell: Any, width: int) -> str:
-    return f"{head:<{width}}  {on_one_line(cells.text(cell))}".rstrip() + "\n"
+    return f"{head:<{width}}  {on_one_line(formats.text(cell))}".rstrip() + "\n"

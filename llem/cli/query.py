@@ -24,7 +24,7 @@ from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
 from llem.query.catalog import CATALOG
 from llem.query.parameters import parse_parameters
 from llem.query.process import Limits, ResultStream, running
-from llem.query.saved import saved_queries, saved_query
+from llem.query.statements import saved_queries, saved_query
 from llem.store import Store
 
 MAX_ROWS = 2**62

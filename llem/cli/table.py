@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llem.cli.console import columns_of, counted, note, on_one_line
-from llem.export import cells
+from llem.export import formats
 
 PIPE_WIDTH = 100_000  # a pipe has no width: no line is folded
 WHOLE_WIDTH = 32  # a column of single words of so many characters, such as ids, is never folded
@@ -28,7 +28,7 @@ def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any
     if not kept:
         note("llem: no rows")
         return
-    texts = [[on_one_line(cells.text(cell)) for cell in row] for row in kept]
+    texts = [[on_one_line(formats.text(cell)) for cell in row] for row in kept]
     heads = [on_one_line(name) for name in columns]
     natural = [max(map(cell_len, (head, *(row[place] for row in texts)))) for place, head in enumerate(heads)]
     least = [

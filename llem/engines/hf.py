@@ -17,7 +17,7 @@ from llem.engines.generation import Generation, requests_of
 from llem.engines.hf_errors import is_fatal
 from llem.engines.hf_facts import LoadFacts, model_facts
 from llem.engines.hf_generate import BatchJob, Generator, seed_everything
-from llem.engines.hf_load import Weights, check_architecture, choose_device, load_config, load_model
+from llem.engines.hf_model import Weights, check_architecture, choose_device, load_config, load_model
 from llem.engines.hf_options import ASSISTANT, generation_config
 from llem.engines.hf_prompts import PromptEncoder, load_encoder
 from llem.engines.hf_steps import step_recorder

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from llem.engines.hf_load import Weights
 from llem.engines.hf_load_options import ADAPTER, QUANTIZATION
+from llem.engines.hf_model import Weights
 from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource
 from llem.plan import ModelPlan

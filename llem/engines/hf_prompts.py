@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from llem.engines.base import EncodedPrompt, Prompt
 from llem.engines.hf_errors import LOADING_ERRORS, loading_error
-from llem.engines.hf_load import load_config
+from llem.engines.hf_model import load_config
 from llem.engines.hf_tokens import Tokens, ids_of, load_tokens, special_ids
 from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource

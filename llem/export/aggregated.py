@@ -7,7 +7,7 @@ from typing import Any
 
 from llem.export.columns import Column, ColumnType, follow
 from llem.results.experiment import ExperimentResult
-from llem.results.raw import RawProcessResult
+from llem.results.process import RawProcessResult
 
 AggregatedColumn = Column[ExperimentResult]
 Getter = Callable[[ExperimentResult], Any]

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from llem.export import cells
+from llem.export import formats
 
 
 def write(
@@ -12,10 +12,10 @@ def write(
 ) -> None:
     """A header and the rows; `neutralise=False` leaves text as it is, for readers that are no spreadsheet."""
     writer = csv.writer(out, lineterminator="\n")
-    cell = _neutralised_cell if neutralise else cells.text
+    cell = _neutralised_cell if neutralise else formats.text
     writer.writerow([cell(name) for name in columns])
     writer.writerows([cell(value) for value in row] for row in rows)
 
 
 def _neutralised_cell(value: Any) -> str:
-    return cells.neutralised(value) if isinstance(value, str) else cells.text(value)
+    return formats.neutralised(value) if isinstance(value, str) else formats.text(value)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from llem.export import cells
+from llem.export import formats
 
 
 def write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -15,6 +15,6 @@ def write_objects(out: TextIO, objects: Iterable[Any]) -> None:
     """An array of any objects, one a line."""
     separator = "["
     for found in objects:
-        out.write(f"{separator}\n{cells.as_json(found).decode()}")
+        out.write(f"{separator}\n{formats.as_json(found).decode()}")
         separator = ","
     out.write("[]\n" if separator == "[" else "\n]\n")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from llem.export import cells
+from llem.export import formats
 
 
 def write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -13,4 +13,4 @@ def write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 def write_objects(out: TextIO, objects: Iterable[Any]) -> None:
     """One line per object."""
-    out.writelines(cells.as_json(found).decode() + "\n" for found in objects)
+    out.writelines(formats.as_json(found).decode() + "\n" for found in objects)

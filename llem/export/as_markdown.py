@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from llem.export import cells
+from llem.export import formats
 
 
 def write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -14,7 +14,7 @@ def write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 
 def _line(row: Sequence[Any]) -> str:
-    return "| " + " | ".join(_escaped(cells.text(value)) for value in row) + " |\n"
+    return "| " + " | ".join(_escaped(formats.text(value)) for value in row) + " |\n"
 
 
 def _escaped(cell: str) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from llem.export import as_csv, as_json, as_jsonl, as_parquet
+from llem.export import as_csv, as_json, as_jsonl, parquet
 from llem.export.columns import Column, rows
 
 
@@ -39,4 +39,4 @@ def write_records(
 
 def write_parquet(path: Path, records: Sequence[Any], columns: Sequence[Column[Any]]) -> None:
     """Records as a Parquet file."""
-    as_parquet.write(path, [(column.name, column.type) for column in columns], rows(columns, records))
+    parquet.write(path, [(column.name, column.type) for column in columns], rows(columns, records))

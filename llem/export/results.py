@@ -9,7 +9,7 @@ from llem.export import as_csv, as_json, target
 from llem.export.aggregated import aggregated_columns
 from llem.export.columns import Column, flattened, rows
 from llem.results.experiment import ExperimentResult
-from llem.results.raw import RawProcessResult
+from llem.results.process import RawProcessResult
 
 logger = logging.getLogger(__name__)
 RAW: tuple[Column[Any], ...] = tuple(flattened(RawProcessResult))

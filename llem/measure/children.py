@@ -13,9 +13,9 @@ from typing import IO
 from llem.errors import INTERNAL_STATUS, LlemError
 from llem.measure import stop
 from llem.measure.channel import Channel, PeerGoneError
-from llem.measure.leash import die_with_parent
 from llem.measure.messages import ReportFailure
 from llem.measure.stop import StoppedError
+from llem.parent_death import die_with_parent
 from llem_events import LogError
 from llem_events.cleaning import clean_text
 

@@ -10,12 +10,12 @@ from llem.errors import MeasureError
 from llem.measure import baseline, children, leftover
 from llem.measure.channel import Channel
 from llem.measure.environment import snapshot
-from llem.measure.leash import adopt_orphans
 from llem.measure.messages import MEASURING, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.sampling import SamplerLink
 from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.windows import Windows
 from llem.measure.worker import open_log
+from llem.parent_death import adopt_orphans
 from llem_events import BackgroundWriter
 from llem_events.events import ProcessCompleted, ProcessStarted
 
@@ -74,7 +74,7 @@ def _baseline(
 def _run(command: list[str], stop: StopFlag) -> int:
     """Run the program on our terminal; returns its exit status as a shell would."""
     adopt_orphans()
-    process = subprocess.Popen([sys.executable, "-m", "llem.measure.leash", str(os.getpid()), *command])
+    process = subprocess.Popen([sys.executable, "-m", "llem.parent_death", str(os.getpid()), *command])
     ended = os.pidfd_open(process.pid)
     try:
         _wait(process, ended, stop)

@@ -9,8 +9,8 @@ from typing import Any
 import pynvml
 
 from llem.errors import MeterError
+from llem.meters.gpus import Gpu, select, visible
 from llem.meters.nvml_driver import ask, close_driver, open_driver
-from llem.meters.visible import Gpu, select, visible
 from llem_events.records import Device
 
 

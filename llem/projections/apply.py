@@ -6,10 +6,7 @@ import duckdb
 import msgspec
 
 from llem.errors import DamagedLogError, LlemError, StoreError
-from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
-from llem.projections.derive import derive
-from llem.projections.read_segment import ChangedError, apply_segment, refuse_segments
-from llem.projections.segment_files import (
+from llem.projections.checkpoint import (
     Files,
     KnownSegment,
     SegmentFile,
@@ -18,6 +15,9 @@ from llem.projections.segment_files import (
     pending,
     scan,
 )
+from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
+from llem.projections.derive.rows import derive
+from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.projections.tables import Tables
 from llem.store import Store, mend_access
 

@@ -6,9 +6,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from llem.projections.derive_experiment import Derived
-from llem.projections.derive_process import Measured
-from llem.projections.facts import Span
+from llem.projections.derive.experiment import Derived
+from llem.projections.derive.history import Span
+from llem.projections.derive.process import Measured
 from llem.projections.tables import Rows
 from llem.results.phases import BatchEnergy, Trace, batch_energies
 from llem.units import NS_PER_S, seconds

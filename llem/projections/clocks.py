@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from llem.projections.facts import ExperimentFacts, Segment
+from llem.projections.derive.history import ExperimentFacts, Segment
 from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import ClockRead
 

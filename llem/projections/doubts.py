@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from llem.projections.facts import ProcessFacts
+from llem.projections.derive.history import ProcessFacts
 from llem.results import DeviceEnergy, ResultWarning
 from llem_events.events import LogFailed, SamplesDropped
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llem.projections.device_samples import DeviceSamples
-from llem.projections.facts import ProcessFacts
-from llem.projections.process_requests import Work, work_flops
+from llem.projections.derive.history import ProcessFacts
+from llem.projections.derive.requests import Work, work_flops
+from llem.projections.derive.samples import DeviceSamples
 from llem.results import (
     BatchEfficiencyMetrics,
     ComputeMetrics,
@@ -17,7 +17,7 @@ from llem.results import (
     MemoryEfficiencyMetrics,
 )
 from llem.results.flops import FLOPS_METHOD, model_shape
-from llem.results.ratios import largest, ratio, root_of_squares, total
+from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.units import BYTES_PER_MB
 
 

@@ -12,7 +12,7 @@ import duckdb
 from llem.errors import StoreError
 from llem.projections import database
 from llem.projections.apply import Applied
-from llem.projections.catching_up import CatchUpReport, catch_up
+from llem.projections.projector import CatchUpReport, catch_up
 from llem.projections.rebuilding import build, fill
 from llem.store import Store
 

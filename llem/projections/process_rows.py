@@ -3,10 +3,10 @@
 from typing import Any
 
 from llem.projections.clocks import timestamp
-from llem.projections.derive_experiment import Derived
-from llem.projections.derive_process import process_status
-from llem.projections.device_energy import baseline_power_w
-from llem.projections.facts import ProcessFacts
+from llem.projections.derive.energy import baseline_power_w
+from llem.projections.derive.experiment import Derived
+from llem.projections.derive.history import ProcessFacts
+from llem.projections.derive.process import process_status
 from llem.projections.tables import Rows
 from llem.units import MW_PER_W, NS_PER_S, seconds
 from llem_events.events import ModelLoaded

@@ -3,7 +3,7 @@
 import duckdb
 
 from llem.projections.containment import MisfitError
-from llem.projections.facts import ExperimentFacts
+from llem.projections.derive.history import ExperimentFacts
 from llem_events import SegmentHeader
 
 MAX_MONOTONIC_NS = 2**60  # 36 years without a reboot

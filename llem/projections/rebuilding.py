@@ -14,7 +14,7 @@ import msgspec
 from llem.errors import LlemError, StoreError
 from llem.projections import database
 from llem.projections.apply import Applied, apply_experiments
-from llem.projections.differences import Change, count_rows, result_changes, table_changes
+from llem.projections.diff import Change, count_rows, result_changes, table_changes
 from llem.projections.locking import writer_lock
 from llem.projections.schema import create_tables
 from llem.store import Store

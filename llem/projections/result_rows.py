@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from llem.projections.clocks import EPOCH, timestamp
-from llem.projections.derive_experiment import Derived, log_warnings
-from llem.projections.facts import Span
+from llem.projections.derive.experiment import Derived, log_warnings
+from llem.projections.derive.history import Span
 from llem.projections.tables import Rows
 from llem.results import RESULTS_VERSION, ExperimentResult, LatencyStatistics, RawProcessResult
-from llem.results.ratios import ratio
+from llem.results.nullable import ratio
 
 SAME_NAME = (
     "model_name",

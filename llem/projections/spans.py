@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from llem.projections.facts import ProcessFacts, Span, Window
+from llem.projections.derive.history import ProcessFacts, Span, Window
 
 
 def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> Span:

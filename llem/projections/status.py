@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from llem.projections.facts import ExperimentFacts
-from llem.results.raw import Status
+from llem.projections.derive.history import ExperimentFacts
+from llem.results.process import Status
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
 RESULT_STATUS: dict[ExperimentStatus, Status] = {

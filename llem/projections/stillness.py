@@ -6,7 +6,7 @@ import numpy as np
 
 from llem.plan import ValidityPlan
 from llem.projections.clocks import Clocks
-from llem.projections.derive_process import Measured
+from llem.projections.derive.process import Measured
 from llem.results import PowerSamples, SteadyState, find_steady_state
 from llem.units import NS_PER_S, seconds
 

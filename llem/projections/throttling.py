@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from llem.projections.device_samples import DeviceSamples
-from llem.projections.facts import Span
+from llem.projections.derive.history import Span
+from llem.projections.derive.samples import DeviceSamples
 from llem.results import ThermalThrottleInfo
-from llem.results.ratios import largest, total
+from llem.results.nullable import largest, total
 from llem.units import seconds
 
 SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80

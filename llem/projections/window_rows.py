@@ -5,13 +5,13 @@ from typing import Any
 import duckdb
 
 from llem.projections.clocks import timestamp
-from llem.projections.derive_experiment import Derived
-from llem.projections.device_energy import device_energy, read_counter
-from llem.projections.device_samples import load_samples
-from llem.projections.facts import ProcessFacts, Span, Window
+from llem.projections.derive.energy import device_energy, read_counter
+from llem.projections.derive.experiment import Derived
+from llem.projections.derive.history import ProcessFacts, Span, Window
+from llem.projections.derive.samples import load_samples
 from llem.projections.spans import window_span
 from llem.projections.tables import Rows
-from llem.results.ratios import ratio
+from llem.results.nullable import ratio
 from llem.units import seconds
 from llem_events.records import MeteredDevice
 

@@ -11,10 +11,22 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from llem.errors import LlemError, QueryError
-from llem.query import sandbox, wire
-from llem.query.complaint import understandable
+from llem.query import messages, sandbox
+from llem.query.duckdb_errors import understandable
 from llem.query.freshness import open_current
-from llem.query.wire import LENGTH, Column, Columns, Done, Failed, Job, Message, Notice, Progress, Ready, Rows
+from llem.query.messages import (
+    LENGTH,
+    Column,
+    Columns,
+    Done,
+    Failed,
+    Job,
+    Message,
+    Notice,
+    Progress,
+    Ready,
+    Rows,
+)
 from llem.store import Store
 
 TARGET_BYTES = 4 * 2**20  # of one message
@@ -52,15 +64,17 @@ def main() -> None:
 def _receive() -> Job:
     channel = sys.stdin.buffer
     (length,) = LENGTH.unpack(channel.read(LENGTH.size))
-    return wire.unpack_job(channel.read(length))
+    return messages.unpack_job(channel.read(length))
 
 
 def _send(message: Message) -> int:
     """Send, and return the bytes sent. Raises QueryError for a message that is too large."""
-    packed = wire.pack(message)
-    if len(packed) > wire.MAX_MESSAGE_BYTES:
+    packed = messages.pack(message)
+    if len(packed) > messages.MAX_MESSAGE_BYTES:
         raise QueryError(
-            "a row is too large", found=f"{len(packed)} bytes", expected=f"at most {wire.MAX_MESSAGE_BYTES}"
+            "a row is too large",
+            found=f"{len(packed)} bytes",
+            expected=f"at most {messages.MAX_MESSAGE_BYTES}",
         )
     sys.stdout.buffer.write(packed)
     sys.stdout.buffer.flush()
@@ -136,7 +150,7 @@ def _send_rows(cursor: DuckDBPyConnection, *, limit: int | None, plain: bool) ->
     total, count = 0, FIRST_ROWS
     while rows := cursor.fetchmany(count):
         kept = rows if limit is None else rows[: limit - total]
-        sent_bytes = _send(Rows(rows=kept if plain else [tuple(map(wire.portable, row)) for row in kept]))
+        sent_bytes = _send(Rows(rows=kept if plain else [tuple(map(messages.portable, row)) for row in kept]))
         if len(kept) < len(rows):
             return True
         total += len(kept)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from llem.errors import QueryError
-from llem.query import wire
+from llem.query import messages
 from llem.query.process import Parameter
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
@@ -37,7 +37,7 @@ def _typed(written: str) -> Parameter:
 
 def _whole(written: str) -> int:
     # no longer than can be counted: Python refuses to read thousands of digits
-    if len(written) > _MAX_DIGITS or not wire.SMALLEST <= int(written) <= wire.LARGEST:
+    if len(written) > _MAX_DIGITS or not messages.SMALLEST <= int(written) <= messages.LARGEST:
         raise QueryError(
             "parameter",
             found=written[:_MAX_DIGITS],

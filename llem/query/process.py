@@ -14,8 +14,20 @@ from typing import Any, assert_never
 import msgspec
 
 from llem.errors import LlemError, QueryError
-from llem.query import wire
-from llem.query.wire import LENGTH, Answer, Column, Columns, Done, Failed, Job, Notice, Progress, Ready, Rows
+from llem.query import messages
+from llem.query.messages import (
+    LENGTH,
+    Answer,
+    Column,
+    Columns,
+    Done,
+    Failed,
+    Job,
+    Notice,
+    Progress,
+    Ready,
+    Rows,
+)
 from llem.store import Store
 
 Parameter = str | int | float | bool | None
@@ -104,10 +116,10 @@ class ResultStream:
 
     def _receive(self) -> Answer:
         (length,) = LENGTH.unpack(self._read(LENGTH.size))
-        if length > wire.MAX_MESSAGE_BYTES:
+        if length > messages.MAX_MESSAGE_BYTES:
             raise QueryError("the query's process sent too large a message", found=f"{length} bytes")
         try:
-            return wire.unpack_answer(self._read(length))
+            return messages.unpack_answer(self._read(length))
         except msgspec.MsgspecError as error:
             raise QueryError(f"the query's process sent something else than an answer: {error}") from error
 
@@ -207,6 +219,6 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     )
     assert child.stdin is not None
     with suppress(BrokenPipeError):  # a child that could not even start: reading its answer says so
-        child.stdin.write(wire.pack(job))
+        child.stdin.write(messages.pack(job))
         child.stdin.flush()
     return child

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from llem.errors import QueryError
-from llem.query.complaint import understandable
-from llem.query.wire import Job
+from llem.query.duckdb_errors import understandable
+from llem.query.messages import Job
 
 READING = frozenset({"SELECT", "EXPLAIN"})  # WITH, VALUES, FROM, DESCRIBE, SHOW and SUMMARIZE parse as SELECT
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"

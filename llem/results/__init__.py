@@ -32,7 +32,7 @@ from llem.results.metrics import (
     WarmupResult,
 )
 from llem.results.power import cumulative_energy_j, energy_between_j
-from llem.results.raw import RawProcessResult, ResultWarning
+from llem.results.process import RawProcessResult, ResultWarning
 from llem.results.steady_state import PowerSamples, SteadyState, find_steady_state
 from llem.results.validity import InvalidReason, MeasuredFacts, Verdict, judge
 from llem.versions import RESULTS_VERSION, SCHEMA_VERSION

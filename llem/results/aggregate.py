@@ -13,7 +13,7 @@ from llem.results.environment import EnvironmentSnapshot
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.results.joining import join
 from llem.results.metrics import ThermalThrottleInfo, WarmupResult
-from llem.results.raw import RawProcessResult, Status
+from llem.results.process import RawProcessResult, Status
 
 REPLACEABLE = frozenset(
     (

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
-from llem.results.raw import RawProcessResult
+from llem.results.process import RawProcessResult
 
 
 class CompletenessReport(msgspec.Struct, frozen=True, kw_only=True):

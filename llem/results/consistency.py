@@ -6,7 +6,7 @@ import msgspec
 
 from llem.errors import AggregationError
 from llem.results.completeness import validate_process_completeness
-from llem.results.raw import RawProcessResult
+from llem.results.process import RawProcessResult
 
 
 class Consistency(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from llem.results.ratios import as_printed, ratio, total
+from llem.results.nullable import as_printed, ratio, total
 from llem.units import BYTES_PER_MB
 from llem_events.records import Device
 

@@ -10,8 +10,8 @@ from llem.results.energy import EnergyBreakdown, EnergySource, MultiGPUMetrics
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.latency import LatencyStatistics
 from llem.results.metrics import ThermalThrottleInfo, WarmupResult
-from llem.results.ratios import ratio
-from llem.results.raw import RawProcessResult, Status
+from llem.results.nullable import ratio
+from llem.results.process import RawProcessResult, Status
 from llem.results.validity import InvalidReason
 from llem.versions import SCHEMA_VERSION
 

@@ -6,9 +6,9 @@ import msgspec
 
 from llem.plan import ValidityPlan
 from llem.results.experiment import ExperimentResult
-from llem.results.overlap import duration
-from llem.results.ratios import largest, ratio
-from llem.results.raw import RawProcessResult
+from llem.results.intervals import duration
+from llem.results.nullable import largest, ratio
+from llem.results.process import RawProcessResult
 from llem.results.validity import DEFAULT_THRESHOLDS, InvalidReason, MeasuredFacts, judge
 
 

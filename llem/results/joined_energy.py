@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from llem.results.attribution import DeviceUse, device_uses, energy_once, used_together
 from llem.results.energy import GPU_KINDS, DeviceKey, EnergyBreakdown, MultiGPUMetrics, distinct
 from llem.results.joined_idle import Uses, join_breakdowns
-from llem.results.ratios import largest, ratio, total
-from llem.results.raw import RawProcessResult
-from llem.results.sharing import DeviceUse, device_uses, energy_once, used_together
+from llem.results.nullable import largest, ratio, total
+from llem.results.process import RawProcessResult
 
 
 class JoinedEnergy(msgspec.Struct, frozen=True, kw_only=True):

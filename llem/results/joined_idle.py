@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from llem.results.attribution import DeviceUse
 from llem.results.energy import DeviceKey, EnergyBreakdown, adjusted
-from llem.results.ratios import largest, mean, root_of_squares, total
-from llem.results.raw import RawProcessResult
-from llem.results.sharing import DeviceUse
+from llem.results.nullable import largest, mean, root_of_squares, total
+from llem.results.process import RawProcessResult
 
 Uses = Mapping[DeviceKey, Sequence[DeviceUse]]
 

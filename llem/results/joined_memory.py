@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
 from llem.results.efficiency import MemoryEfficiencyMetrics
-from llem.results.ratios import largest, ratio, total
-from llem.results.raw import RawProcessResult
+from llem.results.nullable import largest, ratio, total
+from llem.results.process import RawProcessResult
 
 MB_PER_GB = 1024
 

@@ -8,13 +8,13 @@ import msgspec
 
 from llem.results.energy import least_trusted
 from llem.results.experiment import AggregationMetadata, ExperimentResult
+from llem.results.intervals import Span, duration, run_together
 from llem.results.joined_energy import JoinedEnergy, join_energy, multi_gpu_metrics
 from llem.results.latency import LatencyStatistics, latency_statistics
 from llem.results.merging import merge_efficiency, merge_throttling
-from llem.results.overlap import Span, duration, run_together
+from llem.results.nullable import largest, mean, ratio, total
 from llem.results.peaks import model_flops_utilisation
-from llem.results.ratios import largest, mean, ratio, total
-from llem.results.raw import RawProcessResult, Status
+from llem.results.process import RawProcessResult, Status
 
 Fact = TypeVar("Fact")
 APART = "processes shared less than half of the shortest one's time"

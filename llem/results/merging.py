@@ -15,8 +15,8 @@ from llem.results.efficiency import (
 from llem.results.joined_memory import merge_memory
 from llem.results.latency import LatencyStatistics
 from llem.results.metrics import ThermalThrottleInfo
-from llem.results.ratios import any_true, largest, ratio, total, weighted_mean
-from llem.results.raw import RawProcessResult
+from llem.results.nullable import any_true, largest, ratio, total, weighted_mean
+from llem.results.process import RawProcessResult
 
 Part = TypeVar("Part")
 

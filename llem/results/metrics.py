@@ -7,7 +7,7 @@ from typing import Self
 import msgspec
 
 from llem.results.latency import LatencyMeasurements
-from llem.results.ratios import ratio
+from llem.results.nullable import ratio
 
 
 class Timestamps(msgspec.Struct, frozen=True, kw_only=True):

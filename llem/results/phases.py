@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from llem.results.nullable import total
 from llem.results.power import FloatArray, cumulative_energy_j
-from llem.results.ratios import total
 from llem.units import MJ_PER_J
 
 PhaseSource = str  # counter, integrated, estimated or simulated; mixed where devices differ

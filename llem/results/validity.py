@@ -6,7 +6,7 @@ import msgspec
 
 from llem.plan import ValidityPlan
 from llem.results.energy import EnergySource
-from llem.results.ratios import ratio
+from llem.results.nullable import ratio
 
 DEFAULT_THRESHOLDS = ValidityPlan()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.query.saved import saved_queries
+from llem.query.statements import saved_queries
 from tests.cli import terminal
 from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
 

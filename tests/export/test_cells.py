@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from llem.export import as_csv, as_json, as_jsonl, as_markdown, cells
+from llem.export import as_csv, as_json, as_jsonl, as_markdown, formats
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ from llem.export import as_csv, as_json, as_jsonl, as_markdown, cells
 )
 def test_a_value_as_text_and_as_json(value: Any, text: str, json_text: str) -> None:
     """Nothing is rounded, NULL is nothing, and JSON stays valid."""
-    assert cells.text(value) == text
-    assert cells.as_json(value).decode() == json_text
+    assert formats.text(value) == text
+    assert formats.as_json(value).decode() == json_text
     json.loads(json_text)
 
 
@@ -69,13 +69,13 @@ def test_a_value_as_text_and_as_json(value: Any, text: str, json_text: str) -> N
 )
 def test_a_formula_gets_an_apostrophe(text: str) -> None:
     """Every beginning that a spreadsheet takes for a formula."""
-    assert cells.neutralised(text) == "'" + text
+    assert formats.neutralised(text) == "'" + text
 
 
 @pytest.mark.parametrize("text", ["", "model", "a=b", "meta-llama/x", " x", "'quoted'", "5-1", "{}", "[1]"])
 def test_other_text_stays(text: str) -> None:
     """Signs within a text are harmless."""
-    assert cells.neutralised(text) == text
+    assert formats.neutralised(text) == text
 
 
 def written(module: Any, rows: list[list[Any]]) -> str:

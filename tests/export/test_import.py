@@ -16,7 +16,7 @@ from llem.api import OpenStore, open_store
 from llem.errors import ExportError
 from llem.export import as_json
 from llem.importing import import_result
-from llem.results.imported import read_predecessor
+from llem.results.predecessor import read_predecessor
 from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported

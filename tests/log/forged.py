@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from llem_events import block, header, skippable
+from llem_events import format, header, skippable
 from tests.log.segments import SEGMENT_ID, segment_header
 
 MEBIBYTE = 2**20
@@ -24,8 +24,8 @@ def forged_block(
 ) -> tuple[bytes, bytes]:
     """(digest, bytes) of a block that claims whatever is asked."""
     fields = struct.pack("<QQIII", number, first_event, event_count, len(payload), raw_length)
-    digest = block.chain_digest(SEGMENT_ID, previous, fields, payload)
-    frame = skippable.pack(block.KIND, block.FORMAT_VERSION, fields + previous + digest)
+    digest = format.chain_digest(SEGMENT_ID, previous, fields, payload)
+    frame = skippable.pack(format.KIND, format.FORMAT_VERSION, fields + previous + digest)
     return digest, frame + payload
 
 
@@ -124,6 +124,6 @@ def hostile_segments(folder: Path) -> Iterator[Path]:
 def _claims(path: Path) -> Path:
     """Forty thousand block headers with valid CRCs, each of which claims the next 16 MiB as its payload."""
     fields = struct.pack("<QQIII", 0, 0, 1, 4 * MEBIBYTE, 100) + bytes(64)
-    claim = skippable.pack(block.KIND, block.FORMAT_VERSION, fields)
+    claim = skippable.pack(format.KIND, format.FORMAT_VERSION, fields)
     path.write_bytes(header.pack(segment_header()) + claim * 80_000)
     return path

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from llem.projections import differences, open_readonly
+from llem.projections import diff, open_readonly
 from llem.store import Store
 
 
@@ -31,7 +31,7 @@ def result(store: Store, experiment_id: str = "run-1") -> dict[str, Any]:
 def hashes(store: Store) -> dict[str, str]:
     """Table -> SHA-256 over its ordered rows."""
     with open_readonly(store) as connection:
-        return {table: _hash(connection, table) for table in differences.tables(connection)}
+        return {table: _hash(connection, table) for table in diff.tables(connection)}
 
 
 def _hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:

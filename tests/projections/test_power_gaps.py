@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llem.projections.device_samples import COLUMNS, DeviceSamples
+from llem.projections.derive.samples import COLUMNS, DeviceSamples
 
 START_NS = 5_000_000_000
 DURATION_SEC = 10.0

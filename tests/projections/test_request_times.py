@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llem.projections import catch_up, open_readonly
-from llem.projections.conservation import MISTIMED
+from llem.projections.derive.conservation import MISTIMED
 from llem.store import Store
 from llem_events.records import Request
 from llem_events.request_times import problem

@@ -18,7 +18,7 @@ from llem.errors import QueryError
 from llem.export.aggregated import aggregated_columns
 from llem.export.records import Format, write_records
 from llem.export.results import RAW
-from llem.export.selection import stored_results
+from llem.export.rows import stored_results
 from llem.export.tables import write_rows
 from llem.projections import catch_up, open_readonly, results_for
 from llem.results import ExperimentResult

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.results.overlap import Span, duration, union
+from llem.results.intervals import Span, duration, union
 from tests.results.processes import at
 
 spans = st.lists(

@@ -6,8 +6,8 @@ import msgspec
 
 from llem.projections.batch_rows import batches
 from llem.projections.containment import check_memory, reason_against, set_aside
-from llem.projections.derive_experiment import Derived, derive_experiment
-from llem.projections.facts import load_facts
+from llem.projections.derive.experiment import Derived, derive_experiment
+from llem.projections.derive.history import load_facts
 from llem.projections.process_rows import devices, experiments, processes
 from llem.projections.ranges import check_ranges
 from llem.projections.result_rows import experiment_results, raw_process_results, warnings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import duckdb
 import msgspec
 
-from llem.projections.facts import ProcessFacts, Span
+from llem.projections.derive.history import ProcessFacts, Span
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import FINISHED

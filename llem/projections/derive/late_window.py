@@ -7,8 +7,8 @@ import duckdb
 import msgspec
 
 from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
-from llem.projections.derive_experiment import Chosen, Derived, derive_experiment
-from llem.projections.facts import load_facts
+from llem.projections.derive.experiment import Chosen, Derived, derive_experiment
+from llem.projections.derive.history import load_facts
 from llem.projections.spans import clipped
 from llem.results import ExperimentResult
 from llem.results.experiment import Methodology

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import duckdb
 import msgspec
 
-from llem.projections.segment_files import REFUSED
+from llem.projections.checkpoint import REFUSED
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,

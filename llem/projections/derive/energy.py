@@ -5,10 +5,10 @@ from typing import Literal
 
 import msgspec
 
-from llem.projections.device_samples import DeviceSamples
-from llem.projections.facts import ProcessFacts, Window
+from llem.projections.derive.history import ProcessFacts, Window
+from llem.projections.derive.samples import DeviceSamples
 from llem.results import DeviceEnergy
-from llem.results.ratios import total
+from llem.results.nullable import total
 from llem.results.uncertainty import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
 from llem_events.records import EnergyEdge, MeteredDevice

@@ -1,4 +1,4 @@
-"""Becomes another program, after asking the kernel to end it with its parent: python -m llem.measure.leash PARENT_PID PROGRAM ..."""
+"""Becomes another program, after asking the kernel to end it with its parent: python -m llem.parent_death PARENT_PID PROGRAM ..."""
 
 import contextlib
 import ctypes

@@ -8,9 +8,9 @@ from itertools import pairwise
 import msgspec
 
 from llem.results.energy import DeviceEnergy, DeviceKey, distinct
-from llem.results.overlap import Span, duration, union
-from llem.results.ratios import total
-from llem.results.raw import RawProcessResult
+from llem.results.intervals import Span, duration, union
+from llem.results.nullable import total
+from llem.results.process import RawProcessResult
 
 
 class DeviceUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
 from llem.results.impossible import Fields, check_possible, strict_json
 from llem.results.metrics import Timestamps
-from llem.results.raw import RawProcessResult
+from llem.results.process import RawProcessResult
 from llem.versions import SCHEMA_VERSION
 
 FORMAT = "llenergymeasure-2.0"

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, reason_against
 from llem.projections.ranges import check_header
 from llem.projections.replay_events import Replay
 from llem.projections.samples import Identity
-from llem.projections.segment_files import KnownSegment, SegmentFile
 from llem.projections.tables import Row, Tables
 from llem_events import (
     SCHEMA_VERSION,

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from llem.export import cells
+from llem.export import formats
 
 BATCH_ROWS = 2_000
 
@@ -21,7 +21,7 @@ def write(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequenc
         for objects in _batches([name for name, _ in columns], rows, texts):
             connection.execute(
                 f"INSERT INTO exported SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
-                [cells.as_json(objects).decode()],
+                [formats.as_json(objects).decode()],
             )
         connection.execute(f"COPY exported TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
 
@@ -40,7 +40,7 @@ def _batches(
 
 
 def _portable(value: Any, is_text: bool) -> Any:
-    return cells.text(value) if is_text and value is not None else value
+    return formats.text(value) if is_text and value is not None else value
 
 
 def _quoted(name: str) -> str:

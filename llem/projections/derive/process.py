@@ -8,18 +8,18 @@ import duckdb
 import msgspec
 
 from llem.projections.clocks import Clocks, utc
-from llem.projections.device_energy import device_energy, read_counter
-from llem.projections.device_samples import DeviceSamples, load_samples
-from llem.projections.doubts import process_doubts
-from llem.projections.efficiency import compute_metrics, efficiency, energy_breakdown
-from llem.projections.facts import ProcessFacts, Span, Window
-from llem.projections.process_requests import (
+from llem.projections.derive.energy import device_energy, read_counter
+from llem.projections.derive.history import ProcessFacts, Span, Window
+from llem.projections.derive.requests import (
     Work,
     count_warmup_requests,
     latencies,
     load_requests,
     work_within,
 )
+from llem.projections.derive.samples import DeviceSamples, load_samples
+from llem.projections.doubts import process_doubts
+from llem.projections.efficiency import compute_metrics, efficiency, energy_breakdown
 from llem.projections.spans import measurement_spans
 from llem.projections.thresholds import thresholds
 from llem.projections.throttling import throttling
@@ -34,8 +34,8 @@ from llem.results import (
     least_trusted,
 )
 from llem.results.energy import GPU_KINDS
-from llem.results.ratios import largest
-from llem.results.raw import Status
+from llem.results.nullable import largest
+from llem.results.process import Status
 
 Plan = dict[str, Any]
 

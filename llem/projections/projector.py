@@ -10,10 +10,10 @@ import msgspec
 from llem.errors import LlemError, StoreError
 from llem.projections import database
 from llem.projections.apply import Applied, apply_experiments, refusals
+from llem.projections.checkpoint import Files, Known, known_segments, pending, scan
 from llem.projections.integrity import is_whole
 from llem.projections.locking import writer_lock
 from llem.projections.rebuilding import build_and_swap
-from llem.projections.segment_files import Files, Known, known_segments, pending, scan
 from llem.store import Store
 
 LOCK_WAIT_S = 5.0  # another catch-up is doing the same work

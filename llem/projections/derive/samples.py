@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.projections.facts import ProcessFacts, Span
+from llem.projections.derive.history import ProcessFacts, Span
 from llem.results.phases import Trace
 from llem.results.power import cumulative_energy_j
 from llem.results.uncertainty import integral_uncertainty_j

@@ -6,9 +6,9 @@ import duckdb
 import msgspec
 
 from llem.projections.clocks import Clocks, in_microseconds
-from llem.projections.conservation import breaches, imported_breaches
-from llem.projections.derive_process import Measured, measure_process
-from llem.projections.facts import ExperimentFacts, Span
+from llem.projections.derive.conservation import breaches, imported_breaches
+from llem.projections.derive.history import ExperimentFacts, Span
+from llem.projections.derive.process import Measured, measure_process
 from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
 from llem.projections.stillness import steady_state
 from llem.projections.thresholds import thresholds, unreadable_thresholds
@@ -21,7 +21,7 @@ from llem.results import (
     judged,
 )
 from llem.results.experiment import Methodology
-from llem.results.imported import imported
+from llem.results.predecessor import imported
 
 Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
