@@ -22,8 +22,7 @@ from llem._version import __version__
 from llem.errors import LlemError
 from llem.meters import driver_state, resolve_gpus
 from llem_events import SegmentReader, unpack
-from llem_events.events import MeterStarted, SamplingCompleted
-from llem_events.records import Device
+from llem_events.events import Device, MeterStarted, SamplingCompleted
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 MODELS = ("llama-1b", "llama-8b")

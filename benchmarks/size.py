@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.sample_files import BLOCK_SAMPLES, write_log, write_parquet
 from llem_events import SegmentReader
-from llem_events.format import HEADER_BYTES
+from llem_events.format import BLOCK_HEADER_BYTES
 
 
 def parts(path: Path, samples: int) -> str:
@@ -22,7 +22,7 @@ def parts(path: Path, samples: int) -> str:
         blocks = list(reader.blocks())
         compressed = sum(block.header.compressed_length for block in blocks) / samples
         raw = sum(block.header.raw_length for block in blocks) / samples
-    header = HEADER_BYTES * len(blocks) / samples
+    header = BLOCK_HEADER_BYTES * len(blocks) / samples
     return f"block headers {header:.2f}, zstd frames {compressed:.2f} (from {raw:.2f}) bytes/sample"
 
 

@@ -18,7 +18,7 @@ from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
 from llem_events.events import ExperimentStarted
 from llem_events.files import OsFiles
-from llem_events.header import SegmentHeader, peek
+from llem_events.format import SegmentHeader, peek_header
 
 DEFAULT_FOLDER = "llem-data"
 LOG_FOLDER = "log"
@@ -243,7 +243,7 @@ class Store:
 
 def _header(path: Path) -> SegmentHeader | None:
     try:
-        return peek(path)
+        return peek_header(path)
     except LogError:
         return None
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from llem_events.schema import SCHEMA_VERSION as EVENT_SCHEMA_VERSION
+from llem_events.events import SCHEMA_VERSION as EVENT_SCHEMA_VERSION
 
 SCHEMA_VERSION = "2.0"
 """Names and meaning of a result's fields, shared with LLenergyMeasure v0.8."""

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from llem_events.background import BackgroundWriter
     from llem_events.clock import ClockPair, boot_id, read_clocks
     from llem_events.damage import Damage, Verdict
-    from llem_events.digests import SegmentDigest, root_digest, segment_digest
     from llem_events.envelope import Envelope, UnknownEvent, unpack
     from llem_events.errors import (
         CorruptError,
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
         TooLargeError,
         TornTailError,
     )
-    from llem_events.header import SegmentHeader
-    from llem_events.inspection import Survey, survey
+    from llem_events.events import SAMPLE_COLUMNS, SCHEMA_VERSION, Reading
+    from llem_events.format import SegmentHeader
+    from llem_events.inspection import SegmentDigest, Survey, root_digest, segment_digest, survey
     from llem_events.reader import Block, Position, SegmentReader
-    from llem_events.reading import SAMPLE_COLUMNS, Reading
     from llem_events.recovery import Recovery, recover
     from llem_events.redaction import Redaction, redact
-    from llem_events.schema import SCHEMA_VERSION
     from llem_events.texts import UnknownText, check_known, unknown_text
     from llem_events.writer import SegmentWriter, SyncPolicy
 
@@ -39,17 +37,14 @@ _NAMES = {
     "background": "BackgroundWriter",
     "clock": "ClockPair boot_id read_clocks",
     "damage": "Damage Verdict",
-    "digests": "SegmentDigest root_digest segment_digest",
     "envelope": "Envelope UnknownEvent unpack",
-    "errors": "CorruptError DamageError EventError LogError LogWriteError "
-    "NewerFormatError RecoveryRefusedError SegmentExistsError SegmentReadError TooLargeError TornTailError",
-    "header": "SegmentHeader",
+    "errors": "CorruptError DamageError EventError LogError LogWriteError NewerFormatError RecoveryRefusedError SegmentExistsError SegmentReadError TooLargeError TornTailError",
+    "events": "Reading SAMPLE_COLUMNS SCHEMA_VERSION",
+    "format": "SegmentHeader",
+    "inspection": "SegmentDigest Survey root_digest segment_digest survey",
     "reader": "Block Position SegmentReader",
-    "reading": "Reading SAMPLE_COLUMNS",
     "recovery": "Recovery recover",
     "redaction": "Redaction redact",
-    "schema": "SCHEMA_VERSION",
-    "segment_survey": "Survey survey",
     "texts": "UnknownText check_known unknown_text",
     "writer": "SegmentWriter SyncPolicy",
 }

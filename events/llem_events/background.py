@@ -8,7 +8,7 @@ from types import TracebackType
 from llem_events import envelope
 from llem_events.errors import LogWriteError
 from llem_events.events import Event, SamplesDropped
-from llem_events.limits import BLOCK_TARGET_NS
+from llem_events.format import BLOCK_TARGET_NS
 from llem_events.writer import SegmentWriter
 
 QUEUE_EVENTS = 1024

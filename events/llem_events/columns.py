@@ -1,4 +1,7 @@
-"""Columns of samples as planes of bytes: what each value has over the column's least, and of that only bytes in use."""
+"""Columns of samples as planes of bytes: what each value has over the column's least, and of that only bytes in use.
+
+Samples of the first version, written as differences, become planes here too.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -7,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llem_events.events import RUNNING_COLUMNS, SamplesTaken
-from llem_events.reading import SAMPLE_COLUMNS, Reading
+from llem_events.events import RUNNING_COLUMNS, SAMPLE_COLUMNS, Reading, SamplesTaken
+from llem_events.upcast import SamplesAsDifferences
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -157,3 +160,28 @@ def _missing(events: Sequence[SamplesTaken], ends: Sequence[int]) -> dict[int, M
             bits = np.unpackbits(packed, axis=1, count=event.count)[:_WIDTH]
             mask[:columns, end - event.count : end] = bits
     return {row: mask[row] for row in np.flatnonzero(mask.any(axis=1)).tolist()}
+
+
+def as_planes(event: SamplesAsDifferences) -> SamplesTaken:
+    """The same samples in today's shape. Raises ValueError where the lengths do not fit."""
+    if not 0 <= event.count <= SamplesTaken.MAX_COUNT:
+        raise ValueError(f"samples: found {event.count}, expected at most {SamplesTaken.MAX_COUNT}")
+    rows = np.zeros((event.count, len(SAMPLE_COLUMNS)), np.int64)
+    missing = np.zeros(rows.shape, np.bool_)
+    for place, name in enumerate(SAMPLE_COLUMNS):
+        if name in event.columns:
+            rows[:, place] = np.cumsum(np.frombuffer(event.columns[name], "<i8"))
+        missing[:, place] = _gaps(event, name)
+    gaps = missing if missing.any() else None
+    return encode(rows, meter=event.meter, device_uuid=event.device_uuid, missing=gaps)
+
+
+def _gaps(event: SamplesAsDifferences, name: str) -> Mask:
+    if name not in event.columns:
+        return np.ones(event.count, np.bool_)
+    if name not in event.null_masks:
+        return np.zeros(event.count, np.bool_)
+    bits = np.frombuffer(event.null_masks[name], np.uint8)
+    if len(bits) != (event.count + 7) // 8:
+        raise ValueError(f"null mask: found {len(bits)} bytes for {event.count} samples")
+    return np.unpackbits(bits, count=event.count).astype(np.bool_)

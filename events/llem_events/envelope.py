@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from llem_events.errors import CorruptError, EventError, TooLargeError
-from llem_events.events import Event
-from llem_events.records import Int32, Int64
+from llem_events.events import Event, Int32, Int64
 from llem_events.upcast import KNOWN_VERSIONS, upcast
 
 _ARRAY32 = b"\xdd"  # msgpack: array with a 32-bit count

@@ -1,16 +1,24 @@
-"""The survey of a segment: read all of it, past any damage, and say what it holds and what is wrong."""
+"""What is asked of a segment without its tables: a survey past any damage, its events as plain rows, its digest."""
 
 import collections
+import hashlib
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from llem_events import columns
 from llem_events.damage import Damage, Verdict
-from llem_events.envelope import Envelope, UnknownEvent, unpack
+from llem_events.envelope import FOREIGN_ERRORS, Envelope, UnknownEvent, unpack
 from llem_events.errors import CorruptError, EventError, NewerFormatError
-from llem_events.events import Event
-from llem_events.header import SegmentHeader
+from llem_events.events import Event, SamplesTaken
+from llem_events.format import Seal, SegmentHeader
 from llem_events.reader import Block, SegmentReader
-from llem_events.seal import Seal
 from llem_events.texts import check_known
 
 MISFITS_NAMED = 10  # the rest is only counted
@@ -160,3 +168,98 @@ def undecoded(found: Block, error: CorruptError) -> Damage:
         found.end.blocks,
         found.end.events,
     )
+
+
+def readable_row(envelope: Envelope, number: int) -> dict[str, Any]:
+    """One event with its number in the segment. `problem` says why a body is shown as bare bytes."""
+    found = {"number": number, "at_ns": envelope.at_ns, "type": envelope.type, "version": envelope.version}
+    try:
+        return found | {"body": _body(envelope)}
+    except (EventError, *FOREIGN_ERRORS) as error:
+        return found | {"body": plain(bytes(envelope.body)), "problem": str(error)}
+
+
+def _body(envelope: Envelope) -> Any:
+    if envelope.type == SamplesTaken.TYPE and isinstance(event := unpack(envelope), SamplesTaken):
+        return _samples(event)
+    if isinstance(unpack(envelope), UnknownEvent) and len(memoryview(envelope.body)) > Event.MAX_BYTES:
+        raise EventError(f"an unknown event over {Event.MAX_BYTES} bytes is not decoded")
+    return plain(msgspec.msgpack.decode(envelope.body))
+
+
+def _samples(event: SamplesTaken) -> dict[str, Any]:
+    samples = {name: _values(*column) for name, column in columns.unpack(event).items()}
+    return {"meter": event.meter, "device_uuid": event.device_uuid, "count": event.count, "samples": samples}
+
+
+def _values(values: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_] | None) -> list[int | None]:
+    numbers: list[int | None] = values.tolist()
+    if missing is not None:
+        for place in missing.nonzero()[0].tolist():
+            numbers[place] = None
+    return numbers
+
+
+def plain(found: Any) -> Any:
+    """The same in what JSON has: byte strings as {"hex": ...}, other keys than text as text."""
+    match found:
+        case bytes():
+            return {"hex": found.hex()}
+        case dict():
+            return {key if isinstance(key, str) else repr(key): plain(item) for key, item in found.items()}
+        case list():
+            return [plain(item) for item in found]
+        case None | bool() | int() | float() | str():
+            return found
+        case _:
+            return repr(found)
+
+
+_LEAF = struct.Struct("<16sQQ32sB")  # segment id, blocks, events, last digest, sealed
+
+
+@dataclass(frozen=True, order=True)
+class SegmentDigest:
+    """The last digest of one segment's chain, and the counts that it stands for."""
+
+    segment_id: bytes
+    path: Path
+    blocks: int
+    events: int
+    last_digest: bytes
+    is_sealed: bool
+
+
+def segment_digest(path: Path) -> SegmentDigest:
+    """Read and verify one segment. Raises CorruptError, SegmentReadError, NewerFormatError."""
+    with SegmentReader(path) as reader:
+        for _ in reader.blocks():
+            pass
+        at = reader.position
+        segment_id = reader.header.segment_id if reader.header else b""
+        return SegmentDigest(
+            segment_id, path, at.blocks, at.events, at.digest, reader.verdict is Verdict.CLEAN
+        )
+
+
+def root_digest(segments: Iterable[SegmentDigest]) -> bytes:
+    """SHA-256 over the segments in order of their ids; file names do not count, nor files torn before their first byte of content.
+
+    Raises CorruptError where two files hold the same segment.
+    """
+    hasher = hashlib.sha256(b"LLED\x01")
+    previous = b""
+    for segment in sorted(segments):
+        if not segment.segment_id:
+            continue
+        if segment.segment_id == previous:
+            raise CorruptError(
+                f"segment {segment.segment_id.hex()} is there twice, again as {segment.path}", offset=0
+            )
+        previous = segment.segment_id
+        hasher.update(
+            _LEAF.pack(
+                segment.segment_id, segment.blocks, segment.events, segment.last_digest, segment.is_sealed
+            )
+        )
+    return hasher.digest()

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from llem_events.header import SegmentHeader
+from llem_events.format import SegmentHeader
 from llem_events.upcast import KNOWN_VERSIONS
 
 FOLDER = Path(__file__).parent.parent / "schema"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import zstandard
 
-from llem_events import envelope, format, header, salvage, seal, skippable
-from llem_events.damage import Damage, Verdict
+from llem_events import damage, envelope
+from llem_events.damage import Damage, Found, Searcher, Verdict
 from llem_events.envelope import Envelope
 from llem_events.errors import (
     CorruptError,
@@ -18,12 +18,29 @@ from llem_events.errors import (
     NewerFormatError,
     TornTailError,
 )
-from llem_events.format import BlockHeader
-from llem_events.header import SegmentHeader
-from llem_events.limits import MAX_COMPRESSED_BLOCK_BYTES, MAX_HEADER_BYTES, MAX_ZSTD_WINDOW_BYTES
-from llem_events.salvage import Found, Searcher
-from llem_events.seal import Seal
-from llem_events.segment_file import open_segment_file
+from llem_events.files import open_segment_file
+from llem_events.format import (
+    _PREFIX,
+    BLOCK_HEADER_BYTES,
+    BLOCK_HEADER_KIND,
+    MAX_COMPRESSED_BLOCK_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_ZSTD_WINDOW_BYTES,
+    SEAL_KIND,
+    SEGMENT_HEADER_KIND,
+    BlockHeader,
+    Seal,
+    SegmentHeader,
+    check_payload,
+    check_record,
+    decompress,
+    frame_length,
+    header_digest,
+    kind_of,
+    unpack_block_header,
+    unpack_header,
+    unpack_seal,
+)
 
 
 class Position(NamedTuple):
@@ -45,7 +62,7 @@ class Block(NamedTuple):
 
     def raw(self, decompressor: zstandard.ZstdDecompressor) -> bytes:
         """The bare msgpack stream. Raises CorruptError."""
-        return format.decompress(self.header, self.payload, decompressor=decompressor, offset=self.offset)
+        return decompress(self.header, self.payload, decompressor=decompressor, offset=self.offset)
 
 
 class SegmentReader:
@@ -142,14 +159,14 @@ class SegmentReader:
         """The header at the start; a file that ends inside it was torn at birth and holds nothing."""
         try:
             frame = self._read_frame(0)
-            self.header = header.unpack(frame)
+            self.header = unpack_header(frame)
         except DamageError as error:
             self._seek(0)
-            if self._size > MAX_HEADER_BYTES or not salvage.explains_torn_header(self._file.read(self._size)):
+            if self._size > MAX_HEADER_BYTES or not damage.explains_torn_header(self._file.read(self._size)):
                 raise CorruptError(error.text, offset=0) from error
             self._end_torn("the file ends inside its header")
             return
-        self.position = Position(len(frame), 0, 0, header.digest(frame))
+        self.position = Position(len(frame), 0, 0, header_digest(frame))
 
     def _next(self, segment: SegmentHeader) -> Block | None:
         """The record at the position: a block, or None at the end. Raises DamageError, NewerFormatError."""
@@ -160,23 +177,22 @@ class SegmentReader:
             self.verdict = Verdict.CORRUPT if self.damages else Verdict.UNCLOSED
             return None
         frame = self._read_frame(offset)
-        match skippable.kind_of(frame):
-            case format.KIND:
-                return self._read_block(frame, segment)
-            case seal.KIND:
-                self._read_seal(frame, segment)
-                return None
-            case kind:
-                skippable.check(frame, offset)
-                if kind == header.KIND:
-                    raise CorruptError("a second segment header", offset=offset)
-                raise NewerFormatError(f"record kind {kind!r} at byte {offset} is unknown; upgrade llem")
+        kind = kind_of(frame)
+        if kind == BLOCK_HEADER_KIND:
+            return self._read_block(frame, segment)
+        if kind == SEAL_KIND:
+            self._read_seal(frame, segment)
+            return None
+        check_record(frame, offset)
+        if kind == SEGMENT_HEADER_KIND:
+            raise CorruptError("a second segment header", offset=offset)
+        raise NewerFormatError(f"record kind {kind!r} at byte {offset} is unknown; upgrade llem")
 
     def _read_block(self, frame: bytes, segment: SegmentHeader) -> Block:
         offset = self.position.offset
-        found = format.unpack_header(frame, offset)
+        found = unpack_block_header(frame, offset)
         payload = self._read(found.compressed_length, offset + len(frame))
-        format.check_payload(found, frame, payload, segment_id=segment.segment_id, offset=offset)
+        check_payload(found, frame, payload, segment_id=segment.segment_id, offset=offset)
         self._check_chain(found)
         end = offset + len(frame) + len(payload)
         events = found.first_event + found.event_count
@@ -194,7 +210,7 @@ class SegmentReader:
 
     def _read_seal(self, frame: bytes, segment: SegmentHeader) -> None:
         at = self.position
-        found = seal.unpack(frame, segment.segment_id, at.offset)
+        found = unpack_seal(frame, segment.segment_id, at.offset)
         if (found.blocks, found.events, found.last_digest) != (at.blocks, at.events, at.digest):
             raise CorruptError(
                 f"the seal counts {found.blocks} blocks and {found.events} events, "
@@ -207,8 +223,8 @@ class SegmentReader:
         self.verdict = Verdict.CORRUPT if self.damages else Verdict.CLEAN
 
     def _read_frame(self, offset: int) -> bytes:
-        prefix = self._read(skippable.PREFIX.size, offset)
-        length = skippable.frame_length(prefix, offset)
+        prefix = self._read(_PREFIX.size, offset)
+        length = frame_length(prefix, offset)
         return prefix + self._read(length - len(prefix), offset + len(prefix))
 
     def _read(self, length: int, offset: int) -> bytes:
@@ -243,10 +259,10 @@ class SegmentReader:
         return self._searcher.find(at.offset, end=self._size, blocks=at.blocks, events=at.events)
 
     def _is_torn(self, offset: int) -> bool:
-        if self.seal is not None or self._size - offset > format.HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
+        if self.seal is not None or self._size - offset > BLOCK_HEADER_BYTES + MAX_COMPRESSED_BLOCK_BYTES:
             return False
         self._seek(offset)
-        return salvage.explains_crash(self._file.read(self._size - offset), offset)
+        return damage.explains_crash(self._file.read(self._size - offset), offset)
 
     def _end_torn(self, text: str) -> None:
         at = self.position

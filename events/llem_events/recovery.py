@@ -10,10 +10,9 @@ import msgspec
 
 from llem_events.errors import CorruptError, LogWriteError, RecoveryRefusedError, SegmentExistsError
 from llem_events.files import Files, OsFiles
-from llem_events.header import SEGMENT_ID_BYTES
+from llem_events.format import SEGMENT_ID_BYTES, Seal
 from llem_events.inspection import Survey, survey
 from llem_events.reader import SegmentReader
-from llem_events.seal import Seal
 from llem_events.writer import SegmentWriter
 
 DEFAULT_LIMIT_BYTES = 64 * 2**10

@@ -13,11 +13,9 @@ from llem_events.envelope import Envelope
 from llem_events.errors import CorruptError, RecoveryRefusedError
 from llem_events.events import ResultImported
 from llem_events.files import Files, OsFiles
-from llem_events.format import compressor
-from llem_events.header import SEGMENT_ID_BYTES, SegmentHeader
+from llem_events.format import SEGMENT_ID_BYTES, Seal, SegmentHeader, compressor
 from llem_events.reader import SegmentReader
 from llem_events.recovery import publishing
-from llem_events.seal import Seal
 from llem_events.secrets import MASK
 from llem_events.writer import SegmentWriter
 

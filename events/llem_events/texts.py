@@ -11,6 +11,7 @@ import msgspec
 
 from llem_events.errors import NewerFormatError
 from llem_events.events import (
+    SCHEMA_VERSION,
     BaselineMeasured,
     Event,
     MeterStarted,
@@ -20,8 +21,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from llem_events.header import SegmentHeader
-from llem_events.schema import SCHEMA_VERSION
+from llem_events.format import SegmentHeader
 
 ROLES = frozenset({"supervisor", "worker", "sampler", "import", "load", "server", "study", "note"})
 WINDOW_KINDS = frozenset({"baseline", "warmup", "measurement"})

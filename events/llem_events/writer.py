@@ -6,15 +6,24 @@ import time
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from llem_events import envelope, format, header, seal
+from llem_events import envelope
 from llem_events.clock import ClockPair, read_clocks
 from llem_events.errors import LogWriteError, SegmentExistsError
 from llem_events.events import ClockRead, Event, LogFailed
 from llem_events.files import Files, OsFiles
-from llem_events.format import BlockHeader
-from llem_events.header import SegmentHeader
-from llem_events.limits import BLOCK_TARGET_BYTES, BLOCK_TARGET_NS, MAX_EVENTS_PER_BLOCK
-from llem_events.seal import Seal
+from llem_events.format import (
+    BLOCK_TARGET_BYTES,
+    BLOCK_TARGET_NS,
+    MAX_EVENTS_PER_BLOCK,
+    BlockHeader,
+    Seal,
+    SegmentHeader,
+    compressor,
+    header_digest,
+    pack_block,
+    pack_header,
+    pack_seal,
+)
 
 SyncPolicy = Literal["block", "close"]
 RESERVE_BYTES = 64 * 2**10
@@ -39,7 +48,7 @@ class SegmentWriter:
         self.failure: LogWriteError | None = None
         self._files = files or OsFiles()
         self._sync_blocks = sync == "block"
-        self._compressor = format.compressor(of_samples=segment.role == "sampler")
+        self._compressor = compressor(of_samples=segment.role == "sampler")
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._oldest_ns = 0
@@ -48,8 +57,8 @@ class SegmentWriter:
         self._unsynced = self._inside_write = False
         self._fd: int | None = None
         self._reserve: int | None = None
-        frame = header.pack(segment)
-        self._totals = Seal(0, 0, 0, 0, header.digest(frame))
+        frame = pack_header(segment)
+        self._totals = Seal(0, 0, 0, 0, header_digest(frame))
         self._create(frame)
 
     @property
@@ -105,7 +114,7 @@ class SegmentWriter:
         """Flush, write the totals, and close the file for good. Raises LogWriteError."""
         self.flush()
         self._inside_write = True
-        self._write(seal.pack(self._totals, self.header.segment_id), sync=True)
+        self._write(pack_seal(self._totals, self.header.segment_id), sync=True)
         self.close()
         return self._totals
 
@@ -161,7 +170,7 @@ class SegmentWriter:
         return written
 
     def _pack_block(self, payload: bytes, *, event_count: int, raw_length: int) -> tuple[BlockHeader, bytes]:
-        return format.pack(
+        return pack_block(
             payload,
             segment_id=self.header.segment_id,
             block_number=self._totals.blocks,

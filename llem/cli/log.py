@@ -33,9 +33,9 @@ from llem_events import (
     segment_digest,
     survey,
 )
-from llem_events.following import follow, numbered_events
-from llem_events.readable import row
+from llem_events.inspection import readable_row
 from llem_events.recovery import DEFAULT_LIMIT_BYTES
+from llem_events.replay import follow, numbered_events
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -184,7 +184,7 @@ def cat(
     for path, number, envelope in events:
         seen.add(envelope.type)
         if event_type in (None, envelope.type):
-            _say_event(path, row(envelope, number), as_json=json)
+            _say_event(path, readable_row(envelope, number), as_json=json)
             if follow_on:
                 sys.stdout.flush()
     if event_type is not None and event_type not in seen:

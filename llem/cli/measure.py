@@ -163,7 +163,7 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
 
 def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
     try:
-        derived = _module("new_result").new_result(store, outcome.experiment_id)
+        derived = _module("show").new_result(store, outcome.experiment_id)
         if derived is None:
             return None, False
         result, facts = derived

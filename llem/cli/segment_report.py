@@ -8,7 +8,7 @@ import msgspec
 from llem.cli.console import counted
 from llem.store import LOG_FOLDER
 from llem_events import Damage, Recovery, Survey, Verdict
-from llem_events.readable import plain
+from llem_events.inspection import plain
 
 
 def describe_damage(damage: Damage) -> str:

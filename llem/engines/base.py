@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from llem.prompts import EncodedPrompt, Prompt
-from llem_events.events import ModelLoaded
-from llem_events.records import Request
+from llem_events.events import ModelLoaded, Request
 
 __all__ = ["EncodedPrompt", "Engine", "Prompt"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 from llem.engines.base import EncodedPrompt
-from llem_events.records import Request
+from llem_events.events import Request
 
 FinishReason = Literal["length", "eos", "stopped", "error"]
 

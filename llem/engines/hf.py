@@ -26,8 +26,7 @@ from llem.engines.hub import type_and_text
 from llem.engines.sources import find_model
 from llem.errors import EngineError
 from llem.plan import ModelPlan, Plan
-from llem_events.events import ModelLoaded
-from llem_events.records import Request
+from llem_events.events import ModelLoaded, Request
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub")
 

@@ -11,8 +11,7 @@ from llem.errors import EngineError
 from llem.plan import Plan
 from llem.prompts import prompt_text
 from llem.units import NS_PER_MS, NS_PER_S
-from llem_events.events import ModelLoaded
-from llem_events.records import Request
+from llem_events.events import ModelLoaded, Request
 
 
 class SimulatedEngine:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from llem.errors import ExportError, is_text
 from llem.store import SEGMENT_SUFFIX, Store
-from llem_events.skippable import MAGIC_BYTES
+from llem_events.format import MAGIC_BYTES
 
 STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 

@@ -14,8 +14,7 @@ from llem.plan import WindowsPlan
 from llem.store import Store
 from llem.units import NS_PER_S
 from llem_events import SegmentReader, boot_id, unpack
-from llem_events.events import BaselineMeasured
-from llem_events.records import Device
+from llem_events.events import BaselineMeasured, Device
 
 _MEASURE_ONE = "measure a new one: leave out --baseline-from"
 

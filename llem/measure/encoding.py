@@ -6,8 +6,7 @@ from typing import Literal
 from llem.engines import EncodedPrompt, Engine
 from llem.errors import EngineError
 from llem.prompts import Prompt
-from llem_events.events import WarningRaised
-from llem_events.records import Request
+from llem_events.events import Request, WarningRaised
 
 TooLong = Literal["fail", "skip", "truncate"]
 

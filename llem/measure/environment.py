@@ -15,7 +15,7 @@ from llem.errors import LlemError
 from llem.measure.container import container
 from llem.measure.torch_build import torch_cuda_version
 from llem.meters import driver_state
-from llem_events.records import Device
+from llem_events.events import Device
 from llem_events.secrets import names_secret, scrub_value
 
 PACKAGES = (

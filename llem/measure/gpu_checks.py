@@ -9,7 +9,7 @@ from llem.meters import create_meter, resolve_gpus
 from llem.meters.gpu_state import GpuState
 from llem.plan import MeterPlan, Plan
 from llem.units import NS_PER_MS
-from llem_events.records import MeteredDevice
+from llem_events.events import MeteredDevice
 
 
 def gpu_checks(gpu: GpuState) -> list[Check]:

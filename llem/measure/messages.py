@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from llem.plan import Plan
-from llem_events.records import BaselinePower, EnergyEdge, MeteredDevice
+from llem_events.events import BaselinePower, EnergyEdge, MeteredDevice
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show

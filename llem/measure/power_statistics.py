@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llem.units import MW_PER_W
 from llem_events import Reading
-from llem_events.records import BaselinePower
+from llem_events.events import BaselinePower
 
 
 class PowerStatistics:

@@ -23,9 +23,8 @@ from llem.meters import create_meter
 from llem.meters.base import Meter
 from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, Reading, columns
-from llem_events.events import MeterStarted, SamplingCompleted, WarningRaised
-from llem_events.limits import BLOCK_TARGET_NS
-from llem_events.records import MeteredDevice
+from llem_events.events import MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
+from llem_events.format import BLOCK_TARGET_NS
 
 MAX_HZ = 100.0
 MIN_HZ = 10.0

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.messages import AnnounceMeter, EdgeRead, ReadEdge
-from llem_events.records import BaselinePower, Device, EnergyEdge
+from llem_events.events import BaselinePower, Device, EnergyEdge
 
 T = TypeVar("T")
 

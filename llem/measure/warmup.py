@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from llem.measure.sampling import SamplerLink
 from llem.plan import WindowsPlan
 from llem.units import NS_PER_MS
-from llem_events.events import WarmupCompleted
-from llem_events.records import Request
+from llem_events.events import Request, WarmupCompleted
 
 LATENCIES_COMPARED = 5
 SETTLED_C = 1.0  # a change below this over SETTLED_S counts as settled

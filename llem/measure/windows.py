@@ -8,8 +8,7 @@ from typing import Literal
 
 from llem.measure.sampling import SamplerLink
 from llem_events import BackgroundWriter
-from llem_events.events import WindowClosed, WindowOpened
-from llem_events.records import EnergyEdge
+from llem_events.events import EnergyEdge, WindowClosed, WindowOpened
 
 WindowKind = Literal["baseline", "warmup", "measurement"]
 

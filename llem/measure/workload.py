@@ -13,7 +13,7 @@ from llem.measure.messages import ReportProgress
 from llem.plan import WorkloadPlan
 from llem.prompts import batches
 from llem_events import BackgroundWriter
-from llem_events.records import Request
+from llem_events.events import Request
 from llem_events.request_events import requests_completed
 
 PROGRESS_INTERVAL_NS = 200_000_000

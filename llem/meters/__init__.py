@@ -10,7 +10,7 @@ from llem.errors import MeterError, MissingExtraError
 from llem.meters.base import Meter
 from llem.meters.gpu_state import DriverState
 from llem.plan import Plan
-from llem_events.records import Device
+from llem_events.events import Device
 
 __all__ = [
     "METERS",

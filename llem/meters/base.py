@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
-from llem_events.reading import Reading
-from llem_events.records import EnergyEdge, MeteredDevice
+from llem_events.events import EnergyEdge, MeteredDevice, Reading
 
 
 class Meter(Protocol):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from llem.meters.clock import Clock
 from llem.units import NS_PER_MS, NS_PER_S
-from llem_events.records import EnergyEdge
+from llem_events.events import EnergyEdge
 
 PLAUSIBLE_LIMITS = 1.5  # times the power limit: above it a value is impossible
 UNKNOWN_TICK_NS = 200 * NS_PER_MS  # twice the slowest tick reported

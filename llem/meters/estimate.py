@@ -13,8 +13,7 @@ from llem.meters.clock import SYSTEM_CLOCK, Clock
 from llem.meters.cpu_time import NS_PER_CLOCK_TICK, CpuTime
 from llem.plan import MeterPlan
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S
-from llem_events.reading import SAMPLE_COLUMNS, Reading
-from llem_events.records import Device, EnergyEdge, MeteredDevice
+from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
 REFRESH_NS = NS_PER_S // 2
 _ESTIMATED = {"at_ns", "power_mw", "energy_mj"}

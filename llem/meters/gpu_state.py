@@ -2,7 +2,7 @@
 
 import msgspec
 
-from llem_events.records import Device
+from llem_events.events import Device
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):

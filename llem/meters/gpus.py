@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llem.errors import MeterError
-from llem_events.records import Device
+from llem_events.events import Device
 
 
 class Gpu(NamedTuple):

@@ -12,8 +12,7 @@ from llem.meters.nvml_gpus import resolve_gpus
 from llem.meters.nvml_reader import GpuReader
 from llem.plan import MeterPlan
 from llem.units import NS_PER_S
-from llem_events.reading import Reading
-from llem_events.records import Device, EnergyEdge, MeteredDevice
+from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
 
 REOPEN_AFTER_NS = NS_PER_S
 

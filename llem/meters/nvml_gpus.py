@@ -11,7 +11,7 @@ import pynvml
 from llem.errors import MeterError
 from llem.meters.gpus import Gpu, select, visible
 from llem.meters.nvml_driver import ask, close_driver, open_driver
-from llem_events.records import Device
+from llem_events.events import Device
 
 
 @contextmanager

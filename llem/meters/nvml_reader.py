@@ -24,8 +24,7 @@ from llem.meters.nvml_columns import (
 )
 from llem.meters.nvml_driver import CLOSED, LOST, ask, reason_of
 from llem.units import NS_PER_MS, NS_PER_S
-from llem_events.reading import Reading
-from llem_events.records import Device, MeteredDevice
+from llem_events.events import Device, MeteredDevice, Reading
 
 REFRESH_NS = 200 * NS_PER_MS  # slow columns are at most this old; the driver itself renews them no faster
 SLOW_READ_NS = NS_PER_S // 2

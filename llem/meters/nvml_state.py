@@ -9,7 +9,7 @@ from llem.meters.gpu_state import DriverState, GpuState
 from llem.meters.nvml_driver import ask
 from llem.meters.nvml_gpus import driver, inventory
 from llem.units import MW_PER_W
-from llem_events.records import Device
+from llem_events.events import Device
 
 _COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 

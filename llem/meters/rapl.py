@@ -12,8 +12,7 @@ from llem.meters.clock import SYSTEM_CLOCK, Clock
 from llem.meters.counter import EnergyCounter, Tick, measure_ticks, read_edges
 from llem.plan import MeterPlan
 from llem.units import NS_PER_MS, NS_PER_S
-from llem_events.reading import SAMPLE_COLUMNS, Reading
-from llem_events.records import Device, EnergyEdge, MeteredDevice
+from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
 POWERCAP = Path("/sys/class/powercap")
 UJ_PER_MJ = 1_000

@@ -10,8 +10,7 @@ from llem.meters.clock import SYSTEM_CLOCK, Clock
 from llem.meters.curves import Curve, curve_of
 from llem.plan import MeterPlan, SimulatedMeterPlan
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_MS, NS_PER_S
-from llem_events.reading import Reading
-from llem_events.records import Device, EnergyEdge, MeteredDevice
+from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
 
 _UNSIMULATED = (
     "power_average_mw", "temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes",

@@ -13,8 +13,7 @@ from llem.meters.base import Meter
 from llem.meters.clock import SYSTEM_CLOCK, Clock
 from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
 from llem.plan import MeterPlan
-from llem_events.reading import SAMPLE_COLUMNS, Reading
-from llem_events.records import Device, EnergyEdge, MeteredDevice
+from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
 # Parts of a system on a chip that do not overlap; a board with a total has it measured as one.
 _SOC_TOTAL = "total_energy_mj"

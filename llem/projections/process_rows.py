@@ -9,8 +9,7 @@ from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.process import process_status
 from llem.projections.tables import Rows
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import ModelLoaded
-from llem_events.records import MeteredDevice
+from llem_events.events import MeteredDevice, ModelLoaded
 
 
 def experiments(derived: Derived) -> Rows:

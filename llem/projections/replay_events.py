@@ -10,8 +10,7 @@ from llem.projections.containment import MisfitError
 from llem.projections.samples import Identity, append_samples
 from llem.projections.tables import Rows, Tables
 from llem_events import Position, SegmentReader, UnknownEvent
-from llem_events.events import Event, RequestsCompleted
-from llem_events.records import Request
+from llem_events.events import Event, Request, RequestsCompleted
 from llem_events.replay import Occurrence, SampleBatch, replay
 
 MAX_ROWS = 20_000  # of events and requests, held before they are inserted

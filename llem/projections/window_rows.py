@@ -13,7 +13,7 @@ from llem.projections.spans import window_span
 from llem.projections.tables import Rows
 from llem.results.nullable import ratio
 from llem.units import seconds
-from llem_events.records import MeteredDevice
+from llem_events.events import MeteredDevice
 
 
 def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:

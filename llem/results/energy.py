@@ -8,7 +8,7 @@ import msgspec
 
 from llem.results.nullable import as_printed, ratio, total
 from llem.units import BYTES_PER_MB
-from llem_events.records import Device
+from llem_events.events import Device
 
 EnergySource = str  # counter, integrated, estimated or simulated
 DeviceKind = str  # gpu, mig, cpu_package, dram, process or simulated

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llem.units import NS_PER_MS
-from llem_events.records import Request
+from llem_events.events import Request
 
 MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
 FINISHED = ("length", "eos")

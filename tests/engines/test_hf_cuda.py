@@ -9,7 +9,7 @@ import pytest
 
 from llem.engines import Engine, Prompt, create_engine
 from llem.plan import Plan
-from llem_events.records import Request
+from llem_events.events import Request
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -12,7 +12,7 @@ from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
 from llem.engines.generation import Generation
 from llem.errors import EngineError
 from llem.plan import Plan
-from llem_events.records import Request
+from llem_events.events import Request
 
 pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]

@@ -10,7 +10,7 @@ from llem.engines import create_engine
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem.prompts import load_prompts
-from llem_events.records import Request
+from llem_events.events import Request
 
 MakePlan = Callable[..., Plan]
 

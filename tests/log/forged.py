@@ -7,7 +7,14 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from llem_events import format, header, skippable
+from llem_events.format import (
+    BLOCK_HEADER_KIND,
+    BLOCK_VERSION,
+    chain_digest,
+    header_digest,
+    pack_header,
+    pack_record,
+)
 from tests.log.segments import SEGMENT_ID, segment_header
 
 MEBIBYTE = 2**20
@@ -24,16 +31,16 @@ def forged_block(
 ) -> tuple[bytes, bytes]:
     """(digest, bytes) of a block that claims whatever is asked."""
     fields = struct.pack("<QQIII", number, first_event, event_count, len(payload), raw_length)
-    digest = format.chain_digest(SEGMENT_ID, previous, fields, payload)
-    frame = skippable.pack(format.KIND, format.FORMAT_VERSION, fields + previous + digest)
+    digest = chain_digest(SEGMENT_ID, previous, fields, payload)
+    frame = pack_record(BLOCK_HEADER_KIND, BLOCK_VERSION, fields + previous + digest)
     return digest, frame + payload
 
 
 def forged_segment(path: Path, payload: bytes, *, event_count: int, raw_length: int) -> Path:
     """A segment of one such block."""
-    frame = header.pack(segment_header())
+    frame = pack_header(segment_header())
     _, data = forged_block(
-        payload, event_count=event_count, raw_length=raw_length, previous=header.digest(frame)
+        payload, event_count=event_count, raw_length=raw_length, previous=header_digest(frame)
     )
     path.write_bytes(frame + data)
     return path
@@ -124,6 +131,6 @@ def hostile_segments(folder: Path) -> Iterator[Path]:
 def _claims(path: Path) -> Path:
     """Forty thousand block headers with valid CRCs, each of which claims the next 16 MiB as its payload."""
     fields = struct.pack("<QQIII", 0, 0, 1, 4 * MEBIBYTE, 100) + bytes(64)
-    claim = skippable.pack(format.KIND, format.FORMAT_VERSION, fields)
-    path.write_bytes(header.pack(segment_header()) + claim * 80_000)
+    claim = pack_record(BLOCK_HEADER_KIND, BLOCK_VERSION, fields)
+    path.write_bytes(pack_header(segment_header()) + claim * 80_000)
     return path

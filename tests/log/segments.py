@@ -14,12 +14,7 @@ from llem_events import (
     columns,
     unpack,
 )
-from llem_events.events import (
-    Event,
-    WarningRaised,
-    WindowClosed,
-    WindowOpened,
-)
+from llem_events.events import Event, WarningRaised, WindowClosed, WindowOpened
 
 SEGMENT_ID = bytes(range(16))
 START_NS = 5_000_000_000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llem_events import SAMPLE_COLUMNS, Envelope, EventError, Reading, columns, unpack
 from llem_events.events import SamplesTaken
-from llem_events.retired import SamplesAsDifferences, as_planes
+from llem_events.upcast import SamplesAsDifferences, as_planes
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 Row = tuple[int | None, ...]

@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llem_events import SegmentExistsError, SegmentReader, SegmentWriter, Verdict, recover, unpack
-from llem_events.events import (
-    Event,
-    SamplesDropped,
-    WarningRaised,
-    WindowOpened,
-)
+from llem_events.events import Event, SamplesDropped, WarningRaised, WindowOpened
 from tests.log.segments import read_segment, segment_header
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llem_events import CorruptError, NewerFormatError, SegmentReader, Verdict, header, skippable, survey
+from llem_events import CorruptError, NewerFormatError, SegmentReader, Verdict, survey
 from llem_events.events import SamplesTaken
-from llem_events.readable import row
+from llem_events.format import SEGMENT_HEADER_KIND, pack_record
+from llem_events.inspection import readable_row
 from llem_events.upcast import KNOWN_VERSIONS
 from tests.log.forged import forged_raw, hostile_segments, message
 from tests.log.segments import read_segment, segment_header, write_segment
@@ -29,7 +30,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from llem_events import CorruptError, SegmentReader, survey
-from llem_events.readable import row
+from llem_events.inspection import row
 for path in map(Path, sys.argv[1:]):
     found = survey(path)
     try:
@@ -69,13 +70,13 @@ def test_a_newer_format_is_not_damage(tmp_path: Path) -> None:
     write_segment(path, sealed=False)
     whole = path.read_bytes()
     for kind, version in ((b"LLEX", 1), (b"LLEB", 2), (b"LLES", 9)):
-        path.write_bytes(whole + skippable.pack(kind, version, b"new"))
+        path.write_bytes(whole + pack_record(kind, version, b"new"))
         with SegmentReader(path) as reader, pytest.raises(NewerFormatError):
             list(reader.blocks())
-    path.write_bytes(skippable.pack(header.KIND, 2, b"new"))
+    path.write_bytes(pack_record(SEGMENT_HEADER_KIND, 2, b"new"))
     with pytest.raises(NewerFormatError):
         SegmentReader(path)
-    path.write_bytes(whole + skippable.pack(header.KIND, 1, msgspec.msgpack.encode(segment_header())))
+    path.write_bytes(whole + pack_record(SEGMENT_HEADER_KIND, 1, msgspec.msgpack.encode(segment_header())))
     with SegmentReader(path) as reader, pytest.raises(CorruptError, match="second"):
         list(reader.blocks())
 
@@ -90,7 +91,7 @@ def read_all(path: Path) -> None:
             except CorruptError:
                 continue
             for number, envelope in enumerate(events):
-                row(envelope, number)
+                readable_row(envelope, number)
 
 
 def msgpack_values() -> st.SearchStrategy[object]:
@@ -138,7 +139,7 @@ def test_any_header_with_a_valid_crc(fields: bytes, kind: bytes) -> None:
     """Any fields in a record whose CRC is right are refused by an error of ours."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
-        path.write_bytes(skippable.pack(kind, 1, fields))
+        path.write_bytes(pack_record(kind, 1, fields))
         with pytest.raises((CorruptError, NewerFormatError)):
             SegmentReader(path)
 

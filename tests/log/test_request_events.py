@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem_events import envelope
-from llem_events.events import RequestsCompleted
-from llem_events.records import Request
-from llem_events.request_events import requests_completed
-from llem_events.request_times import problem
+from llem_events.events import Request, RequestsCompleted
+from llem_events.request_events import requests_completed, times_problem
 from tests.log.golden.examples import REQUEST
 
 LATEST_NS = 2**63 - 1  # takes the most bytes
@@ -45,7 +43,7 @@ def test_a_request_that_fits_into_no_event_keeps_its_counts(chunks: int) -> None
     assert [each.request_id for each in kept] == [0, 1, 2]
     assert (kept[1].output_tokens, kept[1].token_times_ns, kept[1].chunk_times_ns) == (1_000_000, [], [])
     assert kept[1].times_reason == "1000000 times do not fit into one event"
-    assert [problem(each) for each in kept] == [None, None, None]
+    assert [times_problem(each) for each in kept] == [None, None, None]
     assert all(len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES for event in events)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llem_events.request_times import problem
+from llem_events.request_events import times_problem
 from tests.log.golden.examples import FAILED_REQUEST, REQUEST
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -35,16 +35,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", GOOD)
 def test_one_of_three_ways_is_right(name: str) -> None:
     """Each way alone is without a problem."""
-    assert problem(msgspec.structs.replace(REQUEST, **GOOD[name])) is None
+    assert times_problem(msgspec.structs.replace(REQUEST, **GOOD[name])) is None
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_anything_else_is_named(name: str) -> None:
     """Two ways at once, none, or numbers that do not fit each other are a problem that says what was found."""
     changes, told = BAD[name]
-    assert told in str(problem(msgspec.structs.replace(REQUEST, **changes)))
+    assert told in str(times_problem(msgspec.structs.replace(REQUEST, **changes)))
 
 
 def test_a_failed_request_needs_no_times() -> None:
     """What brought no token has no times to give."""
-    assert problem(FAILED_REQUEST) is None
+    assert times_problem(FAILED_REQUEST) is None

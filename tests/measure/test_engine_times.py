@@ -14,7 +14,7 @@ from llem.engines.base import Engine, Prompt
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.results import LatencyMeasurements
-from llem_events.records import Request
+from llem_events.events import Request
 from tests.conftest import SIMULATED, Run, events_of
 
 PREFILL_MS, TOKEN_MS, TOKENS = 30.0, 8.0, 20

@@ -10,7 +10,7 @@ from llem.measure.environment import snapshot, variables
 from llem.measure.torch_build import cuda_version_in
 from llem.meters import resolve_gpus
 from llem.results.environment import EnvironmentSnapshot
-from llem_events.records import Device
+from llem_events.events import Device
 from tests.simulated_nvml.build import has_compiler, installed
 from tests.simulated_nvml.scenario import Gpu, Mig, Scenario, uuid_of
 

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 
 from llem.measure.warmup import Cooldown, warm_up
 from llem.plan import WindowsPlan
-from llem_events.events import WarmupCompleted
-from llem_events.records import Request
+from llem_events.events import Request, WarmupCompleted
 
 NO_COOLDOWN = Cooldown(0.0, None, None)
 

@@ -12,7 +12,7 @@ from llem.meters.estimate import EstimateMeter
 from llem.meters.rapl import RaplMeter
 from llem.meters.simulated import SimulatedMeter
 from llem.plan import SimulatedMeterPlan
-from llem_events.reading import SAMPLE_COLUMNS
+from llem_events.events import SAMPLE_COLUMNS
 from tests.simulated_nvml.scenario import hosts_gpus
 
 NAMES = list(METERS)

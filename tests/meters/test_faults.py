@@ -6,7 +6,7 @@ from llem.errors import MeterError
 from llem.meters import Meter
 from llem.meters.nvml import NvmlMeter
 from llem.meters.nvml_gpus import list_gpus, resolve_gpus
-from llem_events.reading import Reading
+from llem_events.events import Reading
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import (
     GPU_IS_LOST,

@@ -12,19 +12,23 @@ from llem.store import Store
 from llem_events import SCHEMA_VERSION, Reading, SegmentHeader, SegmentWriter, columns
 from llem_events.events import (
     BaselineMeasured,
+    BaselinePower,
+    Device,
+    EnergyEdge,
     Event,
     ExperimentCompleted,
     ExperimentStarted,
+    MeteredDevice,
     MeterStarted,
     ModelLoaded,
     ProcessCompleted,
     ProcessStarted,
+    Request,
     RequestsCompleted,
     SamplingCompleted,
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request
 
 ORIGIN_NS = (
     10**18

@@ -14,11 +14,11 @@ from llem_events.events import (
     ExperimentStarted,
     ProcessCompleted,
     ProcessStarted,
+    Request,
     RequestsCompleted,
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import Request
 from llem_events.recovery import recover
 from tests.projections.fake_log import (
     EXPERIMENT,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from llem.projections import catch_up, open_readonly
 from llem.projections.derive.conservation import MISTIMED
 from llem.store import Store
-from llem_events.records import Request
-from llem_events.request_times import problem
+from llem_events.events import Request
+from llem_events.request_events import times_problem
 from tests.projections.fake_log import at, request, supervisor, worker_events, write
 
 FEW = st.integers(min_value=0, max_value=3)
@@ -47,7 +47,7 @@ def times(draw: st.DrawFn) -> dict[str, Any]:
 def test_the_rule_in_sql_is_the_rule_of_the_log(fields: list[dict[str, Any]]) -> None:
     """Whatever times a request has, both find the same ones wrong, after their way through log and tables."""
     requests = [request(number, 10.0, **changed) for number, changed in enumerate(fields)]
-    assert mistimed(requests) == [asked.request_id for asked in requests if problem(asked) is not None]
+    assert mistimed(requests) == [asked.request_id for asked in requests if times_problem(asked) is not None]
 
 
 def mistimed(requests: list[Request]) -> list[int]:

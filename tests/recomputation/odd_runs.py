@@ -14,18 +14,22 @@ from llem.store import Store
 from llem_events import Reading, columns
 from llem_events.events import (
     BaselineMeasured,
+    BaselinePower,
+    Device,
+    EnergyEdge,
     Event,
     ExperimentInterrupted,
+    MeteredDevice,
     MeterStarted,
     ProcessCompleted,
     ProcessStarted,
+    Request,
     RequestsCompleted,
     SamplingCompleted,
     WarmupCompleted,
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request
 from tests.projections.fake_log import OFFSET_NS, ORIGIN_NS, Dated, at, model, supervisor, write
 
 HZ = 4

@@ -3,7 +3,7 @@
 import pytest
 
 from llem.results import DeviceEnergy, EnergyBreakdown, EnergyMetrics
-from llem_events.records import Device
+from llem_events.events import Device
 from tests.results.processes import device
 
 GPU = Device(host="h1", uuid="GPU-7", index=3, name="A100", kind="gpu")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem_events.records import Request
+from llem_events.events import Request
 
 MS = 1_000_000
 values_ms = st.lists(st.floats(min_value=0, max_value=1e6), min_size=1, max_size=50)

@@ -35,7 +35,7 @@ OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 OR memory_utilisation_pct NOT BETWE
 OR temperature_c NOT BETWEEN -60 AND 200 OR throttle_reasons NOT BETWEEN 0 AND 2**53
 """
 _TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
-# The rule of llem_events.request_times, for all requests at once; a test holds the two together.
+# The rule of llem_events.request_events, for all requests at once; a test holds the two together.
 MISTIMED = f"""
 ({_TOKENS_TIMED})::INT + coalesce({_CHUNKS_TIMED}, false)::INT + (times_reason IS NOT NULL)::INT > 1
 OR ({_CHUNKS_TIMED} AND (len(chunk_times_ns) <> len(chunk_tokens)

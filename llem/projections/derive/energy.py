@@ -11,7 +11,7 @@ from llem.results import DeviceEnergy
 from llem.results.nullable import total
 from llem.results.uncertainty import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
-from llem_events.records import EnergyEdge, MeteredDevice
+from llem_events.events import EnergyEdge, MeteredDevice
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):

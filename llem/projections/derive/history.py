@@ -14,6 +14,7 @@ from llem_events.events import (
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
+    MeteredDevice,
     MeterStarted,
     ModelLoaded,
     ProcessCompleted,
@@ -27,7 +28,6 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import MeteredDevice
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
 Kind = TypeVar("Kind", bound=Event)

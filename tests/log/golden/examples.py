@@ -2,28 +2,33 @@
 
 from llem_events.events import (
     BaselineMeasured,
+    BaselinePower,
     ClockRead,
+    Device,
+    EnergyEdge,
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
     LogFailed,
+    MeteredDevice,
     MeterStarted,
     ModelLoaded,
     ProcessCompleted,
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
+    Request,
     RequestsCompleted,
     ResultImported,
     SamplesDropped,
     SamplingCompleted,
+    StudyPlace,
     WarmupCompleted,
     WarningRaised,
     WindowClosed,
     WindowOpened,
 )
-from llem_events.records import BaselinePower, Device, EnergyEdge, MeteredDevice, Request, StudyPlace
 
 DEVICE = Device(
     host="node-a",
