@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from llem.cli import console, screen, statuses
+from llem.cli import console
 from llem.cli.wrong_values import CommandGroup
 from llem.errors import LlemError, OutputError, PlanError, is_text
 from llem_events.errors import CorruptError, LogError
@@ -35,7 +35,7 @@ ANYWHERE = frozenset({"-q", "--quiet", "-v", "-vv", "-vvv", "--verbose", "-V", "
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    screen.set_up()
+    console.set_up()
     status = _status_of(list(sys.argv[1:] if argv is None else argv))
     try:
         sys.stdout.flush()
@@ -59,17 +59,17 @@ def _status_of(arguments: list[str]) -> int | str | None:
         console.complain(str(error))
         return exit_status(error)
     except KeyboardInterrupt:
-        return statuses.INTERRUPTED
+        return console.INTERRUPTED
     except OSError as error:
         if error.filename is None:
             _complain_of_bug(error, arguments)
-            return statuses.INTERNAL
+            return console.INTERNAL
         # a file that cannot be used is no fault of llem, wherever it shows
         console.complain(f"{error.filename} cannot be used: {error.strerror}")
-        return statuses.WRONG
+        return console.WRONG
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error, arguments)
-        return statuses.INTERNAL
+        return console.INTERNAL
     return 0
 
 
@@ -82,8 +82,8 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 def _cannot_write(error: OutputError) -> int:
     """Nothing more can be said on stdout; that its reader has gone, as with `| head`, is no error."""
-    screen.discard_output()
-    if isinstance(error, screen.ReaderGone):
+    console.discard_output()
+    if isinstance(error, console.ReaderGone):
         return 0
     console.complain(str(error))
     return error.exit_status

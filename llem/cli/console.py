@@ -1,15 +1,24 @@
 """What reaches the screen: data on stdout, everything else on stderr, no control characters of strangers."""
 
+import io
 import logging
 import os
 import re
 import sys
 import textwrap
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO, cast
 
-from llem.errors import OutputError
+from llem.errors import INTERNAL_STATUS, OutputError
 from llem_events.secrets import scrub
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from llem.measure.supervisor import Outcome
+    from llem.results import ExperimentResult
+
 
 # Control characters but tab and line feed, the marks that turn the direction of writing,
 # line ends that only some programs know, and half characters.
@@ -115,3 +124,109 @@ def _write_to_stderr(line: str) -> None:
     with suppress(OutputError):
         sys.stdout.flush()
     sys.stderr.write(folded(printable(line), sys.stderr) + "\n")
+
+
+class ReaderGone(OutputError):  # noqa: N818 -- no error: nobody is left to read, as with `| head`
+    """Whoever read stdout has closed it."""
+
+
+class _Output(io.FileIO):
+    """Stdout; a failed write is an error that a user can act on."""
+
+    def write(self, chunk: "Buffer", /) -> int | None:  # type: ignore[override]  # None where a pipe would block, as in io
+        try:
+            return super().write(chunk)
+        except BrokenPipeError:
+            raise ReaderGone("standard output is closed") from None
+        except OSError as error:
+            raise OutputError("standard output cannot be written", found=error.strerror) from None
+
+
+class _Messages(io.FileIO):
+    """Stderr; what cannot be written is dropped: what a person sees decides about no measurement."""
+
+    def write(self, chunk: "Buffer", /) -> int:
+        with suppress(OSError):
+            super().write(chunk)
+        return len(memoryview(chunk))
+
+
+def set_up() -> None:
+    """Make the standard streams safe: a closed one gets a descriptor, a terminal keeps its encoding, a file has UTF-8."""
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # No file of ours may be opened in its place. A write to this stdout fails, as it should.
+            os.open(os.devnull, flags)
+    sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout, errors="replace")
+    sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr, errors="backslashreplace")
+
+
+def _text(raw: io.FileIO, before: TextIO | None, *, errors: str) -> TextIO:
+    is_terminal = raw.isatty()
+    encoding = before.encoding if before is not None and is_terminal else "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=encoding,
+        errors=errors,
+        newline="",
+        line_buffering=is_terminal or raw.fileno() == 2,
+    )
+
+
+def discard_output() -> None:
+    """Nothing more is written to stdout; what waits to be written is lost."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _CleanedLines(io.TextIOBase):
+    """A terminal that shows a mark in the place of every control character."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        return self._terminal.write(printable(text))
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+
+@contextmanager
+def text_output() -> Iterator[TextIO]:
+    """Stdout for lines of text: a pipe gets every character as it is, a terminal none that it would obey.
+
+    Tables do not go this way: rich draws on the terminal itself, and their cells are cleaned before.
+    """
+    yield cast(TextIO, _CleanedLines(sys.stdout)) if sys.stdout.isatty() else sys.stdout
+    sys.stdout.flush()
+
+
+DONE = 0
+FAILED = 1  # something was done, but not all went well; under --strict also a result that is not valid
+WRONG = 2  # wrong input, or not possible here
+DAMAGED = 3  # damaged data was left out or refused
+INTERNAL = INTERNAL_STATUS
+INTERRUPTED = 130  # by any signal
+
+
+def of_measurement(
+    outcome: "Outcome", result: "ExperimentResult | None", *, strict: bool, shown: bool
+) -> int:
+    """A wrapped program's own status where all else went well."""
+    if outcome.interrupted:
+        return INTERRUPTED
+    worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
+    if worst == INTERNAL or (worst != DONE and not outcome.has_measured):
+        return worst
+    if not outcome.is_complete or not shown or result is None or _has_failed(result, strict=strict):
+        return FAILED
+    return outcome.program_status or DONE
+
+
+def _has_failed(result: "ExperimentResult", *, strict: bool) -> bool:
+    return bool(result.failed_requests) or (strict and result.valid is not True)

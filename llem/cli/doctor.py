@@ -4,7 +4,7 @@ import sys
 
 import msgspec
 
-from llem.cli import console, statuses
+from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
 from llem.measure.check import Check
 from llem.measure.doctor import checks
@@ -21,7 +21,7 @@ def doctor(json: JsonOption = False, store: StoreOption = None) -> None:
     else:
         for check in found:
             _print(check)
-    sys.exit(statuses.FAILED if any(check.status == "fail" for check in found) else statuses.DONE)
+    sys.exit(console.FAILED if any(check.status == "fail" for check in found) else console.DONE)
 
 
 def _print(check: Check) -> None:

@@ -10,9 +10,8 @@ import duckdb
 import typer
 
 from llem.cli import console
-from llem.cli.options import StoreOption
-from llem.cli.part import MethodologyOption, WindowOption, chosen_part
-from llem.cli.screen import text_output
+from llem.cli.console import text_output
+from llem.cli.options import MethodologyOption, StoreOption, WindowOption, chosen_part
 from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import parquet, target

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console, statuses
+from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
@@ -43,4 +43,4 @@ def import_result(
             refused += 1
     line.erase()
     if refused:
-        raise typer.Exit(statuses.FAILED if refused < len(paths) else statuses.WRONG)
+        raise typer.Exit(console.FAILED if refused < len(paths) else console.WRONG)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TextIO
 import msgspec
 import typer
 
-from llem.cli import console, screen, statuses
+from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError
@@ -93,7 +93,7 @@ def measure(
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
         result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
-    sys.exit(statuses.of_measurement(outcome, result, strict=strict, shown=was_shown))
+    sys.exit(console.of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +179,10 @@ def _is_shown(result: ExperimentResult, facts: Any, form: _Form) -> bool:
     try:
         with form.stream() as out:
             write(out, result, facts, json=form.json)
-    except screen.ReaderGone:
-        screen.discard_output()
+    except console.ReaderGone:
+        console.discard_output()
     except (OutputError, ExportError) as error:
-        screen.discard_output()
+        console.discard_output()
         console.complain(f"the result of {result.experiment_id} goes to standard error: {error}")
         write(sys.stderr, result, facts, json=form.json)
         return False

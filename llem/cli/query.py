@@ -15,10 +15,10 @@ import msgspec
 import typer
 
 from llem.cli import console
-from llem.cli.lines import write_lines
+from llem.cli.console import text_output
 from llem.cli.options import StoreOption
 from llem.cli.progress import WorkLine
-from llem.cli.screen import text_output
+from llem.cli.table import write_lines
 from llem.errors import QueryError
 from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
 from llem.query.catalog import CATALOG

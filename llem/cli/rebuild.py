@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console, statuses
+from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import work_line
@@ -31,7 +31,7 @@ def rebuild(
     _print(report, check=check)
     if report.refused:
         sys.exit(max(refusal.exit_status for refusal in report.refused))
-    sys.exit(statuses.FAILED if check and report.differs else statuses.DONE)
+    sys.exit(console.FAILED if check and report.differs else console.DONE)
 
 
 def _print(report: RebuildReport, *, check: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from llem.cli import console
+from llem.cli.console import text_output
 from llem.cli.options import JsonOption, StoreOption, key_and_value
-from llem.cli.screen import text_output
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
 from llem.errors import QueryError

@@ -1,4 +1,4 @@
-"""Rows as a table for people: as wide as the terminal, numbers to the right; what does not fit is said."""
+"""Rows for people: a table as wide as the terminal, or one column a line where that is too wide; what does not fit is said."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -117,3 +117,18 @@ def _say_what_is_missing(columns: Sequence[str], *, is_cut: bool, instead: str) 
 
 def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
+
+
+def write_lines(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Each column's name and value, whole, on a line of their own; an empty line between two rows."""
+    heads = [on_one_line(name) for name in columns]
+    width = max(map(len, heads), default=0)
+    between = ""
+    for row in rows:
+        out.write(between)
+        out.writelines(_line(head, cell, width) for head, cell in zip(heads, row, strict=True))
+        between = "\n"
+
+
+def _line(head: str, cell: Any, width: int) -> str:
+    return f"{head:<{width}}  {on_one_line(formats.text(cell))}".rstrip() + "\n"

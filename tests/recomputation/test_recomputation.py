@@ -12,8 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llem.cli.result import write_result
-from llem.cli.run_facts import RunFacts
+from llem.cli.show import RunFacts, write_result
 from llem.errors import QueryError
 from llem.export.aggregated import aggregated_columns
 from llem.export.records import Format, write_records
