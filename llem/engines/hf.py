@@ -12,16 +12,20 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from transformers.utils import logging as transformers_logging
 
-from llem.engines.base import EncodedPrompt, Prompt
-from llem.engines.generation import Generation, requests_of
-from llem.engines.hf_errors import is_fatal
-from llem.engines.hf_facts import LoadFacts, model_facts
-from llem.engines.hf_generate import BatchJob, Generator, seed_everything
-from llem.engines.hf_model import Weights, check_architecture, choose_device, load_config, load_model
+from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
+from llem.engines.hf_generate import BatchJob, Generator, seed_everything, step_recorder
+from llem.engines.hf_model import (
+    LoadFacts,
+    Weights,
+    check_architecture,
+    choose_device,
+    is_fatal,
+    load_config,
+    load_model,
+    model_facts,
+)
 from llem.engines.hf_options import ASSISTANT, generation_config
-from llem.engines.hf_prompts import PromptEncoder, load_encoder
-from llem.engines.hf_steps import step_recorder
-from llem.engines.hf_tokens import ids_of
+from llem.engines.hf_prompts import PromptEncoder, ids_of, load_encoder
 from llem.engines.hub import type_and_text
 from llem.engines.sources import find_model
 from llem.errors import EngineError

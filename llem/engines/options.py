@@ -59,7 +59,7 @@ def _check_simulated(plan: Plan) -> None:
 
 def _ask_child(plan: Plan) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "llem.engines.hf_check"],
+        [sys.executable, "-m", "llem.engines.hf_options"],
         input=msgspec.json.encode(plan),
         capture_output=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from llem.engines.base import EncodedPrompt, Prompt
-from llem.engines.generation import Generation, requests_of
+from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem.prompts import prompt_text

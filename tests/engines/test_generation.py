@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.engines.base import EncodedPrompt
-from llem.engines.generation import Generation, requests_of
+from llem.engines.base import EncodedPrompt, Generation, requests_of
 
 EOS = 0
 

@@ -237,7 +237,7 @@ def test_every_error_of_the_hub_is_told_in_one_line() -> None:
     """Each exception that huggingface_hub can raise is foreseen, and becomes one line that names the model."""
     from huggingface_hub import errors
 
-    from llem.engines.hf_errors import LOADING_ERRORS, loading_error
+    from llem.engines.hf_model import LOADING_ERRORS, loading_error
     from llem.engines.sources import ModelSource
 
     source = ModelSource(kind="hub", name="org/model", location="org/model", weights="pretrained")
@@ -264,7 +264,7 @@ def test_common_errors_of_the_hub_say_what_to_try(kind: str, said: str) -> None:
     """The cause decides, however deep transformers has wrapped it."""
     from huggingface_hub import errors
 
-    from llem.engines.hf_errors import loading_error
+    from llem.engines.hf_model import loading_error
     from llem.engines.sources import ModelSource
 
     source = ModelSource(
@@ -281,7 +281,7 @@ def test_lost_devices_are_told_from_full_ones() -> None:
     """A lost CUDA context ends the engine; being out of memory or a wrong id ends only its batch."""
     import torch
 
-    from llem.engines.hf_errors import is_fatal
+    from llem.engines.hf_model import is_fatal
 
     assert is_fatal(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_fatal(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
@@ -292,7 +292,7 @@ def test_out_of_memory_while_loading_says_what_to_try() -> None:
     """A model that does not fit is told with its name and a smaller choice."""
     import torch
 
-    from llem.engines.hf_errors import loading_error
+    from llem.engines.hf_model import loading_error
     from llem.engines.sources import ModelSource
 
     source = ModelSource(kind="preset", name="llama-8b", location="x", weights="random")

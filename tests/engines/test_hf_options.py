@@ -21,7 +21,7 @@ def plan(*settings: str) -> Plan:
 
 def refusal(*settings: str) -> str:
     """What is said of a plan, by the functions that the checking child runs."""
-    from llem.engines.hf_check import refusal_of
+    from llem.engines.hf_options import refusal_of
 
     refused = refusal_of(plan(*settings))
     return "" if refused is None else str(refused.as_error())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
-from llem.engines.generation import Generation
+from llem.engines.base import Generation
 from llem.errors import EngineError
 from llem.plan import Plan
 from llem_events.events import Request
@@ -314,7 +314,7 @@ class LateSteps:
         self._recorded = 0
 
     def record(self, token_ids: Any, *, since: int = 0) -> None:
-        from llem.engines.hf_steps import Step
+        from llem.engines.hf_generate import Step
 
         self._recorded += 1
         self._pending.append(Step(self._recorded, token_ids[:, since:].tolist()))
