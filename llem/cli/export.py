@@ -15,12 +15,9 @@ from llem.cli.options import MethodologyOption, StoreOption, WindowOption, chose
 from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import parquet, target
-from llem.export.aggregated import aggregated_columns
-from llem.export.columns import Column
-from llem.export.records import Format, write_parquet, write_records
-from llem.export.results import RAW
-from llem.export.rows import Window, rows_of, stored_results
-from llem.export.tables import write_rows
+from llem.export.columns import Column, aggregated_columns
+from llem.export.results import RAW, Format, write_parquet, write_records
+from llem.export.rows import Window, rows_of, stored_results, write_rows
 from llem.projections.derive.late_window import results_for
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.store import Store
@@ -131,7 +128,7 @@ def _write_sql(
 ) -> None:
     if chosen is Format.PARQUET:
         with target.replacing(out, force=force) as temporary:
-            parquet.copy(connection, sql, temporary)
+            parquet.copy_to_parquet(connection, sql, temporary)
         return
     with _text(out, force=force) as stream:
         write_rows(stream, connection, sql, kind=chosen, neutralise=neutralise)

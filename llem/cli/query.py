@@ -20,7 +20,7 @@ from llem.cli.options import StoreOption
 from llem.cli.progress import WorkLine
 from llem.cli.table import write_lines
 from llem.errors import QueryError
-from llem.export import as_csv, as_json, as_jsonl, as_markdown, target
+from llem.export import formats, target
 from llem.query.catalog import CATALOG
 from llem.query.parameters import parse_parameters
 from llem.query.process import Limits, ResultStream, running
@@ -217,10 +217,10 @@ def _writer(chosen: Format, *, raw_csv: bool) -> Writer:
         return partial(importlib.import_module("llem.cli.table").write_table, instead="-f lines")
     writers: dict[Format, Writer] = {
         Format.LINES: write_lines,
-        Format.CSV: partial(as_csv.write, neutralise=not raw_csv),
-        Format.JSON: as_json.write,
-        Format.JSONL: as_jsonl.write,
-        Format.MD: as_markdown.write,
+        Format.CSV: partial(formats.write_csv, neutralise=not raw_csv),
+        Format.JSON: formats.write_json,
+        Format.JSONL: formats.write_jsonl,
+        Format.MD: formats.write_markdown,
     }
     return writers[chosen]
 

@@ -13,7 +13,7 @@ from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
 from llem.errors import QueryError
-from llem.export import as_json
+from llem.export import formats
 from llem.store import Store
 from llem.units import NS_PER_S
 
@@ -67,7 +67,7 @@ def runs(
         rows = selected.fetchall()
     if json:
         with text_output() as out:
-            as_json.write(out, columns, rows)
+            formats.write_json(out, columns, rows)
         return
     if rows:
         write_table(sys.stdout, columns, rows, instead="--json")

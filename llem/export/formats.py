@@ -1,10 +1,12 @@
-"""Values of a result as text and as JSON: None is empty or null, a legal zero stays, nothing is rounded."""
+"""Rows as text: CSV, one JSON array, JSON lines, a Markdown table. None is empty or null, a legal zero stays, nothing is rounded."""
 
+import csv
 import math
 import re
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -60,3 +62,56 @@ def json_value(value: Any) -> Any:
 def neutralised(cell: str) -> str:
     """Text that a spreadsheet would run as a formula gets a leading apostrophe (OWASP, CSV Injection)."""
     return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def write_csv(
+    out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, neutralise: bool = True
+) -> None:
+    """A header and the rows; `neutralise=False` leaves text as it is, for readers that are no spreadsheet."""
+    writer = csv.writer(out, lineterminator="\n")
+    cell = _neutralised_cell if neutralise else text
+    writer.writerow([cell(name) for name in columns])
+    writer.writerows([cell(value) for value in row] for row in rows)
+
+
+def _neutralised_cell(value: Any) -> str:
+    return neutralised(value) if isinstance(value, str) else text(value)
+
+
+def write_json(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """The array, one row a line."""
+    write_json_objects(out, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def write_json_objects(out: TextIO, objects: Iterable[Any]) -> None:
+    """An array of any objects, one a line."""
+    separator = "["
+    for found in objects:
+        out.write(f"{separator}\n{as_json(found).decode()}")
+        separator = ","
+    out.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def write_jsonl(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """One line per row."""
+    write_jsonl_objects(out, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
+def write_jsonl_objects(out: TextIO, objects: Iterable[Any]) -> None:
+    """One line per object."""
+    out.writelines(as_json(found).decode() + "\n" for found in objects)
+
+
+def write_markdown(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A header, a rule and the rows; the cells are not padded, so that rows can be written as they come."""
+    out.write(_markdown_line(columns))
+    out.write("|" + " --- |" * len(columns) + "\n")
+    out.writelines(_markdown_line(row) for row in rows)
+
+
+def _markdown_line(row: Sequence[Any]) -> str:
+    return "| " + " | ".join(_escaped(text(value)) for value in row) + " |\n"
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())

@@ -12,7 +12,7 @@ from llem.export import formats
 BATCH_ROWS = 2_000
 
 
-def write(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> None:
+def write_parquet(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> None:
     """A file with columns of the given names and DuckDB types; lists and maps in text columns become JSON."""
     fields = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns)
     texts = [kind == "VARCHAR" for _, kind in columns]
@@ -26,7 +26,7 @@ def write(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequenc
         connection.execute(f"COPY exported TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
 
 
-def copy(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
+def copy_to_parquet(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
     """The rows of a query of our own, types as they are."""
     connection.execute(f"COPY ({sql}) TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
 

@@ -1,13 +1,13 @@
-"""Results as files: aggregated or per process, in every format, under the predecessor's names."""
+"""Results of experiments and processes as files: in every format, aggregated or per process, under the predecessor's names."""
 
 import logging
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from llem.export import as_csv, as_json, target
-from llem.export.aggregated import aggregated_columns
-from llem.export.columns import Column, flattened, rows
+from llem.export import formats, parquet, target
+from llem.export.columns import Column, aggregated_columns, flattened, rows
 from llem.results.experiment import ExperimentResult
 from llem.results.process import RawProcessResult
 
@@ -23,7 +23,7 @@ def export_aggregated_to_csv(
     neutralise: bool = True,
     force: bool = True,
 ) -> Path:
-    """One row per experiment; the columns are those of `llem.export.aggregated`. Raises ExportError."""
+    """One row per experiment; the columns are those of `llem.export.columns`. Raises ExportError."""
     columns = aggregated_columns(results, process_breakdown=include_process_breakdown)
     return _to_csv(output_path, columns, results, neutralise=neutralise, force=force)
 
@@ -39,7 +39,9 @@ def _to_csv(
     path: Path, columns: Sequence[Column[Any]], records: Sequence[Any], *, neutralise: bool, force: bool
 ) -> Path:
     with target.text_file(path, force=force) as out:
-        as_csv.write(out, [column.name for column in columns], rows(columns, records), neutralise=neutralise)
+        formats.write_csv(
+            out, [column.name for column in columns], rows(columns, records), neutralise=neutralise
+        )
     logger.info("exported %d rows to %s", len(records), path)
     return path
 
@@ -70,5 +72,38 @@ class ResultsExporter:
         """Whole results, as one JSON array. Raises ExportError."""
         path = self.output_dir / filename
         with target.text_file(path, force=True) as out:
-            as_json.write_objects(out, results)
+            formats.write_json_objects(out, results)
         return path
+
+
+class Format(StrEnum):
+    """Formats of an export."""
+
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def write_records(
+    out: TextIO,
+    records: Sequence[Any],
+    columns: Sequence[Column[Any]],
+    *,
+    kind: Format,
+    neutralise: bool = True,
+) -> None:
+    """Records as text."""
+    match kind:
+        case Format.JSON:
+            formats.write_json_objects(out, records)
+        case Format.JSONL:
+            formats.write_jsonl_objects(out, records)
+        case _:
+            names = [column.name for column in columns]
+            formats.write_csv(out, names, rows(columns, records), neutralise=neutralise)
+
+
+def write_parquet(path: Path, records: Sequence[Any], columns: Sequence[Column[Any]]) -> None:
+    """Records as a Parquet file."""
+    parquet.write_parquet(path, [(column.name, column.type) for column in columns], rows(columns, records))

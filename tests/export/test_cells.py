@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from llem.export import as_csv, as_json, as_jsonl, as_markdown, formats
+from llem.export import formats
 
 
 @pytest.mark.parametrize(

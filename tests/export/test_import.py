@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llem.api import OpenStore, open_store
 from llem.errors import ExportError
-from llem.export import as_json
+from llem.export import formats
 from llem.importing import import_result
 from llem.results.predecessor import read_predecessor
 from llem.store import Store
@@ -53,7 +53,7 @@ def subset(expected: Any, found: Any) -> bool:
 def exported(opened: OpenStore) -> dict[str, Any]:
     """The one result of a store, as it is exported."""
     out = StringIO()
-    as_json.write_objects(out, opened.results())
+    formats.write_json_objects(out, opened.results())
     (found,) = json.loads(out.getvalue())
     assert isinstance(found, dict)
     return found

@@ -11,7 +11,6 @@ import pytest
 
 import llem
 from llem.errors import MissingExtraError, QueryError, StoreError
-from llem.export import as_csv, as_json
 from llem.query.process import Limits
 from llem.store import Store
 from tests.projections.fake_log import experiment

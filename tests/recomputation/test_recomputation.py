@@ -14,11 +14,9 @@ import pytest
 
 from llem.cli.show import RunFacts, write_result
 from llem.errors import QueryError
-from llem.export.aggregated import aggregated_columns
-from llem.export.records import Format, write_records
-from llem.export.results import RAW
-from llem.export.rows import stored_results
-from llem.export.tables import write_rows
+from llem.export.columns import aggregated_columns
+from llem.export.results import RAW, Format, write_records
+from llem.export.rows import stored_results, write_rows
 from llem.projections import catch_up, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
