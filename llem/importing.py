@@ -8,10 +8,9 @@ import msgspec
 
 from llem._version import __version__
 from llem.errors import ExportError
-from llem.measure.segments import open_segment
 from llem.results.experiment import ExperimentResult
 from llem.results.predecessor import FORMAT, read_predecessor
-from llem.store import Store
+from llem.store import Store, open_segment
 from llem_events.cleaning import scrub_json
 from llem_events.events import ExperimentCompleted, ExperimentStarted, ResultImported
 

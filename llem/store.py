@@ -1,6 +1,7 @@
 """The store: a folder with the log of every experiment and, beside it, projections that can be thrown away."""
 
 import os
+import platform
 import re
 import secrets
 import shlex
@@ -11,10 +12,22 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
+from llem._version import __version__
 from llem.errors import StoreError, is_text
 from llem.units import NS_PER_S
-from llem_events import SegmentReader, unpack
+from llem_events import (
+    SCHEMA_VERSION,
+    BackgroundWriter,
+    SegmentHeader,
+    SegmentReader,
+    SegmentWriter,
+    SyncPolicy,
+    boot_id,
+    read_clocks,
+    unpack,
+)
 from llem_events.errors import LogError
 from llem_events.events import ExperimentStarted
 from llem_events.files import OsFiles
@@ -257,3 +270,32 @@ def _plan_name(path: Path) -> str | None:
     except (LogError, OSError):
         return None
     return event.plan.get("name") if isinstance(event, ExperimentStarted) else None
+
+
+def open_segment(
+    folder: Path,
+    *,
+    experiment_id: str,
+    role: Literal["supervisor", "worker", "sampler", "import"],
+    process_index: int | None = None,
+    sync: SyncPolicy = "block",
+) -> BackgroundWriter:
+    """A new segment in the experiment's folder, written by a thread of its own. Raises LogWriteError."""
+    segment_id = os.urandom(16)
+    clocks = read_clocks()
+    header = SegmentHeader(
+        segment_id=segment_id,
+        experiment_id=experiment_id,
+        role=role,
+        process_index=process_index,
+        host=platform.node(),
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        llem_version=__version__,
+        schema_version=SCHEMA_VERSION,
+        monotonic_ns=clocks.monotonic_ns,
+        wall_ns=clocks.wall_ns,
+    )
+    number = "" if process_index is None else f"-{process_index}"
+    path = folder / f"{role}{number}-{segment_id.hex()[:8]}{SEGMENT_SUFFIX}"
+    return BackgroundWriter(SegmentWriter(path, header, sync=sync))

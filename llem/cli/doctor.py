@@ -6,8 +6,7 @@ import msgspec
 
 from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
-from llem.measure.check import Check
-from llem.measure.doctor import checks
+from llem.measure.doctor import Check, checks
 from llem.store import Store
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "skipped": "-   "}

@@ -15,7 +15,7 @@ from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError
 from llem.export import target
-from llem.measure.stop import Interruptions
+from llem.measure.children import Interruptions
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.meters import MeterChoice

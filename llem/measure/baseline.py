@@ -8,8 +8,7 @@ from typing import Literal
 
 from llem.errors import MeasureError
 from llem.measure.messages import KnownBaseline
-from llem.measure.sampling import SamplerLink
-from llem.measure.windows import Windows
+from llem.measure.windows import SamplerLink, Windows
 from llem.plan import WindowsPlan
 from llem.store import Store
 from llem.units import NS_PER_S

@@ -2,9 +2,10 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,68 @@ import msgspec
 
 from llem._version import __version__
 from llem.errors import LlemError
-from llem.measure.container import container
-from llem.measure.torch_build import torch_cuda_version
 from llem.meters import driver_state
 from llem_events.events import Device
 from llem_events.secrets import names_secret, scrub_value
+
+_MARKS = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
+_VARIABLES = {
+    "KUBERNETES_SERVICE_HOST": "kubernetes",
+    "APPTAINER_CONTAINER": "apptainer",
+    "SINGULARITY_CONTAINER": "singularity",
+}
+_CGROUPS = {
+    "kubepods": "kubernetes",
+    "docker": "docker",
+    "containerd": "containerd",
+    "libpod": "podman",
+    "lxc": "lxc",
+}
+
+
+def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """`detected`, and the `runtime` where it can be told."""
+    marks = (runtime for path, runtime in _MARKS.items() if (root / path.lstrip("/")).exists())
+    told = (runtime for name, runtime in _VARIABLES.items() if name in environ)
+    runtime = next(told, None) or next(marks, None) or _from_cgroup(root / "proc/1/cgroup")
+    return {"detected": runtime is not None, "runtime": runtime}
+
+
+def _from_cgroup(path: Path) -> str | None:
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    return next((runtime for word, runtime in _CGROUPS.items() if word in text), None)
+
+
+_CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", re.MULTILINE)
+
+
+def torch_version() -> str | None:
+    """Installed version, None without torch."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def torch_cuda_version() -> str | None:
+    """CUDA version of the build; None for a CPU build or without torch."""
+    found = util.find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return cuda_version_in(Path(found.submodule_search_locations[0]) / "version.py")
+
+
+def cuda_version_in(path: Path) -> str | None:
+    """The `cuda` that a torch/version.py assigns."""
+    try:
+        match = _CUDA.search(path.read_text())
+    except OSError:
+        return None
+    return match[1] if match else None
+
 
 PACKAGES = (
     "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",

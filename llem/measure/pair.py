@@ -9,17 +9,18 @@ from pathlib import Path
 
 from llem.errors import MeterError
 from llem.measure import children
-from llem.measure.channel import Channel, PeerGoneError
 from llem.measure.children import Child
 from llem.measure.messages import (
     MEASURING,
     AnnounceMeter,
     AnyMessage,
     Barrier,
+    Channel,
     EnterStage,
     Finish,
     KnownBaseline,
     PassBarrier,
+    PeerGoneError,
     ReachBarrier,
     ReportDone,
     ReportFailure,

@@ -1,23 +1,59 @@
-"""A worker that wraps any program: samples, windows and energy around it, and its exit status passed on."""
+"""A worker that wraps any program: samples, windows and energy around it, its exit status passed on, and what it leaves behind named."""
 
 import os
 import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from llem.errors import MeasureError
-from llem.measure import baseline, children, leftover
-from llem.measure.channel import Channel
+from llem.measure import baseline, children
+from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
-from llem.measure.messages import MEASURING, EnterStage, ReportDone, ReportStop, WorkerSetup
-from llem.measure.sampling import SamplerLink
-from llem.measure.stop import StopFlag, StoppedError
-from llem.measure.windows import Windows
+from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
+from llem.measure.windows import SamplerLink, Windows
 from llem.measure.worker import open_log
+from llem.meters.cpu_time import descendants
 from llem.parent_death import adopt_orphans
 from llem_events import BackgroundWriter
-from llem_events.events import ProcessCompleted, ProcessStarted
+from llem_events.events import ProcessCompleted, ProcessStarted, WarningRaised
+
+PATIENCE_S = 0.5  # the rest of a pipeline may end a moment after its last command
+_SHOWN = 5
+_ZOMBIE = "Z"
+
+
+def processes_left() -> dict[int, str]:
+    """Process id -> name of every process below this one that does not end within PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := _living()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _living() -> dict[int, str]:
+    pids = descendants(os.getpid()) - {os.getpid()}
+    return {pid: name for pid in sorted(pids) if (name := _name_of_living(pid))}
+
+
+def _name_of_living(pid: int) -> str | None:
+    """None for one that has ended, waited for or not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, _, fields = stat.partition(" (")[2].rpartition(") ")
+    return None if fields.startswith(_ZOMBIE) else name
+
+
+def warning(left: dict[int, str]) -> WarningRaised:
+    """What is told of them."""
+    shown = ", ".join(f"{name} {pid}" for pid, name in list(left.items())[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    text = f"the program left processes behind, whose work is not measured from here on: {shown}{more}"
+    return WarningRaised(code="program_left_processes", text=text, value=float(len(left)))
+
 
 ENGINE_NAME = "command"
 POLL_S = 0.2
@@ -41,8 +77,8 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
             exit_status = _run(setup.command, stop)
-        if left := leftover.processes_left():
-            log.append(leftover.warning(left), at_ns=time.monotonic_ns())
+        if left := processes_left():
+            log.append(warning(left), at_ns=time.monotonic_ns())
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())
         log.seal()
     supervisor.send(ReportDone(exit_status))

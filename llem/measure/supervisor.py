@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from llem._version import __version__
-from llem.measure import preflight, segments
+from llem.measure import preflight
 from llem.measure.baseline import known_baselines
+from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
 from llem.measure.pair import Failure, Pair, PairSetup
-from llem.measure.stop import Interruptions
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import config_hash
@@ -81,9 +81,7 @@ def measure(
         started = _started(plan, experiment_id, len(placements), command)
         asked.is_measuring = True
         folder = store.create_experiment(experiment_id)
-        log = segments.open_segment(
-            folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync
-        )
+        log = store.open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
         with Whereabouts(folder) as whereabouts, log:
             diary = Diary(log)
             diary.write(started)

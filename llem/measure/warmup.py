@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llem.measure.sampling import SamplerLink
+from llem.measure.windows import SamplerLink
 from llem.plan import WindowsPlan
 from llem.units import NS_PER_MS
 from llem_events.events import Request, WarmupCompleted

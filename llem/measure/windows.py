@@ -1,14 +1,63 @@
-"""Windows: spans of the host's monotonic clock between two readings of the energy counters."""
+"""Windows: spans of the host's monotonic clock between two readings of the energy counters, which the worker asks its sampler for."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
-from llem.measure.sampling import SamplerLink
+from llem.measure.messages import AnnounceMeter, Channel, EdgeRead, PeerGoneError, ReadEdge
 from llem_events import BackgroundWriter
-from llem_events.events import EnergyEdge, WindowClosed, WindowOpened
+from llem_events.events import BaselinePower, Device, EnergyEdge, WindowClosed, WindowOpened
+
+T = TypeVar("T")
+
+START_LIMIT_S = 20.0  # a driver that is not loaded takes seconds to come up
+EDGE_LIMIT_S = 2.0
+
+
+class SamplerLink:
+    """Asks the sampler for edges; a sampler that is gone or slow costs the worker one wait, never the measurement."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel: Channel | None = channel
+        self.devices: list[Device] = []
+        self.temperature_c: float | None = None  # of the hottest device at the last edge
+        self.powers: list[BaselinePower] = []  # between the last two edges
+        announced = self._ask(AnnounceMeter, START_LIMIT_S)
+        if announced is not None:
+            self.devices = [metered.device for metered in announced.devices]
+
+    def read_edges(self) -> list[EnergyEdge]:
+        """The energy counters of all devices, now."""
+        if self._channel is not None:
+            try:
+                self._channel.send(ReadEdge())
+            except PeerGoneError:
+                self._channel = None
+        answer = self._ask(EdgeRead, EDGE_LIMIT_S)
+        if answer is None:
+            now_ns = time.monotonic_ns()
+            return [
+                EnergyEdge(device_uuid=device.uuid, at_ns=now_ns, reason="the sampler did not answer")
+                for device in self.devices
+            ]
+        self.temperature_c = answer.temperature_c
+        self.powers = answer.powers
+        return answer.edges
+
+    def _ask(self, kind: type[T], timeout_s: float) -> T | None:
+        if self._channel is None:
+            return None
+        try:
+            answer = self._channel.receive(timeout_s=timeout_s)
+        except PeerGoneError:
+            answer = None
+        if isinstance(answer, kind):
+            return answer
+        self._channel = None  # late answers would be taken for those of later edges
+        return None
+
 
 WindowKind = Literal["baseline", "warmup", "measurement"]
 

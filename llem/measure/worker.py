@@ -6,27 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from llem import store
 from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.errors import EngineError, MeasureError
-from llem.measure import baseline, children, segments
-from llem.measure.channel import Channel, PeerGoneError
-from llem.measure.encoding import encode
+from llem.measure import baseline, children
+from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
 from llem.measure.messages import (
     MEASURING,
     Barrier,
+    Channel,
     EnterStage,
     PassBarrier,
+    PeerGoneError,
     ReachBarrier,
     ReportDone,
     ReportStop,
     WorkerSetup,
 )
-from llem.measure.sampling import SamplerLink
-from llem.measure.stop import StopFlag, StoppedError
 from llem.measure.warmup import cool_down, warm_up
-from llem.measure.windows import Windows
-from llem.measure.workload import BatchRunner, Progress, Totals
+from llem.measure.windows import SamplerLink, Windows
+from llem.measure.workload import BatchRunner, Progress, Totals, encode
 from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
 from llem_events import BackgroundWriter, LogWriteError
@@ -241,7 +241,7 @@ def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:
 
 def open_log(setup: WorkerSetup) -> BackgroundWriter:
     """The worker's segment."""
-    return segments.open_segment(
+    return store.open_segment(
         Path(setup.folder),
         experiment_id=setup.experiment_id,
         role="worker",

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.measure.check import Check
-from llem.measure.doctor import checks, disk_space, disk_speed, has_nvidia_hardware
+from llem.measure.doctor import Check, checks, disk_space, disk_speed, has_nvidia_hardware
 from tests.simulated_nvml.build import has_compiler, installed
 from tests.simulated_nvml.scenario import (
     NO_PERMISSION,

@@ -5,9 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llem.measure.container import container
-from llem.measure.environment import snapshot, variables
-from llem.measure.torch_build import cuda_version_in
+from llem.measure.environment import container, cuda_version_in, snapshot, variables
 from llem.meters import resolve_gpus
 from llem.results.environment import EnvironmentSnapshot
 from llem_events.events import Device

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.measure.histogram import Histogram
+from llem.measure.sampler import Histogram
 
 
 @given(st.lists(st.integers(0, 2**62), min_size=1), st.sampled_from([0.0, 0.5, 0.99, 1.0]))

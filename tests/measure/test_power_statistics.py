@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.measure.power_statistics import PowerStatistics
+from llem.measure.sampler import PowerStatistics
 from llem_events import Reading
 
 

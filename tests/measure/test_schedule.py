@@ -2,7 +2,7 @@
 
 import time
 
-from llem.measure.schedule import Schedule
+from llem.measure.sampler import Schedule
 
 
 def test_deadlines_do_not_drift() -> None:
