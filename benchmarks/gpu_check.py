@@ -35,8 +35,7 @@ def nvml_answers(uuid: str) -> dict[str, Any]:
     import pynvml
 
     from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
-    from llem.meters.nvml_driver import ask, reason_of
-    from llem.meters.nvml_gpus import driver
+    from llem.meters.nvml_driver import ask, driver, reason_of
 
     with driver():
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)

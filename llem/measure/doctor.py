@@ -14,7 +14,7 @@ import msgspec
 from llem.errors import LlemError
 from llem.measure.environment import torch_cuda_version, torch_version
 from llem.meters import choose_meter, create_meter, driver_state, resolve_gpus, unavailable_meters
-from llem.meters.gpu_state import DriverState, GpuState
+from llem.meters.gpus import DriverState, GpuState
 from llem.plan import MeterPlan, Plan
 from llem.units import NS_PER_MS
 from llem_events.events import MeteredDevice

@@ -14,7 +14,7 @@ from llem.measure.environment import snapshot
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.windows import SamplerLink, Windows
 from llem.measure.worker import open_log
-from llem.meters.cpu_time import descendants
+from llem.meters.estimate import descendants
 from llem.parent_death import adopt_orphans
 from llem_events import BackgroundWriter
 from llem_events.events import ProcessCompleted, ProcessStarted, WarningRaised

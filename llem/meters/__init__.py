@@ -8,7 +8,7 @@ import msgspec
 
 from llem.errors import MeterError, MissingExtraError
 from llem.meters.base import Meter
-from llem.meters.gpu_state import DriverState
+from llem.meters.gpus import DriverState
 from llem.plan import Plan
 from llem_events.events import Device
 

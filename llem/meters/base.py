@@ -1,7 +1,8 @@
-"""What every meter does: name its devices, read them, read their energy counters."""
+"""What every meter does: name its devices, read them, read their energy counters, on a clock that simulated time can replace."""
 
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 from llem_events.events import EnergyEdge, MeteredDevice, Reading
 
@@ -30,3 +31,13 @@ class Meter(Protocol):
     def close(self) -> None:
         """Give the driver back; may be called twice."""
         ...
+
+
+class Clock(NamedTuple):
+    """Nanoseconds of the host's monotonic clock, and a way to wait."""
+
+    now_ns: Callable[[], int]
+    sleep_s: Callable[[float], None]
+
+
+SYSTEM_CLOCK = Clock(time.monotonic_ns, time.sleep)

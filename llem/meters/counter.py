@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from llem.meters.clock import Clock
+from llem.meters.base import Clock
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import EnergyEdge
 

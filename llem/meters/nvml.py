@@ -1,18 +1,297 @@
-"""The NVML meter: NVIDIA GPUs by UUID, energy counter first, power samples always."""
+"""The NVML meter: NVIDIA GPUs by UUID, energy counter first, power samples always; what one can say is found out once."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from llem.errors import LlemError
-from llem.meters.base import Meter
-from llem.meters.clock import SYSTEM_CLOCK, Clock
-from llem.meters.counter import measure_ticks, read_edges
-from llem.meters.nvml_driver import close_driver, open_driver
-from llem.meters.nvml_gpus import resolve_gpus
-from llem.meters.nvml_reader import GpuReader
+import pynvml
+
+from llem.errors import LlemError, MeterError
+from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
+from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
+from llem.meters.nvml_driver import CLOSED, LOST, ask, close_driver, open_driver, reason_of, resolve_gpus
 from llem.plan import MeterPlan
-from llem.units import NS_PER_S
+from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
+
+Values = dict[str, int | None]
+
+ENERGY, POWER, AVERAGE = "energy_mj", "power_mw", "power_average_mw"
+FIELDS = {
+    POWER: pynvml.NVML_FI_DEV_POWER_INSTANT,
+    AVERAGE: pynvml.NVML_FI_DEV_POWER_AVERAGE,
+    ENERGY: pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
+}
+
+
+class Handles(NamedTuple):
+    """NVML's handles of one device; a MIG instance has its own memory but its parent's sensors."""
+
+    own: Any
+    sensors: Any
+
+
+class Call(NamedTuple):
+    """One NVML call and the columns it fills; a slow one changes seldom and is asked a few times a second."""
+
+    columns: Sequence[str]
+    ask: Callable[[Handles], Sequence[int]]
+    slow: bool = False
+
+
+def _utilisation(handles: Handles) -> tuple[int, int]:
+    rates = pynvml.nvmlDeviceGetUtilizationRates(handles.own)
+    return rates.gpu, rates.memory
+
+
+def _clock(kind: int) -> Callable[[Handles], tuple[int]]:
+    return lambda handles: (pynvml.nvmlDeviceGetClockInfo(handles.sensors, kind),)
+
+
+CALLS = (
+    Call(("sm_clock_mhz",), _clock(pynvml.NVML_CLOCK_SM)),
+    Call(("throttle_reasons",), lambda handles: (pynvml.nvmlDeviceGetCurrentClocksEventReasons(handles.sensors),)),
+    Call(("temperature_c",), lambda handles: (pynvml.nvmlDeviceGetTemperature(handles.sensors, pynvml.NVML_TEMPERATURE_GPU),), slow=True),
+    Call(("gpu_utilisation_pct", "memory_utilisation_pct"), _utilisation, slow=True),
+    Call(("memory_used_bytes",), lambda handles: (pynvml.nvmlDeviceGetMemoryInfo(handles.own).used,), slow=True),
+    Call(("memory_clock_mhz",), _clock(pynvml.NVML_CLOCK_MEM), slow=True),
+    Call(("power_limit_mw",), lambda handles: (pynvml.nvmlDeviceGetEnforcedPowerLimit(handles.sensors),), slow=True),
+)  # fmt: skip
+# For devices and drivers that do not know the field values.
+POWER_CALL = Call((POWER,), lambda handles: (pynvml.nvmlDeviceGetPowerUsage(handles.sensors),))
+ENERGY_CALL = Call((ENERGY,), lambda handles: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handles.sensors),))
+
+
+def read_fields(handles: Handles, columns: Sequence[str]) -> tuple[Values, dict[str, int]]:
+    """Several field values in one call: (what was answered, error code of what was not)."""
+    values: Values = dict.fromkeys(columns)
+    errors: dict[str, int] = {}
+    answers = pynvml.nvmlDeviceGetFieldValues(handles.sensors, [FIELDS[column] for column in columns])
+    for column, answer in zip(columns, answers, strict=True):
+        if answer.nvmlReturn == pynvml.NVML_SUCCESS:
+            values[column] = _number(answer)
+        else:
+            errors[column] = answer.nvmlReturn
+    return values, errors
+
+
+def _number(answer: Any) -> int:
+    """The member of the value's union that its type names."""
+    match answer.valueType:
+        case pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
+            return int(answer.value.uiVal)
+        case pynvml.NVML_VALUE_TYPE_DOUBLE:
+            return int(answer.value.dVal)
+        case pynvml.NVML_VALUE_TYPE_SIGNED_INT:
+            return int(answer.value.siVal)
+    return int(answer.value.ullVal)
+
+
+def power_usage_is_average(handles: Handles) -> bool:
+    """Whether nvmlDeviceGetPowerUsage is a 1 s average: so documented from Ampere on, GA100 (8.0) excepted."""
+    try:
+        capability = pynvml.nvmlDeviceGetCudaComputeCapability(handles.sensors)
+    except pynvml.NVMLError:
+        return False
+    return bool(capability > (8, 0))
+
+
+REFRESH_NS = 200 * NS_PER_MS  # slow columns are at most this old; the driver itself renews them no faster
+SLOW_READ_NS = NS_PER_S // 2
+AVERAGE_WINDOW_NS = NS_PER_S
+
+
+class GpuReader:
+    """Asks for what the device has; a column that fails later is None with a fault, never zero."""
+
+    def __init__(self, device: Device, *, clock: Clock) -> None:
+        self.device = device
+        self.missing: dict[str, str] = {}
+        self.counter: EnergyCounter | None = None
+        self.tick: Tick | None = None
+        self.closed = False
+        self._lost = False
+        self._clock = clock
+        self._faults: list[tuple[str, str]] = []
+        self._told: set[tuple[str, str]] = set()
+        self._handles = self._find()
+        self._fields = self._probe_fields()
+        self._calls = [call for call in CALLS if self._answers(call)]
+        self._power_calls = self._probe_calls()
+        self._slow: Values = {}
+        self._slow_due_ns = 0
+
+    def _find(self) -> Handles:
+        own = ask(pynvml.nvmlDeviceGetHandleByUUID, self.device.uuid)
+        sensors = ask(pynvml.nvmlDeviceGetHandleByUUID, self.device.parent_uuid or self.device.uuid)
+        if reason := own.reason or sensors.reason:
+            raise MeterError(f"GPU {self.device.uuid}", found=reason, expected="a GPU that answers")
+        return Handles(own.value, sensors.value)
+
+    def _probe_fields(self) -> list[str]:
+        answer = ask(read_fields, self._handles, tuple(FIELDS))
+        if answer.reason:
+            self.missing[AVERAGE] = answer.reason
+            return []
+        values, errors = answer.value
+        if AVERAGE in errors:
+            self.missing[AVERAGE] = reason_of(errors[AVERAGE])
+        return [column for column in values if column not in errors]
+
+    def _probe_calls(self) -> list[Call]:
+        wanted = [call for call in (POWER_CALL, ENERGY_CALL) if call.columns[0] not in self._fields]
+        return [call for call in wanted if self._answers(call)]
+
+    def _answers(self, call: Call) -> bool:
+        reason = ask(call.ask, self._handles).reason
+        self.missing |= dict.fromkeys(call.columns, reason) if reason else {}
+        return reason is None
+
+    @property
+    def has_counter(self) -> bool:
+        """Whether the device answers for its energy at all."""
+        return ENERGY not in self.missing
+
+    def energy_mj(self) -> int | None:
+        """The counter alone, unchecked."""
+        if self._lost or self.closed:
+            return None
+        return (
+            self._ask_fields([ENERGY])[ENERGY] if ENERGY in self._fields else self._ask(ENERGY_CALL)[ENERGY]
+        )
+
+    def trust(self, tick: Tick) -> None:
+        """Take up the counter whose tick was measured, or do without one that did not move."""
+        self.tick = tick
+        if tick.reason:
+            self.missing["counter_tick_ns" if tick.moved else ENERGY] = tick.reason
+        if tick.moved:
+            limit_mw = self.device.power_limit_mw
+            self.counter = EnergyCounter(
+                self.device.uuid,
+                self.energy_mj,
+                clock=self._clock,
+                tick_ns=tick.tick_ns,
+                power_limit_mw=limit_mw,
+            )
+
+    def metered(self) -> MeteredDevice:
+        """The device with what it cannot say."""
+        kind = self._power_kind()
+        source: Literal["counter", "integrated"] | None = (
+            "counter" if self.counter else "integrated" if kind else None
+        )
+        return MeteredDevice(
+            device=self.device,
+            energy_source=source,
+            power_kind=kind,
+            power_window_ns=AVERAGE_WINDOW_NS if kind == "average" else None,
+            counter_tick_ns=self.tick.tick_ns if self.tick else None,
+            missing=dict(self.missing),
+        )
+
+    def _power_kind(self) -> Literal["instant", "average"] | None:
+        if POWER in self.missing:
+            return None
+        return "average" if POWER not in self._fields and power_usage_is_average(self._handles) else "instant"
+
+    def read(self) -> Reading:
+        """Power and energy first, then what the chip does, then what changes slowly."""
+        started_ns = self._clock.now_ns()
+        if self._lost or self.closed:
+            return Reading(started_ns)
+        values = self._ask_fields(self._fields)
+        for call in self._power_calls:
+            values |= self._ask(call)
+        at_ns = self._clock.now_ns()
+        values |= self._others(at_ns)
+        values[ENERGY] = self.counter.check(values.get(ENERGY)) if self.counter else None
+        self._drop_impossible(values)
+        self._note_slowness(self._clock.now_ns() - started_ns)
+        return Reading(at_ns) if self._lost or self.closed else Reading(at_ns, **values)
+
+    def _others(self, at_ns: int) -> Values:
+        refresh = at_ns >= self._slow_due_ns
+        if refresh:
+            self._slow_due_ns = at_ns + REFRESH_NS
+        for call in self._calls:
+            if call.slow and refresh:
+                self._slow |= self._ask(call)
+        fast: Values = {}
+        for call in self._calls:
+            if not call.slow:
+                fast |= self._ask(call)
+        return self._slow | fast
+
+    def _ask_fields(self, columns: list[str]) -> Values:
+        if not columns:
+            return {}
+        answer = ask(read_fields, self._handles, columns)
+        if answer.reason:
+            self._failed(columns, answer.code or 0)
+            return dict.fromkeys(columns)
+        values, errors = answer.value
+        for column, code in errors.items():
+            self._failed([column], code)
+        return dict(values)
+
+    def _ask(self, call: Call) -> Values:
+        if self._lost or self.closed:
+            return dict.fromkeys(call.columns)
+        answer = ask(call.ask, self._handles)
+        if answer.reason:
+            self._failed(call.columns, answer.code or 0)
+            return dict.fromkeys(call.columns)
+        return dict(zip(call.columns, answer.value, strict=True))
+
+    def _failed(self, columns: Sequence[str], code: int) -> None:
+        if code in LOST:
+            self._lost = True
+            self._tell("gpu_lost", reason_of(code))
+        elif code in CLOSED:
+            self.closed = True
+            self._tell("driver_restarted", reason_of(code))
+        else:
+            self._tell("nvml_error", f"{', '.join(columns)}: {reason_of(code)}")
+
+    def _drop_impossible(self, values: Values) -> None:
+        for column in (POWER, AVERAGE):
+            power_mw = values.get(column)
+            fault = (
+                None
+                if power_mw is None
+                else implausible_power(power_mw, power_limit_mw=self.device.power_limit_mw)
+            )
+            if fault:
+                values[column] = None
+                self._tell(*fault)
+
+    def _note_slowness(self, took_ns: int) -> None:
+        if took_ns > SLOW_READ_NS:
+            self._tell("slow_driver", f"one reading took {took_ns / NS_PER_MS:.0f} ms")
+
+    def _tell(self, code: str, text: str) -> None:
+        """Once per kind of fault: a text with figures in it would be told at every sample."""
+        about = text if code == "nvml_error" else ""
+        if (code, about) not in self._told:
+            self._told.add((code, about))
+            self._faults.append((code, text))
+
+    def reopen(self) -> None:
+        """After the driver came back: find the device again; its counter started anew and is of no use."""
+        self.closed = False
+        try:
+            self._handles = self._find()
+        except MeterError:
+            self.closed = True
+        if self.counter:
+            self.counter.distrust("the driver was restarted")
+
+    def faults(self) -> list[tuple[str, str]]:
+        """(code, text) of what failed since the last call."""
+        told, self._faults = self._faults, []
+        counted = self.counter.faults() if self.counter else []
+        return told + [(fault.code, fault.text) for fault in counted]
+
 
 REOPEN_AFTER_NS = NS_PER_S
 

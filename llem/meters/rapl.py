@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from llem.errors import MeterError
-from llem.meters.base import Meter
-from llem.meters.clock import SYSTEM_CLOCK, Clock
+from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.meters.counter import EnergyCounter, Tick, measure_ticks, read_edges
 from llem.plan import MeterPlan
 from llem.units import NS_PER_MS, NS_PER_S

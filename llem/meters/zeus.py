@@ -9,8 +9,7 @@ from zeus.device import get_gpus, get_soc
 from zeus.exception import ZeusBaseError
 
 from llem.errors import MeterError
-from llem.meters.base import Meter
-from llem.meters.clock import SYSTEM_CLOCK, Clock
+from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
 from llem.plan import MeterPlan
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading

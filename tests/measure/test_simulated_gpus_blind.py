@@ -3,7 +3,7 @@
 import pytest
 
 from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_gpus import resolve_gpus
+from llem.meters.nvml_driver import resolve_gpus
 from llem.results import energy_between_j
 from llem.results.uncertainty import integral_uncertainty_j
 from tests.measure.gpu_host import GpuHost, gpu

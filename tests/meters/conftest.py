@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.meters.clock import Clock
+from llem.meters.base import Clock
 from tests.simulated_nvml.build import Simulation, has_compiler, installed
 from tests.simulated_nvml.scenario import Scenario
 

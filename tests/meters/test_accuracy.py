@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.meters.clock import Clock
+from llem.meters.base import Clock
 from tests.simulated_nvml.accuracy import IN_STEP, SEEN, average_bound_j, table, windows
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Gpu, Scenario, uuid_of

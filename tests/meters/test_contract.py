@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from llem.meters import METERS, Meter
-from llem.meters.clock import SYSTEM_CLOCK, Clock
+from llem.meters.base import SYSTEM_CLOCK, Clock
 from llem.meters.estimate import EstimateMeter
 from llem.meters.rapl import RaplMeter
 from llem.meters.simulated import SimulatedMeter
@@ -39,7 +39,7 @@ def _rapl(request: pytest.FixtureRequest) -> Subject:
 
 def _nvml(request: pytest.FixtureRequest) -> Subject:
     from llem.meters.nvml import NvmlMeter
-    from llem.meters.nvml_gpus import resolve_gpus
+    from llem.meters.nvml_driver import resolve_gpus
 
     nvml = request.getfixturevalue("nvml")
     nvml.install(hosts_gpus(2))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from llem.errors import MeterError
-from llem.meters.cpu_time import NS_PER_CLOCK_TICK, CpuTime, descendants
-from llem.meters.estimate import EstimateMeter
+from llem.meters.estimate import NS_PER_CLOCK_TICK, CpuTime, EstimateMeter, descendants
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint('done', flush=True)\nsys.stdin.read()\n"

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem.errors import MeterError
-from llem.meters.curves import Curve, curve_of
-from llem.meters.simulated import SimulatedMeter
+from llem.meters.simulated import Curve, SimulatedMeter, curve_of
 from llem.plan import SimulatedMeterPlan
 from tests.meters.conftest import ManualClock
 from tests.simulated_nvml.build import Simulation

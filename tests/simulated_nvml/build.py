@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from llem.meters.clock import Clock
+from llem.meters.base import Clock
 from tests.simulated_nvml.scenario import Scenario
 
 SOURCE = Path(__file__).with_name("nvml.c")

@@ -3,9 +3,9 @@
 from itertools import pairwise
 from typing import NamedTuple
 
-from llem.meters.clock import Clock
+from llem.meters.base import Clock
 from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_gpus import resolve_gpus
+from llem.meters.nvml_driver import resolve_gpus
 from llem_events.events import EnergyEdge, Reading
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Gpu, Row, constant, ramp, random_walk, recorded, square
