@@ -6,8 +6,7 @@ from pathlib import Path
 
 from llem.export.rows import stored_results
 from llem.projections import open_tables
-from llem.query.process import Limits, Parameter, running
-from llem.query.result import QueryResult
+from llem.query.process import Limits, Parameter, QueryResult, running
 from llem.results import ExperimentResult
 from llem.store import Store
 

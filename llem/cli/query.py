@@ -21,10 +21,8 @@ from llem.cli.progress import WorkLine
 from llem.cli.table import write_lines
 from llem.errors import QueryError
 from llem.export import formats, target
-from llem.query.catalog import CATALOG
-from llem.query.parameters import parse_parameters
 from llem.query.process import Limits, ResultStream, running
-from llem.query.statements import saved_queries, saved_query
+from llem.query.statements import CATALOG, parse_parameters, saved_queries, saved_query
 from llem.store import Store
 
 MAX_ROWS = 2**62
