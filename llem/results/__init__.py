@@ -21,18 +21,18 @@ from llem.results.environment import (
     HardwareEnvironment,
     ThermalEnvironment,
 )
-from llem.results.experiment import AggregationMetadata, ExperimentResult
-from llem.results.facts import judged, measured_facts
+from llem.results.experiment import AggregationMetadata, ExperimentResult, judged, measured_facts
 from llem.results.latency import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem.results.metrics import (
+from llem.results.power import cumulative_energy_j, energy_between_j
+from llem.results.process import (
     ComputeMetrics,
     InferenceMetrics,
+    RawProcessResult,
+    ResultWarning,
     ThermalThrottleInfo,
     Timestamps,
     WarmupResult,
 )
-from llem.results.power import cumulative_energy_j, energy_between_j
-from llem.results.process import RawProcessResult, ResultWarning
 from llem.results.steady_state import PowerSamples, SteadyState, find_steady_state
 from llem.results.validity import InvalidReason, MeasuredFacts, Verdict, judge
 from llem.versions import RESULTS_VERSION, SCHEMA_VERSION

@@ -15,8 +15,13 @@ from llem.results.environment import (
 )
 from llem.results.experiment import AggregationMetadata, ExperimentResult
 from llem.results.latency import LatencyMeasurements, LatencyStatistics
-from llem.results.metrics import ComputeMetrics, InferenceMetrics, ThermalThrottleInfo, Timestamps
-from llem.results.process import RawProcessResult
+from llem.results.process import (
+    ComputeMetrics,
+    InferenceMetrics,
+    RawProcessResult,
+    ThermalThrottleInfo,
+    Timestamps,
+)
 from llem.results.validity import InvalidReason
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

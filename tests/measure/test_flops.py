@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from llem.plan import ModelPlan
 from llem.results.flops import (
+    PEAKS,
     ModelShape,
     attention_flops,
     decode_flops,
+    model_flops_utilisation,
     model_shape,
+    peak_of,
     prefill_flops,
     request_flops,
 )
-from llem.results.peaks import PEAKS, model_flops_utilisation, peak_of
 from llem_events.events import ModelLoaded
 
 PROMPT = 96

@@ -5,7 +5,7 @@ import pytest
 from llem.meters.nvml import NvmlMeter
 from llem.meters.nvml_driver import resolve_gpus
 from llem.results import energy_between_j
-from llem.results.uncertainty import integral_uncertainty_j
+from llem.results.power import integral_uncertainty_j
 from tests.measure.gpu_host import GpuHost, gpu
 from tests.simulated_nvml.build import Simulation, in_this_process, installed
 from tests.simulated_nvml.scenario import Gpu, Row, Scenario, square

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.results.power import energy_between_j
-from llem.results.uncertainty import counter_uncertainty_j, integral_uncertainty_j
+from llem.results.power import counter_uncertainty_j, energy_between_j, integral_uncertainty_j
 
 SPAN = {"start_sec": 1.0, "end_sec": 11.0}
 

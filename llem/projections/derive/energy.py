@@ -9,7 +9,7 @@ from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.samples import DeviceSamples
 from llem.results import DeviceEnergy
 from llem.results.nullable import total
-from llem.results.uncertainty import counter_uncertainty_j
+from llem.results.power import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
 from llem_events.events import EnergyEdge, MeteredDevice
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from llem.projections.derive.history import ProcessFacts, Span
 from llem.results.phases import Trace
-from llem.results.power import cumulative_energy_j
-from llem.results.uncertainty import integral_uncertainty_j
+from llem.results.power import cumulative_energy_j, integral_uncertainty_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
