@@ -1,7 +1,6 @@
 """What is asked of the model: files of prompts, chat messages, drawn lengths; knows no engine."""
 
-from llem.prompts.lengths import draw_length
-from llem.prompts.prompt import ChatMessage, EncodedPrompt, Prompt, prompt_text
+from llem.prompts.prompt import ChatMessage, EncodedPrompt, Prompt, draw_length, prompt_text
 from llem.prompts.prompt_set import (
     PromptSet,
     batches,

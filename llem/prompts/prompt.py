@@ -1,8 +1,13 @@
-"""A prompt as the plan asks for it, and as the engine gets it."""
+"""A prompt as the plan asks for it, and as the engine gets it; token counts drawn from the plan's distributions."""
 
+import math
+import random
 from typing import Literal
 
 import msgspec
+
+from llem.errors import PlanError
+from llem.plan import LengthPlan
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -41,3 +46,18 @@ def prompt_text(prompt: Prompt) -> str | None:
     if prompt.messages is None:
         return prompt.text
     return "\n".join(message.content for message in prompt.messages)
+
+
+def draw_length(lengths: LengthPlan, rng: random.Random) -> int:
+    """A token count from the distribution; `mean` is the arithmetic mean before the cut to [min, max]."""
+    if lengths.kind == "fixed":
+        return lengths.mean
+    if lengths.min > lengths.max:
+        raise PlanError(
+            "lengths cannot be drawn", found=f"min {lengths.min} > max {lengths.max}", expected="min <= max"
+        )
+    if lengths.kind == "uniform":
+        return rng.randint(lengths.min, lengths.max)
+    location = math.log(lengths.mean) - lengths.spread**2 / 2
+    drawn = round(rng.lognormvariate(location, lengths.spread))
+    return min(max(drawn, lengths.min), lengths.max)

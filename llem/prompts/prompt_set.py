@@ -12,8 +12,7 @@ import msgspec
 from llem.errors import PlanError
 from llem.plan import Plan, WorkloadPlan
 from llem.plan_file import path_of
-from llem.prompts.lengths import draw_length
-from llem.prompts.prompt import EncodedPrompt, Prompt
+from llem.prompts.prompt import EncodedPrompt, Prompt, draw_length
 from llem.prompts.records import read_records
 from llem.prompts.rows import PromptRow, read_row
 
