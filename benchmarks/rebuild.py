@@ -20,10 +20,8 @@ from typing import NamedTuple
 import duckdb
 
 from benchmarks.sample_files import DEVICE_UUID, METER, segment_header, write_log, write_parquet
-from llem.projections.replay_events import Replay
-from llem.projections.samples import MEASURED, Identity
-from llem.projections.schema import create_tables
-from llem.projections.tables import Tables
+from llem.projections.database import Tables, create_tables
+from llem.projections.ingest import MEASURED, Identity, Replay
 from llem_events import SegmentReader
 
 IDENTITY = Identity(segment_header().experiment_id, 0, segment_header().segment_id.hex())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from llem.projections.tables import Tables
+from llem.projections.database import Tables
 
 LOG_TABLES = ("events", "samples", "requests")
 UNUSABLE = "unusable"

@@ -1,16 +1,74 @@
-"""Opening a projection file: whose it is, who else holds it, and whether this program can use it."""
+"""A projection file: whose it is, who else holds it, whether this program can use it; its tables with their comments, and rows into them."""
 
+import fcntl
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import msgspec
 
 from llem.errors import StoreError
-from llem.projections.schema import VERSION
+from llem.projections.progress import Course
 from llem.store import Store
+from llem.versions import tables_version
+
+_CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
+_COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")
+_VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
+_BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
+_VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
+
+SCHEMA_SQL = resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
+VERSION = tables_version()
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make empty tables, views and macros, and say which code they belong to."""
+    connection.execute("BEGIN")
+    connection.execute(SCHEMA_SQL)
+    for statement in comments(SCHEMA_SQL):
+        connection.execute(statement)
+    for statement in _comments_of_views(connection):
+        connection.execute(statement)
+    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", VERSION)
+    connection.execute("COMMIT")
+
+
+def comments(sql: str) -> Iterator[str]:
+    """One COMMENT statement per line of `sql` that creates a table, a view or a column and says what it is."""
+    table = ""
+    for line in sql.splitlines():
+        if created := _CREATED.match(line):
+            kind, table, text = created.groups()
+            yield f"COMMENT ON {kind} {table} IS {_quoted(text)}"
+        elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
+            name, text = column.groups()
+            yield f"COMMENT ON COLUMN {table}.{name} IS {_quoted(text)}"
+
+
+def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """A view's column that says nothing of itself is that of the first table in the view's FROM that has it."""
+    for view, body in _VIEW.findall(SCHEMA_SQL):
+        rows = connection.execute(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+        )
+        said = {(table, column): comment for table, column, comment in rows.fetchall()}
+        bases = _BASE.findall(body)
+        for table, column in said:
+            known = [text for base in bases if (text := said.get((base, column))) is not None]
+            if table == view and said[table, column] is None and known:
+                yield f"COMMENT ON COLUMN {view}.{column} IS {_quoted(known[0])}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
 
 POLL_S = 0.05
 READER_WAIT_S = 10.0
@@ -151,3 +209,89 @@ def _wait_for(path: Path, *, read_only: bool, deadline: float) -> duckdb.DuckDBP
 def first_line(error: Exception) -> str:
     """What DuckDB says, without the query and its arrows."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+Row = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+MAX_ROWS = 2_000  # per statement; bounds the size of the JSON text
+
+
+class Tables:
+    """The tables of one open projection.
+
+    Rows travel as one JSON text per statement: `executemany` is a thousand times slower, and registered object
+    columns lose NULLs or take minutes with the oldest supported duckdb.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.course = Course()
+        self._types: dict[str, dict[str, str]] = {}
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the body did, or nothing of it."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Append rows; a column that a row does not name is NULL."""
+        if not rows:
+            return
+        types = self.types(table)
+        fields = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
+        for portion in _parts(rows):
+            whole = [{column: row.get(column) for column in types} for row in portion]
+            self.connection.execute(
+                f"INSERT INTO {table} BY NAME SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
+                [msgspec.json.encode(whole).decode()],
+            )
+
+    def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:
+        """Remove all rows of some experiments."""
+        self.connection.execute(
+            f"DELETE FROM {table} WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(experiment_ids)],
+        )
+
+    def types(self, table: str) -> Mapping[str, str]:
+        """Column name -> type."""
+        if table not in self._types:
+            described = self.connection.execute(f"DESCRIBE {table}").fetchall()
+            self._types[table] = {name: kind for name, kind, *_ in described}
+        return self._types[table]
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    for start in range(0, len(rows), MAX_ROWS):
+        yield rows[start : start + MAX_ROWS]
+
+
+LOCK_POLL_S = 0.05
+
+
+@contextmanager
+def writer_lock(store: Store, *, wait_s: float) -> Iterator[bool]:
+    """Hold the store's lock around the body; yields False where another process kept it for `wait_s`."""
+    fd = os.open(store.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        yield _take_lock(fd, time.monotonic() + wait_s)
+    finally:
+        os.close(fd)
+
+
+def _take_lock(fd: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_POLL_S)
+        else:
+            return True

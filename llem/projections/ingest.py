@@ -1,24 +1,194 @@
-"""One segment into the tables: the rows of its new blocks, and the checkpoint after them."""
+"""One segment into the tables: samples streamed in batches of columns, requests, every other event as it is, and the checkpoint after them."""
 
-from collections.abc import Iterable
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
+import duckdb
+import msgspec
+
+from llem.projections.arrow_stream import ArrowStream
 from llem.projections.checkpoint import KnownSegment, SegmentFile
-from llem.projections.containment import UNUSABLE, reason_against
+from llem.projections.containment import UNUSABLE, MisfitError, reason_against
+from llem.projections.database import Row, Rows, Tables
 from llem.projections.ranges import check_header
-from llem.projections.replay_events import Replay
-from llem.projections.samples import Identity
-from llem.projections.tables import Row, Tables
+from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import (
+    SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     CorruptError,
     Damage,
     NewerFormatError,
+    Position,
     SegmentHeader,
     SegmentReader,
     SegmentReadError,
+    UnknownEvent,
     Verdict,
 )
+from llem_events.events import Event, Request, RequestsCompleted
+from llem_events.replay import Occurrence, SampleBatch, replay
+
+# Column of the table -> its expression over the log's columns.
+MEASURED = {
+    "at_ns": "at_ns",
+    "power_w": f"power_mw / {MW_PER_W}::DOUBLE",
+    "power_average_w": f"power_average_mw / {MW_PER_W}::DOUBLE",
+    "energy_j": f"energy_mj / {MJ_PER_J}::DOUBLE",
+    "temperature_c": "temperature_c",
+    "gpu_utilisation_pct": "gpu_utilisation_pct",
+    "memory_utilisation_pct": "memory_utilisation_pct",
+    "memory_used_bytes": "memory_used_bytes",
+    "sm_clock_mhz": "sm_clock_mhz",
+    "memory_clock_mhz": "memory_clock_mhz",
+    "throttle_reasons": "throttle_reasons",
+    "power_limit_w": f"power_limit_mw / {MW_PER_W}::DOUBLE",
+}
+_KEYS = (
+    {"process_index": "$process_index::INTEGER"}
+    | {name: f"${name}" for name in ("experiment_id", "segment_id")}
+    | {name: name for name in ("device_uuid", "meter")}
+)
+_SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
+_VIEW = "samples_of_the_log"
+_STATEMENT_BATCHES = 24
+# Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
+_EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
+
+
+class Identity(NamedTuple):
+    """The segment that the samples stand in."""
+
+    experiment_id: str
+    process_index: int | None
+    segment_id: str
+
+
+def append_samples(
+    connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], *, identity: Identity
+) -> int:
+    """Insert all samples of the batches, in order, and return their number. Raises what `batches` raises.
+
+    DuckDB's threads pull a batch while others are being inserted, so whatever yields them must not use the connection.
+    """
+    try:
+        return sum(_insert_all(connection, iter(batches), identity))
+    finally:
+        _limit_cache(connection, None)
+
+
+def _insert_all(
+    connection: duckdb.DuckDBPyConnection, batches: Iterator[SampleBatch], identity: Identity
+) -> Iterator[int]:
+    for first in batches:
+        _limit_cache(connection, _EMPTIED_CACHE)
+        _limit_cache(connection, _WORKING_CACHE)
+        yield _insert(connection, chain([first], islice(batches, _STATEMENT_BATCHES - 1)), identity)
+
+
+def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
+    """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
+    with connection.cursor() as settings:  # a failed transaction takes no statement any more
+        settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity) -> int:
+    pulled = ((batch.columns, (batch.device_uuid, batch.meter)) for batch in batches)
+    with ArrowStream(SAMPLE_COLUMNS, pulled, texts=("device_uuid", "meter")) as stream:
+        connection.register(_VIEW, stream)
+        try:
+            inserted = connection.execute(
+                f"INSERT INTO samples BY NAME SELECT {_SELECTED} FROM {_VIEW}", identity._asdict()
+            ).fetchall()
+        except duckdb.Error:
+            if stream.failure is not None:
+                raise stream.failure from None
+            raise
+    connection.unregister(_VIEW)
+    return int(inserted[0][0])
+
+
+MAX_ROWS = 20_000  # of events and requests, held before they are inserted
+
+
+class Replay:
+    """Takes what follows a position of a segment into the tables, in bounded memory; counts what it took."""
+
+    def __init__(self, tables: Tables, reader: SegmentReader, identity: Identity) -> None:
+        self._tables, self._reader, self._identity = tables, reader, identity
+        self._events: Rows = []
+        self._requests: Rows = []
+        self._is_done = False
+        self.samples = self.requests = 0
+
+    def run(self, start: Position | None) -> None:
+        """Insert everything from `start` on. Raises CorruptError."""
+        replayed = replay(self._reader, start)
+        while not self._is_done:
+            batches = self._samples_until_full(replayed)
+            first = next(batches, None)
+            if first is not None:
+                every = itertools.chain([first], batches)
+                self.samples += append_samples(self._tables.connection, every, identity=self._identity)
+            self._insert()
+
+    def _samples_until_full(self, replayed: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
+        """Batches of samples; other events are collected, because the connection is busy with the samples meanwhile."""
+        for item in replayed:
+            self._tables.course.reach(self._reader.position.offset)
+            if isinstance(item, SampleBatch):
+                yield item
+            else:
+                self._collect(item)
+            if len(self._events) + len(self._requests) >= MAX_ROWS:
+                return
+        self._is_done = True
+
+    def _collect(self, occurrence: Occurrence) -> None:
+        event = occurrence.event
+        if isinstance(event, RequestsCompleted):
+            self._requests += [
+                self._request(event, request, occurrence.event_number) for request in event.requests
+            ]
+            return
+        if isinstance(event, UnknownEvent) and event.problem is not None:
+            raise MisfitError(f"event {occurrence.event_number}: {event.problem}")
+        row = {
+            "block_number": occurrence.block_number,
+            "event_number": occurrence.event_number,
+            "type": occurrence.envelope.type,
+            "version": event.VERSION if isinstance(event, Event) else occurrence.envelope.version,
+            "at_ns": occurrence.envelope.at_ns,
+            "body": _as_json(event),
+        }
+        self._events.append(self._identity._asdict() | row)
+
+    def _request(self, event: RequestsCompleted, request: Request, event_number: int) -> dict[str, Any]:
+        fields = {name: getattr(request, name) for name in Request.__struct_fields__}
+        return {
+            **self._identity._asdict(),
+            **fields,
+            "window_kind": event.window,
+            "event_number": event_number,
+        }
+
+    def _insert(self) -> None:
+        self._tables.insert("events", self._events)
+        self._tables.insert("requests", self._requests)
+        self.requests += len(self._requests)
+        self._events.clear()
+        self._requests.clear()
+
+
+def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
+    """The fields of an event as JSON; of an unknown one, None where msgpack holds what JSON cannot."""
+    try:
+        fields = msgspec.msgpack.decode(event.body) if isinstance(event, UnknownEvent) else event
+        return msgspec.Raw(msgspec.json.encode(fields))
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return None
+
 
 COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
 REFUSALS: dict[type[Exception], str] = {

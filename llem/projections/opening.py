@@ -11,9 +11,7 @@ import duckdb
 
 from llem.errors import StoreError
 from llem.projections import database
-from llem.projections.apply import Applied
-from llem.projections.projector import CatchUpReport, catch_up
-from llem.projections.rebuilding import build, fill
+from llem.projections.projector import Applied, CatchUpReport, build, catch_up, fill
 from llem.store import Store
 
 Notify = Callable[[str], None]

@@ -1,20 +1,326 @@
-"""Bringing the tables up to the log: new blocks only, one transaction per segment together with its checkpoint."""
+"""The projector: brings the tables up to the log, new blocks only, or builds them anew in a fresh file that is swapped in."""
 
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import msgspec
 
-from llem.errors import LlemError, StoreError
+from llem.errors import DamagedLogError, LlemError, StoreError
 from llem.projections import database
-from llem.projections.apply import Applied, apply_experiments, refusals
-from llem.projections.checkpoint import Files, Known, known_segments, pending, scan
-from llem.projections.integrity import is_whole
-from llem.projections.locking import writer_lock
-from llem.projections.rebuilding import build_and_swap
-from llem.store import Store
+from llem.projections.checkpoint import (
+    Files,
+    Known,
+    KnownSegment,
+    SegmentFile,
+    known_segments,
+    left_out,
+    pending,
+    scan,
+)
+from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
+from llem.projections.database import Tables, create_tables, writer_lock
+from llem.projections.derive.rows import derive
+from llem.projections.diff import Change, count_rows, result_changes, table_changes
+from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
+from llem.store import Store, mend_access
+
+Known = Mapping[str, KnownSegment]
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done to the tables."""
+
+    blocks: int
+    events: int
+    derived: Sequence[str]
+    refused: Sequence[LlemError]
+
+
+def apply_experiments(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    salvage: bool = False,
+    only: Collection[str] | None = None,
+) -> Applied:
+    """Bring every experiment that is behind up to its log, or only some of these, then derive its results."""
+    tables = Tables(connection)
+    files, known = scan(store), known_segments(connection)
+    behind = pending(files, known, salvage=salvage)
+    wanted = sorted(behind if only is None else behind.intersection(only))
+    before = _totals(connection)
+    tables.course.begin("reading the log", _bytes(files, wanted), "bytes")
+    for experiment_id in wanted:
+        segments = list(files.get(experiment_id, {}).values())
+        try:
+            _apply_experiment(tables, experiment_id, segments, known.get(experiment_id, {}), salvage=salvage)
+        except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
+            _forget(tables, experiment_id)
+            refuse_segments(tables, segments, reason_against(error))
+    derive(tables, wanted)
+    blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
+    refused = refusals(store, known_segments(connection))
+    return Applied(blocks=blocks, events=events, derived=wanted, refused=refused)
+
+
+def refusals(store: Store, known: Mapping[str, Known]) -> list[LlemError]:
+    """One error for every segment that keeps its experiment out of the tables."""
+    segments = (segment for experiment in known.values() for segment in experiment.values())
+    return [_refusal(store, segment) for segment in segments if segment.refused]
+
+
+def _refusal(store: Store, segment: KnownSegment) -> LlemError:
+    what = f"segment {store.log_path / segment.experiment_id / segment.file}"
+    match segment.verdict:
+        case "newer":
+            return StoreError(what, found=segment.problem, hint="upgrade llem")
+        case "unreadable":
+            folder = store.log_path / segment.experiment_id
+            return StoreError(
+                f"experiment {segment.experiment_id} cannot be read",
+                found=segment.problem,
+                hint=mend_access(folder),
+            )
+        case verdict if verdict == UNUSABLE:
+            hint = "`llem log cat` shows what it holds, `llem rebuild` tries again"
+            what = f"experiment {segment.experiment_id} is left out"
+            return DamagedLogError(what, found=segment.problem, hint=hint)
+        case _:
+            hint = "`llem log verify` tells more, --salvage goes on without the damaged part"
+            return DamagedLogError(f"{what} is corrupt", found=segment.problem, hint=hint)
+
+
+def _bytes(files: Files, experiment_ids: Sequence[str]) -> int:
+    return sum(
+        file.file_bytes for experiment_id in experiment_ids for file in files.get(experiment_id, {}).values()
+    )
+
+
+def _totals(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    sums = connection.execute("SELECT coalesce(sum(blocks), 0), coalesce(sum(events), 0) FROM segments")
+    blocks, events = sums.fetchall()[0]
+    return int(blocks), int(events)
+
+
+def _apply_experiment(
+    tables: Tables, experiment_id: str, files: Sequence[SegmentFile], known: Known, *, salvage: bool
+) -> None:
+    excluded = left_out(files)
+    if _must_start_over(files, known, excluded):
+        _forget(tables, experiment_id)
+        known = {}
+    try:
+        _apply_segments(tables, files, known, excluded, salvage=salvage)
+    except ChangedError:
+        _forget(tables, experiment_id)
+        _apply_segments(tables, files, {}, excluded, salvage=salvage)
+    _leave_out_if_refused(tables, experiment_id)
+
+
+def _apply_segments(
+    tables: Tables,
+    files: Iterable[SegmentFile],
+    known: Known,
+    excluded: Mapping[str, str],
+    *,
+    salvage: bool,
+) -> None:
+    for file in files:
+        name = file.path.name
+        apply_segment(tables, file, known.get(name), left_out=excluded.get(name), salvage=salvage)
+        tables.course.complete(file.file_bytes)
+
+
+def _must_start_over(files: Iterable[SegmentFile], known: Known, excluded: Mapping[str, str]) -> bool:
+    """Whether the log did more than grow, or an experiment that was refused may now be taken."""
+    found = {file.path.name: file for file in files}
+    return any(
+        segment.refused
+        or name not in found
+        or not segment.only_grew(found[name])
+        or (name in excluded) != (segment.verdict == "left_out")
+        for name, segment in known.items()
+    )
+
+
+def _forget(tables: Tables, experiment_id: str) -> None:
+    with tables.transaction():
+        for table in (*LOG_TABLES, "segments"):
+            tables.delete_experiments(table, [experiment_id])
+
+
+def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
+    """A damaged segment keeps the whole experiment out: sums over the rest would look whole."""
+    segments = known_segments(tables.connection, experiment_id).get(experiment_id, {})
+    if any(segment.refused for segment in segments.values()):
+        with tables.transaction():
+            for table in LOG_TABLES:
+                tables.delete_experiments(table, [experiment_id])
+
+
+SCRATCH_PREFIX = "projections-"
+REBUILD_LOCK_WAIT_S = 30.0
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild made of the log, and where that differs from the tables before."""
+
+    experiments: int
+    rows: Mapping[str, int]  # table -> rows
+    blocks: int
+    events: int
+    refused: Sequence[LlemError]
+    compared: str | None  # None: compared with the tables before; else why not
+    changed_tables: Sequence[str] = ()
+    changes: Sequence[Change] = ()  # figures of results that are not what they were
+    duration_sec: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the tables before were not what the log gives."""
+        return self.compared is not None or bool(self.changed_tables)
+
+
+def rebuild(store: Store, *, check: bool = False, salvage: bool = False) -> RebuildReport:
+    """Build all tables from the log and swap them in; with `check`, only compare. Raises StoreError."""
+    started = time.monotonic()
+    store.require()
+    with database.writing(f"projections {store.projections_path}"):
+        report = _rebuild(store, check=check, salvage=salvage)
+    return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
+
+
+def _rebuild(store: Store, *, check: bool, salvage: bool) -> RebuildReport:
+    if check and not os.access(store.path, os.W_OK):
+        with tempfile.TemporaryDirectory() as scratch:
+            fresh = Path(scratch) / store.projections_path.name
+            return _rebuild_report(store, fresh, build(store, fresh, salvage=salvage))
+    with writer_lock(store, wait_s=REBUILD_LOCK_WAIT_S) as locked:
+        if not locked:
+            raise StoreError(
+                f"projections {store.projections_path}",
+                found="another llem is writing them",
+                hint="try again in a moment",
+            )
+        with scratch_folder(store) as scratch:
+            fresh = scratch / store.projections_path.name
+            applied = build(store, fresh, salvage=salvage)
+            report = _rebuild_report(store, fresh, applied)
+            if not check:
+                swap(store, fresh)
+    return report
+
+
+def build_and_swap(store: Store, *, salvage: bool) -> Applied:
+    """Build the tables and put them in the place of what cannot be read. The caller holds the writer lock."""
+    with scratch_folder(store) as scratch:
+        fresh = scratch / store.projections_path.name
+        applied = build(store, fresh, salvage=salvage)
+        swap(store, fresh)
+    return applied
+
+
+def build(store: Store, path: Path, *, salvage: bool) -> Applied:
+    """All tables from the log into a new file."""
+    with database.create(path) as connection:
+        return fill(store, connection, salvage=salvage)
+
+
+def fill(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    salvage: bool = False,
+    only: Collection[str] | None = None,
+) -> Applied:
+    """All tables, or those of some experiments, into a database that is empty."""
+    create_tables(connection)
+    return apply_experiments(store, connection, salvage=salvage, only=only)
+
+
+def _rebuild_report(store: Store, fresh: Path, applied: Applied) -> RebuildReport:
+    with database.connect(fresh, read_only=True) as new:
+        compared, changed_tables, changes = _compare(store, new)
+        rows = count_rows(new)
+    return RebuildReport(
+        experiments=rows["experiments"],
+        rows=rows,
+        blocks=applied.blocks,
+        events=applied.events,
+        refused=applied.refused,
+        compared=compared,
+        changed_tables=changed_tables,
+        changes=changes,
+        duration_sec=0.0,
+    )
+
+
+def _compare(
+    store: Store, new: duckdb.DuckDBPyConnection
+) -> tuple[str | None, Sequence[str], Sequence[Change]]:
+    """What differs from the tables in use, or why that cannot be said."""
+    try:
+        with database.connect(store.projections_path, read_only=True, wait_s=1.0) as old:
+            return None, table_changes(old, new), result_changes(old, new)
+    except (database.UnusableError, StoreError) as error:
+        return str(error), (), ()
+    except database.BusyError:
+        return "another llem is using the tables before", (), ()
+
+
+@contextmanager
+def scratch_folder(store: Store) -> Iterator[Path]:
+    """A folder of one's own within the store, removed afterwards. The caller holds the writer lock."""
+    for leftover in store.path.glob(f"{SCRATCH_PREFIX}*.tmp"):
+        shutil.rmtree(leftover)  # of a crash: nobody else builds while the lock is held
+    scratch = Path(tempfile.mkdtemp(dir=store.path, prefix=SCRATCH_PREFIX, suffix=".tmp"))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+def swap(store: Store, fresh: Path) -> None:
+    """Put a finished file in the place of the old one, durably."""
+    _sync(fresh)
+    database.wal_path(store).unlink(missing_ok=True)  # of a crash; it belongs to the old file
+    fresh.replace(store.projections_path)
+    _sync(store.path)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+_MISSING = """
+SELECT count(*) FROM segments s
+LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM samples GROUP BY ALL) a USING (experiment_id, segment_id)
+LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM requests GROUP BY ALL) b USING (experiment_id, segment_id)
+WHERE (s.samples <> coalesce(a.found, 0) OR s.requests <> coalesce(b.found, 0))
+  AND s.experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE status IN ('damaged', 'newer'))
+  AND s.derived_blocks = s.blocks
+"""
+_UNDERIVED = """
+SELECT count(*) FROM (SELECT DISTINCT experiment_id FROM segments WHERE derived_blocks IS NOT NULL)
+FULL JOIN experiments USING (experiment_id) FULL JOIN experiment_results r USING (experiment_id)
+WHERE experiments.status IS NULL OR r.status IS NULL
+"""
+
+
+def is_whole(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether every applied segment has its samples and requests, and every derived experiment its results."""
+    return not any(connection.execute(query).fetchall()[0][0] for query in (_MISSING, _UNDERIVED))
+
 
 LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
 FIRST_BUILD_WAIT_S = 120.0
@@ -65,7 +371,9 @@ def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
     with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
         if not locked:
             return _behind(files, known, wanted, "another llem is writing the tables")
-        return _apply(store, salvage=salvage) or _behind(files, known, wanted, "a query holds the tables")
+        return _apply_pending(store, salvage=salvage) or _behind(
+            files, known, wanted, "a query holds the tables"
+        )
 
 
 def _held(store: Store) -> CatchUpReport | None:
@@ -90,26 +398,26 @@ def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
         try:
             database.connect(store.projections_path, read_only=True).close()
         except database.UnusableError:
-            return _report(build_and_swap(store, salvage=salvage), rebuilt=reason)
+            return _catch_up_report(build_and_swap(store, salvage=salvage), rebuilt=reason)
     return _catch_up(store, salvage=salvage)
 
 
-def _apply(store: Store, *, salvage: bool) -> CatchUpReport | None:
+def _apply_pending(store: Store, *, salvage: bool) -> CatchUpReport | None:
     """Catch up under the writer lock; None where a reader holds the file. Tables that cannot be trusted are built anew."""
     crashed = database.has_wal(store)
     try:
         with database.connect(store.projections_path, read_only=False, wait_s=READERS_WAIT_S) as connection:
             if not crashed or is_whole(connection):
-                return _report(apply_experiments(store, connection, salvage=salvage))
+                return _catch_up_report(apply_experiments(store, connection, salvage=salvage))
             reason = "rows were lost in a crash"
     except database.BusyError:
         return None
     except (database.UnusableError, duckdb.Error) as error:
         reason = database.first_line(error)
-    return _report(build_and_swap(store, salvage=salvage), rebuilt=reason)
+    return _catch_up_report(build_and_swap(store, salvage=salvage), rebuilt=reason)
 
 
-def _report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:
+def _catch_up_report(applied: Applied, *, rebuilt: str | None = None) -> CatchUpReport:
     return CatchUpReport(
         rebuilt=rebuilt,
         blocks=applied.blocks,

@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 
 from llem.projections import catch_up, database
-from llem.projections.apply import apply_experiments
-from llem.projections.locking import writer_lock
+from llem.projections.database import writer_lock
+from llem.projections.projector import apply_experiments
 from llem.store import Store
 from tests.projections.tables import hashes
 

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from llem.projections import catch_up, open_readonly, rebuild
-from llem.projections.locking import writer_lock
+from llem.projections.database import writer_lock
 from llem.store import Store
 from tests.projections.fake_log import EXPERIMENT, experiment
 from tests.projections.tables import hashes, result

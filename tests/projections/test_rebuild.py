@@ -4,7 +4,7 @@ import duckdb
 import pytest
 
 from llem.projections import catch_up, open_readonly, rebuild
-from llem.projections.schema import SCHEMA_SQL, comments, create_tables
+from llem.projections.database import SCHEMA_SQL, comments, create_tables
 from llem.store import Store
 from tests.projections.fake_log import EXPERIMENT, experiment
 from tests.projections.tables import hashes, result

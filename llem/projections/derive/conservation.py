@@ -6,10 +6,8 @@ from typing import Any
 
 import duckdb
 
-from llem.projections.clocks import Clocks
-from llem.projections.derive.history import ExperimentFacts, ProcessFacts, Window
+from llem.projections.derive.history import Clocks, ExperimentFacts, ProcessFacts, Window, measurement_spans
 from llem.projections.derive.process import Seen
-from llem.projections.spans import measurement_spans
 from llem.results import ExperimentResult, InvalidReason
 from llem.units import NS_PER_S, seconds
 from llem_events.events import (

@@ -1,27 +1,109 @@
-"""The result of an experiment, from the results of its processes."""
+"""The result of an experiment, from the results of its processes: how it ended, where it stood still, and its verdict."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import duckdb
 import msgspec
+import numpy as np
 
-from llem.projections.clocks import Clocks, in_microseconds
+from llem.plan import ValidityPlan
 from llem.projections.derive.conservation import breaches, imported_breaches
-from llem.projections.derive.history import ExperimentFacts, Span
+from llem.projections.derive.history import Clocks, ExperimentFacts, Span, in_microseconds
 from llem.projections.derive.process import Measured, measure_process
-from llem.projections.status import RESULT_STATUS, ExperimentStatus, experiment_status
-from llem.projections.stillness import steady_state
-from llem.projections.thresholds import thresholds, unreadable_thresholds
 from llem.results import (
     ExperimentResult,
     InvalidReason,
+    PowerSamples,
     ResultWarning,
     SteadyState,
     aggregate_results,
+    find_steady_state,
     judged,
 )
 from llem.results.experiment import Methodology
 from llem.results.predecessor import imported
+from llem.results.process import Status
+from llem.units import NS_PER_S, seconds
+
+
+def steady_state(
+    measured: Sequence[Measured], clocks: Clocks, start_ns: int, end_ns: int, limits: ValidityPlan
+) -> SteadyState:
+    """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
+    tokens: list[float] = []
+    power: dict[tuple[str, str], PowerSamples] = {}
+    for seen in measured:
+        shift_ns = clocks.wall_ns(seen.process.segment, 0) - start_ns
+        times_ns = [at_ns for work in seen.work for at_ns in work.request.token_times_ns]
+        tokens += ((np.array(times_ns, np.int64) + shift_ns) / NS_PER_S).tolist()
+        for device, spanned in zip(seen.devices, seen.samples, strict=True):
+            opened_sec = seconds(seen.spans[0][0] + shift_ns)
+            at_sec, power_w = spanned[0].power
+            power.setdefault(device.key, PowerSamples(at_sec=at_sec + opened_sec, power_w=power_w))
+    return find_steady_state(
+        start_sec=0.0,
+        end_sec=seconds(end_ns - start_ns),
+        token_times_sec=tokens,
+        power=list(power.values()),
+        tolerance=limits.steady_state_tolerance,
+        min_duration_sec=limits.steady_state_min_s,
+    )
+
+
+ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
+RESULT_STATUS: dict[ExperimentStatus, Status] = {
+    "completed": "completed",
+    "interrupted": "interrupted",
+    "failed": "failed",
+}
+
+
+def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
+    """Complete is only an experiment all of whose processes have their completion marker."""
+    if facts.refused is not None:
+        return "newer" if facts.refused.verdict == "newer" else "damaged"
+    if facts.imported is not None:
+        return "completed"
+    if facts.interrupted is not None:
+        return "interrupted"
+    if facts.completed is None and any(segment.being_written for segment in facts.segments):
+        return "running"
+    finished = {process.process_index for process in facts.processes if process.completed is not None}
+    expected = facts.started.expected_processes if facts.started else len(facts.processes)
+    if finished and finished >= set(range(expected)):  # bounded by check_ranges
+        return "completed"
+    if not finished and any(process.failed is not None for process in facts.processes):
+        return "failed"
+    return "incomplete"
+
+
+def thresholds(plan: dict[str, Any]) -> ValidityPlan:
+    """Those of the plan; one that another llem called otherwise, or that cannot be read, is left at its default."""
+    return _read(plan)[0]
+
+
+def unreadable_thresholds(plan: dict[str, Any]) -> InvalidReason | None:
+    """Why the verdict is by other thresholds than were asked for; None where it is not."""
+    problem = _read(plan)[1]
+    if problem is None:
+        return None
+    return InvalidReason(
+        code="thresholds_unreadable",
+        text=f"the plan's thresholds cannot be read, so the defaults stand: {problem}",
+    )
+
+
+def _read(plan: dict[str, Any]) -> tuple[ValidityPlan, str | None]:
+    asked = plan.get("validity", {})
+    if not isinstance(asked, dict):
+        return ValidityPlan(), f"found {type(asked).__name__}, expected a table"
+    known = {name: value for name, value in asked.items() if name in ValidityPlan.__struct_fields__}
+    try:
+        return msgspec.convert(known, ValidityPlan), None
+    except msgspec.ValidationError as error:
+        return ValidityPlan(), str(error)
+
 
 Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 

@@ -1,15 +1,18 @@
-"""What the tables hold of an experiment's log, as the events that were written."""
+"""An experiment's log as the tables hold it: the events that were written, when on one clock, and the spans that were measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import duckdb
 import msgspec
 
 from llem.projections.checkpoint import REFUSED
+from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,
+    ClockRead,
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
@@ -233,3 +236,98 @@ def _fact(segment_id: str, at_ns: int, kind: str, version: int, body: str | None
     except msgspec.ValidationError:
         return None
     return Fact(segment_id=segment_id, at_ns=at_ns, event=event)
+
+
+Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_DRIFT_NS = NS_PER_S // 10
+
+
+class Clocks:
+    """One offset per host and boot, that of the earliest pair: durations on one host stay exact, whatever NTP does."""
+
+    def __init__(self, facts: ExperimentFacts) -> None:
+        pairs: dict[Clock, list[tuple[int, int]]] = {}
+        by_id = {segment.segment_id: segment for segment in facts.segments}
+        for segment in facts.segments:
+            if segment.monotonic_ns is not None and segment.wall_ns is not None:
+                pairs.setdefault(_clock(segment), []).append((segment.monotonic_ns, segment.wall_ns))
+        for fact in facts.all:
+            if isinstance(fact.event, ClockRead):
+                pair = (fact.event.monotonic_ns, fact.event.wall_ns)
+                pairs.setdefault(_clock(by_id[fact.segment_id]), []).append(pair)
+        self.offsets: Mapping[Clock, int] = {clock: _offset(min(found)) for clock, found in pairs.items()}
+        drifts = {clock: _drift(found) for clock, found in pairs.items()}
+        self.stepped = {clock: drift_ns for clock, drift_ns in drifts.items() if drift_ns > MAX_DRIFT_NS}
+
+    def offset_ns(self, segment: Segment) -> int | None:
+        """Wall clock minus monotonic clock of the segment's host; None for one torn inside its header."""
+        return self.offsets.get(_clock(segment))
+
+    def wall_ns(self, segment: Segment, at_ns: int) -> int:
+        """Nanoseconds since 1970 of a moment in a segment whose header is whole."""
+        return at_ns + self.offsets[_clock(segment)]
+
+
+def _clock(segment: Segment) -> Clock:
+    return segment.host, segment.boot_id
+
+
+def _offset(pair: tuple[int, int]) -> int:
+    return pair[1] - pair[0]
+
+
+def _drift(pairs: Sequence[tuple[int, int]]) -> int:
+    offsets = [_offset(pair) for pair in pairs]
+    return max(offsets) - min(offsets)
+
+
+def utc(wall_ns: int) -> datetime:
+    """To the microsecond."""
+    return EPOCH + timedelta(microseconds=wall_ns // NS_PER_US)
+
+
+def in_microseconds(wall_ns: int) -> int:
+    """The nanoseconds of `utc`, so that a duration is the same by both."""
+    return wall_ns // NS_PER_US * NS_PER_US
+
+
+def timestamp(wall_ns: int | None) -> str | None:
+    """The text of a TIMESTAMP column."""
+    return None if wall_ns is None else utc(wall_ns).replace(tzinfo=None).isoformat()
+
+
+def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> Span:
+    """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample."""
+    if window.closed_ns is not None:
+        return window.opened_ns, window.closed_ns
+    latest = connection.execute(
+        "SELECT max(end_ns) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? AND end_ns >= ?",
+        [
+            process.segment.experiment_id,
+            process.segment.segment_id,
+            window.opened.kind,
+            window.opened_ns,
+        ],
+    ).fetchall()
+    return window.opened_ns, int(latest[0][0] or _last_sample(connection, process, window))
+
+
+def _last_sample(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> int:
+    """A wrapped program reports no requests: what is known of it is what was sampled."""
+    latest = connection.execute(
+        "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?",
+        [process.segment.experiment_id, process.process_index, window.opened_ns],
+    ).fetchall()
+    return int(latest[0][0] or window.opened_ns)
+
+
+def measurement_spans(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> list[Span]:
+    """When the measurement windows of a process were open, in the order of opening."""
+    return [window_span(connection, process, window) for window in process.measurement_windows]
+
+
+def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:
+    """The parts of the spans that lie within the chosen one."""
+    overlaps = [(max(start, chosen[0]), min(end, chosen[1])) for start, end in spans]
+    return [(start, end) for start, end in overlaps if start < end]

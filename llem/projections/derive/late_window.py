@@ -8,8 +8,7 @@ import msgspec
 
 from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
 from llem.projections.derive.experiment import Chosen, Derived, derive_experiment
-from llem.projections.derive.history import load_facts
-from llem.projections.spans import clipped
+from llem.projections.derive.history import clipped, load_facts
 from llem.results import ExperimentResult
 from llem.results.experiment import Methodology
 from llem.units import NS_PER_S

@@ -1,41 +1,264 @@
-"""The result of one process, from its events, samples and requests."""
+"""The result of one process, from its events, samples and requests: work, energy, efficiency, throttling, and what is doubtful."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import duckdb
 import msgspec
 
-from llem.projections.clocks import Clocks, utc
 from llem.projections.derive.energy import device_energy, read_counter
-from llem.projections.derive.history import ProcessFacts, Span, Window
+from llem.projections.derive.experiment import thresholds
+from llem.projections.derive.history import Clocks, ProcessFacts, Span, Window, measurement_spans, utc
 from llem.projections.derive.requests import (
     Work,
     count_warmup_requests,
     latencies,
     load_requests,
+    work_flops,
     work_within,
 )
 from llem.projections.derive.samples import DeviceSamples, load_samples
-from llem.projections.doubts import process_doubts
-from llem.projections.efficiency import compute_metrics, efficiency, energy_breakdown
-from llem.projections.spans import measurement_spans
-from llem.projections.thresholds import thresholds
-from llem.projections.throttling import throttling
 from llem.results import (
+    BatchEfficiencyMetrics,
+    ComputeMetrics,
     DeviceEnergy,
+    EnergyBreakdown,
     EnergyMetrics,
     EnvironmentSnapshot,
+    ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
     InferenceMetrics,
+    MemoryEfficiencyMetrics,
     RawProcessResult,
+    ResultWarning,
+    ThermalThrottleInfo,
     Timestamps,
     WarmupResult,
     least_trusted,
 )
 from llem.results.energy import GPU_KINDS
-from llem.results.nullable import largest
+from llem.results.flops import FLOPS_METHOD, model_shape
+from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
+from llem.units import BYTES_PER_MB, seconds
+from llem_events.events import LogFailed, SamplesDropped
+
+
+def compute_metrics(
+    process: ProcessFacts, work: Sequence[Work], inference: InferenceMetrics
+) -> ComputeMetrics:
+    """FLOPs of the work done, and the memory that the model's process held."""
+    shape = model_shape(process.model) if process.model else None
+    return ComputeMetrics.from_flops(
+        work_flops(shape, work),
+        total_tokens=inference.total_tokens,
+        inference_time_sec=inference.inference_time_sec,
+        peak_memory_mb=_mebibytes(process.completed.peak_memory_bytes if process.completed else None),
+        model_memory_mb=_mebibytes(process.model.weights_bytes if process.model else None),
+        flops_method=FLOPS_METHOD if shape else None,
+        compute_precision=process.model.dtype if process.model else None,
+    )
+
+
+def efficiency(
+    process: ProcessFacts,
+    samples: Sequence[Sequence[DeviceSamples]],
+    work: Sequence[Work],
+    *,
+    plan: dict[str, Any],
+) -> ExtendedEfficiencyMetrics:
+    """What the devices' samples and the batches say; memory in use is the whole device's."""
+    memory_bytes = [metered.device.memory_bytes for metered in process.devices]
+    used_bytes = [largest(in_span.largest("memory_used_bytes") for in_span in spanned) for spanned in samples]
+    return ExtendedEfficiencyMetrics(
+        memory=MemoryEfficiencyMetrics(
+            total_vram_mb=_mebibytes(total(memory_bytes)),
+            model_memory_mb=_mebibytes(process.model.weights_bytes if process.model else None),
+            peak_memory_mb=_peak_mb(process, used_bytes),
+        ),
+        gpu_utilisation=_utilisation(samples),
+        batch=_batches(work, planned=plan.get("engine", {}).get("batch_size")),
+    )
+
+
+def _peak_mb(process: ProcessFacts, used_bytes: Sequence[float | None]) -> float | None:
+    """What the engine says of its own process, else what was in use on its devices."""
+    own = process.completed.peak_memory_bytes if process.completed else None
+    return _mebibytes(total(used_bytes) if own is None else own)
+
+
+def _utilisation(samples: Sequence[Sequence[DeviceSamples]]) -> GPUUtilisationMetrics:
+    busy = [
+        percent
+        for spanned in samples
+        for in_span in spanned
+        for percent in in_span.values("gpu_utilisation_pct")
+    ]
+    memory = [
+        percent
+        for spanned in samples
+        for in_span in spanned
+        for percent in in_span.values("memory_utilisation_pct")
+    ]
+    return GPUUtilisationMetrics(
+        sm_utilisation_mean=_mean(busy),
+        sm_utilisation_samples=len(busy),
+        memory_bandwidth_utilisation=_mean(memory),
+    )
+
+
+def _batches(work: Sequence[Work], *, planned: int | None) -> BatchEfficiencyMetrics:
+    sizes = list({done.request.batch_index: done.request.batch_size for done in work}.values())
+    mean = _mean(sizes)
+    return BatchEfficiencyMetrics(
+        effective_batch_size=mean, batch_utilisation=ratio(mean, planned), num_batches=len(sizes) or None
+    )
+
+
+def energy_breakdown(
+    process: ProcessFacts, devices: Sequence[DeviceEnergy], *, duration_sec: float
+) -> EnergyBreakdown | None:
+    """Energy with and without the idle power that was measured before loading; None without devices."""
+    before, after = process.baselines.get("before"), process.baselines.get("after")
+    if not devices:
+        return None
+    method = None if before is None else "reused" if before.reused_from else "measured"
+    return EnergyBreakdown.from_devices(
+        devices,
+        duration_sec=duration_sec,
+        baseline_method=method,
+        baseline_cache_age_sec=before.age_s if before is not None and before.reused_from else None,
+        baseline_std_w=root_of_squares(power.std_power_w for power in before.devices) if before else None,
+        baseline_after_w=total(power.mean_power_w for power in after.devices) if after else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return ratio(float(sum(values)), len(values))
+
+
+def _mebibytes(count: float | None) -> float | None:
+    return None if count is None else count / BYTES_PER_MB
+
+
+SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
+ANY = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
+MAX_TIMESTAMPS = 100  # the first ones; the samples have all
+
+
+def throttling(
+    devices: Sequence[Sequence[DeviceSamples]], spans: Sequence[Span]
+) -> ThermalThrottleInfo | None:
+    """What the samples of each device in each span say; the duration is that of the device with most.
+
+    Moments are in seconds from the start of the first span. None without devices.
+    """
+    flat = [samples for spanned in devices for samples in spanned]
+    if not flat:
+        return None
+    moments = {
+        round(seconds(span[0] - spans[0][0]) + float(at_sec), 3)
+        for spanned in devices
+        for samples, span in zip(spanned, spans, strict=True)
+        if (throttled := samples.throttled(ANY)) is not None
+        for at_sec in throttled[0]
+    }
+    temperatures = [hottest for samples in flat if (hottest := samples.largest("temperature_c")) is not None]
+    return ThermalThrottleInfo(
+        detected=_reported(flat, ANY),
+        thermal=_reported(flat, SW_THERMAL | HW_THERMAL),
+        power=_reported(flat, SW_POWER | HW_POWER),
+        sw_thermal=_reported(flat, SW_THERMAL),
+        hw_thermal=_reported(flat, HW_THERMAL),
+        hw_power=_reported(flat, HW_POWER),
+        throttle_duration_sec=largest(_duration(spanned) for spanned in devices),
+        max_temperature_c=max(temperatures, default=None),
+        throttle_timestamps=sorted(moments)[:MAX_TIMESTAMPS],
+    )
+
+
+def _duration(spanned: Sequence[DeviceSamples]) -> float | None:
+    return total(
+        None if (stretches := samples.throttled(ANY)) is None else float(stretches[1].sum())
+        for samples in spanned
+    )
+
+
+def _reported(spans: Sequence[DeviceSamples], mask: int) -> bool | None:
+    """Whether any device reports a reason in `mask`; None where no driver tells."""
+    told = [stretches for samples in spans if (stretches := samples.throttled(mask)) is not None]
+    return any(len(starts) for starts, _ in told) if told else None
+
+
+def process_doubts(
+    process: ProcessFacts, devices: Sequence[DeviceEnergy], *, max_disagreement: float
+) -> list[ResultWarning]:
+    """Every doubt, those of the process itself first."""
+    return [
+        *_raised(process),
+        *_warmup_doubts(process),
+        *_recording(process),
+        *_energy_doubts(devices, max_disagreement),
+    ]
+
+
+def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
+    for warning in process.warnings:
+        yield ResultWarning(
+            code=warning.code,
+            text=warning.text,
+            value=warning.value,
+            threshold=warning.threshold,
+            device_uuid=warning.device_uuid,
+        )
+
+
+def _warmup_doubts(process: ProcessFacts) -> Iterator[ResultWarning]:
+    """A measurement that began before latencies had settled is believed though it holds some of the warm-up."""
+    warmup = process.warmup
+    if warmup is not None and not warmup.converged:
+        spread = warmup.coefficient_of_variation
+        varied = "" if spread is None else f", and the last batches' times varied by {spread:.1%}"
+        text = f"the warm-up of process {process.process_index} did not converge: {warmup.reason}{varied}"
+        yield ResultWarning(code="warmup_not_converged", text=text, value=spread)
+
+
+def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
+    """What did not reach the log."""
+    who = f"process {process.process_index}"
+    for failure in process.every(LogFailed):
+        text = f"the log of {who} failed: {failure.error}; {failure.events_lost} events were lost"
+        yield ResultWarning(code="log_failed", text=text, value=failure.events_lost)
+    dropped = sum(event.count for event in process.every(SamplesDropped))
+    if dropped:
+        yield ResultWarning(
+            code="samples_dropped", text=f"{dropped} samples of {who} were dropped", value=dropped
+        )
+    if process.started is not None and process.meter is None:
+        yield ResultWarning(code="no_sampler", text=f"no sampler of {who} started, so its energy is unknown")
+    if process.meter is not None and process.completed is not None and process.sampling is None:
+        text = f"the sampler of {who} did not end in order, so samples may be missing"
+        yield ResultWarning(code="sampler_ended_early", text=text)
+
+
+def _energy_doubts(devices: Sequence[DeviceEnergy], max_disagreement: float) -> Iterator[ResultWarning]:
+    for device in devices:
+        if device.energy_j is None:
+            yield ResultWarning(
+                code="energy_not_measured",
+                text=f"energy of {device.uuid} was not measured: {device.reason}",
+                device_uuid=device.uuid,
+            )
+        if device.disagreement is not None and device.disagreement > max_disagreement:
+            yield ResultWarning(
+                code="energy_disagreement",
+                text=f"energy counter and integrated power of {device.uuid} differ by {device.disagreement:.1%}",
+                value=device.disagreement,
+                threshold=max_disagreement,
+                device_uuid=device.uuid,
+            )
+
 
 Plan = dict[str, Any]
 

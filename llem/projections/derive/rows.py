@@ -1,19 +1,480 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
+import duckdb
 import msgspec
+import numpy as np
 
-from llem.projections.batch_rows import batches
 from llem.projections.containment import check_memory, reason_against, set_aside
-from llem.projections.derive.experiment import Derived, derive_experiment
-from llem.projections.derive.history import load_facts
-from llem.projections.process_rows import devices, experiments, processes
+from llem.projections.database import Rows, Tables
+from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
+from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
+from llem.projections.derive.history import (
+    EPOCH,
+    ProcessFacts,
+    Span,
+    Window,
+    load_facts,
+    timestamp,
+    window_span,
+)
+from llem.projections.derive.process import Measured, process_status
+from llem.projections.derive.samples import load_samples
 from llem.projections.ranges import check_ranges
-from llem.projections.result_rows import experiment_results, raw_process_results, warnings
-from llem.projections.tables import Rows, Tables
-from llem.projections.window_rows import windows
-from llem.results import ExperimentResult
+from llem.results import RESULTS_VERSION, ExperimentResult, LatencyStatistics, RawProcessResult
+from llem.results.nullable import ratio
+from llem.results.phases import BatchEnergy, Trace, batch_energies
+from llem.units import MW_PER_W, NS_PER_S, seconds
+from llem_events.events import MeteredDevice, ModelLoaded
+
+SAME_NAME = (
+    "model_name",
+    "weights",
+    "dtype",
+    "batch_size",
+    "duration_sec",
+    "failed_requests",
+    "total_energy_j",
+    "energy_disagreement",
+    "energy_uncertainty_j",
+    "baseline_power_w",
+    "energy_adjusted_j",
+    "measured_sec",
+    "avg_tokens_per_second",
+    "tokens_per_second",
+    "output_tokens_per_second",
+    "tokens_per_joule",
+    "mean_power_w",
+    "avg_energy_per_token_j",
+    "energy_per_output_token_j",
+    "total_flops",
+    "flops_method",
+    "flops_per_second",
+    "model_flops_utilisation",
+    "total_inference_time_sec",
+    "valid",
+)
+LATENCIES = tuple(
+    f"{kind}_{statistic}_ms"
+    for kind in ("ttft", "itl", "itl_trimmed", "e2e")
+    for statistic in ("mean", "median", "p95", "p99")
+)
+
+
+def warnings(derived: Derived) -> Rows:
+    """One row per doubt."""
+    of_processes: Rows = [
+        {"process_index": measured.process.process_index, **msgspec.structs.asdict(doubt)}
+        for measured in derived.measured
+        for doubt in measured.result.warnings
+    ]
+    result = derived.result
+    joined = result.aggregation.warnings if result and result.aggregation else []
+    imported = result.measurement_warnings if result and not derived.measured else []
+    coded = [("aggregation", joined), ("imported", imported)]
+    whole: Rows = [{"code": code, "text": text} for code, texts in coded for text in texts]
+    of_the_log: Rows = [msgspec.structs.asdict(doubt) for doubt in log_warnings(derived)]
+    return [
+        {"experiment_id": derived.facts.experiment_id, **row} for row in [*of_processes, *of_the_log, *whole]
+    ]
+
+
+def raw_process_results(derived: Derived) -> Rows:
+    """One row per process that measured."""
+    if derived.result is None:
+        return []
+    spans = {
+        measured.process.segment.process_index: derived.wall_span(measured) for measured in derived.measured
+    }
+    return [
+        _raw_result_row(result, spans.get(result.process_index) or _imported_span(result))
+        for result in derived.result.process_results
+    ]
+
+
+def _imported_span(result: RawProcessResult | ExperimentResult) -> Span:
+    if isinstance(result, ExperimentResult):
+        return _wall_ns(result.start_time), _wall_ns(result.end_time)
+    return _wall_ns(result.timestamps.start), _wall_ns(result.timestamps.end)
+
+
+def _wall_ns(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=EPOCH.tzinfo)
+    since = aware - EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+
+
+def _raw_result_row(result: RawProcessResult, span: Span) -> dict[str, Any]:
+    inference, compute = result.inference_metrics, result.compute_metrics
+    breakdown, throttle, extended = result.energy_breakdown, result.thermal_throttle, result.extended_metrics
+    e2e_ms = inference.latency_measurements.e2e_ms if inference.latency_measurements else []
+    return {
+        "experiment_id": result.experiment_id,
+        "process_index": result.process_index,
+        "status": result.status,
+        "host": result.host,
+        "gpu_id": result.gpu_id,
+        "gpu_name": result.gpu_name,
+        "engine": result.backend,
+        "model_name": result.model_name,
+        "attention": result.attention,
+        "cache": result.cache,
+        "quantization": result.quantization,
+        **_times(span),
+        "inference_time_sec": inference.inference_time_sec,
+        **_tokens(inference.input_tokens, inference.output_tokens, inference.total_tokens),
+        "tokens_per_second": inference.tokens_per_second,
+        "output_tokens_per_second": inference.output_tokens_per_second,
+        "requests": result.requests,
+        "failed_requests": result.failed_requests,
+        "total_energy_j": result.energy_j,
+        "energy_source": result.energy_source,
+        "baseline_power_w": breakdown.baseline_power_w if breakdown else None,
+        "energy_adjusted_j": breakdown.adjusted_j if breakdown else None,
+        "flops_total": compute.flops_total,
+        "flops_method": compute.flops_method,
+        "peak_memory_mb": compute.peak_memory_mb,
+        "gpu_utilisation_pct": extended.gpu_utilisation.sm_utilisation_mean if extended else None,
+        "max_temperature_c": throttle.max_temperature_c if throttle else None,
+        "throttle_sec": throttle.throttle_duration_sec if throttle else None,
+        "ttft_mean_ms": inference.time_to_first_token_ms,
+        "e2e_mean_ms": ratio(math.fsum(e2e_ms), len(e2e_ms)),
+        "result": result,
+    }
+
+
+def experiment_results(derived: Derived) -> Rows:
+    """One row, with NULL for every figure where nothing was measured."""
+    plan, started = derived.facts.plan, derived.facts.started
+    planned = {
+        "experiment_id": derived.facts.experiment_id,
+        "name": plan.get("name"),
+        "status": derived.status,
+        "model_name": plan.get("model", {}).get("name"),
+        "engine": plan.get("engine", {}).get("name"),
+        "batch_size": plan.get("engine", {}).get("batch_size"),
+        "processes": 0,
+        "expected_processes": started.expected_processes if started else None,
+        "invalid_reasons": [],
+        "labels": started.labels if started else {},
+        "measurement_config_hash": started.measurement_config_hash if started else None,
+        "results_version": RESULTS_VERSION,
+    }
+    return [planned if derived.result is None else planned | _figures(derived, derived.result)]
+
+
+def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
+    span = (derived.start_ns, derived.end_ns) if derived.measured else _imported_span(result)
+    input_tokens, output_tokens = result.total_input_tokens, result.total_output_tokens
+    meters = [measured.process.meter.meter for measured in derived.measured if measured.process.meter]
+    steady_from_sec, steady_to_sec = result.steady_state_window or (None, None)
+    latency = result.latency_stats or LatencyStatistics()
+    return {
+        **{name: getattr(result, name) for name in SAME_NAME},
+        **{name: getattr(latency, name) for name in LATENCIES},
+        **_times(span),
+        **_tokens(input_tokens, output_tokens, result.total_tokens),
+        **_health(result),
+        "engine": result.backend,
+        "processes": result.num_processes,
+        "measurement_config_hash": result.measurement_config_hash,
+        "labels": result.labels,
+        "requests": result.total_requests,
+        "energy_source": result.energy_source,
+        "meter": next(iter(meters), None),
+        "steady_state_from_sec": steady_from_sec,
+        "steady_state_to_sec": steady_to_sec,
+        "invalid_reasons": [reason.text for reason in result.invalid_reasons],
+        "result": result,
+    }
+
+
+def _times(span: Span) -> dict[str, Any]:
+    start_ns, end_ns = span
+    return {
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "start_time": timestamp(start_ns),
+        "end_time": timestamp(end_ns),
+    }
+
+
+def _tokens(
+    input_tokens: int | None, output_tokens: int | None, total_tokens: int | None
+) -> dict[str, int | None]:
+    return {"input_tokens": input_tokens, "output_tokens": output_tokens, "total_tokens": total_tokens}
+
+
+def _health(result: ExperimentResult) -> dict[str, Any]:
+    throttle, extended = result.thermal_throttle, result.extended_metrics
+    return {
+        "gpu_utilisation_pct": extended.gpu_utilisation.sm_utilisation_mean if extended else None,
+        "peak_memory_mb": extended.memory.peak_memory_mb if extended else None,
+        "throttle_detected": throttle.detected if throttle else None,
+        "throttle_sec": throttle.throttle_duration_sec if throttle else None,
+        "max_temperature_c": throttle.max_temperature_c if throttle else None,
+    }
+
+
+def experiments(derived: Derived) -> Rows:
+    """One row."""
+    facts, started = derived.facts, derived.facts.started
+    supervisor = next((segment for segment in facts.segments if segment.role == "supervisor"), None)
+    started_ns = supervisor.wall_ns if supervisor else None
+    return [
+        {
+            "experiment_id": facts.experiment_id,
+            "name": started.plan.get("name") if started else None,
+            "status": derived.status,
+            "problem": _problem(derived),
+            "salvaged": any(segment.missing_bytes > 0 for segment in facts.segments),
+            "expected_processes": started.expected_processes if started else None,
+            "labels": started.labels if started else {},
+            "plan": started.plan if started else None,
+            "command": (started.command or None) if started else None,
+            "measurement_config_hash": started.measurement_config_hash if started else None,
+            "llem_version": started.llem_version if started else None,
+            "started_ns": started_ns,
+            "started_time": timestamp(started_ns),
+        }
+    ]
+
+
+def _problem(derived: Derived) -> str | None:
+    facts = derived.facts
+    if facts.refused is not None:
+        return f"{facts.refused.file}: {facts.refused.problem}"
+    if facts.interrupted is not None:
+        return facts.interrupted.reason
+    failures = (process.failed for process in facts.processes if process.failed is not None)
+    return next((f"{failed.stage}: {failed.message}" for failed in failures), None)
+
+
+def processes(derived: Derived) -> Rows:
+    """One row per worker."""
+    return [_process_row(derived, process) for process in derived.facts.processes]
+
+
+def _process_row(derived: Derived, process: ProcessFacts) -> dict[str, Any]:
+    started, model, warmup = process.started, process.model, process.warmup
+    meter, sampling = process.meter, process.sampling
+    return {
+        "experiment_id": derived.facts.experiment_id,
+        "process_index": process.process_index,
+        "segment_id": process.segment.segment_id,
+        "host": process.host,
+        "pid": process.segment.pid,
+        "status": "running" if _is_running(derived, process) else process_status(process),
+        "problem": f"{process.failed.stage}: {process.failed.message}" if process.failed else None,
+        "engine": started.engine if started else None,
+        "model_name": model.model_name if model else None,
+        "weights": model.weights if model else None,
+        "dtype": model.dtype if model else None,
+        "device": model.device if model else None,
+        **_used(model),
+        "parameters": model.parameters if model else None,
+        "load_sec": seconds(model.load_time_ns) if model and model.load_time_ns is not None else None,
+        "warmup_batches": len(warmup.latencies_ms) if warmup else None,
+        "warmup_converged": warmup.converged if warmup else None,
+        "prompt_set_sha256": process.prompts.prompt_set_sha256 if process.prompts else None,
+        "meter": meter.meter if meter else None,
+        "sample_hz": meter.sample_hz if meter else None,
+        "samples_dropped": sampling.samples_dropped if sampling else None,
+        "deadlines_missed": sampling.deadlines_missed if sampling else None,
+        "versions": started.versions if started else {},
+        "environment": started.environment if started else None,
+    }
+
+
+def _used(model: ModelLoaded | None) -> dict[str, Any]:
+    """What the engine really used."""
+    if model is None:
+        return {"unknown": {}}
+    return {
+        "attention": model.attention,
+        "cache": model.cache,
+        "compiled": model.compiled,
+        "quantization": model.quantization,
+        "adapter": model.adapter,
+        "generation": model.generation or None,
+        "unknown": model.missing,
+    }
+
+
+def _is_running(derived: Derived, process: ProcessFacts) -> bool:
+    return derived.status == "running" and process.completed is None and process.failed is None
+
+
+def devices(derived: Derived) -> Rows:
+    """One row per worker and device."""
+    return [
+        _device(derived, process, metered)
+        for process in derived.facts.processes
+        for metered in process.devices
+    ]
+
+
+def _device(derived: Derived, process: ProcessFacts, metered: MeteredDevice) -> dict[str, Any]:
+    device, before = metered.device, process.baselines.get("before")
+    powers = {power.device_uuid: power for power in (before.devices if before else [])}
+    power = powers.get(device.uuid)
+    tick_ns, limit_mw = metered.counter_tick_ns, device.power_limit_mw
+    return {
+        "experiment_id": derived.facts.experiment_id,
+        "process_index": process.process_index,
+        "host": device.host,
+        "device_uuid": device.uuid,
+        "device_index": device.index,
+        "device_name": device.name,
+        "kind": device.kind,
+        "mig_profile": device.mig_profile,
+        "parent_uuid": device.parent_uuid,
+        "pci_id": device.pci_id,
+        "memory_bytes": device.memory_bytes,
+        "power_limit_w": None if limit_mw is None else limit_mw / MW_PER_W,
+        "meter": process.meter.meter if process.meter else None,
+        "energy_source": metered.energy_source,
+        "power_kind": metered.power_kind,
+        "counter_tick_sec": None if tick_ns is None else tick_ns / NS_PER_S,
+        "baseline_power_w": power.mean_power_w if power else None,
+        "baseline_std_w": power.std_power_w if power else None,
+        "baseline_age_sec": before.age_s if before else None,
+        "baseline_after_w": baseline_power_w(process, device.uuid, "after"),
+        "missing": metered.missing,
+    }
+
+
+def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
+    """One row per window and device, or per window where there is none."""
+    rows: Rows = []
+    for process in derived.facts.processes:
+        for window in process.windows:
+            span = window_span(connection, process, window)
+            named = _named(derived, process, window, span)
+            devices = [
+                _window_energy(connection, process, metered, window, span) for metered in process.devices
+            ]
+            rows += [named | device for device in devices] or [named]
+    return rows
+
+
+def _named(derived: Derived, process: ProcessFacts, window: Window, span: Span) -> dict[str, Any]:
+    return {
+        "experiment_id": derived.facts.experiment_id,
+        "process_index": process.process_index,
+        "kind": window.opened.kind,
+        "window_index": window.opened.window_index,
+        "opened_ns": span[0],
+        "closed_ns": span[1],
+        "closed": window.closed is not None,
+        "start_time": timestamp(derived.clocks.wall_ns(process.segment, span[0])),
+        "end_time": timestamp(derived.clocks.wall_ns(process.segment, span[1])),
+        "duration_sec": seconds(span[1] - span[0]),
+    }
+
+
+def _window_energy(
+    connection: duckdb.DuckDBPyConnection,
+    process: ProcessFacts,
+    metered: MeteredDevice,
+    window: Window,
+    span: Span,
+) -> dict[str, Any]:
+    uuid = metered.device.uuid
+    samples = load_samples(connection, process, uuid, span)
+    energy = device_energy(process, metered, [samples], [read_counter(window, uuid)])
+    return {
+        "device_uuid": uuid,
+        "energy_j": energy.energy_j,
+        "energy_source": energy.energy_source,
+        "counter_energy_j": energy.counter_energy_j,
+        "integrated_energy_j": energy.integrated_energy_j,
+        "energy_disagreement": energy.disagreement,
+        "energy_uncertainty_j": energy.uncertainty_j,
+        "mean_power_w": ratio(energy.energy_j, samples.duration_sec),
+        "samples": samples.count,
+        "reason": energy.reason,
+    }
+
+
+_BATCHES = (
+    "SELECT batch_index, count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens, "
+    "sum(output_tokens)::BIGINT AS output_tokens, min(start_ns) AS start_ns, "
+    "max(first_token_ns) AS first_token_ns, max(end_ns) AS end_ns FROM requests "
+    "WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' AND start_ns BETWEEN ? AND ? "
+    "GROUP BY batch_index ORDER BY batch_index"
+)
+
+
+def batches(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
+    """One row per batch of every process's measurement windows."""
+    return [
+        row
+        for measured in derived.measured
+        for number, span in enumerate(measured.spans)
+        for row in _within(connection, measured, number, span)
+    ]
+
+
+def _within(
+    connection: duckdb.DuckDBPyConnection, measured: Measured, number: int, span: Span
+) -> Iterator[dict[str, Any]]:
+    segment = measured.process.segment
+    asked = connection.execute(_BATCHES, [segment.experiment_id, segment.segment_id, *span])
+    names = [column[0] for column in asked.description or ()]
+    batches = [dict(zip(names, row, strict=True)) for row in asked.fetchall()]
+    named = {"experiment_id": segment.experiment_id, "process_index": measured.process.process_index}
+    for batch, energy in zip(batches, _energies(measured, number, span, batches), strict=True):
+        yield named | batch | _columns(energy)
+
+
+def _energies(
+    measured: Measured, number: int, span: Span, batches: Sequence[dict[str, Any]]
+) -> list[BatchEnergy]:
+    """Energy of batches on the clock of the span, in seconds from its start."""
+
+    def moments(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.array(
+            [np.nan if batch[name] is None else (batch[name] - span[0]) / NS_PER_S for batch in batches]
+        )
+
+    return batch_energies(
+        _traces(measured, number),
+        starts_sec=moments("start_ns"),
+        first_tokens_sec=moments("first_token_ns"),
+        ends_sec=moments("end_ns"),
+    )
+
+
+def _traces(measured: Measured, number: int) -> list[Trace]:
+    return [
+        spanned[number].trace(
+            counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),
+            power_window_sec=seconds(metered.power_window_ns or 0),
+            made_up=metered.energy_source if metered.energy_source in ("estimated", "simulated") else None,
+        )
+        for metered, spanned in zip(measured.process.devices, measured.samples, strict=True)
+    ]
+
+
+def _columns(energy: BatchEnergy) -> dict[str, Any]:
+    return {
+        "energy_j": energy.whole.energy_j,
+        "prefill_energy_j": energy.prefill.energy_j,
+        "decode_energy_j": energy.decode.energy_j,
+        "energy_source": energy.whole.source,
+        "prefill_source": energy.prefill.source,
+        "decode_source": energy.decode.source,
+        "resolution_sec": energy.whole.resolution_sec,
+        "reason": energy.whole.reason,
+        "prefill_reason": energy.prefill.reason,
+        "decode_reason": energy.decode.reason,
+    }
+
 
 DERIVED_TABLES = (
     "experiments",
@@ -82,7 +543,7 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
             check_ranges(tables.connection, facts)
         derived = derive_experiment(tables.connection, facts)
         _check_types(derived.result)
-        for table, new in _rows(tables, derived).items():
+        for table, new in _all_rows(tables, derived).items():
             rows[table] += new
         offsets += [
             {
@@ -104,7 +565,7 @@ def _check_types(result: ExperimentResult | None) -> None:
         msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult)
 
 
-def _rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:
+def _all_rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:
     return {
         "experiments": experiments(derived),
         "processes": processes(derived),
