@@ -20,7 +20,6 @@ from llem.units import NS_PER_S
 from llem_events import (
     SCHEMA_VERSION,
     BackgroundWriter,
-    SegmentHeader,
     SegmentReader,
     SegmentWriter,
     SyncPolicy,

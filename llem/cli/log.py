@@ -153,10 +153,10 @@ def _stated_fields(survey: Survey) -> Iterator[tuple[str, Any]]:
     """The fields of the header that say something."""
     if survey.header is None:
         return
-    for field in msgspec.structs.fields(survey.header):
-        content = getattr(survey.header, field.name)
-        if content is not None and content != field.default:
-            yield field.name, plain(content)
+    for stated in msgspec.structs.fields(survey.header):
+        content = getattr(survey.header, stated.name)
+        if content is not None and content != stated.default:
+            yield stated.name, plain(content)
 
 
 def _ratio(survey: Survey) -> float | None:

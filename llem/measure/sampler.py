@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llem import store
 from llem.errors import MeterError
 from llem.measure import children
 from llem.measure.messages import (
@@ -23,6 +22,7 @@ from llem.measure.messages import (
 )
 from llem.meters import create_meter
 from llem.meters.base import Meter
+from llem.store import open_segment
 from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, Reading, columns
 from llem_events.events import BaselinePower, MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
@@ -273,7 +273,7 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
         raise MeterError("sampler", found=type(setup).__name__, expected="SamplerSetup")
     meter = create_meter(setup.plan, gpus=setup.gpus, pid=setup.pid)
     try:
-        log = store.open_segment(
+        log = open_segment(
             Path(setup.folder),
             experiment_id=setup.experiment_id,
             role="sampler",

@@ -17,7 +17,7 @@ from llem.measure.pair import Failure, Pair, PairSetup
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import config_hash
-from llem.store import Store, new_experiment_id
+from llem.store import Store, new_experiment_id, open_segment
 from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted
 
 POLL_S = 0.2
@@ -81,7 +81,7 @@ def measure(
         started = _started(plan, experiment_id, len(placements), command)
         asked.is_measuring = True
         folder = store.create_experiment(experiment_id)
-        log = store.open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
+        log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
         with Whereabouts(folder) as whereabouts, log:
             diary = Diary(log)
             diary.write(started)

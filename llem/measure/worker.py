@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from llem import store
 from llem.engines import EncodedPrompt, Engine, create_engine
 from llem.errors import EngineError, MeasureError
 from llem.measure import baseline, children
@@ -29,6 +28,7 @@ from llem.measure.windows import SamplerLink, Windows
 from llem.measure.workload import BatchRunner, Progress, Totals, encode
 from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
+from llem.store import open_segment
 from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import (
     ModelLoaded,
@@ -241,7 +241,7 @@ def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:
 
 def open_log(setup: WorkerSetup) -> BackgroundWriter:
     """The worker's segment."""
-    return store.open_segment(
+    return open_segment(
         Path(setup.folder),
         experiment_id=setup.experiment_id,
         role="worker",

@@ -30,7 +30,7 @@ from llem.projections.diff import Change, count_rows, result_changes, table_chan
 from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.store import Store, mend_access
 
-Known = Mapping[str, KnownSegment]
+KnownSegments = Mapping[str, KnownSegment]  # by name of the file
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def apply_experiments(
     return Applied(blocks=blocks, events=events, derived=wanted, refused=refused)
 
 
-def refusals(store: Store, known: Mapping[str, Known]) -> list[LlemError]:
+def refusals(store: Store, known: Known) -> list[LlemError]:
     """One error for every segment that keeps its experiment out of the tables."""
     segments = (segment for experiment in known.values() for segment in experiment.values())
     return [_refusal(store, segment) for segment in segments if segment.refused]
@@ -109,7 +109,7 @@ def _totals(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
 
 
 def _apply_experiment(
-    tables: Tables, experiment_id: str, files: Sequence[SegmentFile], known: Known, *, salvage: bool
+    tables: Tables, experiment_id: str, files: Sequence[SegmentFile], known: KnownSegments, *, salvage: bool
 ) -> None:
     excluded = left_out(files)
     if _must_start_over(files, known, excluded):
@@ -126,7 +126,7 @@ def _apply_experiment(
 def _apply_segments(
     tables: Tables,
     files: Iterable[SegmentFile],
-    known: Known,
+    known: KnownSegments,
     excluded: Mapping[str, str],
     *,
     salvage: bool,
@@ -137,7 +137,7 @@ def _apply_segments(
         tables.course.complete(file.file_bytes)
 
 
-def _must_start_over(files: Iterable[SegmentFile], known: Known, excluded: Mapping[str, str]) -> bool:
+def _must_start_over(files: Iterable[SegmentFile], known: KnownSegments, excluded: Mapping[str, str]) -> bool:
     """Whether the log did more than grow, or an experiment that was refused may now be taken."""
     found = {file.path.name: file for file in files}
     return any(

@@ -78,10 +78,10 @@ def test_other_text_stays(text: str) -> None:
     assert formats.neutralised(text) == text
 
 
-def written(module: Any, rows: list[list[Any]]) -> str:
+def written(write: Any, rows: list[list[Any]]) -> str:
     """What a format makes of two columns."""
     out = StringIO()
-    module.write(out, ["a", "b"], rows)
+    write(out, ["a", "b"], rows)
     return out.getvalue()
 
 
@@ -90,21 +90,24 @@ ROWS = [[None, "x|y\nz"], [0.0, '=1,"2"']]
 
 def test_csv() -> None:
     """RFC 4180: CRLF, doubled quotes, quoted line ends."""
-    assert written(as_csv, ROWS) == 'a,b\n,"x|y\nz"\n0.0,"\'=1,""2"""\n'
+    assert written(formats.write_csv, ROWS) == 'a,b\n,"x|y\nz"\n0.0,"\'=1,""2"""\n'
 
 
 def test_json() -> None:
     """One array, one object a line; an empty result is an empty array."""
-    assert json.loads(written(as_json, ROWS)) == [{"a": None, "b": "x|y\nz"}, {"a": 0.0, "b": '=1,"2"'}]
-    assert written(as_json, []) == "[]\n"
+    assert json.loads(written(formats.write_json, ROWS)) == [
+        {"a": None, "b": "x|y\nz"},
+        {"a": 0.0, "b": '=1,"2"'},
+    ]
+    assert written(formats.write_json, []) == "[]\n"
 
 
 def test_jsonl() -> None:
     """One object a line."""
-    lines = written(as_jsonl, ROWS).splitlines()
+    lines = written(formats.write_jsonl, ROWS).splitlines()
     assert [json.loads(line) for line in lines] == [{"a": None, "b": "x|y\nz"}, {"a": 0.0, "b": '=1,"2"'}]
 
 
 def test_markdown() -> None:
     """Bars and line ends within a cell cannot break the table."""
-    assert written(as_markdown, ROWS).splitlines()[2:] == ["|  | x\\|y z |", '| 0.0 | =1,"2" |']
+    assert written(formats.write_markdown, ROWS).splitlines()[2:] == ["|  | x\\|y z |", '| 0.0 | =1,"2" |']
