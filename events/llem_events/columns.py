@@ -17,6 +17,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 _INT64 = np.dtype("<i8")
 _WIDTH = len(SAMPLE_COLUMNS)
+_NOTHING = bytes(8 * RUNNING_COLUMNS), bytes(8 * _WIDTH), bytes(_WIDTH), b""
 
 
 class Column(NamedTuple):
@@ -67,9 +68,6 @@ def encode(rows: Ints, *, meter: str, device_uuid: str, missing: Mask | None = N
         planes=planes,
         missing=b"" if missing is None else np.packbits(missing.T, axis=1).tobytes(),
     )
-
-
-_NOTHING = bytes(8 * RUNNING_COLUMNS), bytes(8 * _WIDTH), bytes(_WIDTH), b""
 
 
 def _planes(rows: Ints) -> tuple[bytes, bytes, bytes, bytes]:

@@ -27,6 +27,17 @@ from llem_events.format import (
     unpack_seal,
 )
 
+SECTOR_BYTES = 512
+_CHUNK_BYTES = 2**20
+# The magic number of a record with the kind of a block or a seal; looking ahead, so that matches may overlap.
+_START = re.compile(re.escape(MAGIC_BYTES) + rb"(?=.{8}(?:LLEB|LLES))", re.DOTALL)
+_START_BYTES = 16
+# The first bytes that each record of a fixed length has.
+_HEADS = tuple(
+    (MAGIC_BYTES + (length - FRAME_HEAD_BYTES).to_bytes(4, "little"), length)
+    for length in (BLOCK_HEADER_BYTES, SEAL_BYTES)
+)
+
 
 class Verdict(StrEnum):
     """What can be said of a whole segment."""
@@ -58,18 +69,6 @@ class Damage:
     def missing_events(self) -> int:
         """The same for events."""
         return 0 if self.next_event is None else self.next_event - self.first_event
-
-
-SECTOR_BYTES = 512
-_CHUNK_BYTES = 2**20
-# The magic number of a record with the kind of a block or a seal; looking ahead, so that matches may overlap.
-_START = re.compile(re.escape(MAGIC_BYTES) + rb"(?=.{8}(?:LLEB|LLES))", re.DOTALL)
-_START_BYTES = 16
-# The first bytes that each record of a fixed length has.
-_HEADS = tuple(
-    (MAGIC_BYTES + (length - FRAME_HEAD_BYTES).to_bytes(4, "little"), length)
-    for length in (BLOCK_HEADER_BYTES, SEAL_BYTES)
-)
 
 
 @dataclass(frozen=True, slots=True)

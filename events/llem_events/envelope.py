@@ -9,6 +9,19 @@ from llem_events.events import Event, Int32, Int64
 from llem_events.upcast import KNOWN_VERSIONS, upcast
 
 _ARRAY32 = b"\xdd"  # msgpack: array with a 32-bit count
+# What msgspec and a step of an upcast raise for bytes or objects that do not fit; one border, here.
+FOREIGN_ERRORS = (
+    msgspec.MsgspecError,
+    ValueError,  # with it UnicodeDecodeError and UnicodeEncodeError
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+_encoder = msgspec.msgpack.Encoder()
+_decoders: Mapping[tuple[str, int], msgspec.msgpack.Decoder[Event]] = {
+    name: msgspec.msgpack.Decoder(event) for name, event in KNOWN_VERSIONS.items()
+}
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -29,21 +42,8 @@ class UnknownEvent(msgspec.Struct, frozen=True):
     problem: str | None = None  # where it does not fit its declared type: the segment is damaged there
 
 
-# What msgspec and a step of an upcast raise for bytes or objects that do not fit; one border, here.
-FOREIGN_ERRORS = (
-    msgspec.MsgspecError,
-    ValueError,  # with it UnicodeDecodeError and UnicodeEncodeError
-    TypeError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-)
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
 _list_decoder = msgspec.msgpack.Decoder(list[Envelope])
-_decoders: Mapping[tuple[str, int], msgspec.msgpack.Decoder[Event]] = {
-    name: msgspec.msgpack.Decoder(event) for name, event in KNOWN_VERSIONS.items()
-}
 
 
 def pack(event: Event, at_ns: int) -> bytes:

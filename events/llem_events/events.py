@@ -9,6 +9,8 @@ from llem_events.cleaning import clean, scrub_json
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+RUNNING_COLUMNS = 3  # the first of the columns, kept as differences: they go on from sample to sample
+SCHEMA_VERSION = 2
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -164,9 +166,6 @@ class WindowClosed(Event, frozen=True, kw_only=True):
     kind: str  # baseline, warmup or measurement
     window_index: Int32 = 0
     edges: list[EnergyEdge] = []
-
-
-RUNNING_COLUMNS = 3  # the first of the columns, kept as differences: they go on from sample to sample
 
 
 class SamplesTaken(Event, frozen=True, kw_only=True):
@@ -413,5 +412,3 @@ class Reading(NamedTuple):
 
 
 SAMPLE_COLUMNS: tuple[str, ...] = Reading._fields
-
-SCHEMA_VERSION = 2

@@ -14,6 +14,8 @@ from llem_events.errors import SegmentReadError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_READ_AHEAD_BYTES = 2**20
+
 
 class Files(Protocol):
     """What a segment writer asks of the operating system; every method raises OSError."""
@@ -90,9 +92,6 @@ class OsFiles:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         source.rename(target)
-
-
-_READ_AHEAD_BYTES = 2**20
 
 
 class _SegmentFile(io.FileIO):

@@ -31,6 +31,23 @@ _PREFIX = struct.Struct("<III4sHH")  # magic, content length, CRC-32, kind, form
 _HEAD, _CRC, _TAIL = struct.Struct("<II"), struct.Struct("<I"), struct.Struct("<4sHH")
 FRAME_HEAD_BYTES = 8  # magic and content length, not counted in the content length
 MAGIC_BYTES = RECORD_MAGIC.to_bytes(4, "little")
+BLOCK_HEADER_KIND = b"LLEB"
+BLOCK_VERSION = 1
+DIGEST_BYTES = 32
+COMPRESSION_LEVEL = 3
+SAMPLES_LEVEL = -1  # their noise cannot be compressed: level 1 saves 3 % and makes writing a tenth slower
+_BLOCK_COUNTS = struct.Struct(
+    "<QQIII"
+)  # block number, first event, event count, compressed length, raw length
+BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_COUNTS.size + 2 * DIGEST_BYTES
+SEGMENT_HEADER_KIND = b"LLEH"
+FORMAT_VERSION = 1
+SEGMENT_ID_BYTES = 16
+_PEEK_BYTES = 2**12
+SEAL_KIND = b"LLES"
+SEAL_VERSION = 1
+_SEAL_TOTALS = struct.Struct("<QQQQ")  # blocks, events, raw bytes, compressed bytes
+SEAL_BYTES = _PREFIX.size + _SEAL_TOTALS.size + 2 * DIGEST_BYTES
 
 
 def pack_record(kind: bytes, version: int, fields: bytes) -> bytes:
@@ -95,17 +112,6 @@ def fields_of(frame: bytes, offset: int, *, kind: bytes, newest: int, what: str)
             f"{what}: found format version {version}, expected at most {newest}; upgrade llem"
         )
     return fields
-
-
-BLOCK_HEADER_KIND = b"LLEB"
-BLOCK_VERSION = 1
-DIGEST_BYTES = 32
-COMPRESSION_LEVEL = 3
-SAMPLES_LEVEL = -1  # their noise cannot be compressed: level 1 saves 3 % and makes writing a tenth slower
-_BLOCK_COUNTS = struct.Struct(
-    "<QQIII"
-)  # block number, first event, event count, compressed length, raw length
-BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_COUNTS.size + 2 * DIGEST_BYTES
 
 
 class BlockHeader(NamedTuple):
@@ -210,12 +216,6 @@ def decompress(
         raise CorruptError(f"zstd frame of block {header.block_number}: {error}", offset=offset) from error
 
 
-SEGMENT_HEADER_KIND = b"LLEH"
-FORMAT_VERSION = 1
-SEGMENT_ID_BYTES = 16
-_PEEK_BYTES = 2**12
-
-
 class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Identity of a segment and of its only writer; `monotonic_ns` and `wall_ns` were read together."""
 
@@ -274,12 +274,6 @@ def peek_header(path: Path) -> SegmentHeader:
 def header_digest(frame: bytes) -> bytes:
     """SHA-256 of the whole header frame: what the first block names as its predecessor."""
     return hashlib.sha256(frame).digest()
-
-
-SEAL_KIND = b"LLES"
-SEAL_VERSION = 1
-_SEAL_TOTALS = struct.Struct("<QQQQ")  # blocks, events, raw bytes, compressed bytes
-SEAL_BYTES = _PREFIX.size + _SEAL_TOTALS.size + 2 * DIGEST_BYTES
 
 
 class Seal(NamedTuple):

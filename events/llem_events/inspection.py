@@ -22,6 +22,7 @@ from llem_events.reader import Block, SegmentReader
 from llem_events.texts import check_known
 
 MISFITS_NAMED = 10  # the rest is only counted
+_LEAF = struct.Struct("<16sQQ32sB")  # segment id, blocks, events, last digest, sealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +214,6 @@ def plain(found: Any) -> Any:
             return found
         case _:
             return repr(found)
-
-
-_LEAF = struct.Struct("<16sQQ32sB")  # segment id, blocks, events, last digest, sealed
 
 
 @dataclass(frozen=True, order=True)

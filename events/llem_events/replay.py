@@ -15,6 +15,7 @@ from llem_events.reader import Block, Position, SegmentReader
 from llem_events.texts import check_known
 
 BATCH_SAMPLES = 122_880  # a row group of DuckDB's tables
+TICK_S = 0.25
 
 
 class SampleBatch(NamedTuple):
@@ -93,9 +94,6 @@ class _Waiting:
         """What is left, in the order in which it began."""
         for key in list(self._events):
             yield self._take(*key)
-
-
-TICK_S = 0.25
 
 
 def follow(

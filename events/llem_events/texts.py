@@ -31,6 +31,7 @@ POWER_KINDS = frozenset({"instant", "average", "derived"})
 FINISH_REASONS = frozenset({"length", "eos", "stopped", "error"})
 BASELINE_POSITIONS = frozenset({"before", "after", "server_idle"})
 WEIGHTS = frozenset({"pretrained", "random", "simulated"})
+Named = tuple[str, str | None, frozenset[str]]
 
 
 class UnknownText(msgspec.Struct, frozen=True):
@@ -41,9 +42,6 @@ class UnknownText(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.what} {self.text!r} is not known to this llem"
-
-
-Named = tuple[str, str | None, frozenset[str]]
 
 
 def _of_devices(event: MeterStarted) -> Iterator[Named]:

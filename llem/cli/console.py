@@ -30,6 +30,12 @@ _BREAKS = {"\r\n": r"\n", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 MAX_ERROR_CHARS = 2000
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 _state = {"quiet": False}
+DONE = 0
+FAILED = 1  # something was done, but not all went well; under --strict also a result that is not valid
+WRONG = 2  # wrong input, or not possible here
+DAMAGED = 3  # damaged data was left out or refused
+INTERNAL = INTERNAL_STATUS
+INTERRUPTED = 130  # by any signal
 
 
 class _LogLine(logging.Formatter):
@@ -204,14 +210,6 @@ def text_output() -> Iterator[TextIO]:
     """
     yield cast(TextIO, _CleanedLines(sys.stdout)) if sys.stdout.isatty() else sys.stdout
     sys.stdout.flush()
-
-
-DONE = 0
-FAILED = 1  # something was done, but not all went well; under --strict also a result that is not valid
-WRONG = 2  # wrong input, or not possible here
-DAMAGED = 3  # damaged data was left out or refused
-INTERNAL = INTERNAL_STATUS
-INTERRUPTED = 130  # by any signal
 
 
 def of_measurement(

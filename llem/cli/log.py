@@ -34,6 +34,20 @@ from llem_events.inspection import plain, readable_row
 from llem_events.recovery import DEFAULT_LIMIT_BYTES
 from llem_events.replay import follow, numbered_events
 
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Look into segments: info, cat, verify, recover, redact, digest.",
+)
+TARGET = "PATH|RUN"
+TargetsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar=TARGET, help="Segment files, folders or runs; all runs by default."),
+]
+TargetArgument = Annotated[str, typer.Argument(metavar=TARGET, help="A segment file, a folder, or a run.")]
+
 
 def describe_damage(damage: Damage) -> str:
     """The byte range, what is wrong, and which blocks and events are missing."""
@@ -232,21 +246,6 @@ def _add_folder(files: SegmentFiles, folder: Path) -> None:
 def is_denied(path: Path) -> bool:
     """Whether the file is there and belongs to somebody who does not let this user read it."""
     return os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110 -- Path.exists raises in a folder of another user
-
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Look into segments: info, cat, verify, recover, redact, digest.",
-)
-TARGET = "PATH|RUN"
-TargetsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar=TARGET, help="Segment files, folders or runs; all runs by default."),
-]
-TargetArgument = Annotated[str, typer.Argument(metavar=TARGET, help="A segment file, a folder, or a run.")]
 
 
 @app.command()

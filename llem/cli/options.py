@@ -16,6 +16,11 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seconds = tuple[float, float]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(metavar="FROM:TO", help="Seconds from the experiment's start.", show_default=False),
+]
 
 
 def complete_run(incomplete: str) -> list[str]:
@@ -42,9 +47,6 @@ def key_and_value(written: str) -> tuple[str, str]:
     return key, value
 
 
-Seconds = tuple[float, float]
-
-
 class Methodology(StrEnum):
     """Which part of a measurement the figures are of."""
 
@@ -56,10 +58,6 @@ class Methodology(StrEnum):
 MethodologyOption = Annotated[
     Methodology | None,
     typer.Option(help="Which part of the measurement; windowed goes with --window.", show_default=False),
-]
-WindowOption = Annotated[
-    str | None,
-    typer.Option(metavar="FROM:TO", help="Seconds from the experiment's start.", show_default=False),
 ]
 
 

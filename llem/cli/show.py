@@ -35,6 +35,9 @@ WHERE experiment_id = ? AND window_kind = 'measurement' AND error IS NOT NULL GR
 EXIT_STATUS = """
 SELECT max(CAST(body ->> 'exit_status' AS INTEGER)) FROM events WHERE experiment_id = ? AND type = 'process_completed'
 """
+NOT_MEASURED = "not measured"
+Row = tuple[str, float | int | str | None, str]
+_CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +68,6 @@ def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunF
 def _told(error: str, requests: int, kinds: int) -> str:
     others = "" if kinds == 1 else f", the commonest of {kinds} errors"
     return f"{requests:,} requests failed: {error}{others}"
-
-
-NOT_MEASURED = "not measured"
-Row = tuple[str, float | int | str | None, str]
 
 
 def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None:
@@ -258,9 +257,6 @@ def _write_lineage(segments: Sequence[SegmentLineage], *, json: bool) -> None:
 
 def _range(numbers: tuple[int, int] | None) -> str:
     return "none" if numbers is None else f"{numbers[0]} to {numbers[1]}"
-
-
-_CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
 
 
 def new_result(store: Store, experiment_id: str) -> tuple[ExperimentResult, RunFacts] | None:

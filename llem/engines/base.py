@@ -7,6 +7,7 @@ from llem.prompts import EncodedPrompt, Prompt
 from llem_events.events import ModelLoaded, Request
 
 __all__ = ["EncodedPrompt", "Engine", "Prompt"]
+FinishReason = Literal["length", "eos", "stopped", "error"]
 
 
 class Engine(Protocol):
@@ -54,9 +55,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model; may be called twice."""
         ...
-
-
-FinishReason = Literal["length", "eos", "stopped", "error"]
 
 
 class GeneratedSequence:

@@ -15,6 +15,9 @@ from transformers.generation import BaseStreamer
 from llem.engines.base import EncodedPrompt, Generation
 from llem.units import NS_PER_MS
 
+NOT_FINITE = "the model's logits are not finite"
+TAKE_INTERVAL_NS = 50_000_000  # how often tokens that are there are counted while a batch runs
+
 
 class Step(NamedTuple):
     """The tokens of one step: of each sequence one, or several where drafts were accepted."""
@@ -108,10 +111,6 @@ class CudaSteps:
 def step_recorder(device: torch.device) -> StepRecorder:
     """The recorder for a device, made while nothing is queued on it."""
     return CudaSteps() if device.type == "cuda" else HostSteps()
-
-
-NOT_FINITE = "the model's logits are not finite"
-TAKE_INTERVAL_NS = 50_000_000  # how often tokens that are there are counted while a batch runs
 
 
 class BatchJob(NamedTuple):

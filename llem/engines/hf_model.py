@@ -37,6 +37,33 @@ _MAX_HEADER_BYTES = 2**28
 # Types of tensors that stand for weights only together with scales, which nobody applies unless a quantisation is named.
 _QUANTIZED_TYPES = ("I8", "U8", "I16", "U16", "I32", "U32", "F8_", "F4", "F6_")
 _NO_WEIGHTS = ("bias", "mask", "position_ids")  # buffers of older models: causal masks, tables of positions
+# All of the hub's own, and of its HTTP client, whichever that is in the installed release.
+_HUB_ERRORS = tuple(
+    kind for kind in vars(hub).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+# What loading a model is known to raise: these libraries check a model's files by using them.
+LOADING_ERRORS: tuple[type[BaseException], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    MemoryError,
+    OSError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    ImportError,
+    SafetensorError,
+    *_HUB_ERRORS,
+)
+_ENCODERS_THAT_FILL_NO_MASKS = ("bert-generation",)
+# Their generate appends a mask and fills it in, token by token.
+_GENERATE_BY_FILLING_MASKS = ("xlm",)
+# Asked to, transformers 4 leaves some models half loaded; newer releases report the tensors of another shape.
+_NAMES_MISMATCHES = not transformers.__version__.startswith("4.")
+# Kinds of layers that the formula for FLOPs knows; others keep a state instead of attending to all tokens.
+_ATTENTION_KINDS = frozenset({"full_attention", "sliding_attention"})
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -102,29 +129,6 @@ def _tensor_types(path: Path) -> Iterator[tuple[str, str]]:
             yield name, tensor.dtype
 
 
-# All of the hub's own, and of its HTTP client, whichever that is in the installed release.
-_HUB_ERRORS = tuple(
-    kind for kind in vars(hub).values() if isinstance(kind, type) and issubclass(kind, Exception)
-)
-
-# What loading a model is known to raise: these libraries check a model's files by using them.
-LOADING_ERRORS: tuple[type[BaseException], ...] = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    MemoryError,
-    OSError,
-    KeyError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    ImportError,
-    SafetensorError,
-    *_HUB_ERRORS,
-)
-
-
 def loading_error(error: BaseException, source: ModelSource) -> EngineError:
     """Why a model could not be loaded and what to try."""
     causes = causes_of(error)
@@ -162,13 +166,6 @@ def _code_hint(error: BaseException) -> str | None:
     if "trust_remote_code" in str(error):
         return "the model brings its own code: set model.trust_remote_code, and model.revision to a full commit hash"
     return None
-
-
-_ENCODERS_THAT_FILL_NO_MASKS = ("bert-generation",)
-# Their generate appends a mask and fills it in, token by token.
-_GENERATE_BY_FILLING_MASKS = ("xlm",)
-# Asked to, transformers 4 leaves some models half loaded; newer releases report the tensors of another shape.
-_NAMES_MISMATCHES = not transformers.__version__.startswith("4.")
 
 
 def choose_device(requested: str | None, *, planned: str) -> torch.device:
@@ -335,10 +332,6 @@ def _random(
             config, dtype=dtype, trust_remote_code=source.trust_remote_code, **model_plan.load
         )
     return model.eval().to(device)
-
-
-# Kinds of layers that the formula for FLOPs knows; others keep a state instead of attending to all tokens.
-_ATTENTION_KINDS = frozenset({"full_attention", "sliding_attention"})
 
 
 class LoadFacts(NamedTuple):

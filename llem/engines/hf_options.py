@@ -89,6 +89,64 @@ _NEEDS_THE_MODEL = frozenset(
     {"cache_implementation", "cache_config", "max_cache_len", "compile_config", *DRAFTS[2:], ASSISTANT}
 )
 _STAND_IN_VOCABULARY = 2**19
+ADAPTER = "adapter"
+QUANTIZATION = "quantization_config"
+OF_A_CONFIGURATION = ("attn_implementation", "experts_implementation")
+_OF_A_FILE = (
+    QUANTIZATION,
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_buffers",
+    "variant",
+    "subfolder",
+    "use_kernels",
+    ADAPTER,
+)
+_REFUSED_LOADING = {
+    "dtype": "it is model.dtype",
+    "torch_dtype": "it is model.dtype",
+    "revision": "it is model.revision",
+    "trust_remote_code": "it is model.trust_remote_code",
+    "use_safetensors": "only safetensors files are loaded",
+    "gguf_file": "only safetensors files are loaded",
+    "ignore_mismatched_sizes": "it is model.allow_missing",
+    "output_loading_info": "it is asked for always: model.allow_missing says what becomes of it",
+    "config": "it is model.config",
+    "local_files_only": "set HF_HUB_OFFLINE=1 in the environment",
+    "token": "secrets are no part of a plan: use `hf auth login`",
+    "tp_plan": "a worker is one process: use device_map, or several workers",
+}
+# Packages that transformers itself does not bring: by module, and how to install it.
+_INSTALL = {
+    "accelerate": "accelerate",
+    "auto_round": "auto-round",
+    "aqlm": "aqlm",
+    "bitsandbytes": "bitsandbytes",
+    "compressed_tensors": "compressed-tensors",
+    "gptqmodel": "gptqmodel",
+    "hqq": "hqq",
+    "kernels": "kernels",
+    "optimum.quanto": "optimum-quanto",
+    "optimum": "optimum",
+    "peft": "peft",
+    "torchao": "torchao",
+    "vptq": "vptq",
+}
+_QUANTIZERS_NEED = {
+    "bitsandbytes_4bit": ("bitsandbytes",),
+    "bitsandbytes_8bit": ("bitsandbytes",),
+    "torchao": ("torchao",),
+    "quanto": ("optimum.quanto",),
+    "hqq": ("hqq",),
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("gptqmodel",),
+    "compressed-tensors": ("compressed_tensors",),
+    "aqlm": ("aqlm",),
+    "vptq": ("vptq",),
+    "auto-round": ("auto_round",),
+    "mxfp4": ("kernels",),
+}
 
 
 def check_generation(options: Options, *, batch_size: int) -> None:
@@ -188,66 +246,6 @@ def _objects(options: Options) -> dict[str, Any]:
 
 def _refusal_by_transformers(error: Exception) -> PlanError:
     return PlanError("[generation] cannot be used", found=type_and_text(error))
-
-
-ADAPTER = "adapter"
-QUANTIZATION = "quantization_config"
-OF_A_CONFIGURATION = ("attn_implementation", "experts_implementation")
-_OF_A_FILE = (
-    QUANTIZATION,
-    "device_map",
-    "max_memory",
-    "offload_folder",
-    "offload_buffers",
-    "variant",
-    "subfolder",
-    "use_kernels",
-    ADAPTER,
-)
-_REFUSED_LOADING = {
-    "dtype": "it is model.dtype",
-    "torch_dtype": "it is model.dtype",
-    "revision": "it is model.revision",
-    "trust_remote_code": "it is model.trust_remote_code",
-    "use_safetensors": "only safetensors files are loaded",
-    "gguf_file": "only safetensors files are loaded",
-    "ignore_mismatched_sizes": "it is model.allow_missing",
-    "output_loading_info": "it is asked for always: model.allow_missing says what becomes of it",
-    "config": "it is model.config",
-    "local_files_only": "set HF_HUB_OFFLINE=1 in the environment",
-    "token": "secrets are no part of a plan: use `hf auth login`",
-    "tp_plan": "a worker is one process: use device_map, or several workers",
-}
-# Packages that transformers itself does not bring: by module, and how to install it.
-_INSTALL = {
-    "accelerate": "accelerate",
-    "auto_round": "auto-round",
-    "aqlm": "aqlm",
-    "bitsandbytes": "bitsandbytes",
-    "compressed_tensors": "compressed-tensors",
-    "gptqmodel": "gptqmodel",
-    "hqq": "hqq",
-    "kernels": "kernels",
-    "optimum.quanto": "optimum-quanto",
-    "optimum": "optimum",
-    "peft": "peft",
-    "torchao": "torchao",
-    "vptq": "vptq",
-}
-_QUANTIZERS_NEED = {
-    "bitsandbytes_4bit": ("bitsandbytes",),
-    "bitsandbytes_8bit": ("bitsandbytes",),
-    "torchao": ("torchao",),
-    "quanto": ("optimum.quanto",),
-    "hqq": ("hqq",),
-    "gptq": ("optimum", "gptqmodel"),
-    "awq": ("gptqmodel",),
-    "compressed-tensors": ("compressed_tensors",),
-    "aqlm": ("aqlm",),
-    "vptq": ("vptq",),
-    "auto-round": ("auto_round",),
-    "mxfp4": ("kernels",),
-}
 
 
 def check_load(model: ModelPlan) -> None:

@@ -21,6 +21,8 @@ _TYPES: dict[type, ColumnType] = {
     bool: "BOOLEAN",
     datetime: "TIMESTAMPTZ",
 }
+Getter = Callable[[ExperimentResult], Any]
+Place = tuple[int, int]  # index of a process, and which of those with that index
 
 
 class Column(msgspec.Struct, Generic[Record], frozen=True):
@@ -68,8 +70,6 @@ def _column_type(declared: Any) -> ColumnType:
 
 
 AggregatedColumn = Column[ExperimentResult]
-Getter = Callable[[ExperimentResult], Any]
-Place = tuple[int, int]  # index of a process, and which of those with that index
 
 
 def _text(name: str, path: str | Getter = "") -> AggregatedColumn:

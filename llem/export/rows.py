@@ -17,6 +17,7 @@ _ORDER = {
     "requests": "experiment_id, process_index, start_ns, request_id",
 }
 _START = {"samples": "at_sec", "requests": "arrival_sec"}
+FETCHED_ROWS = 10_000
 
 
 def stored_results(
@@ -55,9 +56,6 @@ def _chosen(experiment_ids: Sequence[str] | None) -> str:
 
 def _quoted(experiment_id: str) -> str:
     return "'" + experiment_id.replace("'", "''") + "'"
-
-
-FETCHED_ROWS = 10_000
 
 
 def write_rows(

@@ -35,6 +35,9 @@ STOP_SIGNALS = (
 SAME_WISH_S = 1.0
 
 Handler = Callable[[int, types.FrameType | None], None]
+KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
+_TAIL_BYTES = 4000
+_TEXT_CHARACTERS = 4000  # of an error: a message has to fit into its channel
 
 
 def heed(handler: Handler) -> dict[signal.Signals, object]:
@@ -125,11 +128,6 @@ class Interruptions:
             self._own += 1
             self._counted_s = now_s
         self.hear_of(signal.Signals(number).name)
-
-
-KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
-_TAIL_BYTES = 4000
-_TEXT_CHARACTERS = 4000  # of an error: a message has to fit into its channel
 
 
 @dataclass

@@ -20,6 +20,13 @@ from llem.units import NS_PER_MS
 from llem_events.events import MeteredDevice
 
 Status = Literal["ok", "warn", "fail", "skipped"]
+SAMPLE_BYTES = 20  # of the log, a sample, compressed: twice what recorded traces take
+SAMPLE_HZ = 20
+LOG_DAYS = 1
+SYNC_LIMIT_S = 0.1  # a block is synced every second; a tenth of it must be enough
+SYNC_BYTES = 256 * 1024  # the largest block of a steady measurement
+SYNCS = 5
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,15 +166,6 @@ def _power_limit(gpu: GpuState) -> Check:
         why=why,
         fix=f"sudo nvidia-smi -i {gpu.device.index} -pl {default_w:.0f}",
     )
-
-
-SAMPLE_BYTES = 20  # of the log, a sample, compressed: twice what recorded traces take
-SAMPLE_HZ = 20
-LOG_DAYS = 1
-SYNC_LIMIT_S = 0.1  # a block is synced every second; a tenth of it must be enough
-SYNC_BYTES = 256 * 1024  # the largest block of a steady measurement
-SYNCS = 5
-_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def checks(store_path: Path) -> list[Check]:

@@ -30,6 +30,23 @@ _CGROUPS = {
     "libpod": "podman",
     "lxc": "lxc",
 }
+_CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", re.MULTILINE)
+PACKAGES = (
+    "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",
+    "safetensors", "tensorrt-llm", "tokenizers", "torch", "transformers", "triton", "vllm", "zeus", "zstandard",
+)  # fmt: skip
+# Variables that change what is measured. Families are listed by their beginning; where a family also holds secrets
+# (SLURM_JWT, VLLM_API_KEY) its members are listed one by one.
+VARIABLE_FAMILIES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "KMP_", "NCCL_", "CUBLAS_", "HIP_", "ROCR_")
+VARIABLES = frozenset(
+    {
+        "GPU_DEVICE_ORDINAL", "HF_HUB_OFFLINE", "LLEM_LOG_LEVEL", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "SLURM_CPUS_PER_TASK",
+        "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_JOB_PARTITION", "SLURM_LOCALID",
+        "SLURM_NODEID", "SLURM_NTASKS", "SLURM_PROCID", "TOKENIZERS_PARALLELISM", "TORCH_CUDA_ARCH_LIST", "TRANSFORMERS_OFFLINE",
+        "VLLM_ATTENTION_BACKEND", "VLLM_USE_V1", "VLLM_WORKER_MULTIPROC_METHOD",
+    }
+)  # fmt: skip
+CPU = Path("/sys/devices/system")
 
 
 def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -46,9 +63,6 @@ def _from_cgroup(path: Path) -> str | None:
     except OSError:
         return None
     return next((runtime for word, runtime in _CGROUPS.items() if word in text), None)
-
-
-_CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", re.MULTILINE)
 
 
 def torch_version() -> str | None:
@@ -74,24 +88,6 @@ def cuda_version_in(path: Path) -> str | None:
     except OSError:
         return None
     return match[1] if match else None
-
-
-PACKAGES = (
-    "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",
-    "safetensors", "tensorrt-llm", "tokenizers", "torch", "transformers", "triton", "vllm", "zeus", "zstandard",
-)  # fmt: skip
-# Variables that change what is measured. Families are listed by their beginning; where a family also holds secrets
-# (SLURM_JWT, VLLM_API_KEY) its members are listed one by one.
-VARIABLE_FAMILIES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "KMP_", "NCCL_", "CUBLAS_", "HIP_", "ROCR_")
-VARIABLES = frozenset(
-    {
-        "GPU_DEVICE_ORDINAL", "HF_HUB_OFFLINE", "LLEM_LOG_LEVEL", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "SLURM_CPUS_PER_TASK",
-        "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_JOB_PARTITION", "SLURM_LOCALID",
-        "SLURM_NODEID", "SLURM_NTASKS", "SLURM_PROCID", "TOKENIZERS_PARALLELISM", "TORCH_CUDA_ARCH_LIST", "TRANSFORMERS_OFFLINE",
-        "VLLM_ATTENTION_BACKEND", "VLLM_USE_V1", "VLLM_WORKER_MULTIPROC_METHOD",
-    }
-)  # fmt: skip
-CPU = Path("/sys/devices/system")
 
 
 def snapshot(devices: Sequence[Device]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from llem_events.events import BaselinePower, EnergyEdge, MeteredDevice
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show
+MAX_MESSAGE_BYTES = 2**17  # below the kernel's default socket buffer
+_encoder = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -144,9 +146,7 @@ AnyMessage = (
     | EdgeRead
 )
 
-MAX_MESSAGE_BYTES = 2**17  # below the kernel's default socket buffer
 
-_encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
 

@@ -22,6 +22,9 @@ from llem_events.events import ProcessCompleted, ProcessStarted, WarningRaised
 PATIENCE_S = 0.5  # the rest of a pipeline may end a moment after its last command
 _SHOWN = 5
 _ZOMBIE = "Z"
+ENGINE_NAME = "command"
+POLL_S = 0.2
+GRACE_S = 1.0
 
 
 def processes_left() -> dict[int, str]:
@@ -53,11 +56,6 @@ def warning(left: dict[int, str]) -> WarningRaised:
     more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
     text = f"the program left processes behind, whose work is not measured from here on: {shown}{more}"
     return WarningRaised(code="program_left_processes", text=text, value=float(len(left)))
-
-
-ENGINE_NAME = "command"
-POLL_S = 0.2
-GRACE_S = 1.0
 
 
 def wrap(supervisor: Channel, sampler: Channel) -> None:

@@ -28,6 +28,11 @@ from llem_events import BackgroundWriter, Reading, columns
 from llem_events.events import BaselinePower, MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
 from llem_events.format import BLOCK_TARGET_NS
 
+PRECISION_BITS = 5  # a bucket is at most 1/16 wide of what it holds
+MAX_HZ = 100.0
+MIN_HZ = 10.0
+REPORT_INTERVAL_NS = 500_000_000
+
 
 class PowerStatistics:
     """Running mean and sum of squares of one device's power (Welford 1962)."""
@@ -65,9 +70,6 @@ class PowerStatistics:
 def results(statistics: Sequence[PowerStatistics], device_uuids: Sequence[str]) -> list[BaselinePower]:
     """One result per device, in order."""
     return [each.result(uuid) for each, uuid in zip(statistics, device_uuids, strict=True)]
-
-
-PRECISION_BITS = 5  # a bucket is at most 1/16 wide of what it holds
 
 
 class Histogram:
@@ -132,11 +134,6 @@ class Schedule:
     def jitter_p99_ns(self) -> int | None:
         """99th percentile of how late the samples were, to a sixteenth; None before the first."""
         return self._lateness_ns.quantile(0.99)
-
-
-MAX_HZ = 100.0
-MIN_HZ = 10.0
-REPORT_INTERVAL_NS = 500_000_000
 
 
 def default_hz(devices: Sequence[MeteredDevice]) -> float:

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 START_LIMIT_S = 20.0  # a driver that is not loaded takes seconds to come up
 EDGE_LIMIT_S = 2.0
+WindowKind = Literal["baseline", "warmup", "measurement"]
 
 
 class SamplerLink:
@@ -57,9 +58,6 @@ class SamplerLink:
             return answer
         self._channel = None  # late answers would be taken for those of later edges
         return None
-
-
-WindowKind = Literal["baseline", "warmup", "measurement"]
 
 
 class Windows:

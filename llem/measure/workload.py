@@ -17,6 +17,7 @@ from llem_events.events import Request, WarningRaised
 from llem_events.request_events import requests_completed
 
 TooLong = Literal["fail", "skip", "truncate"]
+PROGRESS_INTERVAL_NS = 200_000_000
 
 
 def encode(
@@ -71,9 +72,6 @@ def _warnings(encoded: Sequence[EncodedPrompt], asked: Sequence[EncodedPrompt]) 
         )
         warnings.append(WarningRaised(code="prompts_refused", text=text, value=float(len(refused))))
     return warnings
-
-
-PROGRESS_INTERVAL_NS = 200_000_000
 
 
 class Totals:

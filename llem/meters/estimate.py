@@ -16,6 +16,9 @@ from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice
 NS_PER_CLOCK_TICK = NS_PER_S // os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat after the name, see proc(5).
 _PPID, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
+REFRESH_NS = NS_PER_S // 2
+_ESTIMATED = {"at_ns", "power_mw", "energy_mj"}
+GONE = "the process has ended"
 
 
 def _stat(pid: int, proc: Path) -> list[int] | None:
@@ -80,11 +83,6 @@ class CpuTime:
         for pid in self._family:
             if stat := _stat(pid, self._proc):
                 yield (stat[_UTIME] + stat[_STIME] + stat[_CUTIME] + stat[_CSTIME]) * NS_PER_CLOCK_TICK
-
-
-REFRESH_NS = NS_PER_S // 2
-_ESTIMATED = {"at_ns", "power_mw", "energy_mj"}
-GONE = "the process has ended"
 
 
 class EstimateMeter:

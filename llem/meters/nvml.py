@@ -21,6 +21,10 @@ FIELDS = {
     AVERAGE: pynvml.NVML_FI_DEV_POWER_AVERAGE,
     ENERGY: pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
 }
+REFRESH_NS = 200 * NS_PER_MS  # slow columns are at most this old; the driver itself renews them no faster
+SLOW_READ_NS = NS_PER_S // 2
+AVERAGE_WINDOW_NS = NS_PER_S
+REOPEN_AFTER_NS = NS_PER_S
 
 
 class Handles(NamedTuple):
@@ -93,11 +97,6 @@ def power_usage_is_average(handles: Handles) -> bool:
     except pynvml.NVMLError:
         return False
     return bool(capability > (8, 0))
-
-
-REFRESH_NS = 200 * NS_PER_MS  # slow columns are at most this old; the driver itself renews them no faster
-SLOW_READ_NS = NS_PER_S // 2
-AVERAGE_WINDOW_NS = NS_PER_S
 
 
 class GpuReader:
@@ -291,9 +290,6 @@ class GpuReader:
         told, self._faults = self._faults, []
         counted = self.counter.faults() if self.counter else []
         return told + [(fault.code, fault.text) for fault in counted]
-
-
-REOPEN_AFTER_NS = NS_PER_S
 
 
 class NvmlMeter:

@@ -33,6 +33,7 @@ _HINTS = {
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "reboot, or reload the nvidia kernel module",
     pynvml.NVML_ERROR_NO_PERMISSION: "check the permissions of /dev/nvidia*",
 }
+_COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 
 
 class Answer(NamedTuple):
@@ -169,9 +170,6 @@ def _instance(handle: Any, *, parent: Device) -> Device:
         memory_bytes=memory.total if memory else None,
         power_limit_mw=parent.power_limit_mw,
     )
-
-
-_COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 
 
 def driver_state() -> DriverState:

@@ -13,6 +13,11 @@ from llem.units import MJ_PER_J, MW_PER_W, NS_PER_MS, NS_PER_S
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
 
 Row = tuple[float, float]  # seconds, watts
+_UNSIMULATED = (
+    "power_average_mw", "temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes",
+    "sm_clock_mhz", "memory_clock_mhz", "throttle_reasons", "power_limit_mw",
+)  # fmt: skip
+_PREFIX = "SIM-"
 
 
 class Curve:
@@ -66,12 +71,6 @@ def curve_of(plan: SimulatedMeterPlan) -> Curve:
             return Curve([(0.0, low_w), (period_s, high_w)])
         case rows:
             return Curve(rows)
-
-
-_UNSIMULATED = (
-    "power_average_mw", "temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes",
-    "sm_clock_mhz", "memory_clock_mhz", "throttle_reasons", "power_limit_mw",
-)  # fmt: skip
 
 
 class SimulatedMeter:
@@ -136,9 +135,6 @@ class SimulatedMeter:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-_PREFIX = "SIM-"
 
 
 def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:

@@ -23,6 +23,8 @@ Ask = Callable[[], int | None]
 
 # The libraries below zeus answer "N/A", or leave a key out, for what a device does not tell.
 _NO_ANSWER = (ZeusBaseError, LookupError, TypeError, ValueError)
+_UUID = "zeus-gpu-"
+_UNSEEN_BY_ZEUS = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 
 class Sensor:
@@ -54,10 +56,6 @@ class Sensor:
     def energy_mj(self) -> int | None:
         """The energy counter alone."""
         return self.asks["energy_mj"]() if "energy_mj" in self.asks else None
-
-
-_UUID = "zeus-gpu-"
-_UNSEEN_BY_ZEUS = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 
 def gpu_sensors(gpus: Sequence[str] | None) -> list[Sensor]:

@@ -26,6 +26,20 @@ _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
 SCHEMA_SQL = resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
 VERSION = tables_version()
+POLL_S = 0.05
+READER_WAIT_S = 10.0
+NOT_BUILT = "not built yet"
+STORAGE_VERSION = "v1.0.0"  # the oldest that every supported duckdb reads
+_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+_BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
+_OF_THE_DISK = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException)
+Row = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+MAX_ROWS = 2_000  # per statement; bounds the size of the JSON text
+LOCK_POLL_S = 0.05
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
@@ -68,20 +82,6 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-POLL_S = 0.05
-READER_WAIT_S = 10.0
-NOT_BUILT = "not built yet"
-STORAGE_VERSION = "v1.0.0"  # the oldest that every supported duckdb reads
-_OFFLINE: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
-_BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
-
-
-_OF_THE_DISK = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException)
 
 
 class BusyError(Exception):
@@ -211,11 +211,6 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-Row = Mapping[str, Any]
-Rows = list[dict[str, Any]]
-MAX_ROWS = 2_000  # per statement; bounds the size of the JSON text
-
-
 class Tables:
     """The tables of one open projection.
 
@@ -270,9 +265,6 @@ class Tables:
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     for start in range(0, len(rows), MAX_ROWS):
         yield rows[start : start + MAX_ROWS]
-
-
-LOCK_POLL_S = 0.05
 
 
 @contextmanager

@@ -55,6 +55,13 @@ _VIEW = "samples_of_the_log"
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
+MAX_ROWS = 20_000  # of events and requests, held before they are inserted
+COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
+REFUSALS: dict[type[Exception], str] = {
+    CorruptError: "corrupt",
+    NewerFormatError: "newer",
+    SegmentReadError: "unreadable",
+}
 
 
 class Identity(NamedTuple):
@@ -107,9 +114,6 @@ def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch
             raise
     connection.unregister(_VIEW)
     return int(inserted[0][0])
-
-
-MAX_ROWS = 20_000  # of events and requests, held before they are inserted
 
 
 class Replay:
@@ -188,14 +192,6 @@ def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
         return msgspec.Raw(msgspec.json.encode(fields))
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return None
-
-
-COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
-REFUSALS: dict[type[Exception], str] = {
-    CorruptError: "corrupt",
-    NewerFormatError: "newer",
-    SegmentReadError: "unreadable",
-}
 
 
 class ChangedError(Exception):

@@ -31,6 +31,24 @@ from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.store import Store, mend_access
 
 KnownSegments = Mapping[str, KnownSegment]  # by name of the file
+SCRATCH_PREFIX = "projections-"
+REBUILD_LOCK_WAIT_S = 30.0
+_MISSING = """
+SELECT count(*) FROM segments s
+LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM samples GROUP BY ALL) a USING (experiment_id, segment_id)
+LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM requests GROUP BY ALL) b USING (experiment_id, segment_id)
+WHERE (s.samples <> coalesce(a.found, 0) OR s.requests <> coalesce(b.found, 0))
+  AND s.experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE status IN ('damaged', 'newer'))
+  AND s.derived_blocks = s.blocks
+"""
+_UNDERIVED = """
+SELECT count(*) FROM (SELECT DISTINCT experiment_id FROM segments WHERE derived_blocks IS NOT NULL)
+FULL JOIN experiments USING (experiment_id) FULL JOIN experiment_results r USING (experiment_id)
+WHERE experiments.status IS NULL OR r.status IS NULL
+"""
+LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
+FIRST_BUILD_WAIT_S = 120.0
+READERS_WAIT_S = 1.0
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,10 +180,6 @@ def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
         with tables.transaction():
             for table in LOG_TABLES:
                 tables.delete_experiments(table, [experiment_id])
-
-
-SCRATCH_PREFIX = "projections-"
-REBUILD_LOCK_WAIT_S = 30.0
 
 
 class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,29 +316,9 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-_MISSING = """
-SELECT count(*) FROM segments s
-LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM samples GROUP BY ALL) a USING (experiment_id, segment_id)
-LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM requests GROUP BY ALL) b USING (experiment_id, segment_id)
-WHERE (s.samples <> coalesce(a.found, 0) OR s.requests <> coalesce(b.found, 0))
-  AND s.experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE status IN ('damaged', 'newer'))
-  AND s.derived_blocks = s.blocks
-"""
-_UNDERIVED = """
-SELECT count(*) FROM (SELECT DISTINCT experiment_id FROM segments WHERE derived_blocks IS NOT NULL)
-FULL JOIN experiments USING (experiment_id) FULL JOIN experiment_results r USING (experiment_id)
-WHERE experiments.status IS NULL OR r.status IS NULL
-"""
-
-
 def is_whole(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether every applied segment has its samples and requests, and every derived experiment its results."""
     return not any(connection.execute(query).fetchall()[0][0] for query in (_MISSING, _UNDERIVED))
-
-
-LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
-FIRST_BUILD_WAIT_S = 120.0
-READERS_WAIT_S = 1.0
 
 
 class CatchUpReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,25 @@ import msgspec
 LENGTH = struct.Struct(">I")
 MAX_MESSAGE_BYTES = 256 * 2**20  # a row cannot be larger
 SMALLEST, LARGEST = -(2**63), 2**64 - 1  # what msgpack has integers for
+_MAP = 100  # extension of a map with keys other than text: its pairs
+_EXTENSIONS: tuple[tuple[type, Callable[[Any], bytes], Callable[[bytes], Any]], ...] = (
+    (
+        datetime,
+        lambda moment: moment.isoformat().encode(),
+        lambda text: datetime.fromisoformat(text.decode()),
+    ),
+    (date, lambda day: day.isoformat().encode(), lambda text: date.fromisoformat(text.decode())),
+    (time, lambda hour: hour.isoformat().encode(), lambda text: time.fromisoformat(text.decode())),
+    (
+        timedelta,
+        lambda span: b"%d %d %d" % (span.days, span.seconds, span.microseconds),
+        lambda text: timedelta(*map(int, text.split())),
+    ),
+    (Decimal, lambda number: str(number).encode(), lambda text: Decimal(text.decode())),
+    (UUID, lambda uuid: uuid.bytes, lambda sixteen: UUID(bytes=sixteen)),
+    (int, lambda number: str(number).encode(), int),
+)
+_encoder = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -86,27 +105,7 @@ class Failed(Message, frozen=True, kw_only=True):
     exit_status: int = 2
 
 
-_MAP = 100  # extension of a map with keys other than text: its pairs
-
 Answer = Notice | Progress | Ready | Columns | Rows | Done | Failed
-
-_EXTENSIONS: tuple[tuple[type, Callable[[Any], bytes], Callable[[bytes], Any]], ...] = (
-    (
-        datetime,
-        lambda moment: moment.isoformat().encode(),
-        lambda text: datetime.fromisoformat(text.decode()),
-    ),
-    (date, lambda day: day.isoformat().encode(), lambda text: date.fromisoformat(text.decode())),
-    (time, lambda hour: hour.isoformat().encode(), lambda text: time.fromisoformat(text.decode())),
-    (
-        timedelta,
-        lambda span: b"%d %d %d" % (span.days, span.seconds, span.microseconds),
-        lambda text: timedelta(*map(int, text.split())),
-    ),
-    (Decimal, lambda number: str(number).encode(), lambda text: Decimal(text.decode())),
-    (UUID, lambda uuid: uuid.bytes, lambda sixteen: UUID(bytes=sixteen)),
-    (int, lambda number: str(number).encode(), int),
-)
 
 
 def portable(cell: Any) -> Any:
@@ -135,7 +134,6 @@ def _unwrapped(code: int, packed: memoryview) -> Any:
     return _EXTENSIONS[code][2](bytes(packed))
 
 
-_encoder = msgspec.msgpack.Encoder()
 _answer_decoder = msgspec.msgpack.Decoder(Answer, ext_hook=_unwrapped)
 _job_decoder = msgspec.msgpack.Decoder(Job)
 

@@ -36,6 +36,8 @@ Parameter = str | int | float | bool | None
 CHUNK_BYTES = 2**20
 # Variables that the child gets, and nothing else: no secrets.
 PASSED_ON = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "TZ")
+ROWS_DRAWN = 50  # of a result in a notebook
+COLUMNS_NAMED = 8
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,10 +226,6 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
         child.stdin.write(messages.pack(job))
         child.stdin.flush()
     return child
-
-
-ROWS_DRAWN = 50  # of a result in a notebook
-COLUMNS_NAMED = 8
 
 
 class QueryResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,15 @@ from llem.query import messages
 from llem.query.process import Parameter
 
 _FOLDER = Path(__file__).parents[1] / "queries"
+CATALOG = """
+SELECT table_name AS "table", column_name AS "column",
+       regexp_extract(comment, '^\\[([^]]*)\\]', 1) AS unit, regexp_replace(comment, '^\\[[^]]*\\] *', '') AS meaning, data_type AS type
+FROM duckdb_columns() WHERE NOT internal ORDER BY table_oid, column_index
+"""
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
+_MAX_DIGITS = 40
+_WORDS: dict[str, Parameter] = {"true": True, "false": False, "null": None}
 
 
 class SavedQuery(msgspec.Struct, frozen=True):
@@ -37,18 +46,6 @@ def saved_query(name: str) -> SavedQuery:
 def _load(path: Path) -> SavedQuery:
     sql = path.read_text(encoding="utf-8")
     return SavedQuery(path.stem, sql.partition("\n")[0].removeprefix("--").strip(), sql)
-
-
-CATALOG = """
-SELECT table_name AS "table", column_name AS "column",
-       regexp_extract(comment, '^\\[([^]]*)\\]', 1) AS unit, regexp_replace(comment, '^\\[[^]]*\\] *', '') AS meaning, data_type AS type
-FROM duckdb_columns() WHERE NOT internal ORDER BY table_oid, column_index
-"""
-
-_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
-_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
-_MAX_DIGITS = 40
-_WORDS: dict[str, Parameter] = {"true": True, "false": False, "null": None}
 
 
 def parse_parameters(options: Sequence[str]) -> dict[str, Parameter]:

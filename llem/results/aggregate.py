@@ -22,6 +22,22 @@ from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, 
 Fact = TypeVar("Fact")
 APART = "processes shared less than half of the shortest one's time"
 STATUSES: tuple[Status, ...] = ("failed", "interrupted", "incomplete", "completed")  # worst first
+REPLACEABLE = frozenset(
+    (
+        "steady_state_window",
+        "baseline_power_w",
+        "energy_adjusted_j",
+        "energy_per_device_j",
+        "energy_breakdown",
+        "multi_gpu",
+        "environment_snapshot",
+        "warmup_excluded_samples",
+        "warmup_result",
+        "thermal_throttle",
+        "timeseries",
+        "effective_config",
+    )
+)
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,24 +257,6 @@ def _first(
 def _count(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
-
-
-REPLACEABLE = frozenset(
-    (
-        "steady_state_window",
-        "baseline_power_w",
-        "energy_adjusted_j",
-        "energy_per_device_j",
-        "energy_breakdown",
-        "multi_gpu",
-        "environment_snapshot",
-        "warmup_excluded_samples",
-        "warmup_result",
-        "thermal_throttle",
-        "timeseries",
-        "effective_config",
-    )
-)
 
 
 def aggregate_results(

@@ -9,6 +9,7 @@ from llem_events.events import ModelLoaded
 
 # Stored beside every figure, so that a later formula can be told from this one.
 FLOPS_METHOD = "2*parameters*tokens + 4*layers*heads*head_size*context"
+_TERA = 10**12
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,9 +106,6 @@ def _contexts(first: int, steps: int, *, window: int | None) -> int:
     """first + (first + 1) + ... over `steps` terms, none above the window."""
     growing = steps if window is None else min(max(window - first, 0), steps)
     return growing * first + growing * (growing - 1) // 2 + (steps - growing) * (window or 0)
-
-
-_TERA = 10**12
 
 
 class Peak(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from llem.results.nullable import any_true, largest, ratio, total, weighted_mean
 from llem.results.process import RawProcessResult, ThermalThrottleInfo
 
 MB_PER_GB = 1024
+Part = TypeVar("Part")
 
 
 def merge_memory(results: Sequence[RawProcessResult], output_tokens: int | None) -> MemoryEfficiencyMetrics:
@@ -77,9 +78,6 @@ def _once(memories: Iterator[tuple[Hashable, float | None]]) -> float | None:
 
 def _first_known(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
-
-
-Part = TypeVar("Part")
 
 
 def merge_throttling(results: Sequence[RawProcessResult], start_time: datetime) -> ThermalThrottleInfo | None:

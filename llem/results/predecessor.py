@@ -23,6 +23,16 @@ _NOT_FIGURES = frozenset(
     {"effective_config", "environment_snapshot", "labels", "value", "threshold", "gpu_id", "index"}
 )
 _MAY_BE_NEGATIVE = ("adjusted", "temperature", "drift")
+FORMAT = "llenergymeasure-2.0"
+REQUIRED = (  # those that the predecessor never leaves out and ours would make up a default for
+    "measurement_methodology",
+    "total_energy_j",
+    "total_flops",
+    "avg_tokens_per_second",
+    "avg_energy_per_token_j",
+)
+ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
+MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
 
 def strict_json(document: bytes) -> Any:
@@ -131,18 +141,6 @@ def _negative(part: Any, place: str) -> Iterator[tuple[str, int | float]]:
         case list() | tuple():
             for index, item in enumerate(part):
                 yield from _negative(item, f"{place}[{index}]")
-
-
-FORMAT = "llenergymeasure-2.0"
-REQUIRED = (  # those that the predecessor never leaves out and ours would make up a default for
-    "measurement_methodology",
-    "total_energy_j",
-    "total_flops",
-    "avg_tokens_per_second",
-    "avg_energy_per_token_j",
-)
-ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
-MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:

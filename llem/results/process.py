@@ -13,6 +13,8 @@ from llem.results.latency import LatencyMeasurements
 from llem.results.nullable import ratio
 from llem.versions import SCHEMA_VERSION
 
+Status = Literal["completed", "interrupted", "incomplete", "failed"]
+
 
 class Timestamps(msgspec.Struct, frozen=True, kw_only=True):
     """When it ran, on the wall clock (UTC)."""
@@ -132,9 +134,6 @@ class WarmupResult(msgspec.Struct, frozen=True, kw_only=True):
     cooldown_sec: float | None = None
     temperature_start_c: float | None = None
     temperature_end_c: float | None = None
-
-
-Status = Literal["completed", "interrupted", "incomplete", "failed"]
 
 
 class ResultWarning(msgspec.Struct, frozen=True, kw_only=True):

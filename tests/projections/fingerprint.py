@@ -8,34 +8,13 @@ from pathlib import Path
 from llem.versions import RESULTS_VERSION
 from tests.results.fingerprint import normalised
 
-FOLDER = Path(__file__).parents[2] / "llem" / "projections"
+FOLDER = Path(__file__).parents[2] / "llem" / "projections" / "derive"
 RECORDED = Path(__file__).with_name("derivation_version.json")
-FORMULAS = (
-    "batch_rows",
-    "clocks",
-    "conservation",
-    "derive_experiment",
-    "derive_process",
-    "device_energy",
-    "device_samples",
-    "doubts",
-    "efficiency",
-    "facts",
-    "process_requests",
-    "process_rows",
-    "result_rows",
-    "spans",
-    "status",
-    "stillness",
-    "thresholds",
-    "throttling",
-    "window_rows",
-)
 
 
 def fingerprint() -> str:
     """SHA-256 over the code of every module that makes a figure of events, samples or requests."""
-    code = [f"{name}\n{normalised((FOLDER / f'{name}.py').read_text())}" for name in FORMULAS]
+    code = [f"{path.name}\n{normalised(path.read_text())}" for path in sorted(FOLDER.glob("*.py"))]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """The result of an experiment, from the results of its processes: how it ended, where it stood still, and its verdict."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import msgspec
@@ -10,7 +10,7 @@ import numpy as np
 from llem.plan import ValidityPlan
 from llem.projections.derive.conservation import breaches, imported_breaches
 from llem.projections.derive.history import Clocks, ExperimentFacts, Span, in_microseconds
-from llem.projections.derive.process import Measured, measure_process
+from llem.projections.derive.process import Measured, measure_process, thresholds, unreadable_thresholds
 from llem.results import (
     ExperimentResult,
     InvalidReason,
@@ -25,6 +25,14 @@ from llem.results.experiment import Methodology
 from llem.results.predecessor import imported
 from llem.results.process import Status
 from llem.units import NS_PER_S, seconds
+
+ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
+RESULT_STATUS: dict[ExperimentStatus, Status] = {
+    "completed": "completed",
+    "interrupted": "interrupted",
+    "failed": "failed",
+}
+Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
 
 def steady_state(
@@ -51,14 +59,6 @@ def steady_state(
     )
 
 
-ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
-RESULT_STATUS: dict[ExperimentStatus, Status] = {
-    "completed": "completed",
-    "interrupted": "interrupted",
-    "failed": "failed",
-}
-
-
 def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
     """Complete is only an experiment all of whose processes have their completion marker."""
     if facts.refused is not None:
@@ -76,36 +76,6 @@ def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
     if not finished and any(process.failed is not None for process in facts.processes):
         return "failed"
     return "incomplete"
-
-
-def thresholds(plan: dict[str, Any]) -> ValidityPlan:
-    """Those of the plan; one that another llem called otherwise, or that cannot be read, is left at its default."""
-    return _read(plan)[0]
-
-
-def unreadable_thresholds(plan: dict[str, Any]) -> InvalidReason | None:
-    """Why the verdict is by other thresholds than were asked for; None where it is not."""
-    problem = _read(plan)[1]
-    if problem is None:
-        return None
-    return InvalidReason(
-        code="thresholds_unreadable",
-        text=f"the plan's thresholds cannot be read, so the defaults stand: {problem}",
-    )
-
-
-def _read(plan: dict[str, Any]) -> tuple[ValidityPlan, str | None]:
-    asked = plan.get("validity", {})
-    if not isinstance(asked, dict):
-        return ValidityPlan(), f"found {type(asked).__name__}, expected a table"
-    known = {name: value for name, value in asked.items() if name in ValidityPlan.__struct_fields__}
-    try:
-        return msgspec.convert(known, ValidityPlan), None
-    except msgspec.ValidationError as error:
-        return ValidityPlan(), str(error)
-
-
-Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True):

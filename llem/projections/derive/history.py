@@ -38,6 +38,9 @@ WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
+Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_DRIFT_NS = NS_PER_S // 10
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,11 +239,6 @@ def _fact(segment_id: str, at_ns: int, kind: str, version: int, body: str | None
     except msgspec.ValidationError:
         return None
     return Fact(segment_id=segment_id, at_ns=at_ns, event=event)
-
-
-Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_DRIFT_NS = NS_PER_S // 10
 
 
 class Clocks:

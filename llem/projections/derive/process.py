@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 import msgspec
 
+from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
-from llem.projections.derive.experiment import thresholds
 from llem.projections.derive.history import Clocks, ProcessFacts, Span, Window, measurement_spans, utc
 from llem.projections.derive.requests import (
     Work,
@@ -29,6 +29,7 @@ from llem.results import (
     ExtendedEfficiencyMetrics,
     GPUUtilisationMetrics,
     InferenceMetrics,
+    InvalidReason,
     MemoryEfficiencyMetrics,
     RawProcessResult,
     ResultWarning,
@@ -43,6 +44,11 @@ from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
 from llem.units import BYTES_PER_MB, seconds
 from llem_events.events import LogFailed, SamplesDropped
+
+SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
+ANY = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
+MAX_TIMESTAMPS = 100  # the first ones; the samples have all
+Plan = dict[str, Any]
 
 
 def compute_metrics(
@@ -140,11 +146,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _mebibytes(count: float | None) -> float | None:
     return None if count is None else count / BYTES_PER_MB
-
-
-SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
-ANY = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
-MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 
 
 def throttling(
@@ -258,9 +259,6 @@ def _energy_doubts(devices: Sequence[DeviceEnergy], max_disagreement: float) -> 
                 threshold=max_disagreement,
                 device_uuid=device.uuid,
             )
-
-
-Plan = dict[str, Any]
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -435,3 +433,30 @@ def _environment(process: ProcessFacts) -> EnvironmentSnapshot | None:
         return msgspec.convert(process.started.environment, EnvironmentSnapshot, strict=False)
     except msgspec.ValidationError:
         return None
+
+
+def thresholds(plan: dict[str, Any]) -> ValidityPlan:
+    """Those of the plan; one that another llem called otherwise, or that cannot be read, is left at its default."""
+    return _read(plan)[0]
+
+
+def unreadable_thresholds(plan: dict[str, Any]) -> InvalidReason | None:
+    """Why the verdict is by other thresholds than were asked for; None where it is not."""
+    problem = _read(plan)[1]
+    if problem is None:
+        return None
+    return InvalidReason(
+        code="thresholds_unreadable",
+        text=f"the plan's thresholds cannot be read, so the defaults stand: {problem}",
+    )
+
+
+def _read(plan: dict[str, Any]) -> tuple[ValidityPlan, str | None]:
+    asked = plan.get("validity", {})
+    if not isinstance(asked, dict):
+        return ValidityPlan(), f"found {type(asked).__name__}, expected a table"
+    known = {name: value for name, value in asked.items() if name in ValidityPlan.__struct_fields__}
+    try:
+        return msgspec.convert(known, ValidityPlan), None
+    except msgspec.ValidationError as error:
+        return ValidityPlan(), str(error)

@@ -63,6 +63,25 @@ LATENCIES = tuple(
     for kind in ("ttft", "itl", "itl_trimmed", "e2e")
     for statistic in ("mean", "median", "p95", "p99")
 )
+_BATCHES = (
+    "SELECT batch_index, count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens, "
+    "sum(output_tokens)::BIGINT AS output_tokens, min(start_ns) AS start_ns, "
+    "max(first_token_ns) AS first_token_ns, max(end_ns) AS end_ns FROM requests "
+    "WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' AND start_ns BETWEEN ? AND ? "
+    "GROUP BY batch_index ORDER BY batch_index"
+)
+DERIVED_TABLES = (
+    "experiments",
+    "processes",
+    "devices",
+    "windows",
+    "batches",
+    "warnings",
+    "raw_process_results",
+    "experiment_results",
+)
+MAX_REQUESTS = 20_000  # of the experiments that are derived in one transaction; bounds their memory
+MAX_EXPERIMENTS = 64
 
 
 def warnings(derived: Derived) -> Rows:
@@ -401,15 +420,6 @@ def _window_energy(
     }
 
 
-_BATCHES = (
-    "SELECT batch_index, count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens, "
-    "sum(output_tokens)::BIGINT AS output_tokens, min(start_ns) AS start_ns, "
-    "max(first_token_ns) AS first_token_ns, max(end_ns) AS end_ns FROM requests "
-    "WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' AND start_ns BETWEEN ? AND ? "
-    "GROUP BY batch_index ORDER BY batch_index"
-)
-
-
 def batches(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
     """One row per batch of every process's measurement windows."""
     return [
@@ -474,22 +484,6 @@ def _columns(energy: BatchEnergy) -> dict[str, Any]:
         "prefill_reason": energy.prefill.reason,
         "decode_reason": energy.decode.reason,
     }
-
-
-DERIVED_TABLES = (
-    "experiments",
-    "processes",
-    "devices",
-    "windows",
-    "batches",
-    "warnings",
-    "raw_process_results",
-    "experiment_results",
-)
-
-
-MAX_REQUESTS = 20_000  # of the experiments that are derived in one transaction; bounds their memory
-MAX_EXPERIMENTS = 64
 
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
