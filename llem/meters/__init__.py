@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
-NVIDIA = "nvml_gpus"
+NVIDIA = "nvml_driver"
 _BEST_FIRST = ("nvml", "rapl")  # before falling back on the estimate
 
 
@@ -102,7 +102,7 @@ def unavailable_meters() -> dict[str, str | None]:
 
 def list_gpus() -> list[Device]:
     """Every NVIDIA device of this host, in the driver's order. Raises MeterError where NVML cannot be opened."""
-    gpus: list[Device] = _module("nvml_gpus").list_gpus()
+    gpus: list[Device] = _module("nvml_driver").list_gpus()
     return gpus
 
 
@@ -131,5 +131,5 @@ def pin(uuids: Sequence[str], *, vendor: str = NVIDIA) -> dict[str, str]:
 
 def driver_state() -> DriverState:
     """The NVIDIA driver and what every GPU is set to. Raises MeterError where NVML cannot be opened."""
-    state: DriverState = _module("nvml_state").driver_state()
+    state: DriverState = _module("nvml_driver").driver_state()
     return state
