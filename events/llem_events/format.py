@@ -26,24 +26,30 @@ MAX_HEADER_BYTES = 64 * 2**10
 BLOCK_TARGET_BYTES = 256 * 2**10  # a writer closes its block at this raw size
 BLOCK_TARGET_NS = 1_000_000_000  # or when its first event is this old
 
+# every record: a skippable frame
 RECORD_MAGIC = 0x184D2A5E  # one of the sixteen magic numbers that zstd decoders skip
 _PREFIX = struct.Struct("<III4sHH")  # magic, content length, CRC-32, kind, format version, length echo
 _HEAD, _CRC, _TAIL = struct.Struct("<II"), struct.Struct("<I"), struct.Struct("<4sHH")
 FRAME_HEAD_BYTES = 8  # magic and content length, not counted in the content length
 MAGIC_BYTES = RECORD_MAGIC.to_bytes(4, "little")
+DIGEST_BYTES = 32
+
+# the block: a header record followed by one zstd frame of events
 BLOCK_HEADER_KIND = b"LLEB"
 BLOCK_VERSION = 1
-DIGEST_BYTES = 32
 COMPRESSION_LEVEL = 3
 SAMPLES_LEVEL = -1  # their noise cannot be compressed: level 1 saves 3 % and makes writing a tenth slower
-_BLOCK_COUNTS = struct.Struct(
-    "<QQIII"
-)  # block number, first event, event count, compressed length, raw length
+# block number, first event, event count, compressed length, raw length
+_BLOCK_COUNTS = struct.Struct("<QQIII")
 BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_COUNTS.size + 2 * DIGEST_BYTES
+
+# the segment header
 SEGMENT_HEADER_KIND = b"LLEH"
 FORMAT_VERSION = 1
 SEGMENT_ID_BYTES = 16
 _PEEK_BYTES = 2**12
+
+# the seal
 SEAL_KIND = b"LLES"
 SEAL_VERSION = 1
 _SEAL_TOTALS = struct.Struct("<QQQQ")  # blocks, events, raw bytes, compressed bytes
