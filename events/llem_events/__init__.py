@@ -7,31 +7,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llem_events.background import BackgroundWriter
-    from llem_events.clock import ClockPair, boot_id, read_clocks
-    from llem_events.damage import Damage, Verdict
-    from llem_events.envelope import Envelope, UnknownEvent, unpack
-    from llem_events.errors import (
-        CorruptError,
-        DamageError,
-        EventError,
-        LogError,
-        LogWriteError,
-        NewerFormatError,
-        RecoveryRefusedError,
-        SegmentExistsError,
-        SegmentReadError,
-        TooLargeError,
-        TornTailError,
-    )
-    from llem_events.events import SAMPLE_COLUMNS, SCHEMA_VERSION, Reading
-    from llem_events.format import SegmentHeader
-    from llem_events.inspection import SegmentDigest, Survey, root_digest, segment_digest, survey
-    from llem_events.reader import Block, Position, SegmentReader
-    from llem_events.recovery import Recovery, recover
-    from llem_events.redaction import Redaction, redact
-    from llem_events.texts import UnknownText, check_known, unknown_text
-    from llem_events.writer import SegmentWriter, SyncPolicy
+    from llem_events.background import BackgroundWriter as BackgroundWriter
+    from llem_events.clock import ClockPair as ClockPair
+    from llem_events.clock import boot_id as boot_id
+    from llem_events.clock import read_clocks as read_clocks
+    from llem_events.damage import Damage as Damage
+    from llem_events.damage import Verdict as Verdict
+    from llem_events.envelope import Envelope as Envelope
+    from llem_events.envelope import UnknownEvent as UnknownEvent
+    from llem_events.envelope import unpack as unpack
+    from llem_events.errors import CorruptError as CorruptError
+    from llem_events.errors import DamageError as DamageError
+    from llem_events.errors import EventError as EventError
+    from llem_events.errors import LogError as LogError
+    from llem_events.errors import LogWriteError as LogWriteError
+    from llem_events.errors import NewerFormatError as NewerFormatError
+    from llem_events.errors import RecoveryRefusedError as RecoveryRefusedError
+    from llem_events.errors import SegmentExistsError as SegmentExistsError
+    from llem_events.errors import SegmentReadError as SegmentReadError
+    from llem_events.errors import TooLargeError as TooLargeError
+    from llem_events.errors import TornTailError as TornTailError
+    from llem_events.events import SAMPLE_COLUMNS as SAMPLE_COLUMNS
+    from llem_events.events import SCHEMA_VERSION as SCHEMA_VERSION
+    from llem_events.events import Reading as Reading
+    from llem_events.format import SegmentHeader as SegmentHeader
+    from llem_events.inspection import SegmentDigest as SegmentDigest
+    from llem_events.inspection import Survey as Survey
+    from llem_events.inspection import root_digest as root_digest
+    from llem_events.inspection import segment_digest as segment_digest
+    from llem_events.inspection import survey as survey
+    from llem_events.reader import Block as Block
+    from llem_events.reader import Position as Position
+    from llem_events.reader import SegmentReader as SegmentReader
+    from llem_events.recovery import Recovery as Recovery
+    from llem_events.recovery import recover as recover
+    from llem_events.redaction import Redaction as Redaction
+    from llem_events.redaction import redact as redact
+    from llem_events.texts import UnknownText as UnknownText
+    from llem_events.texts import check_known as check_known
+    from llem_events.texts import unknown_text as unknown_text
+    from llem_events.writer import SegmentWriter as SegmentWriter
+    from llem_events.writer import SyncPolicy as SyncPolicy
 
 _NAMES = {
     "background": "BackgroundWriter",
@@ -50,49 +66,7 @@ _NAMES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "SAMPLE_COLUMNS",
-    "SCHEMA_VERSION",
-    "BackgroundWriter",
-    "Block",
-    "ClockPair",
-    "CorruptError",
-    "Damage",
-    "DamageError",
-    "Envelope",
-    "EventError",
-    "LogError",
-    "LogWriteError",
-    "NewerFormatError",
-    "Position",
-    "Reading",
-    "Recovery",
-    "RecoveryRefusedError",
-    "Redaction",
-    "SegmentDigest",
-    "SegmentExistsError",
-    "SegmentHeader",
-    "SegmentReadError",
-    "SegmentReader",
-    "SegmentWriter",
-    "Survey",
-    "SyncPolicy",
-    "TooLargeError",
-    "TornTailError",
-    "UnknownEvent",
-    "UnknownText",
-    "Verdict",
-    "boot_id",
-    "check_known",
-    "read_clocks",
-    "recover",
-    "redact",
-    "root_digest",
-    "segment_digest",
-    "survey",
-    "unknown_text",
-    "unpack",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
