@@ -11,6 +11,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from llem.errors import LlemError, QueryError
+from llem.parent_death import die_with_parent
 from llem.query import messages, sandbox
 from llem.query.duckdb_errors import understandable
 from llem.query.freshness import open_current
@@ -89,7 +90,7 @@ def _send_failure(error: LlemError) -> None:
 
 def _answer(job: Job) -> None:
     """The order matters: nothing of the user's runs before the limits and the lock are in place."""
-    sandbox.die_with(job.parent_pid)
+    die_with_parent(job.parent_pid)
     with _open(Store(Path(job.store))) as connection:
         if not job.unsafe:
             sandbox.limit_resources(job)

@@ -1,10 +1,7 @@
 """What the child process may do: a read-only database, one reading statement, no files, little memory, no successor."""
 
-import ctypes
 import math
-import os
 import resource
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,14 +14,6 @@ from llem.query.messages import Job
 
 READING = frozenset({"SELECT", "EXPLAIN"})  # WITH, VALUES, FROM, DESCRIBE, SHOW and SUMMARIZE parse as SELECT
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with(parent_pid: int) -> None:
-    """Let the kernel kill this process as soon as its parent is gone, however that ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def limit_resources(job: Job) -> None:
