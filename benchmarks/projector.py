@@ -1,0 +1,343 @@
+"""What the projector takes for many small experiments: to build all tables, to find nothing new, and to add one experiment.
+
+Each experiment has 3 segments, 75 events, 416 samples (or as many as are asked for) and 192 requests, written by the log's own writer. A
+rebuild runs in a process of its own, whose CPU time and largest memory are taken; a query is `llem query` as a whole process. The peer is
+DuckDB inserting the same rows, one Parquet file for each table, into the same empty tables: the ratio is its CPU time over ours.
+
+    python -m benchmarks.projector [--experiments 10 100 1000] [--samples 416] [--folder KEEP]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import msgspec
+import numpy as np
+
+from benchmarks.h100_trace import chunks
+from benchmarks.rebuild import peak_memory_mb
+from llem.plan import Plan
+from llem.projections import diff, rebuild
+from llem.projections.database import create_tables
+from llem.store import Store
+from llem_events import SAMPLE_COLUMNS, SCHEMA_VERSION, SegmentHeader, SegmentWriter, columns
+from llem_events.envelope import pack
+from llem_events.events import (
+    BaselineMeasured,
+    BaselinePower,
+    ClockRead,
+    Device,
+    Event,
+    ExperimentCompleted,
+    ExperimentStarted,
+    MeteredDevice,
+    MeterStarted,
+    ModelLoaded,
+    ProcessCompleted,
+    ProcessStarted,
+    Request,
+    RequestsCompleted,
+    SamplingCompleted,
+    WindowClosed,
+    WindowOpened,
+)
+from llem_events.files import OsFiles
+
+NS = 10**9
+ORIGIN_NS, OFFSET_NS = 10**18, 7 * 10**17
+UUID, METER = "GPU-4f3c2a10-8c57-4a1e-9b1a-0d6f5e7c8b9a", "nvml"
+OPENED_S, CLOSED_S = 10.0, 30.0
+BATCHES, BATCH_SIZE, TOKENS = 24, 8, 16
+SAMPLES, EVENT_SAMPLES = 416, 13
+LLEM = Path(sys.executable).with_name("llem")
+Message = tuple[int, bytes]
+
+
+class Cost(NamedTuple):
+    """CPU seconds of a process and its children, and its largest memory."""
+
+    cpu_s: float
+    peak_mb: float = 0.0
+
+
+class UnsyncedFiles(OsFiles):
+    """Nothing here has to survive a power cut."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+    def sync_directory(self, path: Path) -> None:
+        pass
+
+
+def at(second: float) -> int:
+    """On the monotonic clock of the host that is not there."""
+    return ORIGIN_NS + round(second * NS)
+
+
+def packed(events: Sequence[tuple[float, Event]]) -> list[Message]:
+    """Each event's moment and message, as every segment of its role holds them."""
+    return [(at(second), pack(event, at(second))) for second, event in events]
+
+
+def device() -> Device:
+    """The only GPU."""
+    return Device(host="node-a", uuid=UUID, index=0, name="Test GPU", kind="gpu", memory_bytes=80 * 2**30)
+
+
+def supervisor_events(experiment_id: str) -> list[tuple[float, Event]]:
+    """Start and end."""
+    started = ExperimentStarted(
+        experiment_id=experiment_id,
+        plan=msgspec.to_builtins(Plan()),
+        measurement_config_hash="hash",
+        expected_processes=1,
+        llem_version="0",
+    )
+    return [(0.0, started), (40.0, ExperimentCompleted(processes_completed=1, processes_failed=0))]
+
+
+def worker_events() -> list[tuple[float, Event]]:
+    """A baseline, a model, a batch of warm-up and the others measured."""
+    power = BaselinePower(device_uuid=UUID, mean_power_w=400.0, std_power_w=1.0, samples=30)
+    model = ModelLoaded(model_name="tiny", weights="random", source="preset", dtype="float32", layers=2)
+    measured = BATCHES - 1
+    counted = ProcessCompleted(
+        process_index=0,
+        requests=measured * BATCH_SIZE,
+        failed_requests=0,
+        input_tokens=measured * BATCH_SIZE * 32,
+        output_tokens=measured * BATCH_SIZE * TOKENS,
+        batches=measured,
+    )
+    clocks = (
+        (second, ClockRead(monotonic_ns=at(second), wall_ns=at(second) + OFFSET_NS))
+        for second in (5, 9, 15, 19, 29)
+    )
+    return [
+        (0.5, ProcessStarted(process_index=0, devices=[device()], engine="transformers")),
+        (1.0, WindowOpened(kind="baseline")),
+        (4.0, WindowClosed(kind="baseline")),
+        (4.0, BaselineMeasured(position="before", duration_s=3.0, devices=[power])),
+        (5.0, model),
+        (6.0, WindowOpened(kind="warmup")),
+        (7.5, batch(0, 6.5, window="warmup")),
+        (8.0, WindowClosed(kind="warmup")),
+        *clocks,
+        (OPENED_S, WindowOpened(kind="measurement")),
+        *((10.8 + 0.8 * n, batch(n + 1, 10.1 + 0.8 * n, window="measurement")) for n in range(measured)),
+        (CLOSED_S, WindowClosed(kind="measurement")),
+        (31.0, counted),
+    ]
+
+
+def batch(number: int, start_s: float, *, window: str) -> RequestsCompleted:
+    """Requests that ran together, with the time of each token."""
+    times = [at(start_s + 0.1 + 0.03 * place) for place in range(TOKENS)]
+    requests = [
+        Request(
+            request_id=number * BATCH_SIZE + place,
+            batch_index=number,
+            batch_size=BATCH_SIZE,
+            arrival_ns=at(start_s),
+            start_ns=at(start_s),
+            first_token_ns=times[0],
+            end_ns=times[-1] + 1_000_000,
+            input_tokens=32,
+            output_tokens=TOKENS,
+            token_times_ns=times,
+            finish_reason="length",
+        )
+        for place in range(BATCH_SIZE)
+    ]
+    return RequestsCompleted(window=window, requests=requests)
+
+
+def sampler_events(samples: int) -> list[tuple[float, Event]]:
+    """The recorded trace in so many samples, from the first second to the last."""
+    metered = MeteredDevice(device=device(), energy_source="counter")
+    started = MeterStarted(meter=METER, process_index=0, sample_hz=samples / 34, devices=[metered])
+    taken: list[tuple[float, Event]] = []
+    rows = np.concatenate(
+        [np.stack([chunk[name] for name in SAMPLE_COLUMNS], axis=1) for chunk in chunks(samples)]
+    )
+    rows[:, 0] = np.linspace(at(0.5), at(34.5), samples, dtype=np.int64)
+    for readings in np.array_split(rows, -(-samples // max(EVENT_SAMPLES, samples // 400))):
+        event = columns.encode(readings, meter=METER, device_uuid=UUID)
+        taken.append(((int(readings[-1, 0]) - ORIGIN_NS) / NS, event))
+    ended = SamplingCompleted(samples=samples, samples_dropped=0, deadlines_missed=0)
+    return [(0.2, started), *taken, (35.0, ended)]
+
+
+class Maker:
+    """Writes experiments that differ only in their ids."""
+
+    def __init__(self, store: Store, samples: int) -> None:
+        self._store = store.create()
+        self._made = 0
+        self._same = {"worker": packed(worker_events()), "sampler": packed(sampler_events(samples))}
+
+    def make(self, experiments: int) -> None:
+        """So many more."""
+        for number in range(self._made, self._made + experiments):
+            experiment_id = f"20260718-120000-{number:012x}"
+            self._store.create_experiment(experiment_id)
+            supervisor = packed(supervisor_events(experiment_id))
+            for role, messages in (("supervisor", supervisor), *self._same.items()):
+                self._write(
+                    experiment_id, role, messages, segment_id=role[:8].encode().ljust(8) + b"%08x" % number
+                )
+        self._made += experiments
+
+    def _write(
+        self, experiment_id: str, role: str, messages: Sequence[Message], *, segment_id: bytes
+    ) -> None:
+        header = SegmentHeader(
+            segment_id=segment_id,
+            experiment_id=experiment_id,
+            role=role,
+            process_index=None if role == "supervisor" else 0,
+            host="node-a",
+            boot_id="boot",
+            pid=4711,
+            llem_version="benchmark",
+            schema_version=SCHEMA_VERSION,
+            monotonic_ns=ORIGIN_NS,
+            wall_ns=ORIGIN_NS + OFFSET_NS,
+        )
+        path = self._store.log_path / experiment_id / f"{role}-{segment_id.hex()}.events.zst"
+        writer = SegmentWriter(path, header, sync="close", files=UnsyncedFiles())
+        written_ns = ORIGIN_NS
+        for at_ns, message in messages:
+            if at_ns - written_ns > NS:
+                writer.flush()
+                written_ns = at_ns
+            writer.append_message(message, at_ns=at_ns)
+        writer.seal()
+
+
+def in_a_process(*arguments: str) -> Cost:
+    """This program with other arguments; it prints its cost."""
+    command = [sys.executable, "-m", "benchmarks.projector", *arguments]
+    return Cost(*json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def query(store: Store) -> Cost:
+    """`llem query`, with the process that it starts."""
+    before = _children_cpu_s()
+    command = [str(LLEM), "query", "select count(*) from experiment_results", "--store", str(store.path)]
+    subprocess.run(command, capture_output=True, check=True)
+    return Cost(_children_cpu_s() - before)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write_parquet(store: Store, folder: Path) -> None:
+    """Every table of the projection as a file of its own."""
+    folder.mkdir()
+    with duckdb.connect(store.projections_path, read_only=True) as connection:
+        for table in diff.tables(connection):
+            connection.execute(
+                f"COPY {table} TO '{folder / table}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+            )
+
+
+def load_parquet(folder: Path) -> None:
+    """All of them into new tables."""
+    path = folder / "loaded.duckdb"
+    with duckdb.connect(path) as connection:
+        create_tables(connection)
+        connection.execute("DELETE FROM projection")
+        for file in sorted(folder.glob("*.parquet")):
+            connection.execute(f"INSERT INTO {file.stem} BY NAME SELECT * FROM '{file}'")
+    path.unlink()
+
+
+def compare(folder: Path, experiments: int, samples: int) -> dict[str, float]:
+    """All figures of a store with so many experiments."""
+    store = Store(folder / "store")
+    maker = Maker(store, samples)
+    maker.make(experiments)
+    rebuilt = in_a_process("--rebuild", str(store.path))
+    query(store)
+    unchanged = query(store)
+    maker.make(1)
+    added = query(store)
+    write_parquet(store, folder / "parquet")
+    peer = in_a_process("--load", str(folder / "parquet"))
+    return {
+        "experiments": experiments,
+        "rebuild_cpu_s": round(rebuilt.cpu_s, 2),
+        "rebuild_peak_mb": round(rebuilt.peak_mb),
+        "unchanged_cpu_s": round(unchanged.cpu_s, 3),
+        "added_cpu_s": round(added.cpu_s, 3),
+        "parquet_cpu_s": round(peer.cpu_s, 2),
+        "parquet_peak_mb": round(peer.peak_mb),
+    }
+
+
+def own_cost() -> None:
+    """Print what this process took, its start included."""
+    print(json.dumps(Cost(time.process_time(), peak_memory_mb())))
+
+
+def main() -> None:
+    """Measure and print a line for each number of experiments; the last line is for programs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--experiments", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of each experiment")
+    parser.add_argument("--make", type=Path, help="only write the largest store there")
+    parser.add_argument("--rebuild", type=Path, help="rebuild this store and print what it took")
+    parser.add_argument(
+        "--load", type=Path, help="load the Parquet files of this folder and print what it took"
+    )
+    chosen = parser.parse_args()
+    if chosen.make:
+        Maker(Store(chosen.make), chosen.samples).make(max(chosen.experiments))
+        return
+    if chosen.rebuild:
+        rebuild(Store(chosen.rebuild))
+        own_cost()
+        return
+    if chosen.load:
+        load_parquet(chosen.load)
+        own_cost()
+        return
+    growth = []
+    for experiments in chosen.experiments:
+        with tempfile.TemporaryDirectory() as scratch:
+            growth.append(compare(Path(scratch), experiments, chosen.samples))
+        print(growth[-1], flush=True)
+    print(json.dumps(line(growth)))
+
+
+def line(growth: Sequence[dict[str, float]]) -> dict[str, object]:
+    """What programs read: the rates of the largest store, and the growth to it."""
+    largest = growth[-1]
+    ours, peer = (largest["experiments"] / largest[f"{side}_cpu_s"] for side in ("rebuild", "parquet"))
+    return {
+        "benchmark": "projector",
+        "ours": ours,
+        "peer": peer,
+        "ratio": ours / peer,
+        "unit": "experiments/CPU s",
+        "n": largest["experiments"],
+        "growth": growth,
+    }
+
+
+if __name__ == "__main__":
+    main()
