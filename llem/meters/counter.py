@@ -28,6 +28,15 @@ class Tick(NamedTuple):
     moved: bool
 
 
+class CountedDevice(NamedTuple):
+    """A device and how its energy counter is asked in mJ, or why it has none."""
+
+    uuid: str
+    ask: AskCounter | None
+    reason: str | None = None
+    power_limit_mw: int | None = None
+
+
 class Fault(NamedTuple):
     """What is wrong with a value, in the words of `Meter.faults`."""
 
@@ -151,6 +160,99 @@ def _edge(counter: EnergyCounter, clock: Clock) -> EnergyEdge:
     energy_mj = counter.now_mj()
     reason = (counter.distrusted or "the energy counter could not be read") if energy_mj is None else None
     return EnergyEdge(device_uuid=counter.uuid, at_ns=clock.now_ns(), energy_mj=energy_mj, reason=reason)
+
+
+class CounterSet:
+    """The energy counters of a meter's devices: what they tick, what to believe, and what they say at a window's boundary."""
+
+    def __init__(
+        self,
+        devices: Sequence[CountedDevice],
+        *,
+        clock: Clock,
+        limit_ns: int = TICK_LIMIT_NS,
+        keep_unmoved: bool = False,
+    ) -> None:
+        """Watch all of them at once for at most `limit_ns`; one that does not move is none, unless `keep_unmoved`."""
+        self._devices, self._clock = devices, clock
+        asks = {device.uuid: device.ask for device in devices if device.ask}
+        ticks = measure_ticks(list(asks.values()), clock=clock, limit_ns=limit_ns)
+        self._ticks = dict(zip(asks, ticks, strict=True))
+        self._counters = {
+            device.uuid: EnergyCounter(
+                device.uuid,
+                device.ask,
+                clock=clock,
+                tick_ns=self._ticks[device.uuid].tick_ns,
+                power_limit_mw=device.power_limit_mw,
+            )
+            for device in devices
+            if device.ask and (keep_unmoved or self._ticks[device.uuid].moved)
+        }
+
+    def __contains__(self, uuid: str) -> bool:
+        """Whether the device has a counter that counts."""
+        return uuid in self._counters
+
+    def tick_ns(self, uuid: str) -> int | None:
+        """Time between two changes of the device's counter; None where it is unknown."""
+        return self._ticks[uuid].tick_ns if uuid in self._ticks else None
+
+    def missing(self, uuid: str) -> dict[str, str]:
+        """The reason for a counter, or only its tick, that the device does not have."""
+        if uuid in self._ticks:
+            reason = self._ticks[uuid].reason
+            return {"counter_tick_ns" if uuid in self else "energy_mj": reason} if reason else {}
+        reasons = {device.uuid: device.reason for device in self._devices}
+        return {"energy_mj": reasons[uuid] or "no energy counter"}
+
+    def now_mj(self, uuid: str) -> int | None:
+        """Ask the device's counter; None when it cannot be read or believed."""
+        return self._counters[uuid].now_mj() if uuid in self else None
+
+    def check(self, uuid: str, energy_mj: int | None) -> int | None:
+        """The value if it can be believed, read this moment together with others."""
+        return self._counters[uuid].check(energy_mj) if uuid in self else None
+
+    def distrust(self, reason: str) -> None:
+        """Never use any of them again."""
+        for counter in self._counters.values():
+            counter.distrust(reason)
+
+    def read_edges(self) -> list[EnergyEdge]:
+        """Every device's counter just after its next tick; one without says why."""
+        edges = {
+            edge.device_uuid: edge for edge in read_edges(list(self._counters.values()), clock=self._clock)
+        }
+        return [edges.get(device.uuid) or self._no_edge(device.uuid) for device in self._devices]
+
+    def _no_edge(self, uuid: str) -> EnergyEdge:
+        return EnergyEdge(
+            device_uuid=uuid, at_ns=self._clock.now_ns(), reason=self.missing(uuid)["energy_mj"]
+        )
+
+    def faults(self) -> list[tuple[str, str, str]]:
+        """(device UUID, code, text) of every counter that was caught lying, told once."""
+        return [(uuid, *fault) for uuid, counter in self._counters.items() for fault in counter.faults()]
+
+
+class FaultLog:
+    """Faults of devices, each kind told once: a text with figures in it would be told at every sample."""
+
+    def __init__(self) -> None:
+        self._new: list[tuple[str, str, str]] = []
+        self._told: set[tuple[str, str, str]] = set()
+
+    def tell(self, uuid: str, code: str, text: str, *, about: str = "") -> None:
+        """Once for each device, code and `about`."""
+        if (uuid, code, about) not in self._told:
+            self._told.add((uuid, code, about))
+            self._new.append((uuid, code, text))
+
+    def take(self) -> list[tuple[str, str, str]]:
+        """What is new since the last call."""
+        new, self._new = self._new, []
+        return new
 
 
 def implausible_power(power_mw: int, *, power_limit_mw: int | None) -> Fault | None:

@@ -7,7 +7,7 @@ import pynvml
 
 from llem.errors import LlemError, MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
-from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
+from llem.meters.counter import CountedDevice, CounterSet, FaultLog, implausible_power
 from llem.meters.nvml_driver import CLOSED, LOST, ask, close_driver, open_driver, reason_of, resolve_gpus
 from llem.plan import MeterPlan
 from llem.units import NS_PER_MS, NS_PER_S
@@ -102,16 +102,13 @@ def power_usage_is_average(handles: Handles) -> bool:
 class GpuReader:
     """Asks for what the device has; a column that fails later is None with a fault, never zero."""
 
-    def __init__(self, device: Device, *, clock: Clock) -> None:
+    def __init__(self, device: Device, *, clock: Clock, faults: FaultLog) -> None:
         self.device = device
         self.missing: dict[str, str] = {}
-        self.counter: EnergyCounter | None = None
-        self.tick: Tick | None = None
         self.closed = False
         self._lost = False
         self._clock = clock
-        self._faults: list[tuple[str, str]] = []
-        self._told: set[tuple[str, str]] = set()
+        self._faults = faults
         self._handles = self._find()
         self._fields = self._probe_fields()
         self._calls = [call for call in CALLS if self._answers(call)]
@@ -145,10 +142,15 @@ class GpuReader:
         self.missing |= dict.fromkeys(call.columns, reason) if reason else {}
         return reason is None
 
-    @property
-    def has_counter(self) -> bool:
-        """Whether the device answers for its energy at all."""
-        return ENERGY not in self.missing
+    def counted(self) -> CountedDevice:
+        """Its energy counter, where it answers for one."""
+        reason = self.missing.get(ENERGY)
+        return CountedDevice(
+            self.device.uuid,
+            None if reason else self.energy_mj,
+            reason=reason,
+            power_limit_mw=self.device.power_limit_mw,
+        )
 
     def energy_mj(self) -> int | None:
         """The counter alone, unchecked."""
@@ -158,34 +160,19 @@ class GpuReader:
             self._ask_fields([ENERGY])[ENERGY] if ENERGY in self._fields else self._ask(ENERGY_CALL)[ENERGY]
         )
 
-    def trust(self, tick: Tick) -> None:
-        """Take up the counter whose tick was measured, or do without one that did not move."""
-        self.tick = tick
-        if tick.reason:
-            self.missing["counter_tick_ns" if tick.moved else ENERGY] = tick.reason
-        if tick.moved:
-            limit_mw = self.device.power_limit_mw
-            self.counter = EnergyCounter(
-                self.device.uuid,
-                self.energy_mj,
-                clock=self._clock,
-                tick_ns=tick.tick_ns,
-                power_limit_mw=limit_mw,
-            )
-
-    def metered(self) -> MeteredDevice:
+    def metered(self, counters: CounterSet) -> MeteredDevice:
         """The device with what it cannot say."""
-        kind = self._power_kind()
+        uuid, kind = self.device.uuid, self._power_kind()
         source: Literal["counter", "integrated"] | None = (
-            "counter" if self.counter else "integrated" if kind else None
+            "counter" if uuid in counters else "integrated" if kind else None
         )
         return MeteredDevice(
             device=self.device,
             energy_source=source,
             power_kind=kind,
             power_window_ns=AVERAGE_WINDOW_NS if kind == "average" else None,
-            counter_tick_ns=self.tick.tick_ns if self.tick else None,
-            missing=dict(self.missing),
+            counter_tick_ns=counters.tick_ns(uuid),
+            missing=self.missing | counters.missing(uuid),
         )
 
     def _power_kind(self) -> Literal["instant", "average"] | None:
@@ -193,7 +180,7 @@ class GpuReader:
             return None
         return "average" if POWER not in self._fields and power_usage_is_average(self._handles) else "instant"
 
-    def read(self) -> Reading:
+    def read(self, counters: CounterSet) -> Reading:
         """Power and energy first, then what the chip does, then what changes slowly."""
         started_ns = self._clock.now_ns()
         if self._lost or self.closed:
@@ -203,7 +190,7 @@ class GpuReader:
             values |= self._ask(call)
         at_ns = self._clock.now_ns()
         values |= self._others(at_ns)
-        values[ENERGY] = self.counter.check(values.get(ENERGY)) if self.counter else None
+        values[ENERGY] = counters.check(self.device.uuid, values.get(ENERGY))
         self._drop_impossible(values)
         self._note_slowness(self._clock.now_ns() - started_ns)
         return Reading(at_ns) if self._lost or self.closed else Reading(at_ns, **values)
@@ -269,27 +256,15 @@ class GpuReader:
             self._tell("slow_driver", f"one reading took {took_ns / NS_PER_MS:.0f} ms")
 
     def _tell(self, code: str, text: str) -> None:
-        """Once per kind of fault: a text with figures in it would be told at every sample."""
-        about = text if code == "nvml_error" else ""
-        if (code, about) not in self._told:
-            self._told.add((code, about))
-            self._faults.append((code, text))
+        self._faults.tell(self.device.uuid, code, text, about=text if code == "nvml_error" else "")
 
     def reopen(self) -> None:
-        """After the driver came back: find the device again; its counter started anew and is of no use."""
+        """After the driver came back: find the device again."""
         self.closed = False
         try:
             self._handles = self._find()
         except MeterError:
             self.closed = True
-        if self.counter:
-            self.counter.distrust("the driver was restarted")
-
-    def faults(self) -> list[tuple[str, str]]:
-        """(code, text) of what failed since the last call."""
-        told, self._faults = self._faults, []
-        counted = self.counter.faults() if self.counter else []
-        return told + [(fault.code, fault.text) for fault in counted]
 
 
 class NvmlMeter:
@@ -302,26 +277,25 @@ class NvmlMeter:
         self._open = True
         self._clock = clock
         self._reopen_at_ns = 0
+        self._faults = FaultLog()
         try:
             self._readers = [
-                GpuReader(device, clock=clock) for device in {one.uuid: one for one in devices}.values()
+                GpuReader(device, clock=clock, faults=self._faults)
+                for device in {one.uuid: one for one in devices}.values()
             ]
         except LlemError:
             self.close()
             raise
-        counted = [reader for reader in self._readers if reader.has_counter]
-        ticks = measure_ticks([reader.energy_mj for reader in counted], clock=clock)
-        for reader, tick in zip(counted, ticks, strict=True):
-            reader.trust(tick)
+        self._counters = CounterSet([reader.counted() for reader in self._readers], clock=clock)
 
     def devices(self) -> Sequence[MeteredDevice]:
         """What is measured; a MIG instance carries its parent's UUID, whose power and energy its figures are."""
-        return [reader.metered() for reader in self._readers]
+        return [reader.metered(self._counters) for reader in self._readers]
 
     def read(self) -> Sequence[Reading]:
         """One reading per device."""
         self._reopen_if_due()
-        return [reader.read() for reader in self._readers]
+        return [reader.read(self._counters) for reader in self._readers]
 
     def _reopen_if_due(self) -> None:
         closed = [reader for reader in self._readers if reader.closed]
@@ -332,24 +306,18 @@ class NvmlMeter:
             open_driver()
         except LlemError:
             return
+        # They started anew with the driver and are of no use.
+        self._counters.distrust("the driver was restarted")
         for reader in self._readers:
             reader.reopen()
 
     def read_edge(self) -> list[EnergyEdge]:
         """Every counter just after its next tick; devices without a counter say why."""
-        counters = [reader.counter for reader in self._readers if reader.counter]
-        edges = {edge.device_uuid: edge for edge in read_edges(counters, clock=self._clock)}
-        return [edges.get(reader.device.uuid) or self._no_edge(reader) for reader in self._readers]
-
-    def _no_edge(self, reader: GpuReader) -> EnergyEdge:
-        reason = reader.missing.get("energy_mj", "no energy counter")
-        return EnergyEdge(device_uuid=reader.device.uuid, at_ns=self._clock.now_ns(), reason=reason)
+        return self._counters.read_edges()
 
     def faults(self) -> list[tuple[str, str, str]]:
         """(device UUID, code, text), each told once."""
-        return [
-            (reader.device.uuid, code, text) for reader in self._readers for code, text in reader.faults()
-        ]
+        return self._faults.take() + self._counters.faults()
 
     def close(self) -> None:
         """Give NVML back."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
-from llem.meters.counter import EnergyCounter, Tick, measure_ticks, read_edges
+from llem.meters.counter import CountedDevice, CounterSet
 from llem.plan import MeterPlan
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
@@ -93,20 +93,13 @@ class RaplMeter:
             )
         self._clock = clock
         found = zones(root)
-        ticks = measure_ticks([zone.energy_mj for zone in found], clock=clock, limit_ns=TICK_LIMIT_NS)
-        self._devices = [
-            _metered(zone, index, tick) for index, (zone, tick) in enumerate(zip(found, ticks, strict=True))
+        self._uuids = [_uuid(zone) for zone in found]
+        counted = [
+            CountedDevice(_uuid(zone), zone.energy_mj, power_limit_mw=zone.power_limit_mw()) for zone in found
         ]
-        self._counters = [
-            EnergyCounter(
-                _uuid(zone),
-                zone.energy_mj,
-                clock=clock,
-                tick_ns=tick.tick_ns,
-                power_limit_mw=zone.power_limit_mw(),
-            )
-            for zone, tick in zip(found, ticks, strict=True)
-        ]
+        # A counter that is slow to move, as that of an idle package, still is one.
+        self._counters = CounterSet(counted, clock=clock, limit_ns=TICK_LIMIT_NS, keep_unmoved=True)
+        self._devices = [_metered(zone, index, self._counters) for index, zone in enumerate(found)]
         self._last: list[Reading | None] = [None] * len(found)
 
     def devices(self) -> Sequence[MeteredDevice]:
@@ -115,14 +108,12 @@ class RaplMeter:
 
     def read(self) -> Sequence[Reading]:
         """Every counter, and the mean power since the last reading."""
-        readings = [
-            self._read(counter, last) for counter, last in zip(self._counters, self._last, strict=True)
-        ]
+        readings = [self._read(uuid, last) for uuid, last in zip(self._uuids, self._last, strict=True)]
         self._last = list(readings)
         return readings
 
-    def _read(self, counter: EnergyCounter, last: Reading | None) -> Reading:
-        energy_mj, at_ns = counter.now_mj(), self._clock.now_ns()
+    def _read(self, uuid: str, last: Reading | None) -> Reading:
+        energy_mj, at_ns = self._counters.now_mj(uuid), self._clock.now_ns()
         if energy_mj is None or last is None or last.energy_mj is None or at_ns == last.at_ns:
             return Reading(at_ns, energy_mj=energy_mj)
         return Reading(
@@ -133,11 +124,11 @@ class RaplMeter:
 
     def read_edge(self) -> list[EnergyEdge]:
         """Every counter just after its next tick."""
-        return read_edges(self._counters, clock=self._clock)
+        return self._counters.read_edges()
 
     def faults(self) -> list[tuple[str, str, str]]:
         """Counters that were caught lying."""
-        return [(counter.uuid, *fault) for counter in self._counters for fault in counter.faults()]
+        return self._counters.faults()
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -147,10 +138,8 @@ def _uuid(zone: Zone) -> str:
     return f"rapl-{zone.name}"
 
 
-def _metered(zone: Zone, index: int, tick: Tick) -> MeteredDevice:
+def _metered(zone: Zone, index: int, counters: CounterSet) -> MeteredDevice:
     missing = {column: "RAPL counts energy only" for column in SAMPLE_COLUMNS if column not in _MEASURED}
-    if tick.reason:
-        missing["counter_tick_ns"] = tick.reason
     return MeteredDevice(
         device=Device(
             host=socket.gethostname(),
@@ -162,8 +151,8 @@ def _metered(zone: Zone, index: int, tick: Tick) -> MeteredDevice:
         ),
         energy_source="counter",
         power_kind="derived",
-        counter_tick_ns=tick.tick_ns,
-        missing=missing,
+        counter_tick_ns=counters.tick_ns(_uuid(zone)),
+        missing=missing | counters.missing(_uuid(zone)),
     )
 
 

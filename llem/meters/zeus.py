@@ -10,7 +10,7 @@ from zeus.exception import ZeusBaseError
 
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
-from llem.meters.counter import EnergyCounter, Tick, implausible_power, measure_ticks, read_edges
+from llem.meters.counter import CountedDevice, CounterSet, FaultLog, implausible_power
 from llem.plan import MeterPlan
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
@@ -53,9 +53,11 @@ class Sensor:
             self.failed.setdefault(column, str(error))
             return None
 
-    def energy_mj(self) -> int | None:
-        """The energy counter alone."""
-        return self.asks["energy_mj"]() if "energy_mj" in self.asks else None
+    def counted(self) -> CountedDevice:
+        """Its energy counter, or why there is none."""
+        return CountedDevice(
+            self.device.uuid, self.asks.get("energy_mj"), reason=self.missing.get("energy_mj")
+        )
 
 
 def gpu_sensors(gpus: Sequence[str] | None) -> list[Sensor]:
@@ -161,20 +163,12 @@ class ZeusMeter:
 
     def __init__(self, sensors: Sequence[Sensor], *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._sensors, self._clock = sensors, clock
-        self._faults: list[tuple[str, str, str]] = []
-        self._told: set[tuple[str, str]] = set()
-        self._ticks = measure_ticks([sensor.energy_mj for sensor in sensors], clock=clock)
-        self._counters = {
-            sensor.device.uuid: EnergyCounter(
-                sensor.device.uuid, sensor.energy_mj, clock=clock, tick_ns=tick.tick_ns, power_limit_mw=None
-            )
-            for sensor, tick in zip(sensors, self._ticks, strict=True)
-            if tick.moved
-        }
+        self._faults = FaultLog()
+        self._counters = CounterSet([sensor.counted() for sensor in sensors], clock=clock)
 
     def devices(self) -> Sequence[MeteredDevice]:
         """What zeus can see."""
-        return [_metered(sensor, tick) for sensor, tick in zip(self._sensors, self._ticks, strict=True)]
+        return [_metered(sensor, self._counters) for sensor in self._sensors]
 
     def read(self) -> Sequence[Reading]:
         """One reading per device."""
@@ -183,54 +177,35 @@ class ZeusMeter:
     def _read(self, sensor: Sensor) -> Reading:
         values = {column: ask() for column, ask in sensor.asks.items()}
         at_ns = self._clock.now_ns()
-        counter = self._counters.get(sensor.device.uuid)
-        values["energy_mj"] = counter.check(values.get("energy_mj")) if counter else None
+        values["energy_mj"] = self._counters.check(sensor.device.uuid, values.get("energy_mj"))
         power_mw = values.get("power_mw")
         if power_mw is not None and (fault := implausible_power(power_mw, power_limit_mw=None)):
             values["power_mw"] = None
-            self._tell(sensor.device.uuid, *fault)
+            self._faults.tell(sensor.device.uuid, *fault)
         for column, reason in sensor.failed.items():
-            self._tell(sensor.device.uuid, "zeus_error", f"{column}: {reason}")
+            self._faults.tell(sensor.device.uuid, "zeus_error", f"{column}: {reason}")
         return Reading(at_ns, **values)
-
-    def _tell(self, uuid: str, code: str, text: str) -> None:
-        if (uuid, code) not in self._told:
-            self._told.add((uuid, code))
-            self._faults.append((uuid, code, text))
 
     def read_edge(self) -> list[EnergyEdge]:
         """Every counter just after its next tick."""
-        edges = {
-            edge.device_uuid: edge for edge in read_edges(list(self._counters.values()), clock=self._clock)
-        }
-        return [edges.get(sensor.device.uuid) or self._no_edge(sensor) for sensor in self._sensors]
-
-    def _no_edge(self, sensor: Sensor) -> EnergyEdge:
-        reason = sensor.missing.get("energy_mj", "the energy counter does not move")
-        return EnergyEdge(device_uuid=sensor.device.uuid, at_ns=self._clock.now_ns(), reason=reason)
+        return self._counters.read_edges()
 
     def faults(self) -> list[tuple[str, str, str]]:
         """What failed since the last call."""
-        told, self._faults = self._faults, []
-        return told + [
-            (uuid, *fault) for uuid, counter in self._counters.items() for fault in counter.faults()
-        ]
+        return self._faults.take() + self._counters.faults()
 
     def close(self) -> None:
         """zeus keeps its library for the life of the process."""
 
 
-def _metered(sensor: Sensor, tick: Tick) -> MeteredDevice:
-    missing = dict(sensor.missing)
-    if tick.reason:
-        missing.setdefault("counter_tick_ns" if tick.moved else "energy_mj", tick.reason)
-    has_power = "power_mw" in sensor.asks
+def _metered(sensor: Sensor, counters: CounterSet) -> MeteredDevice:
+    uuid, has_power = sensor.device.uuid, "power_mw" in sensor.asks
     return MeteredDevice(
         device=sensor.device,
-        energy_source=sensor.energy_source if tick.moved else "integrated" if has_power else None,
+        energy_source=sensor.energy_source if uuid in counters else "integrated" if has_power else None,
         power_kind="instant" if has_power else None,
-        counter_tick_ns=tick.tick_ns,
-        missing=missing,
+        counter_tick_ns=counters.tick_ns(uuid),
+        missing=counters.missing(uuid) | sensor.missing,
     )
 
 

@@ -1,6 +1,6 @@
 """An energy counter is believed on a machine that is busy, and not beyond what the device can draw."""
 
-from llem.meters.counter import EnergyCounter
+from llem.meters.counter import CountedDevice, CounterSet, EnergyCounter, FaultLog
 from llem.units import NS_PER_MS
 from tests.meters.conftest import ManualClock
 
@@ -46,3 +46,56 @@ def test_a_jump_is_noticed_after_a_late_reading_too(manual_clock: ManualClock) -
     late.delay_s, late.extra_mj = 0.0, 1_000_000.0
     assert late.counter.now_mj() is None
     assert [fault.code for fault in late.counter.faults()] == ["counter_jump"]
+
+
+def _set(clock: ManualClock, *, keep_unmoved: bool = False) -> CounterSet:
+    """One device that draws 700 W, one whose counter stands still, one that has none."""
+    devices = [
+        CountedDevice("GPU-0", lambda: clock.at_ns * WATTS // 1_000_000),
+        CountedDevice("GPU-1", lambda: 5),
+        CountedDevice("GPU-2", None, reason="not supported by this device"),
+    ]
+    return CounterSet(devices, clock=clock.clock, keep_unmoved=keep_unmoved)
+
+
+def test_each_device_has_an_edge_or_a_reason(manual_clock: ManualClock) -> None:
+    """In the order of the devices, whatever each of them can say."""
+    counters = _set(manual_clock)
+    edges = counters.read_edges()
+    assert [edge.device_uuid for edge in edges] == ["GPU-0", "GPU-1", "GPU-2"]
+    assert [edge.energy_mj is None for edge in edges] == [False, True, True]
+    assert [edge.reason for edge in edges] == [
+        None,
+        "the energy counter did not move in 0.5 s",
+        "not supported by this device",
+    ]
+    assert [counters.missing(edge.device_uuid).get("energy_mj") for edge in edges] == [
+        edge.reason for edge in edges
+    ]
+
+
+def test_a_counter_that_stands_still_is_kept_where_asked(manual_clock: ManualClock) -> None:
+    """It counts, and only its tick is unknown."""
+    counters = _set(manual_clock, keep_unmoved=True)
+    assert counters.now_mj("GPU-1") == 5
+    assert list(counters.missing("GPU-1")) == ["counter_tick_ns"]
+
+
+def test_a_distrusted_set_says_nothing_more(manual_clock: ManualClock) -> None:
+    """After a restart of the driver no counter is asked again."""
+    counters = _set(manual_clock)
+    assert counters.now_mj("GPU-0") is not None
+    counters.distrust("the driver was restarted")
+    assert counters.now_mj("GPU-0") is None
+    assert counters.read_edges()[0].reason == "the driver was restarted"
+
+
+def test_a_fault_is_told_once_for_what_it_is_about() -> None:
+    """The same kind again is not told, another column is."""
+    faults = FaultLog()
+    faults.tell("GPU-0", "slow_driver", "one reading took 700 ms")
+    faults.tell("GPU-0", "slow_driver", "one reading took 800 ms")
+    faults.tell("GPU-0", "nvml_error", "power: no", about="power")
+    faults.tell("GPU-0", "nvml_error", "clock: no", about="clock")
+    assert [text for _, _, text in faults.take()] == ["one reading took 700 ms", "power: no", "clock: no"]
+    assert faults.take() == []
