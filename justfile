@@ -27,6 +27,10 @@ test-slow *options: setup
 fuzz *options: setup
     LLEM_FUZZ_SECONDS=60 LLEM_ODD_CASES=5000 {{python}} -m pytest -q -n 2 --dist=load --timeout 3600 -m slow -rP tests/fuzz tests/projections/test_odd_stores.py {{options}}
 
+# Small random faults, one at a time, that the tests of a room should notice: just mutants --room results --count 70 --seed 1
+mutants *options: setup
+    {{python}} -m tests.mutants {{options}}
+
 # The fast tests with the newest packages that pyproject.toml permits.
 test-newest *options: setup
     {{python}} -m tests.environments newest {{options}}

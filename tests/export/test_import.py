@@ -3,25 +3,20 @@
 import json
 import shutil
 import subprocess
-from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from llem.api import OpenStore, open_store
 from llem.errors import ExportError
 from llem.export import formats
 from llem.importing import import_result
-from llem.results.predecessor import read_predecessor
 from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
 from tests.conftest import LLEM, Run
-from tests.log.test_writing import changed, places
 from tests.projections.fake_log import experiment
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
@@ -129,37 +124,6 @@ def test_the_same_file_is_imported_once(store: Store, tmp_path: Path) -> None:
     assert len(store.experiment_ids()) == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"schema_version": "1.0"}, "field schema_version"),
-        ({"schema_version": None}, "field schema_version"),
-        ({"total_tokens": "many"}, "total_tokens"),
-        ({"total_energy_j": [1]}, "total_energy_j"),
-        ({"measurement_methodology": "guess"}, "measurement_methodology"),
-        ({"start_time": "yesterday"}, "start_time"),
-        ({"process_results": [{"process_index": 0}]}, "process_results"),
-        ({"process_results": 5}, "process_results"),
-        ({"environment_snapshot": {"hardware": {"gpu": {"vram_total_mb": "big"}}}}, "vram_total_mb"),
-        ({"effective_config": "text"}, "effective_config"),
-    ],
-)
-def test_a_wrong_field_is_named(changes: dict[str, Any], said: str) -> None:
-    """The error says which field, and nothing is written."""
-    with pytest.raises(ExportError, match=said):
-        read_predecessor(json.dumps(FIELDS | changes).encode(), what="result.json")
-
-
-@pytest.mark.parametrize(
-    "name", ["experiment_id", "total_tokens", "start_time", "total_energy_j", "total_flops"]
-)
-def test_a_missing_field_is_named(name: str) -> None:
-    """A file without it is another program's."""
-    fields = {key: value for key, value in FIELDS.items() if key != name}
-    with pytest.raises(ExportError, match=name):
-        read_predecessor(json.dumps(fields).encode())
-
-
 @pytest.mark.parametrize("text", ["", "[]", "5", "{", '{"a": 1}', "\x00", '{"schema_version": "2.0"}'])
 def test_a_foreign_file_is_refused(text: str, store: Store, tmp_path: Path) -> None:
     """In one line, and the store stays empty."""
@@ -170,20 +134,9 @@ def test_a_foreign_file_is_refused(text: str, store: Store, tmp_path: Path) -> N
     assert store.experiment_ids() == []
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[]", "found a list of 0 items, expected a JSON object of one result, with schema_version '2.0'"),
-        (json.dumps([FIELDS, FIELDS]), "found a list of 2 items, .*; write each result to a file of its own"),
-        ("5", "found 5, expected a JSON object of one result"),
-        ("PAR1", "found a Parquet file, expected a JSON object"),
-    ],
-    ids=["empty list", "list", "number", "Parquet"],
-)
-def test_another_form_is_told_what_is_expected(text: str, said: str) -> None:
-    """What it is, what a result is, and what to do with it."""
-    with pytest.raises(ExportError, match=said):
-        read_predecessor(text.encode())
+def document(**changes: Any) -> str:
+    """The result with some fields changed."""
+    return json.dumps(FIELDS | changes)
 
 
 @pytest.mark.slow
@@ -204,92 +157,18 @@ def test_an_export_of_llem_is_told_how_runs_move(
     assert shown[0] == shown[1] != ""
 
 
-def document(**changes: Any) -> str:
-    """The result with some fields changed."""
-    return json.dumps(FIELDS | changes)
-
-
-def process(**changes: Any) -> list[dict[str, Any]]:
-    """The list of its only process, with some fields changed."""
-    return [FIELDS["process_results"][0] | changes]
-
-
-IMPOSSIBLE: dict[str, tuple[str, str]] = {
-    "an integer of 64 bits without a sign": (document(total_tokens=2**63), "does not fit into 64 bits"),
-    "an integer of 400 digits": (document(total_tokens=10**400), "does not fit into 64 bits"),
-    "an integer of 400 digits anywhere": (document(effective_config={"seed": 10**400}), "does not fit into 64 bits"),
-    "an infinite number": (document().replace("1234.5678901234567", "1e999", 1), "range"),
-    "no number": (document(total_energy_j=float("nan")), "not a result"),
-    "negative tokens": (document(total_tokens=-70), "field total_tokens: found -70"),
-    "a negative energy": (document(total_energy_j=-1.0), "field total_energy_j"),
-    "a negative latency": (document(latency_stats={**FIELDS["latency_stats"], "ttft_mean_ms": -18_000.0}), "ttft_mean_ms"),
-    "the year 9999": (document(start_time="9999-01-01T00:00:00", end_time="9999-01-01T00:00:01"), "9999"),
-    "the year 1": (document(start_time="0001-01-01T00:00:00+14:00"), "0001|out of range"),
-    "times that go back": (document(end_time="2026-03-01T11:59:59"), "not before 2026-03-01T12"),
-    "a process's times that go back": (
-        document(
-            process_results=process(
-                timestamps={"start": "2026-03-01T12:00:00", "end": "2026-03-01T11:00:00", "duration_sec": 1}
-            )
-        ),
-        r"process_results\[0\]",
-    ),
-    "one index for two processes": (document(process_results=process() * 2), "process_index"),
-    "a key twice": (document()[:-1] + ', "total_tokens": 1}', "total_tokens stands there twice"),
-    "a key twice far down": (document(effective_config={}).replace("{}", '{"a": {"b": 1, "b": 2}}'), "b stands there twice"),
-    "half a character": (document(labels={"a": "b"}).replace('"b"', '"\\ud800"'), "not a result"),
-    "100,000 lists in each other": (document(effective_config=[]).replace("[]", "[" * 10**5 + "]" * 10**5), "not a result"),
-    "a hundred lists in each other": (document(effective_config={"a": []}).replace("[]", "[" * 100 + "]" * 100), "nested more than 64 deep"),
-    "100,000 lists and nothing else": ("[" * 10**5, "not a result"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_what_cannot_be_right_is_refused(name: str, store: Store, tmp_path: Path) -> None:
-    """The error names the file and the field or the number, and the store stays as it was."""
-    text, said = IMPOSSIBLE[name]
+def test_what_cannot_be_right_leaves_the_store_as_it_was(store: Store, tmp_path: Path) -> None:
+    """The error names the file and the field."""
     path = tmp_path / "odd.json"
-    path.write_text(text)
-    with pytest.raises(ExportError, match=said) as refused:
+    path.write_text(document(total_tokens=-70))
+    with pytest.raises(ExportError, match=r"odd\.json: field total_tokens: found -70"):
         import_result(path, store)
-    assert "odd.json" in str(refused.value) and len(str(refused.value)) < 500
     assert list(store.log_path.iterdir()) == []
-
-
-ODD = (
-    2**63 - 1,
-    -(2**63),
-    2**31,
-    0,
-    1e308,
-    -1e308,
-    1e-320,
-    "",
-    "\0",
-    "x" * 70_000,
-    None,
-    True,
-    [],
-    {},
-    [[]],
-    {"a": {"b": []}},
-    "2026-03-01",
-)
-PLACES = list(places(FIELDS))
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(place=st.sampled_from(range(len(PLACES))), odd=st.sampled_from(range(len(ODD))))
-def test_anything_anywhere_is_read_or_refused(place: int, odd: int) -> None:
-    """Whatever stands in any field, the file is a result, or an error of ours says why it is none."""
-    with suppress(ExportError):
-        result = read_predecessor(json.dumps(changed(FIELDS, PLACES[place], ODD[odd])).encode())
-        assert result.start_time <= result.end_time and (result.total_tokens or 0) >= 0
 
 
 def test_several_files_are_taken_as_far_as_they_can_be(llem: Run, store: Store, tmp_path: Path) -> None:
     """One that is refused has its line and status 1, the others are taken; where none is, the status is 2."""
-    (odd := tmp_path / "odd.json").write_text(IMPOSSIBLE["negative tokens"][0])
+    (odd := tmp_path / "odd.json").write_text(document(total_tokens=-70))
     (other := tmp_path / "other.json").write_text(document(total_tokens=5))
     done = llem("import", odd, ORIGINAL, other, "--store", store.path)
     assert (done.returncode, len(done.stdout.split()), len(done.stderr.splitlines())) == (1, 2, 1)

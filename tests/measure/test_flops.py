@@ -1,25 +1,12 @@
-"""The FLOPs formula against torch's own counter in `generate`, and the peaks."""
+"""The FLOPs formula against torch's own counter in `generate`."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llem.plan import ModelPlan
-from llem.results.flops import (
-    PEAKS,
-    ModelShape,
-    attention_flops,
-    decode_flops,
-    model_flops_utilisation,
-    model_shape,
-    peak_of,
-    prefill_flops,
-    request_flops,
-)
-from llem_events.events import ModelLoaded
+from llem.results.flops import ModelShape, decode_flops, model_shape, prefill_flops
 
 PROMPT = 96
 COUNTED = "eager"  # torch's counter knows no formula for the fused attention of the CPU
@@ -101,126 +88,3 @@ def test_sliding_window_against_the_counter() -> None:
     decode = counted(model, new_tokens=2) - counted(model, new_tokens=1)
     assert (shape.sliding_window, shape.sliding_window_layers) == (40, 3)
     assert decode_flops(shape, context=PROMPT + 1) == pytest.approx(decode, rel=0.02)
-
-
-shapes = st.builds(
-    lambda layers, window, window_layers, head: ModelShape(
-        non_embedding_parameters=1000 + head,
-        output_head_parameters=head,
-        layers=layers,
-        attention_width=8,
-        sliding_window=window,
-        sliding_window_layers=min(window_layers, layers) if window else 0,
-    ),
-    st.integers(1, 5),
-    st.none() | st.integers(1, 30),
-    st.integers(0, 5),
-    st.integers(0, 100),
-)
-
-
-@given(shapes, st.integers(1, 60), st.integers(1, 60))
-def test_decode_is_the_sum_of_its_steps(shape: ModelShape, context: int, steps: int) -> None:
-    """The closed form of many steps equals single steps added up, windows included."""
-    single = [decode_flops(shape, context=context + step) for step in range(steps)]
-    assert decode_flops(shape, context=context, steps=steps) == sum(single)
-
-
-@given(shapes, st.integers(1, 60), st.integers(1, 60))
-def test_request_is_prefill_and_the_later_tokens(
-    shape: ModelShape, input_tokens: int, output_tokens: int
-) -> None:
-    """The first token comes from the prefill, each later one from a step over everything before it."""
-    flops = request_flops(shape, input_tokens=input_tokens, output_tokens=output_tokens)
-    assert flops is not None
-    assert flops.prefill == prefill_flops(shape, tokens=input_tokens)
-    assert flops.decode == sum(decode_flops(shape, context=input_tokens + k) for k in range(1, output_tokens))
-    assert flops.total == flops.prefill + flops.decode
-
-
-def test_llama_8b_by_hand() -> None:
-    """An 8 B model: 2 x 7.50 G per token, and 4 x 32 layers x 4096 per context token."""
-    shape = ModelShape(non_embedding_parameters=7_504_924_672, layers=32, attention_width=4096)
-    assert decode_flops(shape, context=1000) == 2 * 7_504_924_672 + 4 * 32 * 4096 * 1000
-    assert attention_flops(shape, queries=10, context=10) == 4 * 32 * 4096 * 100
-
-
-def test_unknown_models_have_no_flops() -> None:
-    """Without a full shape, or without a token, there is no figure, never 0."""
-    simulated = ModelLoaded(model_name="simulated", weights="simulated", source="simulated")
-    assert model_shape(simulated) is None
-    assert request_flops(None, input_tokens=3, output_tokens=3) is None
-    shape = ModelShape(non_embedding_parameters=10, layers=1, attention_width=2)
-    assert request_flops(shape, input_tokens=3, output_tokens=0) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype", "tera"),
-    [
-        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.4),
-        ("NVIDIA H100 PCIe", "float16", 756.0),
-        ("NVIDIA H200", "float32", 66.9),
-        ("NVIDIA A100-SXM4-80GB", "bfloat16", 312.0),
-        ("NVIDIA A100 80GB PCIe", "float32", 19.5),
-        ("NVIDIA L4", "float16", 121.0),
-        ("NVIDIA L40S", "float16", 362.05),
-        ("Tesla V100-SXM2-16GB", "float16", 125.0),
-        ("Tesla V100-SXM2-16GB", "bfloat16", None),
-        ("Tesla T4", "float32", 8.1),
-        ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2),
-        ("NVIDIA GeForce RTX 3090", "int8", None),
-    ],
-)
-def test_peaks_by_nvml_name(name: str, dtype: str, tera: float | None) -> None:
-    """The name that NVML gives finds the dense peak of its arithmetic."""
-    peak = peak_of(name)
-    assert peak is not None
-    assert peak.flops_per_s(dtype) == (tera and pytest.approx(tera * 1e12))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "NVIDIA GeForce RTX 3090 Ti",
-        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-        "A100-SXM4-40GB MIG 3g.20gb",
-        "AMD EPYC",
-        "",
-    ],
-)
-def test_other_devices_have_no_peak(name: str) -> None:
-    """A part, a laptop version or an unknown device has none, rather than a neighbour's."""
-    assert peak_of(name) is None
-
-
-def test_each_device_matches_one_entry_with_a_source() -> None:
-    """No two entries fit one name, and each says where its figures are from."""
-    import re
-
-    names = [
-        "NVIDIA H100 PCIe",
-        "NVIDIA H100 NVL",
-        "NVIDIA H200",
-        "NVIDIA H200 NVL",
-        "NVIDIA L4",
-        "NVIDIA L40S",
-    ]
-    for name in names:
-        assert sum(bool(re.fullmatch(peak.nvml_name, name)) for peak in PEAKS) == 1
-    assert all(peak.source for peak in PEAKS)
-
-
-def test_utilisation() -> None:
-    """FLOPs over time and peak of all devices; unknown parts make it unknown."""
-    h100 = "NVIDIA H100 80GB HBM3"
-    half = model_flops_utilisation(int(989.4e12), duration_s=1.0, device_names=[h100, h100], dtype="bfloat16")
-    assert half == pytest.approx(0.5)
-    for flops, duration_s, names, dtype in [
-        (None, 1.0, [h100], "bfloat16"),
-        (1, None, [h100], "bfloat16"),
-        (1, 0.0, [h100], "bfloat16"),
-        (1, 1.0, [], "bfloat16"),
-        (1, 1.0, [h100, "unknown"], "bfloat16"),
-        (1, 1.0, [h100], None),
-    ]:
-        assert model_flops_utilisation(flops, duration_s=duration_s, device_names=names, dtype=dtype) is None

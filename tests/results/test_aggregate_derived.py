@@ -96,6 +96,15 @@ def test_a_missing_energy_is_explained_whatever_warnings_are_given() -> None:
     ]
 
 
+def test_a_tracking_that_failed_is_the_reason_of_a_missing_energy() -> None:
+    """Beside what the devices say, each reason once."""
+    silent = [device(uuid, None, reason="no power sensor") for uuid in ("GPU-0", "GPU-1")]
+    failed = process(energy_j=None, energy_tracking_failed=True, devices=silent)
+    assert aggregate(failed).measurement_warnings == [
+        "energy of process 0 was not measured, so the total is unknown: no power sensor; its tracking failed"
+    ]
+
+
 def test_a_mig_instance_is_warned_of() -> None:
     """Its energy is the whole GPU's, and nobody has to know that."""
     for instance in (

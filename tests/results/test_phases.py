@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,6 +109,14 @@ def test_a_counter_that_falls_is_not_used() -> None:
         counter_tick_sec=0.1,
     )
     (phase,) = phase_energies(reset, starts_sec=[13.0], ends_sec=[15.0])
+    assert (phase.energy_j, phase.source) == (pytest.approx(600.0), "integrated")
+
+
+@pytest.mark.parametrize("missing", ["energy_j", "counter_tick_sec"])
+def test_a_counter_without_its_tick_is_not_used(missing: str) -> None:
+    """Nor is a tick without a counter: the power has to do."""
+    trace = msgspec.structs.replace(two_level_trace(tick_sec=0.1), **{missing: None})
+    (phase,) = phase_energies(trace, starts_sec=[13.0], ends_sec=[15.0])
     assert (phase.energy_j, phase.source) == (pytest.approx(600.0), "integrated")
 
 

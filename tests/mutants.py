@@ -1,0 +1,286 @@
+"""Puts small random faults into a room of the code, one at a time, and counts those that the tests of that room notice.
+
+    python -m tests.mutants --room log --count 70 --seed 1
+
+Works on a copy of the tree in a temporary folder. A fault that stays unnoticed gets a test, or a line in MUTANTS.md that says why it
+cannot matter. Our own code, because what is well kept brings much more than it saves: mutmut a terminal interface, coverage and a parser,
+cosmic-ray a database and a web client.
+"""
+
+import argparse
+import ast
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import Phase, settings
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"log": "events/llem_events", "results": "llem/results", "projections": "llem/projections"}
+LOOKED_AT = Path(__file__).with_name("MUTANTS.md")
+# Fingerprints of sources notice everything and prove nothing.
+FINGERPRINTS = {"test_results_version.py", "test_derivation_version.py"}
+# Keywords of a class that forbid something to its user or spare memory: working code is the same without them.
+RESTRAINTS = {"frozen", "kw_only", "gc", "eq"}
+SWAPPED = [
+    *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
+    *((ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Div)),
+]
+OPPOSITES = {**dict(SWAPPED), **{after: before for before, after in SWAPPED}}
+PYTEST = ("-qx", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutants")
+
+
+class Mutant(NamedTuple):
+    """A fault: the bytes from `start` to `end` of a file become `text`."""
+
+    path: Path
+    line: int
+    start: int
+    end: int
+    text: str
+
+    def source(self) -> bytes:
+        """The file with the fault in it."""
+        whole = (ROOT / self.path).read_bytes()
+        return whole[: self.start] + self.text.encode() + whole[self.end :]
+
+    def diff(self) -> str:
+        """The line as it is and as it becomes; MUTANTS.md names faults so."""
+        lines = [text.decode().splitlines() for text in ((ROOT / self.path).read_bytes(), self.source())]
+        before, after = (text[self.line - 1].strip() for text in lines)
+        return f"--- {self.path}\n- {before}\n+ {after}\n"
+
+
+def faults(node: ast.AST) -> Iterator[ast.AST | str]:
+    """What may stand in the place of a piece of code."""
+    match node:
+        case ast.Compare():
+            for at, operator in enumerate(node.ops):
+                operators = [*node.ops[:at], OPPOSITES[type(operator)](), *node.ops[at + 1 :]]
+                yield ast.Compare(node.left, operators, node.comparators)
+        case ast.BoolOp():
+            yield ast.BoolOp(OPPOSITES[type(node.op)](), node.values)
+        case ast.BinOp() if type(node.op) in OPPOSITES:
+            yield ast.BinOp(node.left, OPPOSITES[type(node.op)](), node.right)
+        case ast.Constant(value=bool()):
+            yield ast.Constant(not node.value)
+        case ast.Constant(value=int() | float()):
+            yield ast.Constant(node.value + 1)
+        case ast.Constant(value=str()) if node.value.isidentifier():
+            yield ast.Constant(f"{node.value}x")
+        case ast.Return(value=ast.expr()) if ast.unparse(node.value) != "None":
+            yield "return None"
+        case ast.Expr(value=ast.Call() | ast.Yield() | ast.YieldFrom()) | ast.AugAssign() | ast.Raise():
+            yield "pass"
+        case (
+            ast.Assign(targets=[ast.Attribute() | ast.Subscript()])
+            | ast.Continue()
+            | ast.Break()
+            | ast.Delete()
+        ):
+            yield "pass"
+        case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Compare | ast.Constant):
+            yield ast.UnaryOp(ast.Not(), node.test)
+
+
+def pieces(node: ast.AST) -> Iterator[ast.AST]:
+    """Every piece of code below a node that a fault can touch: no annotation, no text for people, no list of names."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.expr) and child in _untouched(node)):
+            yield from pieces(child)
+
+
+def _untouched(node: ast.AST) -> list[ast.AST | None]:
+    match node:
+        case ast.AnnAssign() | ast.arg():
+            return [node.annotation]
+        case ast.FunctionDef():
+            return [node.returns, *node.decorator_list]
+        case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.Expr(value=ast.Constant()):
+            return [node.value]
+        case ast.Raise():
+            return [node.exc, node.cause]
+        case ast.JoinedStr():
+            return list(node.values)
+        case ast.keyword() if node.arg in RESTRAINTS:
+            return [node.value]
+        case ast.If() if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+            return [node.test]
+    return []
+
+
+def mutants(path: Path) -> Iterator[Mutant]:
+    """Every fault that fits into a file."""
+    source = (ROOT / path).read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node in pieces(ast.parse(source)):
+        for fault in faults(node):
+            place: Any = node.test if isinstance(node, ast.If | ast.While | ast.IfExp) else node
+            start, end = (starts[at - 1] for at in (place.lineno, place.end_lineno))
+            text = fault if isinstance(fault, str) else _expression(fault)
+            yield Mutant(path, place.lineno, start + place.col_offset, end + place.end_col_offset, text)
+
+
+def _expression(node: ast.AST) -> str:
+    return ast.unparse(node) if isinstance(node, ast.Constant) else f"({ast.unparse(node)})"
+
+
+class Copy:
+    """A copy of the tree, and the tests of one room in it."""
+
+    def __init__(self, folder: Path, room: str) -> None:
+        self.folder, self.room = folder, room
+        self.seconds: dict[str, float] = {}
+        self.noticed: Counter[str] = Counter()
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+
+    def learn_times(self) -> None:
+        """How long each test takes; all must pass without a fault."""
+        self.seconds, failed = self._run({}, limit_s=None)
+        if failed:
+            sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
+
+    def noticed_by(self, mutant: Mutant) -> list[str]:
+        """The test that fails or hangs with the fault."""
+        place = self.folder / mutant.path
+        compiled = Path(importlib.util.cache_from_source(str(place)))
+        place.write_bytes(mutant.source())
+        compiled.unlink(missing_ok=True)
+        _, failed = self._run(self._likely_first(mutant.path), limit_s=60 + 4 * sum(self.seconds.values()))
+        shutil.copy2(ROOT / mutant.path, place)
+        compiled.unlink(missing_ok=True)
+        self.noticed.update(failed)
+        return failed
+
+    def _likely_first(self, path: Path) -> dict[str, float]:
+        """The tests of files that speak of the module, then the others; the quick ones and those that notice much first."""
+        body = ast.parse((ROOT / path).read_bytes()).body
+        names = {path.stem, *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef))}
+        words = re.compile(rf"\b({'|'.join(names)})\b")
+        files = {test.partition("::")[0] for test in self.seconds}
+        far = {file: not words.search((self.folder / file).read_text()) for file in files}
+        rank = {
+            test: (far[test.partition("::")[0]], self.seconds[test] - self.noticed[test])
+            for test in self.seconds
+        }
+        return {test: self.seconds[test] for test in sorted(rank, key=rank.__getitem__)}
+
+    def _run(self, seconds: dict[str, float], *, limit_s: float | None) -> tuple[dict[str, float], list[str]]:
+        """Run the tests in this order up to the first that fails: the seconds of each, and those that failed."""
+        order, outcome = self.folder / "order.json", self.folder / "outcome.json"
+        order.write_text(json.dumps(seconds))
+        outcome.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *PYTEST, f"tests/{self.room}"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": f"{self.folder}:{self.folder / 'events'}"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            try:
+                process.wait(limit_s)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if outcome.exists():
+            return tuple(json.loads(outcome.read_text()))
+        return {}, [f"(pytest ended with {process.returncode})"]
+
+
+class Tests:
+    """The plugin of pytest that asks the tests in an order and says which failed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+        # What fails need not be made small, and the same examples are drawn for each fault.
+        settings.register_profile(
+            "mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True
+        )
+        settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.path.name not in FINGERPRINTS]
+        expected_s = json.loads(Path("order.json").read_text())
+        rank = {test: number for number, test in enumerate(expected_s)}
+        items.sort(key=lambda item: rank.get(item.nodeid, 0))
+        for item in items:
+            item.add_marker(pytest.mark.timeout(20 + 4 * expected_s.get(item.nodeid, 60)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        self.failed += [report.nodeid] if report.failed else []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.failed += [report.nodeid] if report.failed else []
+
+    def pytest_sessionfinish(self) -> None:
+        Path("outcome.json").write_text(json.dumps([self.seconds, self.failed]))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loaded as a plugin by the tests of a fault."""
+    config.pluginmanager.register(Tests())
+
+
+def main() -> None:
+    """Draw the faults, try each, and print those that no test noticed."""
+    options = _options()
+    files = sorted((ROOT / ROOMS[options.room]).glob("*.py"))
+    possible = [mutant for file in files for mutant in mutants(file.relative_to(ROOT))]
+    drawn = random.Random(options.seed).sample(possible, min(options.count, len(possible)))
+    with tempfile.TemporaryDirectory(prefix="llem-mutants-") as folder:
+        copy = Copy(Path(folder), options.room)
+        copy.learn_times()
+        counts = Counter(_outcome(copy, mutant) for mutant in drawn)
+    print(
+        f"{options.room}, seed {options.seed}: of {len(drawn)} faults, {counts['noticed']} noticed, "
+        f"{counts['cannot matter']} cannot matter, {counts['survived']} survived"
+    )
+
+
+def _outcome(copy: Copy, mutant: Mutant) -> str:
+    failed = copy.noticed_by(mutant)
+    if failed:
+        outcome = "noticed"
+    else:
+        outcome = "cannot matter" if mutant.diff() in LOOKED_AT.read_text() else "survived"
+    print(f"{outcome}: {mutant.path}:{mutant.line}", *failed, flush=True)
+    if outcome == "survived":
+        print(mutant.diff(), flush=True)
+    return outcome
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="just mutants", description=__doc__.partition("\n")[0])
+    parser.add_argument("--room", choices=ROOMS, required=True)
+    parser.add_argument("--count", type=int, default=70)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""A result of LLenergyMeasure is read with its figures, or refused with the field that does not fit."""
+
+import json
+import re
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llem.errors import ExportError
+from llem.results import ExperimentResult
+from llem.results.predecessor import imported, read_predecessor, strict_json
+from tests.log.test_writing import changed, places
+
+ORIGINAL = Path(__file__).parents[1] / "export" / "predecessor_result.json"
+FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())
+
+
+def document(**changes: Any) -> str:
+    """The result with some fields changed."""
+    return json.dumps(FIELDS | changes)
+
+
+def process(**changes: Any) -> list[dict[str, Any]]:
+    """The list of its only process, with some fields changed."""
+    return [FIELDS["process_results"][0] | changes]
+
+
+IMPOSSIBLE: dict[str, tuple[str, str]] = {
+    "an integer of 64 bits without a sign": (document(total_tokens=2**63), "does not fit into 64 bits"),
+    "an integer of 400 digits": (document(total_tokens=10**400), "does not fit into 64 bits"),
+    "an integer of 400 digits anywhere": (document(effective_config={"seed": 10**400}), "does not fit into 64 bits"),
+    "an infinite number": (document().replace("1234.5678901234567", "1e999", 1), "range"),
+    "no number": (document(total_energy_j=float("nan")), "not a result"),
+    "negative tokens": (document(total_tokens=-70), "field total_tokens: found -70"),
+    "a negative energy": (document(total_energy_j=-1.0), "field total_energy_j"),
+    "a negative latency": (document(latency_stats={**FIELDS["latency_stats"], "ttft_mean_ms": -18_000.0}), "ttft_mean_ms"),
+    "the year 9999": (document(start_time="9999-01-01T00:00:00", end_time="9999-01-01T00:00:01"), "9999"),
+    "the year 1": (document(start_time="0001-01-01T00:00:00+14:00"), "0001|out of range"),
+    "times that go back": (document(end_time="2026-03-01T11:59:59"), "not before 2026-03-01T12"),
+    "a process's times that go back": (
+        document(
+            process_results=process(
+                timestamps={"start": "2026-03-01T12:00:00", "end": "2026-03-01T11:00:00", "duration_sec": 1}
+            )
+        ),
+        r"process_results\[0\]",
+    ),
+    "one index for two processes": (document(process_results=process() * 2), "process_index"),
+    "a key twice": (document()[:-1] + ', "total_tokens": 1}', "total_tokens stands there twice"),
+    "a key twice far down": (document(effective_config={}).replace("{}", '{"a": {"b": 1, "b": 2}}'), "b stands there twice"),
+    "half a character": (document(labels={"a": "b"}).replace('"b"', '"\\ud800"'), "not a result"),
+    "100,000 lists in each other": (document(effective_config=[]).replace("[]", "[" * 10**5 + "]" * 10**5), "not a result"),
+    "a hundred lists in each other": (document(effective_config={"a": []}).replace("[]", "[" * 100 + "]" * 100), "nested more than 64 deep"),
+    "100,000 lists and nothing else": ("[" * 10**5, "not a result"),
+}  # fmt: skip
+
+
+def read(**changes: Any) -> ExperimentResult:
+    """The result with some fields changed, as ours."""
+    return read_predecessor(document(**changes).encode())
+
+
+def test_what_the_predecessor_hides_or_names_otherwise_is_found() -> None:
+    """Model, precision, batch size, packages, wait after the warm-up, and the gaps between tokens."""
+    result = read()
+    assert (result.model_name, result.dtype, result.batch_size) == ("meta-llama/Llama-3.2-1B", "bf16", 8)
+    assert result.environment_snapshot is not None and result.warmup_result is not None
+    assert result.environment_snapshot.packages == {"torch": "2.6.0", "transformers": "4.49.0"}
+    assert result.warmup_result.cooldown_sec == FIELDS["warmup_result"]["thermal_floor_wait_s"]
+    theirs, ours = FIELDS["latency_stats"], result.latency_stats
+    assert ours is not None
+    assert (ours.itl_mean_ms, ours.itl_trimmed_mean_ms) == (theirs["itl_full_mean_ms"], theirs["itl_mean_ms"])
+    assert ours.ttft_p99_ms == theirs["ttft_p99_ms"]
+    assert read(process_results=[], effective_config={"model": "m"}).model_name == "m"
+
+
+def test_what_has_our_names_already_keeps_them() -> None:
+    """Latencies under both names, and a list of packages that is missing, are left as they are."""
+    latencies = {"itl_mean_ms": 2.0, "itl_trimmed_mean_ms": 1.5}
+    ours = read(latency_stats=latencies, environment_snapshot={"python_version": "3.11"})
+    assert ours.latency_stats is not None and ours.environment_snapshot is not None
+    assert (ours.latency_stats.itl_mean_ms, ours.latency_stats.itl_trimmed_mean_ms) == (2.0, 1.5)
+    assert (ours.environment_snapshot.packages, ours.environment_snapshot.python_version) == ({}, "3.11")
+
+
+def test_times_without_a_zone_are_utc() -> None:
+    """Those of the result and of its processes; a time with a zone keeps it."""
+    result = read()
+    assert result.start_time == datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    assert result.process_results[0].timestamps.end == result.end_time
+    assert result.process_results[0].timestamps.duration_sec == 20.123456
+    early = read(start_time="2026-03-01T12:00:00+02:00")
+    assert early.start_time == datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+def test_an_imported_result_keeps_its_old_name_as_a_label() -> None:
+    """The id of this store is that of the result and of its processes."""
+    result = imported(document(labels={"a": "b"}).encode(), experiment_id="new")
+    assert {result.experiment_id, *(part.experiment_id for part in result.process_results)} == {"new"}
+    assert result.labels == {"a": "b", "imported_id": FIELDS["experiment_id"]}
+
+
+@pytest.mark.parametrize("nested", [63, 64])
+def test_lists_in_each_other_are_read_up_to_the_limit(nested: int) -> None:
+    """Sixty-four containers, the outermost counted, are a document; one more is none."""
+    text = b"[" * nested + b"]" * nested
+    assert strict_json(text) is not None
+    with pytest.raises(ValueError, match="more than 64 deep"):
+        strict_json(b"[" * (65 - nested) + text + b"]" * (65 - nested))
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_integers_are_read_up_to_64_bits(number: int) -> None:
+    """Both ends are in, their neighbours out."""
+    assert strict_json(str(number).encode()) == number
+    with pytest.raises(ValueError, match="does not fit into 64 bits"):
+        strict_json(str(number + (1 if number > 0 else -1)).encode())
+
+
+def test_a_long_number_is_told_by_its_beginning() -> None:
+    """Forty characters stand whole, of more the first forty and how many there are."""
+    for digits, said in [("9" * 40, "9" * 40), ("9" * 41, f"{'9' * 40}... (41 characters)")]:
+        with pytest.raises(ValueError, match=rf"integer {re.escape(said)} does not"):
+            strict_json(digits.encode())
+
+
+def test_a_clock_may_be_ahead_by_a_day() -> None:
+    """More than that, or a time before 2000, is no time of a measurement; a result without duration is one."""
+    now = datetime.now(UTC)
+    for moment in (now + timedelta(hours=23), datetime(2000, 1, 1, tzinfo=UTC)):
+        assert read(start_time=moment.isoformat(), end_time=moment.isoformat()).start_time == moment
+    for moment in (now + timedelta(hours=25), datetime(1999, 12, 31, 23, tzinfo=UTC)):
+        with pytest.raises(ExportError, match="start time"):
+            read(start_time=moment.isoformat(), end_time=moment.isoformat())
+
+
+@pytest.mark.parametrize("name", ["energy_adjusted_j", "baseline_power_w"])
+def test_a_figure_is_negative_only_where_it_may_be(name: str) -> None:
+    """Energy above the idle power can be; a power cannot."""
+    with nullcontext() if "adjusted" in name else pytest.raises(ExportError, match=name):
+        read(**{name: -0.5})
+
+
+def test_a_negative_figure_is_found_in_lists() -> None:
+    """With its place."""
+    with pytest.raises(ExportError, match=r"field energy_per_device_j\[1\]: found -1.0"):
+        read(energy_per_device_j=[1000.5, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema_version": "1.0"}, "field schema_version"),
+        ({"schema_version": None}, "field schema_version"),
+        ({"total_tokens": "many"}, "total_tokens"),
+        ({"total_energy_j": [1]}, "total_energy_j"),
+        ({"measurement_methodology": "guess"}, "measurement_methodology"),
+        ({"start_time": "yesterday"}, "start_time"),
+        ({"process_results": [{"process_index": 0}]}, "process_results"),
+        ({"process_results": 5}, "process_results"),
+        ({"environment_snapshot": {"hardware": {"gpu": {"vram_total_mb": "big"}}}}, "vram_total_mb"),
+        ({"effective_config": "text"}, "effective_config"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], said: str) -> None:
+    """The error says which field, and nothing is written."""
+    with pytest.raises(ExportError, match=said):
+        read_predecessor(json.dumps(FIELDS | changes).encode(), what="result.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment_id", "total_tokens", "start_time", "total_energy_j", "total_flops"]
+)
+def test_a_missing_field_is_named(name: str) -> None:
+    """A file without it is another program's."""
+    fields = {key: value for key, value in FIELDS.items() if key != name}
+    with pytest.raises(ExportError, match=name):
+        read_predecessor(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "found a list of 0 items, expected a JSON object of one result, with schema_version '2.0'"),
+        (json.dumps([FIELDS, FIELDS]), "found a list of 2 items, .*; write each result to a file of its own"),
+        ("5", "found 5, expected a JSON object of one result"),
+        ("PAR1", "found a Parquet file, expected a JSON object"),
+        (json.dumps([FIELDS]), "found a list of 1 item, .*; write each result to a file of its own"),
+        ('[{"host": "h"}]', "found a list of 1 item, .*; results of llem need no import"),
+        ('["host"]', "found a list of 1 item, .*; write each result to a file of its own"),
+        ("experiment_id,process_index,a\nx,0,1", "found a CSV file that llem wrote"),
+        ("a,experiment_id,schema_version\nx,0,1", "found a CSV file that llem wrote"),
+        (
+            "experiment_id,a\nprocess_index,schema_version",
+            "not a result of LLenergyMeasure: found JSON is malformed",
+        ),
+    ],
+    ids=[
+        *("empty list", "list", "number", "Parquet", "list of one", "our list", "list of texts"),
+        *("CSV of processes", "CSV of results", "another CSV"),
+    ],
+)
+def test_another_form_is_told_what_is_expected(text: str, said: str) -> None:
+    """What it is, what a result is, and what to do with it."""
+    with pytest.raises(ExportError, match=said):
+        read_predecessor(text.encode())
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_right_is_refused(name: str) -> None:
+    """The error names the field or the number, in a short line."""
+    text, said = IMPOSSIBLE[name]
+    with pytest.raises(ExportError, match=said) as refused:
+        read_predecessor(text.encode(), what="odd.json")
+    assert "odd.json" in str(refused.value) and len(str(refused.value)) < 500
+
+
+ODD = (
+    2**63 - 1,
+    -(2**63),
+    2**31,
+    0,
+    1e308,
+    -1e308,
+    1e-320,
+    "",
+    "\0",
+    "x" * 70_000,
+    None,
+    True,
+    [],
+    {},
+    [[]],
+    {"a": {"b": []}},
+    "2026-03-01",
+)
+PLACES = list(places(FIELDS))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(place=st.sampled_from(range(len(PLACES))), odd=st.sampled_from(range(len(ODD))))
+def test_anything_anywhere_is_read_or_refused(place: int, odd: int) -> None:
+    """Whatever stands in any field, the file is a result, or an error of ours says why it is none."""
+    with suppress(ExportError):
+        result = read_predecessor(json.dumps(changed(FIELDS, PLACES[place], ODD[odd])).encode())
+        assert result.start_time <= result.end_time and (result.total_tokens or 0) >= 0
