@@ -56,37 +56,82 @@ class Request(Record, frozen=True, kw_only=True):
     """One prompt's way through the engine. Padding and tokens after end-of-sequence are not tokens.
 
     Its times are one for each output token, or one for each chunk with how many tokens it brought, or none, with a reason:
-    `llem_events.request_events` holds the rule.
+    `llem_events.request_events` holds the rule. What is said of a field here is its description in the published schema and
+    the comment of its column in the tables.
     """
 
-    request_id: Int64
-    batch_index: Int32
-    batch_size: Int32
-    arrival_ns: Int64  # when it was due
-    start_ns: Int64  # when work on it began, or its first byte was sent
-    first_token_ns: Int64 | None = None
-    end_ns: Int64
-    input_tokens: Int32
-    output_tokens: Int32
-    token_times_ns: list[Int64] = []  # one per output token
-    finish_reason: str  # length, eos, stopped or error
-    error: str | None = None
-    prompt: str | None = None  # text only when the plan asks for it
-    output: str | None = None
-    headers_ns: Int64 | None = None  # when a server's answer began
-    # one per chunk: a piece of a stream, or a step that brought several tokens
-    chunk_times_ns: list[Int64] = []
-    chunk_tokens: list[Int32 | None] = []  # tokens of each chunk; None where nobody counted them
-    times_reason: str | None = None  # why there are no times
-    tokens_computed: Int64 | None = None  # with those not kept: of other beams, of drafts that were rejected
-    cached_input_tokens: Int32 | None = None  # of the prompt, found in the server's cache
-    usage_input_tokens: Int32 | None = None  # as the server counts them
-    usage_output_tokens: Int32 | None = None
-    reasoning_tokens: Int32 | None = None
-    http_status: Int32 | None = None
-    connection_reused: bool | None = None
-    session_id: str | None = None  # requests of one conversation
-    turn: Int32 | None = None  # within the session, from 0
+    request_id: Annotated[Int64, Meta(description="unique within the experiment's measurement")]
+    batch_index: Annotated[Int32, Meta(description="batch that it ran in")]
+    batch_size: Annotated[Int32, Meta(description="requests in that batch")]
+    arrival_ns: Annotated[Int64, Meta(description="[ns, monotonic] when it was due")]
+    start_ns: Annotated[
+        Int64, Meta(description="[ns, monotonic] when work on it began, or its first byte was sent")
+    ]
+    first_token_ns: Annotated[
+        Int64 | None, Meta(description="[ns, monotonic] first output token; NULL where none came")
+    ] = None
+    end_ns: Annotated[Int64, Meta(description="[ns, monotonic] when it was done")]
+    input_tokens: Annotated[Int32, Meta(description="tokens of the prompt, without padding")]
+    output_tokens: Annotated[Int32, Meta(description="tokens generated, without those after end-of-sequence")]
+    token_times_ns: Annotated[
+        list[Int64], Meta(description="[ns, monotonic] time of every output token")
+    ] = []
+    finish_reason: Annotated[str, Meta(description="length, eos, stopped or error")]
+    error: Annotated[str | None, Meta(description="what went wrong; NULL where nothing did")] = None
+    prompt: Annotated[str | None, Meta(description="text; NULL unless the plan asked for it")] = None
+    output: Annotated[str | None, Meta(description="text; NULL unless the plan asked for it")] = None
+    headers_ns: Annotated[
+        Int64 | None, Meta(description="[ns, monotonic] when a server's answer began; NULL without a server")
+    ] = None
+    chunk_times_ns: Annotated[
+        list[Int64],
+        Meta(
+            description="[ns, monotonic] time of every chunk: a piece of a stream, or a step that brought several tokens"
+        ),
+    ] = []
+    chunk_tokens: Annotated[
+        list[Int32 | None], Meta(description="tokens of each chunk; NULL in it where nobody counted them")
+    ] = []
+    times_reason: Annotated[
+        str | None, Meta(description="why there are no times of tokens; NULL where there are")
+    ] = None
+    tokens_computed: Annotated[
+        Int64 | None,
+        Meta(
+            description="tokens computed, with those of other beams and rejected drafts; NULL where not counted"
+        ),
+    ] = None
+    cached_input_tokens: Annotated[
+        Int32 | None,
+        Meta(description="tokens of the prompt found in the server's cache; NULL where it does not say"),
+    ] = None
+    usage_input_tokens: Annotated[
+        Int32 | None,
+        Meta(description="tokens of the prompt as the server counts them; NULL where it does not say"),
+    ] = None
+    usage_output_tokens: Annotated[
+        Int32 | None,
+        Meta(description="tokens generated as the server counts them; NULL where it does not say"),
+    ] = None
+    reasoning_tokens: Annotated[
+        Int32 | None,
+        Meta(
+            description="of the tokens generated, those of reasoning as the server counts them; NULL where it does not say"
+        ),
+    ] = None
+    http_status: Annotated[
+        Int32 | None, Meta(description="status of the server's answer; NULL without a server")
+    ] = None
+    connection_reused: Annotated[
+        bool | None,
+        Meta(description="whether it went over a connection that was open before; NULL without a server"),
+    ] = None
+    session_id: Annotated[
+        str | None, Meta(description="conversation that it belongs to; NULL where it stands alone")
+    ] = None
+    turn: Annotated[
+        Int32 | None, Meta(description="place within the conversation, from 0; NULL where it stands alone")
+    ] = None
 
 
 class BaselinePower(Record, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import msgspec
 
 from llem.errors import StoreError
 from llem.projections.progress import Course
+from llem.results.figures import TABLES_SQL
 from llem.store import Store
 from llem.versions import tables_version
 
@@ -24,7 +25,7 @@ _VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
 _BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
 _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
-SCHEMA_SQL = resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
+SCHEMA_SQL = TABLES_SQL + resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
 VERSION = tables_version()
 POLL_S = 0.05
 READER_WAIT_S = 10.0
@@ -235,10 +236,12 @@ class Tables:
         self.connection.execute("COMMIT")
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
-        """Append rows; a column that a row does not name is NULL."""
+        """Append rows; a column that a row does not name is NULL. Raises KeyError for a name that no column has."""
         if not rows:
             return
         types = self.types(table)
+        if unknown := {name for row in rows for name in row} - types.keys():
+            raise KeyError(f"table {table} has no column {', '.join(sorted(unknown))}")
         fields = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
         for portion in _parts(rows):
             whole = [{column: row.get(column) for column in types} for row in portion]

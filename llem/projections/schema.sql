@@ -1,4 +1,5 @@
--- The tables of a projection. Everything here is derived from the log and can be thrown away.
+-- The tables of a projection. Everything here is derived from the log and can be thrown away. The tables of results and of
+-- requests are made of the list of figures, llem/results/figures.py.
 -- The text after `--` in a column's line becomes the column's comment: [unit] meaning; what NULL says.
 -- Columns named *_at_ns, opened_ns, arrival_ns and the like are on the monotonic clock of the host that wrote them;
 -- wall clock = monotonic clock + segments.clock_offset_ns. Columns named *_time are UTC.
@@ -168,33 +169,6 @@ CREATE TABLE samples ( -- one row per sample of a device
     power_limit_w DOUBLE -- [W] limit in force
 );
 
-CREATE TABLE requests ( -- one row per prompt's way through the engine
-    experiment_id VARCHAR, -- experiment
-    process_index INTEGER, -- worker
-    segment_id VARCHAR, -- segment that it stands in
-    event_number BIGINT, -- event that reported it
-    window_kind VARCHAR, -- warmup or measurement
-    request_id BIGINT, -- unique within the experiment's measurement
-    batch_index BIGINT, -- batch that it ran in
-    batch_size BIGINT, -- requests in that batch
-    arrival_ns BIGINT, -- [ns, monotonic] when it was handed over
-    start_ns BIGINT, -- [ns, monotonic] when work on it began
-    first_token_ns BIGINT, -- [ns, monotonic] first output token; NULL where none came
-    end_ns BIGINT, -- [ns, monotonic] when it was done
-    input_tokens BIGINT, -- tokens of the prompt, without padding
-    output_tokens BIGINT, -- tokens generated, without those after end-of-sequence
-    token_times_ns BIGINT[], -- [ns, monotonic] time of every output token
-    headers_ns BIGINT, -- [ns, monotonic] when a server's answer began; NULL without a server
-    chunk_times_ns BIGINT[], -- [ns, monotonic] time of every chunk, where tokens came in chunks
-    chunk_tokens BIGINT[], -- tokens of each chunk; NULL in it where nobody counted them
-    times_reason VARCHAR, -- why there are no times of tokens; NULL where there are
-    tokens_computed BIGINT, -- tokens computed, with those of other beams and rejected drafts; NULL where not counted
-    finish_reason VARCHAR, -- length, eos, stopped or error
-    error VARCHAR, -- what went wrong; NULL where nothing did
-    prompt VARCHAR, -- text; NULL unless the plan asked for it
-    output VARCHAR -- text; NULL unless the plan asked for it
-);
-
 CREATE TABLE batches ( -- one row per batch of the measurement, with the energy of its worker's devices while it ran
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
@@ -225,117 +199,6 @@ CREATE TABLE warnings ( -- doubts about an experiment's figures
     value DOUBLE, -- what was found; NULL where it is no number
     threshold DOUBLE, -- what was expected; NULL where there is none
     device_uuid VARCHAR -- device; NULL where it is about none
-);
-
-CREATE TABLE raw_process_results ( -- what each process measured
-    experiment_id VARCHAR, -- experiment
-    process_index INTEGER, -- worker
-    status VARCHAR, -- completed, interrupted, incomplete or failed
-    host VARCHAR, -- machine
-    gpu_id BIGINT, -- first GPU's index on its host; NULL without one
-    gpu_name VARCHAR, -- its product name
-    engine VARCHAR, -- what ran the model
-    model_name VARCHAR, -- model
-    attention VARCHAR, -- implementation of attention that the model used; NULL where unknown
-    cache VARCHAR, -- what generate kept between steps; none where every step computes all tokens again
-    quantization VARCHAR, -- method; none for weights in a plain type, NULL where unknown
-    start_ns BIGINT, -- [ns since 1970, UTC] when its first measurement window opened
-    end_ns BIGINT, -- [ns since 1970, UTC] when its last one closed
-    start_time TIMESTAMP, -- start_ns to the microsecond
-    end_time TIMESTAMP, -- end_ns to the microsecond
-    inference_time_sec DOUBLE, -- [s] time in measurement windows
-    input_tokens BIGINT, -- tokens of prompts
-    output_tokens BIGINT, -- tokens generated
-    total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
-    tokens_per_second DOUBLE, -- [1/s] total tokens over inference time
-    output_tokens_per_second DOUBLE, -- [1/s] output tokens over inference time
-    requests BIGINT, -- requests measured
-    failed_requests BIGINT, -- of these, failed
-    total_energy_j DOUBLE, -- [J] energy of its devices; NULL where not measured
-    energy_source VARCHAR, -- the least trusted of its devices
-    baseline_power_w DOUBLE, -- [W] idle power of its devices
-    energy_adjusted_j DOUBLE, -- [J] total_energy_j - baseline_power_w x inference_time_sec, may be negative
-    flops_total DOUBLE, -- FLOPs; NULL where the model is unknown
-    flops_method VARCHAR, -- how they were counted
-    peak_memory_mb DOUBLE, -- [MiB] peak memory of the model's process
-    gpu_utilisation_pct DOUBLE, -- [%] mean over samples and devices
-    max_temperature_c DOUBLE, -- [C] hottest sample
-    throttle_sec DOUBLE, -- [s] time throttled, of the device with most
-    ttft_mean_ms DOUBLE, -- [ms] mean time to first token
-    e2e_mean_ms DOUBLE, -- [ms] mean time of a request
-    result JSON -- the whole RawProcessResult
-);
-
-CREATE TABLE experiment_results ( -- what each experiment measured: one row per experiment, figures NULL where nothing was measured
-    experiment_id VARCHAR, -- experiment
-    name VARCHAR, -- name in the plan; NULL where it has none
-    status VARCHAR, -- running, completed, interrupted, incomplete, failed, damaged or newer (of a later llem)
-    model_name VARCHAR, -- model
-    weights VARCHAR, -- pretrained, random or simulated
-    engine VARCHAR, -- what ran the model
-    dtype VARCHAR, -- type of the weights
-    batch_size BIGINT, -- requests per batch in the plan
-    processes BIGINT, -- processes that measured
-    expected_processes BIGINT, -- processes in the plan
-    start_ns BIGINT, -- [ns since 1970, UTC] when the first measurement window opened
-    end_ns BIGINT, -- [ns since 1970, UTC] when the last one closed
-    start_time TIMESTAMP, -- start_ns to the microsecond
-    end_time TIMESTAMP, -- end_ns to the microsecond
-    duration_sec DOUBLE, -- [s] end minus start
-    measured_sec DOUBLE, -- [s] wall clock of all measurement windows together, pauses left out; NULL where not known
-    requests BIGINT, -- requests measured
-    failed_requests BIGINT, -- of these, failed
-    input_tokens BIGINT, -- tokens of prompts
-    output_tokens BIGINT, -- tokens generated
-    total_tokens BIGINT, -- both; NULL where not measured, as of a wrapped program
-    total_energy_j DOUBLE, -- [J] sum over devices, a shared one counted once; NULL where any was not measured
-    energy_source VARCHAR, -- counter, integrated, estimated or simulated: the least trusted of its devices
-    energy_disagreement DOUBLE, -- [1] largest distance of counter and integrated power; NULL for an estimate, which no sensor can contradict
-    energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown
-    meter VARCHAR, -- what read the power
-    baseline_power_w DOUBLE, -- [W] idle power before loading, sum over devices
-    energy_adjusted_j DOUBLE, -- [J] total_energy_j - baseline_power_w x duration_sec, may be negative
-    avg_tokens_per_second DOUBLE, -- [1/s] mean of the processes' own rates
-    tokens_per_second DOUBLE, -- [1/s] total tokens over measured_sec
-    output_tokens_per_second DOUBLE, -- [1/s] output tokens over measured_sec
-    avg_energy_per_token_j DOUBLE, -- [J] energy over total tokens
-    energy_per_output_token_j DOUBLE, -- [J] energy over output tokens
-    tokens_per_joule DOUBLE, -- [1/J] total tokens over energy
-    mean_power_w DOUBLE, -- [W] total_energy_j over duration_sec
-    total_flops DOUBLE, -- FLOPs; NULL where the model is unknown
-    flops_method VARCHAR, -- how they were counted
-    flops_per_second DOUBLE, -- [1/s] total_flops over measured_sec
-    model_flops_utilisation DOUBLE, -- [1] FLOPs over what all devices could do at their peak (MFU); NULL where a peak is unknown
-    total_inference_time_sec DOUBLE, -- [s] sum over processes
-    ttft_mean_ms DOUBLE, -- [ms] time to first token
-    ttft_median_ms DOUBLE, -- [ms]
-    ttft_p95_ms DOUBLE, -- [ms]
-    ttft_p99_ms DOUBLE, -- [ms]
-    itl_mean_ms DOUBLE, -- [ms] time between two tokens of a request, every gap
-    itl_median_ms DOUBLE, -- [ms]
-    itl_p95_ms DOUBLE, -- [ms]
-    itl_p99_ms DOUBLE, -- [ms]
-    itl_trimmed_mean_ms DOUBLE, -- [ms] the same, first and last gap of each request left out, as LLenergyMeasure has it
-    itl_trimmed_median_ms DOUBLE, -- [ms]
-    itl_trimmed_p95_ms DOUBLE, -- [ms]
-    itl_trimmed_p99_ms DOUBLE, -- [ms]
-    e2e_mean_ms DOUBLE, -- [ms] time of a request from arrival to end
-    e2e_median_ms DOUBLE, -- [ms]
-    e2e_p95_ms DOUBLE, -- [ms]
-    e2e_p99_ms DOUBLE, -- [ms]
-    gpu_utilisation_pct DOUBLE, -- [%] mean over samples and devices
-    peak_memory_mb DOUBLE, -- [MiB] peak memory of a process
-    throttle_detected BOOLEAN, -- whether any device slowed itself down; NULL where the driver does not tell
-    throttle_sec DOUBLE, -- [s] time throttled, of the device with most
-    max_temperature_c DOUBLE, -- [C] hottest sample
-    steady_state_from_sec DOUBLE, -- [s] start of the steady state after start_time; NULL where there is none
-    steady_state_to_sec DOUBLE, -- [s] its end
-    valid BOOLEAN, -- whether the result can be relied on; NULL while it runs
-    invalid_reasons VARCHAR[], -- every reason against it
-    labels MAP(VARCHAR, VARCHAR), -- labels in the plan
-    measurement_config_hash VARCHAR, -- digest of everything in the plan that can change a figure
-    results_version INTEGER, -- version of the formulas
-    result JSON -- the whole ExperimentResult; NULL where nothing was measured
 );
 
 CREATE VIEW energy_per_token AS -- energy per token by model and batch, valid and invalid results alike

@@ -16,6 +16,26 @@ MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
 FINISHED = ("length", "eos")
 
 
+class Series(msgspec.Struct, frozen=True):
+    """A kind of latency that results hold statistics of; `shown` is its name on the screen."""
+
+    name: str
+    meaning: str
+    shown: str | None = None
+
+
+SERIES = (
+    Series("ttft", "the time to first token", "time to first token"),
+    Series("itl", "the time between two tokens of a request, every gap", "inter-token latency"),
+    Series(
+        "itl_trimmed",
+        "the time between two tokens, first and last gap of each request left out, as LLenergyMeasure has it",
+    ),
+    Series("e2e", "the time of a request from arrival to end", "end to end"),
+)
+STATISTICS = {"mean": "mean", "median": "median", "p95": "95th percentile", "p99": "99th percentile"}
+
+
 class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
     """Raw values in milliseconds of every finished request; a request's time counts from its arrival."""
 

@@ -1,8 +1,6 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -14,7 +12,6 @@ from llem.projections.database import Rows, Tables
 from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
 from llem.projections.derive.history import (
-    EPOCH,
     ProcessFacts,
     Span,
     Window,
@@ -25,44 +22,13 @@ from llem.projections.derive.history import (
 from llem.projections.derive.process import Measured, process_status
 from llem.projections.derive.samples import load_samples
 from llem.projections.ranges import check_ranges
-from llem.results import RESULTS_VERSION, ExperimentResult, LatencyStatistics, RawProcessResult
+from llem.results import RESULTS_VERSION, ExperimentResult, figures
+from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
 from llem.results.phases import BatchEnergy, Trace, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
 from llem_events.events import MeteredDevice, ModelLoaded
 
-SAME_NAME = (
-    "model_name",
-    "weights",
-    "dtype",
-    "batch_size",
-    "duration_sec",
-    "failed_requests",
-    "total_energy_j",
-    "energy_disagreement",
-    "energy_uncertainty_j",
-    "baseline_power_w",
-    "energy_adjusted_j",
-    "measured_sec",
-    "avg_tokens_per_second",
-    "tokens_per_second",
-    "output_tokens_per_second",
-    "tokens_per_joule",
-    "mean_power_w",
-    "avg_energy_per_token_j",
-    "energy_per_output_token_j",
-    "total_flops",
-    "flops_method",
-    "flops_per_second",
-    "model_flops_utilisation",
-    "total_inference_time_sec",
-    "valid",
-)
-LATENCIES = tuple(
-    f"{kind}_{statistic}_ms"
-    for kind in ("ttft", "itl", "itl_trimmed", "e2e")
-    for statistic in ("mean", "median", "p95", "p99")
-)
 _BATCHES = (
     "SELECT batch_index, count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens, "
     "sum(output_tokens)::BIGINT AS output_tokens, min(start_ns) AS start_ns, "
@@ -110,133 +76,47 @@ def raw_process_results(derived: Derived) -> Rows:
         measured.process.segment.process_index: derived.wall_span(measured) for measured in derived.measured
     }
     return [
-        _raw_result_row(result, spans.get(result.process_index) or _imported_span(result))
+        _with_times(figures.row(PROCESS_FIGURES, result), spans.get(result.process_index))
         for result in derived.result.process_results
     ]
 
 
-def _imported_span(result: RawProcessResult | ExperimentResult) -> Span:
-    if isinstance(result, ExperimentResult):
-        return _wall_ns(result.start_time), _wall_ns(result.end_time)
-    return _wall_ns(result.timestamps.start), _wall_ns(result.timestamps.end)
-
-
-def _wall_ns(moment: datetime) -> int:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=EPOCH.tzinfo)
-    since = aware - EPOCH
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
-
-
-def _raw_result_row(result: RawProcessResult, span: Span) -> dict[str, Any]:
-    inference, compute = result.inference_metrics, result.compute_metrics
-    breakdown, throttle, extended = result.energy_breakdown, result.thermal_throttle, result.extended_metrics
-    e2e_ms = inference.latency_measurements.e2e_ms if inference.latency_measurements else []
-    return {
-        "experiment_id": result.experiment_id,
-        "process_index": result.process_index,
-        "status": result.status,
-        "host": result.host,
-        "gpu_id": result.gpu_id,
-        "gpu_name": result.gpu_name,
-        "engine": result.backend,
-        "model_name": result.model_name,
-        "attention": result.attention,
-        "cache": result.cache,
-        "quantization": result.quantization,
-        **_times(span),
-        "inference_time_sec": inference.inference_time_sec,
-        **_tokens(inference.input_tokens, inference.output_tokens, inference.total_tokens),
-        "tokens_per_second": inference.tokens_per_second,
-        "output_tokens_per_second": inference.output_tokens_per_second,
-        "requests": result.requests,
-        "failed_requests": result.failed_requests,
-        "total_energy_j": result.energy_j,
-        "energy_source": result.energy_source,
-        "baseline_power_w": breakdown.baseline_power_w if breakdown else None,
-        "energy_adjusted_j": breakdown.adjusted_j if breakdown else None,
-        "flops_total": compute.flops_total,
-        "flops_method": compute.flops_method,
-        "peak_memory_mb": compute.peak_memory_mb,
-        "gpu_utilisation_pct": extended.gpu_utilisation.sm_utilisation_mean if extended else None,
-        "max_temperature_c": throttle.max_temperature_c if throttle else None,
-        "throttle_sec": throttle.throttle_duration_sec if throttle else None,
-        "ttft_mean_ms": inference.time_to_first_token_ms,
-        "e2e_mean_ms": ratio(math.fsum(e2e_ms), len(e2e_ms)),
-        "result": result,
-    }
-
-
 def experiment_results(derived: Derived) -> Rows:
     """One row, with NULL for every figure where nothing was measured."""
-    plan, started = derived.facts.plan, derived.facts.started
+    started = derived.facts.started
     planned = {
         "experiment_id": derived.facts.experiment_id,
-        "name": plan.get("name"),
+        "name": derived.facts.plan.get("name"),
         "status": derived.status,
+        "expected_processes": started.expected_processes if started else None,
+    }
+    if derived.result is None:
+        return [_not_measured(derived) | planned]
+    meters = [measured.process.meter.meter for measured in derived.measured if measured.process.meter]
+    row = figures.row(EXPERIMENT_FIGURES, derived.result) | planned | {"meter": next(iter(meters), None)}
+    return [_with_times(row, (derived.start_ns, derived.end_ns) if derived.measured else None)]
+
+
+def _not_measured(derived: Derived) -> dict[str, Any]:
+    """What the plan alone says."""
+    plan, started = derived.facts.plan, derived.facts.started
+    return {
         "model_name": plan.get("model", {}).get("name"),
         "engine": plan.get("engine", {}).get("name"),
         "batch_size": plan.get("engine", {}).get("batch_size"),
         "processes": 0,
-        "expected_processes": started.expected_processes if started else None,
         "invalid_reasons": [],
         "labels": started.labels if started else {},
         "measurement_config_hash": started.measurement_config_hash if started else None,
         "results_version": RESULTS_VERSION,
     }
-    return [planned if derived.result is None else planned | _figures(derived, derived.result)]
 
 
-def _figures(derived: Derived, result: ExperimentResult) -> dict[str, Any]:
-    span = (derived.start_ns, derived.end_ns) if derived.measured else _imported_span(result)
-    input_tokens, output_tokens = result.total_input_tokens, result.total_output_tokens
-    meters = [measured.process.meter.meter for measured in derived.measured if measured.process.meter]
-    steady_from_sec, steady_to_sec = result.steady_state_window or (None, None)
-    latency = result.latency_stats or LatencyStatistics()
-    return {
-        **{name: getattr(result, name) for name in SAME_NAME},
-        **{name: getattr(latency, name) for name in LATENCIES},
-        **_times(span),
-        **_tokens(input_tokens, output_tokens, result.total_tokens),
-        **_health(result),
-        "engine": result.backend,
-        "processes": result.num_processes,
-        "measurement_config_hash": result.measurement_config_hash,
-        "labels": result.labels,
-        "requests": result.total_requests,
-        "energy_source": result.energy_source,
-        "meter": next(iter(meters), None),
-        "steady_state_from_sec": steady_from_sec,
-        "steady_state_to_sec": steady_to_sec,
-        "invalid_reasons": [reason.text for reason in result.invalid_reasons],
-        "result": result,
-    }
-
-
-def _times(span: Span) -> dict[str, Any]:
-    start_ns, end_ns = span
-    return {
-        "start_ns": start_ns,
-        "end_ns": end_ns,
-        "start_time": timestamp(start_ns),
-        "end_time": timestamp(end_ns),
-    }
-
-
-def _tokens(
-    input_tokens: int | None, output_tokens: int | None, total_tokens: int | None
-) -> dict[str, int | None]:
-    return {"input_tokens": input_tokens, "output_tokens": output_tokens, "total_tokens": total_tokens}
-
-
-def _health(result: ExperimentResult) -> dict[str, Any]:
-    throttle, extended = result.thermal_throttle, result.extended_metrics
-    return {
-        "gpu_utilisation_pct": extended.gpu_utilisation.sm_utilisation_mean if extended else None,
-        "peak_memory_mb": extended.memory.peak_memory_mb if extended else None,
-        "throttle_detected": throttle.detected if throttle else None,
-        "throttle_sec": throttle.throttle_duration_sec if throttle else None,
-        "max_temperature_c": throttle.max_temperature_c if throttle else None,
-    }
+def _with_times(row: dict[str, Any], span: Span | None) -> dict[str, Any]:
+    """On the clock of the log, to the nanosecond; what was imported has its own times."""
+    start_ns, end_ns = span or (row["start_ns"], row["end_ns"])
+    times = {"start_time": timestamp(start_ns), "end_time": timestamp(end_ns)}
+    return row | times | {"start_ns": start_ns, "end_ns": end_ns}
 
 
 def experiments(derived: Derived) -> Rows:

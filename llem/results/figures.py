@@ -1,0 +1,435 @@
+"""The list of figures: each is declared once, and tables, rows, screens, exports and docs/figures.md are made from it."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from llem.results.experiment import ExperimentResult
+from llem.results.latency import SERIES, STATISTICS
+from llem.results.nullable import ratio
+from llem.results.process import RawProcessResult
+from llem.versions import RESULTS_VERSION
+from llem_events.events import Request
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COMMENT = re.compile(r"^(?:\[(.*?)\] )?(.+)$")
+_COLUMN_TYPES = {"integer": "BIGINT", "number": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN"}
+Record = TypeVar("Record")
+Formula = Callable[[Any], Any]
+
+
+class Figure(msgspec.Struct, Generic[Record], frozen=True):
+    """One column of results: `name` is the same in tables, CSV and JSON lines, `type` is DuckDB's.
+
+    `of` is a formula, or the path of a field of the record; without one the field has the figure's name. `shown` is its
+    name on the screen of `llem show`, `predecessor` LLenergyMeasure's name for it. `cell` stands in CSV in its place.
+    """
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+    of: str | Callable[[Record], Any] = ""
+    shown: str | None = None
+    predecessor: str | None = None
+    cell: Callable[[Record], Any] | None = None
+
+    @property
+    def comment(self) -> str:
+        """[unit] meaning."""
+        return f"[{self.unit}] {self.meaning}" if self.unit else self.meaning
+
+    def value_of(self, record: Record) -> Any:
+        """The figure of one record; None where it was not measured."""
+        if callable(self.of):
+            return self.of(record)
+        return follow((self.of or self.name).split("."), record)
+
+
+def follow(path: Sequence[str], record: Any) -> Any:
+    """The value at a path of fields; None where the path ends early."""
+    for name in path:
+        if record is None:
+            return None
+        record = getattr(record, name)
+    return record
+
+
+def row(figures: Sequence[Figure[Record]], record: Record) -> dict[str, Any]:
+    """Column -> value of one record."""
+    return {figure.name: figure.value_of(record) for figure in figures}
+
+
+def create_table(table: str, meaning: str, figures: Sequence[Figure[Any]]) -> str:
+    """The statement that makes the table, a column a line with its comment."""
+    lines = [f"    {figure.name} {figure.type}, -- {figure.comment}" for figure in figures]
+    lines[-1] = lines[-1].replace(f"{figures[-1].type}, --", f"{figures[-1].type} --", 1)
+    return "\n".join([f"CREATE TABLE {table} ( -- {meaning}", *lines, ");", ""])
+
+
+def _first_of(*paths: str) -> Formula:
+    """The first path's value that there is; a zero is one."""
+    parts = [path.split(".") for path in paths]
+
+    def value_of(record: Any) -> Any:
+        return next((known for part in parts if (known := follow(part, record)) is not None), None)
+
+    return value_of
+
+
+def _wall_ns(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+def _edge_of_steady_state(place: int) -> Formula:
+    return lambda result: result.steady_state_window[place] if result.steady_state_window else None
+
+
+def _mean_e2e_ms(result: RawProcessResult) -> float | None:
+    latencies = result.inference_metrics.latency_measurements
+    return ratio(math.fsum(latencies.e2e_ms), len(latencies.e2e_ms)) if latencies else None
+
+
+def _itself(record: Any) -> Any:
+    return record
+
+
+def _latencies() -> Iterator[Figure[ExperimentResult]]:
+    """Each statistic of each series."""
+    for series in SERIES:
+        for statistic, words in STATISTICS.items():
+            name = f"{series.name}_{statistic}_ms"
+            yield Figure(
+                name,
+                "DOUBLE",
+                "ms",
+                f"{words} of {series.meaning}",
+                f"latency_stats.{name}",
+                shown=series.shown if statistic == "median" else None,
+            )
+
+
+def _fields_of_requests() -> Iterator[Figure[Request]]:
+    """Each field of a request, as the log's published schema describes it."""
+    fields = msgspec.json.schema(Request)["$defs"]["Request"]["properties"]
+    for name, schema in fields.items():
+        [(unit, meaning)] = _COMMENT.findall(schema["description"])
+        yield Figure(name, _column_type(schema), unit, meaning)
+
+
+def _column_type(schema: Mapping[str, Any]) -> str:
+    """DuckDB's type for a JSON Schema."""
+    choices = [choice for choice in schema.get("anyOf", [schema]) if choice["type"] != "null"]
+    if choices[0]["type"] == "array":
+        return f"{_column_type(choices[0]['items'])}[]"
+    return _COLUMN_TYPES[choices[0]["type"]]
+
+
+EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
+    Figure("experiment_id", "VARCHAR", "", "experiment"),
+    Figure(
+        "name",
+        "VARCHAR",
+        "",
+        "name in the plan; NULL where it has none",
+        lambda result: result.effective_config.get("name"),
+    ),
+    Figure(
+        "status",
+        "VARCHAR",
+        "",
+        "running, completed, interrupted, incomplete, failed, damaged or newer (of a later llem)",
+    ),
+    Figure("model_name", "VARCHAR", "", "model"),
+    Figure("weights", "VARCHAR", "", "pretrained, random or simulated"),
+    Figure("engine", "VARCHAR", "", "what ran the model", "backend"),
+    Figure("dtype", "VARCHAR", "", "type of the weights"),
+    Figure("batch_size", "BIGINT", "", "requests per batch in the plan"),
+    Figure("processes", "BIGINT", "", "processes that measured", "num_processes", shown="processes"),
+    Figure("expected_processes", "BIGINT", "", "processes in the plan"),
+    Figure(
+        "start_ns",
+        "BIGINT",
+        "ns since 1970, UTC",
+        "when the first measurement window opened",
+        lambda result: _wall_ns(result.start_time),
+    ),
+    Figure(
+        "end_ns",
+        "BIGINT",
+        "ns since 1970, UTC",
+        "when the last one closed",
+        lambda result: _wall_ns(result.end_time),
+    ),
+    Figure("start_time", "TIMESTAMP", "", "start_ns to the microsecond"),
+    Figure("end_time", "TIMESTAMP", "", "end_ns to the microsecond"),
+    Figure("duration_sec", "DOUBLE", "s", "end minus start", shown="duration"),
+    Figure(
+        "measured_sec",
+        "DOUBLE",
+        "s",
+        "wall clock of all measurement windows together, pauses left out; NULL where not known",
+        shown="measured",
+    ),
+    Figure("requests", "BIGINT", "", "requests measured", "total_requests", shown="requests"),
+    Figure("failed_requests", "BIGINT", "", "of these, failed"),
+    Figure("input_tokens", "BIGINT", "", "tokens of prompts", "total_input_tokens", shown="input tokens"),
+    Figure("output_tokens", "BIGINT", "", "tokens generated", "total_output_tokens", shown="output tokens"),
+    Figure("total_tokens", "BIGINT", "", "both; NULL where not measured, as of a wrapped program"),
+    Figure("avg_tokens_per_second", "DOUBLE", "1/s", "mean of the processes' own rates"),
+    Figure(
+        "output_tokens_per_second",
+        "DOUBLE",
+        "1/s",
+        "output tokens over measured_sec",
+        shown="output tokens/s",
+    ),
+    Figure("tokens_per_second", "DOUBLE", "1/s", "total tokens over measured_sec", shown="all tokens/s"),
+    Figure(
+        "total_energy_j",
+        "DOUBLE",
+        "J",
+        "sum over devices, a shared one counted once; NULL where any was not measured",
+        shown="energy",
+        predecessor="energy_raw_j",
+    ),
+    Figure(
+        "energy_source",
+        "VARCHAR",
+        "",
+        "counter, integrated, estimated or simulated: the least trusted of its devices",
+    ),
+    Figure(
+        "energy_disagreement",
+        "DOUBLE",
+        "1",
+        "largest distance of counter and integrated power; NULL for an estimate, which no sensor can contradict",
+    ),
+    Figure(
+        "energy_uncertainty_j",
+        "DOUBLE",
+        "J",
+        "the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown",
+    ),
+    Figure("meter", "VARCHAR", "", "what read the power", lambda _: None),
+    Figure("baseline_power_w", "DOUBLE", "W", "idle power before loading, sum over devices"),
+    Figure(
+        "energy_adjusted_j",
+        "DOUBLE",
+        "J",
+        "total_energy_j - baseline_power_w x duration_sec, may be negative",
+        shown="energy above idle",
+    ),
+    Figure("avg_energy_per_token_j", "DOUBLE", "J", "energy over total tokens", shown="energy per token"),
+    Figure(
+        "energy_per_output_token_j",
+        "DOUBLE",
+        "J",
+        "energy over output tokens",
+        shown="energy per output token",
+    ),
+    Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy"),
+    Figure("mean_power_w", "DOUBLE", "W", "total_energy_j over duration_sec"),
+    *_latencies(),
+    Figure(
+        "throttle_detected",
+        "BOOLEAN",
+        "",
+        "whether any device slowed itself down; NULL where the driver does not tell",
+        "thermal_throttle.detected",
+    ),
+    Figure(
+        "throttle_sec",
+        "DOUBLE",
+        "s",
+        "time throttled, of the device with most",
+        "thermal_throttle.throttle_duration_sec",
+        shown="throttled",
+    ),
+    Figure("max_temperature_c", "DOUBLE", "C", "hottest sample", "thermal_throttle.max_temperature_c"),
+    Figure(
+        "gpu_utilisation_pct",
+        "DOUBLE",
+        "%",
+        "mean over samples and devices",
+        "extended_metrics.gpu_utilisation.sm_utilisation_mean",
+    ),
+    Figure(
+        "peak_memory_mb",
+        "DOUBLE",
+        "MiB",
+        "peak memory of a process",
+        "extended_metrics.memory.peak_memory_mb",
+    ),
+    Figure("total_flops", "DOUBLE", "FLOP", "NULL where the model is unknown", shown="FLOPs"),
+    Figure("flops_method", "VARCHAR", "", "how they were counted"),
+    Figure("flops_per_second", "DOUBLE", "1/s", "total_flops over measured_sec"),
+    Figure(
+        "model_flops_utilisation",
+        "DOUBLE",
+        "1",
+        "FLOPs over what all devices could do at their peak (MFU); NULL where a peak is unknown",
+    ),
+    Figure("total_inference_time_sec", "DOUBLE", "s", "sum over processes"),
+    Figure(
+        "steady_state_from_sec",
+        "DOUBLE",
+        "s",
+        "start of the steady state after start_time; NULL where there is none",
+        _edge_of_steady_state(0),
+    ),
+    Figure(
+        "steady_state_to_sec", "DOUBLE", "s", "its end; NULL where there is none", _edge_of_steady_state(1)
+    ),
+    Figure("valid", "BOOLEAN", "", "whether the result can be relied on; NULL while it runs"),
+    Figure(
+        "invalid_reasons",
+        "VARCHAR[]",
+        "",
+        "every reason against it",
+        lambda result: [reason.text for reason in result.invalid_reasons],
+        cell=lambda result: "; ".join(reason.code for reason in result.invalid_reasons) or None,
+    ),
+    Figure("labels", "MAP(VARCHAR, VARCHAR)", "", "labels in the plan"),
+    Figure(
+        "measurement_config_hash",
+        "VARCHAR",
+        "",
+        "digest of everything in the plan that can change a figure",
+    ),
+    Figure("results_version", "INTEGER", "", "version of the formulas", lambda _: RESULTS_VERSION),
+    Figure("result", "JSON", "", "the whole ExperimentResult; NULL where nothing was measured", _itself),
+)
+
+PROCESS_FIGURES: tuple[Figure[RawProcessResult], ...] = (
+    Figure("experiment_id", "VARCHAR", "", "experiment"),
+    Figure("process_index", "INTEGER", "", "worker"),
+    Figure("status", "VARCHAR", "", "completed, interrupted, incomplete or failed"),
+    Figure("host", "VARCHAR", "", "machine"),
+    Figure("gpu_id", "BIGINT", "", "first GPU's index on its host; NULL without one"),
+    Figure("gpu_name", "VARCHAR", "", "its product name"),
+    Figure("engine", "VARCHAR", "", "what ran the model", "backend"),
+    Figure("model_name", "VARCHAR", "", "model"),
+    Figure("attention", "VARCHAR", "", "implementation of attention that the model used; NULL where unknown"),
+    Figure(
+        "cache",
+        "VARCHAR",
+        "",
+        "what generate kept between steps; none where every step computes all tokens again, NULL where unknown",
+    ),
+    Figure("quantization", "VARCHAR", "", "method; none for weights in a plain type, NULL where unknown"),
+    Figure(
+        "start_ns",
+        "BIGINT",
+        "ns since 1970, UTC",
+        "when its first measurement window opened",
+        lambda result: _wall_ns(result.timestamps.start),
+    ),
+    Figure(
+        "end_ns",
+        "BIGINT",
+        "ns since 1970, UTC",
+        "when its last one closed",
+        lambda result: _wall_ns(result.timestamps.end),
+    ),
+    Figure("start_time", "TIMESTAMP", "", "start_ns to the microsecond", "timestamps.start"),
+    Figure("end_time", "TIMESTAMP", "", "end_ns to the microsecond", "timestamps.end"),
+    Figure(
+        "inference_time_sec",
+        "DOUBLE",
+        "s",
+        "time in measurement windows",
+        "inference_metrics.inference_time_sec",
+    ),
+    Figure("input_tokens", "BIGINT", "", "tokens of prompts", "inference_metrics.input_tokens"),
+    Figure("output_tokens", "BIGINT", "", "tokens generated", "inference_metrics.output_tokens"),
+    Figure(
+        "total_tokens",
+        "BIGINT",
+        "",
+        "both; NULL where not measured, as of a wrapped program",
+        "inference_metrics.total_tokens",
+    ),
+    Figure(
+        "tokens_per_second",
+        "DOUBLE",
+        "1/s",
+        "total tokens over inference time",
+        "inference_metrics.tokens_per_second",
+    ),
+    Figure(
+        "output_tokens_per_second",
+        "DOUBLE",
+        "1/s",
+        "output tokens over inference time",
+        "inference_metrics.output_tokens_per_second",
+    ),
+    Figure("requests", "BIGINT", "", "requests measured"),
+    Figure("failed_requests", "BIGINT", "", "of these, failed"),
+    Figure("total_energy_j", "DOUBLE", "J", "energy of its devices; NULL where not measured", "energy_j"),
+    Figure("energy_source", "VARCHAR", "", "the least trusted of its devices"),
+    Figure(
+        "baseline_power_w", "DOUBLE", "W", "idle power of its devices", "energy_breakdown.baseline_power_w"
+    ),
+    Figure(
+        "energy_adjusted_j",
+        "DOUBLE",
+        "J",
+        "total_energy_j - baseline_power_w x inference_time_sec, may be negative",
+        "energy_breakdown.adjusted_j",
+    ),
+    Figure("flops_total", "DOUBLE", "FLOP", "NULL where the model is unknown", "compute_metrics.flops_total"),
+    Figure("flops_method", "VARCHAR", "", "how they were counted", "compute_metrics.flops_method"),
+    Figure(
+        "peak_memory_mb",
+        "DOUBLE",
+        "MiB",
+        "peak memory of the model's process",
+        "compute_metrics.peak_memory_mb",
+    ),
+    Figure(
+        "gpu_utilisation_pct",
+        "DOUBLE",
+        "%",
+        "mean over samples and devices",
+        "extended_metrics.gpu_utilisation.sm_utilisation_mean",
+    ),
+    Figure("max_temperature_c", "DOUBLE", "C", "hottest sample", "thermal_throttle.max_temperature_c"),
+    Figure(
+        "throttle_sec",
+        "DOUBLE",
+        "s",
+        "time throttled, of the device with most",
+        "thermal_throttle.throttle_duration_sec",
+    ),
+    Figure(
+        "ttft_mean_ms", "DOUBLE", "ms", "mean time to first token", "inference_metrics.time_to_first_token_ms"
+    ),
+    Figure("e2e_mean_ms", "DOUBLE", "ms", "mean time of a request", _mean_e2e_ms),
+    Figure("result", "JSON", "", "the whole RawProcessResult", _itself),
+)
+
+REQUEST_FIGURES: tuple[Figure[Request], ...] = (
+    Figure("experiment_id", "VARCHAR", "", "experiment"),
+    Figure("process_index", "INTEGER", "", "worker"),
+    Figure("segment_id", "VARCHAR", "", "segment that it stands in"),
+    Figure("event_number", "BIGINT", "", "event that reported it"),
+    Figure("window_kind", "VARCHAR", "", "warmup or measurement"),
+    *_fields_of_requests(),
+)
+
+_TABLES: tuple[tuple[str, str, Sequence[Figure[Any]]], ...] = (
+    ("requests", "one row per prompt's way through the engine", REQUEST_FIGURES),
+    ("raw_process_results", "what each process measured", PROCESS_FIGURES),
+    (
+        "experiment_results",
+        "what each experiment measured: one row per experiment, figures NULL where nothing was measured",
+        EXPERIMENT_FIGURES,
+    ),
+)
+TABLES_SQL = "".join(create_table(*table) for table in _TABLES)

@@ -1,0 +1,56 @@
+"""Columns and rows come from the list of figures: none is forgotten, none is written that there is not."""
+
+import pytest
+
+from llem.plan import Plan
+from llem.projections import catch_up
+from llem.projections.database import Tables, create_tables, in_memory
+from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES, REQUEST_FIGURES
+from llem.store import Store
+from llem_events.events import Request
+from tests.projections.fake_log import experiment
+from tests.projections.tables import rows
+
+LISTED = {
+    "experiment_results": EXPERIMENT_FIGURES,
+    "raw_process_results": PROCESS_FIGURES,
+    "requests": REQUEST_FIGURES,
+}
+
+
+@pytest.mark.parametrize("table", LISTED)
+def test_a_table_has_the_figures_of_its_list(table: str) -> None:
+    """Names, types and comments, in the order of the list."""
+    connection = in_memory()
+    create_tables(connection)
+    found = connection.execute(
+        "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
+        [table],
+    ).fetchall()
+    assert found == [(figure.name, figure.type, figure.comment) for figure in LISTED[table]]
+
+
+@pytest.mark.parametrize("table", ["experiment_results", "raw_process_results"])
+def test_no_figure_of_a_full_log_is_null_without_its_reason(table: str, log: Store) -> None:
+    """Where a log says everything, a column is NULL only as its comment says that it can be."""
+    experiment(log, processes=2, plan=Plan(name="base"), labels={"ticket": "7"})
+    catch_up(log)
+    explained = {figure.name for figure in LISTED[table] if "NULL" in figure.meaning}
+    for row in rows(log, f"FROM {table}"):
+        assert {name for name, value in row.items() if value is None} <= explained
+
+
+def test_every_field_of_a_request_has_its_column() -> None:
+    """With the description that the published schema has."""
+    fields = [figure.name for figure in REQUEST_FIGURES]
+    assert fields[5:] == list(Request.__struct_fields__)
+    assert all(figure.meaning for figure in REQUEST_FIGURES)
+
+
+def test_a_row_with_a_name_that_no_column_has_is_an_error() -> None:
+    """It names the column; nothing is inserted."""
+    connection = in_memory()
+    create_tables(connection)
+    with pytest.raises(KeyError, match="table warnings has no column colour, taste"):
+        Tables(connection).insert("warnings", [{"code": "a"}, {"code": "b", "taste": 1, "colour": 2}])
+    assert connection.execute("SELECT count(*) FROM warnings").fetchall() == [(0,)]
