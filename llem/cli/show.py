@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, TextIO
 
 import duckdb
@@ -25,6 +25,8 @@ from llem.cli.tables import tables_of
 from llem.errors import LlemError
 from llem.projections import SegmentLineage, lineage, results_for
 from llem.results import ExperimentResult, InvalidReason
+from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.results.process import ThermalThrottleInfo
 from llem.store import LAST, Store
 from llem_events import LogError
 
@@ -98,24 +100,60 @@ def _title(result: ExperimentResult, facts: RunFacts) -> str:
 
 
 def _rows(result: ExperimentResult) -> Iterator[Row]:
-    processes = result.aggregation.num_processes if result.aggregation else None
-    yield "processes", processes, ""
-    yield "duration", result.duration_sec, "s"
-    if result.measured_sec not in (None, result.duration_sec):
-        yield "measured", result.measured_sec, "s, without the pauses"
-    yield from _work(result)
-    yield from _energy(result)
-    yield from _latencies(result)
-    yield from _throttling(result)
-    share = result.model_flops_utilisation
-    yield "FLOPs", result.total_flops, "FLOP" if share is None else f"FLOP, {share:.1%} of the peak"
+    """Every figure of the list that has a name on the screen and a place in this result."""
+    for figure in EXPERIMENT_FIGURES:
+        if figure.shown is not None and _has_place(figure, result):
+            yield figure.shown, figure.value_of(result), _unit(figure, result)
 
 
-def _throttling(result: ExperimentResult) -> Iterator[Row]:
-    """Only where a device has slowed itself down: for how long, and by which of NVML's reasons."""
-    throttle = result.thermal_throttle
-    if throttle is None or not throttle.detected:
-        return
+def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bool:
+    """Whether its absence would tell nothing: a run without requests has no latencies to be missed."""
+    match figure.name:
+        case "measured_sec":
+            return result.measured_sec not in (None, result.duration_sec)
+        case "requests":
+            return result.total_requests is not None
+        case "throttle_sec":
+            return result.thermal_throttle is not None and bool(result.thermal_throttle.detected)
+    return result.latency_stats is not None or not figure.name.endswith("_median_ms")
+
+
+def _unit(figure: Figure[ExperimentResult], result: ExperimentResult) -> str:
+    """The unit, with what belongs beside the figure."""
+    if note := _NOTES.get(figure.name):
+        return note(result)
+    if figure.name.endswith("_median_ms"):
+        return _percentiles(figure.name.removesuffix("_median_ms"), result)
+    return _joules(result) if figure.unit == "J" else figure.unit
+
+
+def _joules(result: ExperimentResult) -> str:
+    return f"J, {result.energy_source}" if result.energy_source else "J"
+
+
+def _percentiles(series: str, result: ExperimentResult) -> str:
+    p95, p99 = (getattr(result.latency_stats, f"{series}_{rank}_ms") for rank in ("p95", "p99"))
+    return f"ms median, {_text(p95)} p95, {_text(p99)} p99"
+
+
+def _failed(result: ExperimentResult) -> str:
+    return "" if result.failed_requests is None else f"({result.failed_requests:,} failed)"
+
+
+def _above_idle(result: ExperimentResult) -> str:
+    return f"{_joules(result)}, baseline {_text(result.baseline_power_w)} W{_age(result)}"
+
+
+def _age(result: ExperimentResult) -> str:
+    breakdown = result.energy_breakdown
+    if breakdown is None or breakdown.baseline_cache_age_sec is None:
+        return ""
+    return f" of an earlier run, {_text(breakdown.baseline_cache_age_sec)} s old"
+
+
+def _throttled_by(result: ExperimentResult) -> str:
+    """For how long, and by which of NVML's reasons."""
+    throttle = result.thermal_throttle or ThermalThrottleInfo()
     reasons = {
         "software thermal slowdown": throttle.sw_thermal,
         "hardware thermal slowdown": throttle.hw_thermal,
@@ -123,49 +161,23 @@ def _throttling(result: ExperimentResult) -> Iterator[Row]:
         "software power cap": throttle.power and not throttle.hw_power,
     }
     named = ", ".join(reason for reason, is_so in reasons.items() if is_so) or "hardware slowdown"
-    yield "throttled", throttle.throttle_duration_sec, f"s, by {named}"
+    return f"s, by {named}"
 
 
-def _work(result: ExperimentResult) -> Iterator[Row]:
-    if result.total_requests is not None:
-        failed = result.failed_requests
-        yield "requests", result.total_requests, "" if failed is None else f"({failed:,} failed)"
-    yield "input tokens", result.total_input_tokens, ""
-    yield "output tokens", result.total_output_tokens, ""
-    yield "output tokens/s", result.output_tokens_per_second, ""
-    yield "all tokens/s", result.tokens_per_second, "input and output"
+def _share_of_peak(result: ExperimentResult) -> str:
+    share = result.model_flops_utilisation
+    return "FLOP" if share is None else f"FLOP, {share:.1%} of the peak"
 
 
-def _energy(result: ExperimentResult) -> Iterator[Row]:
-    source = f", {result.energy_source}" if result.energy_source else ""
-    yield "energy", result.total_energy_j, f"J{source}"
-    yield (
-        "energy above idle",
-        result.energy_adjusted_j,
-        f"J{source}, baseline {_text(result.baseline_power_w)} W{_age(result)}",
-    )
-    yield "energy per token", result.avg_energy_per_token_j, f"J{source}"
-    yield "energy per output token", result.energy_per_output_token_j, f"J{source}"
-
-
-def _age(result: ExperimentResult) -> str:
-    breakdown = result.energy_breakdown
-    reused = breakdown is not None and breakdown.baseline_cache_age_sec is not None
-    return (
-        f" of an earlier run, {_text(breakdown.baseline_cache_age_sec)} s old" if breakdown and reused else ""
-    )
-
-
-def _latencies(result: ExperimentResult) -> Iterator[Row]:
-    latency = result.latency_stats
-    if latency is None:
-        return
-    for name, median, p95, p99 in (
-        ("time to first token", latency.ttft_median_ms, latency.ttft_p95_ms, latency.ttft_p99_ms),
-        ("inter-token latency", latency.itl_median_ms, latency.itl_p95_ms, latency.itl_p99_ms),
-        ("end to end", latency.e2e_median_ms, latency.e2e_p95_ms, latency.e2e_p99_ms),
-    ):
-        yield name, median, f"ms median, {_text(p95)} p95, {_text(p99)} p99"
+_NOTES: dict[str, Callable[[ExperimentResult], str]] = {
+    "measured_sec": lambda _: "s, without the pauses",
+    "requests": _failed,
+    "output_tokens_per_second": lambda _: "",
+    "tokens_per_second": lambda _: "input and output",
+    "energy_adjusted_j": _above_idle,
+    "throttle_sec": _throttled_by,
+    "total_flops": _share_of_peak,
+}
 
 
 def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
