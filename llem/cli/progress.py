@@ -7,11 +7,13 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llem.cli import console
 from llem.measure.messages import MEASURING
-from llem.measure.supervisor import Progress
+
+if TYPE_CHECKING:
+    from llem.measure.supervisor import Progress
 
 REDRAW_S = 0.5  # what a person can follow; each redraw costs CPU time beside a measurement
 WRITE_S = 5.0  # between two lines about the same work in a pipe
@@ -65,7 +67,7 @@ class MeasurementLine:
     def __init__(self, line: StatusLine | None) -> None:
         self._line = line
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: "Progress") -> None:
         """Show the stage, and on a terminal what has come of it."""
         if self._line is not None:
             self._line.show(progress.stage, detail=progress.detail, figures=_figures(progress))
@@ -135,7 +137,7 @@ def _amounts(progress: Amounts) -> str:
     return f"{progress.done:,} of {progress.total:,} {progress.unit}"
 
 
-def _figures(progress: Progress) -> str:
+def _figures(progress: "Progress") -> str:
     figures = [] if progress.power_w is None else [f"{progress.power_w:.1f} W"]
     if progress.stage == MEASURING and progress.tokens_per_second is not None:
         rates = f"{progress.output_tokens_per_second:,.0f} output tokens/s, {progress.tokens_per_second:,.0f} all tokens/s"

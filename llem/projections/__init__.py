@@ -1,22 +1,36 @@
 """Tables built from the log: disposable, and the only place where figures are looked up."""
 
-from llem.projections.checkpoint import SegmentLineage, lineage
-from llem.projections.database import open_readonly
-from llem.projections.derive.late_window import results_for
-from llem.projections.diff import Change
-from llem.projections.opening import open_tables, snapshot
-from llem.projections.projector import CatchUpReport, RebuildReport, catch_up, rebuild
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CatchUpReport",
-    "Change",
-    "RebuildReport",
-    "SegmentLineage",
-    "catch_up",
-    "lineage",
-    "open_readonly",
-    "open_tables",
-    "rebuild",
-    "results_for",
-    "snapshot",
-]
+if TYPE_CHECKING:
+    from llem.projections.checkpoint import SegmentLineage as SegmentLineage
+    from llem.projections.checkpoint import lineage as lineage
+    from llem.projections.database import open_readonly as open_readonly
+    from llem.projections.derive.late_window import results_for as results_for
+    from llem.projections.diff import Change as Change
+    from llem.projections.opening import open_tables as open_tables
+    from llem.projections.opening import snapshot as snapshot
+    from llem.projections.projector import CatchUpReport as CatchUpReport
+    from llem.projections.projector import RebuildReport as RebuildReport
+    from llem.projections.projector import catch_up as catch_up
+    from llem.projections.projector import rebuild as rebuild
+
+_NAMES = {
+    "checkpoint": "SegmentLineage lineage",
+    "database": "open_readonly",
+    "derive.late_window": "results_for",
+    "diff": "Change",
+    "opening": "open_tables snapshot",
+    "projector": "CatchUpReport RebuildReport catch_up rebuild",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Whoever reads tables that are up to date waits for nothing that builds them."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -22,6 +22,7 @@ def open_current(store: Store) -> duckdb.DuckDBPyConnection | None:
         return None
     try:
         if _version(connection) == [tables_version()] and _applied(connection) == _files(store):
+            connection.execute("SET TimeZone = 'UTC'")  # as the times in the tables
             return connection
     except (duckdb.Error, OSError, StoreError):
         pass  # tables of another shape, or a log that cannot be looked through
