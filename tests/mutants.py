@@ -47,6 +47,7 @@ class Mutant(NamedTuple):
     """A fault: the bytes from `start` to `end` of a file become `text`."""
 
     path: Path
+    original: bytes
     line: int
     start: int
     end: int
@@ -54,12 +55,11 @@ class Mutant(NamedTuple):
 
     def source(self) -> bytes:
         """The file with the fault in it."""
-        whole = (ROOT / self.path).read_bytes()
-        return whole[: self.start] + self.text.encode() + whole[self.end :]
+        return self.original[: self.start] + self.text.encode() + self.original[self.end :]
 
     def diff(self) -> str:
         """The line as it is and as it becomes; MUTANTS.md names faults so."""
-        lines = [text.decode().splitlines() for text in ((ROOT / self.path).read_bytes(), self.source())]
+        lines = [text.decode().splitlines() for text in (self.original, self.source())]
         before, after = (text[self.line - 1].strip() for text in lines)
         return f"--- {self.path}\n- {before}\n+ {after}\n"
 
@@ -123,9 +123,9 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
     return []
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
+def mutants(path: Path, root: Path = ROOT) -> Iterator[Mutant]:
     """Every fault that fits into a file."""
-    source = (ROOT / path).read_bytes()
+    source = (root / path).read_bytes()
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -134,7 +134,9 @@ def mutants(path: Path) -> Iterator[Mutant]:
             place: Any = node.test if isinstance(node, ast.If | ast.While | ast.IfExp) else node
             start, end = (starts[at - 1] for at in (place.lineno, place.end_lineno))
             text = fault if isinstance(fault, str) else _expression(fault)
-            yield Mutant(path, place.lineno, start + place.col_offset, end + place.end_col_offset, text)
+            yield Mutant(
+                path, source, place.lineno, start + place.col_offset, end + place.end_col_offset, text
+            )
 
 
 def _expression(node: ast.AST) -> str:
@@ -154,6 +156,11 @@ class Copy:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
 
+    def mutants(self) -> Iterator[Mutant]:
+        """Every fault that fits into the room."""
+        for file in sorted((self.folder / ROOMS[self.room]).rglob("*.py")):
+            yield from mutants(file.relative_to(self.folder), self.folder)
+
     def learn_times(self) -> None:
         """How long each test takes; all must pass without a fault."""
         self.seconds, failed = self._run({}, limit_s=None)
@@ -166,16 +173,19 @@ class Copy:
         compiled = Path(importlib.util.cache_from_source(str(place)))
         place.write_bytes(mutant.source())
         compiled.unlink(missing_ok=True)
-        _, failed = self._run(self._likely_first(mutant.path), limit_s=60 + 4 * sum(self.seconds.values()))
-        shutil.copy2(ROOT / mutant.path, place)
+        _, failed = self._run(self._likely_first(mutant), limit_s=60 + 4 * sum(self.seconds.values()))
+        place.write_bytes(mutant.original)
         compiled.unlink(missing_ok=True)
         self.noticed.update(failed)
         return failed
 
-    def _likely_first(self, path: Path) -> dict[str, float]:
+    def _likely_first(self, mutant: Mutant) -> dict[str, float]:
         """The tests of files that speak of the module, then the others; the quick ones and those that notice much first."""
-        body = ast.parse((ROOT / path).read_bytes()).body
-        names = {path.stem, *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef))}
+        body = ast.parse(mutant.original).body
+        names = {
+            mutant.path.stem,
+            *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)),
+        }
         words = re.compile(rf"\b({'|'.join(names)})\b")
         files = {test.partition("::")[0] for test in self.seconds}
         far = {file: not words.search((self.folder / file).read_text()) for file in files}
@@ -249,11 +259,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def main() -> None:
     """Draw the faults, try each, and print those that no test noticed."""
     options = _options()
-    files = sorted((ROOT / ROOMS[options.room]).glob("*.py"))
-    possible = [mutant for file in files for mutant in mutants(file.relative_to(ROOT))]
-    drawn = random.Random(options.seed).sample(possible, min(options.count, len(possible)))
     with tempfile.TemporaryDirectory(prefix="llem-mutants-") as folder:
         copy = Copy(Path(folder), options.room)
+        possible = list(copy.mutants())
+        drawn = random.Random(options.seed).sample(possible, min(options.count, len(possible)))
         copy.learn_times()
         counts = Counter(_outcome(copy, mutant) for mutant in drawn)
     print(

@@ -2,7 +2,7 @@
 
 from tests.mutants import ROOMS, ROOT, mutants
 
-ROOM_FILES = [file.relative_to(ROOT) for room in ROOMS.values() for file in (ROOT / room).glob("*.py")]
+ROOM_FILES = [file.relative_to(ROOT) for room in ROOMS.values() for file in (ROOT / room).rglob("*.py")]
 
 
 def test_every_fault_is_other_code_that_compiles() -> None:
