@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,53 @@ def test_llama_8b_by_hand() -> None:
     shape = ModelShape(non_embedding_parameters=7_504_924_672, layers=32, attention_width=4096)
     assert decode_flops(shape, context=1000) == 2 * 7_504_924_672 + 4 * 32 * 4096 * 1000
     assert attention_flops(shape, queries=10, context=10) == 4 * 32 * 4096 * 100
+
+
+def test_a_prompt_needs_the_output_head_once() -> None:
+    """1000 parameters, 100 of them the head: of 5 tokens 2 x (900 x 5 + 100), and 4 x 3 layers x 8 for each of 25 pairs."""
+    shape = ModelShape(non_embedding_parameters=1000, output_head_parameters=100, layers=3, attention_width=8)
+    assert prefill_flops(shape, tokens=5) == 2 * (900 * 5 + 100) + 4 * 3 * 8 * 25
+
+
+def test_a_window_bounds_what_a_token_attends_to() -> None:
+    """One full layer and two with a window of 4: tokens over 3, 4, 5 and 6 others see 3, 4, 4 and 4 there."""
+    shape = ModelShape(
+        non_embedding_parameters=1000, layers=3, attention_width=8, sliding_window=4, sliding_window_layers=2
+    )
+    pairs = (3 + 4 + 5 + 6) + 2 * (3 + 4 + 4 + 4)
+    assert decode_flops(shape, context=3, steps=4) == 2 * 1000 * 4 + 4 * 8 * pairs
+    assert attention_flops(shape, queries=5, context=5) == 4 * 8 * (25 + 2 * 5 * 4)
+
+
+def test_a_shape_is_what_the_engine_said() -> None:
+    """Heads times head size is the width; a window is that of all layers unless their number is given, and without one of none."""
+    said = ModelLoaded(
+        model_name="m",
+        weights="random",
+        source="config",
+        layers=6,
+        non_embedding_parameters=1000,
+        attention_heads=4,
+        head_size=16,
+        sliding_window=32,
+    )
+    whole = ModelShape(
+        non_embedding_parameters=1000,
+        layers=6,
+        attention_width=64,
+        sliding_window=32,
+        sliding_window_layers=6,
+    )
+    change = msgspec.structs.replace
+    assert model_shape(said) == whole
+    assert model_shape(change(said, sliding_window_layers=2, output_head_parameters=9)) == change(
+        whole, sliding_window_layers=2, output_head_parameters=9
+    )
+    assert model_shape(change(said, sliding_window=None)) == change(
+        whole, sliding_window=None, sliding_window_layers=0
+    )
+    for missing in ("non_embedding_parameters", "layers", "attention_heads", "head_size"):
+        assert model_shape(change(said, **{missing: None})) is None
 
 
 def test_unknown_models_have_no_flops() -> None:

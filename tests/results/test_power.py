@@ -23,6 +23,11 @@ def test_fewer_than_two_samples_are_no_measurement(window: tuple[float, float]) 
     assert energy_between_j([0.0, 1.0, 2.0], [5.0, 5.0, 5.0], start_sec=window[0], end_sec=window[1]) is None
 
 
+def test_two_samples_at_the_edges_are_a_measurement() -> None:
+    """A window from one sample to the next has both."""
+    assert energy_between_j([0.0, 1.0, 2.0], [5.0, 7.0, 5.0], start_sec=0.0, end_sec=1.0) == 6.0
+
+
 @given(st.lists(st.floats(0, 1000), min_size=2, max_size=30), st.floats(0.01, 0.99))
 def test_energies_of_two_parts_are_the_energy_of_the_whole(power_w: list[float], share: float) -> None:
     """Cutting a window anywhere loses and adds nothing."""

@@ -146,6 +146,24 @@ def test_a_figure_is_negative_only_where_it_may_be(name: str) -> None:
         read(**{name: -0.5})
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"effective_config": {"seed": -1}},
+        {"labels": {"offset": "-1"}},
+        {"environment_snapshot": {"hardware": {"thermal": {"fan_speed_pct": -1.0}}}},
+        {"process_results": process(gpu_id=-1, devices=[{"host": "h", "uuid": "u", "index": -1}])},
+        {"process_results": process(warnings=[{"code": "c", "text": "t", "value": -1.0, "threshold": -2.0}])},
+        {"process_results": process(temperature_drift_c=-1.5)},
+        {"process_results": process(gpu_is_mig=False)},
+    ],
+    ids=lambda changes: str(changes)[:60],
+)
+def test_what_is_no_figure_may_be_negative(changes: dict[str, Any]) -> None:
+    """Settings, numbers of devices, temperatures, and the values that a doubt is about."""
+    assert read(**changes).experiment_id == FIELDS["experiment_id"]
+
+
 def test_a_negative_figure_is_found_in_lists() -> None:
     """With its place."""
     with pytest.raises(ExportError, match=r"field energy_per_device_j\[1\]: found -1.0"):

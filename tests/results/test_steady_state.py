@@ -81,6 +81,47 @@ def test_no_steady_state_has_a_reason(
     assert steady.restless == (end_sec == 60.0)
 
 
+def test_a_run_of_just_the_least_duration_can_be_steady() -> None:
+    """30 s are not less than 30 s, and two samples of power are a curve; one is none."""
+    ends = PowerSamples(at_sec=[0.0, 30.0], power_w=[100.0, 100.0])
+    assert found(tokens_at((0, 30, 50)), ends, end_sec=30.0).span_sec == (0.0, 30.0)
+    once = PowerSamples(at_sec=[0.0], power_w=[100.0])
+    assert "power was not sampled" in str(found(tokens_at((0, 30, 50)), ends, once, end_sec=30.0).reason)
+
+
+def test_the_rolling_mean_needs_its_own_length() -> None:
+    """Less than 10 s are too short for it, however little is asked for."""
+    brief = found(tokens_at((0, 9, 50)), constant_power(), end_sec=9.0, min_duration_sec=1.0)
+    assert brief.reason == "no steady state: measured for 9.0 s, less than 10.0 s"
+    assert found(tokens_at((0, 10, 50)), constant_power(), end_sec=10.0, min_duration_sec=1.0).span_sec
+
+
+def test_a_restless_run_says_how_long_it_stood_still() -> None:
+    """The tolerance, the longest span and what was asked for; nothing at all is 0 s."""
+    uneven = found(tokens_at((0, 20, 50), (20, 40, 10), (40, 60, 50)), constant_power(), end_sec=60.0)
+    assert uneven.reason is not None
+    assert "within 5% for 21.0 s at most, less than 30.0 s" in uneven.reason
+    at_sec = np.arange(0.0, 60.05, 0.1)
+    nothing = PowerSamples(at_sec=at_sec, power_w=np.zeros(len(at_sec)))
+    assert "for 0.0 s at most" in str(found(tokens_at((0, 60, 50)), nothing, end_sec=60.0).reason)
+
+
+@pytest.mark.parametrize(
+    ("row", "run"),
+    [
+        ([1.0, 3.0], (0, 1)),
+        ([1.0, 3.5], (0, 0)),
+        ([1.0, 9.0, 1.0], (0, 0)),
+        ([9.0, 1.0, 2.0], (1, 2)),
+        ([0.0, 1.0], (1, 1)),
+        ([-1.0], (0, -1)),
+    ],
+)
+def test_a_run_may_differ_by_the_whole_spread(row: list[float], run: tuple[int, int]) -> None:
+    """Three times is within three times; of runs that are equally long the first counts; zero belongs to none."""
+    assert longest_run(np.array([row]), spread=3.0) == run
+
+
 def test_several_devices_are_steady_together() -> None:
     """The sum of their power counts."""
     assert found(tokens_at((0, 120, 50)), constant_power(50.0), constant_power(70.0)).span_sec == (0.0, 120.0)

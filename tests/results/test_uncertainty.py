@@ -24,10 +24,10 @@ def test_an_unknown_tick_or_power_bounds_nothing(
 
 
 def test_a_step_between_samples_counts_half() -> None:
-    """One step of 400 W, seen 0.5 s apart: 100 J; steps beyond the window do not count."""
+    """One step of 400 W, seen 0.5 s apart: 100 J; steps up to the window and from its end on do not count."""
     at_sec = np.arange(0.0, 12.5, 0.5)
     power_w = np.where(at_sec < 6.0, 100.0, 500.0)
-    power_w[0] = 9999.0
+    power_w[1] = power_w[-2] = 9999.0
     assert integral_uncertainty_j(at_sec, power_w, **SPAN) == pytest.approx(100.0)
 
 

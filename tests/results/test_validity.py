@@ -7,6 +7,7 @@ import pytest
 
 from llem.plan import ValidityPlan
 from llem.results import (
+    InvalidReason,
     MeasuredFacts,
     ThermalThrottleInfo,
     Verdict,
@@ -58,6 +59,30 @@ def test_each_threshold_is_a_reason(code: str) -> None:
     assert [(reason.code, reason.value, reason.threshold) for reason in verdict.invalid_reasons] == [
         (code, value, threshold)
     ]
+
+
+def test_an_energy_that_is_hardly_known_is_a_reason() -> None:
+    """A bound over the plan's fraction of the energy; at it there is none."""
+    plan = ValidityPlan(max_uncertainty=0.1)
+    wide = judge(msgspec.structs.replace(GOOD, energy_uncertainty=0.11), plan)
+    assert [reason.code for reason in wide.invalid_reasons] == ["uncertainty_too_large"]
+    assert judge(msgspec.structs.replace(GOOD, energy_uncertainty=0.1), plan).valid
+
+
+def test_one_sample_is_told_in_the_singular() -> None:
+    """And two in the plural."""
+    for samples, text in [(1, "1 sample, fewer than 20"), (2, "2 samples, fewer than 20")]:
+        (reason,) = judge(msgspec.structs.replace(GOOD, samples=samples)).invalid_reasons
+        assert reason.text == text
+
+
+def test_reasons_that_figures_do_not_show_come_first() -> None:
+    """Either kind makes the result invalid."""
+    result = aggregate_results([process(span=(0, 5))], "run", "hash")
+    breach = InvalidReason(code="leak", text="something else ran")
+    told = judged(result, breaches=[breach]).invalid_reasons
+    assert [reason.code for reason in told] == ["leak", "too_short"]
+    assert judged(result, ValidityPlan(min_duration_s=1.0), breaches=[breach]).valid is False
 
 
 def test_every_reason_is_told() -> None:
