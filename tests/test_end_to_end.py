@@ -60,6 +60,7 @@ def measured(measured_once: Path, store: Path) -> Path:
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_tables_say_what_the_events_say(measured: Path, llem: Run) -> None:
     """Tokens, requests and energy in DuckDB are the sums over the bare events of two real workers."""
     requests = measured_requests(measured)
@@ -79,6 +80,7 @@ def test_tables_say_what_the_events_say(measured: Path, llem: Run) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_every_segment_is_private(measured_once: Path) -> None:
     """Folders of the store are 0700 and its files 0600, whatever the umask."""
     folders = (measured_once, measured_once / "log", *measured_once.glob("log/*"))
@@ -103,6 +105,7 @@ def test_energy_is_the_difference_of_the_edges(llem: Run, store: Path) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_an_estimate_is_called_one_everywhere(measured: Path, llem: Run, tmp_path: Path) -> None:
     """Where no sensor was read, table, screen and CSV say `estimated`, and the verdict is not valid."""
     (result,) = asked(llem, RESULT)
@@ -153,6 +156,7 @@ def test_texts_are_kept_when_asked_for(llem: Run, store: Path, tmp_path: Path) -
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_results_survive_a_rebuild(measured: Path, llem: Run) -> None:
     """Replaying the log gives the same tables."""
     before = asked(llem, "FROM experiment_results")

@@ -82,6 +82,7 @@ def test_runs_by_prefix_and_last(llem: Run, folder: Path) -> None:
     assert unknown.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_window_chosen_afterwards(llem: Run, folder: Path) -> None:
     """Energy and duration of a window are recomputed; samples and requests are cut to it."""
     whole = rows(export(llem, folder, "-", "--runs", "@last"))[0]
@@ -129,6 +130,7 @@ def test_a_file_is_replaced_only_with_force(llem: Run, folder: Path, tmp_path: P
     assert path.read_text().startswith("experiment_id,")
 
 
+@pytest.mark.slow
 def test_an_export_can_be_imported_and_exported_again(llem: Run, folder: Path, tmp_path: Path) -> None:
     """A result in JSON goes into another store and out again with the same figures."""
     for line in export(llem, folder, "-", "-f", "jsonl").splitlines():

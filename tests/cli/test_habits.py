@@ -35,6 +35,7 @@ def ids(llem: Run, folder: Path, *arguments: str) -> list[str]:
     return [row["experiment_id"] for row in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
 def test_runs_are_chosen_by_label_name_time_and_number(llem: Run, folder: Path) -> None:
     """Every option narrows the list; JSON has the names of columns."""
     assert set(ids(llem, folder)) == {"one", "two", "three"}
@@ -43,6 +44,7 @@ def test_runs_are_chosen_by_label_name_time_and_number(llem: Run, folder: Path) 
     assert len(ids(llem, folder, "--since", "2001-01-01T00:00+01:00", "--limit", "2")) == 2
 
 
+@pytest.mark.slow
 def test_a_list_and_a_result_call_the_same_figure_by_the_same_name(llem: Run, folder: Path) -> None:
     """Output tokens and their rate in `runs` are those in `show`; in JSON they have the names of columns."""
     heads, _, cells = llem("runs", "--limit", "1", "--store", folder).stdout.splitlines()
@@ -66,6 +68,7 @@ def test_a_run_that_was_cut_short_says_why_once(llem: Run, tmp_path: Path) -> No
     assert "incomplete experiment" not in shown
 
 
+@pytest.mark.slow
 def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:
     """`show NAME` shows one experiment, `export --runs NAME` writes all of that name."""
     assert llem("show", "base", "--store", folder).stdout.startswith("two  base: tiny")
@@ -88,6 +91,7 @@ def test_saved_queries_can_be_read(llem: Run) -> None:
     assert {query["name"]: query["sql"] for query in listed}["repeats"] == sql
 
 
+@pytest.mark.slow
 def test_options_of_every_command_may_follow_it(llem: Run, folder: Path) -> None:
     """-q leaves only errors on stderr, -V prints the version, wherever they stand."""
     assert llem("rebuild", "-q", "--store", folder).stderr == ""
@@ -108,6 +112,7 @@ def test_a_shell_completes_commands_and_runs(folder: Path) -> None:
         assert done.stdout.strip() == completed
 
 
+@pytest.mark.slow
 def test_the_stdout_of_a_wrapped_program_stays_its_own(llem: Run, store: Path, tmp_path: Path) -> None:
     """The result goes to stderr or into -o FILE; its title has the command and its exit status."""
     file = tmp_path / "result.json"
@@ -163,6 +168,7 @@ def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(lle
     assert "a model stands behind --model, a program behind --" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_dry_run_goes_into_a_file_too(llem: Run, tmp_path: Path) -> None:
     """`-o` is heeded: the file is a plan, in JSON too, is never replaced, and nothing is left on stdout."""
     plan = tmp_path / "plan.toml"

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 
 
+@pytest.mark.slow
 def test_facts_of_a_saved_model(make_plan: MakePlan, worded_llama_folder: Path) -> None:
     """Facts come from the real model: counts, shapes, type, tokenizer."""
     facts = create_engine(make_plan(model={"name": str(worded_llama_folder)}), device="cpu").load()

@@ -11,6 +11,7 @@ SLEEP = ("--", "sleep", "0.2")
 METER = ("--meter", "simulated", "--set", "windows.baseline_s=0.2")
 
 
+@pytest.mark.slow
 def test_a_baseline_is_reused_with_its_age_and_its_origin(llem: Run, store: Path) -> None:
     """It is measured once; a run that reuses a reused one names the run which measured it."""
     assert llem("measure", *METER, *SLEEP).returncode == 0
@@ -42,6 +43,7 @@ def test_a_reused_baseline_gives_the_energy_above_idle(llem: Run, store: Path) -
     assert reused["measurement_config_hash"] == measured["measurement_config_hash"]
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_not_there_is_refused(llem: Run, store: Path) -> None:
     """No store, no such run, a run without a baseline: one line each, and nothing is written."""
     nothing = llem("measure", *METER, "--baseline-from", "@last", *SLEEP)

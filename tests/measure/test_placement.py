@@ -22,6 +22,7 @@ def test_the_cores_are_shared(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", mostly_slow([CORES, 1], every=2))
+@pytest.mark.slow
 def test_torch_keeps_to_its_share(workers: int) -> None:
     """torch in a process of that placement uses so many threads."""
     pytest.importorskip("torch")

@@ -166,6 +166,7 @@ def test_simulated_gpus_need_no_driver(llem: Run, store: Path) -> None:
     assert devices == ["SIM-0", "SIM-1"]
 
 
+@pytest.mark.slow
 def test_simulated_energy_stays_simulated_without_its_samplers_log(llem: Run, store: Path) -> None:
     """A log copied in part: what no sensor read never reads like a counter."""
     assert llem("measure", *SIMULATED, *QUICK).returncode == 0

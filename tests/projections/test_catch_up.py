@@ -82,6 +82,7 @@ def test_an_empty_store_has_empty_tables(log: Store) -> None:
     assert rows(log, "FROM experiment_results") == []
 
 
+@pytest.mark.slow
 def test_growing_in_pieces_gives_the_same_tables(log: Store, tmp_path: Path) -> None:
     """Each segment appears in seven pieces, cut anywhere; torn tails are read on when they are whole."""
     whole = Store(tmp_path / "whole")

@@ -155,6 +155,7 @@ def test_requests_between_agrees_with_python(log: Store) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(2, 11), min_size=1, max_size=9))
+@pytest.mark.slow
 def test_sql_gives_the_statistics_of_python(lengths: list[int]) -> None:
     """For requests of any lengths within the window, quantiles and means over the table are those of the result."""
     with tempfile.TemporaryDirectory() as folder:
