@@ -20,7 +20,7 @@ import msgspec
 
 from llem._version import __version__
 from llem.errors import LlemError
-from llem.meters import driver_state, resolve_gpus
+from llem.meters.nvml import driver_state, resolve_gpus
 from llem_events import SegmentReader, unpack
 from llem_events.events import Device, MeterStarted, SamplingCompleted
 

@@ -1,9 +1,18 @@
 """What is to be measured: TOML and options, resolved into frozen Structs that forbid unknown keys."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from llem.registry import ENGINES, METERS
+
+if TYPE_CHECKING:
+    EngineName = str
+    MeterName = str
+else:
+    EngineName = Literal[*ENGINES]
+    MeterName = Literal["auto", *METERS]
 
 MAX_TOKENS = 10_000_000
 MAX_REQUESTS = 1_000_000
@@ -79,7 +88,7 @@ class SimulatedEnginePlan(Section, frozen=True, kw_only=True):
 class EnginePlan(Section, frozen=True, kw_only=True):
     """What runs the model."""
 
-    name: Annotated[Literal["transformers", "simulated"], says("the engine")] = "transformers"
+    name: Annotated[EngineName, says("the engine")] = "transformers"
     device: Annotated[Text, says("auto, cpu, cuda or cuda:N")] = "auto"
     batch_size: Annotated[Positive, says("prompts that run together")] = 4
     simulated: SimulatedEnginePlan = SimulatedEnginePlan()
@@ -154,9 +163,7 @@ class SimulatedMeterPlan(Section, frozen=True, kw_only=True):
 class MeterPlan(Section, frozen=True, kw_only=True):
     """What reads power."""
 
-    name: Annotated[
-        Literal["auto", "nvml", "rapl", "zeus", "estimate", "simulated"], says("auto: the best that is here")
-    ] = "auto"
+    name: Annotated[MeterName, says("auto: the best that is here")] = "auto"
     sample_hz: Annotated[
         Annotated[float, Meta(ge=0.001, le=100)] | None,
         says("samples a second; not set: from the counter's tick"),

@@ -22,6 +22,7 @@ from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
+from llem.registry import ENGINES, METERS, one_of
 from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events.secrets import scrub_value
@@ -35,8 +36,8 @@ def measure(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Preset, local folder or hub name.")] = None,
     weights: Annotated[str | None, typer.Option(help="random or pretrained.")] = None,
-    engine: Annotated[str | None, typer.Option(help="transformers or simulated.")] = None,
-    meter: Annotated[str | None, typer.Option(help="auto, nvml, rapl, zeus, estimate or simulated.")] = None,
+    engine: Annotated[str | None, typer.Option(help=f"{one_of(*ENGINES)}.")] = None,
+    meter: Annotated[str | None, typer.Option(help=f"{one_of('auto', *METERS)}.")] = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="0,1", help="GPUs by index or UUID; one process each.")
     ] = None,

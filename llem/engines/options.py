@@ -1,5 +1,7 @@
-"""Checks the options that a plan hands to its engine before anything is started; in a child, so that nothing else loads torch."""
+"""Checks the plan of a transformers model before anything is started; its options in a child, so that nothing else loads torch."""
 
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -7,10 +9,13 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from llem.engines.sources import find_model
 from llem.errors import EngineError, MissingExtraError, PlanError
-from llem.plan import OwnGenerationPlan, Plan
+from llem.plan import Plan
 from llem.plan_file import unknown_key
+from llem.registry import install_hint
 
+NEEDED_PACKAGES = ("torch", "transformers", "safetensors")
 LIMIT_S = 300.0  # a network folder may take a minute to give its packages
 
 
@@ -38,23 +43,31 @@ def check_key(place: str, key: str, *, known: Collection[str], refused: Mapping[
         raise unknown_key(place, key, known)
 
 
+def check(plan: Plan) -> None:
+    """Raises LlemError for a model that cannot be found, and options that would not be taken, or taken in silence."""
+    _check_model(plan)
+    check_options(plan)
+
+
 def check_options(plan: Plan) -> None:
-    """Raises PlanError or EngineError for what the engine would not take, or would take in silence."""
-    if plan.engine.name == "simulated":
-        _check_simulated(plan)
-    elif plan.generate_options or plan.model.load:
+    """Raises PlanError or EngineError for options that transformers would not take, or would take in silence."""
+    if plan.generate_options or plan.model.load:
         _ask_child(plan)
 
 
-def _check_simulated(plan: Plan) -> None:
-    own = ", ".join(OwnGenerationPlan.__struct_fields__)
-    for section, keys in (("generation", plan.generate_options), ("model.load", plan.model.load)):
-        for key in keys:
-            raise PlanError(
-                f"plan key {section}.{key}",
-                found="the simulated engine, which generates nothing",
-                expected=f"{own}, or another engine",
-            )
+def _check_model(plan: Plan) -> None:
+    source = find_model(plan.model)
+    missing = [package for package in NEEDED_PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(
+            "the transformers engine cannot run",
+            found=f"no {', '.join(missing)}",
+            expected="the torch extra",
+            hint=f"{install_hint('torch')}, or --engine simulated",
+        )
+    if source.kind == "hub":
+        # needs a package of the torch extra, so not at the top
+        importlib.import_module("llem.engines.hub").check_hub(source)
 
 
 def _ask_child(plan: Plan) -> None:

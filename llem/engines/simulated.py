@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
-from llem.errors import EngineError
-from llem.plan import Plan
+from llem.errors import EngineError, PlanError
+from llem.plan import OwnGenerationPlan, Plan
 from llem.prompts import prompt_text
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import ModelLoaded, Request
@@ -103,6 +103,18 @@ class SimulatedEngine:
 def create(plan: Plan, *, device: str | None) -> SimulatedEngine:
     """The simulated engine; it needs no device."""
     return SimulatedEngine(plan)
+
+
+def check(plan: Plan) -> None:
+    """Raises PlanError for options of a model, which there is none."""
+    own = ", ".join(OwnGenerationPlan.__struct_fields__)
+    for section, keys in (("generation", plan.generate_options), ("model.load", plan.model.load)):
+        for key in keys:
+            raise PlanError(
+                f"plan key {section}.{key}",
+                found="the simulated engine, which generates nothing",
+                expected=f"{own}, or another engine",
+            )
 
 
 def _encode(prompt: Prompt) -> EncodedPrompt:

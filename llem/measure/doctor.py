@@ -13,11 +13,12 @@ import msgspec
 
 from llem.errors import LlemError
 from llem.measure.environment import torch_cuda_version, torch_version
-from llem.meters import choose_meter, create_meter, driver_state, resolve_gpus, unavailable_meters
+from llem.meters import choose_meter, create_meter, driver_state, unavailable_meters, vendor_of
 from llem.meters.gpus import DriverState, GpuState
 from llem.plan import MeterPlan, Plan
+from llem.registry import METERS, install_hint, one_of
 from llem.units import NS_PER_MS
-from llem_events.events import MeteredDevice
+from llem_events.events import Device, MeteredDevice
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 SAMPLE_BYTES = 20  # of the log, a sample, compressed: twice what recorded traces take
@@ -26,6 +27,10 @@ LOG_DAYS = 1
 SYNC_LIMIT_S = 0.1  # a block is synced every second; a tenth of it must be enough
 SYNC_BYTES = 256 * 1024  # the largest block of a steady measurement
 SYNCS = 5
+_METER_EXTRAS = [kind.extra for kind in METERS.values() if kind.extra]
+NVIDIA = "nvml"  # whose driver says what disturbs a measurement
+# display controllers, and processing accelerators
+_PCI_CLASSES = ("0x03", "0x12")
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
@@ -51,12 +56,12 @@ def _name(gpu: GpuState, what: str) -> str:
 def _sensors(gpu: GpuState) -> Check:
     """Open the meter on this GPU alone, as a measurement would."""
     why = "a column that the device does not give is NULL in every result"
-    uuids = [instance.uuid for instance in gpu.instances] or [gpu.device.uuid]
+    devices = gpu.instances or [gpu.device]
     name = _name(gpu, "sensors")
-    if not set(uuids) & _visible():
+    if not {device.uuid for device in devices} & {device.uuid for device in _visible(NVIDIA)}:
         return Check(name=name, status="skipped", found="hidden by CUDA_VISIBLE_DEVICES", why=why)
     try:
-        meter = create_meter(Plan(meter=MeterPlan(name="nvml")), gpus=uuids, pid=None)
+        meter = create_meter(Plan(meter=MeterPlan(name=NVIDIA)), devices=devices, pid=None)
     except LlemError as error:
         return Check(
             name=name, status="fail", found=str(error), why=why, fix="nvidia-smi -q, and dmesg | grep -i xid"
@@ -66,11 +71,12 @@ def _sensors(gpu: GpuState) -> Check:
     return _sensors_of(gpu, metered, why=why)
 
 
-def _visible() -> set[str]:
+def _visible(meter: str = "auto") -> list[Device]:
+    """The GPUs that a measurement with this meter would take."""
     try:
-        return {device.uuid for device in resolve_gpus(None)}
+        return vendor_of(Plan(meter=MeterPlan(name=meter)), wraps_program=False).resolve_gpus(None)
     except LlemError:
-        return set()
+        return []
 
 
 def _sensors_of(gpu: GpuState, metered: Sequence[MeteredDevice], *, why: str) -> Check:
@@ -175,6 +181,7 @@ def checks(store_path: Path) -> list[Check]:
     gpus = state.gpus if isinstance(state, DriverState) else []
     return [
         _driver(state),
+        *_other_drivers(reasons),
         *(check for gpu in gpus for check in gpu_checks(gpu)),
         _torch(state if isinstance(state, DriverState) else None),
         _rapl(reasons["rapl"]),
@@ -187,15 +194,16 @@ def checks(store_path: Path) -> list[Check]:
 
 def _driver_state() -> DriverState | str:
     try:
-        return driver_state()
+        return driver_state(NVIDIA)
     except LlemError as error:
         return str(error)
 
 
-def has_nvidia_hardware(pci: Path = Path("/sys/bus/pci/devices")) -> bool:
-    """Whether a display or compute device of NVIDIA (0x10de) is on the bus."""
+def has_hardware(meter: str, pci: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Whether a display or compute device of the meter's vendor is on the bus."""
+    wanted = METERS[meter].pci_vendor
     return any(
-        _word(device / "vendor") == "0x10de" and _word(device / "class").startswith("0x03")
+        _word(device / "vendor") == wanted and _word(device / "class").startswith(_PCI_CLASSES)
         for device in pci.glob("*")
     )
 
@@ -212,7 +220,7 @@ def _driver(state: DriverState | str) -> Check:
     if isinstance(state, DriverState):
         found = f"driver {state.version}, CUDA up to {state.cuda_version}, {len(state.gpus)} GPU(s)"
         return Check(name="driver", status="ok" if state.gpus else "warn", found=found, why=why)
-    if has_nvidia_hardware():
+    if has_hardware(NVIDIA):
         return Check(
             name="driver",
             status="fail",
@@ -221,6 +229,22 @@ def _driver(state: DriverState | str) -> Check:
             fix="install the NVIDIA driver, or start the container with --gpus all",
         )
     return Check(name="driver", status="skipped", found="no NVIDIA GPU on this machine", why=why)
+
+
+def _other_drivers(reasons: Mapping[str, str | None]) -> list[Check]:
+    """A check for each other vendor whose GPUs are on the bus, or whose meter's package is installed."""
+    others = [name for name, kind in METERS.items() if kind.pci_vendor and name != NVIDIA]
+    return [_vendor_driver(name, reasons[name]) for name in others if has_hardware(name) or not reasons[name]]
+
+
+def _vendor_driver(meter: str, reason: str | None) -> Check:
+    name, why = f"{meter} driver", f"GPUs on this machine are read by the {meter} meter"
+    if reason:
+        extra = METERS[meter].extra
+        fix = install_hint(extra) if extra else None
+        return Check(name=name, status="fail", found=reason, why=why, fix=fix)
+    names = ", ".join(device.name for device in _visible(meter))
+    return Check(name=name, status="ok", found=names, why=why)
 
 
 def _torch(state: DriverState | None) -> Check:
@@ -271,11 +295,11 @@ def _rapl(reason: str | None) -> Check:
 
 def _meters(reasons: Mapping[str, str | None]) -> Check:
     why = "--meter auto takes the best meter that can be read; an estimate is labelled as one in every result"
-    chosen = choose_meter(Plan()).name
+    chosen = choose_meter(Plan(), devices=_visible()).name
     usable = ", ".join(name for name, reason in reasons.items() if reason is None)
     status: Status = "warn" if chosen == "estimate" else "ok"
     fix = (
-        "a driver, RAPL or the zeus extra would measure (see the lines above)"
+        f"a driver, RAPL or the {one_of(*_METER_EXTRAS)} extra would measure (see the lines above)"
         if chosen == "estimate"
         else None
     )

@@ -90,12 +90,13 @@ def cuda_version_in(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def snapshot(devices: Sequence[Device]) -> dict[str, Any]:
+def snapshot(devices: Sequence[Device], *, meter: str | None) -> dict[str, Any]:
     """Hardware, driver, operating system, packages and variables; None where something cannot be known.
 
     `hardware.gpu`, `hardware.cuda` and `hardware.thermal` are of the first GPU of `devices`; `hardware.gpus` is all.
+    `meter` is the one that reads them.
     """
-    gpus, cuda = _gpus(devices)
+    gpus, cuda = _gpus(devices, meter)
     first: dict[str, Any] = gpus[0] if gpus else {}
     found = {
         "hardware": {
@@ -120,12 +121,12 @@ def snapshot(devices: Sequence[Device]) -> dict[str, Any]:
     return scrubbed
 
 
-def _gpus(devices: Sequence[Device]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def _gpus(devices: Sequence[Device], meter: str | None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     wanted = [device.parent_uuid or device.uuid for device in devices if device.kind in {"gpu", "mig"}]
-    if not wanted:
+    if not wanted or meter is None:
         return [], None
     try:
-        state = driver_state()
+        state = driver_state(meter)
     except LlemError as error:
         return [], {"version": None, "driver_version": None, "reason": str(error)}
     by_uuid = {gpu.device.uuid: msgspec.to_builtins(gpu) for gpu in state.gpus}

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from llem.plan import Plan
-from llem_events.events import BaselinePower, EnergyEdge, MeteredDevice
+from llem_events.events import BaselinePower, Device, EnergyEdge, MeteredDevice
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show
@@ -48,7 +48,7 @@ class SamplerSetup(Message, frozen=True, kw_only=True):
     folder: str
     plan: Plan
     process_index: int
-    gpus: list[str] | None
+    devices: list[Device]
     pid: int
 
 

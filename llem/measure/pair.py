@@ -110,7 +110,7 @@ class Pair:
                 folder=str(setup.folder),
                 plan=setup.plan,
                 process_index=setup.index,
-                gpus=setup.placement.gpus,
+                devices=list(setup.placement.devices),
                 pid=self._worker.pid,
             )
         )

@@ -1,7 +1,5 @@
 """What is checked before anything is started, so that a wrong input leaves nothing behind."""
 
-import importlib
-import importlib.util
 import logging
 import os
 import resource
@@ -13,29 +11,31 @@ from pathlib import Path
 import msgspec
 
 from llem._version import __version__
-from llem.engines.options import check_options
-from llem.engines.sources import find_model
-from llem.errors import MeasureError, MeterError, MissingExtraError, PlanError, StoreError
-from llem.meters import MeterChoice, pin, require_meter, resolve_gpus, vendor
+from llem.engines import check_engine
+from llem.errors import MeasureError, MeterError, PlanError, StoreError
+from llem.meters import MeterChoice, Vendor, require_meter, vendor_of
 from llem.plan import Plan
 from llem.prompts import read_prompt_set
+from llem.registry import METERS
 from llem.store import Store
 from llem_events import EventError, TooLargeError, envelope
-from llem_events.events import ExperimentStarted
+from llem_events.events import Device, ExperimentStarted
 
 logger = logging.getLogger(__name__)
 MIN_FREE_BYTES = 64 * 2**20
 FILES_PER_PROCESS = 4
 FILES_BESIDE = 16  # the supervisor's own segment, and what is open only while a process starts
-TORCH_PACKAGES = ("torch", "transformers", "safetensors")
+# torch reads this for every vendor.
+NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one process runs: `gpus` by UUID (empty: the CPU), and what its model's device is called there."""
+    """Where one process runs: its GPUs, none of which there are on the CPU, and what its model's device is called there."""
 
-    gpus: list[str]
-    torch_device: str
+    devices: Sequence[Device]
+    # None where a program runs, which chooses its device itself.
+    torch_device: str | None
     environment: dict[str, str]
 
 
@@ -50,13 +50,13 @@ def check(
     if command:
         _check_program(command[0])
     else:
-        _check_engine(plan)
+        check_engine(plan)
         _check_prompts(plan)
     placements = place(plan, command=command)
-    gpus = [uuid for placement in placements for uuid in placement.gpus]
-    if strict and gpus:
-        _refuse_instances(gpus, vendor(plan, wraps_program=bool(command)))
-    meter = require_meter(plan, gpus=gpus)
+    devices = [device for placement in placements for device in placement.devices]
+    if strict:
+        _refuse_instances(devices)
+    meter = require_meter(plan, devices=devices)
     _check_open_files(len(placements))
     store.create()
     _check_space(store)
@@ -86,24 +86,20 @@ def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
 
 def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
     """One process per GPU or group of GPUs; on the CPU, `devices.workers` processes that share its cores."""
-    owner = vendor(plan, wraps_program=bool(command))
-    gpus = _gpus(plan, owner)
+    vendor = vendor_of(plan, wraps_program=bool(command))
+    devices = _devices(plan, vendor)
     if command:
         # A program may use what it likes, unless GPUs were named: then those whose energy is read, and no others.
-        return [Placement(gpus, "", pin(gpus, vendor=owner) if plan.devices.gpus else {})]
-    if not gpus:
+        return [Placement(devices, None, vendor.pin(devices) if plan.devices.gpus else {})]
+    if not devices:
         workers = plan.devices.workers or 1
         threads = max(1, len(os.sched_getaffinity(0)) // workers)
-        environment = {
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        }
+        environment = NO_GPUS | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         return [Placement([], "cpu", environment) for _ in range(workers)]
-    groups = _groups(gpus, plan)
-    return [Placement(group, "cuda:0", pin(group, vendor=owner)) for group in groups]
+    return [Placement(group, "cuda:0", vendor.pin(group)) for group in _groups(devices, plan)]
 
 
-def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
+def _groups(gpus: Sequence[Device], plan: Plan) -> list[Sequence[Device]]:
     """GPUs by process; more workers than groups share GPUs in turn."""
     size = plan.devices.gpus_per_worker
     if len(gpus) % size:
@@ -117,8 +113,8 @@ def _groups(gpus: list[str], plan: Plan) -> list[list[str]]:
     return [groups[number % len(groups)] for number in range(workers)]
 
 
-def _gpus(plan: Plan, owner: str) -> list[str]:
-    """UUIDs of the GPUs to use; none where none was asked for and none can be read."""
+def _devices(plan: Plan, vendor: Vendor) -> list[Device]:
+    """The GPUs to use; none where none was asked for and none can be read."""
     named = plan.devices.gpus
     if named is not None and not all(name.strip() for name in named):
         raise PlanError(
@@ -134,15 +130,20 @@ def _gpus(plan: Plan, owner: str) -> list[str]:
             )
         return []
     try:
-        return [device.uuid for device in resolve_gpus(named, vendor=owner)]
+        return vendor.resolve_gpus(named)
     except MeterError:
-        if named is not None or plan.engine.device.startswith("cuda") or plan.meter.name == "nvml":
+        if named is not None or plan.engine.device.startswith("cuda") or _needs_gpus(plan):
             raise
         return []
 
 
-def _refuse_instances(gpus: Sequence[str], owner: str) -> None:
-    devices = resolve_gpus(sorted(set(gpus)), vendor=owner)
+def _needs_gpus(plan: Plan) -> bool:
+    """Whether the plan names a meter that reads nothing but GPUs."""
+    kind = METERS.get(plan.meter.name)
+    return kind is not None and kind.needs_gpus
+
+
+def _refuse_instances(devices: Sequence[Device]) -> None:
     instances = [device for device in devices if device.kind == "mig"]
     if instances:
         raise MeasureError(
@@ -151,27 +152,6 @@ def _refuse_instances(gpus: Sequence[str], owner: str) -> None:
             expected="whole GPUs with --strict",
             hint="without --strict, the whole GPU's energy is recorded, with a warning",
         )
-
-
-def _check_engine(plan: Plan) -> None:
-    if plan.engine.name == "transformers":
-        _check_model(plan)
-    check_options(plan)
-
-
-def _check_model(plan: Plan) -> None:
-    source = find_model(plan.model)
-    missing = [package for package in TORCH_PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise MissingExtraError(
-            "the transformers engine cannot run",
-            found=f"no {', '.join(missing)}",
-            expected="the torch extra",
-            hint="pip install 'llem[torch]', or --engine simulated",
-        )
-    if source.kind == "hub":
-        # needs a package of the torch extra, so not at the top
-        importlib.import_module("llem.engines.hub").check_hub(source)
 
 
 def _check_prompts(plan: Plan) -> None:

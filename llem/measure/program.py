@@ -87,7 +87,7 @@ def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None
         process_index=setup.process_index,
         devices=link.devices,
         engine=ENGINE_NAME,
-        environment=snapshot(link.devices),
+        environment=snapshot(link.devices, meter=link.meter),
     )
     log.append(event, at_ns=time.monotonic_ns())
 

@@ -268,7 +268,7 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
     setup = supervisor.receive()
     if not isinstance(setup, SamplerSetup):
         raise MeterError("sampler", found=type(setup).__name__, expected="SamplerSetup")
-    meter = create_meter(setup.plan, gpus=setup.gpus, pid=setup.pid)
+    meter = create_meter(setup.plan, devices=setup.devices, pid=setup.pid)
     try:
         log = open_segment(
             Path(setup.folder),

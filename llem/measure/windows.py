@@ -23,10 +23,12 @@ class SamplerLink:
     def __init__(self, channel: Channel) -> None:
         self._channel: Channel | None = channel
         self.devices: list[Device] = []
+        self.meter: str | None = None
         self.temperature_c: float | None = None  # of the hottest device at the last edge
         self.powers: list[BaselinePower] = []  # between the last two edges
         announced = self._ask(AnnounceMeter, START_LIMIT_S)
         if announced is not None:
+            self.meter = announced.meter
             self.devices = [metered.device for metered in announced.devices]
 
     def read_edges(self) -> list[EnergyEdge]:

@@ -96,7 +96,7 @@ class Worker:
             devices=devices,
             engine=engine.NAME,
             versions=engine.versions(),
-            environment=snapshot(devices),
+            environment=snapshot(devices, meter=self._sampler.meter),
         )
         self._log.append(event, at_ns=time.monotonic_ns())
         return engine

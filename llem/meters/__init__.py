@@ -2,35 +2,29 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import msgspec
 
 from llem.errors import MeterError, MissingExtraError
-from llem.meters.base import Meter
+from llem.meters.base import Meter, MeterModule, Vendor
 from llem.meters.gpus import DriverState
 from llem.plan import Plan
+from llem.registry import ENGINES, METERS, install_hint, ranked_meters
 from llem_events.events import Device
 
 __all__ = [
-    "METERS",
     "DriverState",
     "Meter",
     "MeterChoice",
+    "Vendor",
     "choose_meter",
     "create_meter",
     "driver_state",
-    "list_gpus",
-    "pin",
     "require_meter",
-    "resolve_gpus",
     "unavailable_meters",
-    "vendor",
+    "vendor_of",
 ]
-
-METERS = ("nvml", "rapl", "zeus", "estimate", "simulated")
-NVIDIA = "nvml_driver"
-_BEST_FIRST = ("nvml", "rapl")  # before falling back on the estimate
 
 
 class MeterChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,41 +34,64 @@ class MeterChoice(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, str] = {}
 
 
-def _module(name: str) -> Any:
-    """The one place that loads a meter: pynvml and zeus stay unloaded until chosen."""
+def _module(name: str) -> MeterModule:
+    """The one place that loads a meter: the libraries of vendors stay unloaded until chosen."""
+    kind = METERS[name]
     try:
-        return importlib.import_module(f"llem.meters.{name}")
+        return cast(MeterModule, importlib.import_module(kind.module))
     except ModuleNotFoundError as error:
-        hint = f"pip install 'llem[{name}]'"
-        raise MissingExtraError(f"meter {name}", found=f"no package {error.name}", hint=hint) from error
+        if kind.extra is None:
+            raise
+        found, hint = f"no package {error.name}", install_hint(kind.extra)
+        raise MissingExtraError(f"meter {name}", found=found, hint=hint) from error
 
 
-def _unavailable(name: str, gpus: Sequence[str] | None) -> str | None:
+def vendor(name: str) -> Vendor:
+    """What lists and pins the GPUs that the meter of this name reads."""
+    return cast(Vendor, _module(name))
+
+
+def vendor_of(plan: Plan, *, wraps_program: bool) -> Vendor:
+    """Whose GPUs the plan means: those of its meter where it has its own, else of the first vendor that has any here."""
+    kind = METERS.get(plan.meter.name)
+    runs_on_gpus = ENGINES[plan.engine.name].uses_gpus and not wraps_program
+    if kind and (kind.gpus == "real" or (kind.gpus == "made up" and not runs_on_gpus)):
+        return vendor(plan.meter.name)
+    names = [name for name in ranked_meters() if METERS[name].gpus == "real"]
+    return vendor(next(filter(_sees_gpus, names), names[0]))
+
+
+def _sees_gpus(name: str) -> bool:
     try:
-        reason: str | None = _module(name).unavailable(gpus=gpus)
-    except MissingExtraError as error:
-        return str(error)
-    return reason
+        return bool(vendor(name).resolve_gpus(None))
+    except (MeterError, MissingExtraError):
+        return False
 
 
-def choose_meter(plan: Plan, *, gpus: Sequence[str] | None = None) -> MeterChoice:
-    """The meter that the plan names; for "auto" the best that can be read for `gpus` (empty: the model is on the CPU)."""
+def choose_meter(plan: Plan, *, devices: Sequence[Device]) -> MeterChoice:
+    """The meter that the plan names; for "auto" the best that can be read for `devices` (none: the model is on the CPU).
+
+    A meter whose extra is not installed is not among those that "auto" tries.
+    """
     if plan.meter.name != "auto":
         return MeterChoice(name=plan.meter.name)
-    wanted = [] if plan.engine.device == "cpu" else gpus
     rejected: dict[str, str] = {}
-    for name in _BEST_FIRST:
-        reason = _unavailable(name, wanted)
+    *better, last = ranked_meters()
+    for name in better:
+        try:
+            reason = _module(name).unavailable(devices=devices)
+        except MissingExtraError:
+            continue
         if reason is None:
             return MeterChoice(name=name, rejected=rejected)
         rejected[name] = reason
-    return MeterChoice(name="estimate", rejected=rejected)
+    return MeterChoice(name=last, rejected=rejected)
 
 
-def require_meter(plan: Plan, *, gpus: Sequence[str]) -> MeterChoice:
-    """The meter for `gpus`. Raises LlemError where the one that the plan names can read nothing: only "auto" takes another."""
-    choice = choose_meter(plan, gpus=gpus)
-    reason: str | None = _module(choice.name).unavailable(gpus=gpus)
+def require_meter(plan: Plan, *, devices: Sequence[Device]) -> MeterChoice:
+    """The meter for `devices`. Raises LlemError where the one that the plan names can read nothing: only "auto" takes another."""
+    choice = choose_meter(plan, devices=devices)
+    reason = _module(choice.name).unavailable(devices=devices)
     if reason is not None:
         raise MeterError(
             f"meter {choice.name}",
@@ -85,51 +102,30 @@ def require_meter(plan: Plan, *, gpus: Sequence[str]) -> MeterChoice:
     return choice
 
 
-def create_meter(plan: Plan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
-    """Open the chosen meter on `gpus` (indices, UUIDs or MIG UUIDs; None: all visible ones).
+def create_meter(plan: Plan, *, devices: Sequence[Device], pid: int | None) -> Meter:
+    """Open the chosen meter on `devices`, none of which there may be for one that reads no GPUs.
 
     `pid` is the process whose CPU time, children included, the estimate meter counts. Raises MeterError.
     """
-    name = choose_meter(plan, gpus=gpus).name
-    meter: Meter = _module(name).open_meter(plan.meter, gpus=gpus, pid=pid)
-    return meter
+    name = choose_meter(plan, devices=devices).name
+    return _module(name).open_meter(plan.meter, devices=devices, pid=pid)
 
 
 def unavailable_meters() -> dict[str, str | None]:
-    """Every meter and why it cannot be used here, None where it can."""
-    return {name: _unavailable(name, None) for name in METERS}
+    """Every meter and why it cannot be used here, for all GPUs that are visible; None where it can."""
+    return {name: _unavailable(name) for name in METERS}
 
 
-def list_gpus() -> list[Device]:
-    """Every NVIDIA device of this host, in the driver's order. Raises MeterError where NVML cannot be opened."""
-    gpus: list[Device] = _module("nvml_driver").list_gpus()
-    return gpus
+def _unavailable(name: str) -> str | None:
+    try:
+        devices = vendor(name).resolve_gpus(None) if METERS[name].gpus else []
+        return _module(name).unavailable(devices=devices)
+    except (MeterError, MissingExtraError) as error:
+        return str(error)
 
 
-def vendor(plan: Plan, *, wraps_program: bool) -> str:
-    """Which module lists and pins the plan's GPUs: that of its meter where it has its own, else NVIDIA's."""
-    if plan.meter.name == "zeus":
-        return "zeus"
-    runs_nothing = wraps_program or plan.engine.name == "simulated"
-    return "simulated" if plan.meter.name == "simulated" and runs_nothing else NVIDIA
-
-
-def resolve_gpus(gpus: Sequence[str] | None, *, vendor: str = NVIDIA) -> list[Device]:
-    """The devices meant, in the order of a process that is pinned to them. None: all that are visible.
-
-    Raises MeterError for a GPU that is not there or not visible.
-    """
-    devices: list[Device] = _module(vendor).resolve_gpus(gpus)
-    return devices
-
-
-def pin(uuids: Sequence[str], *, vendor: str = NVIDIA) -> dict[str, str]:
-    """The environment in which a process sees these GPUs alone."""
-    variables: dict[str, str] = _module(vendor).pin(uuids)
-    return variables
-
-
-def driver_state() -> DriverState:
-    """The NVIDIA driver and what every GPU is set to. Raises MeterError where NVML cannot be opened."""
-    state: DriverState = _module("nvml_driver").driver_state()
-    return state
+def driver_state(meter: str) -> DriverState:
+    """The driver of the meter's GPUs and what each is set to. Raises MeterError where it cannot be asked."""
+    if METERS[meter].gpus != "real":
+        raise MeterError(f"meter {meter}", found="no driver of GPUs")
+    return vendor(meter).driver_state()

@@ -1,10 +1,12 @@
-"""What every meter does: name its devices, read them, read their energy counters, on a clock that simulated time can replace."""
+"""What every meter and every vendor of GPUs does; a clock that simulated time can replace."""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
-from llem_events.events import EnergyEdge, MeteredDevice, Reading
+from llem.meters.gpus import DriverState
+from llem.plan import MeterPlan
+from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
 
 
 class Meter(Protocol):
@@ -30,6 +32,37 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Give the driver back; may be called twice."""
+        ...
+
+
+class MeterModule(Protocol):
+    """A module of a meter, as the registry names it."""
+
+    def unavailable(self, *, devices: Sequence[Device]) -> str | None:
+        """Why nothing can be read here of what runs on `devices`, on the CPU where there are none; None where it can."""
+        ...
+
+    def open_meter(self, plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
+        """The meter of `devices`, or of what else it reads. Raises MeterError."""
+        ...
+
+
+class Vendor(MeterModule, Protocol):
+    """The module of a meter that has GPUs of its own; nothing else knows the vendor's library."""
+
+    def resolve_gpus(self, gpus: Sequence[str] | None) -> list[Device]:
+        """The GPUs meant by indices and UUIDs, in the order of a process that is pinned to them; for None all that are visible.
+
+        Raises MeterError for a GPU that is not there or not visible, and where there is none at all.
+        """
+        ...
+
+    def pin(self, devices: Sequence[Device]) -> dict[str, str]:
+        """The variables under which a process sees these GPUs alone, in this order."""
+        ...
+
+    def driver_state(self) -> DriverState:
+        """The driver and what every GPU is set to. Raises MeterError where it cannot be asked."""
         ...
 
 

@@ -180,15 +180,15 @@ class EstimateMeter:
         """Nothing to give back."""
 
 
-def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
+def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
     """The meter of `pid` and its children, of this process where none is given."""
-    if reason := unavailable(gpus=gpus):
+    if reason := unavailable(devices=devices):
         raise MeterError(
             "estimate meter", found=reason, expected="Linux's /proc", hint="try --meter simulated"
         )
     return EstimateMeter(watts_per_core=plan.estimate_watts_per_core, pid=os.getpid() if pid is None else pid)
 
 
-def unavailable(*, gpus: Sequence[str] | None) -> str | None:
+def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Why it cannot be used here."""
     return None if Path("/proc/self/stat").exists() else f"no /proc on {sys.platform}"

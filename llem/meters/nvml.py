@@ -8,7 +8,11 @@ import pynvml
 from llem.errors import LlemError, MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.meters.counter import CountedDevice, CounterSet, FaultLog, implausible_power
-from llem.meters.nvml_driver import CLOSED, LOST, ask, close_driver, open_driver, reason_of, resolve_gpus
+from llem.meters.nvml_driver import CLOSED, LOST, ask, close_driver, open_driver, reason_of
+from llem.meters.nvml_driver import driver_state as driver_state
+from llem.meters.nvml_driver import list_gpus as list_gpus
+from llem.meters.nvml_driver import pin as pin
+from llem.meters.nvml_driver import resolve_gpus as resolve_gpus
 from llem.plan import MeterPlan
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
@@ -326,17 +330,19 @@ class NvmlMeter:
             close_driver()
 
 
-def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
-    """The GPUs meant by `gpus`, all visible ones for None."""
-    return NvmlMeter(resolve_gpus(gpus))
+def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
+    """The GPUs among `devices`."""
+    if reason := unavailable(devices=devices):
+        raise MeterError("nvml meter", found=reason, expected="a GPU of NVIDIA")
+    return NvmlMeter(devices)
 
 
-def unavailable(*, gpus: Sequence[str] | None) -> str | None:
-    """Why no GPU can be read here."""
-    if gpus is not None and not gpus:
+def unavailable(*, devices: Sequence[Device]) -> str | None:
+    """Why the GPUs cannot be read here."""
+    if not devices:
         return "no GPU is used"
     try:
-        resolve_gpus(gpus)
+        resolve_gpus([device.uuid for device in devices])
     except LlemError as error:
         return str(error)
     return None

@@ -100,9 +100,9 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
     return found
 
 
-def pin(uuids: Sequence[str]) -> dict[str, str]:
-    """The variables under which a process sees these GPUs alone, in this order."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+def pin(devices: Sequence[Device]) -> dict[str, str]:
+    """The variable under which a process sees these GPUs alone, in this order."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(device.uuid for device in devices)}
 
 
 def _nothing_to_measure(gpus: Sequence[str] | None, *, mask: str | None) -> MeterError:

@@ -156,11 +156,11 @@ def _metered(zone: Zone, index: int, counters: CounterSet) -> MeteredDevice:
     )
 
 
-def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
+def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
     """The counters of this machine's packages."""
     return RaplMeter()
 
 
-def unavailable(*, gpus: Sequence[str] | None) -> str | None:
+def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Why it cannot be used here."""
     return unreadable()

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
+from llem.meters.gpus import DriverState
 from llem.plan import MeterPlan, SimulatedMeterPlan
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_MS, NS_PER_S
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
@@ -155,16 +156,22 @@ def _uuid(gpu: str) -> str:
     return _PREFIX + number
 
 
-def pin(uuids: Sequence[str]) -> dict[str, str]:
+def pin(devices: Sequence[Device]) -> dict[str, str]:
     """Nothing runs on them."""
     return {}
 
 
-def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
-    """A simulated device for every entry of `gpus`, or one."""
-    return SimulatedMeter(plan.simulated, gpus=gpus or ("0",))
+def driver_state() -> DriverState:
+    """Never: they have no driver."""
+    raise MeterError("simulated meter", found="devices without a driver")
 
 
-def unavailable(*, gpus: Sequence[str] | None) -> str | None:
+def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
+    """A simulated device in the place of each, or one."""
+    names = [device.uuid if device.kind == "simulated" else str(device.index) for device in devices]
+    return SimulatedMeter(plan.simulated, gpus=names or ("0",))
+
+
+def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Never: it needs nothing of the machine."""
     return None

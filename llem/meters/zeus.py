@@ -11,6 +11,7 @@ from zeus.exception import ZeusBaseError
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.meters.counter import CountedDevice, CounterSet, FaultLog, implausible_power
+from llem.meters.gpus import DriverState
 from llem.plan import MeterPlan
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
@@ -85,14 +86,19 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
         raise MeterError("zeus meter", found=str(error), expected="a GPU that zeus can read") from error
 
 
-def pin(uuids: Sequence[str]) -> dict[str, str]:
+def pin(devices: Sequence[Device]) -> dict[str, str]:
     """The variables under which a process sees these GPUs alone: zeus numbers AMD's as HIP does, NVIDIA's by PCI id."""
-    indices = ",".join(uuid.removeprefix(_UUID) for uuid in uuids)
+    indices = ",".join(device.uuid.removeprefix(_UUID) for device in devices)
     return {
         "HIP_VISIBLE_DEVICES": indices,
         "CUDA_VISIBLE_DEVICES": indices,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+
+
+def driver_state() -> DriverState:
+    """Never: zeus does not ask for it."""
+    raise MeterError("zeus meter", found="GPUs whose settings zeus does not tell")
 
 
 def _selected(gpus: Sequence[str] | None) -> list[tuple[int, Any]]:
@@ -209,23 +215,18 @@ def _metered(sensor: Sensor, counters: CounterSet) -> MeteredDevice:
     )
 
 
-def open_meter(plan: MeterPlan, *, gpus: Sequence[str] | None, pid: int | None) -> Meter:
-    """GPUs if zeus sees some, else the chip."""
-    if reason := unavailable(gpus=gpus):
+def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
+    """The GPUs, or the chip where zeus sees none."""
+    if reason := unavailable(devices=devices):
         raise MeterError("zeus meter", found=reason, expected="a device that zeus can read")
     try:
-        sensors = gpu_sensors(gpus)
-    except ZeusBaseError as gpu_error:
-        try:
-            sensors = [soc_sensor(get_soc())]
-        except ZeusBaseError as error:
-            raise MeterError(
-                "zeus meter", found=f"{gpu_error} {error}", expected="a device that zeus can read"
-            ) from error
+        sensors = gpu_sensors([device.uuid for device in devices]) if devices else [soc_sensor(get_soc())]
+    except ZeusBaseError as error:
+        raise MeterError("zeus meter", found=str(error), expected="a device that zeus can read") from error
     return ZeusMeter(sensors)
 
 
-def unavailable(*, gpus: Sequence[str] | None) -> str | None:
+def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Why zeus can read nothing here; a chip is measured whether or not a GPU is used, a GPU only where it is."""
     try:
         get_gpus()
@@ -237,5 +238,5 @@ def unavailable(*, gpus: Sequence[str] | None) -> str | None:
     except ValueError as error:
         return str(error)
     else:
-        return "no GPU is used" if gpus is not None and not gpus else None
+        return None if devices else "no GPU is used"
     return None

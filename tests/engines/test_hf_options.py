@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llem.engines import check_engine
 from llem.engines.options import check_options
 from llem.errors import LlemError, MissingExtraError, PlanError
 from llem.plan import Plan
@@ -103,9 +104,9 @@ def test_own_keys_are_checked_without_transformers() -> None:
 
 def test_the_simulated_engine_takes_llems_own_keys_only() -> None:
     """What would have no effect is refused."""
-    check_options(plan("engine.name=simulated", "generation.seed=7", "generation.ignore_eos=true"))
+    check_engine(plan("engine.name=simulated", "generation.seed=7", "generation.ignore_eos=true"))
     with pytest.raises(PlanError, match=r"generation.do_sample: found the simulated engine"):
-        check_options(plan("engine.name=simulated", "generation.do_sample=true"))
+        check_engine(plan("engine.name=simulated", "generation.do_sample=true"))
 
 
 @pytest.mark.slow

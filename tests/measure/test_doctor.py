@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.measure.doctor import Check, checks, disk_space, disk_speed, has_nvidia_hardware
+from llem.measure.doctor import Check, checks, disk_space, disk_speed, has_hardware
 from tests.simulated_nvml.build import has_compiler, installed
 from tests.simulated_nvml.scenario import (
     NO_PERMISSION,
@@ -107,9 +107,9 @@ def test_finds_nvidia_hardware_without_its_driver(tmp_path: Path) -> None:
         (tmp_path / slot).mkdir()
         (tmp_path / slot / "vendor").write_text(f"{vendor}\n")
         (tmp_path / slot / "class").write_text(f"{kind}\n")
-    assert not has_nvidia_hardware(tmp_path)
+    assert not has_hardware("nvml", tmp_path)
     (tmp_path / "b" / "class").write_text("0x030200\n")
-    assert has_nvidia_hardware(tmp_path)
+    assert has_hardware("nvml", tmp_path)
 
 
 def test_looks_at_the_disk_of_a_store_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from llem.measure.environment import container, cuda_version_in, snapshot, variables
-from llem.meters import resolve_gpus
+from llem.meters.nvml import resolve_gpus
 from llem.results.environment import EnvironmentSnapshot
 from llem_events.events import Device
 from tests.simulated_nvml.build import has_compiler, installed
@@ -20,7 +20,7 @@ CANARY = "hf_" + "CaNaRy0123456789CaNaRy"
 
 def test_becomes_an_environment_snapshot() -> None:
     """The dict has the shape of the results layer's Struct."""
-    environment = msgspec.convert(snapshot([]), EnvironmentSnapshot)
+    environment = msgspec.convert(snapshot([], meter=None), EnvironmentSnapshot)
     assert environment.hardware.gpu is None
     assert environment.hardware.cpu.platform
     assert environment.packages["msgspec"] == msgspec.__version__
@@ -29,7 +29,7 @@ def test_becomes_an_environment_snapshot() -> None:
 
 def test_can_be_written_to_the_log() -> None:
     """Only builtin types: msgpack takes it and gives it back."""
-    found = snapshot([])
+    found = snapshot([], meter=None)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(found)) == found
 
 
@@ -38,7 +38,7 @@ def test_describes_every_gpu_it_is_given() -> None:
     """UUID, PCI id, clocks, limits and modes of each device; the first one in the words of the results."""
     slower = Gpu(uuid=uuid_of(1), limit_w=400.0, persistence=False, pci="00000000:AF:00.0")
     with installed(Scenario(gpus=[Gpu(uuid=uuid_of(0)), slower])):
-        found = snapshot(resolve_gpus(["1"]))
+        found = snapshot(resolve_gpus(["1"]), meter="nvml")
     environment = msgspec.convert(found, EnvironmentSnapshot)
     assert (
         environment.hardware.thermal.power_limit_w,
@@ -57,7 +57,7 @@ def test_describes_every_gpu_it_is_given() -> None:
 def test_describes_the_parent_of_a_mig_instance() -> None:
     """An instance has its parent's settings."""
     with installed(Scenario(gpus=[Gpu(uuid=uuid_of(0), migs=[Mig(uuid=uuid_of(0, prefix="MIG"))])])):
-        found = snapshot(resolve_gpus(None))
+        found = snapshot(resolve_gpus(None), meter="nvml")
     assert [(gpu["uuid"], gpu["mig_enabled"]) for gpu in found["hardware"]["gpus"]] == [(uuid_of(0), True)]
 
 
@@ -66,7 +66,7 @@ def test_a_driver_that_has_gone_leaves_a_reason() -> None:
     """The snapshot never stops a measurement."""
     device = Device(host="h", uuid=uuid_of(0), index=0, name="H100", kind="gpu")
     with installed(Scenario(gpus=[], driver_absent=True)):
-        found = snapshot([device])
+        found = snapshot([device], meter="nvml")
     assert found["hardware"]["gpu"] is None
     assert "not loaded" in found["hardware"]["cuda"]["reason"]
 
@@ -96,7 +96,7 @@ def test_planted_secrets_are_nowhere_in_the_snapshot(monkeypatch: pytest.MonkeyP
     ):
         monkeypatch.setenv(name, CANARY)
     monkeypatch.setenv("NCCL_NET", "https://user:correcthorse@example.org")
-    text = msgspec.json.encode(snapshot([])).decode()
+    text = msgspec.json.encode(snapshot([], meter=None)).decode()
     assert CANARY not in text and "correcthorse" not in text
     assert "CUDA_CACHE_PATH" in text
 

@@ -7,27 +7,31 @@ from importlib.util import find_spec
 import pytest
 
 from llem.errors import MissingExtraError
-from llem.meters import METERS, choose_meter, create_meter, unavailable_meters
+from llem.meters import choose_meter, create_meter, unavailable_meters, vendor_of
+from llem.meters.nvml import resolve_gpus
 from llem.plan import EnginePlan, MeterPlan, Plan
+from llem.registry import METERS
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Scenario, hosts_gpus
 
 
 def test_a_named_meter_is_taken() -> None:
     """The plan's word is followed without asking what else there is."""
-    assert choose_meter(Plan(meter=MeterPlan(name="simulated"))).name == "simulated"
+    assert choose_meter(Plan(meter=MeterPlan(name="simulated")), devices=[]).name == "simulated"
 
 
 def test_auto_takes_the_gpu(nvml: Simulation) -> None:
     """A GPU that can be read is measured."""
     nvml.install(hosts_gpus(1))
-    assert choose_meter(Plan()).name == "nvml"
+    assert choose_meter(Plan(), devices=resolve_gpus(None)).name == "nvml"
 
 
 def test_auto_says_why_it_did_not_take_the_gpu(nvml: Simulation) -> None:
-    """Without one, the reasons of all better meters are kept."""
+    """When it went away after it was found, the reasons of all better meters are kept."""
+    nvml.install(hosts_gpus(1))
+    devices = resolve_gpus(None)
     nvml.install(Scenario(gpus=[], driver_absent=True))
-    choice = choose_meter(Plan())
+    choice = choose_meter(Plan(), devices=devices)
     assert "the NVIDIA driver is not loaded" in choice.rejected["nvml"]
     assert choice.name in {"rapl", "estimate"}
 
@@ -35,20 +39,21 @@ def test_auto_says_why_it_did_not_take_the_gpu(nvml: Simulation) -> None:
 def test_auto_leaves_the_gpu_out_when_the_model_is_on_the_cpu(nvml: Simulation) -> None:
     """An idle GPU's energy is not the model's."""
     nvml.install(hosts_gpus(1))
-    assert choose_meter(Plan(engine=EnginePlan(device="cpu"))).rejected["nvml"] == "no GPU is used"
-    assert choose_meter(Plan(), gpus=[]).rejected["nvml"] == "no GPU is used"
+    assert choose_meter(Plan(), devices=[]).rejected["nvml"] == "no GPU is used"
 
 
 def test_opens_the_chosen_meter() -> None:
     """create_meter gives the meter by its name, with a device per entry."""
-    meter = create_meter(Plan(meter=MeterPlan(name="simulated")), gpus=["0", "1"], pid=None)
+    plan = Plan(meter=MeterPlan(name="simulated"), engine=EnginePlan(name="simulated"))
+    devices = vendor_of(plan, wraps_program=False).resolve_gpus(["0", "1"])
+    meter = create_meter(plan, devices=devices, pid=None)
     assert (meter.NAME, [one.device.uuid for one in meter.devices()]) == ("simulated", ["SIM-0", "SIM-1"])
 
 
 def test_every_meter_says_whether_it_can_be_used() -> None:
     """Each name of the plan has a reason or None; the simulated one always works."""
     reasons = unavailable_meters()
-    assert tuple(reasons) == METERS
+    assert list(reasons) == list(METERS)
     assert reasons["simulated"] is None
 
 
@@ -56,7 +61,7 @@ def test_every_meter_says_whether_it_can_be_used() -> None:
 def test_a_missing_extra_names_its_install_command() -> None:
     """The zeus meter without its package."""
     with pytest.raises(MissingExtraError, match=r"pip install 'llem\[zeus\]'"):
-        create_meter(Plan(meter=MeterPlan(name="zeus")), gpus=None, pid=None)
+        create_meter(Plan(meter=MeterPlan(name="zeus")), devices=[], pid=None)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_a_missing_extra_names_its_install_command() -> None:
     [
         ("import llem.meters", ["pynvml", "zeus", "torch", "duckdb"]),
         ("from llem.meters import create_meter; from llem.plan import Plan, MeterPlan\n"
-         "create_meter(Plan(meter=MeterPlan(name='simulated')), gpus=None, pid=None)", ["pynvml", "zeus", "torch", "duckdb"]),
+         "create_meter(Plan(meter=MeterPlan(name='simulated')), devices=[], pid=None)", ["pynvml", "zeus", "torch", "duckdb"]),
     ],
 )  # fmt: skip
 def test_loads_only_what_is_used(code: str, absent: list[str]) -> None:

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import pytest
 
-from llem.meters import METERS, Meter
+from llem.meters import Meter
 from llem.meters.base import SYSTEM_CLOCK, Clock
 from llem.meters.estimate import EstimateMeter
 from llem.meters.rapl import RaplMeter
 from llem.meters.simulated import SimulatedMeter
 from llem.plan import SimulatedMeterPlan
+from llem.registry import METERS
 from llem_events.events import SAMPLE_COLUMNS
 from tests.simulated_nvml.scenario import hosts_gpus
 

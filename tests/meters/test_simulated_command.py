@@ -11,7 +11,9 @@ from tests.simulated_nvml.build import has_compiler
 pytestmark = pytest.mark.skipif(
     not has_compiler(), reason="no C compiler: the simulated NVML cannot be built"
 )
-LIST_GPUS = "from llem.meters import list_gpus\nfor device in list_gpus(): print(device.name, device.kind)"
+LIST_GPUS = (
+    "from llem.meters.nvml import list_gpus\nfor device in list_gpus(): print(device.name, device.kind)"
+)
 SCENARIO = """
 call_us = 10
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from llem.errors import MeterError
-from llem.meters import list_gpus, resolve_gpus
-from llem.meters.nvml import NvmlMeter
+from llem.meters.nvml import NvmlMeter, list_gpus, resolve_gpus
 from tests.simulated_nvml.build import Simulation, environment, has_compiler
 from tests.simulated_nvml.scenario import Gpu, Mig, Scenario, constant, uuid_of
 
@@ -178,7 +177,7 @@ def test_says_which_gpus_there_are(
 @pytest.mark.skipif(not has_compiler(), reason="no C compiler")
 def test_another_process_sees_the_simulated_gpus(tmp_path: Path) -> None:
     """The loader finds the simulated library for a program that knows nothing of it."""
-    program = "from llem.meters import resolve_gpus; print(resolve_gpus(['0'])[0].uuid)"
+    program = "from llem.meters.nvml import resolve_gpus; print(resolve_gpus(['0'])[0].uuid)"
     env = environment(_host(), tmp_path) | {"CUDA_VISIBLE_DEVICES": "2,1"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True

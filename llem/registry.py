@@ -1,0 +1,64 @@
+"""What a plan can choose by name: meters and engines, a line each with its module and what it needs. Nothing is loaded here."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+
+class MeterKind(NamedTuple):
+    """A meter: `module` opens it, and lists and pins its GPUs where it has some."""
+
+    module: str
+    # pip install 'llem[extra]' brings its package; None: llem alone is enough.
+    extra: str | None = None
+    # The order in which "auto" tries it; None: it is taken only by its name.
+    rank: int | None = None
+    gpus: Literal["real", "made up"] | None = None
+    # It reads nothing else.
+    needs_gpus: bool = False
+    # How the bus names the maker of the GPUs, so that hardware is known without its driver.
+    pci_vendor: str | None = None
+
+
+class EngineKind(NamedTuple):
+    """An engine: `module` creates it, `checks` looks at the plan before anything is started and loads no model runtime."""
+
+    module: str
+    checks: str
+    extra: str | None = None
+    # What the extra brings; the lack of any other package is a defect.
+    packages: Sequence[str] = ()
+    uses_gpus: bool = True
+
+
+METERS = {
+    "nvml": MeterKind("llem.meters.nvml", rank=1, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
+    "rapl": MeterKind("llem.meters.rapl", rank=3),
+    "zeus": MeterKind("llem.meters.zeus", extra="zeus", gpus="real"),
+    "estimate": MeterKind("llem.meters.estimate", rank=4),
+    "simulated": MeterKind("llem.meters.simulated", gpus="made up"),
+}
+ENGINES = {
+    "transformers": EngineKind(
+        "llem.engines.hf",
+        checks="llem.engines.options",
+        extra="torch",
+        packages=("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub"),
+    ),
+    "simulated": EngineKind("llem.engines.simulated", checks="llem.engines.simulated", uses_gpus=False),
+}
+
+
+def install_hint(extra: str) -> str:
+    """The command that brings an extra."""
+    return f"pip install 'llem[{extra}]'"
+
+
+def ranked_meters() -> list[str]:
+    """What "auto" tries, the best first."""
+    ranks = {name: kind.rank for name, kind in METERS.items() if kind.rank is not None}
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def one_of(*names: str) -> str:
+    """The names as a choice in a sentence."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
