@@ -63,11 +63,14 @@ def join(
     measurement_warnings: Sequence[str] | None,
     verify_temporal_overlap: bool,
     verify_gpu_attribution: bool,
+    latency_stats: LatencyStatistics | None,
 ) -> ExperimentResult:
     """Join process results that belong together, in the order of their indices."""
     start_time = min(result.timestamps.start for result in results)
     end_time = max(result.timestamps.end for result in results)
-    totals = _totals(results, duration_sec=(end_time - start_time).total_seconds())
+    totals = _totals(
+        results, duration_sec=(end_time - start_time).total_seconds(), latency_stats=latency_stats
+    )
     energy = totals.energy
     together = not verify_temporal_overlap or run_together([_window(result) for result in results])
     return ExperimentResult(
@@ -143,7 +146,9 @@ def _doubt_of_idle_power(result: RawProcessResult) -> str | None:
     return f"idle power of process {result.process_index} was not measured, so energy above it is unknown"
 
 
-def _totals(results: Sequence[RawProcessResult], *, duration_sec: float) -> Totals:
+def _totals(
+    results: Sequence[RawProcessResult], *, duration_sec: float, latency_stats: LatencyStatistics | None
+) -> Totals:
     inference = [result.inference_metrics for result in results]
     measured = [
         metrics.latency_measurements for metrics in inference if metrics.latency_measurements is not None
@@ -157,7 +162,7 @@ def _totals(results: Sequence[RawProcessResult], *, duration_sec: float) -> Tota
         inference_sec=total(metrics.inference_time_sec for metrics in inference) or 0.0,
         measured_sec=duration(span for result in results for span in result.spans).total_seconds(),
         energy=join_energy(results, duration_sec=duration_sec),
-        latency=latency_statistics(measured),
+        latency=latency_stats or latency_statistics(measured),
     )
 
 
@@ -283,6 +288,7 @@ def aggregate_results(
     completed: Collection[int] | None = None,
     strict: bool = True,
     allow_mixed_backends: bool = False,
+    latency_stats: LatencyStatistics | None = None,
 ) -> ExperimentResult:
     """Join process results into one; what is given here stands in place of what the processes say.
 
@@ -312,6 +318,7 @@ def aggregate_results(
         measurement_warnings=measurement_warnings,
         verify_temporal_overlap=verify_temporal_overlap,
         verify_gpu_attribution=verify_gpu_attribution,
+        latency_stats=latency_stats,
     )
     figures = {**_implied(energy_breakdown, warmup_result), **given}
     return msgspec.structs.replace(

@@ -1,6 +1,5 @@
 """The list of figures: each is declared once, and tables, rows, screens, exports and docs/figures.md are made from it."""
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,6 @@ import msgspec
 
 from llem.results.experiment import ExperimentResult
 from llem.results.latency import SERIES, STATISTICS
-from llem.results.nullable import ratio
 from llem.results.process import RawProcessResult
 from llem.versions import RESULTS_VERSION
 from llem_events.events import Request
@@ -92,7 +90,7 @@ def _edge_of_steady_state(place: int) -> Formula:
 
 def _mean_e2e_ms(result: RawProcessResult) -> float | None:
     latencies = result.inference_metrics.latency_measurements
-    return ratio(math.fsum(latencies.e2e_ms), len(latencies.e2e_ms)) if latencies else None
+    return latencies.e2e_mean_ms if latencies else None
 
 
 def _itself(record: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Latencies of requests: raw values kept per process, statistics only over all of them together."""
+"""Latencies of requests: raw values per process, statistics only over the values of all of them together."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal, Self
 
@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from llem.results.nullable import ratio
 from llem.units import NS_PER_MS
 from llem_events.events import Request
 
 MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
 FINISHED = ("length", "eos")
+FloatArray = NDArray[np.float64]
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -36,8 +38,79 @@ SERIES = (
 STATISTICS = {"mean": "mean", "median": "median", "p95": "95th percentile", "p99": "99th percentile"}
 
 
+class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics in milliseconds over the values of all processes; None where there is no value.
+
+    Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is every
+    gap between two tokens of a request, `itl_trimmed` LLenergyMeasure's: each request's first and last gap left out.
+    """
+
+    ttft_mean_ms: float | None = None
+    ttft_median_ms: float | None = None
+    ttft_p95_ms: float | None = None
+    ttft_p99_ms: float | None = None
+    ttft_min_ms: float | None = None
+    ttft_max_ms: float | None = None
+    ttft_samples: int = 0
+    itl_mean_ms: float | None = None
+    itl_median_ms: float | None = None
+    itl_p95_ms: float | None = None
+    itl_p99_ms: float | None = None
+    itl_min_ms: float | None = None
+    itl_max_ms: float | None = None
+    itl_samples: int = 0
+    itl_trimmed_mean_ms: float | None = None
+    itl_trimmed_median_ms: float | None = None
+    itl_trimmed_p95_ms: float | None = None
+    itl_trimmed_p99_ms: float | None = None
+    itl_trimmed_min_ms: float | None = None
+    itl_trimmed_max_ms: float | None = None
+    itl_trimmed_samples: int = 0
+    e2e_mean_ms: float | None = None
+    e2e_median_ms: float | None = None
+    e2e_p95_ms: float | None = None
+    e2e_p99_ms: float | None = None
+    e2e_min_ms: float | None = None
+    e2e_max_ms: float | None = None
+    e2e_samples: int = 0
+
+
+class LatencyColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """The same values as arrays; of `itl_ms` the first `inner_gaps` are those without each request's first and last."""
+
+    ttft_ms: FloatArray
+    itl_ms: FloatArray
+    inner_gaps: int
+    e2e_ms: FloatArray
+
+    def statistics(self) -> LatencyStatistics:
+        """Over all of these values, whose order is lost."""
+        figures: dict[str, Any] = {
+            **_statistics("ttft", self.ttft_ms),
+            **_statistics("itl_trimmed", self.itl_ms[: self.inner_gaps]),
+            **_statistics("itl", self.itl_ms.copy()),
+            **_statistics("e2e", self.e2e_ms),
+        }
+        return LatencyStatistics(**figures)
+
+
+def joined(parts: Sequence[LatencyColumns]) -> LatencyColumns:
+    """The values of several processes together."""
+    inner_ms = [part.itl_ms[: part.inner_gaps] for part in parts]
+    outer_ms = [part.itl_ms[part.inner_gaps :] for part in parts]
+    return LatencyColumns(
+        ttft_ms=np.concatenate([part.ttft_ms for part in parts]),
+        itl_ms=np.concatenate([*inner_ms, *outer_ms]),
+        inner_gaps=sum(part.inner_gaps for part in parts),
+        e2e_ms=np.concatenate([part.e2e_ms for part in parts]),
+    )
+
+
 class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw values in milliseconds of every finished request; a request's time counts from its arrival."""
+    """Raw values in milliseconds of every finished request; a request's time counts from its arrival.
+
+    Of a run in a store the values stay in the table `requests`, and `statistics` are what they say.
+    """
 
     ttft_ms: list[float] = []  # arrival to first token, one per request
     itl_full_ms: list[float] = []  # every interval between two tokens of a request
@@ -49,6 +122,30 @@ class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
     streaming_mode: bool = True
     warmup_requests_excluded: int = 0
     measurement_mode: MeasurementMode = "true_streaming"
+    statistics: LatencyStatistics | None = None  # None: to be made of the values above
+
+    @property
+    def ttft_mean_ms(self) -> float | None:
+        """Mean time to the first token."""
+        return self.statistics.ttft_mean_ms if self.statistics else _mean(self.ttft_ms)
+
+    @property
+    def e2e_mean_ms(self) -> float | None:
+        """Mean time of a request."""
+        return self.statistics.e2e_mean_ms if self.statistics else _mean(self.e2e_ms)
+
+    @classmethod
+    def of_columns(
+        cls, columns: LatencyColumns, *, output_tokens: int, warmup_requests_excluded: int
+    ) -> Self:
+        """Counts and statistics of values that are kept elsewhere."""
+        return cls(
+            request_count=len(columns.e2e_ms),
+            total_output_tokens=output_tokens,
+            excluded_tokens=len(columns.itl_ms) - columns.inner_gaps,
+            warmup_requests_excluded=warmup_requests_excluded,
+            statistics=columns.statistics(),
+        )
 
     @classmethod
     def from_requests(cls, requests: Sequence[Request], *, warmup_requests_excluded: int = 0) -> Self:
@@ -107,47 +204,17 @@ def inter_token_latencies(token_times_ns: Sequence[Sequence[int]]) -> tuple[list
     return intervals[within].tolist(), intervals[inner].tolist()
 
 
-class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Statistics in milliseconds over the values of all processes; None where there is no value.
-
-    Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is every
-    gap between two tokens of a request, `itl_trimmed` LLenergyMeasure's: each request's first and last gap left out.
-    """
-
-    ttft_mean_ms: float | None = None
-    ttft_median_ms: float | None = None
-    ttft_p95_ms: float | None = None
-    ttft_p99_ms: float | None = None
-    ttft_min_ms: float | None = None
-    ttft_max_ms: float | None = None
-    ttft_samples: int = 0
-    itl_mean_ms: float | None = None
-    itl_median_ms: float | None = None
-    itl_p95_ms: float | None = None
-    itl_p99_ms: float | None = None
-    itl_min_ms: float | None = None
-    itl_max_ms: float | None = None
-    itl_samples: int = 0
-    itl_trimmed_mean_ms: float | None = None
-    itl_trimmed_median_ms: float | None = None
-    itl_trimmed_p95_ms: float | None = None
-    itl_trimmed_p99_ms: float | None = None
-    itl_trimmed_min_ms: float | None = None
-    itl_trimmed_max_ms: float | None = None
-    itl_trimmed_samples: int = 0
-    e2e_mean_ms: float | None = None
-    e2e_median_ms: float | None = None
-    e2e_p95_ms: float | None = None
-    e2e_p99_ms: float | None = None
-    e2e_min_ms: float | None = None
-    e2e_max_ms: float | None = None
-    e2e_samples: int = 0
-
-
 def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencyStatistics | None:
-    """Statistics over the values of all processes together; None where no process has any."""
+    """Statistics over the values of all processes together; None where no process has any.
+
+    Where some have only statistics of their own, those over all have means and extremes, and no percentiles.
+    """
     if not measurements:
         return None
+    own = [measured.statistics for measured in measurements if measured.statistics is not None]
+    if own:
+        rest = [measured for measured in measurements if measured.statistics is None]
+        return _of_statistics([*own, *filter(None, [latency_statistics(rest)])])
     series: dict[str, Callable[[LatencyMeasurements], list[float]]] = {
         "ttft": lambda measured: measured.ttft_ms,
         "itl": lambda measured: measured.itl_full_ms,
@@ -160,12 +227,37 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
     return LatencyStatistics(**figures)
 
 
-def concatenated(parts: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+def _of_statistics(parts: Sequence[LatencyStatistics]) -> LatencyStatistics:
+    if len(parts) == 1:
+        return parts[0]
+    return LatencyStatistics(
+        **{name: value for series in SERIES for name, value in _joint(series.name, parts)}
+    )
+
+
+def _joint(series: str, parts: Sequence[LatencyStatistics]) -> Iterator[tuple[str, Any]]:
+    def known(name: str) -> list[Any]:
+        return [getattr(part, name) for part in parts if getattr(part, name) is not None]
+
+    counts = [getattr(part, f"{series}_samples") for part in parts]
+    means = [getattr(part, f"{series}_mean_ms") or 0.0 for part in parts]
+    summed_ms = math.fsum(mean * count for mean, count in zip(means, counts, strict=True))
+    yield f"{series}_mean_ms", ratio(summed_ms, sum(counts))
+    yield f"{series}_min_ms", min(known(f"{series}_min_ms"), default=None)
+    yield f"{series}_max_ms", max(known(f"{series}_max_ms"), default=None)
+    yield f"{series}_samples", sum(counts)
+
+
+def _mean(values_ms: Sequence[float]) -> float | None:
+    return ratio(math.fsum(values_ms), len(values_ms))
+
+
+def concatenated(parts: Sequence[Sequence[float]]) -> FloatArray:
     """All values in one array."""
     return np.fromiter(chain.from_iterable(parts), dtype=np.float64, count=sum(map(len, parts)))
 
 
-def _statistics(name: str, values: NDArray[np.float64]) -> dict[str, float | int]:
+def _statistics(name: str, values: FloatArray) -> dict[str, float | int]:
     if not len(values):
         return {}
     # One at a time: a list of all would be three times the array.

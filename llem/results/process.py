@@ -1,6 +1,5 @@
 """The result of one process, before anything is joined: what it measured of time, tokens, energy and computation."""
 
-import math
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -55,7 +54,6 @@ class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
         latency_measurements: LatencyMeasurements | None = None,
     ) -> Self:
         """Token counts and what follows from them; a rate is None where the time is zero."""
-        ttft_ms = latency_measurements.ttft_ms if latency_measurements else []
         return cls(
             total_tokens=input_tokens + output_tokens,
             input_tokens=input_tokens,
@@ -64,7 +62,7 @@ class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
             tokens_per_second=ratio(input_tokens + output_tokens, inference_time_sec),
             output_tokens_per_second=ratio(output_tokens, inference_time_sec),
             latency_per_token_ms=ratio(1000 * inference_time_sec, output_tokens),
-            time_to_first_token_ms=ratio(math.fsum(ttft_ms), len(ttft_ms)),
+            time_to_first_token_ms=latency_measurements.ttft_mean_ms if latency_measurements else None,
             latency_measurements=latency_measurements,
         )
 

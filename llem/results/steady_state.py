@@ -1,6 +1,7 @@
 """The longest span in which throughput and power stood still."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -20,19 +21,56 @@ class SteadyState(msgspec.Struct, frozen=True, kw_only=True):
     restless: bool = False  # long enough for a steady state, but without one: a doubt about the figures
 
 
+@runtime_checkable
+class Curve(Protocol):
+    """What only grows in time, as far as it is known."""
+
+    @property
+    def count(self) -> int:
+        """Known moments."""
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        """How much there was up to each of some ascending moments; only differences mean anything."""
+
+
+class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """When tokens came, in seconds."""
+
+    at_sec: ArrayLike
+
+    @property
+    def count(self) -> int:
+        """Tokens."""
+        return int(np.size(self.at_sec))
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        """Tokens before each moment."""
+        at_sec = np.sort(np.asarray(self.at_sec, dtype=np.float64))
+        return np.searchsorted(at_sec, edges_sec).astype(np.float64)
+
+
 class PowerSamples(msgspec.Struct, frozen=True, kw_only=True):
     """Power of one device in watts at ascending times in seconds."""
 
     at_sec: ArrayLike
     power_w: ArrayLike
 
+    @property
+    def count(self) -> int:
+        """Samples."""
+        return int(np.size(self.at_sec))
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        """Joules up to each moment."""
+        return cumulative_energy_j(self.at_sec, self.power_w, edges_sec=edges_sec)
+
 
 def find_steady_state(
     *,
     start_sec: float,
     end_sec: float,
-    token_times_sec: ArrayLike,
-    power: Sequence[PowerSamples],
+    token_times_sec: ArrayLike | Curve,
+    power: Sequence[Curve],
     tolerance: float = 0.05,
     min_duration_sec: float = 30.0,
     rolling_sec: float = 10.0,
@@ -42,7 +80,7 @@ def find_steady_state(
 
     Within means that some centre exists from which every rolling mean differs by at most `tolerance` of it.
     """
-    tokens = np.sort(np.asarray(token_times_sec, dtype=np.float64))
+    tokens = token_times_sec if isinstance(token_times_sec, Curve) else TokenTimes(at_sec=token_times_sec)
     reason = _unsuitable(
         tokens, power, duration_sec=end_sec - start_sec, min_duration_sec=max(min_duration_sec, rolling_sec)
     )
@@ -50,7 +88,8 @@ def find_steady_state(
         return SteadyState(reason=reason)
     step = max(step_sec, (end_sec - start_sec) / MAX_STEPS)
     edges = np.arange(start_sec, end_sec + step / 1000, step)
-    curves = np.stack([np.searchsorted(tokens, edges), _total_energy_j(power, edges)])
+    energy_j = sum((device.until(edges) for device in power), np.zeros_like(edges))
+    curves = np.stack([tokens.until(edges), energy_j])
     width = max(1, round(rolling_sec / step))
     rolling = curves[:, width:] - curves[:, :-width]
     first, last = longest_run(rolling, spread=(1 + tolerance) / (1 - tolerance))
@@ -80,22 +119,15 @@ def longest_run(rows: FloatArray, *, spread: float) -> tuple[int, int]:
 
 
 def _unsuitable(
-    tokens: FloatArray, power: Sequence[PowerSamples], *, duration_sec: float, min_duration_sec: float
+    tokens: Curve, power: Sequence[Curve], *, duration_sec: float, min_duration_sec: float
 ) -> str | None:
-    if not power or any(np.size(device.at_sec) < 2 for device in power):
+    if not power or any(device.count < 2 for device in power):
         return "no steady state: power was not sampled"
-    if not len(tokens):
+    if not tokens.count:
         return "no steady state: times of tokens are unknown"
     if duration_sec < min_duration_sec:
         return f"no steady state: measured for {duration_sec:.1f} s, less than {min_duration_sec:.1f} s"
     return None
-
-
-def _total_energy_j(power: Sequence[PowerSamples], edges: FloatArray) -> FloatArray:
-    summed = np.zeros_like(edges)
-    for device in power:
-        summed += cumulative_energy_j(device.at_sec, device.power_w, edges_sec=edges)
-    return summed
 
 
 def _too_short(found_sec: float, tolerance: float, min_duration_sec: float) -> str:

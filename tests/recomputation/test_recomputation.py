@@ -21,6 +21,7 @@ from llem.projections import catch_up, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 from tests.conftest import Run
+from tests.recomputation.latencies import Latencies, finished_requests, into_line, into_processes
 from tests.recomputation.odd_runs import import_run, write_run
 from tests.recomputation.printed import Range, Rule, disagreements, machine, quotient, screen, seconds_between
 from tests.recomputation.rules import (
@@ -67,6 +68,12 @@ def results(store: Store) -> list[ExperimentResult]:
     """All results, as they are stored."""
     with open_readonly(store) as connection:
         return list(stored_results(connection))
+
+
+def latencies_of(store: Store) -> Latencies:
+    """The raw values behind the results' statistics."""
+    with open_readonly(store) as connection:
+        return finished_requests(connection)
 
 
 def rows(store: Store, sql: str) -> list[Line]:
@@ -179,7 +186,8 @@ def test_lines_of_processes_add_up(odd: Store) -> None:
     out = io.StringIO()
     processes = [process for result in results(odd) for process in result.process_results]
     write_records(out, processes, RAW, kind=Format.CSV)
-    lines = [raw_line(line) for line in parsed(out.getvalue())]
+    latencies = latencies_of(odd)
+    lines = [raw_line(into_line(line, latencies)) for line in parsed(out.getvalue())]
     assert all_used(lines, RAW_LINE) == []
     assert_none(text for line in lines for text in raw_disagreements(line))
 
@@ -192,10 +200,16 @@ def raw_disagreements(line: Line) -> Iterator[str]:
 
 def test_json_adds_up(odd: Store) -> None:
     """A whole result: sums, means and percentiles of the experiment from the figures of its processes."""
-    texts = [msgspec.json.encode(result).decode() for result in results(odd)]
-    assert_none(
-        text for printed in texts for text in whole_disagreements(json.loads(printed, parse_float=str))
-    )
+    latencies = latencies_of(odd)
+    texts = [msgspec.json.encode(result) for result in results(odd)]
+    assert_none(text for printed in texts for text in json_disagreements(printed, latencies))
+
+
+def json_disagreements(printed: bytes | str, latencies: Latencies) -> Iterator[str]:
+    """Of a whole result, with the raw latencies of its requests."""
+    result = json.loads(printed, parse_float=str)
+    into_processes(result["process_results"], latencies)
+    yield from whole_disagreements(result)
 
 
 def test_screens_add_up(odd: Store) -> None:
@@ -242,8 +256,9 @@ def test_windows_chosen_afterwards_add_up(odd: Store) -> None:
     """The same for a part of each measurement, from 2 s to 7.3 s, as JSON, on the screen and as a line."""
     parts = list(windowed(odd, 2.0, 7.3))
     assert parts
+    latencies = latencies_of(odd)
     for result in parts:
-        assert_none(whole_disagreements(json.loads(msgspec.json.encode(result), parse_float=str)))
+        assert_none(json_disagreements(msgspec.json.encode(result), latencies))
         assert_none(screen_disagreements(shown(result)))
     out = io.StringIO()
     write_records(out, parts, aggregated_columns(parts, process_breakdown=True), kind=Format.CSV)
@@ -270,7 +285,8 @@ def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None
     lines = parsed(llem("export", "-", "--process-breakdown", *place).stdout)
     assert_none(text for line in lines for text in line_disagreements(line))
     raw = parsed(llem("export", "-", "--what", "raw", *place).stdout)
-    assert_none(text for line in raw for text in raw_disagreements(raw_line(line)))
+    latencies = latencies_of(odd)
+    assert_none(text for line in raw for text in raw_disagreements(raw_line(into_line(line, latencies))))
     assert len(experiment_rows) == len(lines)
     listed = json.loads(llem("runs", "--limit", 500, "--json", *place).stdout, parse_float=str)
     assert len(listed) == len(lines)
@@ -278,7 +294,7 @@ def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None
     for line in lines[-3:]:
         assert_none(screen_disagreements(llem("show", line["experiment_id"], *place).stdout))
         printed = llem("show", line["experiment_id"], "--json", *place).stdout
-        assert_none(whole_disagreements(json.loads(printed, parse_float=str)))
+        assert_none(json_disagreements(printed, latencies))
 
 
 def listed_disagreements(row: dict[str, object]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from llem.projections.derive.process import Measured, measure_process, threshold
 from llem.results import (
     ExperimentResult,
     InvalidReason,
+    LatencyStatistics,
     PowerSamples,
     ResultWarning,
     SteadyState,
@@ -22,8 +23,10 @@ from llem.results import (
     judged,
 )
 from llem.results.experiment import Methodology
+from llem.results.latency import joined
 from llem.results.predecessor import imported
 from llem.results.process import Status
+from llem.results.steady_state import FloatArray, TokenTimes
 from llem.units import NS_PER_S, seconds
 
 ExperimentStatus = Literal["running", "completed", "interrupted", "incomplete", "failed", "damaged", "newer"]
@@ -35,16 +38,30 @@ RESULT_STATUS: dict[ExperimentStatus, Status] = {
 Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
 
+class _Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """When the tokens of all processes came, in seconds of the experiment."""
+
+    measured: Sequence[tuple[Measured, int]]  # and its clock's distance from the experiment's
+
+    @property
+    def count(self) -> int:
+        return sum(seen.work.token_times for seen, _ in self.measured)
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        counts = np.zeros_like(edges_sec)
+        for seen, shift_ns in self.measured:
+            for times_ns in seen.requests.token_times_ns():
+                counts += TokenTimes(at_sec=(times_ns + shift_ns) / NS_PER_S).until(edges_sec)
+        return counts
+
+
 def steady_state(
     measured: Sequence[Measured], clocks: Clocks, start_ns: int, end_ns: int, limits: ValidityPlan
 ) -> SteadyState:
     """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
-    tokens: list[float] = []
+    shifted = [(seen, clocks.wall_ns(seen.process.segment, 0) - start_ns) for seen in measured]
     power: dict[tuple[str, str], PowerSamples] = {}
-    for seen in measured:
-        shift_ns = clocks.wall_ns(seen.process.segment, 0) - start_ns
-        times_ns = [at_ns for work in seen.work for at_ns in work.request.token_times_ns]
-        tokens += ((np.array(times_ns, np.int64) + shift_ns) / NS_PER_S).tolist()
+    for seen, shift_ns in shifted:
         for device, spanned in zip(seen.devices, seen.samples, strict=True):
             opened_sec = seconds(seen.spans[0][0] + shift_ns)
             at_sec, power_w = spanned[0].power
@@ -52,7 +69,7 @@ def steady_state(
     return find_steady_state(
         start_sec=0.0,
         end_sec=seconds(end_ns - start_ns),
-        token_times_sec=tokens,
+        token_times_sec=_Tokens(measured=shifted),
         power=list(power.values()),
         tolerance=limits.steady_state_tolerance,
         min_duration_sec=limits.steady_state_min_s,
@@ -162,7 +179,7 @@ def _reasons(connection: duckdb.DuckDBPyConnection, derived: Derived) -> list[In
 def _join(derived: Derived, methodology: Methodology, breaches: Sequence[InvalidReason]) -> ExperimentResult:
     """One result of several processes, judged unless it still grows."""
     facts, started = derived.facts, derived.facts.started
-    joined = aggregate_results(
+    result = aggregate_results(
         [process.result for process in derived.measured],
         facts.experiment_id,
         started.measurement_config_hash if started else "unknown",
@@ -172,15 +189,22 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
         expected_processes=started.expected_processes if started else None,
         completed={process.process_index for process in facts.processes if process.completed is not None},
         strict=False,
+        latency_stats=_latencies(derived.measured),
     )
     labelled = msgspec.structs.replace(
-        joined,
+        result,
         status=RESULT_STATUS.get(derived.status, "incomplete"),
         labels=started.labels if started else {},
     )
     if derived.status == "running":
         return labelled
     return judged(labelled, thresholds(facts.plan), breaches=breaches)
+
+
+def _latencies(measured: Sequence[Measured]) -> LatencyStatistics | None:
+    """Over the values of all processes that have any; None where none has, or one alone says it itself."""
+    parts = [seen.work.latencies for seen in measured if not seen.process.wraps_program]
+    return joined(parts).statistics() if len(parts) > 1 else None
 
 
 def experiment_warnings(derived: Derived) -> list[str]:

@@ -10,14 +10,7 @@ import msgspec
 from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import Clocks, ProcessFacts, Span, Window, measurement_spans, utc
-from llem.projections.derive.requests import (
-    Work,
-    count_warmup_requests,
-    latencies,
-    load_requests,
-    work_flops,
-    work_within,
-)
+from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import DeviceSamples, load_samples
 from llem.results import (
     BatchEfficiencyMetrics,
@@ -51,18 +44,15 @@ MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
 
 
-def compute_metrics(
-    process: ProcessFacts, work: Sequence[Work], inference: InferenceMetrics
-) -> ComputeMetrics:
+def compute_metrics(process: ProcessFacts, work: Work, inference: InferenceMetrics) -> ComputeMetrics:
     """FLOPs of the work done, and the memory that the model's process held."""
-    shape = model_shape(process.model) if process.model else None
     return ComputeMetrics.from_flops(
-        work_flops(shape, work),
+        work.flops,
         total_tokens=inference.total_tokens,
         inference_time_sec=inference.inference_time_sec,
         peak_memory_mb=_mebibytes(process.completed.peak_memory_bytes if process.completed else None),
         model_memory_mb=_mebibytes(process.model.weights_bytes if process.model else None),
-        flops_method=FLOPS_METHOD if shape else None,
+        flops_method=None if work.flops is None else FLOPS_METHOD,
         compute_precision=process.model.dtype if process.model else None,
     )
 
@@ -70,7 +60,7 @@ def compute_metrics(
 def efficiency(
     process: ProcessFacts,
     samples: Sequence[Sequence[DeviceSamples]],
-    work: Sequence[Work],
+    work: Work,
     *,
     plan: dict[str, Any],
 ) -> ExtendedEfficiencyMetrics:
@@ -114,11 +104,11 @@ def _utilisation(samples: Sequence[Sequence[DeviceSamples]]) -> GPUUtilisationMe
     )
 
 
-def _batches(work: Sequence[Work], *, planned: int | None) -> BatchEfficiencyMetrics:
-    sizes = list({done.request.batch_index: done.request.batch_size for done in work}.values())
-    mean = _mean(sizes)
+def _batches(work: Work, *, planned: int | None) -> BatchEfficiencyMetrics:
     return BatchEfficiencyMetrics(
-        effective_batch_size=mean, batch_utilisation=ratio(mean, planned), num_batches=len(sizes) or None
+        effective_batch_size=work.mean_batch_size,
+        batch_utilisation=ratio(work.mean_batch_size, planned),
+        num_batches=work.batches or None,
     )
 
 
@@ -268,8 +258,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     spans: Sequence[Span]
     samples: Sequence[Sequence[DeviceSamples]]  # per device, per span
     devices: Sequence[DeviceEnergy]
-    work: Sequence[Work]
-    warmup_requests: int
+    requests: Requests
+    work: Work
 
 
 class Measured(Seen, frozen=True, kw_only=True):
@@ -294,14 +284,14 @@ def measure_process(
         [load_samples(connection, process, metered.device.uuid, span) for span in spans]
         for metered in process.devices
     ]
-    requests = load_requests(connection, process)
+    requests = Requests(connection, process, spans)
     seen = Seen(
         process=process,
         spans=spans,
         samples=samples,
         devices=_energies(process, samples, process.measurement_windows if chosen is None else None),
-        work=[done for request in requests if (done := work_within(request, spans)) is not None],
-        warmup_requests=count_warmup_requests(connection, process),
+        requests=requests,
+        work=work_of(requests, shape=model_shape(process.model) if process.model else None),
     )
     return Measured(**msgspec.structs.asdict(seen), result=_result(seen, clocks, plan))
 
@@ -343,8 +333,8 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         thermal_throttle=throttling(seen.samples, seen.spans),
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
         warnings=process_doubts(process, devices, max_disagreement=thresholds(plan).max_energy_disagreement),
-        requests=None if process.wraps_program else len(work),
-        failed_requests=None if process.wraps_program else sum(done.request.failed for done in work),
+        requests=None if process.wraps_program else work.requests,
+        failed_requests=None if process.wraps_program else work.failed_requests,
         status=process_status(process),
         **_sampling(seen.samples),
         **_identity(process, plan),
@@ -365,10 +355,10 @@ def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
             total_tokens=None, input_tokens=None, output_tokens=None, inference_time_sec=duration_sec
         )
     return InferenceMetrics.from_counts(
-        input_tokens=sum(done.input_tokens for done in seen.work),
-        output_tokens=sum(done.output_tokens for done in seen.work),
+        input_tokens=seen.work.input_tokens,
+        output_tokens=seen.work.output_tokens,
         inference_time_sec=duration_sec,
-        latency_measurements=latencies(seen.work, warmup_requests=seen.warmup_requests),
+        latency_measurements=seen.work.measured,
     )
 
 
