@@ -25,6 +25,13 @@ from llem.store import Store
 STDOUT = Path("-")
 
 
+class Preset(StrEnum):
+    """Whose names the columns of results have, and in what order."""
+
+    LLEM = "llem"
+    LLENERGYMEASURE = "llenergymeasure"
+
+
 class What(StrEnum):
     """What can be exported."""
 
@@ -48,6 +55,9 @@ def export(
     ] = None,
     methodology: MethodologyOption = None,
     window: WindowOption = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Columns of results: ours, or LLenergyMeasure's 42 and then ours.")
+    ] = Preset.LLEM,
     process_breakdown: Annotated[
         bool, typer.Option("--process-breakdown", help="Four more columns for each process.")
     ] = False,
@@ -74,7 +84,7 @@ def export(
     records: Sequence[Any] = results
     columns: Sequence[Column[Any]] = RAW
     if what is What.RESULTS:
-        columns = aggregated_columns(results, process_breakdown=process_breakdown)
+        columns = aggregated_columns(results, preset=preset.value, process_breakdown=process_breakdown)
     else:
         records = [process for result in results for process in result.process_results]
     _write_records(records, columns, out, chosen, force=force, neutralise=not raw_csv)

@@ -23,8 +23,10 @@ def export_aggregated_to_csv(
     neutralise: bool = True,
     force: bool = True,
 ) -> Path:
-    """One row per experiment; the columns are those of `llem.export.columns`. Raises ExportError."""
-    columns = aggregated_columns(results, process_breakdown=include_process_breakdown)
+    """One row per experiment: the 42 columns of LLenergyMeasure, then ours that are not among them. Raises ExportError."""
+    columns = aggregated_columns(
+        results, preset="llenergymeasure", process_breakdown=include_process_breakdown
+    )
     return _to_csv(output_path, columns, results, neutralise=neutralise, force=force)
 
 

@@ -20,6 +20,10 @@ Record = TypeVar("Record")
 Formula = Callable[[Any], Any]
 
 
+def told_by_the_log(_: Any) -> None:
+    """The formula of what the log tells and a result does not."""
+
+
 class Figure(msgspec.Struct, Generic[Record], frozen=True):
     """One column of results: `name` is the same in tables, CSV and JSON lines, `type` is DuckDB's.
 
@@ -40,6 +44,11 @@ class Figure(msgspec.Struct, Generic[Record], frozen=True):
     def comment(self) -> str:
         """[unit] meaning."""
         return f"[{self.unit}] {self.meaning}" if self.unit else self.meaning
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether a result alone tells it, in one cell."""
+        return self.of is not told_by_the_log and self.type != "JSON"
 
     def value_of(self, record: Record) -> Any:
         """The figure of one record; None where it was not measured."""
@@ -91,6 +100,18 @@ def _edge_of_steady_state(place: int) -> Formula:
 def _mean_e2e_ms(result: RawProcessResult) -> float | None:
     latencies = result.inference_metrics.latency_measurements
     return latencies.e2e_mean_ms if latencies else None
+
+
+def _prompts(result: ExperimentResult) -> str | None:
+    workload = result.effective_config.get("workload")
+    if not isinstance(workload, dict):
+        return None
+    return workload.get("path") or workload.get("source")
+
+
+def _warnings(result: ExperimentResult) -> list[str]:
+    joining = result.aggregation.warnings if result.aggregation else []
+    return list(dict.fromkeys([*joining, *result.measurement_warnings]))
 
 
 def _itself(record: Any) -> Any:
@@ -146,9 +167,22 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     Figure("model_name", "VARCHAR", "", "model"),
     Figure("weights", "VARCHAR", "", "pretrained, random or simulated"),
     Figure("engine", "VARCHAR", "", "what ran the model", "backend"),
+    Figure("engine_version", "VARCHAR", "", "its version; NULL where it does not say", "backend_version"),
     Figure("dtype", "VARCHAR", "", "type of the weights"),
     Figure("batch_size", "BIGINT", "", "requests per batch in the plan"),
-    Figure("processes", "BIGINT", "", "processes that measured", "num_processes", shown="processes"),
+    Figure(
+        "prompts", "VARCHAR", "", "file or set of prompts in the plan; NULL where it names none", _prompts
+    ),
+    Figure("measurement_methodology", "VARCHAR", "", "total, steady_state or windowed"),
+    Figure(
+        "processes",
+        "BIGINT",
+        "",
+        "processes that measured",
+        "num_processes",
+        shown="processes",
+        predecessor="num_processes",
+    ),
     Figure("expected_processes", "BIGINT", "", "processes in the plan"),
     Figure(
         "start_ns",
@@ -214,13 +248,21 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "J",
         "the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown",
     ),
-    Figure("meter", "VARCHAR", "", "what read the power", lambda _: None),
-    Figure("baseline_power_w", "DOUBLE", "W", "idle power before loading, sum over devices"),
+    Figure("meter", "VARCHAR", "", "what read the power", told_by_the_log),
+    Figure(
+        "baseline_power_w",
+        "DOUBLE",
+        "W",
+        "idle power before loading, sum over devices",
+        _first_of("baseline_power_w", "energy_breakdown.baseline_power_w"),
+        predecessor="energy_baseline_w",
+    ),
     Figure(
         "energy_adjusted_j",
         "DOUBLE",
         "J",
         "total_energy_j - baseline_power_w x duration_sec, may be negative",
+        _first_of("energy_adjusted_j", "energy_breakdown.adjusted_j"),
         shown="energy above idle",
     ),
     Figure("avg_energy_per_token_j", "DOUBLE", "J", "energy over total tokens", shown="energy per token"),
@@ -240,6 +282,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "",
         "whether any device slowed itself down; NULL where the driver does not tell",
         "thermal_throttle.detected",
+        predecessor="thermal_throttle_detected",
     ),
     Figure(
         "throttle_sec",
@@ -248,14 +291,23 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "time throttled, of the device with most",
         "thermal_throttle.throttle_duration_sec",
         shown="throttled",
+        predecessor="thermal_throttle_duration_sec",
     ),
-    Figure("max_temperature_c", "DOUBLE", "C", "hottest sample", "thermal_throttle.max_temperature_c"),
+    Figure(
+        "max_temperature_c",
+        "DOUBLE",
+        "C",
+        "hottest sample",
+        "thermal_throttle.max_temperature_c",
+        predecessor="thermal_max_temp_c",
+    ),
     Figure(
         "gpu_utilisation_pct",
         "DOUBLE",
         "%",
         "mean over samples and devices",
         "extended_metrics.gpu_utilisation.sm_utilisation_mean",
+        predecessor="gpu_util_mean_pct",
     ),
     Figure(
         "peak_memory_mb",
@@ -263,6 +315,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "MiB",
         "peak memory of a process",
         "extended_metrics.memory.peak_memory_mb",
+        predecessor="gpu_mem_peak_mb",
     ),
     Figure("total_flops", "DOUBLE", "FLOP", "NULL where the model is unknown", shown="FLOPs"),
     Figure("flops_method", "VARCHAR", "", "how they were counted"),
@@ -278,11 +331,57 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "steady_state_from_sec",
         "DOUBLE",
         "s",
-        "start of the steady state after start_time; NULL where there is none",
+        "start of the steady state, or of the window that was chosen, after start_time; NULL where there is none",
         _edge_of_steady_state(0),
     ),
     Figure(
         "steady_state_to_sec", "DOUBLE", "s", "its end; NULL where there is none", _edge_of_steady_state(1)
+    ),
+    Figure(
+        "temporal_overlap_verified",
+        "BOOLEAN",
+        "",
+        "whether all processes ran together for at least half of the shortest one's time; NULL where that is not known",
+        "aggregation.temporal_overlap_verified",
+    ),
+    Figure(
+        "gpu_attribution_verified",
+        "BOOLEAN",
+        "",
+        "whether no device was shared by processes at one time; NULL where that is not known",
+        "aggregation.gpu_attribution_verified",
+    ),
+    Figure(
+        "gpu_name",
+        "VARCHAR",
+        "",
+        "product name of the first GPU; NULL without one",
+        "environment_snapshot.hardware.gpu.name",
+        predecessor="env_gpu_name",
+    ),
+    Figure(
+        "gpu_memory_mb",
+        "DOUBLE",
+        "MiB",
+        "its memory; NULL without one",
+        "environment_snapshot.hardware.gpu.vram_total_mb",
+        predecessor="env_gpu_vram_mb",
+    ),
+    Figure(
+        "cuda_version",
+        "VARCHAR",
+        "",
+        "of CUDA; NULL without it",
+        "environment_snapshot.hardware.cuda.version",
+        predecessor="env_cuda_version",
+    ),
+    Figure(
+        "driver_version",
+        "VARCHAR",
+        "",
+        "of the GPU's driver; NULL without one",
+        "environment_snapshot.hardware.cuda.driver_version",
+        predecessor="env_driver_version",
     ),
     Figure("valid", "BOOLEAN", "", "whether the result can be relied on; NULL while it runs"),
     Figure(
@@ -292,6 +391,14 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "every reason against it",
         lambda result: [reason.text for reason in result.invalid_reasons],
         cell=lambda result: "; ".join(reason.code for reason in result.invalid_reasons) or None,
+    ),
+    Figure(
+        "warnings",
+        "VARCHAR[]",
+        "",
+        "every doubt about its figures",
+        _warnings,
+        cell=lambda result: "; ".join(_warnings(result)) or None,
     ),
     Figure("labels", "MAP(VARCHAR, VARCHAR)", "", "labels in the plan"),
     Figure(

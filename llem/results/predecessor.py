@@ -172,10 +172,12 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
 
 def _refuse_other_formats(original: bytes, what: str) -> None:
     """Raises ExportError for the other files that llem writes; parsers of JSON would not say what they are."""
-    header = original.split(b"\n", 1)[0].split(b",")
-    if {b"experiment_id", b"process_index"} <= set(header) or {b"experiment_id", b"schema_version"} <= set(
-        header
-    ):
+    header = set(original.split(b"\n", 1)[0].split(b","))
+    if b"experiment_id" in header and header & {
+        b"process_index",
+        b"schema_version",
+        b"measurement_config_hash",
+    }:
         raise _foreign(what, found="a CSV file that llem wrote", hint=MOVED)
     if original.startswith(b"PAR1"):
         raise _foreign(what, found="a Parquet file", hint=MOVED)

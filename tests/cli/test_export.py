@@ -9,10 +9,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from llem.results.figures import EXPERIMENT_FIGURES
 from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
 
 PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
-FIRST_COLUMNS = ["experiment_id", "schema_version", "measurement_config_hash", "start_time"]
+FIRST_COLUMNS = ["experiment_id", "name", "status", "model_name"]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,29 @@ def test_a_dash_is_standard_output(llem: Run, folder: Path) -> None:
     """CSV unless another format is named."""
     found = rows(export(llem, folder, "-"))
     assert list(found[0])[:4] == FIRST_COLUMNS
-    assert [row["num_processes"] for row in found] == ["1", "2"]
-    assert all(row["model_name"] and row["energy_raw_j"] and row["engine"] == "simulated" for row in found)
+    assert [row["processes"] for row in found] == ["1", "2"]
+    assert all(row["model_name"] and row["total_energy_j"] and row["engine"] == "simulated" for row in found)
+
+
+def test_a_line_has_the_names_and_figures_of_the_tables(llem: Run, folder: Path) -> None:
+    """A column of the export is that of experiment_results."""
+    listed = [figure.name for figure in EXPERIMENT_FIGURES if figure.is_exported]
+    found = rows(export(llem, folder, "-"))
+    stored = rows(llem("query", "FROM experiment_results", "-f", "csv", "--store", folder).stdout)
+    assert list(found[0]) == listed
+    same = [figure.name for figure in EXPERIMENT_FIGURES if figure.type in ("BIGINT", "DOUBLE", "BOOLEAN")]
+    kept = sorted(set(same) - {"start_ns", "end_ns"})
+    assert [[row[name] for name in kept] for row in found] == [[row[name] for name in kept] for row in stored]
+
+
+def test_the_columns_of_the_predecessor_on_request(llem: Run, folder: Path) -> None:
+    """--preset llenergymeasure gives its names and its order; the figures are the same."""
+    ours, theirs = (
+        rows(export(llem, folder, "-")),
+        rows(export(llem, folder, "-", "--preset", "llenergymeasure")),
+    )
+    assert list(theirs[0])[:2] == ["experiment_id", "schema_version"]
+    assert [row["energy_raw_j"] for row in theirs] == [row["total_energy_j"] for row in ours]
 
 
 def test_processes_on_request(llem: Run, folder: Path) -> None:
@@ -88,8 +110,8 @@ def test_a_window_chosen_afterwards(llem: Run, folder: Path) -> None:
     whole = rows(export(llem, folder, "-", "--runs", "@last"))[0]
     part = rows(export(llem, folder, "-", "--runs", "@last", "--window", "0.1:0.4"))[0]
     assert part["measurement_methodology"] == "windowed"
-    assert part["steady_state_window"] == "0.1-0.4"
-    assert 0 < float(part["energy_raw_j"]) < float(whole["energy_raw_j"])
+    assert (part["steady_state_from_sec"], part["steady_state_to_sec"]) == ("0.1", "0.4")
+    assert 0 < float(part["total_energy_j"]) < float(whole["total_energy_j"])
     samples = rows(export(llem, folder, "-", "--what", "samples", "--window", "0.1:0.4"))
     assert samples
     assert all(0.1 <= float(row["at_sec"]) <= 0.4 for row in samples)

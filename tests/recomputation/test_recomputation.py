@@ -139,7 +139,7 @@ def test_rows_of_the_other_tables_add_up(odd: Store) -> None:
 def test_lines_of_results_add_up(odd: Store) -> None:
     """The CSV of results, with the figures of its processes beside those of the experiment."""
     found = results(odd)
-    columns = aggregated_columns(found, process_breakdown=True)
+    columns = aggregated_columns(found, preset="llenergymeasure", process_breakdown=True)
     out = io.StringIO()
     write_records(out, found, columns, kind=Format.CSV)
     lines = parsed(out.getvalue())
@@ -214,10 +214,9 @@ def json_disagreements(printed: bytes | str, latencies: Latencies) -> Iterator[s
 
 def test_screens_add_up(odd: Store) -> None:
     """`llem show`: within half a unit of the last digit shown, given the rounding of the others."""
-    screens = [shown(result) for result in results(odd)]
-    figures = [screen_figures(text) for text in screens]
-    assert all_used(figures, SCREEN) == []
-    assert_none(text for printed in screens for text in screen_disagreements(printed))
+    screens = [(shown(result), "imported_id" not in result.labels) for result in results(odd)]
+    assert all_used([screen_figures(printed) for printed, _ in screens], SCREEN) == []
+    assert_none(text for printed, ours in screens for text in screen_disagreements(printed, complete=ours))
 
 
 def shown(result: ExperimentResult) -> str:
@@ -227,11 +226,11 @@ def shown(result: ExperimentResult) -> str:
     return out.getvalue()
 
 
-def screen_disagreements(text: str) -> Iterator[str]:
+def screen_disagreements(text: str, *, complete: bool) -> Iterator[str]:
     """Of a screen; an imported result need not show all that could follow."""
     figures = screen_figures(text)
     title = text.partition("\n")[0]
-    yield from disagreements(title, figures, SCREEN, screen_figure, complete="processes" in figures)
+    yield from disagreements(title, figures, SCREEN, screen_figure, complete=complete)
 
 
 def screen_figures(text: str) -> Line:
@@ -259,9 +258,10 @@ def test_windows_chosen_afterwards_add_up(odd: Store) -> None:
     latencies = latencies_of(odd)
     for result in parts:
         assert_none(json_disagreements(msgspec.json.encode(result), latencies))
-        assert_none(screen_disagreements(shown(result)))
+        assert_none(screen_disagreements(shown(result), complete=True))
     out = io.StringIO()
-    write_records(out, parts, aggregated_columns(parts, process_breakdown=True), kind=Format.CSV)
+    columns = aggregated_columns(parts, preset="llenergymeasure", process_breakdown=True)
+    write_records(out, parts, columns, kind=Format.CSV)
     assert_none(text for line in parsed(out.getvalue()) for text in line_disagreements(line))
 
 
@@ -282,7 +282,7 @@ def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None
     place = ("--store", odd.path)
     experiment_rows = parsed(llem("query", "FROM experiment_results", "-f", "csv", *place).stdout)
     assert_none(text for line in experiment_rows for text in row_disagreements(line))
-    lines = parsed(llem("export", "-", "--process-breakdown", *place).stdout)
+    lines = parsed(llem("export", "-", "--preset", "llenergymeasure", "--process-breakdown", *place).stdout)
     assert_none(text for line in lines for text in line_disagreements(line))
     raw = parsed(llem("export", "-", "--what", "raw", *place).stdout)
     latencies = latencies_of(odd)
@@ -292,7 +292,9 @@ def test_the_real_program_adds_up(odd: Store, llem: Run, tmp_path: Path) -> None
     assert len(listed) == len(lines)
     assert_none(text for row in listed for text in listed_disagreements(row))
     for line in lines[-3:]:
-        assert_none(screen_disagreements(llem("show", line["experiment_id"], *place).stdout))
+        ours = "imported_id" not in line["labels"]
+        screen = llem("show", line["experiment_id"], *place).stdout
+        assert_none(screen_disagreements(screen, complete=ours))
         printed = llem("show", line["experiment_id"], "--json", *place).stdout
         assert_none(json_disagreements(printed, latencies))
 
