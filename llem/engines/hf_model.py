@@ -66,108 +66,6 @@ _NAMES_MISMATCHES = not transformers.__version__.startswith("4.")
 _ATTENTION_KINDS = frozenset({"full_attention", "sliding_attention"})
 
 
-class _Tensor(msgspec.Struct, frozen=True):
-    """What a header says of a tensor; the entry about the file itself says none of it."""
-
-    dtype: str | None = None
-    shape: list[int] = []
-
-
-def loading_doubts(report: Mapping[str, Iterable[Any]]) -> list[str]:
-    """From the report of from_pretrained: weights drawn at random, tensors that nothing uses, and other shapes."""
-    mismatched = [
-        entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())
-    ]
-    missing = set(report.get("missing_keys", ())) - set(mismatched)
-    return [
-        *_doubt(missing, "missing from its files and drawn at random"),
-        *_doubt(report.get("unexpected_keys", ()), "in its files that the model does not use"),
-        *_doubt(mismatched, "of another shape in its files, and drawn at random"),
-    ]
-
-
-def integer_doubts(source: ModelSource) -> list[str]:
-    """Tensors of a type that was quantised, where neither the configuration nor the plan names a quantisation."""
-    names = [
-        f"{name} ({kind})"
-        for path in _weight_files(source)
-        for name, kind in _tensor_types(path)
-        if kind.startswith(_QUANTIZED_TYPES) and not name.endswith(_NO_WEIGHTS)
-    ]
-    return _doubt(names, "quantised in its files, but no quantisation is named")
-
-
-def _doubt(names: Iterable[str], what: str) -> list[str]:
-    ordered = sorted(names)
-    if not ordered:
-        return []
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-    tensors = "tensor" if len(ordered) == 1 else "tensors"
-    return [f"{len(ordered)} {tensors} {what}: {', '.join(ordered[:_NAMED])}{more}"]
-
-
-def _weight_files(source: ModelSource) -> list[Path]:
-    """The safetensors files that a model is loaded from."""
-    if source.kind == "path":
-        return sorted(Path(source.location).glob("model*.safetensors"))
-    config = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
-    return sorted(Path(config).parent.glob("model*.safetensors")) if isinstance(config, str) else []
-
-
-def _tensor_types(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and type of each tensor, from the header: eight bytes of its length, then JSON; none of a damaged file,
-    which is told where it is loaded.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = msgspec.json.decode(file.read(min(length, _MAX_HEADER_BYTES)), type=dict[str, _Tensor])
-    except (OSError, msgspec.DecodeError):
-        return
-    for name, tensor in header.items():
-        if tensor.dtype is not None and len(tensor.shape) > 1:
-            yield name, tensor.dtype
-
-
-def loading_error(error: BaseException, source: ModelSource) -> EngineError:
-    """Why a model could not be loaded and what to try."""
-    causes = causes_of(error)
-    if any(isinstance(cause, OutOfMemoryError | MemoryError) for cause in causes):
-        return EngineError(
-            f"model {source.name} does not fit into memory",
-            found=one_line(error),
-            hint="try model.dtype = 'bfloat16' or a smaller model",
-        )
-    if source.kind == "hub":
-        return hub_error(error, source, hint=_code_hint(error))
-    pretrained = source.weights == "pretrained"
-    return EngineError(
-        f"{_model(source)} cannot be loaded",
-        found=type_and_text(error),
-        expected="config.json and *.safetensors"
-        if pretrained
-        else "the configuration of a causal language model",
-        hint=_code_hint(error),
-    )
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the CUDA context is lost, after which no batch can run; being out of memory is not that."""
-    if isinstance(error, OutOfMemoryError):
-        return False
-    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"
-
-
-def _model(source: ModelSource) -> str:
-    return f"model {source.name}" + (f" of {source.location}" if source.location != source.name else "")
-
-
-def _code_hint(error: BaseException) -> str | None:
-    if "trust_remote_code" in str(error):
-        return "the model brings its own code: set model.trust_remote_code, and model.revision to a full commit hash"
-    return None
-
-
 def choose_device(requested: str | None, *, planned: str) -> torch.device:
     """The device asked for, else the plan's; "auto" is the GPU where there is one."""
     name = requested or planned
@@ -332,6 +230,108 @@ def _random(
             config, dtype=dtype, trust_remote_code=source.trust_remote_code, **model_plan.load
         )
     return model.eval().to(device)
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    """What a header says of a tensor; the entry about the file itself says none of it."""
+
+    dtype: str | None = None
+    shape: list[int] = []
+
+
+def loading_doubts(report: Mapping[str, Iterable[Any]]) -> list[str]:
+    """From the report of from_pretrained: weights drawn at random, tensors that nothing uses, and other shapes."""
+    mismatched = [
+        entry if isinstance(entry, str) else entry[0] for entry in report.get("mismatched_keys", ())
+    ]
+    missing = set(report.get("missing_keys", ())) - set(mismatched)
+    return [
+        *_doubt(missing, "missing from its files and drawn at random"),
+        *_doubt(report.get("unexpected_keys", ()), "in its files that the model does not use"),
+        *_doubt(mismatched, "of another shape in its files, and drawn at random"),
+    ]
+
+
+def integer_doubts(source: ModelSource) -> list[str]:
+    """Tensors of a type that was quantised, where neither the configuration nor the plan names a quantisation."""
+    names = [
+        f"{name} ({kind})"
+        for path in _weight_files(source)
+        for name, kind in _tensor_types(path)
+        if kind.startswith(_QUANTIZED_TYPES) and not name.endswith(_NO_WEIGHTS)
+    ]
+    return _doubt(names, "quantised in its files, but no quantisation is named")
+
+
+def _doubt(names: Iterable[str], what: str) -> list[str]:
+    ordered = sorted(names)
+    if not ordered:
+        return []
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    tensors = "tensor" if len(ordered) == 1 else "tensors"
+    return [f"{len(ordered)} {tensors} {what}: {', '.join(ordered[:_NAMED])}{more}"]
+
+
+def _weight_files(source: ModelSource) -> list[Path]:
+    """The safetensors files that a model is loaded from."""
+    if source.kind == "path":
+        return sorted(Path(source.location).glob("model*.safetensors"))
+    config = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
+    return sorted(Path(config).parent.glob("model*.safetensors")) if isinstance(config, str) else []
+
+
+def _tensor_types(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and type of each tensor, from the header: eight bytes of its length, then JSON; none of a damaged file,
+    which is told where it is loaded.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = msgspec.json.decode(file.read(min(length, _MAX_HEADER_BYTES)), type=dict[str, _Tensor])
+    except (OSError, msgspec.DecodeError):
+        return
+    for name, tensor in header.items():
+        if tensor.dtype is not None and len(tensor.shape) > 1:
+            yield name, tensor.dtype
+
+
+def loading_error(error: BaseException, source: ModelSource) -> EngineError:
+    """Why a model could not be loaded and what to try."""
+    causes = causes_of(error)
+    if any(isinstance(cause, OutOfMemoryError | MemoryError) for cause in causes):
+        return EngineError(
+            f"model {source.name} does not fit into memory",
+            found=one_line(error),
+            hint="try model.dtype = 'bfloat16' or a smaller model",
+        )
+    if source.kind == "hub":
+        return hub_error(error, source, hint=_code_hint(error))
+    pretrained = source.weights == "pretrained"
+    return EngineError(
+        f"{_model(source)} cannot be loaded",
+        found=type_and_text(error),
+        expected="config.json and *.safetensors"
+        if pretrained
+        else "the configuration of a causal language model",
+        hint=_code_hint(error),
+    )
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether the CUDA context is lost, after which no batch can run; being out of memory is not that."""
+    if isinstance(error, OutOfMemoryError):
+        return False
+    return "CUDA error" in str(error) or type(error).__name__ == "AcceleratorError"
+
+
+def _model(source: ModelSource) -> str:
+    return f"model {source.name}" + (f" of {source.location}" if source.location != source.name else "")
+
+
+def _code_hint(error: BaseException) -> str | None:
+    if "trust_remote_code" in str(error):
+        return "the model brings its own code: set model.trust_remote_code, and model.revision to a full commit hash"
+    return None
 
 
 class LoadFacts(NamedTuple):

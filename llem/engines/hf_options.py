@@ -166,20 +166,6 @@ def generation_config(base: GenerationConfig, options: Options, *, ignore_eos: b
     return config
 
 
-def _check_generation_names(options: Options) -> None:
-    default = GenerationConfig()
-    # older releases leave a table for the compiler out of to_dict
-    known = {key for key in (*default.to_dict(), *vars(default)) if not key.startswith("_")} | {ASSISTANT}
-    offered = sorted(known - _REFUSED_OPTIONS.keys())
-    for key in options:
-        check_key(
-            "generation.",
-            key,
-            known=[*offered, *OwnGenerationPlan.__struct_fields__],
-            refused=_REFUSED_OPTIONS,
-        )
-
-
 def _check_types(options: Options) -> None:
     for key in _BOOLEANS & options.keys():
         if not isinstance(options[key], bool):
@@ -242,6 +228,20 @@ def _objects(options: Options) -> dict[str, Any]:
     if isinstance(compiling := arguments.get("compile_config"), Mapping):
         arguments["compile_config"] = CompileConfig(**compiling)
     return arguments
+
+
+def _check_generation_names(options: Options) -> None:
+    default = GenerationConfig()
+    # older releases leave a table for the compiler out of to_dict
+    known = {key for key in (*default.to_dict(), *vars(default)) if not key.startswith("_")} | {ASSISTANT}
+    offered = sorted(known - _REFUSED_OPTIONS.keys())
+    for key in options:
+        check_key(
+            "generation.",
+            key,
+            known=[*offered, *OwnGenerationPlan.__struct_fields__],
+            refused=_REFUSED_OPTIONS,
+        )
 
 
 def _refusal_by_transformers(error: Exception) -> PlanError:

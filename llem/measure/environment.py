@@ -49,47 +49,6 @@ VARIABLES = frozenset(
 CPU = Path("/sys/devices/system")
 
 
-def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """`detected`, and the `runtime` where it can be told."""
-    marks = (runtime for path, runtime in _MARKS.items() if (root / path.lstrip("/")).exists())
-    told = (runtime for name, runtime in _VARIABLES.items() if name in environ)
-    runtime = next(told, None) or next(marks, None) or _from_cgroup(root / "proc/1/cgroup")
-    return {"detected": runtime is not None, "runtime": runtime}
-
-
-def _from_cgroup(path: Path) -> str | None:
-    try:
-        text = path.read_text()
-    except OSError:
-        return None
-    return next((runtime for word, runtime in _CGROUPS.items() if word in text), None)
-
-
-def torch_version() -> str | None:
-    """Installed version, None without torch."""
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def torch_cuda_version() -> str | None:
-    """CUDA version of the build; None for a CPU build or without torch."""
-    found = util.find_spec("torch")
-    if found is None or not found.submodule_search_locations:
-        return None
-    return cuda_version_in(Path(found.submodule_search_locations[0]) / "version.py")
-
-
-def cuda_version_in(path: Path) -> str | None:
-    """The `cuda` that a torch/version.py assigns."""
-    try:
-        match = _CUDA.search(path.read_text())
-    except OSError:
-        return None
-    return match[1] if match else None
-
-
 def snapshot(devices: Sequence[Device], *, meter: str | None) -> dict[str, Any]:
     """Hardware, driver, operating system, packages and variables; None where something cannot be known.
 
@@ -205,3 +164,44 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
         for name, text in sorted(environ.items())
         if (name in VARIABLES or name.startswith(VARIABLE_FAMILIES)) and not names_secret(name)
     }
+
+
+def container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """`detected`, and the `runtime` where it can be told."""
+    marks = (runtime for path, runtime in _MARKS.items() if (root / path.lstrip("/")).exists())
+    told = (runtime for name, runtime in _VARIABLES.items() if name in environ)
+    runtime = next(told, None) or next(marks, None) or _from_cgroup(root / "proc/1/cgroup")
+    return {"detected": runtime is not None, "runtime": runtime}
+
+
+def _from_cgroup(path: Path) -> str | None:
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    return next((runtime for word, runtime in _CGROUPS.items() if word in text), None)
+
+
+def torch_version() -> str | None:
+    """Installed version, None without torch."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def torch_cuda_version() -> str | None:
+    """CUDA version of the build; None for a CPU build or without torch."""
+    found = util.find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return cuda_version_in(Path(found.submodule_search_locations[0]) / "version.py")
+
+
+def cuda_version_in(path: Path) -> str | None:
+    """The `cuda` that a torch/version.py assigns."""
+    try:
+        match = _CUDA.search(path.read_text())
+    except OSError:
+        return None
+    return match[1] if match else None

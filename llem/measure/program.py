@@ -27,37 +27,6 @@ POLL_S = 0.2
 GRACE_S = 1.0
 
 
-def processes_left() -> dict[int, str]:
-    """Process id -> name of every process below this one that does not end within PATIENCE_S."""
-    deadline = time.monotonic() + PATIENCE_S
-    while (left := _living()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
-
-
-def _living() -> dict[int, str]:
-    pids = descendants(os.getpid()) - {os.getpid()}
-    return {pid: name for pid in sorted(pids) if (name := _name_of_living(pid))}
-
-
-def _name_of_living(pid: int) -> str | None:
-    """None for one that has ended, waited for or not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    name, _, fields = stat.partition(" (")[2].rpartition(") ")
-    return None if fields.startswith(_ZOMBIE) else name
-
-
-def warning(left: dict[int, str]) -> WarningRaised:
-    """What is told of them."""
-    shown = ", ".join(f"{name} {pid}" for pid, name in list(left.items())[:_SHOWN])
-    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    text = f"the program left processes behind, whose work is not measured from here on: {shown}{more}"
-    return WarningRaised(code="program_left_processes", text=text, value=float(len(left)))
-
-
 def wrap(supervisor: Channel, sampler: Channel) -> None:
     """The life of a wrapping worker: baseline, the program, completion marker, seal."""
     setup = supervisor.receive()
@@ -137,6 +106,37 @@ def _completed(setup: WorkerSetup, exit_status: int, stop: StopFlag) -> ProcessC
         exit_status=exit_status,
         stopped_early=stop(),
     )
+
+
+def processes_left() -> dict[int, str]:
+    """Process id -> name of every process below this one that does not end within PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := _living()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _living() -> dict[int, str]:
+    pids = descendants(os.getpid()) - {os.getpid()}
+    return {pid: name for pid in sorted(pids) if (name := _name_of_living(pid))}
+
+
+def _name_of_living(pid: int) -> str | None:
+    """None for one that has ended, waited for or not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, _, fields = stat.partition(" (")[2].rpartition(") ")
+    return None if fields.startswith(_ZOMBIE) else name
+
+
+def warning(left: dict[int, str]) -> WarningRaised:
+    """What is told of them."""
+    shown = ", ".join(f"{name} {pid}" for pid, name in list(left.items())[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    text = f"the program left processes behind, whose work is not measured from here on: {shown}{more}"
+    return WarningRaised(code="program_left_processes", text=text, value=float(len(left)))
 
 
 if __name__ == "__main__":

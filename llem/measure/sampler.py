@@ -34,108 +34,6 @@ MIN_HZ = 10.0
 REPORT_INTERVAL_NS = 500_000_000
 
 
-class PowerStatistics:
-    """Running mean and sum of squares of one device's power (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self._samples = 0
-        self._mean_w = self._squares = 0.0
-
-    def add(self, reading: Reading) -> None:
-        """Count one reading; one without power is left out."""
-        if reading.power_mw is None:
-            return
-        power_w = reading.power_mw / MW_PER_W
-        self._samples += 1
-        delta = power_w - self._mean_w
-        self._mean_w += delta / self._samples
-        self._squares += delta * (power_w - self._mean_w)
-
-    def result(self, device_uuid: str) -> BaselinePower:
-        """What was seen; None with a reason where no power was read."""
-        if self._samples == 0:
-            return BaselinePower(
-                device_uuid=device_uuid,
-                mean_power_w=None,
-                std_power_w=None,
-                samples=0,
-                reason="no power was read",
-            )
-        spread_w = math.sqrt(self._squares / (self._samples - 1)) if self._samples > 1 else None
-        return BaselinePower(
-            device_uuid=device_uuid, mean_power_w=self._mean_w, std_power_w=spread_w, samples=self._samples
-        )
-
-
-def results(statistics: Sequence[PowerStatistics], device_uuids: Sequence[str]) -> list[BaselinePower]:
-    """One result per device, in order."""
-    return [each.result(uuid) for each, uuid in zip(statistics, device_uuids, strict=True)]
-
-
-class Histogram:
-    """Quantiles of whole numbers from 0 on, each too high by at most a sixteenth."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[int, int]] = Counter()
-        self._total = 0
-
-    def __len__(self) -> int:
-        """How many buckets hold something."""
-        return len(self._counts)
-
-    def add(self, number: int) -> None:
-        """Count one number."""
-        shift = max(0, number.bit_length() - PRECISION_BITS)
-        self._counts[shift, number >> shift] += 1
-        self._total += 1
-
-    def quantile(self, share: float) -> int | None:
-        """The highest number of the bucket at which `share` of all that was counted is reached; None before the first."""
-        if self._total == 0:
-            return None
-        rank = min(self._total - 1, int(self._total * share))
-        seen = 0
-        for (shift, leading), count in sorted(self._counts.items()):
-            seen += count
-            if seen > rank:
-                return ((leading + 1) << shift) - 1
-        return None
-
-
-class Schedule:
-    """Deadlines at a fixed rate from the first call; a missed one is counted, never made up for."""
-
-    def __init__(self, hz: float) -> None:
-        self._period_ns = round(1e9 / hz)
-        self._next_ns = time.monotonic_ns()
-        self._last_ns: int | None = None
-        self._lateness_ns = Histogram()
-        self.missed = 0
-        self.max_gap_ns: int | None = None
-
-    def remaining_s(self) -> float:
-        """Seconds until the next deadline, 0 when it has passed."""
-        return max(0, self._next_ns - time.monotonic_ns()) / 1e9
-
-    def reached(self) -> bool:
-        """Whether a sample is due; if so, the deadline moves on by whole periods."""
-        now_ns = time.monotonic_ns()
-        if now_ns < self._next_ns:
-            return False
-        skipped = (now_ns - self._next_ns) // self._period_ns
-        self.missed += skipped
-        self._lateness_ns.add(now_ns - self._next_ns)
-        if self._last_ns is not None:
-            self.max_gap_ns = max(self.max_gap_ns or 0, now_ns - self._last_ns)
-        self._last_ns = now_ns
-        self._next_ns += (skipped + 1) * self._period_ns
-        return True
-
-    def jitter_p99_ns(self) -> int | None:
-        """99th percentile of how late the samples were, to a sixteenth; None before the first."""
-        return self._lateness_ns.quantile(0.99)
-
-
 def default_hz(devices: Sequence[MeteredDevice]) -> float:
     """One sample per tick of the fastest counter, between MIN_HZ and MAX_HZ; an estimate is not worth more than MIN_HZ."""
     ticks = [
@@ -282,6 +180,108 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
             log.seal()
     finally:
         meter.close()
+
+
+class PowerStatistics:
+    """Running mean and sum of squares of one device's power (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._mean_w = self._squares = 0.0
+
+    def add(self, reading: Reading) -> None:
+        """Count one reading; one without power is left out."""
+        if reading.power_mw is None:
+            return
+        power_w = reading.power_mw / MW_PER_W
+        self._samples += 1
+        delta = power_w - self._mean_w
+        self._mean_w += delta / self._samples
+        self._squares += delta * (power_w - self._mean_w)
+
+    def result(self, device_uuid: str) -> BaselinePower:
+        """What was seen; None with a reason where no power was read."""
+        if self._samples == 0:
+            return BaselinePower(
+                device_uuid=device_uuid,
+                mean_power_w=None,
+                std_power_w=None,
+                samples=0,
+                reason="no power was read",
+            )
+        spread_w = math.sqrt(self._squares / (self._samples - 1)) if self._samples > 1 else None
+        return BaselinePower(
+            device_uuid=device_uuid, mean_power_w=self._mean_w, std_power_w=spread_w, samples=self._samples
+        )
+
+
+def results(statistics: Sequence[PowerStatistics], device_uuids: Sequence[str]) -> list[BaselinePower]:
+    """One result per device, in order."""
+    return [each.result(uuid) for each, uuid in zip(statistics, device_uuids, strict=True)]
+
+
+class Histogram:
+    """Quantiles of whole numbers from 0 on, each too high by at most a sixteenth."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[int, int]] = Counter()
+        self._total = 0
+
+    def __len__(self) -> int:
+        """How many buckets hold something."""
+        return len(self._counts)
+
+    def add(self, number: int) -> None:
+        """Count one number."""
+        shift = max(0, number.bit_length() - PRECISION_BITS)
+        self._counts[shift, number >> shift] += 1
+        self._total += 1
+
+    def quantile(self, share: float) -> int | None:
+        """The highest number of the bucket at which `share` of all that was counted is reached; None before the first."""
+        if self._total == 0:
+            return None
+        rank = min(self._total - 1, int(self._total * share))
+        seen = 0
+        for (shift, leading), count in sorted(self._counts.items()):
+            seen += count
+            if seen > rank:
+                return ((leading + 1) << shift) - 1
+        return None
+
+
+class Schedule:
+    """Deadlines at a fixed rate from the first call; a missed one is counted, never made up for."""
+
+    def __init__(self, hz: float) -> None:
+        self._period_ns = round(1e9 / hz)
+        self._next_ns = time.monotonic_ns()
+        self._last_ns: int | None = None
+        self._lateness_ns = Histogram()
+        self.missed = 0
+        self.max_gap_ns: int | None = None
+
+    def remaining_s(self) -> float:
+        """Seconds until the next deadline, 0 when it has passed."""
+        return max(0, self._next_ns - time.monotonic_ns()) / 1e9
+
+    def reached(self) -> bool:
+        """Whether a sample is due; if so, the deadline moves on by whole periods."""
+        now_ns = time.monotonic_ns()
+        if now_ns < self._next_ns:
+            return False
+        skipped = (now_ns - self._next_ns) // self._period_ns
+        self.missed += skipped
+        self._lateness_ns.add(now_ns - self._next_ns)
+        if self._last_ns is not None:
+            self.max_gap_ns = max(self.max_gap_ns or 0, now_ns - self._last_ns)
+        self._last_ns = now_ns
+        self._next_ns += (skipped + 1) * self._period_ns
+        return True
+
+    def jitter_p99_ns(self) -> int | None:
+        """99th percentile of how late the samples were, to a sixteenth; None before the first."""
+        return self._lateness_ns.quantile(0.99)
 
 
 if __name__ == "__main__":
