@@ -64,10 +64,10 @@ fmt: setup
     .venv/bin/ruff check --fix .
     .venv/bin/ruff format .
 
-# Write constraints.txt: the newest permitted version of every package, for every supported Python.
+# Write constraints.txt: the newest permitted version of every package, for every supported Python; amdsmi has that of the ROCm it finds.
 lock:
     {{pip}} uv
-    .venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --upgrade --no-header --no-annotate pyproject.toml -o constraints.txt
+    .venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --no-emit-package amdsmi --upgrade --no-header --no-annotate pyproject.toml -o constraints.txt
 
 # Run a benchmark: harness, append, rebuild, size, query, aggregate, crash, sampler, meter, startup.
 bench name *options: setup

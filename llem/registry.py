@@ -32,6 +32,9 @@ class EngineKind(NamedTuple):
 
 METERS = {
     "nvml": MeterKind("llem.meters.nvml", rank=1, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
+    "amd": MeterKind(
+        "llem.meters.amd", extra="amd", rank=2, gpus="real", needs_gpus=True, pci_vendor="0x1002"
+    ),
     "rapl": MeterKind("llem.meters.rapl", rank=3),
     "zeus": MeterKind("llem.meters.zeus", extra="zeus", gpus="real"),
     "estimate": MeterKind("llem.meters.estimate", rank=4),

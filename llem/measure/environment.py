@@ -32,7 +32,7 @@ _CGROUPS = {
 }
 _CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", re.MULTILINE)
 PACKAGES = (
-    "accelerate", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",
+    "accelerate", "amdsmi", "flash-attn", "llem", "msgspec", "numpy", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-ml-py",
     "safetensors", "tensorrt-llm", "tokenizers", "torch", "transformers", "triton", "vllm", "zeus", "zstandard",
 )  # fmt: skip
 # Variables that change what is measured. Families are listed by their beginning; where a family also holds secrets

@@ -82,6 +82,9 @@ def choose_meter(plan: Plan, *, devices: Sequence[Device]) -> MeterChoice:
             reason = _module(name).unavailable(devices=devices)
         except MissingExtraError:
             continue
+        except MeterError as error:
+            # its library does not load here
+            reason = str(error)
         if reason is None:
             return MeterChoice(name=name, rejected=rejected)
         rejected[name] = reason

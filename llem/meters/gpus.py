@@ -1,4 +1,4 @@
-"""GPUs: which of them CUDA lets a process see, which a list of indices and UUIDs means, and what they are set to."""
+"""GPUs: which of them the runtime lets a process see, which a list of indices and UUIDs means, and what they are set to."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +7,8 @@ import msgspec
 
 from llem.errors import MeterError
 from llem_events.events import Device
+
+CUDA_MASK = "CUDA_VISIBLE_DEVICES"
 
 
 class Gpu(NamedTuple):
@@ -21,10 +23,12 @@ class Gpu(NamedTuple):
         return [self.device] if self.instances is None else self.instances
 
 
-def visible(gpus: Sequence[Gpu], *, mask: str | None, order: str | None) -> list[Device]:
-    """Devices in CUDA's order under CUDA_VISIBLE_DEVICES (`mask`) and CUDA_DEVICE_ORDER (`order`).
+def visible(
+    gpus: Sequence[Gpu], *, mask: str | None, order: str | None, variable: str = CUDA_MASK
+) -> list[Device]:
+    """Devices in the runtime's order under the vendor's `variable` (`mask`) and CUDA_DEVICE_ORDER (`order`).
 
-    As CUDA does, the list ends at the first entry that names no GPU.
+    As CUDA and ROCm do, the list ends at the first entry that names no GPU.
     """
     if mask is None:
         return [device for gpu in gpus for device in gpu.usable]
@@ -34,7 +38,8 @@ def visible(gpus: Sequence[Gpu], *, mask: str | None, order: str | None) -> list
         if device is None:
             break
         seen.append(device)
-    _refuse_twice(seen, mask)
+    if len({device.uuid for device in seen}) < len(seen):
+        raise MeterError(f"{variable} names a GPU twice", found=mask, expected="each GPU once")
     return seen
 
 
@@ -59,25 +64,22 @@ def _by_uuid(gpus: Sequence[Gpu], entry: str) -> Device | None:
     return named[0][0] if len(named) == 1 and named[0] else None
 
 
-def _refuse_twice(seen: Sequence[Device], mask: str) -> None:
-    if len({device.uuid for device in seen}) < len(seen):
-        raise MeterError("CUDA_VISIBLE_DEVICES names a GPU twice", found=mask, expected="each GPU once")
-
-
-def select(seen: Sequence[Device], wanted: Sequence[str] | None, *, masked: bool) -> list[Device]:
+def select(
+    seen: Sequence[Device], wanted: Sequence[str] | None, *, masked: bool, variable: str = CUDA_MASK
+) -> list[Device]:
     """The devices meant by indices and by UUIDs or their beginnings; all of `seen` for None.
 
-    An index counts along `seen` where CUDA_VISIBLE_DEVICES made that list (`masked`), else it is the driver's, which
-    nvidia-smi shows; a GPU divided into several instances has no device of its own.
+    An index counts along `seen` where the vendor's `variable` made that list (`masked`), else it is the driver's, which
+    its own tool shows; a GPU divided into several instances has no device of its own.
     """
     if wanted is None:
         return list(seen)
     numbers = range(len(seen)) if masked else [device.index for device in seen]
     numbered = list(zip(map(str, numbers), seen, strict=True))
-    return [_one(numbered, entry.strip()) for entry in wanted]
+    return [_one(numbered, entry.strip(), variable) for entry in wanted]
 
 
-def _one(numbered: Sequence[tuple[str, Device]], entry: str) -> Device:
+def _one(numbered: Sequence[tuple[str, Device]], entry: str, variable: str) -> Device:
     if entry.isdigit():
         matches = [device for number, device in numbered if number == entry]
     else:
@@ -88,7 +90,7 @@ def _one(numbered: Sequence[tuple[str, Device]], entry: str) -> Device:
         "several such devices" if matches else "no such GPU",
         found=entry or "an empty name",
         expected=_choices([(device.uuid, device) for device in matches] or numbered),
-        hint="`llem doctor` lists the GPUs; CUDA_VISIBLE_DEVICES hides all others",
+        hint=f"`llem doctor` lists the GPUs; {variable} hides all others",
     )
 
 

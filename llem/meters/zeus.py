@@ -2,63 +2,26 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from zeus.device import get_gpus, get_soc
 from zeus.exception import ZeusBaseError
 
 from llem.errors import MeterError
-from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
-from llem.meters.counter import CountedDevice, CounterSet, FaultLog, implausible_power
+from llem.meters.base import Meter
 from llem.meters.gpus import DriverState
+from llem.meters.sensors import Sensor, SensorMeter
 from llem.plan import MeterPlan
-from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
+from llem_events.events import Device
 
 # Parts of a system on a chip that do not overlap; a board with a total has it measured as one.
 _SOC_TOTAL = "total_energy_mj"
 _SOC_PARTS = ("cpu_total_mj", "gpu_mj", "gpu_sram_mj", "dram_mj", "ane_mj")
-_SENSED = {"at_ns", "power_mw", "power_average_mw", "energy_mj", "temperature_c"}
-
-Ask = Callable[[], int | None]
-
 # The libraries below zeus answer "N/A", or leave a key out, for what a device does not tell.
 _NO_ANSWER = (ZeusBaseError, LookupError, TypeError, ValueError)
 _UUID = "zeus-gpu-"
 _UNSEEN_BY_ZEUS = ("ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
-
-
-class Sensor:
-    """One device of zeus: what it can be asked, and why the rest is missing."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.missing = {column: "not asked of zeus" for column in SAMPLE_COLUMNS if column not in _SENSED}
-        self.asks: dict[str, Ask] = {}
-        self.failed: dict[str, str] = {}
-        self.energy_source: Literal["counter", "integrated"] = "counter"
-
-    def offer(self, column: str, function: Callable[[], Any]) -> None:
-        """Take a column up if it answers now."""
-        try:
-            int(function())
-        except _NO_ANSWER as error:
-            self.missing[column] = str(error)
-        else:
-            self.asks[column] = lambda: self._ask(column, function)
-
-    def _ask(self, column: str, function: Callable[[], Any]) -> int | None:
-        try:
-            return int(function())
-        except _NO_ANSWER as error:
-            self.failed.setdefault(column, str(error))
-            return None
-
-    def counted(self) -> CountedDevice:
-        """Its energy counter, or why there is none."""
-        return CountedDevice(
-            self.device.uuid, self.asks.get("energy_mj"), reason=self.missing.get("energy_mj")
-        )
 
 
 def gpu_sensors(gpus: Sequence[str] | None) -> list[Sensor]:
@@ -135,7 +98,7 @@ def _device(index: int, gpu: Any) -> Device:
 
 
 def _gpu_sensor(index: int, gpu: Any) -> Sensor:
-    sensor = Sensor(_device(index, gpu))
+    sensor = Sensor(_device(index, gpu), library="zeus", no_answer=_NO_ANSWER)
     sensor.offer("power_mw", gpu.get_instant_power_usage)
     sensor.offer("power_average_mw", gpu.get_average_power_usage)
     sensor.offer("temperature_c", gpu.get_gpu_temperature)
@@ -148,9 +111,8 @@ def soc_sensor(soc: Any) -> Sensor:
     parts = soc.get_available_metrics()
     counted = [_SOC_TOTAL] if _SOC_TOTAL in parts else [part for part in _SOC_PARTS if part in parts]
     name = f"{type(soc).__name__} ({', '.join(counted)})"
-    sensor = Sensor(
-        Device(host=socket.gethostname(), uuid="zeus-soc", index=0, name=name, kind="cpu_package")
-    )
+    device = Device(host=socket.gethostname(), uuid="zeus-soc", index=0, name=name, kind="cpu_package")
+    sensor = Sensor(device, library="zeus", no_answer=_NO_ANSWER)
     # zeus sums a Jetson's power itself
     sensor.energy_source = "integrated" if _SOC_TOTAL in counted else "counter"
     sensor.missing |= dict.fromkeys(
@@ -162,57 +124,10 @@ def soc_sensor(soc: Any) -> Sensor:
     return sensor
 
 
-class ZeusMeter:
-    """Energy counter, power and temperature of what zeus can see."""
+class ZeusMeter(SensorMeter):
+    """Energy counter, power and temperature of what zeus can see; zeus keeps its library for the life of the process."""
 
     NAME: ClassVar[str] = "zeus"
-
-    def __init__(self, sensors: Sequence[Sensor], *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._sensors, self._clock = sensors, clock
-        self._faults = FaultLog()
-        self._counters = CounterSet([sensor.counted() for sensor in sensors], clock=clock)
-
-    def devices(self) -> Sequence[MeteredDevice]:
-        """What zeus can see."""
-        return [_metered(sensor, self._counters) for sensor in self._sensors]
-
-    def read(self) -> Sequence[Reading]:
-        """One reading per device."""
-        return [self._read(sensor) for sensor in self._sensors]
-
-    def _read(self, sensor: Sensor) -> Reading:
-        values = {column: ask() for column, ask in sensor.asks.items()}
-        at_ns = self._clock.now_ns()
-        values["energy_mj"] = self._counters.check(sensor.device.uuid, values.get("energy_mj"))
-        power_mw = values.get("power_mw")
-        if power_mw is not None and (fault := implausible_power(power_mw, power_limit_mw=None)):
-            values["power_mw"] = None
-            self._faults.tell(sensor.device.uuid, *fault)
-        for column, reason in sensor.failed.items():
-            self._faults.tell(sensor.device.uuid, "zeus_error", f"{column}: {reason}")
-        return Reading(at_ns, **values)
-
-    def read_edge(self) -> list[EnergyEdge]:
-        """Every counter just after its next tick."""
-        return self._counters.read_edges()
-
-    def faults(self) -> list[tuple[str, str, str]]:
-        """What failed since the last call."""
-        return self._faults.take() + self._counters.faults()
-
-    def close(self) -> None:
-        """zeus keeps its library for the life of the process."""
-
-
-def _metered(sensor: Sensor, counters: CounterSet) -> MeteredDevice:
-    uuid, has_power = sensor.device.uuid, "power_mw" in sensor.asks
-    return MeteredDevice(
-        device=sensor.device,
-        energy_source=sensor.energy_source if uuid in counters else "integrated" if has_power else None,
-        power_kind="instant" if has_power else None,
-        counter_tick_ns=counters.tick_ns(uuid),
-        missing=counters.missing(uuid) | sensor.missing,
-    )
 
 
 def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:

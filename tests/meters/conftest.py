@@ -1,13 +1,17 @@
 """Simulated GPUs, a simulated powercap folder, and clocks that only move when told to."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from llem.meters.base import Clock
 from tests.simulated_nvml.build import Simulation, has_compiler, installed
 from tests.simulated_nvml.scenario import Scenario
+
+AMD_LIBRARY = Path(__file__).parents[1] / "simulated_amdsmi"
 
 
 class ManualClock:
@@ -92,3 +96,20 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     with installed(Scenario(gpus=[])) as simulation:
         yield simulation
+
+
+@pytest.fixture
+def amd(monkeypatch: pytest.MonkeyPatch, manual_clock: ManualClock) -> Iterator[ModuleType]:
+    """The AMD meter's module over a stand-in of amdsmi: GPUs of 100, 200 and 300 W on a clock that is moved by hand."""
+    import importlib
+
+    monkeypatch.syspath_prepend(AMD_LIBRARY)
+    monkeypatch.setenv("SIMULATED_AMD_WATTS", "100,200,300")
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
+        monkeypatch.delenv(name, raising=False)
+    library = importlib.import_module("amdsmi")
+    monkeypatch.setattr(library, "clock_ns", manual_clock.now_ns)
+    yield importlib.import_module("llem.meters.amd")
+    # No other test of this process has amdsmi.
+    for name in ("amdsmi", "llem.meters.amd"):
+        sys.modules.pop(name, None)

@@ -47,6 +47,11 @@ def _nvml(request: pytest.FixtureRequest) -> Subject:
     return Subject(NvmlMeter(resolve_gpus(None), clock=nvml.clock), nvml.clock)
 
 
+def _amd(request: pytest.FixtureRequest) -> Subject:
+    amd, clock = request.getfixturevalue("amd"), request.getfixturevalue("manual_clock").clock
+    return Subject(amd.AmdMeter(amd.resolve_gpus(["0", "2"]), clock=clock), clock)
+
+
 def _zeus(request: pytest.FixtureRequest) -> Subject:
     pytest.importorskip("zeus", reason="the zeus extra is not installed")
     from llem.meters.zeus import ZeusMeter, gpu_sensors
@@ -58,6 +63,7 @@ def _zeus(request: pytest.FixtureRequest) -> Subject:
 
 MAKERS: dict[str, Callable[[pytest.FixtureRequest], Subject]] = {
     "nvml": _nvml,
+    "amd": _amd,
     "rapl": _rapl,
     "zeus": _zeus,
     "estimate": _estimate,
@@ -130,6 +136,7 @@ def test_says_how_it_knows_the_energy(subject: Subject) -> None:
     """Source and kind of power are named, and only a real counter is called one."""
     expected = {
         "nvml": "counter",
+        "amd": "counter",
         "rapl": "counter",
         "zeus": "counter",
         "estimate": "estimated",
