@@ -82,7 +82,7 @@ gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
 
 # Make every generated file anew.
-goldens: schema reference screens
+goldens: schema reference figures screens
 
 # Publish the JSON Schema of every event version.
 schema: setup
@@ -95,6 +95,10 @@ screens *options: setup
 # Run the session of the README on this machine and keep what it shows.
 session: setup
     {{python}} -m pytest -q -n 0 tests/test_readme.py --update-goldens
+
+# Write the page of figures from their list.
+figures: setup
+    {{python}} -m llem.results.figures > docs/figures.md
 
 # Write the command-line page from the commands.
 reference: setup

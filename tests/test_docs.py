@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from llem.results import aggregate_results
+from llem.results.figures import EXPERIMENT_FIGURES, Figure, as_markdown, create_table, row
+from llem.results.nullable import ratio
+from tests.results.processes import process
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/README.md", "benchmarks/README.md")
 
@@ -35,3 +40,19 @@ def test_files_that_are_named_exist(page: str) -> None:
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
     paths = re.findall(r"`((?:llem|events|tests|benchmarks|docs)/[\w./-]*)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_page_of_figures_is_up_to_date() -> None:
+    """docs/figures.md is what the list of figures says."""
+    assert (ROOT / "docs" / "figures.md").read_text(encoding="utf-8") == as_markdown(), "run `just figures`"
+
+
+def test_the_example_of_a_figure_is_one() -> None:
+    """The entry in CONTRIBUTING.md makes a column, a comment and a value, and is no figure yet."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    entry = re.findall(r"```python\n(Figure\(.*?\n\))\n```", page, re.DOTALL)[0]
+    figure = eval(entry, {"Figure": Figure, "ratio": ratio})
+    assert figure.name not in {known.name for known in EXPERIMENT_FIGURES}
+    assert "energy_per_request_j DOUBLE -- [J] energy over requests" in create_table("t", "it", [figure])
+    joined = aggregate_results([process(requests=4), process(1, requests=6)], "run", "hash")
+    assert row([figure], joined) == {"energy_per_request_j": 5.0}

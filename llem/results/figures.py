@@ -1,6 +1,10 @@
-"""The list of figures: each is declared once, and tables, rows, screens, exports and docs/figures.md are made from it."""
+"""The list of figures: each is declared once, and tables, rows, screens, exports and docs/figures.md are made from it.
+
+`python -m llem.results.figures` prints that page.
+"""
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -25,7 +29,7 @@ def told_by_the_log(_: Any) -> None:
 
 
 class Figure(msgspec.Struct, Generic[Record], frozen=True):
-    """One column of results: `name` is the same in tables, CSV and JSON lines, `type` is DuckDB's.
+    """One column of results: `name` is the same in tables, CSV and Parquet, `type` is DuckDB's.
 
     `of` is a formula, or the path of a field of the record; without one the field has the figure's name. `shown` is its
     name on the screen of `llem show`, `predecessor` LLenergyMeasure's name for it. `cell` stands in CSV in its place.
@@ -538,3 +542,30 @@ _TABLES: tuple[tuple[str, str, Sequence[Figure[Any]]], ...] = (
     ),
 )
 TABLES_SQL = "".join(create_table(*table) for table in _TABLES)
+_PAGE = """# Figures
+
+Made from the list in `llem/results/figures.py` by `just figures`; do not edit. A figure has the same name in the tables, in CSV and in Parquet; JSON
+holds whole records, `ExperimentResult` and `RawProcessResult`. `llem query --list` names the other tables, `llem query "FROM duckdb_columns()"` tells their columns. NULL is not measured, and never zero.
+"""
+
+
+def as_markdown() -> str:
+    """The page of all figures: those of experiments first, for they are asked for most."""
+    return "\n".join([_PAGE, *(_section(*table) for table in reversed(_TABLES))])
+
+
+def _section(table: str, meaning: str, figures: Sequence[Figure[Any]]) -> str:
+    head = "| figure | unit | type | meaning | on the screen | LLenergyMeasure's name |"
+    lines = [f"| {' | '.join(_cells(figure))} |" for figure in figures]
+    return "\n".join(
+        [f"## {table}", "", f"{meaning[0].upper()}{meaning[1:]}.", "", head, "|---" * 6 + "|", *lines, ""]
+    )
+
+
+def _cells(figure: Figure[Any]) -> tuple[str, ...]:
+    names = (figure.shown or "", f"`{figure.predecessor}`" if figure.predecessor else "")
+    return (f"`{figure.name}`", figure.unit, figure.type, figure.meaning, *names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_markdown())
