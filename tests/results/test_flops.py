@@ -143,6 +143,31 @@ def test_peaks_by_nvml_name(name: str, dtype: str, tera: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "tera"),
+    [
+        ("NVIDIA H100 SXM5 80GB", (989.4, 989.4, 66.9)),
+        ("NVIDIA H100 PCIe", (756.0, 756.0, 51.0)),
+        ("NVIDIA H100 NVL", (835.5, 835.5, 60.0)),
+        ("NVIDIA H200 SXM", (989.4, 989.4, 66.9)),
+        ("NVIDIA H200 NVL", (835.5, 835.5, 60.0)),
+        ("A100-SXM4-40GB", (312.0, 312.0, 19.5)),
+        ("NVIDIA L40S", (362.05, 362.05, 91.6)),
+        ("NVIDIA L4", (121.0, 121.0, 30.3)),
+        ("NVIDIA V100-SXM2-32GB", (125.0, None, 15.7)),
+        ("Tesla V100-PCIE-16GB", (112.0, None, 14.0)),
+        ("NVIDIA T4", (65.0, None, 8.1)),
+        ("NVIDIA GeForce RTX 4090", (165.2, 165.2, 82.6)),
+        ("NVIDIA GeForce RTX 3090", (71.0, 71.0, 35.6)),
+    ],
+)
+def test_peaks_are_those_of_the_data_sheets(name: str, tera: tuple[float | None, ...]) -> None:
+    """Copied a second time from where the entry says: float16, bfloat16, float32."""
+    peak = peak_of(name)
+    assert peak is not None
+    assert (peak.float16, peak.bfloat16, peak.float32) == tera
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "NVIDIA GeForce RTX 3090 Ti",

@@ -67,6 +67,14 @@ def test_a_phase_beyond_the_samples_is_not_measured() -> None:
     assert before.reason == after.reason == "the samples do not reach its edges"
 
 
+def test_a_phase_from_the_first_to_the_last_sample_is_measured() -> None:
+    """Their moments are within what the samples reach."""
+    at_sec = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    trace = Trace(at_sec=at_sec, power_w=np.full(6, 300.0))
+    (phase,) = phase_energies(trace, starts_sec=[0.0], ends_sec=[5.0])
+    assert (phase.energy_j, phase.reason) == (1500.0, None)
+
+
 def test_a_phase_with_a_gap_is_not_measured() -> None:
     """A second without samples makes the phases that it touches unknown, and no others."""
     whole = two_level_trace()

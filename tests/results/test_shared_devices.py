@@ -78,6 +78,16 @@ def test_a_counter_does_not_count_the_pause_between_windows() -> None:
     assert aggregate(first, second).total_energy_j == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("edge", ["counter_open_j", "counter_close_j"])
+def test_a_counter_that_one_process_did_not_see_is_not_used(edge: str) -> None:
+    """Without an edge of one of them the mean power of both decides."""
+    case = SHARING["half overlap, by counter"]
+    first, second = shared_process(0, case), shared_process(1, case)
+    blind = msgspec.structs.replace(second.devices[0], **{edge: None})
+    joined = aggregate(first, msgspec.structs.replace(second, devices=[blind]))
+    assert joined.total_energy_j == pytest.approx(50.0 + (100.0 + 170.0) / 2 / 2 + 85.0)
+
+
 def test_a_shared_device_of_unknown_energy_is_warned_of() -> None:
     """Where only the index of a GPU is known, the sum stands and the warning says that it may be too much."""
     same = {"devices": [], "gpu_id": 0, "host": "h1"}
