@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -161,9 +162,10 @@ class Copy:
         for file in sorted((self.folder / ROOMS[self.room]).rglob("*.py")):
             yield from mutants(file.relative_to(self.folder), self.folder)
 
-    def learn_times(self) -> None:
-        """How long each test takes; all must pass without a fault."""
-        self.seconds, failed = self._run({}, limit_s=None)
+    def learn_times(self, slowest_s: float) -> None:
+        """How long each test takes, of those that are not too slow; all must pass without a fault."""
+        seconds, failed = self._run({}, limit_s=None)
+        self.seconds = {test: taken_s for test, taken_s in seconds.items() if taken_s <= slowest_s}
         if failed:
             sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
 
@@ -235,8 +237,11 @@ class Tests:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item.path.name not in FINGERPRINTS]
         expected_s = json.loads(Path("order.json").read_text())
-        rank = {test: number for number, test in enumerate(expected_s)}
-        items.sort(key=lambda item: rank.get(item.nodeid, 0))
+        if expected_s:
+            rank = {test: number for number, test in enumerate(expected_s)}
+            items[:] = sorted(
+                (item for item in items if item.nodeid in rank), key=lambda item: rank[item.nodeid]
+            )
         for item in items:
             item.add_marker(pytest.mark.timeout(20 + 4 * expected_s.get(item.nodeid, 60)))
 
@@ -263,7 +268,7 @@ def main() -> None:
         copy = Copy(Path(folder), options.room)
         possible = list(copy.mutants())
         drawn = random.Random(options.seed).sample(possible, min(options.count, len(possible)))
-        copy.learn_times()
+        copy.learn_times(options.slowest)
         counts = Counter(_outcome(copy, mutant) for mutant in drawn)
     print(
         f"{options.room}, seed {options.seed}: of {len(drawn)} faults, {counts['noticed']} noticed, "
@@ -288,6 +293,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--room", choices=ROOMS, required=True)
     parser.add_argument("--count", type=int, default=70)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--slowest", type=float, default=math.inf, help="leave out tests that take more seconds than this"
+    )
     return parser.parse_args()
 
 

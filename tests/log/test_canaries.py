@@ -153,6 +153,17 @@ def test_each_secret_goes_from_sentences_and_from_command_lines(kind: str) -> No
     [
         (["sshpass", "-p", "hunter2", "ssh", "host"], ["sshpass", "-p", "***", "ssh", "host"]),
         (["mysql", "-uroot", "-phunter2"], ["mysql", "-uroot", "-p***"]),
+        (["sshpass", "-phunter2", "ssh"], ["sshpass", "-p***", "ssh"]),
+        (["/usr/bin/mariadb-dump", "-px", "runs"], ["/usr/bin/mariadb-dump", "-p***", "runs"]),
+        (["mysql", "-p", "runs"], ["mysql", "-p", "runs"]),
+        (["python", "-phunter2"], ["python", "-phunter2"]),
+        (["ssh", "-p", "22"], ["ssh", "-p", "22"]),
+        (["curl", "-U", "me:hunter2"], ["curl", "-U", "me:***"]),
+        (["curl", "--proxy-user", "me:hunter2"], ["curl", "--proxy-user", "me:***"]),
+        (["curl", "-u", "me", "a:b"], ["curl", "-u", "me", "a:b"]),
+        (["x" * 600, "--token", "abc"], ["x" * 600, "--token", "***"]),
+        ([["--token", "abc"], 5, "abc"], [["--token", "***"], 5, "abc"]),
+        (["HF_TOKEN=a b", "PATH=/bin"], ["HF_TOKEN=***", "PATH=/bin"]),
         (["vllm", "serve", "-p", "8000"], ["vllm", "serve", "-p", "8000"]),
         (["docker", "run", "--user", "1000:1000"], ["docker", "run", "--user", "1000:1000"]),
         (
