@@ -82,7 +82,7 @@ def faults(node: ast.AST) -> Iterator[ast.AST | str]:
             yield ast.Constant(node.value + 1)
         case ast.Constant(value=str()) if node.value.isidentifier():
             yield ast.Constant(f"{node.value}x")
-        case ast.Return(value=ast.expr()) if ast.unparse(node.value) != "None":
+        case ast.Return(value=ast.expr()) if ast.unparse(node.value) not in ("None", "False"):
             yield "return None"
         case ast.Expr(value=ast.Call() | ast.Yield() | ast.YieldFrom()) | ast.AugAssign() | ast.Raise():
             yield "pass"
@@ -175,35 +175,38 @@ class Copy:
         compiled = Path(importlib.util.cache_from_source(str(place)))
         place.write_bytes(mutant.source())
         compiled.unlink(missing_ok=True)
-        _, failed = self._run(self._likely_first(mutant), limit_s=60 + 4 * sum(self.seconds.values()))
-        place.write_bytes(mutant.original)
-        compiled.unlink(missing_ok=True)
+        try:
+            failed = next(filter(None, map(self._failing, self._likely_first(mutant))), [])
+        finally:
+            place.write_bytes(mutant.original)
+            compiled.unlink(missing_ok=True)
         self.noticed.update(failed)
         return failed
 
-    def _likely_first(self, mutant: Mutant) -> dict[str, float]:
-        """The tests of files that speak of the module, then the others; the quick ones and those that notice much first."""
+    def _failing(self, seconds: dict[str, float]) -> list[str]:
+        return self._run(seconds, limit_s=60 + 4 * sum(seconds.values()))[1] if seconds else []
+
+    def _likely_first(self, mutant: Mutant) -> list[dict[str, float]]:
+        """Tests of files that speak of the module, then the others; first those that notice much, then the quick ones."""
         body = ast.parse(mutant.original).body
-        names = {
-            mutant.path.stem,
-            *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)),
-        }
-        words = re.compile(rf"\b({'|'.join(names)})\b")
+        defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        words = re.compile(rf"\b({'|'.join(defined | {mutant.path.stem})})\b")
         files = {test.partition("::")[0] for test in self.seconds}
-        far = {file: not words.search((self.folder / file).read_text()) for file in files}
-        rank = {
-            test: (far[test.partition("::")[0]], self.seconds[test] - self.noticed[test])
-            for test in self.seconds
-        }
-        return {test: self.seconds[test] for test in sorted(rank, key=rank.__getitem__)}
+        speaking = {file for file in files if words.search((self.folder / file).read_text())}
+        order = sorted(self.seconds, key=lambda test: self.seconds[test] - self.noticed[test])
+        return [
+            {test: self.seconds[test] for test in order if (test.partition("::")[0] in speaking) is near}
+            for near in (True, False)
+        ]
 
     def _run(self, seconds: dict[str, float], *, limit_s: float | None) -> tuple[dict[str, float], list[str]]:
         """Run the tests in this order up to the first that fails: the seconds of each, and those that failed."""
+        files = sorted({test.partition("::")[0] for test in seconds}) or [f"tests/{self.room}"]
         order, outcome = self.folder / "order.json", self.folder / "outcome.json"
         order.write_text(json.dumps(seconds))
         outcome.unlink(missing_ok=True)
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *PYTEST, f"tests/{self.room}"],
+            [sys.executable, "-m", "pytest", *PYTEST, *files],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": f"{self.folder}:{self.folder / 'events'}"},
             stdout=subprocess.DEVNULL,
