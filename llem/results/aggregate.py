@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -22,22 +22,23 @@ from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, 
 Fact = TypeVar("Fact")
 APART = "processes shared less than half of the shortest one's time"
 STATUSES: tuple[Status, ...] = ("failed", "interrupted", "incomplete", "completed")  # worst first
-REPLACEABLE = frozenset(
-    (
-        "steady_state_window",
-        "baseline_power_w",
-        "energy_adjusted_j",
-        "energy_per_device_j",
-        "energy_breakdown",
-        "multi_gpu",
-        "environment_snapshot",
-        "warmup_excluded_samples",
-        "warmup_result",
-        "thermal_throttle",
-        "timeseries",
-        "effective_config",
-    )
-)
+
+
+class Overrides(TypedDict, total=False):
+    """Fields of the result that stand in place of what the processes say; None stands for none."""
+
+    steady_state_window: tuple[float, float] | None
+    baseline_power_w: float | None
+    energy_adjusted_j: float | None
+    energy_per_device_j: Sequence[float | None] | None
+    energy_breakdown: EnergyBreakdown | None
+    multi_gpu: MultiGPUMetrics | None
+    environment_snapshot: EnvironmentSnapshot | None
+    warmup_excluded_samples: int | None
+    warmup_result: WarmupResult | None
+    thermal_throttle: ThermalThrottleInfo | None
+    timeseries: str | None
+    effective_config: dict[str, Any] | None
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,20 +269,9 @@ def aggregate_results(
     raw_results: Sequence[RawProcessResult],
     experiment_id: str,
     measurement_config_hash: str,
+    *,
     measurement_methodology: Methodology = "total",
-    steady_state_window: tuple[float, float] | None = None,
-    baseline_power_w: float | None = None,
-    energy_adjusted_j: float | None = None,
-    energy_per_device_j: Sequence[float | None] | None = None,
-    energy_breakdown: EnergyBreakdown | None = None,
-    multi_gpu: MultiGPUMetrics | None = None,
-    environment_snapshot: EnvironmentSnapshot | None = None,
     measurement_warnings: Sequence[str] | None = None,
-    warmup_excluded_samples: int | None = None,
-    warmup_result: WarmupResult | None = None,
-    thermal_throttle: ThermalThrottleInfo | None = None,
-    timeseries: str | None = None,
-    effective_config: dict[str, Any] | None = None,
     verify_temporal_overlap: bool = True,
     verify_gpu_attribution: bool = True,
     expected_processes: int | None = None,
@@ -289,6 +279,7 @@ def aggregate_results(
     strict: bool = True,
     allow_mixed_backends: bool = False,
     latency_stats: LatencyStatistics | None = None,
+    **overrides: Unpack[Overrides],
 ) -> ExperimentResult:
     """Join process results into one; what is given here stands in place of what the processes say.
 
@@ -297,8 +288,8 @@ def aggregate_results(
     `completed` holds the indices of processes that have a completion event; None takes all for complete. Raises
     AggregationError for results that do not belong together or are not all there; with strict=False, warns.
     """
-    # The parameters have the names of the fields that they stand for.
-    given = {name: value for name, value in locals().items() if name in REPLACEABLE and value is not None}
+    if unknown := set(overrides) - set(Overrides.__annotations__):
+        raise TypeError(f"aggregate_results() got unexpected keywords {', '.join(sorted(unknown))}")
     if not raw_results:
         raise AggregationError("no process results to join", hint="did any process finish?")
     results = sorted(raw_results, key=_order)
@@ -320,7 +311,8 @@ def aggregate_results(
         verify_gpu_attribution=verify_gpu_attribution,
         latency_stats=latency_stats,
     )
-    figures = {**_implied(energy_breakdown, warmup_result), **given}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    figures = _implied(overrides.get("energy_breakdown"), overrides.get("warmup_result")) | given
     return msgspec.structs.replace(
         joined,
         measurement_methodology=measurement_methodology,

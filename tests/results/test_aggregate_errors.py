@@ -69,3 +69,9 @@ def test_an_incomplete_experiment_says_so() -> None:
         aggregate_results([process(0)], "run", "hash", expected_processes=1, completed={0}).status
         == "completed"
     )
+
+
+def test_only_what_can_stand_in_place_of_the_processes_is_taken() -> None:
+    """A sum over processes cannot be given, nor can what is no field."""
+    with pytest.raises(TypeError, match="unexpected keywords colour, total_energy_j"):
+        aggregate_results([process(0)], "run", "hash", total_energy_j=1.0, colour="red")  # type: ignore[call-arg]
