@@ -8,6 +8,7 @@ import pytest
 
 from llem.cli.reference import reference
 from llem.errors import MissingExtraError, PlanError
+from llem.export.formats import TEXT_FORMATS, Format
 from llem.meters import create_meter
 from llem.plan import MeterPlan, Plan
 from llem.plan_file import resolve_plan
@@ -88,3 +89,11 @@ def test_an_engines_checks_load_no_model_runtime(name: str) -> None:
     checks = importlib.import_module(ENGINES[name].checks)
     assert callable(checks.check)
     assert not set(ENGINES[name].packages) & set(vars(checks))
+
+
+def test_every_text_format_is_offered() -> None:
+    """By `llem query` all of them, by `llem export` those that can be read back; the error names the same."""
+    page = reference()
+    assert f"<table|lines|{'|'.join(TEXT_FORMATS)}|parquet>" in page
+    assert f"<{'|'.join(Format)}>" in page
+    assert [name for name in TEXT_FORMATS if name in list(Format)] == ["csv", "json", "jsonl"]

@@ -16,13 +16,16 @@ from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import parquet, target
 from llem.export.columns import Column, aggregated_columns
-from llem.export.results import RAW, Format, write_parquet, write_records
+from llem.export.formats import Format
+from llem.export.results import RAW, write_parquet, write_records
 from llem.export.rows import Window, rows_of, stored_results, write_rows
 from llem.projections.derive.late_window import results_for
+from llem.registry import one_of
 from llem.results.experiment import ExperimentResult, Methodology
 from llem.store import Store
 
 STDOUT = Path("-")
+_ENDINGS = one_of(*(f".{name}" for name in Format))
 
 
 class Preset(StrEnum):
@@ -42,9 +45,7 @@ class What(StrEnum):
 
 
 def export(
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="OUT.csv, .json, .jsonl or .parquet; - for stdout.")
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=f"OUT{_ENDINGS}; - for stdout.")],
     what: Annotated[What, typer.Option(help="What to write.")] = What.RESULTS,
     output_format: Annotated[
         Format | None,
@@ -103,7 +104,7 @@ def _named(runs: Sequence[str], store: Store) -> list[str] | None:
 def _format(given: Format | None, out: Path) -> Format:
     suffix = out.suffix.removeprefix(".").lower()
     if given is None and suffix not in set(Format) and out != STDOUT:
-        raise ExportError(f"no format for {out}", expected="a name ending in .csv, .json, .jsonl or .parquet")
+        raise ExportError(f"no format for {out}", expected=f"a name ending in {_ENDINGS}")
     chosen = given or (Format.CSV if out == STDOUT else Format(suffix))
     if chosen is Format.PARQUET and out == STDOUT:
         raise ExportError("a Parquet file is not for a screen or a pipe", hint="name a file")

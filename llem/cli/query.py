@@ -4,12 +4,12 @@ import importlib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import msgspec
 import typer
@@ -30,20 +30,20 @@ MAX_SQL_BYTES = 2**20
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
 TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")
 TABLE_ROWS = 1000  # a table is read by people and held in memory
-Writer = Callable[[TextIO, Sequence[str], Iterable[Sequence[Any]]], None]
 Start = Callable[..., AbstractContextManager[ResultStream]]
 
 
-class Format(StrEnum):
-    """Formats of a result."""
+if TYPE_CHECKING:
 
-    TABLE = "table"
-    LINES = "lines"
-    CSV = "csv"
-    JSON = "json"
-    JSONL = "jsonl"
-    MD = "md"
-    PARQUET = "parquet"
+    class Format(StrEnum):
+        """Formats of a result: for the screen, all text formats, and Parquet. Those that the code itself names."""
+
+        TABLE = "table"
+        LINES = "lines"
+        PARQUET = "parquet"
+else:
+    _NAMES = ["table", "lines", *formats.TEXT_FORMATS, "parquet"]
+    Format = StrEnum("Format", {name.upper(): name for name in _NAMES})
 
 
 def _complete_saved(incomplete: str) -> list[str]:
@@ -209,18 +209,13 @@ def _output(chosen: Format, output: Path | None, *, force: bool) -> AbstractCont
     return nullcontext(sys.stdout) if chosen is Format.TABLE else text_output()
 
 
-def _writer(chosen: Format, *, raw_csv: bool) -> Writer:
+def _writer(chosen: Format, *, raw_csv: bool) -> formats.Writer:
     """The format's writer; rich is loaded only for a table, and while the query's process starts."""
     if chosen is Format.TABLE:
         return partial(importlib.import_module("llem.cli.table").write_table, instead="-f lines")
-    writers: dict[Format, Writer] = {
-        Format.LINES: write_lines,
-        Format.CSV: partial(formats.write_csv, neutralise=not raw_csv),
-        Format.JSON: formats.write_json,
-        Format.JSONL: formats.write_jsonl,
-        Format.MD: formats.write_markdown,
-    }
-    return writers[chosen]
+    if chosen is Format.LINES:
+        return write_lines
+    return formats.TEXT_FORMATS[chosen].writer(neutralise=not raw_csv)
 
 
 def _rows(result: ResultStream) -> Iterator[Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Results, samples and requests as files: one module per format."""
+"""Results, samples and requests as files, in the formats that `formats.py` lists."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -3,13 +3,17 @@
 import csv
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, TextIO
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import msgspec
 
+Writer = Callable[[TextIO, Sequence[str], Iterable[Sequence[Any]]], None]
+ObjectWriter = Callable[[TextIO, Iterable[Any]], None]
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _INT64 = 2**63
 # LibreOffice reads full-width signs too.
@@ -115,3 +119,37 @@ def _markdown_line(row: Sequence[Any]) -> str:
 
 def _escaped(cell: str) -> str:
     return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").splitlines())
+
+
+class TextFormat(NamedTuple):
+    """How rows become text; `raw` where text that a spreadsheet would run can be left as it is."""
+
+    write: Writer
+    raw: Writer | None = None
+    # Records as they are nested; None: their columns, as rows.
+    write_objects: ObjectWriter | None = None
+    # Whether `llem export` offers it: what a program can read back.
+    is_export: bool = True
+
+    def writer(self, *, neutralise: bool) -> Writer:
+        """The writer of rows that suits the reader."""
+        return self.write if neutralise or self.raw is None else self.raw
+
+
+TEXT_FORMATS = {
+    "csv": TextFormat(write_csv, raw=partial(write_csv, neutralise=False)),
+    "json": TextFormat(write_json, write_objects=write_json_objects),
+    "jsonl": TextFormat(write_jsonl, write_objects=write_jsonl_objects),
+    "md": TextFormat(write_markdown, is_export=False),
+}
+
+if TYPE_CHECKING:
+
+    class Format(StrEnum):
+        """Formats of an export: the text formats and Parquet. Those that the code itself names."""
+
+        CSV = "csv"
+        PARQUET = "parquet"
+else:
+    _NAMES = [*(name for name, kind in TEXT_FORMATS.items() if kind.is_export), "parquet"]
+    Format = StrEnum("Format", {name.upper(): name for name in _NAMES})

@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
 from llem.export import formats, parquet, target
 from llem.export.columns import Column, aggregated_columns, flattened, rows
+from llem.export.formats import Format
 from llem.results.experiment import ExperimentResult
 from llem.results.process import RawProcessResult
 
@@ -78,15 +78,6 @@ class ResultsExporter:
         return path
 
 
-class Format(StrEnum):
-    """Formats of an export."""
-
-    CSV = "csv"
-    JSON = "json"
-    JSONL = "jsonl"
-    PARQUET = "parquet"
-
-
 def write_records(
     out: TextIO,
     records: Sequence[Any],
@@ -96,14 +87,12 @@ def write_records(
     neutralise: bool = True,
 ) -> None:
     """Records as text."""
-    match kind:
-        case Format.JSON:
-            formats.write_json_objects(out, records)
-        case Format.JSONL:
-            formats.write_jsonl_objects(out, records)
-        case _:
-            names = [column.name for column in columns]
-            formats.write_csv(out, names, rows(columns, records), neutralise=neutralise)
+    chosen = formats.TEXT_FORMATS[kind]
+    if chosen.write_objects is not None:
+        chosen.write_objects(out, records)
+        return
+    names = [column.name for column in columns]
+    chosen.writer(neutralise=neutralise)(out, names, rows(columns, records))
 
 
 def write_parquet(path: Path, records: Sequence[Any], columns: Sequence[Column[Any]]) -> None:

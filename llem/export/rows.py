@@ -1,14 +1,13 @@
 """What is exported as rows: results and processes as objects, samples and requests as SQL, a few thousand in memory at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TextIO
 
 import duckdb
 import msgspec
 
 from llem.export import formats
-from llem.export.results import Format
+from llem.export.formats import Format
 from llem.results.experiment import ExperimentResult
 
 Window = tuple[float, float]
@@ -62,14 +61,9 @@ def write_rows(
     out: TextIO, connection: duckdb.DuckDBPyConnection, sql: str, *, kind: Format, neutralise: bool = True
 ) -> None:
     """The rows as text."""
-    writers: dict[Format, Callable[[TextIO, Sequence[str], Iterator[Any]], None]] = {
-        Format.CSV: partial(formats.write_csv, neutralise=neutralise),
-        Format.JSON: formats.write_json,
-        Format.JSONL: formats.write_jsonl,
-    }
     cursor = connection.execute(sql)
     columns = [column[0] for column in cursor.description or ()]
-    writers[kind](out, columns, _fetched(cursor))
+    formats.TEXT_FORMATS[kind].writer(neutralise=neutralise)(out, columns, _fetched(cursor))
 
 
 def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
