@@ -1,0 +1,126 @@
+"""The queue of the thread that writes, and what the writer says of what it wrote."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llem_events import BackgroundWriter, LogWriteError, SegmentWriter
+from llem_events.events import SamplesDropped, WarningRaised
+from llem_events.files import OsFiles
+from tests.conftest import wait_until
+from tests.log.segments import read_segment, segment_header
+
+NOTE = WarningRaised(code="c", text="t")
+
+
+class SlowDisk(OsFiles):
+    """A disk that writes nothing while `open` is not set; `waiting` says that somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.open, self.waiting = threading.Event(), threading.Event()
+        self.open.set()
+
+    def write(self, fd: int, chunk: memoryview) -> int:
+        self.waiting.set()
+        assert self.open.wait(20)
+        return super().write(fd, chunk)
+
+
+def stalled(path: Path, disk: SlowDisk, *, capacity: int) -> BackgroundWriter:
+    """A log whose thread is inside a write that does not end."""
+    log = BackgroundWriter(SegmentWriter(path, segment_header(), files=disk), capacity=capacity)
+    disk.open.clear()
+    disk.waiting.clear()
+    log.append(NOTE, at_ns=0)
+    log.hurry()
+    assert disk.waiting.wait(20)
+    return log
+
+
+def test_a_queue_holds_its_capacity(tmp_path: Path) -> None:
+    """Three more are taken, the fourth is dropped with its weight, and the log says so."""
+    disk = SlowDisk()
+    log = stalled(tmp_path / "a", disk, capacity=3)
+    taken = [log.offer(NOTE, at_ns=0, weight=10) for _ in range(5)]
+    assert (taken, log.dropped_total) == ([True, True, True, False, False], 20)
+    disk.open.set()
+    log.seal()
+    events = [event for _, event in read_segment(tmp_path / "a").events.values()]
+    assert events.count(NOTE) == 4
+    assert [event.count for event in events if isinstance(event, SamplesDropped)] == [20]
+
+
+def test_an_append_waits_for_room(tmp_path: Path) -> None:
+    """It returns once the disk has taken what was queued before."""
+    disk = SlowDisk()
+    log = stalled(tmp_path / "a", disk, capacity=1)
+    log.append(NOTE, at_ns=0)
+    late = threading.Thread(target=log.append, args=(NOTE,), kwargs={"at_ns": 0})
+    late.start()
+    late.join(0.1)
+    assert late.is_alive()
+    disk.open.set()
+    late.join(20)
+    assert not late.is_alive()
+    log.seal()
+    assert len(read_segment(tmp_path / "a").events) == 3
+
+
+def test_a_hurried_event_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    """Others wait up to a second for company."""
+    path = tmp_path / "a"
+    with BackgroundWriter(SegmentWriter(path, segment_header())) as log:
+        log.append(NOTE, at_ns=time.monotonic_ns() + 10**12)
+        time.sleep(0.05)
+        assert read_segment(path).events == {}
+        log.hurry()
+        wait_until(lambda: len(read_segment(path).events) == 1)
+
+
+def test_an_old_event_is_on_the_disk_without_a_word(tmp_path: Path) -> None:
+    """Whatever is a second old is written, and a closed log takes no more."""
+    path = tmp_path / "a"
+    with BackgroundWriter(SegmentWriter(path, segment_header())) as log:
+        log.append(NOTE, at_ns=time.monotonic_ns() - 10**9)
+        wait_until(lambda: len(read_segment(path).events) == 1)
+    for refused in (lambda: log.append(NOTE, at_ns=0), lambda: log.offer(NOTE, at_ns=0, weight=1)):
+        with pytest.raises(LogWriteError, match="is closed"):
+            refused()
+
+
+def test_a_flush_says_what_it_wrote(tmp_path: Path) -> None:
+    """Block and event numbers count on; nothing to write is None."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    assert writer.flush() is None
+    assert [writer.append(NOTE, at_ns=0), writer.append(NOTE, at_ns=0)] == [0, 1]
+    assert writer.pending_events == 2
+    first = writer.flush()
+    assert first is not None
+    assert (first.block_number, first.first_event, first.event_count) == (0, 0, 2)
+    assert writer.append(NOTE, at_ns=0) == 2
+    second = writer.flush()
+    assert second is not None
+    assert (second.block_number, second.first_event, second.previous_digest) == (1, 2, first.digest)
+    seal = writer.seal()
+    assert (seal.blocks, seal.events, seal.last_digest) == (2, 3, second.digest)
+    assert seal.raw_bytes == first.raw_length + second.raw_length
+    assert seal.compressed_bytes == first.compressed_length + second.compressed_length
+
+
+def test_a_block_is_due_when_it_is_old_or_large(tmp_path: Path) -> None:
+    """The oldest of its events counts, and 256 KiB do."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    now_ns = time.monotonic_ns()
+    assert not writer.due()
+    writer.append(NOTE, at_ns=now_ns + 10**12)
+    assert not writer.due()
+    writer.append(NOTE, at_ns=now_ns - 10**9)
+    writer.append(NOTE, at_ns=now_ns + 10**12)
+    assert writer.due()
+    writer.flush()
+    assert not writer.due()
+    writer.append_message(bytes(256 * 2**10), at_ns=now_ns + 10**12)
+    assert writer.due()
+    writer.close()
