@@ -57,5 +57,5 @@ def test_one_segment_twice_has_no_root(tmp_path: Path) -> None:
     """The error names the second file."""
     first = digest_of(tmp_path / "a", b"a")
     copy = replace(first, path=tmp_path / "copy")
-    with pytest.raises(CorruptError, match="is there twice, again as .*copy"):
+    with pytest.raises(CorruptError, match=r"is there twice, again as .*copy"):
         root_digest([copy, first])
