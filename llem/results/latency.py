@@ -1,7 +1,7 @@
 """Latencies of requests: raw values per process, statistics only over the values of all of them together."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, Self
 
@@ -18,23 +18,49 @@ FINISHED = ("length", "eos")
 FloatArray = NDArray[np.float64]
 
 
-class Series(msgspec.Struct, frozen=True):
-    """A kind of latency that results hold statistics of; `shown` is its name on the screen."""
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of latency that results hold statistics of; a new one is an entry here, and its fields of LatencyStatistics.
+
+    `shown` is its name on the screen. `of_request` is SQL over a row of `requests` that gives a request's value in nanoseconds, NULL
+    where it has none; the gaps between tokens are many to a request and have none. `raw` is the field of LatencyMeasurements with
+    the values where these are kept.
+    """
 
     name: str
     meaning: str
     shown: str | None = None
+    of_request: str | None = None
+    raw: str | None = None
 
 
 SERIES = (
-    Series("ttft", "the time to first token", "time to first token"),
-    Series("itl", "the time between two tokens of a request, every gap", "inter-token latency"),
     Series(
-        "itl_trimmed",
-        "the time between two tokens, first and last gap of each request left out, as LLenergyMeasure has it",
+        name="ttft",
+        meaning="the time to first token",
+        shown="time to first token",
+        of_request="first_token_ns - arrival_ns",
+        raw="ttft_ms",
     ),
-    Series("e2e", "the time of a request from arrival to end", "end to end"),
+    Series(
+        name="itl",
+        meaning="the time between two tokens of a request, every gap",
+        shown="inter-token latency",
+        raw="itl_full_ms",
+    ),
+    Series(
+        name="itl_trimmed",
+        meaning="the time between two tokens, first and last gap of each request left out, as LLenergyMeasure has it",
+        raw="itl_trimmed_ms",
+    ),
+    Series(
+        name="e2e",
+        meaning="the time of a request from arrival to end",
+        shown="end to end",
+        of_request="end_ns - arrival_ns",
+        raw="e2e_ms",
+    ),
 )
+OF_REQUEST = {series.name: series.of_request for series in SERIES if series.of_request is not None}
 STATISTICS = {"mean": "mean", "median": "median", "p95": "95th percentile", "p99": "99th percentile"}
 
 
@@ -78,19 +104,18 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class LatencyColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The same values as arrays; of `itl_ms` the first `inner_gaps` are those without each request's first and last."""
 
-    ttft_ms: FloatArray
+    of_request_ms: Mapping[str, FloatArray]  # series -> a value for each request that has one
     itl_ms: FloatArray
     inner_gaps: int
-    e2e_ms: FloatArray
 
     def statistics(self) -> LatencyStatistics:
         """Over all of these values, whose order is lost."""
         figures: dict[str, Any] = {
-            **_statistics("ttft", self.ttft_ms),
             **_statistics("itl_trimmed", self.itl_ms[: self.inner_gaps]),
             **_statistics("itl", self.itl_ms.copy()),
-            **_statistics("e2e", self.e2e_ms),
         }
+        for name, values_ms in self.of_request_ms.items():
+            figures |= _statistics(name, values_ms)
         return LatencyStatistics(**figures)
 
 
@@ -99,10 +124,11 @@ def joined(parts: Sequence[LatencyColumns]) -> LatencyColumns:
     inner_ms = [part.itl_ms[: part.inner_gaps] for part in parts]
     outer_ms = [part.itl_ms[part.inner_gaps :] for part in parts]
     return LatencyColumns(
-        ttft_ms=np.concatenate([part.ttft_ms for part in parts]),
+        of_request_ms={
+            name: np.concatenate([part.of_request_ms[name] for part in parts]) for name in OF_REQUEST
+        },
         itl_ms=np.concatenate([*inner_ms, *outer_ms]),
         inner_gaps=sum(part.inner_gaps for part in parts),
-        e2e_ms=np.concatenate([part.e2e_ms for part in parts]),
     )
 
 
@@ -140,7 +166,7 @@ class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Self:
         """Counts and statistics of values that are kept elsewhere."""
         return cls(
-            request_count=len(columns.e2e_ms),
+            request_count=len(columns.of_request_ms["e2e"]),
             total_output_tokens=output_tokens,
             excluded_tokens=len(columns.itl_ms) - columns.inner_gaps,
             warmup_requests_excluded=warmup_requests_excluded,
@@ -215,15 +241,11 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
     if own:
         rest = [measured for measured in measurements if measured.statistics is None]
         return _of_statistics([*own, *filter(None, [latency_statistics(rest)])])
-    series: dict[str, Callable[[LatencyMeasurements], list[float]]] = {
-        "ttft": lambda measured: measured.ttft_ms,
-        "itl": lambda measured: measured.itl_full_ms,
-        "itl_trimmed": lambda measured: measured.itl_trimmed_ms,
-        "e2e": lambda measured: measured.e2e_ms,
-    }
     figures: dict[str, Any] = {}
-    for name, values_of in series.items():
-        figures |= _statistics(name, concatenated([values_of(measured) for measured in measurements]))
+    for series in SERIES:
+        if series.raw is not None:
+            values = concatenated([getattr(measured, series.raw) for measured in measurements])
+            figures |= _statistics(series.name, values)
     return LatencyStatistics(**figures)
 
 

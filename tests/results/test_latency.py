@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
+from llem.results.latency import SERIES, STATISTICS
 from llem_events.events import Request
 
 MS = 1_000_000
@@ -99,3 +100,10 @@ def test_intervals_equal_those_taken_request_by_request(streams: list[list[int]]
     each = [[interval / MS for interval in np.diff(stream).tolist()] for stream in streams]
     assert measured.itl_full_ms == [value for intervals in each for value in intervals]
     assert measured.itl_trimmed_ms == [value for intervals in each for value in intervals[1:-1]]
+
+
+def test_statistics_are_those_of_the_series() -> None:
+    """Every series has seven fields, and no field is of another."""
+    kinds = [*(f"{kind}_ms" for kind in (*STATISTICS, "min", "max")), "samples"]
+    listed = [f"{series.name}_{kind}" for series in SERIES for kind in kinds]
+    assert list(LatencyStatistics.__struct_fields__) == listed

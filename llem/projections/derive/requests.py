@@ -1,7 +1,7 @@
 """Requests of one process in some spans: tokens, latencies and FLOPs, from columns that are read in pieces."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llem.projections.derive.history import ProcessFacts, Span
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
-from llem.results.latency import FINISHED, FloatArray, LatencyColumns
+from llem.results.latency import FINISHED, OF_REQUEST, FloatArray, LatencyColumns
 from llem.results.nullable import ratio
 from llem.units import NS_PER_MS
 
@@ -28,7 +28,7 @@ SELECT event_number, count(*) FILTER (window_kind = 'measurement') AS requests,
 _PIECE = f"{_OF_PROCESS} AND window_kind = 'measurement' AND event_number BETWEEN ? AND ?"
 _COLUMNS = f"""
 SELECT batch_index, batch_size, arrival_ns, end_ns, input_tokens, output_tokens,
-       coalesce(first_token_ns, 0) AS first_token_ns, first_token_ns IS NOT NULL AS answered,
+       {", ".join(f"coalesce({sql}, 0) AS {name}_ns, ({sql}) IS NOT NULL AS has_{name}" for name, sql in OF_REQUEST.items())},
        finish_reason = 'error' AS failed, finish_reason IN {FINISHED} AS finished, len(token_times_ns) AS times
 {_PIECE}
 """
@@ -46,10 +46,9 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     end_ns: Ints
     input_tokens: Ints
     output_tokens: Ints
-    first_token_ns: Ints
-    answered: Mask  # where first_token_ns is known
     failed: Mask
     finished: Mask
+    series_ns: Mapping[str, tuple[Ints, Mask]]  # each latency of the requests, and which of them have it
     times: Ints  # token times of each request
     token_times_ns: Ints
     spans: Sequence[Span]
@@ -208,7 +207,8 @@ class Requests:
         if columns["times"].any():
             times_ns = np.asarray(self._connection.execute(_TOKEN_TIMES, key).fetchnumpy()["at_ns"])
         known: dict[str, Any] = {name: np.asarray(column) for name, column in columns.items()}
-        return Piece(**known, token_times_ns=times_ns, spans=self._spans)
+        series_ns = {name: (known.pop(f"{name}_ns"), known.pop(f"has_{name}")) for name in OF_REQUEST}
+        return Piece(**known, series_ns=series_ns, token_times_ns=times_ns, spans=self._spans)
 
 
 def _ranges(event_numbers: Ints, sizes: Ints) -> Iterator[tuple[int, int]]:
@@ -226,8 +226,7 @@ class _Tally:
         self.shape = shape
         self.counts: Counter[str] = Counter()
         self.gaps = Gaps(most_gaps)
-        self.ttft_ns: list[Ints] = []
-        self.e2e_ns: list[Ints] = []
+        self.series_ns: dict[str, list[Ints]] = {name: [] for name in OF_REQUEST}
         self.batches: list[Ints] = []  # index and size
 
     def add(self, piece: Piece) -> None:
@@ -242,18 +241,18 @@ class _Tally:
             token_times=int(piece.times[touched].sum()),
             flops=0 if self.shape is None else piece_flops(self.shape, piece, tokens),
         )
-        answered = finished & piece.answered
         self.gaps.add(piece.token_times_ns, piece.times, finished)
-        self.ttft_ns.append(piece.first_token_ns[answered] - piece.arrival_ns[answered])
-        self.e2e_ns.append(piece.end_ns[finished] - piece.arrival_ns[finished])
+        for name, (values_ns, known) in piece.series_ns.items():
+            self.series_ns[name].append(values_ns[finished & known])
         self.batches.append(_batches(np.stack([piece.batch_index[touched], piece.batch_size[touched]])))
 
     def latencies(self) -> LatencyColumns:
         return LatencyColumns(
-            ttft_ms=_concatenated(self.ttft_ns) / NS_PER_MS,
+            of_request_ms={
+                name: _concatenated(parts_ns) / NS_PER_MS for name, parts_ns in self.series_ns.items()
+            },
             itl_ms=self.gaps.ms(),
             inner_gaps=self.gaps.inner,
-            e2e_ms=_concatenated(self.e2e_ns) / NS_PER_MS,
         )
 
 
