@@ -1,6 +1,7 @@
 """A name of the registry is known everywhere: to the plan, the help, the docs, the packaging and the code that loads it."""
 
 import importlib
+import inspect
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from llem.cli.reference import reference
 from llem.errors import MissingExtraError, PlanError
 from llem.export.formats import TEXT_FORMATS, Format
 from llem.meters import create_meter
+from llem.meters.base import MeterModule, Vendor
 from llem.plan import MeterPlan, Plan
 from llem.plan_file import resolve_plan
 from llem.registry import ENGINES, METERS, install_hint, one_of, ranked_meters
@@ -79,8 +81,10 @@ def test_a_meters_module_does_what_the_registry_says(name: str) -> None:
             create_meter(Plan(meter=MeterPlan(name=name)), devices=[], pid=None)
         assert caught.value.hint == install_hint(kind.extra)
         return
-    wanted = {"open_meter", "unavailable"} | ({"resolve_gpus", "pin", "driver_state"} if kind.gpus else set())
-    assert wanted <= set(dir(module))
+    protocol = Vendor if kind.gpus else MeterModule
+    for function in [name for name in dir(protocol) if not name.startswith("_")]:
+        wanted = list(inspect.signature(getattr(protocol, function)).parameters)[1:]
+        assert list(inspect.signature(getattr(module, function)).parameters) == wanted, function
 
 
 @pytest.mark.parametrize("name", ENGINES)

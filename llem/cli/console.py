@@ -107,8 +107,8 @@ def say(text: str) -> None:
 
 
 def write_line(out: TextIO, text: str) -> None:
-    """A line of results: a pipe gets every character as it is, a terminal none that it would obey."""
-    out.write((printable(text) if out.isatty() else text) + "\n")
+    """A line of results, safe for whoever reads it."""
+    safe(out).write(text + "\n")
 
 
 def note(text: str) -> None:
@@ -202,13 +202,18 @@ class _CleanedLines(io.TextIOBase):
         return True
 
 
-@contextmanager
-def text_output() -> Iterator[TextIO]:
-    """Stdout for lines of text: a pipe gets every character as it is, a terminal none that it would obey.
+def safe(out: TextIO) -> TextIO:
+    """For lines of text: a pipe gets every character as it is, a terminal none that it would obey.
 
     Tables do not go this way: rich draws on the terminal itself, and their cells are cleaned before.
     """
-    yield cast(TextIO, _CleanedLines(sys.stdout)) if sys.stdout.isatty() else sys.stdout
+    return cast(TextIO, _CleanedLines(out)) if out.isatty() else out
+
+
+@contextmanager
+def text_output() -> Iterator[TextIO]:
+    """Stdout for lines of text."""
+    yield safe(sys.stdout)
     sys.stdout.flush()
 
 
