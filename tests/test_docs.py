@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llem.results import aggregate_results
-from llem.results.figures import EXPERIMENT_FIGURES, Figure, as_markdown, create_table, row
+from llem.results.figures import EXPERIMENT_FIGURES, Figure, create_table, row
 from llem.results.nullable import ratio
 from tests.results.processes import process
 
@@ -40,11 +40,6 @@ def test_files_that_are_named_exist(page: str) -> None:
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
     paths = re.findall(r"`((?:llem|events|tests|benchmarks|docs)/[\w./-]*)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
-def test_the_page_of_figures_is_up_to_date() -> None:
-    """docs/figures.md is what the list of figures says."""
-    assert (ROOT / "docs" / "figures.md").read_text(encoding="utf-8") == as_markdown(), "run `just figures`"
 
 
 def test_the_example_of_a_figure_is_one() -> None:

@@ -95,6 +95,20 @@ def test_a_secret_name_hides_its_whole_text() -> None:
     }  # fmt: skip
 
 
+def test_lists_and_maps_under_a_secret_name_are_hidden_text_by_text() -> None:
+    """Their shape stays, and so do numbers; a map is judged by its own names, a name that is itself a secret goes."""
+    given = {
+        "passwords": 1,
+        "password": ["a b", 5, ("c", "")],
+        "secret": {"note": "d", "token": "e"},
+        HF: HF,
+        7: "x",
+    }
+    assert scrub_value(given) == {
+        "passwords": 1, "password": ["***", 5, ("***", "")], "secret": {"note": "d", "token": "***"}, "***": "***", 7: "x",
+    }  # fmt: skip
+
+
 def test_command_lines_are_scrubbed_option_by_option() -> None:
     """The value after `--hf-token` is masked even when it is an item of its own."""
     assert scrub_value(["run.py", "--hf-token", "abc", "--tokens", "5"]) == [
