@@ -1,4 +1,4 @@
-"""Batches of 64-bit integers, and of texts that are the same all over a batch, as an Arrow C stream.
+"""Batches of 64-bit integers and of texts that are the same all over a batch, or rows of any kind as one batch, as an Arrow C stream.
 
 DuckDB reads it without a copy and without pyarrow.
 The structures and their rules are those of https://arrow.apache.org/docs/format/CDataInterface.html and CStreamInterface.html.
@@ -7,15 +7,16 @@ The structures and their rules are those of https://arrow.apache.org/docs/format
 import ctypes
 import errno
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from llem_events.columns import Column
 
-_INT64, _INT32, _TEXT, _STRUCT = b"l", b"i", b"u", b"+s"
+_INT64, _INT32, _DOUBLE, _TEXT, _STRUCT, _LIST = b"l", b"i", b"g", b"u", b"+s", b"+l"
 _NULLABLE = 2
 
 
@@ -70,11 +71,11 @@ _Stream._fields_ = [
 ]
 
 _kept: dict[int, Any] = {}  # what the consumer still uses, until it calls release
-_numbers = itertools.count(1)
+_counter = itertools.count(1)
 
 
 def _keep(owner: Any) -> int:
-    number = next(_numbers)
+    number = next(_counter)
     _kept[number] = owner
     return number
 
@@ -119,15 +120,7 @@ class ArrowStream:
             for name in self._names
         ]
         children += [_text_schema(name) for name in self._texts]
-        pointers = _pointers(_Schema, children)
-        return _Schema(
-            format=_STRUCT,
-            name=b"",
-            n_children=len(children),
-            children=pointers,
-            release=_release_schema,
-            private_data=_keep((children, pointers)),
-        )
+        return _struct_schema(children)
 
     def next_array(self) -> _Array:
         """The next batch; one without a release marks the end."""
@@ -137,17 +130,144 @@ class ArrowStream:
         columns, texts = batch
         kept = [_integers(columns[name]) for name in self._names]
         kept += [_same_text(text, kept[0][0].length) for text in texts]
-        pointers = _pointers(_Array, [array for array, _ in kept])
-        no_mask = _buffers(None)
-        return _Array(
-            length=kept[0][0].length,
-            n_buffers=1,
-            buffers=no_mask,
-            n_children=len(kept),
-            children=pointers,
-            release=_release_array,
-            private_data=_keep((kept, pointers, no_mask)),
-        )
+        return _struct_array(kept)
+
+
+class Cells(NamedTuple):
+    """A column of a batch: what it is, its cells, and what has to live as long as they."""
+
+    schema: _Schema
+    array: _Array
+    kept: Any
+
+
+class ArrowRows(ArrowStream):
+    """Rows as one batch: a column of cells for each name, all of one length."""
+
+    def __init__(self, columns: Mapping[str, Cells]) -> None:
+        super().__init__(tuple(columns), ())
+        self._columns, self._is_given = columns, False
+
+    def schema(self) -> _Schema:
+        """A struct of nullable columns."""
+        children = [_named(cells.schema, name) for name, cells in self._columns.items()]
+        return _struct_schema(children)
+
+    def next_array(self) -> _Array:
+        """The only batch; after it, one without a release marks the end."""
+        if self._is_given:
+            return _Array()
+        self._is_given = True
+        return _struct_array([(cells.array, cells.kept) for cells in self._columns.values()])
+
+
+def integers(values: Sequence[int | None]) -> Cells:
+    """64-bit integers. Raises OverflowError for larger ones."""
+    return _numbers(values, np.int64, _INT64)
+
+
+def doubles(values: Sequence[float | None]) -> Cells:
+    """Floating-point numbers; what is none, or infinite, is NULL."""
+    finite = [value if value is None or math.isfinite(value) else None for value in values]
+    return _numbers(finite, np.float64, _DOUBLE)
+
+
+def measured(column: Column) -> Cells:
+    """Integers that are in a column already."""
+    array, kept = _integers(column)
+    return Cells(_schema_of(_INT64), array, kept)
+
+
+def texts(values: Sequence[str | bytes | None]) -> Cells:
+    """Texts, or their UTF-8."""
+    letters = [value.encode() if isinstance(value, str) else value or b"" for value in values]
+    ends = _ends([len(word) for word in letters])
+    joined = np.frombuffer(b"".join(letters) or b"\0", np.uint8)
+    mask = _mask([value is None for value in values])
+    buffers = _buffers(mask, ends, joined)
+    array = _Array(len(values), _unknown(mask), 0, 3, 0, buffers, release=_release_array)
+    return Cells(_schema_of(_TEXT), array, (mask, ends, joined, buffers))
+
+
+def repeated(words: Sequence[str], counts: Sequence[int]) -> Cells:
+    """Each text so many times, as places in a dictionary."""
+    places = np.repeat(np.arange(len(words), dtype=np.int32), counts)
+    dictionary = texts(words)
+    index = _buffers(None, places)
+    array = _Array(len(places), 0, 0, 2, 0, index, release=_release_array)
+    array.dictionary = ctypes.pointer(dictionary.array)
+    schema = _schema_of(_INT32, dictionary=ctypes.pointer(dictionary.schema))
+    return Cells(schema, array, (places, dictionary, index))
+
+
+def lists(values: Sequence[Sequence[int | None] | None]) -> Cells:
+    """Lists of 64-bit integers."""
+    items = integers(list(itertools.chain.from_iterable(value or () for value in values)))
+    ends = _ends([len(value or ()) for value in values])
+    mask = _mask([value is None for value in values])
+    buffers, children = _buffers(mask, ends), _pointers(_Array, [items.array])
+    array = _Array(len(values), _unknown(mask), 0, 2, 1, buffers, children=children, release=_release_array)
+    inner = _pointers(_Schema, [_named(items.schema, "item")])
+    schema = _schema_of(_LIST, n_children=1, children=inner)
+    return Cells(schema, array, (items, ends, mask, buffers, children, inner))
+
+
+def _numbers(values: Sequence[float | None], kind: type[np.generic], form: bytes) -> Cells:
+    missing = [value is None for value in values]
+    filled = np.array([0 if value is None else value for value in values], kind)
+    mask = _mask(missing)
+    buffers = _buffers(mask, filled)
+    array = _Array(len(filled), _unknown(mask), 0, 2, 0, buffers, release=_release_array)
+    return Cells(_schema_of(form), array, (filled, mask, buffers))
+
+
+def _ends(lengths: Sequence[int]) -> npt.NDArray[np.int32]:
+    return np.cumsum([0, *lengths], dtype=np.int64).astype(np.int32)
+
+
+def _mask(missing: Sequence[bool]) -> npt.NDArray[np.uint8] | None:
+    return np.packbits(~np.array(missing), bitorder="little") if any(missing) else None
+
+
+def _unknown(mask: npt.NDArray[np.uint8] | None) -> int:
+    """The number of NULLs, as far as it is known."""
+    return 0 if mask is None else -1
+
+
+def _struct_schema(children: Sequence[_Schema]) -> _Schema:
+    pointers = _pointers(_Schema, children)
+    return _Schema(
+        format=_STRUCT,
+        name=b"",
+        n_children=len(children),
+        children=pointers,
+        release=_release_schema,
+        private_data=_keep((children, pointers)),
+    )
+
+
+def _struct_array(kept: Sequence[tuple[_Array, Any]]) -> _Array:
+    pointers = _pointers(_Array, [array for array, _ in kept])
+    no_mask = _buffers(None)
+    return _Array(
+        length=kept[0][0].length,
+        n_buffers=1,
+        buffers=no_mask,
+        n_children=len(kept),
+        children=pointers,
+        release=_release_array,
+        private_data=_keep((kept, pointers, no_mask)),
+    )
+
+
+def _schema_of(form: bytes, **fields: Any) -> _Schema:
+    return _Schema(**{"format": form, "name": b"", "flags": _NULLABLE, "release": _release_schema} | fields)
+
+
+def _named(schema: _Schema, name: str) -> _Schema:
+    """A copy: whoever takes a schema releases it, and DuckDB takes each of them twice."""
+    fields = {field: getattr(schema, field) for field in ("n_children", "children", "dictionary")}
+    return _schema_of(schema.format, name=name.encode(), **fields)
 
 
 def _integers(column: Column) -> tuple[_Array, Any]:

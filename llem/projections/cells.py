@@ -1,0 +1,71 @@
+"""Rows of Python objects into a table, column by column: numbers and texts as they are, everything else as JSON."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import msgspec
+
+from llem.projections.arrow_stream import ArrowRows, Cells, doubles, integers, lists, texts
+
+Row = Mapping[str, Any]
+Make = Callable[[Sequence[Any]], Cells]
+# Type of a column -> the types that its cells may all be, beside None, to go as they are, and how they go.
+_PLAIN: Mapping[str, tuple[tuple[type, ...], Make]] = {
+    "BIGINT": ((int,), integers),
+    "INTEGER": ((int,), integers),
+    "SMALLINT": ((int,), integers),
+    "BOOLEAN": ((bool,), integers),
+    "DOUBLE": ((float, int), doubles),
+    "TIMESTAMP": ((str,), texts),
+    "BIGINT[]": ((list,), lists),
+}
+_VIEW = "appended_rows"
+
+
+def append(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row], types: Mapping[str, str]
+) -> None:
+    """Insert rows into the columns named in `types`; one that a row does not name is NULL. Raises duckdb.Error for what no column holds."""
+    columns = {name: _column([row.get(name) for row in rows], kind) for name, kind in types.items()}
+    selected = {name: cast.format(f'"{name}"') for name, (_, cast) in columns.items()}
+    insert(connection, table, {name: cells for name, (cells, _) in columns.items()}, selected)
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    cells: Mapping[str, Cells],
+    selected: Mapping[str, str],
+) -> None:
+    """Insert a batch; each column of the table is an expression over the batch's."""
+    chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in selected.items())
+    with ArrowRows(cells) as batch:
+        connection.register(_VIEW, batch)
+        connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {_VIEW}")
+    connection.unregister(_VIEW)
+
+
+def _column(values: Sequence[Any], kind: str) -> tuple[Cells, str]:
+    """The cells of a column, and how the table's value is made of a cell."""
+    if kind == "VARCHAR":
+        return texts(list(map(_text, values))), "{}"
+    plain, make = _PLAIN.get(kind, ((), texts))
+    if set(map(type, values)) <= {*plain, type(None)}:
+        try:
+            return make(values), "{}"
+        except OverflowError:
+            pass  # DuckDB says which value it is
+    return texts(list(map(_json, values))), f"{{}}::JSON::{kind}"
+
+
+def _text(value: Any) -> str | bytes | None:
+    """A text as it is, anything else as its JSON."""
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> bytes | None:
+    """As JSON; what is JSON already stays it."""
+    if value is None:
+        return None
+    return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
