@@ -142,23 +142,23 @@ class Cells(NamedTuple):
 
 
 class ArrowRows(ArrowStream):
-    """Rows as one batch: a column of cells for each name, all of one length."""
+    """Rows in batches: each has cells for the same names, of the same kinds, all of one length; they may be used again."""
 
-    def __init__(self, columns: Mapping[str, Cells]) -> None:
-        super().__init__(tuple(columns), ())
-        self._columns, self._is_given = columns, False
+    def __init__(self, batches: Sequence[Mapping[str, Cells]]) -> None:
+        super().__init__((), ())
+        self._kinds, self._left = batches[0], iter(batches)
 
     def schema(self) -> _Schema:
         """A struct of nullable columns."""
-        children = [_named(cells.schema, name) for name, cells in self._columns.items()]
+        children = [_named(cells.schema, name) for name, cells in self._kinds.items()]
         return _struct_schema(children)
 
     def next_array(self) -> _Array:
-        """The only batch; after it, one without a release marks the end."""
-        if self._is_given:
+        """The next batch; one without a release marks the end."""
+        batch = next(self._left, None)
+        if batch is None:
             return _Array()
-        self._is_given = True
-        return _struct_array([(cells.array, cells.kept) for cells in self._columns.values()])
+        return _struct_array([(cells.array, cells.kept) for cells in batch.values()])
 
 
 def integers(values: Sequence[int | None]) -> Cells:

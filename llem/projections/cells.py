@@ -1,7 +1,9 @@
 """Rows of Python objects into a table, column by column: numbers and texts as they are, everything else as JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
@@ -23,27 +25,30 @@ _PLAIN: Mapping[str, tuple[tuple[type, ...], Make]] = {
 _VIEW = "appended_rows"
 
 
-def append(
-    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row], types: Mapping[str, str]
-) -> None:
-    """Insert rows into the columns named in `types`; one that a row does not name is NULL. Raises duckdb.Error for what no column holds."""
+class Batch(NamedTuple):
+    """Rows in columns of cells, and what each column of the table is in terms of these."""
+
+    cells: Mapping[str, Cells]
+    selected: Mapping[str, str]
+
+
+def batch(rows: Sequence[Row], types: Mapping[str, str]) -> Batch:
+    """Rows for the columns named in `types`; one that a row does not name is NULL."""
     columns = {name: _column([row.get(name) for row in rows], kind) for name, kind in types.items()}
-    selected = {name: cast.format(f'"{name}"') for name, (_, cast) in columns.items()}
-    insert(connection, table, {name: cells for name, (cells, _) in columns.items()}, selected)
+    return Batch(
+        {name: cells for name, (cells, _) in columns.items()},
+        {name: expression.format(f'"{name}"') for name, (_, expression) in columns.items()},
+    )
 
 
-def insert(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    cells: Mapping[str, Cells],
-    selected: Mapping[str, str],
-) -> None:
-    """Insert a batch; each column of the table is an expression over the batch's."""
-    chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in selected.items())
-    with ArrowRows(cells) as batch:
-        connection.register(_VIEW, batch)
-        connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {_VIEW}")
-    connection.unregister(_VIEW)
+def insert(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[Batch]) -> None:
+    """Insert batches, in order. Raises duckdb.Error for what no column holds."""
+    for selected, alike in groupby(batches, key=attrgetter("selected")):
+        chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in selected.items())
+        with ArrowRows([batch.cells for batch in alike]) as rows:
+            connection.register(_VIEW, rows)
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {_VIEW}")
+        connection.unregister(_VIEW)
 
 
 def _column(values: Sequence[Any], kind: str) -> tuple[Cells, str]:
@@ -69,3 +74,8 @@ def _json(value: Any) -> bytes | None:
     if value is None:
         return None
     return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+
+
+def quoted(text: str) -> str:
+    """As a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -61,10 +61,10 @@ def comments(sql: str) -> Iterator[str]:
     for line in sql.splitlines():
         if created := _CREATED.match(line):
             kind, table, text = created.groups()
-            yield f"COMMENT ON {kind} {table} IS {_quoted(text)}"
+            yield f"COMMENT ON {kind} {table} IS {cells.quoted(text)}"
         elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
             name, text = column.groups()
-            yield f"COMMENT ON COLUMN {table}.{name} IS {_quoted(text)}"
+            yield f"COMMENT ON COLUMN {table}.{name} IS {cells.quoted(text)}"
 
 
 def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -78,11 +78,7 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         for table, column in said:
             known = [text for base in bases if (text := said.get((base, column))) is not None]
             if table == view and said[table, column] is None and known:
-                yield f"COMMENT ON COLUMN {view}.{column} IS {_quoted(known[0])}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+                yield f"COMMENT ON COLUMN {view}.{column} IS {cells.quoted(known[0])}"
 
 
 class BusyError(Exception):
@@ -242,8 +238,8 @@ class Tables:
         types = self.types(table)
         if unknown := {name for row in rows for name in row} - types.keys():
             raise KeyError(f"table {table} has no column {', '.join(sorted(unknown))}")
-        for portion in _parts(rows):
-            cells.append(self.connection, table, portion, self.types(table))
+        batches = [cells.batch(portion, types) for portion in _parts(rows)]
+        cells.insert(self.connection, table, batches)
 
     def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:
         """Remove all rows of some experiments."""

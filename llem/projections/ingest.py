@@ -1,7 +1,7 @@
 """One segment into the tables: samples streamed in batches of columns, requests, every other event as it is, and the checkpoint after them."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ _STATEMENT_BATCHES = 24
 _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
 MAX_ROWS = 20_000  # of events and requests, held before they are inserted
 COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
+_NOTHING: Row = {"being_written": False, **dict.fromkeys(COUNTS, 0)}
 REFUSALS: dict[type[Exception], str] = {
     CorruptError: "corrupt",
     NewerFormatError: "newer",
@@ -116,13 +117,48 @@ def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch
     return int(inserted[0][0])
 
 
+class Collected:
+    """Rows of what is neither a sample nor unfit for the tables."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity._asdict()
+        self.events: Rows = []
+        self.requests: Rows = []
+
+    def __len__(self) -> int:
+        return len(self.events) + len(self.requests)
+
+    def add(self, occurrence: Occurrence) -> None:
+        """Raises MisfitError for an event that does not fit its type."""
+        event = occurrence.event
+        if isinstance(event, RequestsCompleted):
+            self.requests += [
+                self._request(event, request, occurrence.event_number) for request in event.requests
+            ]
+            return
+        if isinstance(event, UnknownEvent) and event.problem is not None:
+            raise MisfitError(f"event {occurrence.event_number}: {event.problem}")
+        row = {
+            "block_number": occurrence.block_number,
+            "event_number": occurrence.event_number,
+            "type": occurrence.envelope.type,
+            "version": event.VERSION if isinstance(event, Event) else occurrence.envelope.version,
+            "at_ns": occurrence.envelope.at_ns,
+            "body": _as_json(event),
+        }
+        self.events.append(self._identity | row)
+
+    def _request(self, event: RequestsCompleted, request: Request, event_number: int) -> dict[str, Any]:
+        fields = {name: getattr(request, name) for name in Request.__struct_fields__}
+        return {**self._identity, **fields, "window_kind": event.window, "event_number": event_number}
+
+
 class Replay:
     """Takes what follows a position of a segment into the tables, in bounded memory; counts what it took."""
 
     def __init__(self, tables: Tables, reader: SegmentReader, identity: Identity) -> None:
         self._tables, self._reader, self._identity = tables, reader, identity
-        self._events: Rows = []
-        self._requests: Rows = []
+        self._collected = Collected(identity)
         self._is_done = False
         self.samples = self.requests = 0
 
@@ -144,45 +180,17 @@ class Replay:
             if isinstance(item, SampleBatch):
                 yield item
             else:
-                self._collect(item)
-            if len(self._events) + len(self._requests) >= MAX_ROWS:
+                self._collected.add(item)
+            if len(self._collected) >= MAX_ROWS:
                 return
         self._is_done = True
 
-    def _collect(self, occurrence: Occurrence) -> None:
-        event = occurrence.event
-        if isinstance(event, RequestsCompleted):
-            self._requests += [
-                self._request(event, request, occurrence.event_number) for request in event.requests
-            ]
-            return
-        if isinstance(event, UnknownEvent) and event.problem is not None:
-            raise MisfitError(f"event {occurrence.event_number}: {event.problem}")
-        row = {
-            "block_number": occurrence.block_number,
-            "event_number": occurrence.event_number,
-            "type": occurrence.envelope.type,
-            "version": event.VERSION if isinstance(event, Event) else occurrence.envelope.version,
-            "at_ns": occurrence.envelope.at_ns,
-            "body": _as_json(event),
-        }
-        self._events.append(self._identity._asdict() | row)
-
-    def _request(self, event: RequestsCompleted, request: Request, event_number: int) -> dict[str, Any]:
-        fields = {name: getattr(request, name) for name in Request.__struct_fields__}
-        return {
-            **self._identity._asdict(),
-            **fields,
-            "window_kind": event.window,
-            "event_number": event_number,
-        }
-
     def _insert(self) -> None:
-        self._tables.insert("events", self._events)
-        self._tables.insert("requests", self._requests)
-        self.requests += len(self._requests)
-        self._events.clear()
-        self._requests.clear()
+        found = self._collected
+        self._tables.insert("events", found.events)
+        self._tables.insert("requests", found.requests)
+        self.requests += len(found.requests)
+        self._collected = Collected(self._identity)
 
 
 def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
@@ -192,6 +200,43 @@ def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
         return msgspec.Raw(msgspec.json.encode(fields))
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return None
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a small segment, decoded, and the checkpoint after it."""
+
+    identity: Identity
+    batches: Sequence[SampleBatch]
+    events: Rows
+    requests: Rows
+    checkpoint: dict[str, Any]
+
+
+def read_whole(file: SegmentFile) -> Taken | None:
+    """A segment that is sealed, whole, an original and small; None for any other. Raises what reading it raises."""
+    with SegmentReader(file.path) as reader:
+        if reader.header is None or reader.header.recovered_from is not None:
+            return None
+        identity = _identity(reader.header, file)
+        batches, collected = [], Collected(identity)
+        for item in replay(reader):
+            if isinstance(item, SampleBatch):
+                batches.append(item)
+            else:
+                collected.add(item)
+            if len(collected) >= MAX_ROWS:
+                return None
+        if reader.verdict is not Verdict.CLEAN:
+            return None
+        samples, requests = sum(batch.samples for batch in batches), len(collected.requests)
+        fields = _header_fields(reader) | _progress(reader, samples=samples, requests=requests, known=None)
+    return Taken(
+        identity=identity,
+        batches=batches,
+        events=collected.events,
+        requests=collected.requests,
+        checkpoint={**_NOTHING, **fields, **_place(file)},
+    )
 
 
 class ChangedError(Exception):
@@ -231,21 +276,18 @@ def _read(tables: Tables, file: SegmentFile, known: KnownSegment | None, *, salv
     with SegmentReader(file.path, salvage_damage=salvage) as reader:
         if reader.header is None:
             return {"verdict": reader.verdict, "problem": _told(reader.damages)}
-        _check_identity(reader.header, file)
-        identity = Identity(
-            experiment_id=file.experiment_id,
-            process_index=reader.header.process_index,
-            segment_id=reader.header.segment_id.hex(),
-        )
-        replay = Replay(tables, reader, identity)
+        replay = Replay(tables, reader, _identity(reader.header, file))
         try:
             replay.run(known.position if known else None)
         except CorruptError as error:
             raise CorruptError(_told(reader.damages) or error.text, offset=error.offset) from error
-        return _header_fields(reader) | _progress(reader, replay, known)
+        return _header_fields(reader) | _progress(
+            reader, samples=replay.samples, requests=replay.requests, known=known
+        )
 
 
-def _check_identity(header: SegmentHeader, file: SegmentFile) -> None:
+def _identity(header: SegmentHeader, file: SegmentFile) -> Identity:
+    """Raises NewerFormatError, CorruptError, MisfitError for a header that cannot be that of the file."""
     if header.schema_version > SCHEMA_VERSION:
         raise NewerFormatError(
             f"store from a newer schema, version {header.schema_version}, expected at most {SCHEMA_VERSION}"
@@ -256,6 +298,11 @@ def _check_identity(header: SegmentHeader, file: SegmentFile) -> None:
             offset=0,
         )
     check_header(header)
+    return Identity(
+        experiment_id=file.experiment_id,
+        process_index=header.process_index,
+        segment_id=header.segment_id.hex(),
+    )
 
 
 def _header_fields(reader: SegmentReader) -> dict[str, Any]:
@@ -278,7 +325,9 @@ def _header_fields(reader: SegmentReader) -> dict[str, Any]:
     }
 
 
-def _progress(reader: SegmentReader, replay: Replay, known: KnownSegment | None) -> dict[str, Any]:
+def _progress(
+    reader: SegmentReader, *, samples: int, requests: int, known: KnownSegment | None
+) -> dict[str, Any]:
     at = reader.position
     skipped = reader.damages if reader.verdict is Verdict.CORRUPT else []
     skipped_bytes = sum(each.end - each.offset for each in skipped)
@@ -289,8 +338,8 @@ def _progress(reader: SegmentReader, replay: Replay, known: KnownSegment | None)
         "blocks": at.blocks,
         "events": at.events,
         "digest": at.digest.hex(),
-        "samples": replay.samples + (known.samples if known else 0),
-        "requests": replay.requests + (known.requests if known else 0),
+        "samples": samples + (known.samples if known else 0),
+        "requests": requests + (known.requests if known else 0),
         "skipped_bytes": skipped_bytes + (known.skipped_bytes if known else 0),
     }
 
@@ -316,11 +365,13 @@ def _checkpoint(tables: Tables, file: SegmentFile, fields: Row) -> None:
     tables.connection.execute(
         "DELETE FROM segments WHERE experiment_id = ? AND file = ?", [file.experiment_id, file.path.name]
     )
-    row = {
+    tables.insert("segments", [{**_NOTHING, **fields, **_place(file)}])
+
+
+def _place(file: SegmentFile) -> dict[str, Any]:
+    return {
         "experiment_id": file.experiment_id,
         "file": file.path.name,
         "file_bytes": file.file_bytes,
         "modified_ns": file.modified_ns,
     }
-    nothing = {"being_written": False, **dict.fromkeys(COUNTS, 0)}
-    tables.insert("segments", [nothing | dict(fields) | row])

@@ -13,6 +13,7 @@ import msgspec
 
 from llem.errors import DamagedLogError, LlemError, StoreError
 from llem.projections import database
+from llem.projections.bulk import bulk, chunks
 from llem.projections.checkpoint import (
     Files,
     Known,
@@ -25,7 +26,7 @@ from llem.projections.checkpoint import (
 )
 from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
 from llem.projections.database import Tables, create_tables, writer_lock
-from llem.projections.derive.rows import derive
+from llem.projections.derive.rows import DERIVED_TABLES, derive
 from llem.projections.diff import Change, count_rows, result_changes, table_changes
 from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.store import Store, mend_access
@@ -74,17 +75,42 @@ def apply_experiments(
     wanted = sorted(behind if only is None else behind.intersection(only))
     before = _totals(connection)
     tables.course.begin("reading the log", _bytes(files, wanted), "bytes")
-    for experiment_id in wanted:
+    at_once = _apply_at_once(tables, {each: files.get(each, {}) for each in wanted if each not in known})
+    one_by_one = [experiment_id for experiment_id in wanted if experiment_id not in at_once]
+    for experiment_id in one_by_one:
         segments = list(files.get(experiment_id, {}).values())
         try:
             _apply_experiment(tables, experiment_id, segments, known.get(experiment_id, {}), salvage=salvage)
         except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
             _forget(tables, experiment_id)
             refuse_segments(tables, segments, reason_against(error))
-    derive(tables, wanted)
+    derive(tables, one_by_one)
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
     refused = refusals(store, known_segments(connection))
     return Applied(blocks=blocks, events=events, derived=wanted, refused=refused)
+
+
+def _apply_at_once(tables: Tables, new: Files) -> set[str]:
+    """Put the small experiments among the new ones into the tables, and say which."""
+    taken: set[str] = set()
+    if not new:
+        return taken
+    _forget_derived(tables, new)
+    with bulk(tables) as new_ones:
+        for chunk in chunks(new):
+            taken.update(new_ones.apply(chunk))
+            tables.course.complete(_bytes(new, taken.intersection(chunk)))
+    return taken
+
+
+def _forget_derived(tables: Tables, experiment_ids: Iterable[str]) -> None:
+    """Remove what a crash left of experiments whose log was taken out of the tables."""
+    rows = tables.connection.execute("SELECT experiment_id FROM experiments").fetchall()
+    left = sorted({experiment_id for (experiment_id,) in rows}.intersection(experiment_ids))
+    if left:
+        with tables.transaction():
+            for table in DERIVED_TABLES:
+                tables.delete_experiments(table, left)
 
 
 def refusals(store: Store, known: Known) -> list[LlemError]:
@@ -114,7 +140,7 @@ def _refusal(store: Store, segment: KnownSegment) -> LlemError:
             return DamagedLogError(f"{what} is corrupt", found=segment.problem, hint=hint)
 
 
-def _bytes(files: Files, experiment_ids: Sequence[str]) -> int:
+def _bytes(files: Files, experiment_ids: Iterable[str]) -> int:
     return sum(
         file.file_bytes for experiment_id in experiment_ids for file in files.get(experiment_id, {}).values()
     )

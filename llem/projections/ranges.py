@@ -1,5 +1,7 @@
 """What a log can say at all: outside of it no sum of two columns would hold, for this experiment or for any beside it."""
 
+from collections.abc import Sequence
+
 import duckdb
 
 from llem.projections.containment import MisfitError
@@ -31,12 +33,25 @@ def check_header(header: SegmentHeader) -> None:
 
 def check_ranges(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> None:
     """Raises MisfitError for moments and counts of the log that cannot be."""
+    check_start(facts)
+    _check_tables(connection, "WHERE experiment_id = ?", [facts.experiment_id])
+
+
+def check_start(facts: ExperimentFacts) -> None:
+    """Raises MisfitError for a number of processes that cannot be."""
     if facts.started is not None:
         _check("expected_processes", facts.started.expected_processes, least=0, most=MAX_PROCESSES)
+
+
+def check_all(connection: duckdb.DuckDBPyConnection) -> None:
+    """Raises MisfitError for moments and counts that cannot be, in whatever experiment."""
+    _check_tables(connection, "", [])
+
+
+def _check_tables(connection: duckdb.DuckDBPyConnection, condition: str, values: Sequence[str]) -> None:
     for table, limits in _LIMITS.items():
         extremes = ", ".join(f"min({column}), max({column})" for column in limits)
-        sql = f"SELECT {extremes} FROM {table} WHERE experiment_id = ?"
-        bounds = connection.execute(sql, [facts.experiment_id]).fetchall()[0]
+        bounds = connection.execute(f"SELECT {extremes} FROM {table} {condition}", values).fetchall()[0]
         for (column, most), pair in zip(
             limits.items(), zip(bounds[::2], bounds[1::2], strict=True), strict=True
         ):

@@ -225,12 +225,41 @@ def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> Exp
         "ORDER BY process_index NULLS FIRST, segment_id, event_number",
         [experiment_id],
     ).fetchall()
+    return _facts(experiment_id, segments, rows)
+
+
+def facts_of(
+    experiment_id: str, checkpoints: Sequence[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]
+) -> ExperimentFacts:
+    """The same from rows that are not in the tables yet."""
+    segments = [
+        Segment(**{name: checkpoint[name] for name in Segment.__struct_fields__})
+        for checkpoint in sorted(checkpoints, key=lambda checkpoint: str(checkpoint["file"]))
+    ]
+    ordered = sorted(events, key=_place)
+    rows = [
+        tuple(event[name] for name in ("segment_id", "at_ns", "type", "version", "body")) for event in ordered
+    ]
+    return _facts(experiment_id, segments, rows)
+
+
+def _place(event: Mapping[str, Any]) -> tuple[int, str, int]:
+    """Where an event stands among those of its experiment: the supervisor's first."""
+    index = event["process_index"]
+    return -1 if index is None else index, event["segment_id"], event["event_number"]
+
+
+def _facts(
+    experiment_id: str, segments: Sequence[Segment], rows: Sequence[tuple[Any, ...]]
+) -> ExperimentFacts:
     known = [row for row in rows if (row[2], row[3]) in _TYPES]
     facts = [fact for row in known if (fact := _fact(*row)) is not None]
     return ExperimentFacts(experiment_id, segments, facts, misfits=len(known) - len(facts))
 
 
-def _fact(segment_id: str, at_ns: int, kind: str, version: int, body: str | None) -> Fact | None:
+def _fact(
+    segment_id: str, at_ns: int, kind: str, version: int, body: str | msgspec.Raw | None
+) -> Fact | None:
     """The event of a row of a known type; None where it does not fit its type."""
     if body is None:
         return None

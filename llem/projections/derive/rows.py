@@ -416,21 +416,25 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
             check_memory(tables, experiment_id)
             check_ranges(tables.connection, facts)
         derived = derive_experiment(tables.connection, facts)
-        _check_types(derived.result)
-        for table, new in _all_rows(tables, derived).items():
+        for table, new in derived_rows(tables.connection, derived).items():
             rows[table] += new
-        offsets += [
-            {
-                "experiment_id": experiment_id,
-                "file": segment.file,
-                "offset_ns": derived.clocks.offset_ns(segment),
-            }
-            for segment in facts.segments
-        ]
+        offsets += clock_offsets(derived)
     for table, new in rows.items():
         tables.delete_experiments(table, experiment_ids)
         tables.insert(table, new)
     _mark(tables, offsets)
+
+
+def clock_offsets(derived: Derived) -> Rows:
+    """Which clock each segment was placed by."""
+    return [
+        {
+            "experiment_id": segment.experiment_id,
+            "file": segment.file,
+            "offset_ns": derived.clocks.offset_ns(segment),
+        }
+        for segment in derived.facts.segments
+    ]
 
 
 def _check_types(result: ExperimentResult | None) -> None:
@@ -439,13 +443,15 @@ def _check_types(result: ExperimentResult | None) -> None:
         msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult)
 
 
-def _all_rows(tables: Tables, derived: Derived) -> Mapping[str, Rows]:
+def derived_rows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Mapping[str, Rows]:
+    """The rows of every derived table. Raises ValidationError for a result that could not be read again."""
+    _check_types(derived.result)
     return {
         "experiments": experiments(derived),
         "processes": processes(derived),
         "devices": devices(derived),
-        "windows": windows(tables.connection, derived),
-        "batches": batches(tables.connection, derived),
+        "windows": windows(connection, derived),
+        "batches": batches(connection, derived),
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),
