@@ -368,6 +368,8 @@ def _columns(energy: BatchEnergy) -> dict[str, Any]:
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
+    if not experiment_ids:
+        return
     tables.course.begin("deriving results", len(experiment_ids), "experiments")
     for group in _groups(tables, experiment_ids):
         reason = _try(tables, group)
