@@ -31,13 +31,13 @@ class EngineKind(NamedTuple):
 
 
 METERS = {
-    "nvml": MeterKind("llem.meters.nvml", rank=1, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
+    "nvml": MeterKind("llem.meters.nvml", rank=10, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
     "amd": MeterKind(
-        "llem.meters.amd", extra="amd", rank=2, gpus="real", needs_gpus=True, pci_vendor="0x1002"
+        "llem.meters.amd", extra="amd", rank=20, gpus="real", needs_gpus=True, pci_vendor="0x1002"
     ),
-    "rapl": MeterKind("llem.meters.rapl", rank=3),
+    "rapl": MeterKind("llem.meters.rapl", rank=30),
     "zeus": MeterKind("llem.meters.zeus", extra="zeus", gpus="real"),
-    "estimate": MeterKind("llem.meters.estimate", rank=4),
+    "estimate": MeterKind("llem.meters.estimate", rank=100),
     "simulated": MeterKind("llem.meters.simulated", gpus="made up"),
 }
 ENGINES = {
