@@ -2,19 +2,25 @@
 
 import importlib
 import inspect
+import re
+import sys
+import time
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from llem.cli.reference import reference
-from llem.errors import MissingExtraError, PlanError
+from llem.engines import check_engine, create_engine
+from llem.errors import MeterError, MissingExtraError, PlanError
 from llem.export.formats import TEXT_FORMATS, Format
-from llem.meters import create_meter
+from llem.meters import create_meter, require_meter
 from llem.meters.base import MeterModule, Vendor
-from llem.plan import MeterPlan, Plan
+from llem.plan import EnginePlan, MeterPlan, Plan
 from llem.plan_file import resolve_plan
-from llem.registry import ENGINES, METERS, install_hint, one_of, ranked_meters
+from llem.prompts import Prompt
+from llem.registry import ENGINES, METERS, EngineKind, MeterKind, install_hint, one_of, ranked_meters
 
 ROOT = Path(__file__).parents[1]
 NAMES = [("meter.name", name) for name in METERS] + [("engine.name", name) for name in ENGINES]
@@ -101,3 +107,49 @@ def test_every_text_format_is_offered() -> None:
     assert f"<table|lines|{'|'.join(TEXT_FORMATS)}|parquet>" in page
     assert f"<{'|'.join(Format)}>" in page
     assert [name for name in TEXT_FORMATS if name in list(Format)] == ["csv", "json", "jsonl"]
+
+
+def _example(what: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of CONTRIBUTING.md that begins with these words, loaded under its name, with its line in the registry."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (source,) = re.findall(rf'```python\n("""The {what}: .*?)```', page, re.DOTALL)
+    (line,) = re.findall(rf'`("{what.split()[0]}": .*?),`', page)
+    ((name, kind),) = eval(f"{{{line}}}", {"MeterKind": MeterKind, "EngineKind": EngineKind}).items()
+    module = ModuleType(kind.module)
+    exec(compile(source, "CONTRIBUTING.md", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, kind.module, module)
+    monkeypatch.setitem(METERS if isinstance(kind, MeterKind) else ENGINES, name, kind)
+    return module
+
+
+def test_the_example_of_a_meter_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its module and its line are all that it takes to choose it, to be told why it cannot be read, and to read it."""
+    module, plan = _example("board meter", monkeypatch), Plan(meter=MeterPlan(name="board"))
+    monkeypatch.setattr(module, "HWMON", tmp_path)
+    assert ranked_meters()[-2:] == ["board", "estimate"]
+    with pytest.raises(MeterError, match="no power1_input under"):
+        require_meter(plan, devices=[])
+    (tmp_path / "hwmon0").mkdir()
+    (tmp_path / "hwmon0" / "power1_input").write_text("65000000\n")
+    meter = create_meter(plan, devices=[], pid=None)
+    (metered,), (reading,), (edge,) = meter.devices(), meter.read(), meter.read_edge()
+    assert (metered.energy_source, metered.power_kind, reading.power_mw) == ("integrated", "instant", 65_000)
+    assert edge.energy_mj is None and edge.reason == "not asked of hwmon"
+    meter.close()
+
+
+def test_the_example_of_an_engine_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module and its line are all that it takes to check a plan and to run a batch."""
+    _example("echo engine", monkeypatch)
+    plan = Plan(engine=EnginePlan(name="echo"))
+    check_engine(plan)
+    with pytest.raises(PlanError, match="found the echo engine"):
+        check_engine(Plan(engine=EnginePlan(name="echo"), generation={"do_sample": True}))
+    engine = create_engine(plan, device=None)
+    batch = engine.encode([Prompt(request_id=7, max_new_tokens=3, text="ab", seed=0)])
+    now_ns, counted = time.monotonic_ns(), []
+    (request,) = engine.run(
+        batch, batch_index=0, arrival_ns=now_ns, should_stop=lambda: False, on_tokens=counted.append
+    )
+    assert (request.request_id, request.output_tokens, request.finish_reason) == (7, 3, "length")
+    assert counted == [1, 1, 1]
