@@ -14,7 +14,6 @@ from llem_events.files import Files, OsFiles
 from llem_events.format import (
     BLOCK_TARGET_BYTES,
     BLOCK_TARGET_NS,
-    MAX_EVENTS_PER_BLOCK,
     BlockHeader,
     Seal,
     SegmentHeader,
@@ -74,8 +73,8 @@ class SegmentWriter:
     def append_message(self, message: bytes, *, at_ns: int) -> int:
         """Buffer one event that `envelope.pack` has dated `at_ns`, and return its number in the segment."""
         self._check_open()
-        too_many = len(self._pending) >= MAX_EVENTS_PER_BLOCK - 1  # one place is kept for the clock
-        if self._pending and (too_many or self._pending_bytes + len(message) > BLOCK_TARGET_BYTES):
+        # An event takes five bytes at least, so a block is full by its bytes long before it has too many events.
+        if self._pending and self._pending_bytes + len(message) > BLOCK_TARGET_BYTES:
             self.flush()
         self._oldest_ns = min(self._oldest_ns, at_ns) if self._pending else at_ns
         self._pending.append(message)

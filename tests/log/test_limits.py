@@ -72,6 +72,12 @@ def test_a_record_may_have_its_limit() -> None:
         check_record(largest[:19], 0)
 
 
+def test_a_block_is_full_by_its_bytes_before_it_has_too_many_events() -> None:
+    """The shortest message that an envelope can be leaves room for the clock's event besides."""
+    shortest = msgspec.msgpack.encode(Envelope("", 0, 0, msgspec.Raw(b"\x80")))
+    assert BLOCK_TARGET_BYTES // len(shortest) < MAX_EVENTS_PER_BLOCK - 1
+
+
 @pytest.mark.parametrize(
     ("excess", "told"),
     [
