@@ -34,6 +34,17 @@ def test_events_keep_every_request_in_order(lengths: list[int]) -> None:
         assert len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES
 
 
+def test_an_event_is_filled_to_half_its_cap() -> None:
+    """Of requests of 900 kB four go together, of small ones all."""
+    large = [request(number, 100_000) for number in range(10)]
+    small = [request(number, 2) for number in range(100)]
+    lengths = [
+        [len(event.requests) for event in requests_completed(requests, window="measurement")]
+        for requests in (large, small, [])
+    ]
+    assert lengths == [[4, 4, 2], [100], []]
+
+
 @pytest.mark.parametrize("chunks", [0, 1_000_000])
 def test_a_request_that_fits_into_no_event_keeps_its_counts(chunks: int) -> None:
     """Of a million tokens only the times are left out, with how many there were; the request and its neighbours stay."""
