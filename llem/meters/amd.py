@@ -74,8 +74,8 @@ def _inventory() -> list[tuple[Device, Any]]:
         handles = list(amdsmi.amdsmi_get_processor_handles())
     except amdsmi.AmdSmiException as error:
         raise MeterError("AMD SMI", found=str(error), expected="a list of GPUs") from error
-    found = [(_answer(_device, handle), handle) for handle in handles]
-    return sorted(((device, handle) for device, handle in found if device), key=lambda gpu: gpu[0].index)
+    answers = [(_answer(_device, handle), handle) for handle in handles]
+    return sorted(((device, handle) for device, handle in answers if device), key=lambda gpu: gpu[0].index)
 
 
 def _device(handle: Any) -> Device:
@@ -111,13 +111,13 @@ def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
     for name in masks:
         left = [Gpu(device) for device in seen]
         seen = visible(left, mask=os.environ[name], order="PCI_BUS_ID", variable=name)
-    found = select(seen, gpus, masked=bool(masks), variable=" or ".join(masks) or _ROCR)
-    if not found:
+    chosen = select(seen, gpus, masked=bool(masks), variable=" or ".join(masks) or _ROCR)
+    if not chosen:
         masked = ", ".join(f"{name}={os.environ[name]!r}" for name in masks)
         raise MeterError(
             "no GPU to measure", found=masked or "no GPU of AMD", expected="at least one visible GPU"
         )
-    return found
+    return chosen
 
 
 def pin(devices: Sequence[Device]) -> dict[str, str]:
