@@ -21,7 +21,7 @@ _NOT_OF_THE_LOG = (
     duckdb.InterruptException,
     duckdb.TransactionException,
 )
-TOKEN_BYTES, SAMPLE_BYTES = 2_400, 330  # of memory while results are derived
+TOKEN_BYTES, SAMPLE_BYTES = 40, 20  # of memory while results are derived
 _ALWAYS_THERE_BYTES = 256 * 2**20
 
 

@@ -1,20 +1,53 @@
 """Energy of prefill and decoding, from samples joined to token times on one clock; and its shares by request."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
 from llem.results.nullable import total
-from llem.results.power import FloatArray, cumulative_energy_j
+from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated, Rhythm
 from llem.units import MJ_PER_J
 
+Edges = tuple[FloatArray, FloatArray]  # starts and ends
 PhaseSource = str  # counter, integrated, estimated or simulated; mixed where devices differ
 
 # Of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five.
 MIN_PERIODS = 5
 SILENT_PERIODS = 3  # samples further apart than this are a gap
+
+
+Samples = tuple[FloatArray, FloatArray, FloatArray | None]  # seconds, power, energy counter
+
+
+class Watched(Protocol):
+    """A device whose samples can be read in pieces, ascending; NaN where a value is missing."""
+
+    @property
+    def power(self) -> Rhythm:
+        """When its power was read."""
+
+    @property
+    def counter(self) -> Rhythm:
+        """When its energy counter was read."""
+
+    @property
+    def counter_tick_sec(self) -> float | None:
+        """None: unknown, then the counter is not used."""
+
+    @property
+    def power_window_sec(self) -> float:
+        """Averaging window of the power."""
+
+    @property
+    def made_up(self) -> str | None:
+        """What the meter says of figures that no sensor read."""
+
+    def pieces(self, start_sec: float, end_sec: float) -> Iterable[Samples]:
+        """Those between two moments, with at least one beyond each where there are any."""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +59,32 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     counter_tick_sec: float | None = None  # None: unknown, then the counter is not used
     power_window_sec: float = 0.0  # averaging window of the power
     made_up: str | None = None  # what the meter says of figures that no sensor read
+
+    @property
+    def power(self) -> Rhythm:
+        """When its power was read."""
+        return _rhythm(self.at_sec, self.power_w)
+
+    @property
+    def counter(self) -> Rhythm:
+        """When its energy counter was read."""
+        return Rhythm() if self.energy_j is None else _rhythm(self.at_sec, self.energy_j)
+
+    def pieces(self, start_sec: float, end_sec: float) -> Iterable[Samples]:
+        """All of them at once."""
+        yield self.at_sec, self.power_w, self.energy_j
+
+
+def _rhythm(at_sec: FloatArray, values: FloatArray) -> Rhythm:
+    rhythm = Rhythm()
+    rhythm.add(*known(at_sec, values))
+    return rhythm
+
+
+def known(at_sec: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Those that were measured."""
+    measured = ~np.isnan(values)
+    return (at_sec, values) if measured.all() else (at_sec[measured], values[measured])
 
 
 class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +105,17 @@ class BatchEnergy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to see a device: known samples, how finely, and the energy between moments."""
+    """One way to see a device: when, how finely, and its known samples of a piece."""
 
     source: PhaseSource
-    at_sec: FloatArray
+    rhythm: Rhythm
     resolution_sec: float
-    period_sec: float
-    between: Callable[[FloatArray, FloatArray], FloatArray]
+    curve: type[AtMoments]
+    known: Callable[[Samples], tuple[FloatArray, FloatArray]]
 
 
 def batch_energies(
-    devices: Sequence[Trace], *, starts_sec: ArrayLike, first_tokens_sec: ArrayLike, ends_sec: ArrayLike
+    devices: Sequence[Watched], *, starts_sec: ArrayLike, first_tokens_sec: ArrayLike, ends_sec: ArrayLike
 ) -> list[BatchEnergy]:
     """Energy of every batch, summed over devices; a phase that any device cannot resolve is None.
 
@@ -69,10 +128,7 @@ def batch_energies(
         unknown = PhaseEnergy(reason="no device was watched")
         return [BatchEnergy(prefill=unknown, decode=unknown, whole=unknown)] * len(starts)
     edges = ((starts, firsts), (firsts, ends), (starts, ends))
-    by_device = [
-        [phase_energies(device, starts_sec=opened, ends_sec=closed) for opened, closed in edges]
-        for device in devices
-    ]
+    by_device = [_phases(device, edges) for device in devices]
     batches = [
         [_labelled(device, _adding_up(*batch)) for batch in zip(*phases, strict=True)]
         for device, phases in zip(devices, by_device, strict=True)
@@ -86,7 +142,7 @@ def _adding_up(prefill: PhaseEnergy, decode: PhaseEnergy, whole: PhaseEnergy) ->
     return BatchEnergy(prefill=prefill, decode=decode, whole=whole)
 
 
-def _labelled(device: Trace, batch: BatchEnergy) -> BatchEnergy:
+def _labelled(device: Watched, batch: BatchEnergy) -> BatchEnergy:
     """What no sensor read says so, in whichever way it was added up."""
 
     def label(phase: PhaseEnergy) -> PhaseEnergy:
@@ -97,16 +153,32 @@ def _labelled(device: Trace, batch: BatchEnergy) -> BatchEnergy:
     return BatchEnergy(prefill=label(batch.prefill), decode=label(batch.decode), whole=label(batch.whole))
 
 
-def phase_energies(device: Trace, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:
+def phase_energies(device: Watched, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:
     """Energy of one device in every phase, by its counter where that resolves the phase, else by its power."""
-    starts, ends = np.asarray(starts_sec, np.float64), np.asarray(ends_sec, np.float64)
+    (phases,) = _phases(device, [(np.asarray(starts_sec, np.float64), np.asarray(ends_sec, np.float64))])
+    return phases
+
+
+def _phases(device: Watched, edges: Sequence[Edges]) -> list[list[PhaseEnergy]]:
+    """The same for several kinds of phases, all of them from one reading of the samples."""
     views = [view for view in (_counter_view(device), _power_view(device)) if view is not None]
-    if not views:
-        return [PhaseEnergy(reason="neither an energy counter nor power was read")] * len(starts)
-    by_view = [_seen(view, starts, ends) for view in views]
+    if not views or not len(edges[0][0]):
+        unknown = PhaseEnergy(reason="neither an energy counter nor power was read")
+        return [[unknown] * len(starts) for starts, _ in edges]
+    by_view = [_Sight(view, edges) for view in views]
+    first_sec = min(float(np.nanmin(starts, initial=math.inf)) for starts, _ in edges)
+    last_sec = max(float(np.nanmax(ends, initial=-math.inf)) for _, ends in edges)
+    for samples in device.pieces(first_sec, last_sec):
+        for sight in by_view:
+            sight.add(samples)
+    return [_best(ways) for ways in zip(*(sight.phases() for sight in by_view), strict=True)]
+
+
+def _best(ways: Sequence[Sequence[PhaseEnergy]]) -> list[PhaseEnergy]:
+    """Of each phase the first way that resolves it, else the last."""
     return [
         next((phase for phase in phases if phase.energy_j is not None), phases[-1])
-        for phases in zip(*by_view, strict=True)
+        for phases in zip(*ways, strict=True)
     ]
 
 
@@ -118,65 +190,78 @@ def allocate(energy_j: float | None, tokens: Sequence[int]) -> list[float | None
     return [energy_j * count / whole for count in tokens]
 
 
-def _counter_view(device: Trace) -> _View | None:
-    if device.energy_j is None or device.counter_tick_sec is None:
+def _counter_view(device: Watched) -> _View | None:
+    rhythm = device.counter
+    if device.counter_tick_sec is None or rhythm.count < 2 or rhythm.fell:
         return None
-    at_sec, energy_j = _known(device.at_sec, device.energy_j)
-    if len(at_sec) < 2 or np.any(np.diff(energy_j) < 0):
-        return None
-    # Whole millijoules from the first sample on: a counter of years leaves no digits for the fractions of a batch.
-    gained_j = (np.rint(energy_j * MJ_PER_J) - np.rint(energy_j[0] * MJ_PER_J)) / MJ_PER_J
-    period_sec = float(np.median(np.diff(at_sec)))
+    first_mj = np.rint(rhythm.first_value * MJ_PER_J)
+
+    def gained(samples: Samples) -> tuple[FloatArray, FloatArray]:
+        """Whole millijoules from the first sample on: a counter of years leaves no digits for the fractions of a batch."""
+        at_sec, energy_j = known(samples[0], samples[2]) if samples[2] is not None else (samples[0][:0],) * 2
+        return at_sec, (np.rint(energy_j * MJ_PER_J) - first_mj) / MJ_PER_J
+
     return _View(
         source="counter",
-        at_sec=at_sec,
-        resolution_sec=max(period_sec, device.counter_tick_sec),
-        period_sec=period_sec,
-        between=lambda starts, ends: np.interp(ends, at_sec, gained_j) - np.interp(starts, at_sec, gained_j),
+        rhythm=rhythm,
+        resolution_sec=max(rhythm.period_sec, device.counter_tick_sec),
+        curve=Interpolated,
+        known=gained,
     )
 
 
-def _power_view(device: Trace) -> _View | None:
-    at_sec, power_w = _known(device.at_sec, device.power_w)
-    if len(at_sec) < 2:
+def _power_view(device: Watched) -> _View | None:
+    rhythm = device.power
+    if rhythm.count < 2:
         return None
-    period_sec = float(np.median(np.diff(at_sec)))
-
-    def between(starts: FloatArray, ends: FloatArray) -> FloatArray:
-        opened, closed = np.split(
-            cumulative_energy_j(at_sec, power_w, edges_sec=np.concatenate((starts, ends))), 2
-        )
-        return closed - opened
-
     return _View(
         source="integrated",
-        at_sec=at_sec,
-        resolution_sec=max(period_sec, device.power_window_sec),
-        period_sec=period_sec,
-        between=between,
+        rhythm=rhythm,
+        resolution_sec=max(rhythm.period_sec, device.power_window_sec),
+        curve=EnergyCurve,
+        known=lambda samples: known(samples[0], samples[1]),
     )
 
 
-def _known(at_sec: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    known = ~np.isnan(values)
-    return at_sec[known], values[known]
+class _Sight:
+    """Phases of several kinds as one way of seeing has them, from samples that come in pieces."""
 
+    def __init__(self, view: _View, edges: Sequence[Edges]) -> None:
+        self._view, self._edges = view, edges
+        moments = [np.concatenate(pair) for pair in edges]
+        self._energies = [view.curve(of_kind) for of_kind in moments]
+        self._silences = [Interpolated(of_kind) for of_kind in moments]
+        self._silent_sec = 0.0
+        self._last_sec = math.nan
 
-def _seen(view: _View, starts: FloatArray, ends: FloatArray) -> list[PhaseEnergy]:
-    """Every phase as one way of seeing has it."""
-    energies_j = view.between(starts, ends)
-    outside = (starts < view.at_sec[0]) | (ends > view.at_sec[-1])
-    short = ends - starts < MIN_PERIODS * view.resolution_sec
-    gaps_sec = np.diff(view.at_sec)
-    silent_sec = np.cumsum(np.where(gaps_sec > SILENT_PERIODS * view.period_sec, gaps_sec, 0.0))
-    silence = np.concatenate(([0.0], silent_sec))
-    broken = np.interp(ends, view.at_sec, silence) > np.interp(starts, view.at_sec, silence)
-    return [
-        _phase(view, energy_j, _reason(view, duration_sec, outside=out, short=brief, broken=gap))
-        for energy_j, duration_sec, out, brief, gap in zip(
-            energies_j, ends - starts, outside, short, broken, strict=True
-        )
-    ]
+    def add(self, samples: Samples) -> None:
+        at_sec, values = self._view.known(samples)
+        if not len(at_sec):
+            return
+        gaps_sec = np.diff(at_sec, prepend=self._last_sec)
+        # NaN, as the first gap is, is not longer than anything.
+        silent = np.where(gaps_sec > SILENT_PERIODS * self._view.rhythm.period_sec, gaps_sec, 0.0)
+        silent_sec = np.cumsum(np.concatenate(([self._silent_sec], silent)))[1:]
+        self._silent_sec, self._last_sec = float(silent_sec[-1]), float(at_sec[-1])
+        for energy, silence in zip(self._energies, self._silences, strict=True):
+            energy.add(at_sec, values)
+            silence.add(at_sec, silent_sec)
+
+    def phases(self) -> list[list[PhaseEnergy]]:
+        curves = zip(self._edges, self._energies, self._silences, strict=True)
+        return [list(self._of_kind(*edges, energy, silence)) for edges, energy, silence in curves]
+
+    def _of_kind(
+        self, starts: FloatArray, ends: FloatArray, energy: AtMoments, silence: AtMoments
+    ) -> Iterator[PhaseEnergy]:
+        view = self._view
+        opened_j, closed_j = np.split(energy.found(), 2)
+        opened_sec, closed_sec = np.split(silence.found(), 2)
+        outside = (starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec)
+        short = ends - starts < MIN_PERIODS * view.resolution_sec
+        facts = zip(closed_j - opened_j, ends - starts, outside, short, closed_sec > opened_sec, strict=True)
+        for energy_j, duration_sec, out, brief, gap in facts:
+            yield _phase(view, energy_j, _reason(view, duration_sec, outside=out, short=brief, broken=gap))
 
 
 def _reason(view: _View, duration_sec: float, *, outside: bool, short: bool, broken: bool) -> str | None:

@@ -1,5 +1,7 @@
 """Energy from samples of power: trapezoids between samples, power at the edges interpolated; and how far an energy can be from the truth."""
 
+import abc
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,14 +10,111 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
+class AtMoments(abc.ABC):
+    """Something known between samples, at moments that are chosen beforehand; the samples come in pieces, ascending.
+
+    NaN at a moment that is NaN, and everywhere without a sample.
+    """
+
+    def __init__(self, moments_sec: ArrayLike) -> None:
+        self._moments = np.asarray(moments_sec, np.float64)
+        self._order = np.argsort(self._moments, kind="stable")
+        self._known = len(self._moments) - int(np.isnan(self._moments).sum())
+        self._passed = 0
+        self._last: tuple[FloatArray, FloatArray] | None = None
+        self._found = np.full(len(self._moments), np.nan)
+
+    def add(self, at_sec: FloatArray, values: FloatArray) -> None:
+        """The next samples."""
+        if not len(at_sec):
+            return
+        last_at, last_value = self._last or (at_sec[:0], values[:0])
+        at, known = np.concatenate((last_at, at_sec)), np.concatenate((last_value, values))
+        self._last = at_sec[-1:], values[-1:]
+        ordered = self._moments[self._order[self._passed : self._known]]
+        self._pass(int(np.searchsorted(ordered, at_sec[-1], side="right")), at, known)
+
+    def found(self) -> FloatArray:
+        """At each of the moments; beyond the last sample all stays as it was."""
+        if self._last is not None:
+            self._pass(self._known - self._passed, *self._last)
+        return self._found
+
+    def _pass(self, count: int, at_sec: FloatArray, values: FloatArray) -> None:
+        places = self._order[self._passed : self._passed + count]
+        self._passed += count
+        self._found[places] = self._between(self._moments[places], at_sec, values)
+
+    @abc.abstractmethod
+    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+        """At moments up to the last of these samples, the first of which is the last of those before."""
+
+
+class Interpolated(AtMoments):
+    """A value between two samples lies on the line between them."""
+
+    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+        return np.interp(moments, at_sec, values)
+
+
+class EnergyCurve(AtMoments):
+    """Joules of power in watts from the first moment to each."""
+
+    _summed_j = 0.0
+
+    def found(self) -> FloatArray:
+        """At each of the moments; the power stays as it was beyond the samples."""
+        summed = super().found()
+        first = summed[~np.isnan(summed)][:1]
+        return summed - first if len(first) else summed
+
+    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+        grid, on_grid = at_sec, values
+        if len(moments):
+            grid = np.union1d(at_sec, moments)
+            on_grid = np.interp(grid, at_sec, values)
+        trapezoids = np.diff(grid) * (on_grid[1:] + on_grid[:-1]) / 2
+        summed = np.cumsum(np.concatenate(([self._summed_j], trapezoids)))
+        self._summed_j = float(summed[-1])
+        found: FloatArray = summed[np.searchsorted(grid, moments)]
+        return found
+
+
+class Rhythm:
+    """When the known samples of a column came, and whether it ever fell; they come in pieces, ascending."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first_sec = self.last_sec = self.first_value = math.nan
+        self.fell = False
+        self._last_value = math.nan
+        self._periods_sec: list[float] = []
+
+    def add(self, at_sec: FloatArray, values: FloatArray) -> None:
+        """The next samples."""
+        if not len(at_sec):
+            return
+        before = [] if self.count == 0 else [self.last_sec]
+        gaps_sec = np.diff(np.concatenate((before, at_sec)))
+        if len(gaps_sec):
+            self._periods_sec.append(float(np.median(gaps_sec)))
+        self.fell = self.fell or bool(values[0] < self._last_value or (np.diff(values) < 0).any())
+        if self.count == 0:
+            self.first_sec, self.first_value = float(at_sec[0]), float(values[0])
+        self.last_sec, self._last_value = float(at_sec[-1]), float(values[-1])
+        self.count += len(at_sec)
+
+    @property
+    def period_sec(self) -> float:
+        """The median time between two samples; of a long run, the median of those of its pieces."""
+        return float(np.median(self._periods_sec))
+
+
 def cumulative_energy_j(at_sec: ArrayLike, power_w: ArrayLike, *, edges_sec: ArrayLike) -> FloatArray:
     """Energy in joules from the first edge to each edge; ascending times, power constant beyond the samples."""
-    at, power, edges = (np.asarray(values, dtype=np.float64) for values in (at_sec, power_w, edges_sec))
-    grid = np.union1d(at, edges)
-    on_grid = np.interp(grid, at, power)
-    trapezoids = np.diff(grid) * (on_grid[1:] + on_grid[:-1]) / 2
-    summed = np.concatenate(([0.0], np.cumsum(trapezoids)))[np.searchsorted(grid, edges)]
-    return summed - summed[:1]
+    curve = EnergyCurve(edges_sec)
+    curve.add(np.asarray(at_sec, np.float64), np.asarray(power_w, np.float64))
+    return curve.found()
 
 
 def energy_between_j(
@@ -50,8 +149,21 @@ def integral_uncertainty_j(
     None without samples, or for averaged power without a limit.
     """
     at, power = np.asarray(at_sec, np.float64), np.asarray(power_w, np.float64)
-    if len(at) < 2 or (power_window_sec and power_limit_w is None):
+    if len(at) < 2:
         return None
-    touched = (at[1:] > start_sec) & (at[:-1] < end_sec)
-    steps_j = np.abs(np.diff(power)) / 2 * np.diff(at)
-    return float(steps_j[touched].sum()) + power_window_sec / 2 * (power_limit_w or 0.0)
+    steps_j = half_steps_j(at, power, start_sec=start_sec, end_sec=end_sec)
+    return uncertainty_of_j(steps_j, power_window_sec=power_window_sec, power_limit_w=power_limit_w)
+
+
+def half_steps_j(at_sec: FloatArray, power_w: FloatArray, *, start_sec: float, end_sec: float) -> float:
+    """Half of every step between two samples that touches the span, for as long as it lasts."""
+    touched = (at_sec[1:] > start_sec) & (at_sec[:-1] < end_sec)
+    steps_j = np.abs(np.diff(power_w)) / 2 * np.diff(at_sec)
+    return float(steps_j[touched].sum())
+
+
+def uncertainty_of_j(steps_j: float, *, power_window_sec: float, power_limit_w: float | None) -> float | None:
+    """These half steps, and what averaged power carries over the edges; None for averaged power without a limit."""
+    if power_window_sec and power_limit_w is None:
+        return None
+    return steps_j + power_window_sec / 2 * (power_limit_w or 0.0)

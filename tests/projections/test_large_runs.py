@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from llem.projections import catch_up
-from llem.projections.derive import requests
+from llem.projections.derive import requests, samples
+from llem.projections.derive import rows as rows_of_results
 from llem.store import Store
 from llem_events.events import Request
 from tests.projections.fake_log import at, request, sampler_events, supervisor, worker_events, write
-from tests.projections.tables import hashes, one, result
+from tests.projections.tables import hashes, one, result, rows
 
 PROCESSES, OPENED_S, CLOSED_S = 2, 10.0, 30.0
 
@@ -92,3 +93,37 @@ def test_the_pieces_do_not_show(log: Store, tmp_path: Path, monkeypatch: pytest.
     whole, in_pieces = hashes(log), hashes(again)
     assert whole | {"segments": ""} == in_pieces | {"segments": ""}  # these hold when a file was written
     assert one(log, "SELECT count(*) AS n FROM requests")["n"] == 2 * 40 + PROCESSES
+
+
+def test_samples_in_pieces_say_the_same(log: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energies, gaps, throttling and phases, from some samples at a time as from all at once."""
+    write_run(log)
+    catch_up(log)
+    again = Store(tmp_path / "again").create()
+    write_run(again)
+    monkeypatch.setattr(samples, "PIECE_SAMPLES", 13)
+    monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
+    catch_up(again)
+    for table in ("experiment_results", "raw_process_results", "windows", "batches"):
+        columns = "* EXCLUDE (result)" if table.endswith("results") else "*"
+        whole, in_pieces = (
+            rows(store, f"SELECT {columns} FROM {table} ORDER BY ALL") for store in (log, again)
+        )
+        for before, after in zip(whole, in_pieces, strict=True):
+            for name, figure in before.items():
+                close = pytest.approx(figure, rel=1e-9) if isinstance(figure, float) else figure
+                assert after[name] == close, (table, name)
+
+
+def test_a_batch_without_a_token_does_not_hide_the_phases_of_others(log: Store) -> None:
+    """The first batch of the window fails; what the next one took to decode is known."""
+    supervisor(log)
+    failed = request(0, 10.5, tokens=0, finish_reason="error", error="ValueError: no")
+    slow = [at(12.0 + number) for number in range(1, 8)]
+    answered = request(1, 12.0, tokens=7, token_times_ns=slow, first_token_ns=slow[0], end_ns=slow[-1] + 1)
+    write(log, worker_events(requests=[failed, answered]), role="worker", index=0)
+    write(log, sampler_events(), role="sampler", index=0)
+    catch_up(log)
+    first, second = rows(log, "FROM batches ORDER BY batch_index")
+    assert (first["decode_energy_j"], first["decode_reason"]) == (None, "there was no first token")
+    assert second["decode_energy_j"] == pytest.approx(6 * 160.0)  # from 130 to 190 W

@@ -11,11 +11,11 @@ from llem.plan import ValidityPlan
 from llem.projections.derive.conservation import breaches, imported_breaches
 from llem.projections.derive.history import Clocks, ExperimentFacts, Span, in_microseconds
 from llem.projections.derive.process import Measured, measure_process, thresholds, unreadable_thresholds
+from llem.projections.derive.samples import DeviceSamples
 from llem.results import (
     ExperimentResult,
     InvalidReason,
     LatencyStatistics,
-    PowerSamples,
     ResultWarning,
     SteadyState,
     aggregate_results,
@@ -55,17 +55,30 @@ class _Tokens(msgspec.Struct, frozen=True, kw_only=True):
         return counts
 
 
+class _Power(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy of one device, in seconds of the experiment."""
+
+    samples: DeviceSamples
+    opened_sec: float
+
+    @property
+    def count(self) -> int:
+        return self.samples.powered
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        return self.samples.power_curve(edges_sec, shift_sec=self.opened_sec)
+
+
 def steady_state(
     measured: Sequence[Measured], clocks: Clocks, start_ns: int, end_ns: int, limits: ValidityPlan
 ) -> SteadyState:
     """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
     shifted = [(seen, clocks.wall_ns(seen.process.segment, 0) - start_ns) for seen in measured]
-    power: dict[tuple[str, str], PowerSamples] = {}
+    power: dict[tuple[str, str], _Power] = {}
     for seen, shift_ns in shifted:
         for device, spanned in zip(seen.devices, seen.samples, strict=True):
             opened_sec = seconds(seen.spans[0][0] + shift_ns)
-            at_sec, power_w = spanned[0].power
-            power.setdefault(device.key, PowerSamples(at_sec=at_sec + opened_sec, power_w=power_w))
+            power.setdefault(device.key, _Power(samples=spanned[0], opened_sec=opened_sec))
     return find_steady_state(
         start_sec=0.0,
         end_sec=seconds(end_ns - start_ns),

@@ -11,7 +11,15 @@ from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import Clocks, ProcessFacts, Span, Window, measurement_spans, utc
 from llem.projections.derive.requests import Requests, Work, work_of
-from llem.projections.derive.samples import DeviceSamples, load_samples
+from llem.projections.derive.samples import (
+    ANY_REASON,
+    HW_POWER,
+    HW_THERMAL,
+    SW_POWER,
+    SW_THERMAL,
+    DeviceSamples,
+    load_samples,
+)
 from llem.results import (
     BatchEfficiencyMetrics,
     ComputeMetrics,
@@ -38,8 +46,6 @@ from llem.results.process import Status
 from llem.units import BYTES_PER_MB, seconds
 from llem_events.events import LogFailed, SamplesDropped
 
-SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
-ANY = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
 
@@ -85,23 +91,18 @@ def _peak_mb(process: ProcessFacts, used_bytes: Sequence[float | None]) -> float
 
 
 def _utilisation(samples: Sequence[Sequence[DeviceSamples]]) -> GPUUtilisationMetrics:
-    busy = [
-        percent
-        for spanned in samples
-        for in_span in spanned
-        for percent in in_span.values("gpu_utilisation_pct")
-    ]
-    memory = [
-        percent
-        for spanned in samples
-        for in_span in spanned
-        for percent in in_span.values("memory_utilisation_pct")
-    ]
+    flat = [in_span for spanned in samples for in_span in spanned]
+    busy_pct, count = _mean_of(flat, "gpu_utilisation_pct")
+    memory_pct, _ = _mean_of(flat, "memory_utilisation_pct")
     return GPUUtilisationMetrics(
-        sm_utilisation_mean=_mean(busy),
-        sm_utilisation_samples=len(busy),
-        memory_bandwidth_utilisation=_mean(memory),
+        sm_utilisation_mean=busy_pct, sm_utilisation_samples=count, memory_bandwidth_utilisation=memory_pct
     )
+
+
+def _mean_of(samples: Sequence[DeviceSamples], column: str) -> tuple[float | None, int]:
+    """Over all known values, and how many they are."""
+    sums, counts = zip(*(in_span.sum_of(column) for in_span in samples), strict=True) if samples else ((), ())
+    return ratio(float(sum(sums)), sum(counts)), sum(counts)
 
 
 def _batches(work: Work, *, planned: int | None) -> BatchEfficiencyMetrics:
@@ -130,10 +131,6 @@ def energy_breakdown(
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return ratio(float(sum(values)), len(values))
-
-
 def _mebibytes(count: float | None) -> float | None:
     return None if count is None else count / BYTES_PER_MB
 
@@ -152,12 +149,12 @@ def throttling(
         round(seconds(span[0] - spans[0][0]) + float(at_sec), 3)
         for spanned in devices
         for samples, span in zip(spanned, spans, strict=True)
-        if (throttled := samples.throttled(ANY)) is not None
-        for at_sec in throttled[0]
+        if samples.throttling is not None
+        for at_sec in samples.throttling.starts_sec
     }
     temperatures = [hottest for samples in flat if (hottest := samples.largest("temperature_c")) is not None]
     return ThermalThrottleInfo(
-        detected=_reported(flat, ANY),
+        detected=_reported(flat, ANY_REASON),
         thermal=_reported(flat, SW_THERMAL | HW_THERMAL),
         power=_reported(flat, SW_POWER | HW_POWER),
         sw_thermal=_reported(flat, SW_THERMAL),
@@ -170,16 +167,14 @@ def throttling(
 
 
 def _duration(spanned: Sequence[DeviceSamples]) -> float | None:
-    return total(
-        None if (stretches := samples.throttled(ANY)) is None else float(stretches[1].sum())
-        for samples in spanned
-    )
+    throttlings = [samples.throttling for samples in spanned]
+    return total(None if throttling is None else throttling.duration_sec for throttling in throttlings)
 
 
 def _reported(spans: Sequence[DeviceSamples], mask: int) -> bool | None:
     """Whether any device reports a reason in `mask`; None where no driver tells."""
-    told = [stretches for samples in spans if (stretches := samples.throttled(mask)) is not None]
-    return any(len(starts) for starts, _ in told) if told else None
+    told = [samples.throttling for samples in spans if samples.throttling is not None]
+    return any(throttling.reasons & mask for throttling in told) if told else None
 
 
 def process_doubts(

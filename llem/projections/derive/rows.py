@@ -6,6 +6,7 @@ from typing import Any
 import duckdb
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import Rows, Tables
@@ -20,12 +21,12 @@ from llem.projections.derive.history import (
     window_span,
 )
 from llem.projections.derive.process import Measured, process_status
-from llem.projections.derive.samples import load_samples
+from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
-from llem.results.phases import BatchEnergy, Trace, batch_energies
+from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
 from llem_events.events import MeteredDevice, ModelLoaded
 
@@ -48,6 +49,7 @@ DERIVED_TABLES = (
 )
 MAX_REQUESTS = 20_000  # of the experiments that are derived in one transaction; bounds their memory
 MAX_EXPERIMENTS = 64
+MAX_BATCHES = 2**14  # whose energies are worked out at once
 
 
 def warnings(derived: Derived) -> Rows:
@@ -250,15 +252,28 @@ def _device(derived: Derived, process: ProcessFacts, metered: MeteredDevice) -> 
 def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
     """One row per window and device, or per window where there is none."""
     rows: Rows = []
+    read = _read_samples(derived.measured)
     for process in derived.facts.processes:
         for window in process.windows:
             span = window_span(connection, process, window)
             named = _named(derived, process, window, span)
-            devices = [
-                _window_energy(connection, process, metered, window, span) for metered in process.devices
-            ]
-            rows += [named | device for device in devices] or [named]
+            for metered in process.devices:
+                key = (process.segment.segment_id, metered.device.uuid, span)
+                samples = read.get(key) or load_samples(connection, process, metered.device.uuid, span)
+                rows.append(named | _window_energy(process, metered, window, samples))
+            if not process.devices:
+                rows.append(named)
     return rows
+
+
+def _read_samples(measured: Sequence[Measured]) -> Mapping[tuple[str | None, str, Span], DeviceSamples]:
+    """What was read for the results, by segment of the worker, device and span."""
+    return {
+        (seen.process.segment.segment_id, metered.device.uuid, samples.span): samples
+        for seen in measured
+        for metered, spanned in zip(seen.process.devices, seen.samples, strict=True)
+        for samples in spanned
+    }
 
 
 def _named(derived: Derived, process: ProcessFacts, window: Window, span: Span) -> dict[str, Any]:
@@ -277,14 +292,9 @@ def _named(derived: Derived, process: ProcessFacts, window: Window, span: Span) 
 
 
 def _window_energy(
-    connection: duckdb.DuckDBPyConnection,
-    process: ProcessFacts,
-    metered: MeteredDevice,
-    window: Window,
-    span: Span,
+    process: ProcessFacts, metered: MeteredDevice, window: Window, samples: DeviceSamples
 ) -> dict[str, Any]:
     uuid = metered.device.uuid
-    samples = load_samples(connection, process, uuid, span)
     energy = device_energy(process, metered, [samples], [read_counter(window, uuid)])
     return {
         "device_uuid": uuid,
@@ -314,23 +324,25 @@ def _within(
     connection: duckdb.DuckDBPyConnection, measured: Measured, number: int, span: Span
 ) -> Iterator[dict[str, Any]]:
     segment = measured.process.segment
-    asked = connection.execute(_BATCHES, [segment.experiment_id, segment.segment_id, *span])
-    names = [column[0] for column in asked.description or ()]
-    batches = [dict(zip(names, row, strict=True)) for row in asked.fetchall()]
+    found = connection.execute(_BATCHES, [segment.experiment_id, segment.segment_id, *span]).fetchnumpy()
     named = {"experiment_id": segment.experiment_id, "process_index": measured.process.process_index}
-    for batch, energy in zip(batches, _energies(measured, number, span, batches), strict=True):
-        yield named | batch | _columns(energy)
+    for start in range(0, len(found["batch_index"]), MAX_BATCHES):
+        columns = {name: column[start : start + MAX_BATCHES] for name, column in found.items()}
+        energies = _energies(measured, number, span, columns)
+        # Lists of masked arrays hold None where a value is missing.
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        for row, energy in zip(rows, energies, strict=True):
+            yield named | dict(zip(columns, row, strict=True)) | _columns(energy)
 
 
 def _energies(
-    measured: Measured, number: int, span: Span, batches: Sequence[dict[str, Any]]
+    measured: Measured, number: int, span: Span, batches: Mapping[str, NDArray[Any]]
 ) -> list[BatchEnergy]:
     """Energy of batches on the clock of the span, in seconds from its start."""
 
-    def moments(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.array(
-            [np.nan if batch[name] is None else (batch[name] - span[0]) / NS_PER_S for batch in batches]
-        )
+    def moments(name: str) -> NDArray[np.float64]:
+        seconds_from_start: NDArray[np.float64] = np.ma.filled((batches[name] - span[0]) / NS_PER_S, np.nan)
+        return seconds_from_start
 
     return batch_energies(
         _traces(measured, number),
@@ -340,7 +352,7 @@ def _energies(
     )
 
 
-def _traces(measured: Measured, number: int) -> list[Trace]:
+def _traces(measured: Measured, number: int) -> list[DeviceTrace]:
     return [
         spanned[number].trace(
             counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),

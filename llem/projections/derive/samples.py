@@ -1,17 +1,21 @@
-"""Samples of one device in and around a span, and what they say of it."""
+"""Samples of one device in and around a span, read in pieces, and what they say of it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import duckdb
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from llem.projections.derive.history import ProcessFacts, Span
-from llem.results.phases import Trace
-from llem.results.power import cumulative_energy_j, integral_uncertainty_j
+from llem.results.phases import Samples, known
+from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
+PIECE_SAMPLES = 2**17  # read at once
+_BUCKETS = 2**12  # of time, of which pieces are made
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0
 COLUMNS = (
@@ -24,155 +28,368 @@ COLUMNS = (
     "memory_used_bytes",
     "throttle_reasons",
 )
+CURVES = ("power_w", "power_average_w", "energy_j")
+_OF_DEVICE = (
+    "FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
+)
+SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
+ANY_REASON = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
+_MAX_STARTS = 10_000  # of stretches that a result may name
 Column = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Piece = tuple[
+    Ints, Mapping[str, Column]
+]  # monotonic times, and columns that are NaN where a value is missing
+# Some columns, all or those from before a span to after it.
+Pieces = Callable[[Sequence[str], Span | None], Iterable[Piece]]
+
+
+class Throttling(msgspec.Struct, frozen=True, kw_only=True):
+    """Stretches whose sample reports a reason; a sample speaks for the time until the next one."""
+
+    reasons: int  # all that were reported for any time
+    starts_sec: Column  # of the first stretches with any reason
+    duration_sec: float  # of all of them: elapsed time is counted and not samples
+
+
+class _Throttle:
+    """The same, from samples that come in pieces: one is looked at when the next is there."""
+
+    def __init__(self, duration_sec: float) -> None:
+        self._duration_sec = duration_sec
+        self._waiting: tuple[Column, Column] | None = None
+        self._reasons = 0
+        self._starts: list[Column] = []
+        self._lengths_sec: list[float] = []
+
+    def add(self, at_sec: Column, reasons: Column) -> None:
+        if len(at_sec):
+            self._look(float(at_sec[0]))
+            self._waiting = at_sec, reasons
+
+    def throttling(self) -> Throttling | None:
+        """None where no reason was read."""
+        if self._waiting is None:
+            return None
+        self._look(self._duration_sec)
+        starts = np.concatenate(self._starts)[:_MAX_STARTS]
+        return Throttling(reasons=self._reasons, starts_sec=starts, duration_sec=math.fsum(self._lengths_sec))
+
+    def _look(self, next_sec: float) -> None:
+        if self._waiting is None:
+            return
+        at_sec, reasons = self._waiting
+        edges = np.clip(np.append(at_sec, next_sec), 0.0, self._duration_sec)
+        lengths = np.diff(edges)
+        bits = np.clip(reasons, 0, 2**53).astype(np.int64)
+        self._reasons |= int(np.bitwise_or.reduce(bits[lengths > 0], initial=0))
+        reported = ((bits & ANY_REASON) != 0) & (lengths > 0)
+        if sum(map(len, self._starts)) < _MAX_STARTS:
+            self._starts.append(edges[:-1][reported])
+        self._lengths_sec.append(float(lengths[reported].sum()))
+
+
+class _Gaps:
+    """The longest time without a moment within a span, edges included."""
+
+    def __init__(self, duration_sec: float) -> None:
+        self._duration_sec = duration_sec
+        self.count = 0
+        self._reached_sec = self._longest_sec = 0.0
+
+    def add(self, at_sec: Column) -> None:
+        inside = at_sec[(at_sec >= 0) & (at_sec <= self._duration_sec)]
+        if len(inside):
+            self.count += len(inside)
+            self._longest_sec = max(
+                self._longest_sec, float(np.diff(inside, prepend=self._reached_sec).max())
+            )
+            self._reached_sec = float(inside[-1])
+
+    @property
+    def longest_sec(self) -> float:
+        return max(self._longest_sec, self._duration_sec - self._reached_sec)
+
+
+class _Power:
+    """One column of power: when it was read, and its energy over the span."""
+
+    def __init__(self, duration_sec: float) -> None:
+        self._duration_sec = duration_sec
+        self.rhythm, self.gaps = Rhythm(), _Gaps(duration_sec)
+        self._energy = EnergyCurve((0.0, duration_sec))
+        self._steps_j: list[float] = []
+        self._last = np.empty(0), np.empty(0)
+
+    def add(self, at_sec: Column, power_w: Column) -> None:
+        if not len(at_sec):
+            return
+        self.rhythm.add(at_sec, power_w)
+        self.gaps.add(at_sec)
+        self._energy.add(at_sec, power_w)
+        at, power = np.concatenate((self._last[0], at_sec)), np.concatenate((self._last[1], power_w))
+        self._steps_j.append(half_steps_j(at, power, start_sec=0.0, end_sec=self._duration_sec))
+        self._last = at_sec[-1:], power_w[-1:]
+
+    @property
+    def energy_j(self) -> float:
+        return float(self._energy.found()[-1])
+
+    @property
+    def steps_j(self) -> float:
+        return math.fsum(self._steps_j)
+
+    @property
+    def reaches_edges(self) -> bool:
+        """Whether the power beyond the samples is known by its neighbour: a device that was lost has no power after it."""
+        unknown_sec = max(self.rhythm.first_sec, self._duration_sec - self.rhythm.last_sec)
+        return bool(unknown_sec <= max(EXTRAPOLATED_SEC, 2 * self.rhythm.period_sec))
+
+
+class _Counter:
+    """The energy counter, in whole millijoules from its first sample on, as it was read."""
+
+    def __init__(self, duration_sec: float) -> None:
+        self._duration_sec = duration_sec
+        self.rhythm = Rhythm()
+        self._gained_mj = Interpolated((0.0, duration_sec))
+
+    def add(self, at_sec: Column, energy_j: Column) -> None:
+        self.rhythm.add(at_sec, energy_j)
+        first_mj = np.rint(self.rhythm.first_value * MJ_PER_J)
+        self._gained_mj.add(at_sec, np.rint(energy_j * MJ_PER_J) - first_mj)
+
+    @property
+    def energy_j(self) -> float | None:
+        rhythm = self.rhythm
+        outside = not rhythm.count or rhythm.first_sec > 0 or rhythm.last_sec < self._duration_sec
+        if outside or self._duration_sec <= 0 or rhythm.fell:
+            return None
+        opened_mj, closed_mj = self._gained_mj.found()
+        return float(closed_mj - opened_mj) / MJ_PER_J
+
+
+class _Values:
+    """Known values of a column within the span: how many, their sum, the least and the largest."""
+
+    def __init__(self) -> None:
+        self.count, self.sum = 0, 0.0
+        self.least, self.most = math.inf, -math.inf
+
+    def add(self, within: Column) -> None:
+        values = within[~np.isnan(within)]
+        if len(values):
+            self.count += len(values)
+            self.sum += float(values.sum())
+            self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
 
 
 class DeviceSamples:
-    """Columns of one device's samples, NaN where a value is missing; figures are those of the span."""
+    """What one device's samples say of a span; they are read once, in pieces, and again for what is asked of other moments."""
 
-    def __init__(self, span: Span, at_ns: NDArray[np.int64], columns: Mapping[str, Column]) -> None:
-        self._columns = columns
-        self._at_sec = (at_ns - span[0]) / NS_PER_S
+    def __init__(self, span: Span, pieces: Pieces) -> None:
+        self.span = span
         self.duration_sec = seconds(span[1] - span[0])
-        self._within = (self._at_sec >= 0) & (self._at_sec <= self.duration_sec)
+        self.count = self.repeated = 0
+        self._pieces = pieces
+        self._rows = _Gaps(self.duration_sec)
+        self._instant, self._average = _Power(self.duration_sec), _Power(self.duration_sec)
+        self._counter = _Counter(self.duration_sec)
+        self._values = {name: _Values() for name in COLUMNS}
+        throttle = _Throttle(self.duration_sec)
+        last_sec = -math.inf
+        for at_sec, columns in self.read(COLUMNS):
+            if len(at_sec):
+                self.repeated += int(np.count_nonzero(np.diff(at_sec, prepend=last_sec) <= 0))
+                last_sec = float(at_sec[-1])
+                self._add(at_sec, columns)
+                throttle.add(*known(at_sec, columns["throttle_reasons"]))
+        self.throttling = throttle.throttling()
 
-    @property
-    def count(self) -> int:
-        """Samples within the span."""
-        return int(np.count_nonzero(self._within))
+    def _add(self, at_sec: Column, columns: Mapping[str, Column]) -> None:
+        within = (at_sec >= 0) & (at_sec <= self.duration_sec)
+        self.count += int(np.count_nonzero(within))
+        self._rows.add(at_sec)
+        self._counter.add(*known(at_sec, columns["energy_j"]))
+        self._instant.add(*known(at_sec, columns["power_w"]))
+        if not self._instant.rhythm.count:
+            self._average.add(*known(at_sec, columns["power_average_w"]))
+        for name, values in self._values.items():
+            values.add(columns[name][within])
 
-    @property
-    def repeated(self) -> int:
-        """Samples taken at the moment of another one."""
-        return int(np.count_nonzero(np.diff(self._at_sec) <= 0))
+    def read(
+        self, names: Sequence[str], between_sec: tuple[float, float] | None = None
+    ) -> Iterator[tuple[Column, Mapping[str, Column]]]:
+        """Some columns, all or those between two moments and a little beyond, with seconds from the span's start."""
+        between_ns = None
+        if between_sec is not None:
+            start_ns, end_ns = (self.span[0] + round(at_sec * NS_PER_S) for at_sec in between_sec)
+            between_ns = start_ns, end_ns
+        for at_ns, columns in self._pieces(names, between_ns):
+            yield (at_ns - self.span[0]) / NS_PER_S, columns
 
     @property
     def counter_ran_backwards(self) -> bool:
         """Whether the energy counter is lower than before, in the span or beside it."""
-        return bool((np.diff(self._known("energy_j")[1]) < 0).any())
+        return self._counter.rhythm.fell
 
     @property
     def max_gap_sec(self) -> float:
         """The longest time without a sample, of power where the device has any; edges included."""
-        powered, _ = self.power
-        at_sec = powered if len(powered) else self._at_sec
-        inside = at_sec[(at_sec >= 0) & (at_sec <= self.duration_sec)]
-        return float(np.diff(inside, prepend=0.0, append=self.duration_sec).max())
+        return (self._power.gaps if self._power.rhythm.count else self._rows).longest_sec
 
     @property
     def integrated_energy_j(self) -> float | None:
         """Power integrated over the span; None without two samples in it, or where an edge is far from any."""
-        at_sec, power_w = self.power
-        if np.count_nonzero((at_sec >= 0) & (at_sec <= self.duration_sec)) < 2 or not self._reaches_edges(
-            at_sec
-        ):
-            return None
-        return float(cumulative_energy_j(at_sec, power_w, edges_sec=(0.0, self.duration_sec))[-1])
+        power = self._power
+        return power.energy_j if power.gaps.count >= 2 and power.reaches_edges else None
 
     def integral_uncertainty_j(self, *, power_window_sec: float, power_limit_w: float | None) -> float | None:
         """How far the integrated energy can be from the truth."""
-        at_sec, power_w = self.power
-        averaged = not len(self._known("power_w")[0])
-        return integral_uncertainty_j(
-            at_sec,
-            power_w,
-            start_sec=0.0,
-            end_sec=self.duration_sec,
-            power_window_sec=max(power_window_sec, DRIVER_AVERAGE_SEC if averaged else 0.0),
+        if self._power.rhythm.count < 2:
+            return None
+        averaged_sec = 0.0 if self._power is self._instant else DRIVER_AVERAGE_SEC
+        return uncertainty_of_j(
+            self._power.steps_j,
+            power_window_sec=max(power_window_sec, averaged_sec),
             power_limit_w=power_limit_w,
         )
-
-    def trace(self, *, counter_tick_sec: float | None, power_window_sec: float, made_up: str | None) -> Trace:
-        """Power and counter in and around the span, in seconds from its start."""
-        return Trace(
-            at_sec=self._at_sec,
-            power_w=self._columns["power_w"],
-            energy_j=self._columns["energy_j"],
-            counter_tick_sec=counter_tick_sec,
-            power_window_sec=power_window_sec,
-            made_up=made_up,
-        )
-
-    def _reaches_edges(self, at_sec: Column) -> bool:
-        """Whether the power beyond the samples is known by its neighbour: a device that was lost has no power after it."""
-        unknown_sec = max(at_sec[0], self.duration_sec - at_sec[-1])
-        return bool(unknown_sec <= max(EXTRAPOLATED_SEC, 2 * np.median(np.diff(at_sec))))
 
     @property
     def counted_energy_j(self) -> float | None:
         """Energy counter at the end minus at the start, each between two samples; None where either is beyond them.
 
-        None too where the counter ran backwards, and over no time. Subtracted in whole millijoules, as it was read.
+        None too where the counter ran backwards, and over no time.
         """
-        at_sec, energy_j = self._known("energy_j")
-        if (
-            not len(at_sec)
-            or at_sec[0] > 0
-            or at_sec[-1] < self.duration_sec
-            or self.duration_sec <= 0
-            or (np.diff(energy_j) < 0).any()
-        ):
-            return None
-        gained_mj = np.rint(energy_j * MJ_PER_J) - np.rint(energy_j[0] * MJ_PER_J)
-        opened_mj, closed_mj = np.interp((0.0, self.duration_sec), at_sec, gained_mj)
-        return float(closed_mj - opened_mj) / MJ_PER_J
+        return self._counter.energy_j
 
     @property
-    def power(self) -> tuple[Column, Column]:
-        """Seconds from the span's start, and watts; the driver's average where it has nothing better."""
-        instant = self._known("power_w")
-        return instant if len(instant[0]) else self._known("power_average_w")
+    def _power(self) -> _Power:
+        """The driver's average where it has nothing better."""
+        return self._instant if self._instant.rhythm.count else self._average
 
-    def values(self, column: str) -> Column:
-        """Known values of a column within the span."""
-        within = self._columns[column][self._within]
-        return within[~np.isnan(within)]
+    @property
+    def powered(self) -> int:
+        """Known samples of power, in and around the span."""
+        return self._power.rhythm.count
+
+    def power_curve(self, edges_sec: Column, *, shift_sec: float) -> Column:
+        """Joules up to each of some moments, on a clock on which the span begins at `shift_sec`."""
+        name = "power_w" if self._power is self._instant else "power_average_w"
+        curve = EnergyCurve(edges_sec)
+        for at_sec, columns in self.read([name]):
+            curve.add(*known(at_sec + shift_sec, columns[name]))
+        return curve.found()
+
+    def sum_of(self, column: str) -> tuple[float, int]:
+        """Sum and number of the known values within the span."""
+        return self._values[column].sum, self._values[column].count
 
     def largest(self, column: str) -> float | None:
         """Largest known value within the span; None where there is none."""
-        known = self.values(column)
-        return float(known.max()) if len(known) else None
+        values = self._values[column]
+        return values.most if values.count else None
 
     @property
     def temperature_drift_c(self) -> float | None:
         """Highest minus lowest temperature within the span."""
-        temperatures_c = self.values("temperature_c")
-        return float(temperatures_c.max() - temperatures_c.min()) if len(temperatures_c) else None
+        values = self._values["temperature_c"]
+        return values.most - values.least if values.count else None
 
-    def throttled(self, mask: int) -> tuple[Column, Column] | None:
-        """Start in seconds and length of every stretch whose sample reports a reason in `mask`; None where none is read.
+    def trace(
+        self, *, counter_tick_sec: float | None, power_window_sec: float, made_up: str | None
+    ) -> "DeviceTrace":
+        """Power and counter in and around the span, in seconds from its start."""
+        return DeviceTrace(
+            samples=self,
+            power=self._instant.rhythm,
+            counter=self._counter.rhythm,
+            counter_tick_sec=counter_tick_sec,
+            power_window_sec=power_window_sec,
+            made_up=made_up,
+        )
 
-        A sample speaks for the time until the next one, so that elapsed time is counted and not samples.
-        """
-        at_sec, reasons = self._known("throttle_reasons")
-        if not len(at_sec):
-            return None
-        edges = np.clip(np.append(at_sec, self.duration_sec), 0.0, self.duration_sec)
-        lengths = np.diff(edges)
-        reported = ((np.clip(reasons, 0, 2**53).astype(np.int64) & mask) != 0) & (lengths > 0)
-        return edges[:-1][reported], lengths[reported]
 
-    def _known(self, column: str) -> tuple[Column, Column]:
-        values = self._columns[column]
-        known = ~np.isnan(values)
-        return self._at_sec[known], values[known]
+class DeviceTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as the energy of phases is read from it."""
+
+    samples: DeviceSamples
+    power: Rhythm
+    counter: Rhythm
+    counter_tick_sec: float | None
+    power_window_sec: float
+    made_up: str | None
+
+    def pieces(self, start_sec: float, end_sec: float) -> Iterator[Samples]:
+        """Those between two moments, with some beyond each where there are any."""
+        for at_sec, columns in self.samples.read(("power_w", "energy_j"), (start_sec, end_sec)):
+            yield at_sec, columns["power_w"], columns["energy_j"]
+
+
+class _Table:
+    """A device's samples in their table, some time at once; where all fit into one piece, its curves are kept."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, process: ProcessFacts, device_uuid: str, span: Span
+    ) -> None:
+        self._connection = connection
+        self._key = [process.segment.experiment_id, process.process_index, device_uuid]
+        self._ranges = list(self._cut(span[0] - MARGIN_NS, span[1] + MARGIN_NS))
+        self._kept: Piece | None = None
+
+    def pieces(self, names: Sequence[str], span: Span | None) -> Iterator[Piece]:
+        """Columns of all pieces, or from the piece before the span to the piece after it."""
+        if self._kept is not None and set(names) <= set(CURVES):
+            yield self._kept
+            return
+        for range_ns in self._ranges if span is None else self._around(span):
+            piece = self._read(names, range_ns)
+            if len(self._ranges) == 1:
+                self._kept = piece[0], {name: piece[1][name] for name in names if name in CURVES}
+            yield piece
+
+    def _around(self, span: Span) -> Sequence[Span]:
+        touching = [
+            number
+            for number, (first_ns, last_ns) in enumerate(self._ranges)
+            if first_ns <= span[1] and last_ns >= span[0]
+        ]
+        return self._ranges[max(touching[0] - 1, 0) : touching[-1] + 2] if touching else self._ranges
+
+    def _cut(self, first_ns: int, last_ns: int) -> Iterator[Span]:
+        """Ranges of time with about so many samples each."""
+        counted = self._connection.execute(
+            f"SELECT count(*), min(at_ns), max(at_ns) {_OF_DEVICE}", [*self._key, first_ns, last_ns]
+        ).fetchall()
+        count, first, last = counted[0]
+        if count <= PIECE_SAMPLES:
+            yield first_ns, last_ns
+            return
+        step_ns = (last - first) // _BUCKETS + 1
+        buckets = self._connection.execute(
+            f"SELECT (at_ns - ?) // ? AS bucket, count(*) AS samples {_OF_DEVICE} GROUP BY bucket ORDER BY bucket",
+            [first, step_ns, *self._key, first_ns, last_ns],
+        ).fetchnumpy()
+        places = np.cumsum(buckets["samples"]) // PIECE_SAMPLES
+        for numbers in np.split(np.asarray(buckets["bucket"]), np.flatnonzero(np.diff(places)) + 1):
+            yield first + int(numbers[0]) * step_ns, first + (int(numbers[-1]) + 1) * step_ns - 1
+
+    def _read(self, names: Sequence[str], range_ns: Span) -> Piece:
+        columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
+        rows = self._connection.execute(
+            f"SELECT at_ns, {columns} {_OF_DEVICE}", [*self._key, *range_ns]
+        ).fetchnumpy()
+        at_ns = np.asarray(rows["at_ns"], np.int64)
+        filled = {name: np.ma.filled(rows[name], np.nan) for name in names}
+        if (np.diff(at_ns) >= 0).all():
+            return at_ns, filled
+        # Seldom, and DuckDB's ORDER BY takes longer than all the rest.
+        order = np.argsort(at_ns, kind="stable")
+        return at_ns[order], {name: values[order] for name, values in filled.items()}
 
 
 def load_samples(
     connection: duckdb.DuckDBPyConnection, process: ProcessFacts, device_uuid: str, span: Span
 ) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
-    columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in COLUMNS)
-    rows = connection.execute(
-        f"SELECT at_ns, {columns} FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? "
-        "AND at_ns BETWEEN ? AND ? ORDER BY at_ns",
-        [
-            process.segment.experiment_id,
-            process.process_index,
-            device_uuid,
-            span[0] - MARGIN_NS,
-            span[1] + MARGIN_NS,
-        ],
-    ).fetchnumpy()
-    known = {name: np.ma.filled(rows[name].astype(np.float64), np.nan) for name in COLUMNS}
-    return DeviceSamples(span, np.asarray(rows["at_ns"], np.int64), known)
+    return DeviceSamples(span, _Table(connection, process, device_uuid, span).pieces)
