@@ -253,9 +253,7 @@ def _torch(state: DriverState | None) -> Check:
     )
     version, built_for = torch_version(), torch_cuda_version()
     if version is None:
-        return Check(
-            name="torch", status="warn", found="not installed", why=why, fix="pip install 'llem[torch]'"
-        )
+        return Check(name="torch", status="warn", found="not installed", why=why, fix=install_hint("torch"))
     if built_for is None:
         status: Status = "warn" if state and state.gpus else "ok"
         fix = "install a CUDA build of torch, no newer than the driver" if status == "warn" else None

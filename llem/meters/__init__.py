@@ -111,7 +111,11 @@ def create_meter(plan: Plan, *, devices: Sequence[Device], pid: int | None) -> M
     `pid` is the process whose CPU time, children included, the estimate meter counts. Raises MeterError.
     """
     name = choose_meter(plan, devices=devices).name
-    return _module(name).open_meter(plan.meter, devices=devices, pid=pid)
+    meter = _module(name).open_meter(plan.meter, devices=devices, pid=pid)
+    if not meter.devices():
+        meter.close()
+        raise MeterError(f"meter {name}", found="no device that it reads", expected="at least one")
+    return meter
 
 
 def unavailable_meters() -> dict[str, str | None]:

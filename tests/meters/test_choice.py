@@ -3,14 +3,16 @@
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 
-from llem.errors import MissingExtraError
+from llem.errors import MeterError, MissingExtraError
 from llem.meters import choose_meter, create_meter, unavailable_meters, vendor_of
 from llem.meters.nvml import resolve_gpus
+from llem.meters.sensors import SensorMeter
 from llem.plan import EnginePlan, MeterPlan, Plan
-from llem.registry import METERS
+from llem.registry import METERS, MeterKind
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Scenario, hosts_gpus
 
@@ -48,6 +50,20 @@ def test_opens_the_chosen_meter() -> None:
     devices = vendor_of(plan, wraps_program=False).resolve_gpus(["0", "1"])
     meter = create_meter(plan, devices=devices, pid=None)
     assert (meter.NAME, [one.device.uuid for one in meter.devices()]) == ("simulated", ["SIM-0", "SIM-1"])
+
+
+def test_a_meter_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that nothing watches would look like one that was measured."""
+
+    class BlindMeter(SensorMeter):
+        NAME = "blind"
+
+    module = ModuleType("blind_meter")
+    module.open_meter = lambda plan, *, devices, pid: BlindMeter([])  # type: ignore[attr-defined] # made up here
+    monkeypatch.setitem(sys.modules, "blind_meter", module)
+    monkeypatch.setitem(METERS, "blind", MeterKind("blind_meter"))
+    with pytest.raises(MeterError, match="meter blind: found no device that it reads"):
+        create_meter(Plan(meter=MeterPlan(name="blind")), devices=[], pid=None)
 
 
 def test_every_meter_says_whether_it_can_be_used() -> None:
