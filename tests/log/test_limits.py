@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llem_events import Envelope, EventError, TooLargeError, envelope, unpack
+from llem_events import Envelope, EventError, SegmentReader, TooLargeError, Verdict, envelope, unpack
 from llem_events.errors import CorruptError
 from llem_events.events import (
     Event,
@@ -31,6 +31,7 @@ from llem_events.format import (
 )
 from llem_events.writer import CLOCK_INTERVAL_NS, RESERVE_BYTES
 from tests.log.golden.examples import REQUEST
+from tests.log.segments import SEGMENT_ID, read_segment, write_segment
 
 FORMAT = (Path(__file__).parents[2] / "events" / "FORMAT.md").read_text("utf-8")
 KIB, MIB = 2**10, 2**20
@@ -70,6 +71,28 @@ def test_a_record_may_have_its_limit() -> None:
         check_record(pack_record(b"LLEX", 1, bytes(MAX_HEADER_BYTES - PREFIX_BYTES + 1)), 0)
     with pytest.raises(CorruptError, match="found 19 bytes, expected at least 20"):
         check_record(largest[:19], 0)
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(b"", Verdict.TORN), (b"x", Verdict.CORRUPT)])
+def test_the_largest_write_can_be_torn(tmp_path: Path, after: bytes, verdict: Verdict) -> None:
+    """A block of 16 MiB of which a sector never reached the disk is a crash; with a byte behind it, it was another thing."""
+    path = tmp_path / "a"
+    write_segment(path, [], sealed=False)
+    with SegmentReader(path) as reader:
+        start = reader.position
+    _, block = pack_block(
+        bytes([1]) * MAX_COMPRESSED_BLOCK_BYTES,
+        segment_id=SEGMENT_ID,
+        block_number=0,
+        first_event=0,
+        event_count=1,
+        raw_length=1,
+        previous_digest=start.digest,
+    )
+    written = bytearray(path.read_bytes() + block)
+    written[2**20 : 2**20 + 512] = bytes(512)
+    path.write_bytes(written + after)
+    assert read_segment(path).verdict is verdict
 
 
 def test_a_block_is_full_by_its_bytes_before_it_has_too_many_events() -> None:
