@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem.results.latency import SERIES, STATISTICS
+from llem.results.latency import SERIES, STATISTICS, LatencyColumns, joined
 from llem_events.events import Request
 
 MS = 1_000_000
@@ -68,14 +68,14 @@ def test_no_request_gives_no_value() -> None:
 def test_statistics_are_numpys_over_all_values(parts: list[list[float]]) -> None:
     """Mean, median, percentiles by linear interpolation, smallest and largest of the concatenated values."""
     statistics = latency_statistics([LatencyMeasurements(itl_full_ms=part) for part in parts])
-    joined = np.concatenate(parts)
+    values = np.concatenate(parts)
     assert statistics is not None
-    assert statistics.itl_mean_ms == pytest.approx(np.mean(joined))
-    assert statistics.itl_median_ms == pytest.approx(np.median(joined))
-    assert statistics.itl_p95_ms == pytest.approx(np.percentile(joined, 95))
-    assert statistics.itl_p99_ms == pytest.approx(np.percentile(joined, 99))
-    assert (statistics.itl_min_ms, statistics.itl_max_ms) == (joined.min(), joined.max())
-    assert statistics.itl_samples == len(joined)
+    assert statistics.itl_mean_ms == pytest.approx(np.mean(values))
+    assert statistics.itl_median_ms == pytest.approx(np.median(values))
+    assert statistics.itl_p95_ms == pytest.approx(np.percentile(values, 95))
+    assert statistics.itl_p99_ms == pytest.approx(np.percentile(values, 99))
+    assert (statistics.itl_min_ms, statistics.itl_max_ms) == (values.min(), values.max())
+    assert statistics.itl_samples == len(values)
     assert statistics.ttft_mean_ms is None
 
 
@@ -107,3 +107,57 @@ def test_statistics_are_those_of_the_series() -> None:
     kinds = [*(f"{kind}_ms" for kind in (*STATISTICS, "min", "max")), "samples"]
     listed = [f"{series.name}_{kind}" for series in SERIES for kind in kinds]
     assert list(LatencyStatistics.__struct_fields__) == listed
+
+
+def columns_of(*requests: Request) -> LatencyColumns:
+    """The values of these requests as a table would give them."""
+    raw = LatencyMeasurements.from_requests(requests)
+    inner, outer = list(raw.itl_trimmed_ms), list(raw.itl_full_ms)
+    for gap in inner:
+        outer.remove(gap)
+    return LatencyColumns(
+        of_request_ms={"ttft": np.array(raw.ttft_ms), "e2e": np.array(raw.e2e_ms)},
+        itl_ms=np.array([*inner, *outer]),
+        inner_gaps=len(inner),
+    )
+
+
+FIRST, SECOND = request(10, 11, 13, 16, 22), request(5, 9, 17, end_ms=40.0)
+
+
+def test_columns_have_the_statistics_of_their_requests() -> None:
+    """Whether values are kept as lists or read in columns, of one process or of two, the figures are the same."""
+    raw = [LatencyMeasurements.from_requests([one]) for one in (FIRST, SECOND)]
+    whole = latency_statistics(raw)
+    assert columns_of(FIRST, SECOND).statistics() == whole
+    assert joined([columns_of(FIRST), columns_of(SECOND)]).statistics() == whole
+    assert joined([columns_of(FIRST), columns_of()]).statistics() == latency_statistics(raw[:1])
+
+
+def test_measurements_of_columns_keep_counts_and_statistics() -> None:
+    """The values stay where they are; means come from the statistics, as they come from values where these are kept."""
+    kept = LatencyMeasurements.of_columns(
+        columns_of(FIRST, SECOND), output_tokens=8, warmup_requests_excluded=3
+    )
+    assert (kept.request_count, kept.total_output_tokens, kept.excluded_tokens) == (2, 8, 4)
+    assert (kept.warmup_requests_excluded, kept.ttft_ms, kept.itl_full_ms) == (3, [], [])
+    raw = LatencyMeasurements.from_requests([FIRST, SECOND])
+    assert (kept.ttft_mean_ms, kept.e2e_mean_ms) == (raw.ttft_mean_ms, raw.e2e_mean_ms) == (7.5, 70.0)
+    assert (LatencyMeasurements().ttft_mean_ms, LatencyMeasurements().e2e_mean_ms) == (None, None)
+
+
+def test_statistics_of_several_processes_have_what_can_be_joined() -> None:
+    """Means by their counts, extremes, counts; percentiles of two sets of values cannot be known from theirs."""
+    own = LatencyMeasurements.of_columns(columns_of(FIRST), output_tokens=5, warmup_requests_excluded=0)
+    raw, none = (
+        LatencyMeasurements.from_requests([SECOND]),
+        LatencyMeasurements(statistics=LatencyStatistics()),
+    )
+    assert latency_statistics([own]) == own.statistics
+    both = latency_statistics([own, raw, none])
+    assert both is not None
+    assert (both.itl_mean_ms, both.itl_min_ms, both.itl_max_ms, both.itl_samples) == (4.0, 1.0, 8.0, 6)
+    assert (both.itl_trimmed_mean_ms, both.itl_trimmed_samples) == (2.5, 2)
+    assert (both.e2e_mean_ms, both.e2e_min_ms, both.e2e_max_ms, both.e2e_samples) == (70.0, 40.0, 100.0, 2)
+    assert both.itl_median_ms is both.itl_p95_ms is both.itl_p99_ms is None
+    assert latency_statistics([none, none]) == LatencyStatistics()
