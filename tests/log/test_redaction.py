@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llem_events import RecoveryRefusedError, SegmentReader, SegmentWriter
+from llem_events import CorruptError, RecoveryRefusedError, SegmentReader, SegmentWriter
 from llem_events.events import Event, ExperimentStarted, ResultImported, WarningRaised
 from llem_events.inspection import segment_digest
 from llem_events.redaction import redact
@@ -90,3 +90,13 @@ def test_bytes_of_other_events_are_not_texts(tmp_path: Path) -> None:
     with SegmentReader(tmp_path / "b") as reader:
         ((envelope,),) = (reader.events(block) for block in reader.blocks())
         assert msgspec.msgpack.decode(envelope.body) == {"planes": b"word", "note": "***"}
+
+
+def test_an_event_that_cannot_be_decoded_cannot_be_searched(tmp_path: Path) -> None:
+    """It holds the letters in a text that is no UTF-8; nothing is written."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    writer.append_message(message("model_melted", b"\x81\xa1a\xa5word\xff"), at_ns=0)
+    writer.seal()
+    with pytest.raises(CorruptError, match="model_melted cannot be decoded"):
+        redact(tmp_path / "a", tmp_path / "b", texts=["word"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

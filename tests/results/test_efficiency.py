@@ -46,6 +46,27 @@ def test_memory_peak_is_the_largest_and_totals_are_sums() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("gpu_ids", "hosts", "vram_mb"),
+    [
+        ((0, 0), ("h1", "h1"), 8192.0),
+        ((0, 1), ("h1", "h1"), 16384.0),
+        ((0, 0), ("h1", "h2"), 16384.0),
+        ((None, None), ("h1", "h1"), 16384.0),
+    ],
+)
+def test_a_gpu_of_which_only_the_index_is_known_counts_once(
+    gpu_ids: tuple[int | None, int | None], hosts: tuple[str, str], vram_mb: float
+) -> None:
+    """By host and index; a process that names none has one of its own."""
+    memory = ExtendedEfficiencyMetrics(memory=MemoryEfficiencyMetrics(total_vram_mb=8192.0))
+    parts = [
+        process(index, devices=[], gpu_id=gpu_id, host=host, extended_metrics=memory)
+        for index, (gpu_id, host) in enumerate(zip(gpu_ids, hosts, strict=True))
+    ]
+    assert merged(*parts).memory.total_vram_mb == vram_mb
+
+
 def test_memory_falls_back_to_the_compute_metrics() -> None:
     """A process without extended metrics still says its peak."""
     assert (

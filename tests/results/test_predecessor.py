@@ -79,6 +79,17 @@ def test_what_the_predecessor_hides_or_names_otherwise_is_found() -> None:
     assert read(process_results=[], effective_config={"model": "m"}).model_name == "m"
 
 
+def test_a_process_is_renamed_as_the_whole_is() -> None:
+    """Its packages and its wait after the warm-up; and the first one names the model before the plan does."""
+    warmup = {"converged": True, "iterations_completed": 1, "thermal_floor_wait_s": 7.0}
+    of_process = {"environment_snapshot": {"installed_packages": ["torch==1"]}, "warmup_result": warmup}
+    result = read(process_results=process(model_name="other", **of_process))
+    (one,) = result.process_results
+    assert one.environment_snapshot is not None and one.warmup_result is not None
+    assert (one.environment_snapshot.packages, one.warmup_result.cooldown_sec) == ({"torch": "1"}, 7.0)
+    assert result.model_name == "other"
+
+
 def test_what_has_our_names_already_keeps_them() -> None:
     """Latencies under both names, and a list of packages that is missing, are left as they are."""
     latencies = {"itl_mean_ms": 2.0, "itl_trimmed_mean_ms": 1.5}
