@@ -1,12 +1,14 @@
 """Segment files of a store beside what the tables know of them: their checkpoints, and what a result came from."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
 
+from llem.projections.settled import applied_files
 from llem.store import Store
 from llem_events import LogError, Position, SegmentHeader, SegmentReader
 
@@ -88,9 +90,26 @@ Files = Mapping[str, Mapping[str, SegmentFile]]  # experiment id -> file name ->
 Known = Mapping[str, Mapping[str, KnownSegment]]
 
 
-def scan(store: Store) -> Files:
-    """All segment files of the store, in the order of their names."""
-    return {experiment_id: _files(store, experiment_id) for experiment_id in store.experiment_ids()}
+def scan(store: Store, only: Iterable[str] | None = None) -> Files:
+    """All segment files of the store, or of some experiments, in the order of their names."""
+    chosen = store.experiment_ids() if only is None else only
+    return {experiment_id: _files(store, experiment_id) for experiment_id in chosen}
+
+
+def doubtful(store: Store, connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The experiments that may be behind: all but those whose files are as they were when they were wholly taken."""
+    applied, unsettled = applied_files(connection)
+    found = set(store.experiment_ids())
+    changed = {each for each in found if applied.get(each) != _stats(store, each)}
+    return sorted(changed | unsettled | (applied.keys() - found))
+
+
+def _stats(store: Store, experiment_id: str) -> Mapping[str, tuple[int, int]] | None:
+    """None where they cannot be listed."""
+    try:
+        return store.segment_stats(experiment_id)
+    except OSError:
+        return None
 
 
 def _files(store: Store, experiment_id: str) -> Mapping[str, SegmentFile]:
@@ -117,14 +136,27 @@ def _stat(experiment_id: str, path: Path) -> SegmentFile:
     )
 
 
-def known_segments(connection: duckdb.DuckDBPyConnection, experiment_id: str | None = None) -> Known:
-    """The table `segments`, or the part of it that belongs to one experiment."""
+def known_segments(
+    connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None
+) -> dict[str, dict[str, KnownSegment]]:
+    """The table `segments`, or the part of it that belongs to some experiments."""
+    if only is None:
+        return _known(connection, "", [])
+    return _known(connection, "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))", [list(only)])
+
+
+def refused_segments(connection: duckdb.DuckDBPyConnection) -> list[KnownSegment]:
+    """Those that keep their experiments out of the tables."""
+    condition = "WHERE verdict IN (SELECT unnest(?::VARCHAR[])) ORDER BY experiment_id, file"
+    known = _known(connection, condition, [list(REFUSED)])
+    return [segment for files in known.values() for segment in files.values() if segment.refused]
+
+
+def _known(
+    connection: duckdb.DuckDBPyConnection, condition: str, values: Sequence[Any]
+) -> dict[str, dict[str, KnownSegment]]:
     names = KnownSegment.__struct_fields__
-    sql = f"SELECT {', '.join(names)} FROM segments"
-    if experiment_id is None:
-        rows = connection.execute(sql).fetchall()
-    else:
-        rows = connection.execute(f"{sql} WHERE experiment_id = ?", [experiment_id]).fetchall()
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM segments {condition}", values).fetchall()
     known: dict[str, dict[str, KnownSegment]] = {}
     for row in rows:
         segment = KnownSegment(**dict(zip(names, row, strict=True)))

@@ -19,9 +19,11 @@ from llem.projections.checkpoint import (
     Known,
     KnownSegment,
     SegmentFile,
+    doubtful,
     known_segments,
     left_out,
     pending,
+    refused_segments,
     scan,
 )
 from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
@@ -70,9 +72,8 @@ def apply_experiments(
 ) -> Applied:
     """Bring every experiment that is behind up to its log, or only some of these, then derive its results."""
     tables = Tables(connection)
-    files, known = scan(store), known_segments(connection)
-    behind = pending(files, known, salvage=salvage)
-    wanted = sorted(behind if only is None else behind.intersection(only))
+    files, known = scan(store, only), known_segments(connection, only)
+    wanted = sorted(pending(files, known, salvage=salvage))
     before = _totals(connection)
     tables.course.begin("reading the log", _bytes(files, wanted), "bytes")
     at_once = _apply_at_once(tables, {each: files.get(each, {}) for each in wanted if each not in known})
@@ -86,8 +87,7 @@ def apply_experiments(
             refuse_segments(tables, segments, reason_against(error))
     derive(tables, one_by_one)
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
-    refused = refusals(store, known_segments(connection))
-    return Applied(blocks=blocks, events=events, derived=wanted, refused=refused)
+    return Applied(blocks=blocks, events=events, derived=wanted, refused=refusals(store, connection))
 
 
 def _apply_at_once(tables: Tables, new: Files) -> set[str]:
@@ -113,10 +113,9 @@ def _forget_derived(tables: Tables, experiment_ids: Iterable[str]) -> None:
                 tables.delete_experiments(table, left)
 
 
-def refusals(store: Store, known: Known) -> list[LlemError]:
+def refusals(store: Store, connection: duckdb.DuckDBPyConnection) -> list[LlemError]:
     """One error for every segment that keeps its experiment out of the tables."""
-    segments = (segment for experiment in known.values() for segment in experiment.values())
-    return [_refusal(store, segment) for segment in segments if segment.refused]
+    return [_refusal(store, segment) for segment in refused_segments(connection)]
 
 
 def _refusal(store: Store, segment: KnownSegment) -> LlemError:
@@ -201,7 +200,7 @@ def _forget(tables: Tables, experiment_id: str) -> None:
 
 def _leave_out_if_refused(tables: Tables, experiment_id: str) -> None:
     """A damaged segment keeps the whole experiment out: sums over the rest would look whole."""
-    segments = known_segments(tables.connection, experiment_id).get(experiment_id, {})
+    segments = known_segments(tables.connection, [experiment_id]).get(experiment_id, {})
     if any(segment.refused for segment in segments.values()):
         with tables.transaction():
             for table in LOG_TABLES:
@@ -377,21 +376,22 @@ def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
 def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
     try:
         with database.connect(store.projections_path, read_only=True, wait_s=READERS_WAIT_S) as connection:
-            known = known_segments(connection)
+            doubted = doubtful(store, connection)
+            files, known = scan(store, doubted), known_segments(connection, doubted)
+            refused = refusals(store, connection)
     except database.UnusableError as error:
         return _build(store, reason=str(error), salvage=salvage)
     except database.BusyError:
         return _held(store) or _catch_up(store, salvage=salvage)
-    files = scan(store)
     wanted = pending(files, known, salvage=salvage)
     if not wanted:
-        return CatchUpReport(refused=refusals(store, known))
+        return CatchUpReport(refused=refused)
     if not os.access(store.path, os.W_OK):
         return _behind(files, known, wanted, "the store cannot be written")
     with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
         if not locked:
             return _behind(files, known, wanted, "another llem is writing the tables")
-        return _apply_pending(store, salvage=salvage) or _behind(
+        return _apply_pending(store, wanted, salvage=salvage) or _behind(
             files, known, wanted, "a query holds the tables"
         )
 
@@ -422,13 +422,14 @@ def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
     return _catch_up(store, salvage=salvage)
 
 
-def _apply_pending(store: Store, *, salvage: bool) -> CatchUpReport | None:
+def _apply_pending(store: Store, wanted: Collection[str], *, salvage: bool) -> CatchUpReport | None:
     """Catch up under the writer lock; None where a reader holds the file. Tables that cannot be trusted are built anew."""
     crashed = database.has_wal(store)
     try:
         with database.connect(store.projections_path, read_only=False, wait_s=READERS_WAIT_S) as connection:
             if not crashed or is_whole(connection):
-                return _catch_up_report(apply_experiments(store, connection, salvage=salvage))
+                applied = apply_experiments(store, connection, salvage=salvage, only=wanted)
+                return _catch_up_report(applied)
             reason = "rows were lost in a crash"
     except database.BusyError:
         return None

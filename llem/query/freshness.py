@@ -6,10 +6,9 @@ from pathlib import Path
 import duckdb
 
 from llem.errors import StoreError
+from llem.projections.settled import Seen, applied_files
 from llem.store import Store
 from llem.versions import tables_version
-
-Seen = dict[tuple[str, str], tuple[int, int]]  # experiment and file -> size and time of the last change
 
 
 def open_current(store: Store) -> duckdb.DuckDBPyConnection | None:
@@ -45,19 +44,11 @@ def _version(connection: duckdb.DuckDBPyConnection) -> list[object]:
 
 def _applied(connection: duckdb.DuckDBPyConnection) -> Seen | None:
     """The files that are wholly in the tables; None where one is damaged, growing or not yet derived."""
-    rows = connection.execute(
-        "SELECT experiment_id, file, file_bytes, modified_ns, verdict IN ('clean', 'unclosed', 'torn') AND NOT being_written "
-        "AND derived_blocks = blocks FROM segments"
-    ).fetchall()
-    if not all(settled for *_, settled in rows):
-        return None
-    return {(experiment_id, file): (size, modified_ns) for experiment_id, file, size, modified_ns, _ in rows}
+    seen, unsettled = applied_files(connection)
+    return None if unsettled else seen
 
 
 def _files(store: Store) -> Seen:
-    found: Seen = {}
-    for experiment_id in store.experiment_ids():
-        for path in store.segments(experiment_id):
-            status = path.stat()
-            found[experiment_id, path.name] = (status.st_size, status.st_mtime_ns)
-    return found
+    """Those of every experiment that has any. Raises OSError."""
+    found = ((experiment_id, store.segment_stats(experiment_id)) for experiment_id in store.experiment_ids())
+    return {experiment_id: files for experiment_id, files in found if files}
