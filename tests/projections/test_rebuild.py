@@ -107,6 +107,16 @@ def test_rows_lost_in_a_crash_are_noticed(log: Store) -> None:
     assert not rebuild(log, check=True).differs
 
 
+def test_tables_that_are_whole_after_a_crash_are_kept(log: Store) -> None:
+    """A write-ahead log alone is no reason to build them anew."""
+    experiment(log)
+    catch_up(log)
+    log.projections_path.with_name("projections.duckdb.wal").touch()
+    experiment(log, experiment_id="run-2")
+    report = catch_up(log)
+    assert (report.rebuilt, list(report.derived)) == (None, ["run-2"])
+
+
 @pytest.mark.parametrize("kind", ["table", "view"])
 def test_every_table_and_view_has_a_comment(kind: str) -> None:
     """It says what a row is."""
