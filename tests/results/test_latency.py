@@ -109,6 +109,14 @@ def test_statistics_are_those_of_the_series() -> None:
     assert list(LatencyStatistics.__struct_fields__) == listed
 
 
+@pytest.mark.parametrize("column", ["first_token_ns", "end_ns"])
+def test_columns_of_other_lengths_are_an_error(column: str) -> None:
+    """A request without one of its times is nobody's."""
+    columns = {"arrival_ns": [0, 1], "first_token_ns": [1, 2], "end_ns": [2, 3], "token_times_ns": [[], []]}
+    with pytest.raises(ValueError, match="shorter"):
+        LatencyMeasurements.from_columns(**columns | {column: [5]}, output_tokens=0)
+
+
 def columns_of(*requests: Request) -> LatencyColumns:
     """The values of these requests as a table would give them."""
     raw = LatencyMeasurements.from_requests(requests)
