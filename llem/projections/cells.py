@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import duckdb
@@ -34,11 +34,21 @@ class Batch(NamedTuple):
 
 def batch(rows: Sequence[Row], types: Mapping[str, str]) -> Batch:
     """Rows for the columns named in `types`; one that a row does not name is NULL."""
-    columns = {name: _column([row.get(name) for row in rows], kind) for name, kind in types.items()}
+    values = _columns(rows, list(types))
+    columns = {name: _column(values[name], kind) for name, kind in types.items()}
     return Batch(
         {name: cells for name, (cells, _) in columns.items()},
         {name: expression.format(f'"{name}"') for name, (_, expression) in columns.items()},
     )
+
+
+def _columns(rows: Sequence[Row], names: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """The values of each name, None in a row that has it not."""
+    try:
+        every = zip(*map(itemgetter(*names, names[0]), rows), strict=True)
+    except KeyError:
+        return {name: [row.get(name) for row in rows] for name in names}
+    return dict(zip(names, every, strict=False))
 
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[Batch]) -> None:
@@ -53,10 +63,11 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[
 
 def _column(values: Sequence[Any], kind: str) -> tuple[Cells, str]:
     """The cells of a column, and how the table's value is made of a cell."""
+    found = set(map(type, values)) - {type(None)}
     if kind == "VARCHAR":
-        return texts(list(map(_text, values))), "{}"
+        return texts(values if found <= {str} else list(map(_text, values))), "{}"
     plain, make = _PLAIN.get(kind, ((), texts))
-    if set(map(type, values)) <= {*plain, type(None)}:
+    if found <= {*plain}:
         try:
             return make(values), "{}"
         except OverflowError:

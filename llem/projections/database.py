@@ -233,12 +233,17 @@ class Tables:
 
     def insert(self, table: str, rows: Sequence[Row]) -> None:
         """Append rows; a column that a row does not name is NULL. Raises KeyError for a name that no column has."""
-        if not rows:
-            return
+        self.insert_batches(table, self.batches(table, rows))
+
+    def batches(self, table: str, rows: Sequence[Row]) -> list[cells.Batch]:
+        """The same rows in columns, which take a fraction of the memory. Raises KeyError for a name that no column has."""
         types = self.types(table)
-        if unknown := {name for row in rows for name in row} - types.keys():
+        if unknown := set().union(*rows) - types.keys():
             raise KeyError(f"table {table} has no column {', '.join(sorted(unknown))}")
-        batches = [cells.batch(portion, types) for portion in _parts(rows)]
+        return [cells.batch(portion, types) for portion in _parts(rows)]
+
+    def insert_batches(self, table: str, batches: Sequence[cells.Batch]) -> None:
+        """Append them, in order."""
         cells.insert(self.connection, table, batches)
 
     def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import duckdb
 import msgspec
 
 from llem.projections.arrow_stream import ArrowStream
+from llem.projections.cells import Batch
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, MisfitError, reason_against
 from llem.projections.database import Row, Rows, Tables
@@ -55,7 +56,10 @@ _VIEW = "samples_of_the_log"
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
+# DuckDB writes a row group of 122,880 rows to the file at once, and keeps what is less in memory until the commit.
+STATEMENT_REQUESTS, STATEMENT_TIMES = 125_000, 4_000_000
 MAX_ROWS = 20_000  # of events and requests, held before they are inserted
+TIMES_OF_A_ROW = 32  # times of tokens that take the memory of a row
 COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
 _NOTHING: Row = {"being_written": False, **dict.fromkeys(COUNTS, 0)}
 REFUSALS: dict[type[Exception], str] = {
@@ -124,9 +128,11 @@ class Collected:
         self._identity = identity._asdict()
         self.events: Rows = []
         self.requests: Rows = []
+        self.times = 0
 
     def __len__(self) -> int:
-        return len(self.events) + len(self.requests)
+        """As many rows as take the same memory."""
+        return len(self.events) + len(self.requests) + self.times // TIMES_OF_A_ROW
 
     def add(self, occurrence: Occurrence) -> None:
         """Raises MisfitError for an event that does not fit its type."""
@@ -149,7 +155,8 @@ class Collected:
         self.events.append(self._identity | row)
 
     def _request(self, event: RequestsCompleted, request: Request, event_number: int) -> dict[str, Any]:
-        fields = {name: getattr(request, name) for name in Request.__struct_fields__}
+        self.times += len(request.token_times_ns) + len(request.chunk_times_ns)
+        fields = msgspec.structs.asdict(request)
         return {**self._identity, **fields, "window_kind": event.window, "event_number": event_number}
 
 
@@ -159,6 +166,8 @@ class Replay:
     def __init__(self, tables: Tables, reader: SegmentReader, identity: Identity) -> None:
         self._tables, self._reader, self._identity = tables, reader, identity
         self._collected = Collected(identity)
+        self._held: list[tuple[int, list[Batch]]] = []  # requests in columns, and how many times they hold
+        self._held_requests = 0
         self._is_done = False
         self.samples = self.requests = 0
 
@@ -188,9 +197,14 @@ class Replay:
     def _insert(self) -> None:
         found = self._collected
         self._tables.insert("events", found.events)
-        self._tables.insert("requests", found.requests)
+        self._held.append((found.times, self._tables.batches("requests", found.requests)))
+        self._held_requests += len(found.requests)
         self.requests += len(found.requests)
         self._collected = Collected(self._identity)
+        held_times = sum(times for times, _ in self._held)
+        if self._is_done or self._held_requests >= STATEMENT_REQUESTS or held_times >= STATEMENT_TIMES:
+            self._tables.insert_batches("requests", [batch for _, held in self._held for batch in held])
+            self._held, self._held_requests = [], 0
 
 
 def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
