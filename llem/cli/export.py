@@ -18,7 +18,7 @@ from llem.export import parquet, target
 from llem.export.columns import Column, aggregated_columns
 from llem.export.formats import Format
 from llem.export.results import RAW, write_parquet, write_records
-from llem.export.rows import Window, rows_of, stored_results, write_rows
+from llem.export.rows import Window, rows_of, sorted_on_disk, stored_results, write_rows
 from llem.projections.derive.late_window import results_for
 from llem.registry import one_of
 from llem.results.experiment import ExperimentResult, Methodology
@@ -138,10 +138,10 @@ def _write_sql(
     neutralise: bool,
 ) -> None:
     if chosen is Format.PARQUET:
-        with target.replacing(out, force=force) as temporary:
+        with target.replacing(out, force=force) as temporary, sorted_on_disk(connection):
             parquet.copy_to_parquet(connection, sql, temporary)
         return
-    with _text(out, force=force) as stream:
+    with _text(out, force=force) as stream, sorted_on_disk(connection):
         write_rows(stream, connection, sql, kind=chosen, neutralise=neutralise)
 
 

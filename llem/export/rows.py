@@ -1,6 +1,8 @@
 """What is exported as rows: results and processes as objects, samples and requests as SQL, a few thousand in memory at a time."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
 import duckdb
@@ -16,7 +18,9 @@ _ORDER = {
     "requests": "experiment_id, process_index, start_ns, request_id",
 }
 _START = {"samples": "at_sec", "requests": "arrival_sec"}
-FETCHED_ROWS = 10_000
+FETCHED_ROWS = 2_000
+SORT_MEMORY = "96MB"
+SPILLED_PREFIX = "llem-export-"
 
 
 def stored_results(
@@ -44,6 +48,15 @@ def rows_of(
     if window is not None:
         conditions.append(f"{_START[table]} BETWEEN {float(window[0])!r} AND {float(window[1])!r}")
     return f"SELECT * FROM timed_{table} WHERE {' AND '.join(conditions)} ORDER BY {_ORDER[table]}"
+
+
+@contextmanager
+def sorted_on_disk(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Rows of any number are put in order in little memory: what is too much for it goes to the folder of temporary files."""
+    with tempfile.TemporaryDirectory(prefix=SPILLED_PREFIX, ignore_cleanup_errors=True) as folder:
+        connection.execute(f"SET temp_directory = {_quoted(folder)}")
+        connection.execute(f"SET memory_limit = '{SORT_MEMORY}'")
+        yield
 
 
 def _chosen(experiment_ids: Sequence[str] | None) -> str:

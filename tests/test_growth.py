@@ -1,0 +1,87 @@
+"""What a command takes grows with what there is to do, and its memory hardly at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from benchmarks.large_runs import EXPERIMENT, Shape, write_run
+from llem.store import Store
+from tests.conftest import LLEM
+
+pytestmark = pytest.mark.slow
+MORE = 4
+MAX_CPU, MAX_MEMORY = 4.4, 1.3
+ONE = Shape(requests=4_000, tokens=32, batch=8, samples=200_000)
+FOUR = msgspec.structs.replace(ONE, requests=MORE * ONE.requests, samples=MORE * ONE.samples)
+COMMANDS = (
+    ("rebuild",),
+    ("runs",),
+    ("show", EXPERIMENT),
+    ("show", EXPERIMENT, "--window", "0:5"),
+    ("query", "-f", "csv", "FROM experiment_results"),
+    ("query", "SELECT device_uuid, avg(power_w), max(power_w) FROM samples GROUP BY device_uuid"),
+    ("query", "-f", "csv", "FROM samples"),
+    ("query", "FROM requests ORDER BY first_token_ns - arrival_ns DESC LIMIT 5"),
+    ("export", "out.csv", "--force", "--what", "samples"),
+    ("export", "out.parquet", "--force", "--what", "samples"),
+    ("export", "out.jsonl", "--force", "--what", "requests"),
+    ("export", "out.json", "--force"),
+    ("export", "raw.json", "--force", "--what", "raw"),
+    ("log", "verify", EXPERIMENT),
+    ("log", "info", EXPERIMENT),
+    ("log", "digest", EXPERIMENT),
+    ("log", "cat", EXPERIMENT),
+)
+
+
+# a small process in between, because a child begins with the peak memory of whoever starts it
+LAUNCHER = """
+import json, resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+sys.exit(status)
+"""
+
+
+class Cost(NamedTuple):
+    """What a command and its children took."""
+
+    cpu_s: float
+    peak_mb: float
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run, and one of four times as much of everything; both are in their tables."""
+    folders = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("four")
+    for folder, shape in zip(folders, (ONE, FOUR), strict=True):
+        write_run(Store(folder / "store"), shape)
+        cost(("rebuild",), folder)
+    return folders
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_four_times_as_much_takes_four_times_the_time_and_the_same_memory(
+    command: tuple[str, ...], stores: tuple[Path, Path]
+) -> None:
+    """CPU at most 4.4 x, which allows for noise, and memory at most 1.3 x, of every command that reads a run."""
+    one, four = (cost(command, folder) for folder in stores)
+    assert four.cpu_s <= MAX_CPU * one.cpu_s
+    assert four.peak_mb <= MAX_MEMORY * one.peak_mb
+
+
+def cost(command: tuple[str, ...], folder: Path) -> Cost:
+    """Run a command with the store of a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, LLEM, *command, "--store", "store"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return msgspec.json.decode(done.stdout, type=Cost)
