@@ -17,6 +17,7 @@ from llem_events import (
     Verdict,
     check_known,
     survey,
+    texts,
     unknown_text,
 )
 from llem_events.events import Event
@@ -96,6 +97,22 @@ def test_roles_of_later_segments_are_known() -> None:
         check_known(segment_header(role=role))
     with pytest.raises(NewerFormatError, match="role 'judge'"):
         check_known(segment_header(role="judge"))
+
+
+def test_every_text_that_was_ever_written_is_known() -> None:
+    """A log of any earlier llem holds only these; more may be known."""
+    written = {
+        "ROLES": "supervisor worker sampler import load server study note",
+        "WINDOW_KINDS": "baseline warmup measurement",
+        "DEVICE_KINDS": "gpu mig cpu_package dram process simulated",
+        "ENERGY_SOURCES": "counter integrated estimated simulated",
+        "POWER_KINDS": "instant average derived",
+        "FINISH_REASONS": "length eos stopped error",
+        "BASELINE_POSITIONS": "before after server_idle",
+        "WEIGHTS": "pretrained random simulated",
+    }
+    for name, words in written.items():
+        assert set(words.split()) <= getattr(texts, name), name
 
 
 def test_a_later_schema_is_newer() -> None:
