@@ -21,7 +21,7 @@ from llem.projections.database import Rows, Tables
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
-from llem.projections.ingest import MEASURED, Identity, Taken, read_whole
+from llem.projections.ingest import MEASURED, Identity, Taken, read_whole, release_cache
 from llem.projections.ranges import check_all, check_start
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
@@ -29,7 +29,7 @@ from llem_events.replay import SampleBatch
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
 # Of one transaction, and of what is derived together: every statement of a derivation looks through all of the latter.
-CHUNK_BYTES, CHUNK_EXPERIMENTS = 2**22, 64
+CHUNK_BYTES, CHUNK_EXPERIMENTS = 2**22, 48
 GROUP_BYTES, GROUP_EXPERIMENTS = 2**20, 8
 _STAGED = (*LOG_TABLES, "segments")
 _SAMPLE = {name: name for name in (*Identity._fields, "device_uuid", "meter")} | MEASURED
@@ -167,6 +167,7 @@ class Bulk:
                     cells.insert(self._tables.connection, table, batches)
             for table in groups[0].derived:
                 self._tables.insert(table, [row for group in groups for row in group.derived[table]])
+        release_cache(self._tables.connection)
 
 
 @contextmanager

@@ -99,6 +99,12 @@ def _insert_all(
         yield _insert(connection, chain([first], islice(batches, _STATEMENT_BATCHES - 1)), identity)
 
 
+def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let go of blocks that stand in the file already."""
+    _limit_cache(connection, _EMPTIED_CACHE)
+    _limit_cache(connection, None)
+
+
 def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
     """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
     with connection.cursor() as settings:  # a failed transaction takes no statement any more
