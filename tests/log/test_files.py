@@ -85,3 +85,12 @@ def test_what_is_no_file_is_refused_and_closed(tmp_path: Path) -> None:
         with pytest.raises(SegmentReadError, match=told):
             open_segment_file(path)
     assert open_descriptors() == before
+
+
+def test_a_synced_folder_is_closed_again(tmp_path: Path) -> None:
+    """Whether it could be synced or is none."""
+    before = open_descriptors()
+    OsFiles().sync_directory(tmp_path)
+    with pytest.raises(OSError, match="No such file"):
+        OsFiles().sync_directory(tmp_path / "none")
+    assert open_descriptors() == before
