@@ -109,7 +109,7 @@ def _scrub(text: str) -> str:
     lowered = text.lower()
     if _compiled(_NAME).search(lowered):
         text = _without(_BY_NAME, text)
-    announced_otherwise = any(mark in lowered for mark in ("bearer", "sshpass", "-u", "user"))
+    announced_otherwise = any(mark in lowered for mark in ("bearer", "sshpass", "-u"))
     return _without(_BY_OTHERS, text) if announced_otherwise else text
 
 

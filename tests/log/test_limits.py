@@ -1,6 +1,8 @@
 """Every limit of the format: what is just at it is written and read, one more is refused."""
 
+import io
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import msgspec
 import pytest
 
 from llem_events import Envelope, EventError, SegmentReader, TooLargeError, Verdict, envelope, unpack
+from llem_events.damage import Searcher
 from llem_events.errors import CorruptError
 from llem_events.events import (
     Event,
@@ -171,3 +174,24 @@ def test_samples_may_have_their_limit() -> None:
     for count in (2**16 + 1, -1):
         with pytest.raises(ValueError, match="expected at most 65536"):
             SamplesTaken(count=count, planes=b"", **none)
+
+
+class CountedFile(io.BytesIO):
+    """A file that knows how much was read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        chunk = super().read(size)
+        self.read_bytes += len(chunk)
+        return chunk
+
+
+def test_headers_that_claim_much_are_not_all_believed() -> None:
+    """Of 900 that each claim a megabyte of the same file only so many are followed as the search has paid for."""
+    counts = struct.pack("<QQIII", 0, 0, 1, MIB, MIB)
+    header = pack_record(b"LLEB", 1, counts + bytes(64))
+    file = CountedFile(header * 900 + bytes(MIB))
+    size = len(file.getvalue())
+    assert Searcher(file, bytes(16)).find(0, end=size, blocks=0, events=0) is None
+    assert 32 * MIB < file.read_bytes < 4 * MAX_COMPRESSED_BLOCK_BYTES + 8 * size
