@@ -281,3 +281,12 @@ def test_a_wrapped_program_that_was_killed_has_figures_over_what_was_sampled(log
     assert found["duration_sec"] == pytest.approx(20.0, abs=0.2)
     assert found["total_energy_j"] == pytest.approx(4_000.0, rel=0.02)
     assert found["valid"] is False
+
+
+def test_worker_sampler_and_windows_name_the_same_devices(log: Store) -> None:
+    """Whose energy a window has, and what was sampled, is what the process ran on."""
+    measured(log, samples=sampler_events(uuid="GPU-1"))
+    catch_up(log)
+    texts = {text for _, text in reasons(log)}
+    assert "process 0 and its sampler name other devices" in texts
+    assert "edges of windows of process 0 name other devices" in texts
