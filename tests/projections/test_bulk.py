@@ -1,88 +1,106 @@
-"""Small new experiments are taken at once: none that is plain goes the slow way, which would hide what is wrong with this one."""
+"""Many new experiments at once: the same tables as one segment at a time, and one that does not fit hurts no other."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
-from llem.projections import bulk, catch_up
-from llem.projections.checkpoint import SegmentFile, scan
-from llem.projections.database import Tables, create_tables, in_memory
+from llem.projections import bulk, catch_up, cells, rebuild
+from llem.projections.containment import MisfitError
 from llem.store import Store
-from tests.projections.fake_log import experiment
-from tests.projections.tables import rows
-
-NAMES = ["run-1", "run-2", "run-3"]
+from tests.projections.fake_log import experiment, sampler_events, supervisor, worker_events, write
+from tests.projections.tables import hashes, rows
 
 
-@pytest.fixture
-def filled(log: Store) -> Store:
-    """Three experiments, one of two processes."""
-    for number, name in enumerate(NAMES):
-        experiment(log, experiment_id=name, processes=1 + number % 2)
-    return log
+def three(log: Store) -> None:
+    """Three whole experiments."""
+    for number in range(3):
+        experiment(log, processes=2, experiment_id=f"run-{number}")
 
 
-def taken_at_once(store: Store) -> tuple[list[str], duckdb.DuckDBPyConnection]:
-    """The experiments that a Bulk says it took, and the tables that it filled."""
-    connection = in_memory()
-    create_tables(connection)
-    with bulk.bulk(Tables(connection)) as new_ones:
-        return [name for chunk in bulk.chunks(scan(store)) for name in new_ones.apply(chunk)], connection
+def test_at_once_and_one_by_one_give_the_same_tables(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit of every column, whichever way an experiment went."""
+    three(log)
+    catch_up(log)
+    at_once = hashes(log)
+    monkeypatch.setattr(bulk, "CHUNK_BYTES", 0)
+    rebuild(log)
+    assert hashes(log) == at_once
 
 
-def test_plain_experiments_are_all_taken(filled: Store) -> None:
-    """None goes the slow way, and every table has the rows that a catch-up has."""
-    taken, connection = taken_at_once(filled)
-    assert sorted(taken) == NAMES
-    catch_up(filled)
-    for table in ("samples", "requests", "experiment_results", "raw_process_results", "windows", "devices"):
-        found = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
-        assert found == [(len(rows(filled, f"FROM {table}")),)], table
-        assert found != [(0,)], table
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_one_that_does_not_fit_hurts_no_other(
+    log: Store, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """However many share its transaction, and wherever among them it stands."""
+    monkeypatch.setattr(bulk, "CHUNK_EXPERIMENTS", chunk)
+    three(log)
+    supervisor(log, experiment_id="run-1b")
+    write(log, worker_events(), role="worker", index=0, experiment_id="run-1b")
+    hot = sampler_events(temperature_c=lambda _: 40_000)
+    write(log, hot, role="sampler", index=0, experiment_id="run-1b")
+    assert len(catch_up(log).refused) == 1
+    found = rows(log, "SELECT experiment_id, status FROM experiments ORDER BY ALL")
+    assert [(row["experiment_id"], row["status"]) for row in found] == [
+        ("run-0", "completed"),
+        ("run-1", "completed"),
+        ("run-1b", "damaged"),
+        ("run-2", "completed"),
+    ]
 
 
-def test_an_experiment_that_does_not_fit_leaves_the_others(filled: Store) -> None:
-    """A file with a changed byte keeps its own experiment out of the bulk, and no other."""
-    damaged = filled.segments("run-2")[0]
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    damaged.write_bytes(content)
-    taken, connection = taken_at_once(filled)
-    assert sorted(taken) == ["run-1", "run-3"]
-    found = connection.execute("SELECT DISTINCT experiment_id FROM segments ORDER BY ALL").fetchall()
-    assert found == [("run-1",), ("run-3",)]
+def test_a_full_disk_is_no_damage_of_an_experiment(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not the log's ends the catch-up, and no experiment is called damaged."""
+    three(log)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bulk.Bulk, "_commit", full)
+    with pytest.raises(OSError, match="No space"):
+        catch_up(log)
 
 
-def files(**weights: int) -> dict[str, Mapping[str, SegmentFile]]:
-    """Experiments of one sampler's file of so many bytes."""
-    return {
-        name: {
-            "sampler.events.zst": SegmentFile(
-                experiment_id=name, path=Path("sampler.events.zst"), file_bytes=weight, modified_ns=0
-            )
-        }
-        for name, weight in weights.items()
-    }
+def test_a_misfit_goes_the_slow_way(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that cannot be derived at once is still in the tables."""
+    three(log)
+
+    def misfit(*_: Any) -> None:
+        raise MisfitError("odd")
+
+    monkeypatch.setattr(bulk.Bulk, "_commit", misfit)
+    assert catch_up(log).derived == ["run-0", "run-1", "run-2"]
+    assert len(rows(log, "FROM experiment_results WHERE total_tokens IS NOT NULL")) == 3
 
 
-def chunks_of(experiments: Mapping[str, Mapping[str, SegmentFile]]) -> list[list[str]]:
-    return [list(chunk) for chunk in bulk.chunks(experiments)]
+@pytest.mark.parametrize(
+    ("kind", "values", "stored"),
+    [
+        ("BIGINT", [1, None, -(2**63)], [1, None, -(2**63)]),
+        ("BIGINT", ["8", None], [8, None]),
+        ("SMALLINT", [True, None], [1, None]),
+        ("BOOLEAN", [True, None, False], [True, None, False]),
+        ("DOUBLE", [1, 2.5, None, float("nan"), float("inf")], [1.0, 2.5, None, None, None]),
+        ("VARCHAR", ["a", None, "", "\0ü", 7, ["x"]], ["a", None, "", "\0ü", "7", '["x"]']),
+        ("BIGINT[]", [[1, None], [], None], [[1, None], [], None]),
+        ("VARCHAR[]", [["a"], None], [["a"], None]),
+        ("JSON", [{"a": 1.0}, None, "t"], ['{"a":1.0}', None, '"t"']),
+        ("MAP(VARCHAR, VARCHAR)", [{"a": "b"}, None], [{"a": "b"}, None]),
+    ],
+)
+def test_every_kind_of_cell_comes_back(kind: str, values: list[Any], stored: list[Any]) -> None:
+    """As it is where it is plain, by way of JSON where it is not; what is no number, or infinite, is NULL."""
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE kept (place BIGINT, value {kind})")
+        numbered = [{"place": place, "value": value} for place, value in enumerate(values)]
+        cells.insert(connection, "kept", [cells.batch(numbered, {"place": "BIGINT", "value": kind})])
+        found = connection.execute("SELECT value FROM kept ORDER BY place").fetchall()
+    assert [value for (value,) in found] == stored
 
 
-def test_a_chunk_has_at_most_its_bytes_and_experiments() -> None:
-    """Exactly the limit goes in; one byte or one experiment more begins a new chunk; a large one is in none."""
-    half = bulk.CHUNK_BYTES // 2
-    assert chunks_of(files(a=half, b=half, c=half + 1, d=half)) == [["a", "b"], ["c"], ["d"]]
-    assert chunks_of(files(a=1, b=bulk.CHUNK_BYTES + 1, c=bulk.CHUNK_BYTES)) == [["a"], ["c"]]
-    many = files(**{f"e{number}": 1 for number in range(bulk.CHUNK_EXPERIMENTS + 1)})
-    assert [len(chunk) for chunk in chunks_of(many)] == [bulk.CHUNK_EXPERIMENTS, 1]
-    assert chunks_of({"none": {}}) == chunks_of({}) == []
-
-
-def test_a_byte_of_text_weighs_as_many_of_samples() -> None:
-    """A worker's file of an eighth of a chunk fills it."""
-    (only,) = files(a=bulk.CHUNK_BYTES // bulk.TEXT_FACTOR).values()
-    worker = {"worker-0.events.zst": only["sampler.events.zst"]}
-    assert chunks_of({"a": worker, **files(b=1)}) == [["a"], ["b"]]
+@pytest.mark.parametrize(("kind", "value"), [("BIGINT", 2**63), ("SMALLINT", 40_000), ("BIGINT", "many")])
+def test_what_no_column_holds_is_refused(kind: str, value: Any) -> None:
+    """By DuckDB, which says what it is."""
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error):
+        connection.execute(f"CREATE TABLE kept (value {kind})")
+        cells.insert(connection, "kept", [cells.batch([{"value": value}], {"value": kind})])
