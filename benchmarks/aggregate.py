@@ -99,7 +99,7 @@ def agree(results: Sequence[RawProcessResult]) -> None:
     stats = ours.latency_stats
     assert stats is not None
     names = ("mean", "median", "p95", "p99", "min", "max")
-    for series, prefix in zip(SERIES, ("ttft", "itl_full", "itl", "e2e"), strict=True):
+    for series, prefix in zip(SERIES, ("ttft", "itl", "itl_trimmed", "e2e"), strict=True):
         np.testing.assert_allclose([getattr(stats, f"{prefix}_{name}_ms") for name in names], peer[series])
     np.testing.assert_allclose([ours.total_energy_j, ours.total_tokens, ours.total_flops], peer["sums"])
 

@@ -21,59 +21,6 @@ _UNSIMULATED = (
 _PREFIX = "SIM-"
 
 
-class Curve:
-    """Watts over seconds, linear between rows, repeated for ever with the last row's time as the period."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        if not rows or rows[0][0] != 0 or any(later[0] < earlier[0] for earlier, later in pairwise(rows)):
-            raise MeterError(
-                "power curve",
-                found=list(rows)[:3],
-                expected="rows of (seconds, watts) that start at 0 s and go forward",
-            )
-        self._rows = [*rows, (1.0, rows[0][1])] if rows[-1][0] == 0 else list(rows)
-        self._times = [second for second, _ in self._rows]
-        self._energies = [
-            0.0,
-            *accumulate((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self._rows)),
-        ]
-        self.period_s = self._times[-1]
-
-    def power_w(self, at_s: float) -> float:
-        """Watts at a time; at a step, the value after it."""
-        (start_s, start_w), (end_s, end_w) = self._around(at_s % self.period_s)
-        return start_w + (end_w - start_w) * (at_s % self.period_s - start_s) / (end_s - start_s)
-
-    def energy_j(self, until_s: float) -> float:
-        """Joules between time 0 and `until_s`, exact."""
-        periods, rest_s = divmod(until_s, self.period_s)
-        (start_s, start_w), _ = self._around(rest_s)
-        within = (
-            self._energies[bisect_right(self._times, rest_s) - 1]
-            + (rest_s - start_s) * (start_w + self.power_w(rest_s)) / 2
-        )
-        return periods * self._energies[-1] + within
-
-    def _around(self, at_s: float) -> tuple[Row, Row]:
-        index = bisect_right(self._times, at_s)
-        return self._rows[index - 1], self._rows[index]
-
-
-def curve_of(plan: SimulatedMeterPlan) -> Curve:
-    """The plan's curve: named ones swing between a fifth of `power_w` and all of it."""
-    high_w, low_w, period_s = plan.power_w, plan.power_w / 5, plan.period_s
-    match plan.curve:
-        case "constant":
-            return Curve([(0.0, high_w), (period_s, high_w)])
-        case "square":
-            half_s = period_s / 2
-            return Curve([(0.0, high_w), (half_s, high_w), (half_s, low_w), (period_s, low_w)])
-        case "ramp":
-            return Curve([(0.0, low_w), (period_s, high_w)])
-        case rows:
-            return Curve(rows)
-
-
 class SimulatedMeter:
     """Every device follows the same curve over the monotonic clock, so that all processes of a host agree."""
 
@@ -161,11 +108,6 @@ def pin(devices: Sequence[Device]) -> dict[str, str]:
     return {}
 
 
-def driver_state() -> DriverState:
-    """Never: they have no driver."""
-    raise MeterError("simulated meter", found="devices without a driver")
-
-
 def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
     """A simulated device in the place of each, or one."""
     names = [device.uuid if device.kind == "simulated" else str(device.index) for device in devices]
@@ -175,3 +117,61 @@ def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -
 def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Never: it needs nothing of the machine."""
     return None
+
+
+class Curve:
+    """Watts over seconds, linear between rows, repeated for ever with the last row's time as the period."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        if not rows or rows[0][0] != 0 or any(later[0] < earlier[0] for earlier, later in pairwise(rows)):
+            raise MeterError(
+                "power curve",
+                found=list(rows)[:3],
+                expected="rows of (seconds, watts) that start at 0 s and go forward",
+            )
+        self._rows = [*rows, (1.0, rows[0][1])] if rows[-1][0] == 0 else list(rows)
+        self._times = [second for second, _ in self._rows]
+        self._energies = [
+            0.0,
+            *accumulate((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self._rows)),
+        ]
+        self.period_s = self._times[-1]
+
+    def power_w(self, at_s: float) -> float:
+        """Watts at a time; at a step, the value after it."""
+        (start_s, start_w), (end_s, end_w) = self._around(at_s % self.period_s)
+        return start_w + (end_w - start_w) * (at_s % self.period_s - start_s) / (end_s - start_s)
+
+    def energy_j(self, until_s: float) -> float:
+        """Joules between time 0 and `until_s`, exact."""
+        periods, rest_s = divmod(until_s, self.period_s)
+        (start_s, start_w), _ = self._around(rest_s)
+        within = (
+            self._energies[bisect_right(self._times, rest_s) - 1]
+            + (rest_s - start_s) * (start_w + self.power_w(rest_s)) / 2
+        )
+        return periods * self._energies[-1] + within
+
+    def _around(self, at_s: float) -> tuple[Row, Row]:
+        index = bisect_right(self._times, at_s)
+        return self._rows[index - 1], self._rows[index]
+
+
+def curve_of(plan: SimulatedMeterPlan) -> Curve:
+    """The plan's curve: named ones swing between a fifth of `power_w` and all of it."""
+    high_w, low_w, period_s = plan.power_w, plan.power_w / 5, plan.period_s
+    match plan.curve:
+        case "constant":
+            return Curve([(0.0, high_w), (period_s, high_w)])
+        case "square":
+            half_s = period_s / 2
+            return Curve([(0.0, high_w), (half_s, high_w), (half_s, low_w), (period_s, low_w)])
+        case "ramp":
+            return Curve([(0.0, low_w), (period_s, high_w)])
+        case rows:
+            return Curve(rows)
+
+
+def driver_state() -> DriverState:
+    """Never: they have no driver."""
+    raise MeterError("simulated meter", found="devices without a driver")

@@ -38,76 +38,6 @@ RESULT_STATUS: dict[ExperimentStatus, Status] = {
 Chosen = Mapping[str, Sequence[Span]]  # segment id of a worker -> spans of its monotonic clock
 
 
-class _Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """When the tokens of all processes came, in seconds of the experiment."""
-
-    measured: Sequence[tuple[Measured, int]]  # and its clock's distance from the experiment's
-
-    @property
-    def count(self) -> int:
-        return sum(seen.work.token_times for seen, _ in self.measured)
-
-    def until(self, edges_sec: FloatArray) -> FloatArray:
-        counts = np.zeros_like(edges_sec)
-        for seen, shift_ns in self.measured:
-            for times_ns in seen.requests.token_times_ns():
-                counts += TokenTimes(at_sec=(times_ns + shift_ns) / NS_PER_S).until(edges_sec)
-        return counts
-
-
-class _Power(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy of one device, in seconds of the experiment."""
-
-    samples: DeviceSamples
-    opened_sec: float
-
-    @property
-    def count(self) -> int:
-        return self.samples.powered
-
-    def until(self, edges_sec: FloatArray) -> FloatArray:
-        return self.samples.power_curve(edges_sec, shift_sec=self.opened_sec)
-
-
-def steady_state(
-    measured: Sequence[Measured], clocks: Clocks, start_ns: int, end_ns: int, limits: ValidityPlan
-) -> SteadyState:
-    """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
-    shifted = [(seen, clocks.wall_ns(seen.process.segment, 0) - start_ns) for seen in measured]
-    power: dict[tuple[str, str], _Power] = {}
-    for seen, shift_ns in shifted:
-        for device, spanned in zip(seen.devices, seen.samples, strict=True):
-            opened_sec = seconds(seen.spans[0][0] + shift_ns)
-            power.setdefault(device.key, _Power(samples=spanned[0], opened_sec=opened_sec))
-    return find_steady_state(
-        start_sec=0.0,
-        end_sec=seconds(end_ns - start_ns),
-        token_times_sec=_Tokens(measured=shifted),
-        power=list(power.values()),
-        tolerance=limits.steady_state_tolerance,
-        min_duration_sec=limits.steady_state_min_s,
-    )
-
-
-def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
-    """Complete is only an experiment all of whose processes have their completion marker."""
-    if facts.refused is not None:
-        return "newer" if facts.refused.verdict == "newer" else "damaged"
-    if facts.imported is not None:
-        return "completed"
-    if facts.interrupted is not None:
-        return "interrupted"
-    if facts.completed is None and any(segment.being_written for segment in facts.segments):
-        return "running"
-    finished = {process.process_index for process in facts.processes if process.completed is not None}
-    expected = facts.started.expected_processes if facts.started else len(facts.processes)
-    if finished and finished >= set(range(expected)):  # bounded by check_ranges
-        return "completed"
-    if not finished and any(process.failed is not None for process in facts.processes):
-        return "failed"
-    return "incomplete"
-
-
 class Derived(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment's result and the processes it comes from; `result` is None where nothing was measured."""
 
@@ -214,12 +144,6 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
     return judged(labelled, thresholds(facts.plan), breaches=breaches)
 
 
-def _latencies(measured: Sequence[Measured]) -> LatencyStatistics | None:
-    """Over the values of all processes that have any; None where none has, or one alone says it itself."""
-    parts = [seen.work.latencies for seen in measured if not seen.process.wraps_program]
-    return joined(parts).statistics() if len(parts) > 1 else None
-
-
 def experiment_warnings(derived: Derived) -> list[str]:
     """Doubts of all processes and of the log, each once."""
     of_processes = [doubt.text for process in derived.measured for doubt in process.result.warnings]
@@ -253,3 +177,79 @@ def log_warnings(derived: Derived) -> list[ResultWarning]:
         else []
     )
     return [*salvaged, *replaced, *stepped, *restless]
+
+
+class _Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """When the tokens of all processes came, in seconds of the experiment."""
+
+    measured: Sequence[tuple[Measured, int]]  # and its clock's distance from the experiment's
+
+    @property
+    def count(self) -> int:
+        return sum(seen.work.token_times for seen, _ in self.measured)
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        counts = np.zeros_like(edges_sec)
+        for seen, shift_ns in self.measured:
+            for times_ns in seen.requests.token_times_ns():
+                counts += TokenTimes(at_sec=(times_ns + shift_ns) / NS_PER_S).until(edges_sec)
+        return counts
+
+
+class _Power(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy of one device, in seconds of the experiment."""
+
+    samples: DeviceSamples
+    opened_sec: float
+
+    @property
+    def count(self) -> int:
+        return self.samples.powered
+
+    def until(self, edges_sec: FloatArray) -> FloatArray:
+        return self.samples.power_curve(edges_sec, shift_sec=self.opened_sec)
+
+
+def steady_state(
+    measured: Sequence[Measured], clocks: Clocks, start_ns: int, end_ns: int, limits: ValidityPlan
+) -> SteadyState:
+    """The longest steady span, in seconds from `start_ns`, or why there is none. A shared device counts once."""
+    shifted = [(seen, clocks.wall_ns(seen.process.segment, 0) - start_ns) for seen in measured]
+    power: dict[tuple[str, str], _Power] = {}
+    for seen, shift_ns in shifted:
+        for device, spanned in zip(seen.devices, seen.samples, strict=True):
+            opened_sec = seconds(seen.spans[0][0] + shift_ns)
+            power.setdefault(device.key, _Power(samples=spanned[0], opened_sec=opened_sec))
+    return find_steady_state(
+        start_sec=0.0,
+        end_sec=seconds(end_ns - start_ns),
+        token_times_sec=_Tokens(measured=shifted),
+        power=list(power.values()),
+        tolerance=limits.steady_state_tolerance,
+        min_duration_sec=limits.steady_state_min_s,
+    )
+
+
+def experiment_status(facts: ExperimentFacts) -> ExperimentStatus:
+    """Complete is only an experiment all of whose processes have their completion marker."""
+    if facts.refused is not None:
+        return "newer" if facts.refused.verdict == "newer" else "damaged"
+    if facts.imported is not None:
+        return "completed"
+    if facts.interrupted is not None:
+        return "interrupted"
+    if facts.completed is None and any(segment.being_written for segment in facts.segments):
+        return "running"
+    finished = {process.process_index for process in facts.processes if process.completed is not None}
+    expected = facts.started.expected_processes if facts.started else len(facts.processes)
+    if finished and finished >= set(range(expected)):  # bounded by check_ranges
+        return "completed"
+    if not finished and any(process.failed is not None for process in facts.processes):
+        return "failed"
+    return "incomplete"
+
+
+def _latencies(measured: Sequence[Measured]) -> LatencyStatistics | None:
+    """Over the values of all processes that have any; None where none has, or one alone says it itself."""
+    parts = [seen.work.latencies for seen in measured if not seen.process.wraps_program]
+    return joined(parts).statistics() if len(parts) > 1 else None
