@@ -39,7 +39,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     """All segments of one experiment, decoded."""
 
     experiment_id: str
-    weight: int
     segments: Sequence[Taken]
 
     def facts(self) -> ExperimentFacts:
@@ -79,20 +78,9 @@ def _literal(value: str | float | None) -> str:
 
 
 def chunks(experiments: Files) -> Iterator[Files]:
-    """As many experiments at once as are small together; one that is not, or has no files, is left out."""
-    chunk: dict[str, Mapping[str, SegmentFile]] = {}
-    weight = 0
-    for experiment_id, files in experiments.items():
-        own = _weight(files)
-        if not files or own > CHUNK_BYTES:
-            continue
-        if weight + own > CHUNK_BYTES or len(chunk) == CHUNK_EXPERIMENTS:
-            yield chunk
-            chunk, weight = {}, 0
-        chunk[experiment_id] = files
-        weight += own
-    if chunk:
-        yield chunk
+    """Those of one transaction each; an experiment that is not small, or has no files, is left out."""
+    small = {name: files for name, files in experiments.items() if files and _weight(files) <= CHUNK_BYTES}
+    return _packed(small, most_bytes=CHUNK_BYTES, most=CHUNK_EXPERIMENTS)
 
 
 def _weight(files: Mapping[str, SegmentFile]) -> int:
@@ -110,7 +98,7 @@ def _read(experiment_id: str, files: Mapping[str, SegmentFile]) -> Experiment | 
         return None
     if len({segment.identity.segment_id for segment in segments}) < len(files):
         return None
-    return Experiment(experiment_id=experiment_id, weight=_weight(files), segments=segments)
+    return Experiment(experiment_id=experiment_id, segments=segments)
 
 
 class Bulk:
@@ -121,21 +109,24 @@ class Bulk:
         self._prepared = cast(duckdb.DuckDBPyConnection, Prepared(staging))
 
     def apply(self, chunk: Files) -> list[str]:
-        """Put experiments into the tables, with their results; return those that are there now."""
-        return self._apply([found for each in chunk.items() if (found := _read(*each)) is not None])
+        """Put experiments into the tables, with their results; return those that are there now.
 
-    def _apply(self, experiments: Sequence[Experiment]) -> list[str]:
-        """Where one of the experiments does not fit, the half without it is still taken."""
-        if not experiments:
-            return []
+        Where one of the experiments does not fit, the half without it is still taken.
+        """
+        taken: list[str] = []
         try:
-            self._commit([self._derive(group) for group in _groups(experiments)])
+            groups = []
+            for some in _groups(chunk):
+                experiments = [found for each in some.items() if (found := _read(*each)) is not None]
+                groups += [self._derive(experiments)] if experiments else []
+                taken += [experiment.experiment_id for experiment in experiments]
+            self._commit(groups)
         except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
             reason_against(error)
         else:
-            return [experiment.experiment_id for experiment in experiments]
-        middle = len(experiments) // 2
-        return self._apply(experiments[:middle]) + self._apply(experiments[middle:]) if middle else []
+            return taken
+        halves = _halves(chunk)
+        return [experiment_id for half in halves for experiment_id in self.apply(half)]
 
     def _derive(self, experiments: Sequence[Experiment]) -> Group:
         """Both kinds of rows; the checkpoints say that the results include all."""
@@ -160,6 +151,8 @@ class Bulk:
         return {**derived_rows(self._prepared, derived), "segments": checkpoints}
 
     def _commit(self, groups: Sequence[Group]) -> None:
+        if not groups:
+            return
         with self._tables.transaction():
             for table in LOG_TABLES:
                 batches = [group.log[table] for group in groups if group.log[table].cells]
@@ -181,15 +174,29 @@ def bulk(tables: Tables) -> Iterator[Bulk]:
         yield Bulk(tables, staging)
 
 
-def _groups(experiments: Sequence[Experiment]) -> Iterator[Sequence[Experiment]]:
-    group: list[Experiment] = []
-    for experiment in experiments:
-        weight = sum(each.weight for each in group) + experiment.weight
-        if group and (weight > GROUP_BYTES or len(group) == GROUP_EXPERIMENTS):
-            yield group
-            group = []
-        group.append(experiment)
-    yield group
+def _groups(chunk: Files) -> Iterator[Files]:
+    return _packed(chunk, most_bytes=GROUP_BYTES, most=GROUP_EXPERIMENTS)
+
+
+def _packed(experiments: Files, *, most_bytes: int, most: int) -> Iterator[Files]:
+    """As many at once as are small together, at least one."""
+    pack: dict[str, Mapping[str, SegmentFile]] = {}
+    weight = 0
+    for experiment_id, files in experiments.items():
+        own = _weight(files)
+        if pack and (weight + own > most_bytes or len(pack) == most):
+            yield pack
+            pack, weight = {}, 0
+        pack[experiment_id] = files
+        weight += own
+    if pack:
+        yield pack
+
+
+def _halves(chunk: Files) -> list[Files]:
+    """None of a single experiment."""
+    items, middle = list(chunk.items()), len(chunk) // 2
+    return [dict(items[:middle]), dict(items[middle:])] if middle else []
 
 
 def _derived(checkpoint: Mapping[str, Any], offsets: Mapping[str, int | None]) -> dict[str, Any]:

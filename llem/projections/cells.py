@@ -37,7 +37,7 @@ def batch(rows: Sequence[Row], types: Mapping[str, str]) -> Batch:
     values = _columns(rows, list(types))
     columns = {name: _column(values[name], kind) for name, kind in types.items()}
     return Batch(
-        {name: cells for name, (cells, _) in columns.items()},
+        {name: cells for name, (cells, _) in columns.items() if cells is not None},
         {name: expression.format(f'"{name}"') for name, (_, expression) in columns.items()},
     )
 
@@ -61,13 +61,15 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[
         connection.unregister(_VIEW)
 
 
-def _column(values: Sequence[Any], kind: str) -> tuple[Cells, str]:
-    """The cells of a column, and how the table's value is made of a cell."""
+def _column(values: Sequence[Any], kind: str) -> tuple[Cells | None, str]:
+    """The cells of a column, if it has any, and how the table's value is made of a cell."""
     found = set(map(type, values)) - {type(None)}
+    if not found:
+        return None, "NULL"
     if kind == "VARCHAR":
-        return texts(values if found <= {str} else list(map(_text, values))), "{}"
+        return texts(values if found == {str} else list(map(_text, values))), "{}"
     plain, make = _PLAIN.get(kind, ((), texts))
-    if found <= {*plain}:
+    if found <= set(plain):
         try:
             return make(values), "{}"
         except OverflowError:
