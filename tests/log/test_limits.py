@@ -29,12 +29,14 @@ from llem_events.format import (
     MAX_ZSTD_WINDOW_BYTES,
     check_record,
     pack_block,
+    pack_header,
     pack_record,
     unpack_block_header,
+    unpack_header,
 )
 from llem_events.writer import CLOCK_INTERVAL_NS, RESERVE_BYTES
 from tests.log.golden.examples import REQUEST
-from tests.log.segments import SEGMENT_ID, read_segment, write_segment
+from tests.log.segments import SEGMENT_ID, read_segment, segment_header, write_segment
 
 FORMAT = (Path(__file__).parents[2] / "events" / "FORMAT.md").read_text("utf-8")
 KIB, MIB = 2**10, 2**20
@@ -195,3 +197,29 @@ def test_headers_that_claim_much_are_not_all_believed() -> None:
     size = len(file.getvalue())
     assert Searcher(file, bytes(16)).find(0, end=size, blocks=0, events=0) is None
     assert 32 * MIB < file.read_bytes < 4 * MAX_COMPRESSED_BLOCK_BYTES + 8 * size
+
+
+@pytest.mark.parametrize("place", [2**20 - 17, 2**20 - 16, 2**20 - 15, 2**20 - 1, 2**20, 2**20 + 16])
+def test_a_block_is_found_wherever_it_begins(place: int) -> None:
+    """Also across the edge of two pieces that are searched one after the other."""
+    _, block = pack_block(
+        b"payload",
+        segment_id=bytes(16),
+        block_number=3,
+        first_event=5,
+        event_count=1,
+        raw_length=1,
+        previous_digest=bytes(32),
+    )
+    file = io.BytesIO(bytes(place) + block)
+    found = Searcher(file, bytes(16)).find(0, end=place + len(block), blocks=0, events=0)
+    assert found is not None
+    assert (found.offset, found.blocks_before, found.events_before) == (place, 3, 5)
+
+
+def test_a_header_may_have_its_limit() -> None:
+    """64 KiB of a segment's header are read, one byte more is never written."""
+    room = MAX_HEADER_BYTES - len(pack_header(segment_header(host="-" * 40_000))) + 40_000
+    assert unpack_header(pack_header(segment_header(host="-" * room))).host == "-" * room
+    with pytest.raises(TooLargeError, match="segment header: found 65537"):
+        pack_header(segment_header(host="-" * (room + 1)))

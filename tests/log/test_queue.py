@@ -9,6 +9,7 @@ import pytest
 from llem_events import BackgroundWriter, LogWriteError, SegmentWriter
 from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
+from llem_events.replay import follow
 from tests.conftest import wait_until
 from tests.log.segments import read_segment, segment_header
 
@@ -124,3 +125,16 @@ def test_a_block_is_due_when_it_is_old_or_large(tmp_path: Path) -> None:
     writer.append_message(bytes(256 * 2**10), at_ns=now_ns + 10**12)
     assert writer.due()
     writer.close()
+
+
+def test_who_follows_rests_between_two_looks(tmp_path: Path) -> None:
+    """A quarter of a second, for as long as a writer is at work; then what it wrote last is still told."""
+    writer, rests = SegmentWriter(tmp_path / "a", segment_header()), []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        writer.append(NOTE, at_ns=0)
+        writer.seal() if len(rests) == 2 else writer.flush()
+
+    told = [(path, number) for path, number, _ in follow(lambda: [tmp_path / "a"], sleep=rest)]
+    assert (told, rests) == ([(tmp_path / "a", 0), (tmp_path / "a", 1)], [0.25, 0.25])
