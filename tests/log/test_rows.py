@@ -1,15 +1,18 @@
 """Events as plain rows, and texts as they are kept."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from llem_events import Envelope, Reading, columns, envelope
+from llem_events import Envelope, Reading, SegmentWriter, columns, envelope, survey
 from llem_events.cleaning import MAX_TEXT, clean, clean_text, scrub_json, shortened
 from llem_events.events import Event, ExperimentStarted, WarningRaised
 from llem_events.inspection import plain, readable_row
+from tests.log.forged import message
+from tests.log.segments import segment_header
 
 
 def row_of(event: Event) -> dict[str, Any]:
@@ -100,3 +103,16 @@ def test_a_document_without_secrets_keeps_its_bytes() -> None:
         scrub_json(json.dumps({"a": [token], "password": "x"}).encode()) == b'{"a":["***"],"password":"***"}'
     )
     assert scrub_json(f"not json: {token}".encode()) == b"not json: ***"
+
+
+def test_a_survey_names_ten_misfits_and_counts_all(tmp_path: Path) -> None:
+    """Each with its number; so are events of types that nobody knows."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    for _ in range(12):
+        writer.append_message(message("warning_raised", msgspec.msgpack.encode({"code": 5})), at_ns=0)
+    writer.append_message(message("model_melted", b"\x80"), at_ns=0)
+    writer.seal()
+    found = survey(tmp_path / "a")
+    assert (found.events, found.misfits, found.unknown_events) == (13, 12, 1)
+    assert [text.partition(":")[0] for text in found.misfit_texts] == [f"event {n}" for n in range(10)]
+    assert found.events_by_type == {("warning_raised", 1): 12, ("model_melted", 1): 1}

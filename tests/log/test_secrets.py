@@ -129,6 +129,16 @@ def test_knows_secret_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "word", ["bos", "eos", "pad", "unk", "sep", "cls", "mask", "image", "next", "per", "new"]
+)
+def test_tokens_of_a_model_are_no_secrets(word: str) -> None:
+    """Their names end as those of secrets do."""
+    assert not names_secret(f"{word}_token")
+    assert scrub(f"{word}_token=<abcdef>") == f"{word}_token=<abcdef>"
+    assert names_secret(f"{word}x_token")
+
+
+@pytest.mark.parametrize(
     "name", ["CUDA_VISIBLE_DEVICES", "TOKENIZERS_PARALLELISM", "max_new_tokens", "tokenizer"]
 )
 def test_knows_harmless_names(name: str) -> None:
