@@ -43,44 +43,6 @@ MAX_ROWS = 20_000  # per statement; bounds the memory of its columns
 LOCK_POLL_S = 0.05
 
 
-def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make empty tables, views and macros, and say which code they belong to."""
-    connection.execute("BEGIN")
-    connection.execute(SCHEMA_SQL)
-    for statement in comments(SCHEMA_SQL):
-        connection.execute(statement)
-    for statement in _comments_of_views(connection):
-        connection.execute(statement)
-    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", VERSION)
-    connection.execute("COMMIT")
-
-
-def comments(sql: str) -> Iterator[str]:
-    """One COMMENT statement per line of `sql` that creates a table, a view or a column and says what it is."""
-    table = ""
-    for line in sql.splitlines():
-        if created := _CREATED.match(line):
-            kind, table, text = created.groups()
-            yield f"COMMENT ON {kind} {table} IS {cells.quoted(text)}"
-        elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
-            name, text = column.groups()
-            yield f"COMMENT ON COLUMN {table}.{name} IS {cells.quoted(text)}"
-
-
-def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """A view's column that says nothing of itself is that of the first table in the view's FROM that has it."""
-    for view, body in _VIEW.findall(SCHEMA_SQL):
-        rows = connection.execute(
-            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
-        )
-        said = {(table, column): comment for table, column, comment in rows.fetchall()}
-        bases = _BASE.findall(body)
-        for table, column in said:
-            known = [text for base in bases if (text := said.get((base, column))) is not None]
-            if table == view and said[table, column] is None and known:
-                yield f"COMMENT ON COLUMN {view}.{column} IS {cells.quoted(known[0])}"
-
-
 class BusyError(Exception):
     """Another process, or another connection of this one, holds the file."""
 
@@ -206,6 +168,44 @@ def _wait_for(path: Path, *, read_only: bool, deadline: float) -> duckdb.DuckDBP
 def first_line(error: Exception) -> str:
     """What DuckDB says, without the query and its arrows."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make empty tables, views and macros, and say which code they belong to."""
+    connection.execute("BEGIN")
+    connection.execute(SCHEMA_SQL)
+    for statement in comments(SCHEMA_SQL):
+        connection.execute(statement)
+    for statement in _comments_of_views(connection):
+        connection.execute(statement)
+    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", VERSION)
+    connection.execute("COMMIT")
+
+
+def comments(sql: str) -> Iterator[str]:
+    """One COMMENT statement per line of `sql` that creates a table, a view or a column and says what it is."""
+    table = ""
+    for line in sql.splitlines():
+        if created := _CREATED.match(line):
+            kind, table, text = created.groups()
+            yield f"COMMENT ON {kind} {table} IS {cells.quoted(text)}"
+        elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
+            name, text = column.groups()
+            yield f"COMMENT ON COLUMN {table}.{name} IS {cells.quoted(text)}"
+
+
+def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """A view's column that says nothing of itself is that of the first table in the view's FROM that has it."""
+    for view, body in _VIEW.findall(SCHEMA_SQL):
+        rows = connection.execute(
+            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+        )
+        said = {(table, column): comment for table, column, comment in rows.fetchall()}
+        bases = _BASE.findall(body)
+        for table, column in said:
+            known = [text for base in bases if (text := said.get((base, column))) is not None]
+            if table == view and said[table, column] is None and known:
+                yield f"COMMENT ON COLUMN {view}.{column} IS {cells.quoted(known[0])}"
 
 
 class Tables:

@@ -52,6 +52,84 @@ MAX_EXPERIMENTS = 64
 MAX_BATCHES = 2**14  # whose energies are worked out at once
 
 
+def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
+    """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
+    if not experiment_ids:
+        return
+    tables.course.begin("deriving results", len(experiment_ids), "experiments")
+    for group in _groups(tables, experiment_ids):
+        reason = _try(tables, group)
+        tables.course.complete(len(group))
+        for experiment_id in group if reason is not None else ():
+            reason = _try(tables, [experiment_id])
+            if reason is not None:
+                set_aside(tables, experiment_id, reason)
+                with tables.transaction():
+                    _replace(tables, [experiment_id])
+
+
+def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
+    """None where all went well; else why nothing was changed."""
+    try:
+        with tables.transaction():
+            _replace(tables, experiment_ids)
+    except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
+        return reason_against(error)
+    return None
+
+
+def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
+    sizes = tables.connection.execute("SELECT experiment_id, sum(requests) FROM segments GROUP BY ALL")
+    requests = dict(sizes.fetchall())
+    group: list[str] = []
+    weight = 0
+    for experiment_id in experiment_ids:
+        group.append(experiment_id)
+        weight += int(requests.get(experiment_id, 0))
+        if weight >= MAX_REQUESTS or len(group) >= MAX_EXPERIMENTS:
+            yield group
+            group, weight = [], 0
+    if group:
+        yield group
+
+
+def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
+    rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
+    offsets: Rows = []
+    for experiment_id in experiment_ids:
+        facts = load_facts(tables.connection, experiment_id)
+        if not facts.segments:
+            continue
+        if facts.refused is None:
+            check_memory(tables, experiment_id)
+            check_ranges(tables.connection, facts)
+        derived = derive_experiment(tables.connection, facts)
+        for table, new in derived_rows(tables.connection, derived).items():
+            rows[table] += new
+        offsets += clock_offsets(derived)
+    for table, new in rows.items():
+        tables.delete_experiments(table, experiment_ids)
+        tables.insert(table, new)
+    _mark(tables, offsets)
+
+
+def _check_types(result: ExperimentResult | None) -> None:
+    """Raises ValidationError for a result that could be stored and not be read again: a plan in the log may hold anything."""
+    if result is not None:
+        msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult)
+
+
+def _mark(tables: Tables, offsets: Rows) -> None:
+    """Say in each segment's checkpoint that the results include it, and which clock they were placed by."""
+    kind = "STRUCT(experiment_id VARCHAR, file VARCHAR, offset_ns BIGINT)[]"
+    tables.connection.execute(
+        "UPDATE segments SET derived_blocks = blocks, clock_offset_ns = derived.offset_ns "
+        f"FROM (SELECT unnest(?::JSON::{kind}, max_depth := 2)) AS derived "
+        "WHERE segments.experiment_id = derived.experiment_id AND segments.file = derived.file",
+        [msgspec.json.encode(offsets).decode()],
+    )
+
+
 def warnings(derived: Derived) -> Rows:
     """One row per doubt."""
     of_processes: Rows = [
@@ -378,67 +456,6 @@ def _columns(energy: BatchEnergy) -> dict[str, Any]:
     }
 
 
-def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
-    """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
-    if not experiment_ids:
-        return
-    tables.course.begin("deriving results", len(experiment_ids), "experiments")
-    for group in _groups(tables, experiment_ids):
-        reason = _try(tables, group)
-        tables.course.complete(len(group))
-        for experiment_id in group if reason is not None else ():
-            reason = _try(tables, [experiment_id])
-            if reason is not None:
-                set_aside(tables, experiment_id, reason)
-                with tables.transaction():
-                    _replace(tables, [experiment_id])
-
-
-def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
-    """None where all went well; else why nothing was changed."""
-    try:
-        with tables.transaction():
-            _replace(tables, experiment_ids)
-    except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
-        return reason_against(error)
-    return None
-
-
-def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]]:
-    sizes = tables.connection.execute("SELECT experiment_id, sum(requests) FROM segments GROUP BY ALL")
-    requests = dict(sizes.fetchall())
-    group: list[str] = []
-    weight = 0
-    for experiment_id in experiment_ids:
-        group.append(experiment_id)
-        weight += int(requests.get(experiment_id, 0))
-        if weight >= MAX_REQUESTS or len(group) >= MAX_EXPERIMENTS:
-            yield group
-            group, weight = [], 0
-    if group:
-        yield group
-
-
-def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
-    rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
-    offsets: Rows = []
-    for experiment_id in experiment_ids:
-        facts = load_facts(tables.connection, experiment_id)
-        if not facts.segments:
-            continue
-        if facts.refused is None:
-            check_memory(tables, experiment_id)
-            check_ranges(tables.connection, facts)
-        derived = derive_experiment(tables.connection, facts)
-        for table, new in derived_rows(tables.connection, derived).items():
-            rows[table] += new
-        offsets += clock_offsets(derived)
-    for table, new in rows.items():
-        tables.delete_experiments(table, experiment_ids)
-        tables.insert(table, new)
-    _mark(tables, offsets)
-
-
 def clock_offsets(derived: Derived) -> Rows:
     """Which clock each segment was placed by."""
     return [
@@ -449,12 +466,6 @@ def clock_offsets(derived: Derived) -> Rows:
         }
         for segment in derived.facts.segments
     ]
-
-
-def _check_types(result: ExperimentResult | None) -> None:
-    """Raises ValidationError for a result that could be stored and not be read again: a plan in the log may hold anything."""
-    if result is not None:
-        msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult)
 
 
 def derived_rows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Mapping[str, Rows]:
@@ -470,14 +481,3 @@ def derived_rows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Map
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),
     }
-
-
-def _mark(tables: Tables, offsets: Rows) -> None:
-    """Say in each segment's checkpoint that the results include it, and which clock they were placed by."""
-    kind = "STRUCT(experiment_id VARCHAR, file VARCHAR, offset_ns BIGINT)[]"
-    tables.connection.execute(
-        "UPDATE segments SET derived_blocks = blocks, clock_offset_ns = derived.offset_ns "
-        f"FROM (SELECT unnest(?::JSON::{kind}, max_depth := 2)) AS derived "
-        "WHERE segments.experiment_id = derived.experiment_id AND segments.file = derived.file",
-        [msgspec.json.encode(offsets).decode()],
-    )
