@@ -87,6 +87,9 @@ def test_a_meters_module_does_what_the_registry_says(name: str) -> None:
             create_meter(Plan(meter=MeterPlan(name=name)), devices=[], pid=None)
         assert caught.value.hint == install_hint(kind.extra)
         return
+    except MeterError as error:  # the package is there, the vendor's library below it is not
+        assert error.hint is not None
+        return
     protocol = Vendor if kind.gpus else MeterModule
     for function in [name for name in dir(protocol) if not name.startswith("_")]:
         wanted = list(inspect.signature(getattr(protocol, function)).parameters)[1:]

@@ -14,13 +14,14 @@ from llem_events.secrets import scrub, scrub_value
 MAX_TEXT = 2**16  # characters of a message, a reason or an environment's entry
 # What would mean something else if it were cut; where it is too long, its event is refused or left out with a reason.
 _WHOLE = frozenset({"plan", "labels", "command", "cell", "prompt", "output"})
+_TEXTLESS = (inspect.IntType, inspect.FloatType, inspect.BoolType, inspect.NoneType, inspect.BytesType)
 Part = TypeVar("Part", bound=msgspec.Struct)
 
 
 def clean(record: Part) -> Part:
     """The record with every text in it, however deep, cleaned; itself where nothing changes."""
     changed = {}
-    for field in _fields_with_text(type(record)):
+    for field in fields_with_text(type(record)):
         before = getattr(record, field)
         after = _cleaned(before, whole=field in _WHOLE) if before else before
         if after is not before:
@@ -84,7 +85,8 @@ def _encodable(part: Any, *, whole: bool) -> Any:
 
 
 @functools.cache
-def _fields_with_text(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+def fields_with_text(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields that may hold text, at any depth: all but those that surely hold none."""
     described = inspect.type_info(struct)
     assert isinstance(described, inspect.StructType)
     return tuple(field.name for field in described.fields if _holds_text(field.type))
@@ -96,4 +98,6 @@ def _holds_text(kind: inspect.Type) -> bool:
             return any(map(_holds_text, types))
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
             return _holds_text(item)
-    return isinstance(kind, inspect.StrType | inspect.AnyType | inspect.DictType | inspect.StructType)
+        case inspect.Metadata(type=described):
+            return _holds_text(described)
+    return not isinstance(kind, _TEXTLESS)

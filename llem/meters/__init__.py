@@ -129,6 +129,8 @@ def _unavailable(name: str) -> str | None:
         return _module(name).unavailable(devices=devices)
     except (MeterError, MissingExtraError) as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001 -- a vendor's library may raise anything, and other meters go on
+        return f"{type(error).__name__}: {error}"
 
 
 def driver_state(meter: str) -> DriverState:

@@ -94,7 +94,15 @@ def _uuid(gpu: Any) -> str:
 
 
 def _device(index: int, gpu: Any) -> Device:
-    return Device(host=socket.gethostname(), uuid=_uuid(gpu), index=index, name=gpu.get_name(), kind="gpu")
+    return Device(host=socket.gethostname(), uuid=_uuid(gpu), index=index, name=_name(gpu), kind="gpu")
+
+
+def _name(gpu: Any) -> str:
+    try:
+        name: str = gpu.get_name()
+    except _NO_ANSWER:  # also a name that is no UTF-8
+        return "unknown GPU"
+    return name
 
 
 def _gpu_sensor(index: int, gpu: Any) -> Sensor:

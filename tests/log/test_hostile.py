@@ -30,14 +30,14 @@ CHILD = """
 import sys
 from pathlib import Path
 from llem_events import CorruptError, SegmentReader, survey
-from llem_events.inspection import row
+from llem_events.inspection import readable_row
 for path in map(Path, sys.argv[1:]):
     found = survey(path)
     try:
         with SegmentReader(path) as reader:
             for block in reader.blocks():
                 for number, envelope in enumerate(reader.events(block)):
-                    row(envelope, number)
+                    readable_row(envelope, number)
     except CorruptError:
         pass
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))

@@ -1,9 +1,13 @@
 """Secrets never reach a log, and what is not a secret stays readable."""
 
 import time
+from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 
+from llem_events import events
+from llem_events.cleaning import fields_with_text
 from llem_events.secrets import names_secret, scrub, scrub_value
 
 HF = "hf_" + "aB3dE5gH7jK9" * 3
@@ -168,3 +172,18 @@ def test_hostile_texts_cost_little(piece: str) -> None:
     started_s = time.process_time()
     scrub(text)
     assert time.process_time() - started_s < 2
+
+
+def test_no_field_that_can_hold_text_is_passed_over() -> None:
+    """Of every record of the vocabulary, however its field is described; a secret in one would stay for ever."""
+    records = [
+        each for each in vars(events).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)
+    ]
+    for record in records:
+        texts = {name for name, kind in get_type_hints(record).items() if _mentions(kind, str)}
+        assert texts <= {*fields_with_text(record), "TYPE"}, record
+    assert fields_with_text(events.Request).count("prompt") == 1
+
+
+def _mentions(kind: object, wanted: type) -> bool:
+    return kind is wanted or any(_mentions(part, wanted) for part in get_args(kind))
