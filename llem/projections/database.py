@@ -106,7 +106,7 @@ def open_readonly(store: Store) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Say in a StoreError what a disk that is full, read-only or of too small files does not take."""
+    """Say in a StoreError what a disk that is full, read-only or of too small files does not take, and where memory is too little."""
     try:
         yield
     except FileExistsError:
@@ -115,6 +115,10 @@ def writing(what: str) -> Iterator[None]:
         raise StoreError(f"{what} cannot be written", found=error.strerror) from error
     except _OF_THE_DISK as error:
         raise StoreError(f"{what} cannot be written", found=first_line(error)) from error
+    except (MemoryError, duckdb.OutOfMemoryException) as error:
+        raise StoreError(
+            f"{what} cannot be made", found="too little memory", expected="a few hundred MB that are free"
+        ) from error
 
 
 def is_held(path: Path) -> bool:
