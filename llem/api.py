@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llem.export.rows import stored_results
-from llem.projections import open_tables
+from llem.projections.current import open_caught_up
 from llem.query.process import Limits, Parameter, QueryResult, running
 from llem.results import ExperimentResult
 from llem.store import Store
@@ -49,7 +49,7 @@ class OpenStore:
             if runs is None
             else [experiment_id for run in runs for experiment_id in self._store.resolve_all(run)]
         )
-        with open_tables(self._store, _log.info, only=experiment_ids) as connection:
+        with open_caught_up(self._store, _log.info, only=experiment_ids) as connection:
             return list(stored_results(connection, experiment_ids))
 
 

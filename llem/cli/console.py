@@ -217,7 +217,7 @@ def text_output() -> Iterator[TextIO]:
     sys.stdout.flush()
 
 
-def of_measurement(
+def status_of_measurement(
     outcome: "Outcome", result: "ExperimentResult | None", *, strict: bool, shown: bool
 ) -> int:
     """A wrapped program's own status where all else went well."""

@@ -94,7 +94,7 @@ def measure(
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
         result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
-    sys.exit(console.of_measurement(outcome, result, strict=strict, shown=was_shown))
+    sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
 @dataclass(frozen=True, slots=True)

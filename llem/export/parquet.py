@@ -8,13 +8,14 @@ from typing import Any
 import duckdb
 
 from llem.export import formats
+from llem.sql import identifier, literal
 
 BATCH_ROWS = 2_000
 
 
 def write_parquet(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]) -> None:
     """A file with columns of the given names and DuckDB types; lists and maps in text columns become JSON."""
-    fields = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns)
+    fields = ", ".join(f"{identifier(name)} {kind}" for name, kind in columns)
     texts = [kind == "VARCHAR" for _, kind in columns]
     with duckdb.connect() as connection:
         connection.execute(f"CREATE TABLE exported ({fields})")
@@ -23,12 +24,12 @@ def write_parquet(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable
                 f"INSERT INTO exported SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
                 [formats.as_json(objects).decode()],
             )
-        connection.execute(f"COPY exported TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(f"COPY exported TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def copy_to_parquet(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
     """The rows of a query of our own, types as they are."""
-    connection.execute(f"COPY ({sql}) TO '{_escaped(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
+    connection.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def _batches(
@@ -41,11 +42,3 @@ def _batches(
 
 def _portable(value: Any, is_text: bool) -> Any:
     return formats.text(value) if is_text and value is not None else value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("'", "''")

@@ -11,6 +11,7 @@ import msgspec
 from llem.export import formats
 from llem.export.formats import Format
 from llem.results.experiment import ExperimentResult
+from llem.sql import literal
 
 Window = tuple[float, float]
 _ORDER = {
@@ -54,7 +55,7 @@ def rows_of(
 def sorted_on_disk(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Rows of any number are put in order in little memory: what is too much for it goes to the folder of temporary files."""
     with tempfile.TemporaryDirectory(prefix=SPILLED_PREFIX, ignore_cleanup_errors=True) as folder:
-        connection.execute(f"SET temp_directory = {_quoted(folder)}")
+        connection.execute(f"SET temp_directory = {literal(folder)}")
         connection.execute(f"SET memory_limit = '{SORT_MEMORY}'")
         yield
 
@@ -63,11 +64,7 @@ def _chosen(experiment_ids: Sequence[str] | None) -> str:
     """A condition without parameters, which COPY does not take; the grammar of ids has no quotes."""
     if experiment_ids is None:
         return "true"
-    return f"experiment_id IN ({', '.join(map(_quoted, experiment_ids))})" if experiment_ids else "false"
-
-
-def _quoted(experiment_id: str) -> str:
-    return "'" + experiment_id.replace("'", "''") + "'"
+    return f"experiment_id IN ({', '.join(map(literal, experiment_ids))})" if experiment_ids else "false"
 
 
 def write_rows(

@@ -1,4 +1,4 @@
-"""Batches of 64-bit integers and of texts that are the same all over a batch, or rows of any kind as one batch, as an Arrow C stream.
+"""Batches of columns, of numbers, texts and lists, as an Arrow C stream.
 
 DuckDB reads it without a copy and without pyarrow.
 The structures and their rules are those of https://arrow.apache.org/docs/format/CDataInterface.html and CStreamInterface.html.
@@ -80,22 +80,23 @@ def _keep(owner: Any) -> int:
     return number
 
 
+class Cells(NamedTuple):
+    """A column of a batch: what it is, its cells, and what has to live as long as they."""
+
+    schema: _Schema
+    array: _Array
+    kept: Any
+
+
 class ArrowStream:
     """Register one with DuckDB and select from it once; `batches` are pulled as the query goes on, by its threads.
 
-    A batch has a Column for each of `names`, and for each of `texts` one text, which stands in all of its rows. What
-    `batches` raises ends the query; it is kept in `failure` for the query's caller to raise.
+    A batch has cells for each of `columns`, of the kind that stands there and all of one length; they may be used again.
+    What `batches` raises ends the query; it is kept in `failure` for the query's caller to raise.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        batches: Iterable[tuple[Mapping[str, Column], Sequence[str]]],
-        *,
-        texts: Sequence[str] = (),
-    ) -> None:
-        self._names, self._texts = names, texts
-        self._batches = iter(batches)
+    def __init__(self, columns: Mapping[str, _Schema], batches: Iterable[Mapping[str, Cells]]) -> None:
+        self._columns, self._batches = columns, iter(batches)
         self._offered: list[_Stream] = []
         self.failure: BaseException | None = None
 
@@ -115,50 +116,12 @@ class ArrowStream:
 
     def schema(self) -> _Schema:
         """A struct of nullable columns."""
-        children = [
-            _Schema(format=_INT64, name=name.encode(), flags=_NULLABLE, release=_release_schema)
-            for name in self._names
-        ]
-        children += [_text_schema(name) for name in self._texts]
-        return _struct_schema(children)
+        return _struct_schema([_named(kind, name) for name, kind in self._columns.items()])
 
     def next_array(self) -> _Array:
         """The next batch; one without a release marks the end."""
         batch = next(self._batches, None)
-        if batch is None:
-            return _Array()
-        columns, texts = batch
-        kept = [_integers(columns[name]) for name in self._names]
-        kept += [_same_text(text, kept[0][0].length) for text in texts]
-        return _struct_array(kept)
-
-
-class Cells(NamedTuple):
-    """A column of a batch: what it is, its cells, and what has to live as long as they."""
-
-    schema: _Schema
-    array: _Array
-    kept: Any
-
-
-class ArrowRows(ArrowStream):
-    """Rows in batches: each has cells for the same names, of the same kinds, all of one length; they may be used again."""
-
-    def __init__(self, batches: Sequence[Mapping[str, Cells]]) -> None:
-        super().__init__((), ())
-        self._kinds, self._left = batches[0], iter(batches)
-
-    def schema(self) -> _Schema:
-        """A struct of nullable columns."""
-        children = [_named(cells.schema, name) for name, cells in self._kinds.items()]
-        return _struct_schema(children)
-
-    def next_array(self) -> _Array:
-        """The next batch; one without a release marks the end."""
-        batch = next(self._left, None)
-        if batch is None:
-            return _Array()
-        return _struct_array([(cells.array, cells.kept) for cells in batch.values()])
+        return _Array() if batch is None else _struct_array([batch[name] for name in self._columns])
 
 
 def integers(values: Sequence[int | None]) -> Cells:
@@ -174,8 +137,11 @@ def doubles(values: Sequence[float | None]) -> Cells:
 
 def measured(column: Column) -> Cells:
     """Integers that are in a column already."""
-    array, kept = _integers(column)
-    return Cells(_schema_of(_INT64), array, kept)
+    values = np.ascontiguousarray(column.values, np.int64)
+    mask = None if column.missing is None else np.packbits(~column.missing, bitorder="little")
+    buffers = _buffers(mask, values)
+    array = _Array(len(values), _unknown(mask), 0, 2, 0, buffers, release=_release_array)
+    return Cells(INTEGERS, array, (values, mask, buffers))
 
 
 def texts(values: Sequence[str | bytes | None]) -> Cells:
@@ -196,8 +162,7 @@ def repeated(words: Sequence[str], counts: Sequence[int]) -> Cells:
     index = _buffers(None, places)
     array = _Array(len(places), 0, 0, 2, 0, index, release=_release_array)
     array.dictionary = ctypes.pointer(dictionary.array)
-    schema = _schema_of(_INT32, dictionary=ctypes.pointer(dictionary.schema))
-    return Cells(schema, array, (places, dictionary, index))
+    return Cells(WORDS, array, (places, dictionary, index))
 
 
 def lists(values: Sequence[Sequence[int | None] | None]) -> Cells:
@@ -246,17 +211,17 @@ def _struct_schema(children: Sequence[_Schema]) -> _Schema:
     )
 
 
-def _struct_array(kept: Sequence[tuple[_Array, Any]]) -> _Array:
-    pointers = _pointers(_Array, [array for array, _ in kept])
+def _struct_array(columns: Sequence[Cells]) -> _Array:
+    pointers = _pointers(_Array, [cells.array for cells in columns])
     no_mask = _buffers(None)
     return _Array(
-        length=kept[0][0].length,
+        length=columns[0].array.length,
         n_buffers=1,
         buffers=no_mask,
-        n_children=len(kept),
+        n_children=len(columns),
         children=pointers,
         release=_release_array,
-        private_data=_keep((kept, pointers, no_mask)),
+        private_data=_keep((columns, pointers, no_mask)),
     )
 
 
@@ -268,31 +233,6 @@ def _named(schema: _Schema, name: str) -> _Schema:
     """A copy: whoever takes a schema releases it, and DuckDB takes each of them twice."""
     fields = {field: getattr(schema, field) for field in ("n_children", "children", "dictionary")}
     return _schema_of(schema.format, name=name.encode(), **fields)
-
-
-def _integers(column: Column) -> tuple[_Array, Any]:
-    """One column, and what has to live as long as it."""
-    values = np.ascontiguousarray(column.values, np.int64)
-    mask = None if column.missing is None else np.packbits(~column.missing, bitorder="little")
-    buffers = _buffers(mask, values)
-    unknown = 0 if mask is None else -1
-    return _Array(len(values), unknown, 0, 2, 0, buffers, release=_release_array), (values, mask, buffers)
-
-
-def _text_schema(name: str) -> _Schema:
-    texts = ctypes.pointer(_Schema(format=_TEXT, name=b"", release=_release_schema))
-    return _Schema(format=_INT32, name=name.encode(), dictionary=texts, release=_release_schema)
-
-
-def _same_text(text: str, length: int) -> tuple[_Array, Any]:
-    """One text `length` times, as places in a dictionary of one."""
-    places = np.zeros(length, np.int32)
-    letters = np.frombuffer(text.encode() or b"\0", np.uint8)
-    ends = np.array([0, len(text.encode())], np.int32)
-    word, index = _buffers(None, ends, letters), _buffers(None, places)
-    texts = _Array(1, 0, 0, 3, 0, word, release=_release_array)
-    column = _Array(length, 0, 0, 2, 0, index, dictionary=ctypes.pointer(texts), release=_release_array)
-    return column, (places, letters, ends, word, index, texts)
 
 
 def _buffers(*arrays: npt.NDArray[Any] | None) -> Any:
@@ -335,3 +275,7 @@ _release_stream = _ReleaseStream(lambda pointer: _release(pointer, _ReleaseStrea
 _new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
     ("PyCapsule_New", ctypes.pythonapi)
 )
+
+# Kinds of columns whose batches are not there yet when DuckDB asks what they are.
+INTEGERS = _schema_of(_INT64)
+WORDS = _schema_of(_INT32, dictionary=ctypes.pointer(_schema_of(_TEXT)))

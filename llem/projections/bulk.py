@@ -23,6 +23,7 @@ from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
 from llem.projections.ingest import MEASURED, Identity, Taken, read_whole, release_cache
 from llem.projections.ranges import check_all, check_start
+from llem.sql import literal
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
 from llem_events.replay import SampleBatch
@@ -68,13 +69,7 @@ class Prepared:
         if sql not in self._names:
             self._names[sql] = f"statement_{len(self._names)}"
             self._connection.execute(f"PREPARE {self._names[sql]} AS {sql}")
-        return self._connection.execute(f"EXECUTE {self._names[sql]}({', '.join(map(_literal, values))})")
-
-
-def _literal(value: str | float | None) -> str:
-    if value is None:
-        return "NULL"
-    return cells.quoted(value) if isinstance(value, str) else str(value)
+        return self._connection.execute(f"EXECUTE {self._names[sql]}({', '.join(map(literal, values))})")
 
 
 def chunks(experiments: Files) -> Iterator[Files]:

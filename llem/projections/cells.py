@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import duckdb
 import msgspec
 
-from llem.projections.arrow_stream import ArrowRows, Cells, doubles, integers, lists, texts
+from llem.projections.arrow_stream import ArrowStream, Cells, doubles, integers, lists, texts
 
 Row = Mapping[str, Any]
 Make = Callable[[Sequence[Any]], Cells]
@@ -53,9 +53,11 @@ def _columns(rows: Sequence[Row], names: Sequence[str]) -> Mapping[str, Sequence
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, batches: Sequence[Batch]) -> None:
     """Insert batches, in order. Raises duckdb.Error for what no column holds."""
-    for selected, alike in groupby(batches, key=attrgetter("selected")):
+    for selected, group in groupby(batches, key=attrgetter("selected")):
+        alike = [batch.cells for batch in group]
         chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in selected.items())
-        with ArrowRows([batch.cells for batch in alike]) as rows:
+        kinds = {name: cells.schema for name, cells in alike[0].items()}
+        with ArrowStream(kinds, alike) as rows:
             connection.register(_VIEW, rows)
             connection.execute(f"INSERT INTO {table} BY NAME SELECT {chosen} FROM {_VIEW}")
         connection.unregister(_VIEW)
@@ -87,8 +89,3 @@ def _json(value: Any) -> bytes | None:
     if value is None:
         return None
     return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
-
-
-def quoted(text: str) -> str:
-    """As a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"

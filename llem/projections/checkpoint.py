@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem.projections.settled import applied_files
+from llem.projections.current import applied_files
 from llem.store import Store
 from llem_events import LogError, Position, SegmentHeader, SegmentReader
 
@@ -40,14 +40,25 @@ class SegmentFile(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
 
-class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table `segments`: how far the file has been applied."""
+class SegmentState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row of the table `segments` says to everybody."""
 
     experiment_id: str
     file: str
     verdict: str
     problem: str | None
     being_written: bool
+    skipped_bytes: int
+
+    @property
+    def refused(self) -> bool:
+        """Whether it keeps its experiment out of the tables."""
+        return self.verdict in REFUSED and self.skipped_bytes == 0
+
+
+class KnownSegment(SegmentState, frozen=True, kw_only=True):
+    """How far the file has been applied."""
+
     file_bytes: int
     modified_ns: int
     applied_bytes: int
@@ -56,7 +67,6 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     requests: int
     digest: str | None
-    skipped_bytes: int
     derived_blocks: int | None
 
     @property
@@ -65,11 +75,6 @@ class KnownSegment(msgspec.Struct, frozen=True, kw_only=True):
         if self.digest is None:
             return None
         return Position(self.applied_bytes, self.blocks, self.events, bytes.fromhex(self.digest))
-
-    @property
-    def refused(self) -> bool:
-        """Whether it keeps its experiment out of the tables."""
-        return self.verdict in REFUSED and self.skipped_bytes == 0
 
     def unchanged(self, found: SegmentFile) -> bool:
         """Whether the file, and whether its writer lives, are as they were when it was read."""
@@ -216,38 +221,17 @@ class SegmentLineage(msgspec.Struct, frozen=True, kw_only=True):
 
 def lineage(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> list[SegmentLineage]:
     """Every segment that the experiment's results came from, in the order of their files."""
+    names = SegmentLineage.__struct_fields__
     rows = connection.execute(
-        "SELECT file, segment_id, role, process_index, verdict, blocks, events, samples, requests, digest, skipped_bytes "
-        "FROM segments WHERE experiment_id = ? ORDER BY file",
-        [experiment_id],
+        f"SELECT {', '.join(names)} FROM segments WHERE experiment_id = ? ORDER BY file", [experiment_id]
     ).fetchall()
-    found = []
-    for (
-        file,
-        segment_id,
-        role,
-        process_index,
-        verdict,
-        blocks,
-        events,
-        samples,
-        requests,
-        digest,
-        skipped,
-    ) in rows:
-        found.append(
-            SegmentLineage(
-                file=file,
-                segment_id=segment_id,
-                role=role,
-                process_index=process_index,
-                verdict=verdict,
-                blocks=(0, blocks - 1) if blocks else None,
-                events=(0, events - 1) if events else None,
-                samples=samples,
-                requests=requests,
-                digest=digest,
-                skipped_bytes=skipped,
-            )
-        )
-    return found
+    segments = (dict(zip(names, row, strict=True)) for row in rows)
+    return [
+        SegmentLineage(**segment | {"blocks": _ends(segment["blocks"]), "events": _ends(segment["events"])})
+        for segment in segments
+    ]
+
+
+def _ends(count: int) -> tuple[int, int] | None:
+    """The first and the last of so many."""
+    return (0, count - 1) if count else None

@@ -14,8 +14,10 @@ import duckdb
 
 from llem.errors import StoreError
 from llem.projections import cells
+from llem.projections.current import stranger
 from llem.projections.progress import Course
 from llem.results.figures import TABLES_SQL
+from llem.sql import literal
 from llem.store import Store
 from llem.versions import tables_version
 
@@ -133,15 +135,15 @@ def is_held(path: Path) -> bool:
 
 
 def check_owner(path: Path) -> None:
-    """A database file can run code in whoever opens it, so only one's own is opened. Raises UnusableError, StoreError."""
+    """Only one's own file is opened. Raises UnusableError, StoreError."""
     try:
-        found = path.lstat()
+        found = stranger(path)
     except FileNotFoundError as error:
         raise UnusableError(NOT_BUILT) from error
-    if path.is_symlink() or found.st_uid != os.geteuid():
+    if found is not None:
         raise StoreError(
             f"projections {path}",
-            found="a link" if path.is_symlink() else f"a file of user {found.st_uid}",
+            found=found,
             expected="a file of your own",
             hint="remove it; it is built again from the log",
         )
@@ -192,10 +194,10 @@ def comments(sql: str) -> Iterator[str]:
     for line in sql.splitlines():
         if created := _CREATED.match(line):
             kind, table, text = created.groups()
-            yield f"COMMENT ON {kind} {table} IS {cells.quoted(text)}"
+            yield f"COMMENT ON {kind} {table} IS {literal(text)}"
         elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
             name, text = column.groups()
-            yield f"COMMENT ON COLUMN {table}.{name} IS {cells.quoted(text)}"
+            yield f"COMMENT ON COLUMN {table}.{name} IS {literal(text)}"
 
 
 def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -209,7 +211,7 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         for table, column in said:
             known = [text for base in bases if (text := said.get((base, column))) is not None]
             if table == view and said[table, column] is None and known:
-                yield f"COMMENT ON COLUMN {view}.{column} IS {cells.quoted(known[0])}"
+                yield f"COMMENT ON COLUMN {view}.{column} IS {literal(known[0])}"
 
 
 class Tables:

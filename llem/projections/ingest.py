@@ -1,14 +1,14 @@
 """One segment into the tables: samples streamed in batches of columns, requests, every other event as it is, and the checkpoint after them."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
 
-from llem.projections.arrow_stream import ArrowStream
+from llem.projections.arrow_stream import INTEGERS, WORDS, ArrowStream, Cells, measured, repeated
 from llem.projections.cells import Batch
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, MisfitError, reason_against
@@ -53,6 +53,7 @@ _KEYS = (
 )
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
+_SAMPLES = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid", "meter"), WORDS)
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
@@ -222,8 +223,7 @@ def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> No
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity) -> int:
-    pulled = ((batch.columns, (batch.device_uuid, batch.meter)) for batch in batches)
-    with ArrowStream(SAMPLE_COLUMNS, pulled, texts=("device_uuid", "meter")) as stream:
+    with ArrowStream(_SAMPLES, map(_cells, batches)) as stream:
         connection.register(_VIEW, stream)
         try:
             inserted = connection.execute(
@@ -235,6 +235,14 @@ def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch
             raise
     connection.unregister(_VIEW)
     return int(inserted[0][0])
+
+
+def _cells(batch: SampleBatch) -> Mapping[str, Cells]:
+    words = {"device_uuid": batch.device_uuid, "meter": batch.meter}
+    return {
+        **{name: measured(batch.columns[name]) for name in SAMPLE_COLUMNS},
+        **{name: repeated([word], [batch.samples]) for name, word in words.items()},
+    }
 
 
 class Collected:

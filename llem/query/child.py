@@ -1,6 +1,5 @@
 """Entry point of the child process: catches the tables up, locks itself in, runs one statement, sends its rows."""
 
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +11,10 @@ from duckdb import DuckDBPyConnection
 
 from llem.errors import LlemError, QueryError
 from llem.parent_death import die_with_parent
+from llem.projections.current import open_caught_up
+from llem.projections.progress import watched_by
 from llem.query import messages, sandbox
 from llem.query.duckdb_errors import understandable
-from llem.query.freshness import open_current
 from llem.query.messages import (
     LENGTH,
     Column,
@@ -102,15 +102,9 @@ def _answer(job: Job) -> None:
 
 
 def _open(store: Store) -> DuckDBPyConnection:
-    """The tables up to date; what builds them is loaded only when they are not, which is rare and takes longer anyway."""
-    current = open_current(store)
-    if current is not None:
-        return current
-    opening = importlib.import_module("llem.projections.opening")
-    progress = importlib.import_module("llem.projections.progress")
-    with progress.watched_by(_tell):
-        caught_up: DuckDBPyConnection = opening.open_tables(store, lambda line: _send(Notice(text=line)))
-    return caught_up
+    """The tables up to date."""
+    with watched_by(_tell):
+        return open_caught_up(store, lambda line: _send(Notice(text=line)))
 
 
 def _tell(progress: Any) -> None:

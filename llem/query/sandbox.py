@@ -11,6 +11,7 @@ import duckdb
 from llem.errors import QueryError
 from llem.query.duckdb_errors import understandable
 from llem.query.messages import Job
+from llem.sql import literal
 
 READING = frozenset({"SELECT", "EXPLAIN"})  # WITH, VALUES, FROM, DESCRIBE, SHOW and SUMMARIZE parse as SELECT
 _UNSAFE_HINT = "--unsafe lifts this, for SQL of your own"
@@ -60,17 +61,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, *, allowed_paths: list[str]) ->
         "lock_configuration": True,  # last: nothing can be set after it
     }
     for name, setting in settings.items():
-        connection.execute(f"SET {name} = {_literal(setting)}")
-
-
-def _literal(setting: str | bool | list[str]) -> str:
-    match setting:
-        case bool():
-            return str(setting).lower()
-        case str():
-            return "'" + setting.replace("'", "''") + "'"
-        case list():
-            return "[" + ", ".join(map(_literal, setting)) + "]"
+        connection.execute(f"SET {name} = {literal(setting)}")
 
 
 def only_statement(connection: duckdb.DuckDBPyConnection, job: Job) -> duckdb.Statement:

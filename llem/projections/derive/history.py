@@ -1,13 +1,15 @@
 """An experiment's log as the tables hold it: the events that were written, when on one clock, and the spans that were measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import duckdb
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from llem.projections.checkpoint import REFUSED
+from llem.projections.checkpoint import SegmentState
 from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import (
     EVENT_TYPES,
@@ -33,6 +35,7 @@ from llem_events.events import (
 )
 
 Span = tuple[int, int]  # nanoseconds of the monotonic clock
+Ints = NDArray[np.int64]
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
@@ -43,34 +46,23 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_DRIFT_NS = NS_PER_S // 10
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(SegmentState, frozen=True, kw_only=True):
     """A segment's identity and state."""
 
-    experiment_id: str
-    file: str
     segment_id: str | None
     role: str | None
     process_index: int | None
     host: str | None
     boot_id: str | None
     pid: int | None
-    being_written: bool
     monotonic_ns: int | None
     wall_ns: int | None
-    verdict: str
-    problem: str | None
-    skipped_bytes: int
     lost_bytes: int | None
 
     @property
     def missing_bytes(self) -> int:
         """Damaged bytes that are left out, now or when it was recovered."""
         return self.skipped_bytes + (self.lost_bytes or 0)
-
-    @property
-    def refused(self) -> bool:
-        """Whether it keeps its experiment out of the tables."""
-        return self.verdict in REFUSED and self.skipped_bytes == 0
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -358,3 +350,11 @@ def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:
     """The parts of the spans that lie within the chosen one."""
     overlaps = [(max(start, chosen[0]), min(end, chosen[1])) for start, end in spans]
     return [(start, end) for start, end in overlaps if start < end]
+
+
+def portions(numbers: Ints, sizes: Ints, *, most: int) -> Iterator[tuple[int, int]]:
+    """First and last of consecutive numbers whose sizes are about `most` together, so that a table is read in pieces."""
+    places = np.cumsum(sizes) // most
+    for portion in np.split(numbers, np.flatnonzero(np.diff(places)) + 1):
+        if len(portion):
+            yield int(portion[0]), int(portion[-1])

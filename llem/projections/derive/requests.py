@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.projections.derive.history import ProcessFacts, Span
+from llem.projections.derive.history import ProcessFacts, Span, portions
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import FINISHED, OF_REQUEST, FloatArray, LatencyColumns
@@ -181,7 +181,8 @@ class Requests:
         sizes = connection.execute(_SIZES, self._key).fetchnumpy()
         self.warmup_requests = int(sizes["warmup_requests"].sum())
         self.tokens = int(sizes["tokens"].sum())
-        self._ranges = list(_ranges(sizes["event_number"], sizes["requests"] + sizes["tokens"]))
+        values = sizes["requests"] + sizes["tokens"]
+        self._ranges = list(portions(sizes["event_number"], values, most=PIECE_VALUES))
         self._kept: Piece | None = None
 
     def pieces(self) -> Iterator[Piece]:
@@ -209,14 +210,6 @@ class Requests:
         known: dict[str, Any] = {name: np.asarray(column) for name, column in columns.items()}
         series_ns = {name: (known.pop(f"{name}_ns"), known.pop(f"has_{name}")) for name in OF_REQUEST}
         return Piece(**known, series_ns=series_ns, token_times_ns=times_ns, spans=self._spans)
-
-
-def _ranges(event_numbers: Ints, sizes: Ints) -> Iterator[tuple[int, int]]:
-    """Ranges of events of about so many values each."""
-    places = np.cumsum(sizes) // PIECE_VALUES
-    for numbers in np.split(event_numbers, np.flatnonzero(np.diff(places)) + 1):
-        if len(numbers):
-            yield int(numbers[0]), int(numbers[-1])
 
 
 class _Tally:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.projections.derive.history import ProcessFacts, Span
+from llem.projections.derive.history import ProcessFacts, Span, portions
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
@@ -370,9 +370,9 @@ class _Table:
             f"SELECT (at_ns - ?) // ? AS bucket, count(*) AS samples {_OF_DEVICE} GROUP BY bucket ORDER BY bucket",
             [first, step_ns, *self._key, first_ns, last_ns],
         ).fetchnumpy()
-        places = np.cumsum(buckets["samples"]) // PIECE_SAMPLES
-        for numbers in np.split(np.asarray(buckets["bucket"]), np.flatnonzero(np.diff(places)) + 1):
-            yield first + int(numbers[0]) * step_ns, first + (int(numbers[-1]) + 1) * step_ns - 1
+        numbers = np.asarray(buckets["bucket"])
+        for start, end in portions(numbers, np.asarray(buckets["samples"]), most=PIECE_SAMPLES):
+            yield first + start * step_ns, first + (end + 1) * step_ns - 1
 
     def _read(self, names: Sequence[str], range_ns: Span) -> Piece:
         columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)

@@ -8,7 +8,7 @@ import pytest
 
 from llem.importing import import_result
 from llem.projections import catch_up
-from llem.query.freshness import open_current
+from llem.projections.current import open_current
 from llem.query.process import running
 from llem.store import Store
 
