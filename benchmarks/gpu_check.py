@@ -26,7 +26,6 @@ from llem_events.events import Device, MeterStarted, SamplingCompleted
 
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 MODELS = ("llama-1b", "llama-8b")
-HARNESS_PAIRS = 15
 COMMAND_LIMIT_S = 1800
 
 
@@ -111,9 +110,11 @@ def _sampler(store: Path) -> dict[str, Any]:
     return account
 
 
-def harness(model: str, *, pairs: int) -> dict[str, Any]:
+def harness(model: str, *, rounds: int, pairs: int) -> dict[str, Any]:
     """Tokens/s inside a measurement against a bare `generate`, as benchmarks.harness compares them."""
-    done = _python("-m", "benchmarks.harness", "--model", model, "--rounds", "3", "--pairs", str(pairs))
+    done = _python(
+        "-m", "benchmarks.harness", "--model", model, "--rounds", str(rounds), "--pairs", str(pairs)
+    )
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +139,7 @@ def check(device: Device, options: argparse.Namespace) -> dict[str, Any]:
         print(f"measuring {model} for {options.seconds:g} s", file=sys.stderr)
         findings["measurements"][model] = measure(options, model)
         if real:
-            findings["harness"][model] = harness(model, pairs=HARNESS_PAIRS)
+            findings["harness"][model] = harness(model, rounds=options.rounds, pairs=options.pairs)
     return findings
 
 
@@ -156,6 +157,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--engine", choices=("transformers", "simulated"), default="transformers")
+    parser.add_argument("--rounds", type=int, default=3, help="of benchmarks.harness")
+    parser.add_argument("--pairs", type=int, default=15, help="of benchmarks.harness, in a round")
     options = parser.parse_args()
     try:
         device = resolve_gpus(None)[0]
