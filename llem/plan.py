@@ -23,6 +23,7 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Connections = Annotated[int, Meta(gt=0, le=65_536)]
 Tokens = Annotated[int, Meta(gt=0, le=MAX_TOKENS)]
 Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=YEAR_S)]
@@ -142,6 +143,43 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
     record_text: Annotated[bool, says("keep prompts and outputs as text in the log")] = False
 
 
+class LoadPlan(Section, frozen=True, kw_only=True):
+    """When requests are sent to a server."""
+
+    kind: Annotated[
+        Literal["closed", "open", "trace"],
+        says("closed: the next when one ends; open: at a rate; trace: at a file's times"),
+    ] = "closed"
+    concurrency: Annotated[Connections, says("closed: requests that are always in flight")] = 8
+    rate: Annotated[PositiveFloat | None, says("open: requests a second; set alone, it means open")] = None
+    arrival: Annotated[
+        Literal["poisson", "constant", "gamma"], says("open: how the times between two requests are spread")
+    ] = "poisson"
+    burstiness: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1000)],
+        says("gamma: shape of the times between two requests; 1 is Poisson, less comes in bursts"),
+    ] = 1.0
+    max_concurrency: Annotated[
+        Connections | None,
+        says("open, trace: at most so many in flight; a request that waits keeps its due time"),
+    ] = None
+    ramp_s: Annotated[Seconds, says("the rate, or the concurrency, rises to its value over so much time")] = (
+        0.0
+    )
+    trace: Annotated[
+        Text | None,
+        says("JSON Lines of timestamp (ms), input_length and output_length; set alone, it means trace"),
+    ] = None
+    time_scale: Annotated[PositiveFloat, says("trace: 2 takes twice as long")] = 1.0
+    endpoint: Annotated[
+        Literal["auto", "completions", "chat"], says("auto: chat for prompts of messages, else completions")
+    ] = "auto"
+    drain_s: Annotated[Seconds, says("for what is in flight when the last request has been sent")] = 30.0
+    timeout_s: Annotated[PositiveSeconds, says("a request that brings nothing for so long has failed")] = (
+        600.0
+    )
+
+
 class OwnGenerationPlan(Section, frozen=True, kw_only=True):
     """The keys of `generation` that are llem's and are never handed on."""
 
@@ -233,6 +271,7 @@ class Plan(Section, frozen=True, kw_only=True):
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
     workload: WorkloadPlan = WorkloadPlan()
+    load: LoadPlan = LoadPlan()
     generation: Annotated[
         dict[str, Any],
         says("how tokens are chosen: llem's own keys, and any of transformers' GenerationConfig"),

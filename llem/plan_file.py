@@ -14,10 +14,21 @@ import msgspec
 from msgspec import structs
 
 from llem.errors import PlanError
-from llem.plan import OwnGenerationPlan, Plan, Section
+from llem.plan import LoadPlan, OwnGenerationPlan, Plan, Section
 from llem_events.secrets import scrub, scrub_value
 
 Table = dict[str, Any]
+_LOAD_KEYS = {"closed": "concurrency", "open": "rate", "trace": "trace"}
+_KINDS_OF_LOAD = {
+    "concurrency": ("closed",),
+    "rate": ("open",),
+    "arrival": ("open",),
+    "burstiness": ("open",),
+    "max_concurrency": ("open", "trace"),
+    "ramp_s": ("closed", "open"),
+    "trace": ("trace",),
+    "time_scale": ("trace",),
+}
 MAX_FILE_BYTES = 2**20
 MAX_SHOWN_CHARACTERS = 60
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
@@ -46,8 +57,9 @@ def convert(table: Table) -> Plan:
         raise _renamed(table["decoding"])
     _check_keys(table, Plan, "")
     try:
-        plan = msgspec.convert(_with_source(table), Plan)
+        plan = msgspec.convert(_with_load_kind(_with_source(table)), Plan)
         msgspec.convert({"generation": _own_keys(plan)}, _Owned)
+        _check_load(plan.load)
         return plan
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
@@ -108,6 +120,32 @@ def _with_source(table: Table) -> Table:
             expected="'file', or no path",
         )
     return {**table, "workload": {"source": "file", **workload}}
+
+
+def _with_load_kind(table: Table) -> Table:
+    """The same table, in which a rate means an open loop, and a trace its times."""
+    load = table.get("load")
+    if not isinstance(load, dict) or "kind" in load:
+        return table
+    kinds = [kind for kind, key in _LOAD_KEYS.items() if load.get(key) is not None]
+    if len(kinds) > 1:
+        keys = " and ".join(f"load.{_LOAD_KEYS[kind]}" for kind in kinds)
+        raise PlanError("plan key load", found=keys, expected="one of them")
+    return {**table, "load": {**load, "kind": kinds[0]}} if kinds else table
+
+
+def _check_load(load: LoadPlan) -> None:
+    """What belongs to another kind of load is refused, because it would do nothing."""
+    needed = {"open": "rate", "trace": "trace"}.get(load.kind)
+    if needed is not None and getattr(load, needed) is None:
+        raise PlanError(f"plan key load.{needed}", expected=f"a value, for load.kind = '{load.kind}'")
+    changed = [key for key in _KINDS_OF_LOAD if getattr(load, key) != getattr(LoadPlan(), key)]
+    for key in changed:
+        if load.kind not in _KINDS_OF_LOAD[key]:
+            expected = f"{' or '.join(_KINDS_OF_LOAD[key])}, to set load.{key}"
+            raise PlanError("plan key load.kind", found=load.kind, expected=expected)
+    if "burstiness" in changed and load.arrival != "gamma":
+        raise PlanError("plan key load.arrival", found=load.arrival, expected="gamma, to set load.burstiness")
 
 
 def _allowed(key: str) -> str | None:

@@ -151,3 +151,34 @@ def test_a_plan_is_frozen_and_forbids_unknown_keys_everywhere() -> None:
     assert len(sections) > 8
     for section in sections:
         assert section.__struct_config__.frozen and section.__struct_config__.forbid_unknown_fields
+
+
+def test_a_rate_or_a_trace_says_what_kind_of_load_is_meant() -> None:
+    """Without load.kind, a rate means an open loop and a trace its times; neither, a closed loop."""
+    assert convert({"load": {"rate": 4}}).load.kind == "open"
+    assert convert({"load": {"trace": "t.jsonl"}}).load.kind == "trace"
+    assert convert({"load": {"concurrency": 4}}).load.kind == "closed"
+    assert convert(msgspec.to_builtins(convert({}))) == convert({})
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        (
+            {"concurrency": 4, "rate": 3},
+            "plan key load: found load.concurrency and load.rate, expected one of them",
+        ),
+        ({"kind": "open"}, "plan key load.rate: expected a value, for load.kind = 'open'"),
+        ({"kind": "trace"}, "plan key load.trace: expected a value, for load.kind = 'trace'"),
+        ({"max_concurrency": 3}, "found closed, expected open or trace, to set load.max_concurrency"),
+        ({"rate": 3, "time_scale": 2}, "found open, expected trace, to set load.time_scale"),
+        ({"rate": 3, "burstiness": 0.5}, "found poisson, expected gamma, to set load.burstiness"),
+        ({"rate": 0}, "plan key load.rate: found 0"),
+        ({"concurrency": 100_000}, "plan key load.concurrency: found 100000"),
+    ],
+)
+def test_a_load_that_contradicts_itself_is_refused(load: dict[str, object], said: str) -> None:
+    """The error names the key, what was found and what was expected."""
+    with pytest.raises(PlanError) as refused:
+        convert({"load": load})
+    assert said in str(refused.value)

@@ -327,6 +327,71 @@ class RequestsCompleted(Event, frozen=True, kw_only=True):
     requests: list[Request]
 
 
+class LoadPlanned(Event, frozen=True, kw_only=True):
+    """What a load process is about to offer, written before its first request."""
+
+    TYPE: ClassVar[str] = "load_planned"
+    process_index: Int32
+    window: str  # warmup or measurement
+    kind: str  # open, closed or trace
+    arrival: str | None = None  # constant, poisson or gamma; None where nothing is drawn
+    rate_per_s: float | None = None
+    burstiness: float | None = None  # shape of the gamma distribution; None without one
+    concurrency: Int32 | None = None  # of a closed loop
+    max_concurrency: Int32 | None = None  # cap of an open loop; None: no cap
+    ramp_s: float = 0.0
+    time_scale: float | None = None  # of a trace
+    seed: Int64 | None = None
+    requests: Int64 | None = None  # of the schedule; of a closed loop the least that are asked
+    # of the intended times after `starts_ns`, as signed 64-bit little-endian ns; None for a closed loop
+    schedule_sha256: str | None = None
+    starts_ns: Int64
+
+
+class RequestProgressed(Event, frozen=True, kw_only=True):
+    """What a request that takes longer than a second has brought since the event before: together all of it so far."""
+
+    TYPE: ClassVar[str] = "request_progressed"
+    MAX_BYTES: ClassVar[int] = 8 * 2**20
+    window: str
+    request_id: Int64
+    arrival_ns: Int64
+    start_ns: Int64
+    chunk_times_ns: list[Int64]
+    chunk_tokens: list[Int32 | None]
+
+
+class LoadCompleted(Event, frozen=True, kw_only=True):
+    """A load process's account of one window: what it offered, and whether it could keep up."""
+
+    TYPE: ClassVar[str] = "load_completed"
+    process_index: Int32
+    window: str
+    requests: Int64  # that were due and have ended, however they did
+    failed_requests: Int64
+    input_tokens: Int64
+    output_tokens: Int64
+    starts_ns: Int64
+    offered_ns: Int64  # when the last was sent, or the load was ended
+    ended_ns: Int64
+    connections: Int64  # that were opened
+    stale_connections: (
+        Int64  # that the server had closed when they were used again; their requests were sent anew
+    )
+    # from when a request was due, and held back by no cap, to its first byte sent; None where none was sent
+    send_lag_p50_ns: Int64 | None = None
+    send_lag_p99_ns: Int64 | None = None
+    send_lag_max_ns: Int64 | None = None
+    # how late the event loop came to a regular call
+    loop_lag_p99_ns: Int64 | None = None
+    loop_lag_max_ns: Int64 | None = None
+    cpu_time_ns: Int64 | None = None  # of the whole process within the window
+    peak_memory_bytes: Int64 | None = None  # of the process, since it started
+    max_in_flight: Int32 = 0
+    max_waiting: Int32 = 0  # due, and held back by the cap
+    gave_up: str | None = None  # why it ended before its plan did
+
+
 class WarningRaised(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warning_raised"
     code: str
@@ -427,6 +492,9 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     PromptsEncoded,
     WarmupCompleted,
     RequestsCompleted,
+    LoadPlanned,
+    RequestProgressed,
+    LoadCompleted,
     WarningRaised,
     ProcessCompleted,
     ProcessFailed,

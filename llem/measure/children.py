@@ -104,35 +104,35 @@ def start(
     return Child(process, ours, stderr)
 
 
-def live(life: Callable[[Channel, Channel], None]) -> int:
-    """The whole life of a child with a channel to the supervisor and one to its twin; returns its exit status.
+def live(life: Callable[..., None]) -> int:
+    """The whole life of a child with a channel to its parent and those that it was given beside; returns its exit status.
 
-    The one place that catches everything, because nobody sees a child's screen: the supervisor hears of it.
+    The one place that catches everything, because nobody sees a child's screen: its parent hears of it.
     """
-    supervisor, twin = _inherit(sys.argv)
+    parent, *others = _inherit(sys.argv)
     try:
-        life(supervisor, twin)
+        life(parent, *others)
     except (PeerGoneError, StoppedError):
         return 0
     except (LlemError, LogError) as error:
-        _report(supervisor, error, exit_status=error.exit_status if isinstance(error, LlemError) else 2)
+        _report(parent, error, exit_status=error.exit_status if isinstance(error, LlemError) else 2)
         return 1
     except (OSError, MemoryError) as error:
-        _report(supervisor, error, exit_status=1)
+        _report(parent, error, exit_status=1)
         return 1
     except Exception as error:
-        _report(supervisor, error, exit_status=INTERNAL_STATUS)
+        _report(parent, error, exit_status=INTERNAL_STATUS)
         raise
     return 0
 
 
-def _report(supervisor: Channel, error: Exception, *, exit_status: int) -> None:
+def _report(parent: Channel, error: Exception, *, exit_status: int) -> None:
     """One of our errors says all in its text; of another, the type is half of what is known."""
     name = type(error).__name__
     said = str(error) if isinstance(error, LlemError | LogError) else f"{name}: {error}"
     text = clean_text(said[:_TEXT_CHARACTERS])
     with contextlib.suppress(PeerGoneError):
-        supervisor.send(ReportFailure(error_type=name, text=text, exit_status=exit_status))
+        parent.send(ReportFailure(error_type=name, text=text, exit_status=exit_status))
 
 
 def _inherit(argv: Sequence[str]) -> list[Channel]:

@@ -2,12 +2,12 @@
 
 import select
 import socket
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from llem.plan import Plan
-from llem_events.events import BaselinePower, Device, EnergyEdge, MeteredDevice
+from llem_events.events import BaselinePower, Device, EnergyEdge, LoadCompleted, MeteredDevice
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show
@@ -129,6 +129,71 @@ class EdgeRead(Message, frozen=True, kw_only=True):
     temperature_c: float | None
 
 
+class LoadSetup(Message, frozen=True, kw_only=True):
+    """Worker to load process: which server is asked, and how."""
+
+    experiment_id: str
+    folder: str
+    plan: Plan
+    process_index: int
+    base_url: str  # http://host:port, with or without /v1
+    model: str  # as the server calls it
+    body: dict[str, Any] = {}  # fields of every request beside, or instead of, those that llem sets
+    api_key_env: str | None = None  # the variable that holds the key; the key itself is in no message
+    # the first token id to draw and the one after the last; None: this server takes texts, no token ids
+    vocabulary: tuple[int, int] | None = None
+
+
+class LoadReady(Message, frozen=True, kw_only=True):
+    """Load process to worker: the prompts are read, and nothing was sent yet."""
+
+    pid: int
+    prompts: int
+
+
+class StartLoad(Message, frozen=True):
+    """Worker to load process: offer the plan's load; that of a warm-up goes on until `EndLoad`, or for `windows.warmup_max_s`."""
+
+    window: Literal["warmup", "measurement"]
+
+
+class EndLoad(Message, frozen=True):
+    """Worker to load process: send no more. With `drain`, what is in flight has `load.drain_s`; without, it is stopped now."""
+
+    drain: bool
+
+
+class LoadStarted(Message, frozen=True):
+    """Load process to worker: `load_planned` is written, and request 0 is due at `at_ns` or later."""
+
+    at_ns: int
+
+
+class LoadProgress(Message, frozen=True, kw_only=True):
+    """Load process to worker, a few times a second: totals since `LoadStarted`; may be missed."""
+
+    elapsed_s: float
+    requests: int  # that have ended
+    failed_requests: int
+    in_flight: int
+    waiting: int  # due, and held back by load.max_concurrency
+    input_tokens: int
+    output_tokens: int  # of requests that have ended, and those counted of the others so far
+    chunks: int  # those of requests in flight, too
+
+
+class LoadOffered(Message, frozen=True):
+    """Load process to worker: from `at_ns` on nothing is sent any more; what is in flight drains."""
+
+    at_ns: int
+
+
+class LoadDone(Message, frozen=True):
+    """Load process to worker: every request has ended and is in the log, and so is this account."""
+
+    account: LoadCompleted
+
+
 AnyMessage = (
     WorkerSetup
     | SamplerSetup
@@ -144,6 +209,14 @@ AnyMessage = (
     | AnnounceMeter
     | ReadEdge
     | EdgeRead
+    | LoadSetup
+    | LoadReady
+    | StartLoad
+    | EndLoad
+    | LoadStarted
+    | LoadProgress
+    | LoadOffered
+    | LoadDone
 )
 
 
