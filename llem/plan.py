@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llem.registry import ENGINES, METERS
+from llem.registry import ENGINES, METERS, SERVERS
 
 if TYPE_CHECKING:
     EngineName = str
     MeterName = str
+    ServerName = str
 else:
     EngineName = Literal[*ENGINES]
     MeterName = Literal["auto", *METERS]
+    ServerName = Literal[*SERVERS]
 
 MAX_TOKENS = 10_000_000
 MAX_REQUESTS = 1_000_000
@@ -180,6 +182,37 @@ class LoadPlan(Section, frozen=True, kw_only=True):
     )
 
 
+class SimulatedServerPlan(Section, frozen=True, kw_only=True):
+    """Delays of the simulated server."""
+
+    prefill_ms: Annotated[Milliseconds, says("until the first token of a request")] = 20.0
+    token_ms: Annotated[Milliseconds, says("between two tokens")] = 5.0
+    tokens_per_chunk: Annotated[Positive, says("tokens in each piece of a stream")] = 1
+    load_ms: Annotated[Milliseconds, says("until it says that it is ready")] = 0.0
+    jitter: Annotated[Fraction, says("spread of the delays, seeded")] = 0.0
+    seed: Annotated[Seed, says("of the jitter")] = 42
+    slots: Annotated[Positive | None, says("requests at a time, others wait; not set: all")] = None
+    fail_requests: Annotated[RequestIds, says("which requests, counted from 1, get status 500")] = []
+    crash_after_requests: Annotated[Positive | None, says("end the server after so many")] = None
+
+
+class ServerPlan(Section, frozen=True, kw_only=True):
+    """A serving engine in processes of its own, in the place of [engine]; set, requests are sent to it as [load] says."""
+
+    kind: Annotated[ServerName | None, says("what serves; a url alone means url, a command alone command")] = None
+    url: Annotated[Text | None, says("of a server that runs already, and is left running")] = None
+    command: Annotated[
+        list[Text], says("starts any other server; {host}, {port} and {model} in it are filled in")
+    ] = []
+    args: Annotated[list[Text], says("put at the end of the server's command line")] = []
+    env: Annotated[dict[Name, Text], says("variables of the server")] = {}
+    api_key_env: Annotated[Name | None, says("the variable that holds the key which requests carry")] = None
+    port: Annotated[Annotated[int, Meta(gt=0, lt=2**16)] | None, says("not set: a free one")] = None
+    ready_timeout_s: Annotated[PositiveSeconds, says("until the server has answered a first request")] = 900.0
+    stop_timeout_s: Annotated[Seconds, says("for the server to end before it is killed")] = 30.0
+    simulated: SimulatedServerPlan = SimulatedServerPlan()
+
+
 class OwnGenerationPlan(Section, frozen=True, kw_only=True):
     """The keys of `generation` that are llem's and are never handed on."""
 
@@ -270,6 +303,7 @@ class Plan(Section, frozen=True, kw_only=True):
     labels: Labels = {}
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
+    server: ServerPlan = ServerPlan()
     workload: WorkloadPlan = WorkloadPlan()
     load: LoadPlan = LoadPlan()
     generation: Annotated[
@@ -286,6 +320,16 @@ class Plan(Section, frozen=True, kw_only=True):
         """Fill in llem's own keys of `generation`, so that a plan as resolved shows them."""
         own = msgspec.structs.asdict(OwnGenerationPlan())
         msgspec.structs.force_setattr(self, "generation", own | self.generation)
+
+    @property
+    def is_served(self) -> bool:
+        """A serving engine is measured, and no engine in a worker."""
+        return self.server.kind is not None
+
+    @property
+    def names_model(self) -> bool:
+        """Whether a model was named: the preset that stands for none is nothing that a server knows."""
+        return self.model.name != ModelPlan().name
 
     @property
     def own_generation(self) -> OwnGenerationPlan:

@@ -31,6 +31,7 @@ _KINDS_OF_LOAD = {
 }
 MAX_FILE_BYTES = 2**20
 MAX_SHOWN_CHARACTERS = 60
+_OF_SERVERS = ("server", "load")  # parts that say nothing without a server
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
 
 
@@ -57,7 +58,7 @@ def convert(table: Table) -> Plan:
         raise _renamed(table["decoding"])
     _check_keys(table, Plan, "")
     try:
-        plan = msgspec.convert(_with_load_kind(_with_source(table)), Plan)
+        plan = msgspec.convert(_with_server_kind(_with_load_kind(_with_source(table))), Plan)
         msgspec.convert({"generation": _own_keys(plan)}, _Owned)
         _check_load(plan.load)
         return plan
@@ -146,6 +147,15 @@ def _check_load(load: LoadPlan) -> None:
             raise PlanError("plan key load.kind", found=load.kind, expected=expected)
     if "burstiness" in changed and load.arrival != "gamma":
         raise PlanError("plan key load.arrival", found=load.arrival, expected="gamma, to set load.burstiness")
+def _with_server_kind(table: Table) -> Table:
+    """The same table, in which the address of a server, or a command for one, means that kind."""
+    server = table.get("server")
+    if not isinstance(server, dict) or server.get("kind") is not None:
+        return table
+    kinds = [kind for kind in ("url", "command") if server.get(kind)]
+    if len(kinds) > 1:
+        raise PlanError("plan key server", found="a url and a command", expected="one of them")
+    return {**table, "server": {**server, "kind": kinds[0]}} if kinds else table
 
 
 def _allowed(key: str) -> str | None:
@@ -187,7 +197,8 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     Name, labels, log, thresholds of the verdict, and the run that lent its baseline leave it unchanged.
     """
     plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None))
-    table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in _NOT_MEASURED}
+    left_out = _NOT_MEASURED if plan.is_served else (*_NOT_MEASURED, *_OF_SERVERS)
+    table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in left_out}
     measured = scrub_value([table, list(command)])  # a token that is renewed is no other configuration
     return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 

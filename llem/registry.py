@@ -1,4 +1,4 @@
-"""What a plan can choose by name: meters and engines, a line each with its module and what it needs. Nothing is loaded here."""
+"""What a plan can choose by name: meters, engines and servers, a line each with its module and what it needs. Nothing is loaded here."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -30,6 +30,13 @@ class EngineKind(NamedTuple):
     uses_gpus: bool = True
 
 
+class ServerKind(NamedTuple):
+    """A serving engine: `module` says how it is started, and looks at the plan beforehand."""
+
+    module: str
+    uses_gpus: bool = True
+
+
 METERS = {
     "nvml": MeterKind("llem.meters.nvml", rank=10, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
     "amd": MeterKind(
@@ -48,6 +55,15 @@ ENGINES = {
         packages=("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub"),
     ),
     "simulated": EngineKind("llem.engines.simulated", checks="llem.engines.simulated", uses_gpus=False),
+}
+SERVERS = {
+    "vllm": ServerKind("llem.servers.vllm"),
+    "sglang": ServerKind("llem.servers.sglang"),
+    "llamacpp": ServerKind("llem.servers.llamacpp"),
+    "transformers": ServerKind("llem.servers.transformers"),
+    "command": ServerKind("llem.servers.command"),
+    "url": ServerKind("llem.servers.url"),
+    "simulated": ServerKind("llem.servers.simulated", uses_gpus=False),
 }
 
 

@@ -287,7 +287,7 @@ def open_segment(
     folder: Path,
     *,
     experiment_id: str,
-    role: Literal["supervisor", "worker", "sampler", "import"],
+    role: Literal["supervisor", "worker", "sampler", "import", "load"],
     process_index: int | None = None,
     sync: SyncPolicy = "block",
 ) -> BackgroundWriter:

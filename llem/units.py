@@ -1,5 +1,6 @@
 """Factors between the integer units of the log and the units of the tables."""
 
+MS_PER_S = 1_000
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000

@@ -401,6 +401,45 @@ class WarningRaised(Event, frozen=True, kw_only=True):
     device_uuid: str | None = None
 
 
+class ServerStarted(Event, frozen=True, kw_only=True):
+    """A serving engine answers: started here, or found running. None of its times opens a window."""
+
+    TYPE: ClassVar[str] = "server_started"
+    kind: str
+    managed: bool  # False: somebody else's, which is left running
+    adopted_from: str | None = None  # the experiment that started it, where an earlier one did
+    url: str
+    model: str | None = None  # its name in requests
+    pid: Int64 | None = None
+    version: str | None = None
+    argv: list[str] = []
+    started_ns: Int64 | None = None
+    port_open_ns: Int64 | None = None
+    healthy_ns: Int64 | None = None
+    first_answer_ns: Int64 | None = None
+
+
+class ServerStopped(Event, frozen=True, kw_only=True):
+    """A server that was started here is gone, asked to or not."""
+
+    TYPE: ClassVar[str] = "server_stopped"
+    exit_status: Int64 | None = None  # None: ended by a signal, or not known
+    signal: str | None = None
+    stop_ns: Int64 | None = None  # from being asked to end until the last of its processes was gone; None: not asked
+    memory_returned: bool | None = None  # of its GPUs; None: not known
+    last_lines: list[str] = []
+
+
+class ServerMetricsRead(Event, frozen=True, kw_only=True):
+    """What a server says of itself: for each name of a metric its values at these times, None where it was not there."""
+
+    TYPE: ClassVar[str] = "server_metrics_read"
+    MAX_BYTES: ClassVar[int] = 8 * 2**20
+    names: list[str]  # with their labels, as the server writes them
+    times_ns: list[Int64]
+    values: list[list[float | None]]
+
+
 class ProcessCompleted(Event, frozen=True, kw_only=True):
     """The completion marker; a process without it makes its experiment incomplete."""
 
@@ -496,6 +535,9 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     RequestProgressed,
     LoadCompleted,
     WarningRaised,
+    ServerStarted,
+    ServerStopped,
+    ServerMetricsRead,
     ProcessCompleted,
     ProcessFailed,
     SamplingCompleted,

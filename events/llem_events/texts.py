@@ -30,7 +30,7 @@ ENERGY_SOURCES = frozenset({"counter", "integrated", "estimated", "simulated"})
 POWER_KINDS = frozenset({"instant", "average", "derived"})
 FINISH_REASONS = frozenset({"length", "eos", "stopped", "error"})
 BASELINE_POSITIONS = frozenset({"before", "after", "server_idle"})
-WEIGHTS = frozenset({"pretrained", "random", "simulated"})
+WEIGHTS = frozenset({"pretrained", "random", "simulated", "unknown"})
 Named = tuple[str, str | None, frozenset[str]]
 
 

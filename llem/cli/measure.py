@@ -13,7 +13,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
-from llem.errors import ExportError, OutputError
+from llem.errors import ExportError, OutputError, PlanError
 from llem.export import target
 from llem.measure.children import Interruptions
 from llem.measure.supervisor import Outcome
@@ -22,7 +22,7 @@ from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
-from llem.registry import ENGINES, METERS, one_of
+from llem.registry import ENGINES, METERS, SERVERS, one_of
 from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events.secrets import scrub_value
@@ -37,6 +37,16 @@ def measure(
     model: Annotated[str | None, typer.Option(help="Preset, local folder or hub name.")] = None,
     weights: Annotated[str | None, typer.Option(help="random or pretrained.")] = None,
     engine: Annotated[str | None, typer.Option(help=f"{one_of(*ENGINES)}.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|URL", help=f"{one_of(*SERVERS)}, or the address of one that runs.", show_default=False),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second to a server, whenever it answers.", show_default=False)
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Requests that are always in flight to a server.", show_default=False)
+    ] = None,
     meter: Annotated[str | None, typer.Option(help=f"{one_of('auto', *METERS)}.")] = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="0,1", help="GPUs by index or UUID; one process each.")
@@ -70,11 +80,18 @@ def measure(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Measure a model on this machine, or any program: llem measure -- PROGRAM ARGUMENTS."""
+    """Measure a model on this machine, a server, or any program: llem measure -- PROGRAM ARGUMENTS.
+
+    What follows -- is put at the end of the server's own command line where --server names one.
+    """
+    program: list[str] = context.obj or []
     options: dict[str, object] = {
         "model.name": model,
         "model.weights": weights,
         "engine.name": engine,
+        **_served_by(server, program),
+        "load.rate": rate,
+        "load.concurrency": concurrency,
         "meter.name": meter,
         "meter.sample_hz": sample_hz,
         "devices.gpus": gpu.split(",") if gpu is not None else None,
@@ -84,17 +101,31 @@ def measure(
         **{f"labels.{key}": value for key, value in map(key_and_value, label or ())},
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
+    if server is not None:
+        program = []
+    if not plan.is_served and (rate is not None or concurrency is not None):
+        raise PlanError("--rate and --concurrency", found="no server", expected="--server NAME or --server URL")
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
         _write_plan(plan, _Form(json=json, output=output, program=False))
         return
-    program: list[str] = context.obj or []
     place = Store.locate(store)
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
         result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+
+
+def _served_by(server: str | None, arguments: list[str]) -> dict[str, object]:
+    """The keys of the plan that --server and what follows -- set."""
+    if server is None:
+        return {}
+    if "://" not in server:
+        return {"server.kind": server, "server.args": arguments or None}
+    if arguments:
+        raise PlanError("--", found=arguments[0], expected="nothing behind --server URL, whose server runs already")
+    return {"server.kind": "url", "server.url": server}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ _MEASURE_ONE = "measure a new one: leave out --baseline-from"
 
 
 def measure(
-    position: Literal["before", "after"],
+    position: Literal["before", "after", "server_idle"],
     duration_s: float,
     *,
     windows: Windows,

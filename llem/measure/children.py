@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from llem.errors import INTERNAL_STATUS, LlemError
 from llem.measure.messages import Channel, PeerGoneError, ReportFailure
@@ -33,6 +33,14 @@ STOP_SIGNALS = (
 # `timeout` signals its child and then its whole group, a terminal its group and the shell the same; a person who means
 # a second signal takes longer.
 SAME_WISH_S = 1.0
+
+
+
+class HasFileno(Protocol):
+    """An end of a socket that a child inherits."""
+
+    def fileno(self) -> int: ...
+
 
 Handler = Callable[[int, types.FrameType | None], None]
 KILL_LIMIT_S = 2.0  # a process that hangs inside a driver outlives even SIGKILL until the driver lets go
@@ -78,7 +86,7 @@ class Child:
 def start(
     module: str,
     *,
-    channels: Sequence[Channel] = (),
+    channels: Sequence[HasFileno] = (),
     environment: Mapping[str, str] | None = None,
     own_group: bool = True,
 ) -> Child:

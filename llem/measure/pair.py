@@ -32,6 +32,7 @@ from llem.measure.messages import (
 )
 from llem.measure.preflight import Placement
 from llem.plan import Plan
+from llem.servers.keeper import Keeper
 from llem_events.events import Event, ProcessFailed, WarningRaised
 from llem_events.secrets import scrub
 
@@ -63,6 +64,7 @@ class PairSetup:
     folder: Path
     command: Sequence[str]
     known_baselines: Sequence[KnownBaseline]
+    keeper: Keeper | None = None  # of the server, where one is started here
 
 
 class Pair:
@@ -87,7 +89,7 @@ class Pair:
         self._has_meter = setup.plan.meter.name == "auto"  # which may do without
         self._is_stopping = False
         self._events: list[Event] = []
-        self._worker, self._sampler = _start(setup.placement, wraps_program=bool(setup.command))
+        self._worker, self._sampler = _start(setup)
         self._set_up(setup)
 
     def _set_up(self, setup: PairSetup) -> None:
@@ -111,7 +113,7 @@ class Pair:
                 plan=setup.plan,
                 process_index=setup.index,
                 devices=list(setup.placement.devices),
-                pid=self._worker.pid,
+                pid=_measured_pid(setup) or self._worker.pid,
             )
         )
 
@@ -239,13 +241,27 @@ class Pair:
             return
 
 
-def _start(placement: Placement, *, wraps_program: bool) -> tuple[Child, Child]:
+def _measured_pid(setup: PairSetup) -> int | None:
+    """The process whose CPU time is the model's, with all below it, where that is not the worker."""
+    return setup.keeper.pid if setup.keeper is not None else setup.placement.pid
+
+
+def _start(setup: PairSetup) -> tuple[Child, Child]:
     workers_end, samplers_end = Channel.pair()
-    module = "llem.measure.program" if wraps_program else "llem.measure.worker"
+    keeper = [] if setup.keeper is None else [setup.keeper]
     worker = children.start(
-        module, channels=[workers_end], environment=placement.environment, own_group=not wraps_program
+        _worker_module(setup),
+        channels=[workers_end, *keeper],
+        environment=setup.placement.environment,
+        own_group=not setup.command,
     )
     sampler = children.start("llem.measure.sampler", channels=[samplers_end])
     workers_end.close()
     samplers_end.close()
     return worker, sampler
+
+
+def _worker_module(setup: PairSetup) -> str:
+    if setup.command:
+        return "llem.measure.program"
+    return "llem.measure.serving" if setup.plan.is_served else "llem.measure.worker"

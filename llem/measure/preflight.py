@@ -12,11 +12,14 @@ import msgspec
 
 from llem._version import __version__
 from llem.engines import check_engine
-from llem.errors import MeasureError, MeterError, PlanError, StoreError
-from llem.meters import MeterChoice, Vendor, require_meter, vendor_of
+from llem.errors import LlemError, MeasureError, MeterError, PlanError, StoreError
+from llem.meters import MeterChoice, Vendor, driver_state, require_meter, vendor_of
 from llem.plan import Plan
 from llem.prompts import read_prompt_set
-from llem.registry import METERS
+from llem.registry import METERS, ranked_meters
+from llem.servers import HOST, check_server
+from llem.servers.address import Address, api_key
+from llem.servers.listening import family_of, listening_pid
 from llem.store import Store
 from llem_events import EventError, TooLargeError, envelope
 from llem_events.events import Device, ExperimentStarted
@@ -25,6 +28,9 @@ logger = logging.getLogger(__name__)
 MIN_FREE_BYTES = 64 * 2**20
 FILES_PER_PROCESS = 4
 FILES_BESIDE = 16  # the supervisor's own segment, and what is open only while a process starts
+REACH_LIMIT_S = 5.0
+# They read the machine, or nothing real, whatever process is measured.
+METERS_OF_MACHINES = {"rapl", "simulated"}
 # torch reads this for every vendor.
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -37,6 +43,8 @@ class Placement:
     # None where a program runs, which chooses its device itself.
     torch_device: str | None
     environment: dict[str, str]
+    # of a server that runs already, where it can be known
+    pid: int | None = None
 
 
 def check(
@@ -47,12 +55,14 @@ def check(
     When strict, so is a MIG instance, whose energy nothing can measure.
     """
     _check_recordable(plan, command)
+    if command and plan.is_served:
+        raise PlanError("a server and a program", found=command[0], expected="one of them to be measured")
     if command:
         _check_program(command[0])
     else:
-        check_engine(plan)
+        check_server(plan) if plan.is_served else check_engine(plan)
         _check_prompts(plan)
-    placements = place(plan, command=command)
+    placements = place_server(plan) if plan.is_served else place(plan, command=command)
     devices = [device for placement in placements for device in placement.devices]
     if strict:
         _refuse_instances(devices)
@@ -97,6 +107,68 @@ def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
         environment = NO_GPUS | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         return [Placement([], "cpu", environment) for _ in range(workers)]
     return [Placement(group, "cuda:0", vendor.pin(group)) for group in _groups(devices, plan)]
+
+
+def place_server(plan: Plan) -> list[Placement]:
+    """One worker with all GPUs of the server: those named, else all that are visible, or those that a running one holds."""
+    _check_one_worker(plan)
+    if plan.server.url is not None:
+        return [_place_adopted(plan, Address(plan.server.url, api_key_env=plan.server.api_key_env))]
+    _check_port(plan)
+    vendor = vendor_of(plan, wraps_program=False)
+    devices = _devices(plan, vendor)
+    return [Placement(devices, None, vendor.pin(devices) if devices else NO_GPUS)]
+
+
+def _check_one_worker(plan: Plan) -> None:
+    for key, found in (("workers", plan.devices.workers or 1), ("gpus_per_worker", plan.devices.gpus_per_worker)):
+        if found != 1:
+            raise PlanError(f"plan key devices.{key}", found=found, expected="1 with a server, which has all GPUs")
+
+
+def _check_port(plan: Plan) -> None:
+    port = plan.server.port
+    if port is not None and Address(f"http://{HOST}:{port}").is_open(timeout_s=1.0):
+        raise MeasureError(
+            f"port {port} of server.port", found="somebody listens there", expected="a free one", hint="leave it out"
+        )
+
+
+def _place_adopted(plan: Plan, address: Address) -> Placement:
+    """The GPUs that are named, else those on which the server's processes are."""
+    if plan.server.api_key_env is not None:
+        api_key(plan.server.api_key_env)
+    if not address.is_open(timeout_s=REACH_LIMIT_S):
+        raise MeasureError(
+            f"nothing answers at {address.url}", expected="a server that runs", hint="start it, or name one with --server NAME"
+        )
+    pid = listening_pid(address)
+    vendor = vendor_of(plan, wraps_program=False)
+    if plan.devices.gpus is not None:
+        return Placement(_devices(plan, vendor), None, {}, pid)
+    devices = [] if pid is None else _held_by(family_of(pid), plan)
+    if pid is None and not METERS_OF_MACHINES & {plan.meter.name}:
+        raise MeasureError(
+            f"whose power is that of {address.url} cannot be known",
+            found="no process of this machine that we can see listens there",
+            expected="its GPUs by name",
+            hint="--gpu 0,1 for a server in a container or of another user; one on another machine is measured there",
+        )
+    return Placement(devices, None, {}, pid)
+
+
+def _held_by(family: set[int], plan: Plan) -> list[Device]:
+    """The GPUs on which these processes are; none where no driver tells."""
+    for name in [plan.meter.name] if plan.meter.name in METERS else ranked_meters():
+        if METERS[name].gpus != "real":
+            continue
+        try:
+            gpus = driver_state(name).gpus
+        except LlemError:
+            continue
+        if held := [gpu.device for gpu in gpus if family & set(gpu.process_ids or ())]:
+            return held
+    return []
 
 
 def _groups(gpus: Sequence[Device], plan: Plan) -> list[Sequence[Device]]:

@@ -5,7 +5,6 @@ import select
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from llem.errors import MeasureError
 from llem.measure import baseline, children
@@ -14,14 +13,13 @@ from llem.measure.environment import snapshot
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.windows import SamplerLink, Windows
 from llem.measure.worker import open_log
-from llem.meters.estimate import descendants
 from llem.parent_death import adopt_orphans
+from llem.process_tree import descendants, name_of_living
 from llem_events import BackgroundWriter
 from llem_events.events import ProcessCompleted, ProcessStarted, WarningRaised
 
 PATIENCE_S = 0.5  # the rest of a pipeline may end a moment after its last command
 _SHOWN = 5
-_ZOMBIE = "Z"
 ENGINE_NAME = "command"
 POLL_S = 0.2
 GRACE_S = 1.0
@@ -118,17 +116,7 @@ def processes_left() -> dict[int, str]:
 
 def _living() -> dict[int, str]:
     pids = descendants(os.getpid()) - {os.getpid()}
-    return {pid: name for pid in sorted(pids) if (name := _name_of_living(pid))}
-
-
-def _name_of_living(pid: int) -> str | None:
-    """None for one that has ended, waited for or not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    name, _, fields = stat.partition(" (")[2].rpartition(") ")
-    return None if fields.startswith(_ZOMBIE) else name
+    return {pid: name for pid in sorted(pids) if (name := name_of_living(pid))}
 
 
 def warning(left: dict[int, str]) -> WarningRaised:

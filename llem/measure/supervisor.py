@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from llem.measure.pair import Failure, Pair, PairSetup
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import config_hash
+from llem.servers.keeper import Keeper
 from llem.store import Store, new_experiment_id, open_segment
 from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted
 
@@ -82,7 +83,7 @@ def measure(
         asked.is_measuring = True
         folder = store.create_experiment(experiment_id)
         log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
-        with Whereabouts(folder) as whereabouts, log:
+        with Whereabouts(folder) as whereabouts, log, _kept_server(plan) as keeper:
             diary = Diary(log)
             diary.write(started)
             _quietly(lambda: on_start(experiment_id, meter))
@@ -96,6 +97,7 @@ def measure(
                     folder=folder,
                     command=command,
                     known_baselines=baselines,
+                    keeper=keeper,
                 )
                 for index, placement in enumerate(placements)
             ]
@@ -105,6 +107,19 @@ def measure(
             diary.write(_ended(outcome))
             diary.seal()
         return outcome
+
+
+@contextlib.contextmanager
+def _kept_server(plan: Plan) -> Iterator[Keeper | None]:
+    """A keeper for a server that is started here; when the body ends, so does all that it keeps."""
+    if not plan.is_served or plan.server.url is not None:
+        yield None
+        return
+    keeper = Keeper.start()
+    try:
+        yield keeper
+    finally:
+        keeper.close()
 
 
 def _quietly(show: Callable[[], None]) -> None:

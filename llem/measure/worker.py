@@ -101,11 +101,11 @@ class Worker:
         self._log.append(event, at_ns=time.monotonic_ns())
         return engine
 
-    def _baseline(self, position: Literal["before", "after"], duration_s: float) -> None:
-        self._barrier("baseline" if position == "before" else "after")
+    def _baseline(self, position: Literal["before", "after", "server_idle"], duration_s: float) -> None:
+        self._barrier("after" if position == "after" else "baseline")
         if duration_s <= 0 or self._should_stop():
             return
-        self._enter(f"baseline {position}", f"idle power for {duration_s:g} s")
+        self._enter(f"baseline {position.replace('_', ' ')}", f"idle power for {duration_s:g} s")
         event = baseline.measure(
             position, duration_s, windows=self._windows, sampler=self._sampler, sleep=self._should_stop.sleep
         )

@@ -10,7 +10,7 @@ from llem.errors import MeterError, MissingExtraError
 from llem.meters.base import Meter, MeterModule, Vendor
 from llem.meters.gpus import DriverState
 from llem.plan import Plan
-from llem.registry import ENGINES, METERS, install_hint, ranked_meters
+from llem.registry import ENGINES, METERS, SERVERS, install_hint, ranked_meters
 from llem_events.events import Device
 
 __all__ = [
@@ -54,7 +54,8 @@ def vendor(name: str) -> Vendor:
 def vendor_of(plan: Plan, *, wraps_program: bool) -> Vendor:
     """Whose GPUs the plan means: those of its meter where it has its own, else of the first vendor that has any here."""
     kind = METERS.get(plan.meter.name)
-    runs_on_gpus = ENGINES[plan.engine.name].uses_gpus and not wraps_program
+    engine = ENGINES[plan.engine.name] if plan.server.kind is None else SERVERS[plan.server.kind]
+    runs_on_gpus = engine.uses_gpus and not wraps_program
     if kind and (kind.gpus == "real" or (kind.gpus == "made up" and not runs_on_gpus)):
         return vendor(plan.meter.name)
     names = [name for name in ranked_meters() if METERS[name].gpus == "real"]

@@ -10,12 +10,13 @@ from typing import ClassVar
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.plan import MeterPlan
+from llem.process_tree import descendants, stat_of
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
 NS_PER_CLOCK_TICK = NS_PER_S // os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat after the name, see proc(5).
-_PPID, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
+_UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
 REFRESH_NS = NS_PER_S // 2
 _ESTIMATED = {"at_ns", "power_mw", "energy_mj"}
 GONE = "the process has ended"
@@ -130,43 +131,6 @@ def unavailable(*, devices: Sequence[Device]) -> str | None:
     return None if Path("/proc/self/stat").exists() else f"no /proc on {sys.platform}"
 
 
-def _stat(pid: int, proc: Path) -> list[int] | None:
-    try:
-        text = (proc / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text[text.rindex(")") + 2 :].split()  # the name may hold spaces and brackets
-    return [0, *map(int, fields[1:])]
-
-
-def descendants(pid: int, *, proc: Path = Path("/proc")) -> set[int]:
-    """The process and every process below it."""
-    if (proc / str(pid) / "task" / str(pid) / "children").exists():
-        return {pid} | {below for child in _children(pid, proc) for below in descendants(child, proc=proc)}
-    return _descendants_by_parent(pid, proc)
-
-
-def _children(pid: int, proc: Path) -> set[int]:
-    """Children that any of the process's threads has started."""
-    found: set[int] = set()
-    try:
-        for thread in (proc / str(pid) / "task").iterdir():
-            found |= set(map(int, (thread / "children").read_text().split()))
-    except (FileNotFoundError, ProcessLookupError):
-        pass  # the process or a thread ended meanwhile
-    return found
-
-
-def _descendants_by_parent(pid: int, proc: Path) -> set[int]:
-    """The same on a kernel without /proc/PID/task/TID/children: every process is asked for its parent."""
-    pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
-    parents = {each: stat[_PPID] for each in pids if (stat := _stat(each, proc))}
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
-
-
 class CpuTime:
     """Sums a process tree; looks for new members only when asked to `refresh`."""
 
@@ -182,7 +146,7 @@ class CpuTime:
 
     def total_ns(self) -> int | None:
         """CPU time so far, children that have ended included; None when the process itself is gone."""
-        if _stat(self._pid, self._proc) is None:
+        if stat_of(self._pid, self._proc) is None:
             return None
         # a child's time vanishes until its parent has waited for it
         self._most_ns = max(self._most_ns, sum(self._each_ns()))
@@ -190,5 +154,5 @@ class CpuTime:
 
     def _each_ns(self) -> Iterator[int]:
         for pid in self._family:
-            if stat := _stat(pid, self._proc):
+            if stat := stat_of(pid, self._proc):
                 yield (stat[_UTIME] + stat[_STIME] + stat[_CUTIME] + stat[_CSTIME]) * NS_PER_CLOCK_TICK

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llem.errors import MeterError
-from llem.meters.estimate import NS_PER_CLOCK_TICK, CpuTime, EstimateMeter, descendants
+from llem.meters.estimate import NS_PER_CLOCK_TICK, CpuTime, EstimateMeter
+from llem.process_tree import descendants
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint('done', flush=True)\nsys.stdin.read()\n"

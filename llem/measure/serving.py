@@ -1,0 +1,462 @@
+"""The worker of a serving engine: starts it or takes one that runs, has a load process ask it, and writes what it and its server saw."""
+
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llem.errors import LlemError, MeasureError
+from llem.measure import children
+from llem.measure.children import StopFlag, StoppedError
+from llem.measure.environment import snapshot
+from llem.measure.load_link import LoadFailedError, LoadLink
+from llem.measure.messages import (
+    MEASURING,
+    Channel,
+    LoadDone,
+    LoadOffered,
+    LoadProgress,
+    LoadSetup,
+    PeerGoneError,
+    ReportDone,
+    ReportProgress,
+    ReportStop,
+    WorkerSetup,
+)
+from llem.measure.scraper import Scraper
+from llem.measure.warmup import Cooldown, cool_down
+from llem.measure.worker import Worker, open_log
+from llem.meters import driver_state
+from llem.meters.gpus import GpuState
+from llem.plan import Plan
+from llem.servers import HOST, Server, create_server
+from llem.servers.address import Address
+from llem.servers.keeper import Keeper
+from llem.servers.listening import family_of, listening_pid
+from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess, free_port
+from llem.units import MS_PER_S
+from llem_events import BackgroundWriter, LogWriteError
+from llem_events.events import (
+    LoadCompleted,
+    ModelLoaded,
+    ProcessCompleted,
+    ProcessStarted,
+    ServerStarted,
+    ServerStopped,
+    WarmupCompleted,
+    WarningRaised,
+)
+
+OUTPUT = "server.log"
+WATCH_S = 0.5
+SPAN_S = 1.0  # of the warm-up, whose rate is compared with that of others
+COMPARED = 5
+CHANCE = 1.5  # times the spread that the number of requests alone explains
+
+
+class Served:
+    """A server that answers: one that was started here, or somebody else's, which has no process of ours."""
+
+    def __init__(self, address: Address, ready: Ready, process: ServerProcess | None) -> None:
+        self.address, self.ready, self.process = address, ready, process
+        self.pid = process.pid if process else listening_pid(address)
+
+    def check(self) -> None:
+        """Raises ServerDiedError where our own has ended."""
+        if self.process is not None:
+            self.process.check()
+
+
+class Serving(Worker):
+    """Board idle, server start, server idle, warm-up with the real mix, measurement, drain, end of the server, board idle again."""
+
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        log: BackgroundWriter,
+        stop: StopFlag,
+        *,
+        supervisor: Channel,
+        sampler: Channel,
+        keeper: Keeper | None,
+    ) -> None:
+        super().__init__(setup, log, stop, supervisor=supervisor, sampler=sampler)
+        self._keeper = keeper
+        self._server: Server = create_server(setup.plan)
+
+    def run(self) -> None:
+        """The whole life; the server has ended when this returns or raises, unless it was there before."""
+        self._begin()
+        if self._setup.known_baselines:
+            self._reuse_baseline()
+        elif self._keeper is not None:
+            self._baseline("before", self._plan.windows.baseline_s)
+        self._go_on()
+        with self._serve() as served:
+            account = self._load(served)
+        if self._keeper is not None:
+            self._baseline("after", self._plan.windows.baseline_after_s)
+        self._append(_completed(self._setup, account, stopped_early=self._should_stop()))
+
+    def _append(self, event: object) -> None:
+        self._log.append(event, at_ns=time.monotonic_ns())  # type: ignore[arg-type]
+
+    def _begin(self) -> None:
+        self._enter("starting")
+        devices = self._sampler.devices
+        self._append(
+            ProcessStarted(
+                process_index=self._setup.process_index,
+                devices=devices,
+                engine=self._server.NAME,
+                versions=self._server.versions(),
+                environment=snapshot(devices, meter=self._sampler.meter),
+            )
+        )
+
+    @contextmanager
+    def _serve(self) -> Iterator[Served]:
+        """A server that answers, ended afterwards where it was started here."""
+        process = self._start_server() if self._keeper is not None else None
+        address = process.address if process else self._address_of(self._plan.server.url or "")
+        try:
+            ready = self._await(address, process)
+            served = Served(address, ready, process)
+            self._append(self._started(served))
+            self._append(self._model_loaded(served))
+            yield served
+        except ServerDiedError as died:
+            # as before the window: what is wrong is what was asked for
+            died.exit_status = 1 if self.stage == MEASURING else died.exit_status
+            raise
+        finally:
+            if process is not None:
+                self._end_server(process)
+
+    def _address_of(self, url: str) -> Address:
+        return Address(url, api_key_env=self._plan.server.api_key_env)
+
+    def _start_server(self) -> ServerProcess:
+        assert self._keeper is not None
+        port = self._plan.server.port or free_port()
+        launch = self._server.launch(port=port)
+        assert launch is not None
+        self._enter("starting the server", self._server.NAME)
+        return ServerProcess(
+            launch,
+            keeper=self._keeper,
+            address=self._address_of(f"http://{HOST}:{port}"),
+            output=Path(self._setup.folder) / OUTPUT,
+            environment={**os.environ, **self._plan.server.env},
+        )
+
+    def _await(self, address: Address, process: ServerProcess | None) -> Ready:
+        try:
+            return Awaited(
+                self._server,
+                self._plan.server,
+                address,
+                check=process.check if process else lambda: None,
+                should_stop=self._should_stop,
+                tell=lambda what: self._enter("waiting for the server", what),
+            ).ready()
+        except MeasureError:
+            self._go_on()
+            raise
+
+    def _started(self, served: Served) -> ServerStarted:
+        versions = self._server.versions()
+        return ServerStarted(
+            kind=self._plan.server.kind or "",
+            managed=served.process is not None,
+            url=served.address.url,
+            model=served.ready.model,
+            pid=served.pid,
+            version=next(iter(versions.values()), None),
+            argv=served.process.argv if served.process else [],
+            started_ns=served.process.started_ns if served.process else None,
+            port_open_ns=served.ready.port_open_ns,
+            healthy_ns=served.ready.healthy_ns,
+            first_answer_ns=served.ready.first_answer_ns,
+        )
+
+    def _model_loaded(self, served: Served) -> ModelLoaded:
+        begun = served.process.started_ns if served.process else None
+        return ModelLoaded(
+            model_name=served.ready.model,
+            weights="simulated" if self._server.NAME == "simulated" else "unknown",
+            source="server",
+            load_time_ns=None if begun is None else served.ready.healthy_ns - begun,
+            missing={"parameters": "the server does not say"},
+        )
+
+    def _end_server(self, process: ServerProcess) -> None:
+        """Whatever happened; that it cannot be ended is no reason to lose what was measured."""
+        assert self._keeper is not None
+        self._enter("ending the server")
+        family, asked_ns = family_of(process.pid), time.monotonic_ns()
+        kept = self._keeper.end(grace_s=self._plan.server.stop_timeout_s)
+        status = kept.status
+        self._append(
+            ServerStopped(
+                exit_status=status if status is not None and status >= 0 else None,
+                signal=signal.Signals(-status).name if status is not None and status < 0 else None,
+                stop_ns=time.monotonic_ns() - asked_ns,
+                memory_returned=self._memory_returned(family),
+                last_lines=process.last_lines(),
+            )
+        )
+
+    def _memory_returned(self, family: set[int]) -> bool | None:
+        holders = self._processes_on_gpus()
+        return None if holders is None else not holders & family
+
+    def _processes_on_gpus(self) -> set[int] | None:
+        """Ids of all processes on our GPUs; None where no driver tells."""
+        gpus = self._gpu_states()
+        told = [gpu.process_ids for gpu in gpus if gpu.process_ids is not None]
+        return set().union(*told) if told else None
+
+    def _gpu_states(self) -> list[GpuState]:
+        ours = {device.parent_uuid or device.uuid for device in self._sampler.devices}
+        if self._sampler.meter is None:
+            return []
+        try:
+            return [gpu for gpu in driver_state(self._sampler.meter).gpus if gpu.device.uuid in ours]
+        except LlemError:
+            return []
+
+    def _load(self, served: Served) -> LoadCompleted:
+        """All that is asked of the server. Raises MeasureError where it cannot go on."""
+        self._go_on()
+        self._enter("reading prompts")
+        link = LoadLink(
+            LoadSetup(
+                experiment_id=self._setup.experiment_id,
+                folder=self._setup.folder,
+                plan=self._plan,
+                process_index=self._setup.process_index,
+                base_url=served.address.url,
+                model=served.ready.model,
+                api_key_env=self._plan.server.api_key_env,
+                vocabulary=self._server.vocabulary(served.ready.listed),
+            )
+        )
+        try:
+            with Scraper(served.address, self._server.METRICS_PATH, self._log) as scraper:
+                self._baseline("server_idle", self._plan.windows.baseline_s)
+                self._warm_up_server(link, served)
+                return self._measure_server(link, served, scraper)
+        finally:
+            link.close()
+
+    def _warm_up_server(self, link: LoadLink, served: Served) -> None:
+        """The planned load, until the rate of tokens varies no more than chance explains."""
+        self._go_on()
+        limits = self._plan.windows
+        cooldown = cool_down(
+            self._sampler,
+            limit_s=limits.cooldown_max_s,
+            should_stop=self._should_stop,
+            tell=lambda awaited: self._enter("cooling down", awaited),
+        )
+        self._enter("warming up", f"until tokens come steadily, at most {limits.warmup_max_s:g} s")
+        spans = _Spans(limits.warmup_cv)
+        with self._windows.open("warmup"):
+            link.start("warmup")
+            deadline, reason = time.monotonic() + limits.warmup_max_s, None
+            account: LoadCompleted | None = None
+            while account is None:
+                match self._hear(link, served):
+                    case LoadDone(account=account):
+                        reason = reason or "the load ended"
+                    case LoadProgress() as progress:
+                        spans.add(progress)
+                if reason is None:
+                    reason = self._reason_to_end(spans, late=time.monotonic() >= deadline)
+                    if reason is not None:
+                        link.end(drain=not self._should_stop())
+        self._append(spans.completed(reason or "the load ended", cooldown))
+        _refuse_failing(account)
+
+    def _reason_to_end(self, spans: "_Spans", *, late: bool) -> str | None:
+        if self._should_stop():
+            return "interrupted"
+        if len(spans.latencies_ms) >= self._plan.windows.warmup_min_batches and spans.is_steady:
+            return "converged"
+        return "warmup_max_s reached" if late else None
+
+    def _measure_server(self, link: LoadLink, served: Served, scraper: Scraper) -> LoadCompleted:
+        self._barrier("measurement")
+        self._go_on()
+        self._enter(MEASURING, _offered(self._plan))
+        self._tell_of_others(served)
+        scraper.read()
+        with self._windows.open("measurement"):
+            link.start("measurement")
+            account = self._until_done(link, served)
+        scraper.read()
+        self._tell_of_others(served)
+        served.check()
+        if account.gave_up is not None:
+            raise LoadFailedError(account.gave_up, exit_status=1)
+        return account
+
+    def _until_done(self, link: LoadLink, served: Served) -> LoadCompleted:
+        is_told = False
+        died: ServerDiedError | None = None
+        while True:
+            try:
+                match self._hear(link, served if died is None else None):
+                    case LoadDone(account=account):
+                        if died is not None:
+                            raise died
+                        return account
+                    case LoadProgress() as progress:
+                        self._report(progress)
+                    case LoadOffered():
+                        self._enter(MEASURING, "until what is in flight has ended")
+            except ServerDiedError as error:
+                if died is not None:
+                    raise
+                died = error
+            if (self._should_stop() or died is not None) and not is_told:
+                is_told = True
+                link.end(drain=False)
+
+    def _hear(self, link: LoadLink, served: Served | None) -> object:
+        """The next news of the load. Raises ServerDiedError where there is no server any more."""
+        news = link.receive(timeout_s=WATCH_S)
+        if served is not None and (news is None or isinstance(news, LoadProgress)):
+            served.check()
+        return news
+
+    def _report(self, progress: LoadProgress) -> None:
+        if progress.elapsed_s > 0:
+            self._supervisor.offer(
+                ReportProgress(
+                    input_tokens=progress.input_tokens,
+                    output_tokens=progress.output_tokens,
+                    requests=progress.requests,
+                    elapsed_s=progress.elapsed_s,
+                )
+            )
+
+    def _tell_of_others(self, served: Served) -> None:
+        """Whoever else is on the server's GPUs makes their energy more than the server's."""
+        holders = self._processes_on_gpus()
+        if not holders or served.pid is None:
+            return
+        others = sorted(holders - family_of(served.pid))
+        if others:
+            text = f"processes that are not the server's are on its GPUs: {', '.join(map(str, others[:5]))}"
+            self._append(WarningRaised(code="other_process_on_gpu", text=text, value=float(len(others))))
+
+
+class _Spans:
+    """Spans of about a second of the warm-up: what a token took in each, and whether they are alike."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._last: LoadProgress | None = None
+        self.latencies_ms: list[float] = []
+        self._requests: list[int] = []
+
+    def add(self, progress: LoadProgress) -> None:
+        """Count what came since the last span's end, once it is long enough."""
+        last = self._last or LoadProgress(
+            elapsed_s=0.0, requests=0, failed_requests=0, in_flight=0, waiting=0, input_tokens=0, output_tokens=0, chunks=0
+        )
+        duration_s = progress.elapsed_s - last.elapsed_s
+        if duration_s < SPAN_S:
+            return
+        self._last = progress
+        if (tokens := progress.output_tokens - last.output_tokens) > 0:
+            self.latencies_ms.append(duration_s * MS_PER_S / tokens)
+            self._requests.append(progress.requests - last.requests)
+
+    @property
+    def spread(self) -> float | None:
+        """Coefficient of variation of the last spans; None for fewer."""
+        if len(self.latencies_ms) < COMPARED:
+            return None
+        last = self.latencies_ms[-COMPARED:]
+        return statistics.stdev(last) / statistics.fmean(last)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether they vary no more than the plan allows, or than so few requests do by chance."""
+        mean_requests = statistics.fmean(self._requests[-COMPARED:] or [0])
+        chance = CHANCE / max(mean_requests, 1.0) ** 0.5
+        return self.spread is not None and self.spread <= max(self._tolerance, chance)
+
+    def completed(self, reason: str, cooldown: Cooldown) -> WarmupCompleted:
+        """The event of it."""
+        return WarmupCompleted(
+            latencies_ms=self.latencies_ms,
+            coefficient_of_variation=self.spread,
+            converged=reason == "converged",
+            reason=reason,
+            cooldown_s=cooldown.duration_s,
+            temperature_start_c=cooldown.start_c,
+            temperature_end_c=cooldown.end_c,
+        )
+
+
+def _refuse_failing(account: LoadCompleted) -> None:
+    """A server that answers no request well in the warm-up will not do so later."""
+    if account.requests and account.failed_requests == account.requests:
+        text = f"every request of the warm-up failed, {account.requests} of them"
+        raise LoadFailedError(f"{text}: {account.gave_up}" if account.gave_up else text, exit_status=1)
+
+
+def _offered(plan: Plan) -> str:
+    load = plan.load
+    what = {
+        "closed": f"{load.concurrency} requests in flight",
+        "open": f"{load.rate or 0:g} requests a second",
+        "trace": f"the times of {load.trace}",
+    }[load.kind]
+    return f"{what}, {plan.workload.min_duration_s:g} s at least"
+
+
+def _completed(setup: WorkerSetup, account: LoadCompleted, *, stopped_early: bool) -> ProcessCompleted:
+    return ProcessCompleted(
+        process_index=setup.process_index,
+        requests=account.requests,
+        failed_requests=account.failed_requests,
+        input_tokens=account.input_tokens,
+        output_tokens=account.output_tokens,
+        batches=account.requests,
+        stopped_early=stopped_early,
+    )
+
+
+def serve(supervisor: Channel, sampler: Channel, keeper: Channel | None = None) -> None:
+    """The life of such a worker; a failure is written to the log before it is raised again."""
+    setup = supervisor.receive()
+    if not isinstance(setup, WorkerSetup):
+        raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
+    held = None if keeper is None else Keeper.inherited(os.dup(keeper.fileno()))
+    with open_log(setup) as log:
+        worker = Serving(setup, log, stop, supervisor=supervisor, sampler=sampler, keeper=held)
+        try:
+            worker.run()
+        except (PeerGoneError, LogWriteError):
+            raise
+        except Exception as error:
+            if not isinstance(error, StoppedError):
+                worker.fail(error)
+            log.seal()
+            raise
+        log.seal()
+    supervisor.send(ReportDone())
+
+
+if __name__ == "__main__":
+    sys.exit(children.live(serve))
