@@ -199,7 +199,9 @@ class SimulatedServerPlan(Section, frozen=True, kw_only=True):
 class ServerPlan(Section, frozen=True, kw_only=True):
     """A serving engine in processes of its own, in the place of [engine]; set, requests are sent to it as [load] says."""
 
-    kind: Annotated[ServerName | None, says("what serves; a url alone means url, a command alone command")] = None
+    kind: Annotated[
+        ServerName | None, says("what serves; a url alone means url, a command alone command")
+    ] = None
     url: Annotated[Text | None, says("of a server that runs already, and is left running")] = None
     command: Annotated[
         list[Text], says("starts any other server; {host}, {port} and {model} in it are filled in")

@@ -147,6 +147,8 @@ def _check_load(load: LoadPlan) -> None:
             raise PlanError("plan key load.kind", found=load.kind, expected=expected)
     if "burstiness" in changed and load.arrival != "gamma":
         raise PlanError("plan key load.arrival", found=load.arrival, expected="gamma, to set load.burstiness")
+
+
 def _with_server_kind(table: Table) -> Table:
     """The same table, in which the address of a server, or a command for one, means that kind."""
     server = table.get("server")

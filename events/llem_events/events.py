@@ -425,7 +425,9 @@ class ServerStopped(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "server_stopped"
     exit_status: Int64 | None = None  # None: ended by a signal, or not known
     signal: str | None = None
-    stop_ns: Int64 | None = None  # from being asked to end until the last of its processes was gone; None: not asked
+    stop_ns: Int64 | None = (
+        None  # from being asked to end until the last of its processes was gone; None: not asked
+    )
     memory_returned: bool | None = None  # of its GPUs; None: not known
     last_lines: list[str] = []
 

@@ -39,10 +39,15 @@ def measure(
     engine: Annotated[str | None, typer.Option(help=f"{one_of(*ENGINES)}.")] = None,
     server: Annotated[
         str | None,
-        typer.Option(metavar="NAME|URL", help=f"{one_of(*SERVERS)}, or the address of one that runs.", show_default=False),
+        typer.Option(
+            metavar="NAME|URL",
+            help=f"{one_of(*SERVERS)}, or the address of one that runs.",
+            show_default=False,
+        ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Requests a second to a server, whenever it answers.", show_default=False)
+        float | None,
+        typer.Option(help="Requests a second to a server, whenever it answers.", show_default=False),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Requests that are always in flight to a server.", show_default=False)
@@ -89,7 +94,7 @@ def measure(
         "model.name": model,
         "model.weights": weights,
         "engine.name": engine,
-        **_served_by(server, program),
+        **_served_by(server),
         "load.rate": rate,
         "load.concurrency": concurrency,
         "meter.name": meter,
@@ -101,10 +106,12 @@ def measure(
         **{f"labels.{key}": value for key, value in map(key_and_value, label or ())},
     }
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
-    if server is not None:
-        program = []
+    if plan.is_served:
+        plan, program = _with_arguments(plan, program), []
     if not plan.is_served and (rate is not None or concurrency is not None):
-        raise PlanError("--rate and --concurrency", found="no server", expected="--server NAME or --server URL")
+        raise PlanError(
+            "--rate and --concurrency", found="no server", expected="--server NAME or --server URL"
+        )
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
@@ -117,15 +124,19 @@ def measure(
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
-def _served_by(server: str | None, arguments: list[str]) -> dict[str, object]:
-    """The keys of the plan that --server and what follows -- set."""
-    if server is None:
-        return {}
-    if "://" not in server:
-        return {"server.kind": server, "server.args": arguments or None}
-    if arguments:
-        raise PlanError("--", found=arguments[0], expected="nothing behind --server URL, whose server runs already")
+def _served_by(server: str | None) -> dict[str, object]:
+    """The keys of the plan that --server sets."""
+    if server is None or "://" not in server:
+        return {"server.kind": server}
     return {"server.kind": "url", "server.url": server}
+
+
+def _with_arguments(plan: Plan, arguments: list[str]) -> Plan:
+    """What follows -- at the end of the server's command line. Raises PlanError for a server that runs already."""
+    if plan.server.url is not None and arguments:
+        raise PlanError("--", found=arguments[0], expected="nothing behind it for a server that runs already")
+    args = [*plan.server.args, *arguments]
+    return msgspec.structs.replace(plan, server=msgspec.structs.replace(plan.server, args=args))
 
 
 @dataclass(frozen=True, slots=True)

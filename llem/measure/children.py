@@ -35,7 +35,6 @@ STOP_SIGNALS = (
 SAME_WISH_S = 1.0
 
 
-
 class HasFileno(Protocol):
     """An end of a socket that a child inherits."""
 

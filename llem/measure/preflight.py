@@ -121,16 +121,24 @@ def place_server(plan: Plan) -> list[Placement]:
 
 
 def _check_one_worker(plan: Plan) -> None:
-    for key, found in (("workers", plan.devices.workers or 1), ("gpus_per_worker", plan.devices.gpus_per_worker)):
+    for key, found in (
+        ("workers", plan.devices.workers or 1),
+        ("gpus_per_worker", plan.devices.gpus_per_worker),
+    ):
         if found != 1:
-            raise PlanError(f"plan key devices.{key}", found=found, expected="1 with a server, which has all GPUs")
+            raise PlanError(
+                f"plan key devices.{key}", found=found, expected="1 with a server, which has all GPUs"
+            )
 
 
 def _check_port(plan: Plan) -> None:
     port = plan.server.port
     if port is not None and Address(f"http://{HOST}:{port}").is_open(timeout_s=1.0):
         raise MeasureError(
-            f"port {port} of server.port", found="somebody listens there", expected="a free one", hint="leave it out"
+            f"port {port} of server.port",
+            found="somebody listens there",
+            expected="a free one",
+            hint="leave it out",
         )
 
 
@@ -140,7 +148,9 @@ def _place_adopted(plan: Plan, address: Address) -> Placement:
         api_key(plan.server.api_key_env)
     if not address.is_open(timeout_s=REACH_LIMIT_S):
         raise MeasureError(
-            f"nothing answers at {address.url}", expected="a server that runs", hint="start it, or name one with --server NAME"
+            f"nothing answers at {address.url}",
+            expected="a server that runs",
+            hint="start it, or name one with --server NAME",
         )
     pid = listening_pid(address)
     vendor = vendor_of(plan, wraps_program=False)

@@ -97,7 +97,7 @@ class Serving(Worker):
             self._baseline("before", self._plan.windows.baseline_s)
         self._go_on()
         with self._serve() as served:
-            account = self._load(served)
+            account = self._ask(served)
         if self._keeper is not None:
             self._baseline("after", self._plan.windows.baseline_after_s)
         self._append(_completed(self._setup, account, stopped_early=self._should_stop()))
@@ -230,7 +230,7 @@ class Serving(Worker):
         except LlemError:
             return []
 
-    def _load(self, served: Served) -> LoadCompleted:
+    def _ask(self, served: Served) -> LoadCompleted:
         """All that is asked of the server. Raises MeasureError where it cannot go on."""
         self._go_on()
         self._enter("reading prompts")
@@ -369,7 +369,14 @@ class _Spans:
     def add(self, progress: LoadProgress) -> None:
         """Count what came since the last span's end, once it is long enough."""
         last = self._last or LoadProgress(
-            elapsed_s=0.0, requests=0, failed_requests=0, in_flight=0, waiting=0, input_tokens=0, output_tokens=0, chunks=0
+            elapsed_s=0.0,
+            requests=0,
+            failed_requests=0,
+            in_flight=0,
+            waiting=0,
+            input_tokens=0,
+            output_tokens=0,
+            chunks=0,
         )
         duration_s = progress.elapsed_s - last.elapsed_s
         if duration_s < SPAN_S:

@@ -53,8 +53,12 @@ def check(plan: Plan) -> None:
     if not command:
         raise PlanError("plan key server.command", found="nothing", expected="a program and its arguments")
     if shutil.which(command[0]) is None:
-        raise MeasureError("server.command", found=command[0], expected="an executable file or a name on PATH")
+        raise MeasureError(
+            "server.command", found=command[0], expected="an executable file or a name on PATH"
+        )
     if plan.server.port is None and not any("{port}" in word for word in [*command, *plan.server.args]):
         raise PlanError(
-            "plan key server.command", found="no {port} in it", expected="{port} where the port stands, or server.port"
+            "plan key server.command",
+            found="no {port} in it",
+            expected="{port} where the port stands, or server.port",
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import ipaddress
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path

@@ -20,7 +20,9 @@ class LlamaCppServer:
     NAME: ClassVar[str] = "llamacpp"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total")
+    COUNTERS: ClassVar[Counters | None] = Counters(
+        "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"
+    )
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -30,7 +32,17 @@ class LlamaCppServer:
         begin = [program] if program else [sys.executable, "-m", "llem.servers.llamacpp_wheel"]
         model = require_file(self._plan, what=_A_FILE)
         return Launch(
-            argv=[*begin, "--model", str(model), "--host", HOST, "--port", str(port), "--metrics", *self._plan.server.args]
+            argv=[
+                *begin,
+                "--model",
+                str(model),
+                "--host",
+                HOST,
+                "--port",
+                str(port),
+                "--metrics",
+                *self._plan.server.args,
+            ]
         )
 
     def model(self) -> None:

@@ -64,7 +64,9 @@ def set_option(params: Any, name: str, text: str | None) -> None:
     elif name == "threads":
         params.cpuparams.n_threads = converted(name, text, 0)
     elif not hasattr(params, name):
-        raise WrongOptionError(f"unknown option --{name.replace('_', '-')}; llama-server on the PATH takes all of its own")
+        raise WrongOptionError(
+            f"unknown option --{name.replace('_', '-')}; llama-server on the PATH takes all of its own"
+        )
     else:
         setattr(params, name, converted(name, text, getattr(params, name)))
 

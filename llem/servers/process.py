@@ -59,14 +59,19 @@ class ServerProcess:
         self._keeper, self._output = keeper, output
         self.address, self.argv = address, launch.argv
         self.started_ns = time.monotonic_ns()
-        self.pid = keeper.launch(launch.argv, environment=environment | launch.environment, output=str(output))
+        self.pid = keeper.launch(
+            launch.argv, environment=environment | launch.environment, output=str(output)
+        )
 
     def check(self) -> None:
         """Raises ServerDiedError where it has ended."""
         kept = self._keeper.ask()
         if kept.status is not None:
             raise ServerDiedError(
-                "the server ended", found=ended_with(kept.status), expected="a server that goes on", hint=self._said()
+                "the server ended",
+                found=ended_with(kept.status),
+                expected="a server that goes on",
+                hint=self._said(),
             )
 
     def last_lines(self) -> list[str]:
@@ -181,7 +186,9 @@ class Awaited:
             if answer.status not in _OTHER_ENDPOINT:
                 break
         raise MeasureError(
-            f"the server at {self._address.url} refuses a first request", found=self._last, expected="an answer"
+            f"the server at {self._address.url} refuses a first request",
+            found=self._last,
+            expected="an answer",
         )
 
     def _asked(self, ask: Callable[[], Answer]) -> Answer | None:

@@ -17,7 +17,9 @@ class SglangServer:
     NAME: ClassVar[str] = "sglang"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters("sglang:prompt_tokens_total", "sglang:generation_tokens_total")
+    COUNTERS: ClassVar[Counters | None] = Counters(
+        "sglang:prompt_tokens_total", "sglang:generation_tokens_total"
+    )
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -25,7 +27,17 @@ class SglangServer:
     def launch(self, *, port: int) -> Launch:
         model = require_model(self._plan, what=_A_MODEL)
         dtype = [] if self._plan.model.dtype == "auto" else ["--dtype", self._plan.model.dtype]
-        argv = [sys.executable, "-m", "sglang.launch_server", "--model-path", model, "--host", HOST, "--port", str(port)]
+        argv = [
+            sys.executable,
+            "-m",
+            "sglang.launch_server",
+            "--model-path",
+            model,
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+        ]
         return Launch(argv=[*argv, "--enable-metrics", *dtype, *self._plan.server.args])
 
     def model(self) -> None:
@@ -45,5 +57,7 @@ def create(plan: Plan) -> SglangServer:
 
 def check(plan: Plan) -> None:
     """Raises LlemError without the package or a model's name."""
-    require_package("sglang", server="sglang", hint="pip install sglang, or name its address with --server URL")
+    require_package(
+        "sglang", server="sglang", hint="pip install sglang, or name its address with --server URL"
+    )
     require_model(plan, what=_A_MODEL)

@@ -16,7 +16,9 @@ class SimulatedServer:
     NAME: ClassVar[str] = "simulated"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters("simulated:prompt_tokens_total", "simulated:generation_tokens_total")
+    COUNTERS: ClassVar[Counters | None] = Counters(
+        "simulated:prompt_tokens_total", "simulated:generation_tokens_total"
+    )
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

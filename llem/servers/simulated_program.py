@@ -19,7 +19,13 @@ MAX_HEAD_BYTES = 2**16
 MAX_BODY_BYTES = 2**26
 DEFAULT_TOKENS = 16
 CRASHED = 3
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +129,9 @@ class SimulatedProgram:
             finally:
                 self._running -= 1
 
-    async def _generate(self, writer: asyncio.StreamWriter, asked: Asked, times: Times, *, chat: bool) -> None:
+    async def _generate(
+        self, writer: asyncio.StreamWriter, asked: Asked, times: Times, *, chat: bool
+    ) -> None:
         """Every chunk at its deadline, so that delays of the machine do not add up."""
         self._input_tokens += asked.input_tokens
         if asked.stream:
@@ -177,7 +185,9 @@ def _chunk(content: bytes) -> bytes:
 
 
 def _event(fields: dict[str, Any]) -> bytes:
-    return _chunk(b"data: " + msgspec.json.encode({"object": "chunk", "model": "simulated", **fields}) + b"\n\n")
+    return _chunk(
+        b"data: " + msgspec.json.encode({"object": "chunk", "model": "simulated", **fields}) + b"\n\n"
+    )
 
 
 def _piece(text: str, *, chat: bool, is_last: bool) -> dict[str, Any]:
@@ -196,7 +206,9 @@ def _usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
 def _whole(writer: asyncio.StreamWriter, status: int, content: dict[str, Any] | str) -> None:
     body = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
     kind = "text/plain" if isinstance(content, str) else "application/json"
-    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     writer.write(head.encode() + body)
 
 

@@ -25,7 +25,16 @@ class TransformersServer:
 
     def launch(self, *, port: int) -> Launch:
         device = {"cuda": "cuda:0"}.get(self._plan.engine.device, self._plan.engine.device)
-        argv = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", HOST, "--port", str(port)]
+        argv = [
+            sys.executable,
+            "-m",
+            "transformers.cli.transformers",
+            "serve",
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+        ]
         dtype = ["--dtype", self._plan.model.dtype]
         return Launch(argv=[*argv, "--device", device, *dtype, *self._plan.server.args])
 

@@ -41,7 +41,9 @@ def create(plan: Plan) -> AdoptedServer:
 def check(plan: Plan) -> None:
     """Raises LlemError for options of a server that is started, and where nothing answers."""
     if plan.server.url is None:
-        raise PlanError("plan key server.url", found="nothing", expected="an address such as http://127.0.0.1:8000")
+        raise PlanError(
+            "plan key server.url", found="nothing", expected="an address such as http://127.0.0.1:8000"
+        )
     for key in ("command", "args", "env", "port"):
         if getattr(plan.server, key):
             raise PlanError(

@@ -26,6 +26,9 @@ from llem_events.events import (
     ResultImported,
     SamplesDropped,
     SamplingCompleted,
+    ServerMetricsRead,
+    ServerStarted,
+    ServerStopped,
     StudyPlace,
     WarmupCompleted,
     WarningRaised,
@@ -314,5 +317,35 @@ LOAD_EVENTS: tuple[Event, ...] = (
         max_in_flight=64,
         max_waiting=3,
         gave_up="50 requests in a row failed",
+    ),
+)
+
+# Of a server, written to its worker's segment.
+SERVER_EVENTS: tuple[Event, ...] = (
+    ServerStarted(
+        kind="llamacpp",
+        managed=True,
+        adopted_from="20250101-000000-abcdef012345",
+        url="http://127.0.0.1:8131",
+        model="tiny.gguf",
+        pid=4243,
+        version="2026.1",
+        argv=["llama-server", "--model", "tiny.gguf"],
+        started_ns=5_000_000_000,
+        port_open_ns=5_100_000_000,
+        healthy_ns=5_110_000_000,
+        first_answer_ns=5_150_000_000,
+    ),
+    ServerMetricsRead(
+        names=['requests{kind="chat"}', "tokens_total"],
+        times_ns=[6_000_000_000, 7_000_000_000],
+        values=[[None, 1.0], [5.0, 6.5]],
+    ),
+    ServerStopped(
+        exit_status=143,
+        signal="SIGTERM",
+        stop_ns=1_800_000_000,
+        memory_returned=True,
+        last_lines=["loading", "terminate called"],
     ),
 )
