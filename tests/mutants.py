@@ -32,8 +32,6 @@ from hypothesis import Phase, settings
 ROOT = Path(__file__).parents[1]
 ROOMS = {"log": "events/llem_events", "results": "llem/results", "projections": "llem/projections"}
 LOOKED_AT = Path(__file__).with_name("MUTANTS.md")
-# Fingerprints of sources notice everything and prove nothing.
-FINGERPRINTS = {"test_results_version.py", "test_derivation_version.py"}
 # Keywords of a class that forbid something to its user or spare memory: working code is the same without them.
 RESTRAINTS = {"frozen", "kw_only", "gc", "eq"}
 SWAPPED = [
@@ -238,7 +236,6 @@ class Tests:
         settings.load_profile("mutants")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.path.name not in FINGERPRINTS]
         expected_s = json.loads(Path("order.json").read_text())
         if expected_s:
             rank = {test: number for number, test in enumerate(expected_s)}

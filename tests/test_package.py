@@ -47,7 +47,8 @@ def test_the_wheel_holds_both_packages_and_their_data(wheel: Path) -> None:
     for needed in (
         "llem/py.typed",
         "llem_events/py.typed",
-        "llem/projections/schema.sql",
+        "llem/projections/log.sql",
+        "llem/projections/derived.sql",
         "llem/engines/presets/tiny-llama.json",
         "llem_events/reader.py",
     ):

@@ -73,7 +73,7 @@ def applied_files(connection: duckdb.DuckDBPyConnection) -> tuple[Seen, set[str]
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> list[object]:
-    return list(connection.execute("SELECT * FROM projection").fetchall())
+    return list(connection.execute("SELECT log_digest, derived_digest FROM projection").fetchall())
 
 
 def _applied(connection: duckdb.DuckDBPyConnection) -> Seen | None:

@@ -16,7 +16,7 @@ from llem.errors import StoreError
 from llem.projections import cells
 from llem.projections.current import stranger
 from llem.projections.progress import Course
-from llem.results.figures import TABLES_SQL
+from llem.results.figures import REQUESTS_SQL, RESULTS_SQL
 from llem.sql import literal
 from llem.store import Store
 from llem.versions import tables_version
@@ -27,7 +27,11 @@ _VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
 _BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
 _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
-SCHEMA_SQL = TABLES_SQL + resources.files("llem.projections").joinpath("schema.sql").read_text("utf-8")
+LOG_SQL, DERIVED_SQL = (
+    made + resources.files("llem.projections").joinpath(file).read_text("utf-8")
+    for made, file in ((REQUESTS_SQL, "log.sql"), (RESULTS_SQL, "derived.sql"))
+)
+SCHEMA_SQL = LOG_SQL + DERIVED_SQL
 VERSION = tables_version()
 POLL_S = 0.05
 READER_WAIT_S = 10.0
@@ -53,19 +57,33 @@ class UnusableError(Exception):
     """Not a projection that this program can read: to be rebuilt from the log."""
 
 
-def connect(path: Path, *, read_only: bool, wait_s: float = 0.0) -> duckdb.DuckDBPyConnection:
-    """Open an existing projection of this version. Raises BusyError, UnusableError, StoreError."""
+class OutdatedError(UnusableError):
+    """Its tables of the log can be read; what was derived from them is by other formulas."""
+
+
+def connect(
+    path: Path, *, read_only: bool, wait_s: float = 0.0, outdated: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Open an existing projection of this version, or one that is `outdated`. Raises BusyError, OutdatedError, UnusableError, StoreError."""
     check_owner(path)
     connection = _wait_for(path, read_only=read_only, deadline=time.monotonic() + wait_s)
     try:
-        found = connection.execute("SELECT * FROM projection").fetchall()
-    except duckdb.Error as error:
+        _check_version(connection, outdated=outdated)
+    except UnusableError:
         connection.close()
-        raise UnusableError(first_line(error)) from error
-    if found != [VERSION]:
-        connection.close()
-        raise UnusableError("built by another version of llem")
+        raise
     return connection
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, *, outdated: bool) -> None:
+    try:
+        found = connection.execute("SELECT log_digest, derived_digest FROM projection").fetchall()
+    except duckdb.Error as error:
+        raise UnusableError(first_line(error)) from error
+    if [log for log, _ in found] != [VERSION.log]:
+        raise UnusableError("built by another version of llem")
+    if found != [VERSION] and not outdated:
+        raise OutdatedError("derived by another version of llem")
 
 
 def create(path: Path) -> duckdb.DuckDBPyConnection:
@@ -180,12 +198,17 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Make empty tables, views and macros, and say which code they belong to."""
     connection.execute("BEGIN")
     connection.execute(SCHEMA_SQL)
+    add_comments(connection)
+    connection.execute("INSERT INTO projection VALUES (?, ?)", VERSION)
+    connection.execute("COMMIT")
+
+
+def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
+    """Say of every table, view and column what it is."""
     for statement in comments(SCHEMA_SQL):
         connection.execute(statement)
     for statement in _comments_of_views(connection):
         connection.execute(statement)
-    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", VERSION)
-    connection.execute("COMMIT")
 
 
 def comments(sql: str) -> Iterator[str]:

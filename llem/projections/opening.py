@@ -58,6 +58,8 @@ def _told(store: Store, error: Exception) -> str:
 def _tell(store: Store, report: CatchUpReport, notify: Notify) -> None:
     if report.rebuilt and report.rebuilt != database.NOT_BUILT:
         notify(f"llem: tables built from the log: {report.rebuilt}")
+    if report.derived_again:
+        notify(f"llem: figures derived again from the tables: {report.derived_again}")
     if report.behind_reason:
         behind = f"{len(report.behind_experiments)} experiments, {report.behind_bytes} bytes of log"
         notify(f"llem: answering from tables that are behind by {behind}: {report.behind_reason}")

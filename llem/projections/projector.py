@@ -29,6 +29,7 @@ from llem.projections.checkpoint import (
 from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
 from llem.projections.database import Tables, create_tables, writer_lock
 from llem.projections.derive.rows import DERIVED_TABLES, derive
+from llem.projections.derive_again import derive_again
 from llem.projections.diff import Change, count_rows, result_changes, table_changes
 from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.store import Store, mend_access
@@ -52,12 +53,14 @@ WHERE experiments.status IS NULL OR r.status IS NULL
 LOCK_WAIT_S = 5.0  # another catch-up is doing the same work
 FIRST_BUILD_WAIT_S = 120.0
 READERS_WAIT_S = 1.0
+LOST = "rows were lost in a crash"
 
 
 class CatchUpReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a catch-up did, what it refused, and how far behind the tables still are."""
 
     rebuilt: str | None = None  # why the tables were built anew
+    derived_again: str | None = None  # why all results were derived again from the tables of the log
     blocks: int = 0
     events: int = 0
     derived: Sequence[str] = ()  # experiments whose results were derived again
@@ -87,8 +90,8 @@ def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
             doubted = doubtful(store, connection)
             files, known = scan(store, doubted), known_segments(connection, doubted)
             refused = refusals(store, connection)
-    except database.UnusableError as error:
-        return _build(store, reason=str(error), salvage=salvage)
+    except database.UnusableError:
+        return _build(store, salvage=salvage)
     except database.BusyError:
         return _held(store) or _catch_up(store, salvage=salvage)
     wanted = pending(files, known, salvage=salvage)
@@ -118,16 +121,50 @@ def _held(store: Store) -> CatchUpReport | None:
     return None
 
 
-def _build(store: Store, *, reason: str, salvage: bool) -> CatchUpReport:
-    """Build the tables anew, unless another process has just done so."""
+def _build(store: Store, *, salvage: bool) -> CatchUpReport:
+    """Derive all results again, or build all tables anew, unless another process has just done so."""
     with writer_lock(store, wait_s=FIRST_BUILD_WAIT_S) as locked:
         if not locked:
             return CatchUpReport(behind_reason="another llem is building the tables")
         try:
-            database.connect(store.projections_path, read_only=True).close()
-        except database.UnusableError:
-            return _catch_up_report(build_and_swap(store, salvage=salvage), rebuilt=reason)
-    return _catch_up(store, salvage=salvage)
+            derived_again = _derive_again_if_outdated(store)
+        except (database.UnusableError, duckdb.Error) as error:
+            applied = build_and_swap(store, salvage=salvage)
+            return _catch_up_report(applied, rebuilt=database.first_line(error))
+    return msgspec.structs.replace(_catch_up(store, salvage=salvage), derived_again=derived_again)
+
+
+def _derive_again_if_outdated(store: Store) -> str | None:
+    """In place, or in a copy that is swapped in where a reader holds the tables; why, or None. Raises UnusableError, duckdb.Error."""
+    crashed = database.has_wal(store)
+    try:
+        database.connect(store.projections_path, read_only=True).close()
+    except database.OutdatedError as error:
+        try:
+            _derive_again_in(store.projections_path, crashed=crashed)
+        except database.BusyError:
+            _derive_again_in_a_copy(store, crashed=crashed)
+        return str(error)
+    return None
+
+
+def _derive_again_in(path: Path, *, crashed: bool) -> None:
+    with database.connect(path, read_only=False, wait_s=READERS_WAIT_S, outdated=True) as connection:
+        if crashed and not is_whole(connection):
+            raise database.UnusableError(LOST)
+        derive_again(connection)
+
+
+def _derive_again_in_a_copy(store: Store, *, crashed: bool) -> None:
+    """Readers keep the file that they hold."""
+    if crashed:
+        raise database.UnusableError(LOST)
+    with scratch_folder(store) as scratch:
+        fresh = scratch / store.projections_path.name
+        shutil.copyfile(store.projections_path, fresh)
+        fresh.chmod(0o600)
+        _derive_again_in(fresh, crashed=False)
+        swap(store, fresh)
 
 
 def _behind(files: Files, known: Known, wanted: set[str], reason: str) -> CatchUpReport:
@@ -440,7 +477,7 @@ def _apply_pending(store: Store, wanted: Collection[str], *, salvage: bool) -> C
             if not crashed or is_whole(connection):
                 applied = apply_experiments(store, connection, salvage=salvage, only=wanted)
                 return _catch_up_report(applied)
-            reason = "rows were lost in a crash"
+            reason = LOST
     except database.BusyError:
         return None
     except (database.UnusableError, duckdb.Error) as error:

@@ -541,7 +541,8 @@ _TABLES: tuple[tuple[str, str, Sequence[Figure[Any]]], ...] = (
         EXPERIMENT_FIGURES,
     ),
 )
-TABLES_SQL = "".join(create_table(*table) for table in _TABLES)
+REQUESTS_SQL, *_RESULTS_SQL = (create_table(*table) for table in _TABLES)
+RESULTS_SQL = "".join(_RESULTS_SQL)
 _PAGE = """# Figures
 
 Made from the list in `llem/results/figures.py` by `just figures`; do not edit. A figure has the same name in the tables, in CSV and in Parquet; JSON

@@ -58,7 +58,7 @@ def test_a_new_experiment_is_noticed(store: Store, tmp_path: Path) -> None:
 def test_tables_of_another_version_are_not_current(store: Store) -> None:
     """Nor is a database without our tables."""
     with duckdb.connect(store.projections_path) as connection:
-        connection.execute("UPDATE projection SET results_version = -1")
+        connection.execute("UPDATE projection SET derived_digest = 'older'")
     assert not is_current(store)
     store.projections_path.unlink()
     duckdb.connect(store.projections_path).close()

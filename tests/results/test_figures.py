@@ -15,7 +15,8 @@ from llem.results.figures import (
     EXPERIMENT_FIGURES,
     PROCESS_FIGURES,
     REQUEST_FIGURES,
-    TABLES_SQL,
+    REQUESTS_SQL,
+    RESULTS_SQL,
     Figure,
     as_markdown,
     row,
@@ -90,7 +91,7 @@ def test_a_row_fits_its_table(table: str) -> None:
         for name, value in found.items()
     }
     with duckdb.connect() as connection:
-        connection.execute(TABLES_SQL)
+        connection.execute(REQUESTS_SQL + RESULTS_SQL)
         places = ", ".join("?" * len(found))
         connection.execute(f"INSERT INTO {table} ({', '.join(found)}) VALUES ({places})", [*found.values()])
         (kept,) = connection.execute(f"SELECT {', '.join(found)} FROM {table}").fetchall()

@@ -54,18 +54,23 @@ MAX_BATCHES = 2**14  # whose energies are worked out at once
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     """Replace the derived rows of the experiments, some in one transaction; one that cannot be derived is set aside."""
-    if not experiment_ids:
-        return
-    tables.course.begin("deriving results", len(experiment_ids), "experiments")
+    for experiment_id, reason in failing(tables, experiment_ids):
+        set_aside(tables, experiment_id, reason)
+        with tables.transaction():
+            _replace(tables, [experiment_id])
+
+
+def failing(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Replace the derived rows of the experiments; yields each that cannot be derived, of which nothing was changed, and why."""
+    if experiment_ids:
+        tables.course.begin("deriving results", len(experiment_ids), "experiments")
     for group in _groups(tables, experiment_ids):
         reason = _try(tables, group)
         tables.course.complete(len(group))
         for experiment_id in group if reason is not None else ():
             reason = _try(tables, [experiment_id])
             if reason is not None:
-                set_aside(tables, experiment_id, reason)
-                with tables.transaction():
-                    _replace(tables, [experiment_id])
+                yield experiment_id, reason
 
 
 def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
