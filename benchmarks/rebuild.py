@@ -21,7 +21,8 @@ import duckdb
 
 from benchmarks.sample_files import DEVICE_UUID, METER, segment_header, write_log, write_parquet
 from llem.projections.database import Tables, create_tables
-from llem.projections.ingest import MEASURED, Identity, Replay
+from llem.projections.ingest import Replay
+from llem.projections.log_cells import MEASURED, Identity
 from llem_events import SegmentReader
 
 IDENTITY = Identity(segment_header().experiment_id, 0, segment_header().segment_id.hex())

@@ -7,7 +7,6 @@ The structures and their rules are those of https://arrow.apache.org/docs/format
 import ctypes
 import errno
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -126,22 +125,23 @@ class ArrowStream:
 
 def integers(values: Sequence[int | None]) -> Cells:
     """64-bit integers. Raises OverflowError for larger ones."""
-    return _numbers(values, np.int64, _INT64)
+    try:
+        return _numbers(np.array(values, np.int64), None, INTEGERS)
+    except TypeError:  # None is no number
+        missing = np.array([value is None for value in values])
+        filled = np.array([0 if value is None else value for value in values], np.int64)
+        return _numbers(filled, missing, INTEGERS)
 
 
 def doubles(values: Sequence[float | None]) -> Cells:
     """Floating-point numbers; what is none, or infinite, is NULL."""
-    finite = [value if value is None or math.isfinite(value) else None for value in values]
-    return _numbers(finite, np.float64, _DOUBLE)
+    filled = np.array(values, np.float64)
+    return _numbers(filled, ~np.isfinite(filled), DOUBLES)
 
 
 def measured(column: Column) -> Cells:
     """Integers that are in a column already."""
-    values = np.ascontiguousarray(column.values, np.int64)
-    mask = None if column.missing is None else np.packbits(~column.missing, bitorder="little")
-    buffers = _buffers(mask, values)
-    array = _Array(len(values), _unknown(mask), 0, 2, 0, buffers, release=_release_array)
-    return Cells(INTEGERS, array, (values, mask, buffers))
+    return _numbers(np.ascontiguousarray(column.values, np.int64), column.missing, INTEGERS)
 
 
 def texts(values: Sequence[str | bytes | None]) -> Cells:
@@ -167,9 +167,9 @@ def repeated(words: Sequence[str], counts: Sequence[int]) -> Cells:
 
 def lists(values: Sequence[Sequence[int | None] | None]) -> Cells:
     """Lists of 64-bit integers."""
-    items = integers(list(itertools.chain.from_iterable(value or () for value in values)))
-    ends = _ends([len(value or ()) for value in values])
     mask = _mask([value is None for value in values])
+    every = [value or () for value in values]
+    items, ends = integers(list(itertools.chain.from_iterable(every))), _ends(list(map(len, every)))
     buffers, children = _buffers(mask, ends), _pointers(_Array, [items.array])
     array = _Array(len(values), _unknown(mask), 0, 2, 1, buffers, children=children, release=_release_array)
     inner = _pointers(_Schema, [_named(items.schema, "item")])
@@ -177,21 +177,20 @@ def lists(values: Sequence[Sequence[int | None] | None]) -> Cells:
     return Cells(schema, array, (items, ends, mask, buffers, children, inner))
 
 
-def _numbers(values: Sequence[float | None], kind: type[np.generic], form: bytes) -> Cells:
-    missing = [value is None for value in values]
-    filled = np.array([0 if value is None else value for value in values], kind)
-    mask = _mask(missing)
-    buffers = _buffers(mask, filled)
-    array = _Array(len(filled), _unknown(mask), 0, 2, 0, buffers, release=_release_array)
-    return Cells(_schema_of(form), array, (filled, mask, buffers))
+def _numbers(values: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None, schema: _Schema) -> Cells:
+    mask = None if missing is None else _mask(missing)
+    buffers = _buffers(mask, values)
+    array = _Array(len(values), _unknown(mask), 0, 2, 0, buffers, release=_release_array)
+    return Cells(schema, array, (values, mask, buffers))
 
 
 def _ends(lengths: Sequence[int]) -> npt.NDArray[np.int32]:
     return np.cumsum([0, *lengths], dtype=np.int64).astype(np.int32)
 
 
-def _mask(missing: Sequence[bool]) -> npt.NDArray[np.uint8] | None:
-    return np.packbits(~np.array(missing), bitorder="little") if any(missing) else None
+def _mask(missing: npt.ArrayLike) -> npt.NDArray[np.uint8] | None:
+    known = ~np.asarray(missing, np.bool_)
+    return None if known.all() else np.packbits(known, bitorder="little")
 
 
 def _unknown(mask: npt.NDArray[np.uint8] | None) -> int:
@@ -277,5 +276,5 @@ _new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_cha
 )
 
 # Kinds of columns whose batches are not there yet when DuckDB asks what they are.
-INTEGERS = _schema_of(_INT64)
+INTEGERS, DOUBLES = _schema_of(_INT64), _schema_of(_DOUBLE)
 WORDS = _schema_of(_INT32, dictionary=ctypes.pointer(_schema_of(_TEXT)))

@@ -10,10 +10,8 @@ from typing import Any, cast
 
 import duckdb
 import msgspec
-import numpy as np
 
 from llem.projections import cells
-from llem.projections.arrow_stream import Cells, measured, repeated
 from llem.projections.cells import Batch
 from llem.projections.checkpoint import Files, SegmentFile
 from llem.projections.containment import LOG_TABLES, reason_against
@@ -21,19 +19,16 @@ from llem.projections.database import Rows, Tables
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
-from llem.projections.ingest import MEASURED, Identity, Taken, read_whole, release_cache
+from llem.projections.ingest import Taken, read_whole, release_cache
+from llem.projections.log_cells import request_batch, sample_batch
 from llem.projections.ranges import check_all, check_start
 from llem.sql import literal
-from llem_events import SAMPLE_COLUMNS
-from llem_events.columns import Column
-from llem_events.replay import SampleBatch
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
 # Of one transaction, and of what is derived together: every statement of a derivation looks through all of the latter.
 CHUNK_BYTES, CHUNK_EXPERIMENTS = 2**22, 48
 GROUP_BYTES, GROUP_EXPERIMENTS = 2**20, 8
 _STAGED = (*LOG_TABLES, "segments")
-_SAMPLE = {name: name for name in (*Identity._fields, "device_uuid", "meter")} | MEASURED
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,43 +199,11 @@ def _log(tables: Tables, experiments: Sequence[Experiment]) -> dict[str, Batch]:
     """What the log says, a batch for each table that has rows of it."""
     segments = [segment for experiment in experiments for segment in experiment.segments]
     samples = [(segment.identity, batch) for segment in segments for batch in segment.batches]
+    reported = [event for segment in segments for event in segment.reported]
     rows = {
         "segments": [segment.checkpoint for segment in segments],
         "events": [row for segment in segments for row in segment.events],
-        "requests": [row for segment in segments for row in segment.requests],
     }
     log = {table: cells.batch(new, tables.types(table)) for table, new in rows.items() if new}
-    return log | {"samples": Batch(_sample_cells(samples), _SAMPLE)} if samples else log
-
-
-def _sample_cells(batches: Sequence[tuple[Identity, SampleBatch]]) -> dict[str, Cells]:
-    counts = [batch.samples for _, batch in batches]
-    indexes = [identity.process_index for identity, _ in batches]
-    words = {
-        "experiment_id": [identity.experiment_id for identity, _ in batches],
-        "segment_id": [identity.segment_id for identity, _ in batches],
-        "device_uuid": [batch.device_uuid for _, batch in batches],
-        "meter": [batch.meter for _, batch in batches],
-    }
-    return {
-        "process_index": measured(_repeated(indexes, counts)),
-        **{name: repeated(each, counts) for name, each in words.items()},
-        **{name: measured(_joined([batch.columns[name] for _, batch in batches])) for name in SAMPLE_COLUMNS},
-    }
-
-
-def _repeated(numbers: Sequence[int | None], counts: Sequence[int]) -> Column:
-    """Each number so many times."""
-    values = np.repeat([number or 0 for number in numbers], counts)
-    return Column(values, np.repeat([number is None for number in numbers], counts))
-
-
-def _joined(columns: Sequence[Column]) -> Column:
-    """One column after the other."""
-    values = np.concatenate([column.values for column in columns])
-    if all(column.missing is None for column in columns):
-        return Column(values)
-    missing = [
-        np.zeros(len(column.values), bool) if column.missing is None else column.missing for column in columns
-    ]
-    return Column(values, np.concatenate(missing))
+    log |= {"requests": request_batch(reported, tables.types("requests"))} if reported else {}
+    return log | {"samples": sample_batch(samples)} if samples else log

@@ -34,7 +34,11 @@ class Batch(NamedTuple):
 
 def batch(rows: Sequence[Row], types: Mapping[str, str]) -> Batch:
     """Rows for the columns named in `types`; one that a row does not name is NULL."""
-    values = _columns(rows, list(types))
+    return of_columns(_columns(rows, list(types)), types)
+
+
+def of_columns(values: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> Batch:
+    """The same from the values of each column."""
     columns = {name: _column(values[name], kind) for name, kind in types.items()}
     return Batch(
         {name: cells for name, (cells, _) in columns.items() if cells is not None},

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import msgspec
@@ -13,8 +14,8 @@ from llem.projections.cells import Batch
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, MisfitError, reason_against
 from llem.projections.database import Row, Rows, Tables
+from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, split
 from llem.projections.ranges import check_header
-from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import (
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -28,24 +29,9 @@ from llem_events import (
     UnknownEvent,
     Verdict,
 )
-from llem_events.events import Event, Request, RequestsCompleted
+from llem_events.events import Event, RequestsCompleted
 from llem_events.replay import Occurrence, SampleBatch, replay
 
-# Column of the table -> its expression over the log's columns.
-MEASURED = {
-    "at_ns": "at_ns",
-    "power_w": f"power_mw / {MW_PER_W}::DOUBLE",
-    "power_average_w": f"power_average_mw / {MW_PER_W}::DOUBLE",
-    "energy_j": f"energy_mj / {MJ_PER_J}::DOUBLE",
-    "temperature_c": "temperature_c",
-    "gpu_utilisation_pct": "gpu_utilisation_pct",
-    "memory_utilisation_pct": "memory_utilisation_pct",
-    "memory_used_bytes": "memory_used_bytes",
-    "sm_clock_mhz": "sm_clock_mhz",
-    "memory_clock_mhz": "memory_clock_mhz",
-    "throttle_reasons": "throttle_reasons",
-    "power_limit_w": f"power_limit_mw / {MW_PER_W}::DOUBLE",
-}
 _KEYS = (
     {"process_index": "$process_index::INTEGER"}
     | {name: f"${name}" for name in ("experiment_id", "segment_id")}
@@ -57,8 +43,9 @@ _SAMPLES = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
-# DuckDB writes a row group of 122,880 rows to the file at once, and keeps what is less in memory until the commit.
-STATEMENT_REQUESTS, STATEMENT_TIMES = 125_000, 4_000_000
+# DuckDB writes a row group to the file at once, and keeps what is less in memory until the commit.
+ROW_GROUP = 122_880
+STATEMENT_TIMES = 4_000_000
 MAX_ROWS = 20_000  # of events and requests, held before they are inserted
 TIMES_OF_A_ROW = 32  # times of tokens that take the memory of a row
 COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
@@ -180,14 +167,6 @@ def _checkpoint(tables: Tables, file: SegmentFile, fields: Row) -> None:
     tables.insert("segments", [{**_NOTHING, **fields, **_place(file)}])
 
 
-class Identity(NamedTuple):
-    """The segment that the samples stand in."""
-
-    experiment_id: str
-    process_index: int | None
-    segment_id: str
-
-
 def append_samples(
     connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], *, identity: Identity
 ) -> int:
@@ -246,25 +225,25 @@ def _cells(batch: SampleBatch) -> Mapping[str, Cells]:
 
 
 class Collected:
-    """Rows of what is neither a sample nor unfit for the tables."""
+    """What is neither a sample nor unfit for the tables: rows of events, and requests as they were reported."""
 
     def __init__(self, identity: Identity) -> None:
-        self._identity = identity._asdict()
+        self._identity = identity
         self.events: Rows = []
-        self.requests: Rows = []
-        self.times = 0
+        self.reported: list[Reported] = []
+        self.requests = self.times = 0
 
     def __len__(self) -> int:
         """As many rows as take the same memory."""
-        return len(self.events) + len(self.requests) + self.times // TIMES_OF_A_ROW
+        return len(self.events) + self.requests + self.times // TIMES_OF_A_ROW
 
     def add(self, occurrence: Occurrence) -> None:
         """Raises MisfitError for an event that does not fit its type."""
         event = occurrence.event
         if isinstance(event, RequestsCompleted):
-            self.requests += [
-                self._request(event, request, occurrence.event_number) for request in event.requests
-            ]
+            self._add_requests(
+                Reported(self._identity, occurrence.event_number, event.window, event.requests)
+            )
             return
         if isinstance(event, UnknownEvent) and event.problem is not None:
             raise MisfitError(f"event {occurrence.event_number}: {event.problem}")
@@ -276,12 +255,49 @@ class Collected:
             "at_ns": occurrence.envelope.at_ns,
             "body": _as_json(event),
         }
-        self.events.append(self._identity | row)
+        self.events.append(self._identity._asdict() | row)
 
-    def _request(self, event: RequestsCompleted, request: Request, event_number: int) -> dict[str, Any]:
-        self.times += len(request.token_times_ns) + len(request.chunk_times_ns)
-        fields = msgspec.structs.asdict(request)
-        return {**self._identity, **fields, "window_kind": event.window, "event_number": event_number}
+    def _add_requests(self, reported: Reported) -> None:
+        self.reported.append(reported)
+        self.requests += len(reported.requests)
+        self.times += reported.times
+
+
+@contextmanager
+def _one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Two would share a row group out between them."""
+    with connection.cursor() as settings:
+        (threads,) = settings.execute("SELECT current_setting('threads')").fetchall()[0]
+        settings.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            settings.execute(f"SET threads = {threads}")
+
+
+class _HeldRequests:
+    """Requests in columns, inserted when they fill a row group of the table: DuckDB writes others anew at the commit."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._batches: list[Batch] = []
+        self._requests = self._times = 0
+
+    def add(self, reported: Sequence[Reported]) -> None:
+        """Hold some more, in pieces that end with the row group."""
+        while reported:
+            piece, reported = split(reported, ROW_GROUP - self._requests)
+            self._batches.append(request_batch(piece, self._tables.types("requests")))
+            self._requests += sum(len(event.requests) for event in piece)
+            self._times += sum(event.times for event in piece)
+            if self._requests >= ROW_GROUP or self._times >= STATEMENT_TIMES:
+                self.insert()
+
+    def insert(self) -> None:
+        """All that are held."""
+        with _one_thread(self._tables.connection):
+            self._tables.insert_batches("requests", self._batches)
+        self._batches, self._requests, self._times = [], 0, 0
 
 
 class Replay:
@@ -290,8 +306,7 @@ class Replay:
     def __init__(self, tables: Tables, reader: SegmentReader, identity: Identity) -> None:
         self._tables, self._reader, self._identity = tables, reader, identity
         self._collected = Collected(identity)
-        self._held: list[tuple[int, list[Batch]]] = []  # requests in columns, and how many times they hold
-        self._held_requests = 0
+        self._held = _HeldRequests(tables)
         self._is_done = False
         self.samples = self.requests = 0
 
@@ -305,6 +320,7 @@ class Replay:
                 every = itertools.chain([first], batches)
                 self.samples += append_samples(self._tables.connection, every, identity=self._identity)
             self._insert()
+        self._held.insert()
 
     def _samples_until_full(self, replayed: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
         """Batches of samples; other events are collected, because the connection is busy with the samples meanwhile."""
@@ -319,16 +335,10 @@ class Replay:
         self._is_done = True
 
     def _insert(self) -> None:
-        found = self._collected
+        found, self._collected = self._collected, Collected(self._identity)
         self._tables.insert("events", found.events)
-        self._held.append((found.times, self._tables.batches("requests", found.requests)))
-        self._held_requests += len(found.requests)
-        self.requests += len(found.requests)
-        self._collected = Collected(self._identity)
-        held_times = sum(times for times, _ in self._held)
-        if self._is_done or self._held_requests >= STATEMENT_REQUESTS or held_times >= STATEMENT_TIMES:
-            self._tables.insert_batches("requests", [batch for _, held in self._held for batch in held])
-            self._held, self._held_requests = [], 0
+        self._held.add(found.reported)
+        self.requests += found.requests
 
 
 def _as_json(event: Event | UnknownEvent) -> msgspec.Raw | None:
@@ -346,7 +356,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity
     batches: Sequence[SampleBatch]
     events: Rows
-    requests: Rows
+    reported: Sequence[Reported]
     checkpoint: dict[str, Any]
 
 
@@ -366,13 +376,15 @@ def read_whole(file: SegmentFile) -> Taken | None:
                 return None
         if reader.verdict is not Verdict.CLEAN:
             return None
-        samples, requests = sum(batch.samples for batch in batches), len(collected.requests)
-        fields = _header_fields(reader) | _progress(reader, samples=samples, requests=requests, known=None)
+        samples = sum(batch.samples for batch in batches)
+        fields = _header_fields(reader) | _progress(
+            reader, samples=samples, requests=collected.requests, known=None
+        )
     return Taken(
         identity=identity,
         batches=batches,
         events=collected.events,
-        requests=collected.requests,
+        reported=collected.reported,
         checkpoint={**_NOTHING, **fields, **_place(file)},
     )
 
