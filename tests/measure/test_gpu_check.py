@@ -10,6 +10,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
+from benchmarks import gpu_sensors
 from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
 from tests.measure.gpu_host import gpu
 from tests.simulated_nvml.build import environment
@@ -71,3 +72,10 @@ def test_every_function_that_the_meter_asks_is_checked() -> None:
     assert asked - HANDLES == set(FUNCTIONS)
     assert all(hasattr(pynvml, name) for name in FUNCTIONS)
     assert set(re.findall(r"pynvml\.(NVML_FI_\w+)", sources)) == set(FIELD_VALUES)
+
+
+def test_the_page_shows_what_the_recorded_sensors_said() -> None:
+    """Every line of the table of square waves is what the recorded trace gives."""
+    recorded = gpu_sensors.read(ROOT / "benchmarks" / "data" / "h200_square_waves")
+    page = (ROOT / "docs" / "accuracy.md").read_text().splitlines()
+    assert [line for line in gpu_sensors.table(recorded) if line not in page] == []
