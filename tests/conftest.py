@@ -17,6 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, settings
 
 from llem.plan import Plan
+from tests.forked import ForkedLlem
 
 LLEM = Path(sys.executable).with_name("llem")
 SIMULATED = ("--engine", "simulated", "--meter", "simulated")
@@ -35,6 +36,10 @@ settings.load_profile("patient")
 
 # A shell ignores Ctrl-C in what it starts in the background, and so would every command that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Or every process that the tests start compiles all of our code again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -76,9 +81,27 @@ def environment(store: Path) -> dict[str, str]:
     return {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
 
+@pytest.fixture(scope="session")
+def forked() -> Iterator[ForkedLlem]:
+    """Runs commands without what their start costs."""
+    program = ForkedLlem()
+    yield program
+    program.close()
+
+
 @pytest.fixture
-def llem(environment: dict[str, str]) -> Run:
+def llem(environment: dict[str, str], forked: ForkedLlem) -> Run:
     """Run llem to its end."""
+
+    def run(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        return forked.run(arguments, environment={**environment, **changes})
+
+    return run
+
+
+@pytest.fixture
+def whole_llem(environment: dict[str, str]) -> Run:
+    """Run llem to its end in a process that starts with it."""
 
     def run(*arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyte
 
 from tests.conftest import LIMIT_S, LLEM
+from tests.forked import ForkedLlem
 
 READ_BYTES = 65536
 Size = tuple[int, int]  # columns and lines
@@ -57,13 +58,19 @@ def on_a_terminal(
     size: Size = (80, 24),
     environment: Mapping[str, str],
     folder: Path | None = None,
-    limit_s: float = LIMIT_S,
+    forked: ForkedLlem | None = None,
     while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
 ) -> tuple[Terminal, int]:
-    """Run llem with all three standard streams on one terminal; its screen and its exit status."""
+    """Run llem, forked or as a whole program, with all three standard streams on one terminal; its screen and its exit status."""
     controller, descriptor = pty.openpty()
     resize(descriptor, size)
     terminal = Terminal(size[0])
+    if forked is not None:
+        streams = (descriptor, descriptor, descriptor)
+        forked.start(arguments, streams=streams, environment=environment, folder=folder)
+        os.close(descriptor)
+        _read_to_the_end(controller, terminal, while_running, stop=forked.close)
+        return terminal, forked.status()
     with subprocess.Popen(
         [LLEM, *map(str, arguments)],
         stdin=descriptor,
@@ -74,20 +81,19 @@ def on_a_terminal(
         start_new_session=True,
     ) as process:
         os.close(descriptor)
-        read_to_the_end(controller, terminal, while_running, limit_s=limit_s, stop=process.kill)
+        _read_to_the_end(controller, terminal, while_running, stop=process.kill)
     return terminal, process.returncode
 
 
-def read_to_the_end(
+def _read_to_the_end(
     controller: int,
     terminal: Terminal,
-    while_running: Callable[[Terminal, int], None] = lambda terminal, descriptor: None,
+    while_running: Callable[[Terminal, int], None],
     *,
-    limit_s: float = LIMIT_S,
     stop: Callable[[], None],
 ) -> None:
     """Show all that is written to the terminal, and close it; whoever takes too long is stopped."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while (chunk := _read(controller)) != b"":
         terminal.feed(chunk or b"")
         while_running(terminal, controller)

@@ -3,16 +3,17 @@
 import csv
 import io
 import json
-import os
-import pty
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from llem.query.statements import saved_queries
+from llem.store import Store
 from tests.cli import terminal
-from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
+from tests.conftest import LLEM, Run, mostly_slow
+from tests.forked import ForkedLlem
+from tests.projections.fake_log import experiment
 
 ALL_TYPES = (
     "SELECT 9223372036854775807 AS big, 1.10::DECIMAL(10,2) AS price, [1, NULL] AS list, MAP {'k': 0.0} AS map, "
@@ -23,14 +24,10 @@ ALL_TYPES = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one measured experiment."""
-    store = tmp_path_factory.mktemp("store") / "data"
-    subprocess.run(
-        [LLEM, "measure", *SIMULATED, *QUICK, "--label", "site=lab", "--store", store],
-        check=True,
-        capture_output=True,
-    )
-    return store
+    """A store with one experiment."""
+    store = Store(tmp_path_factory.mktemp("store") / "data").create()
+    experiment(store, labels={"site": "lab"})
+    return store.path
 
 
 def answer(llem: Run, folder: Path, *arguments: object) -> str:
@@ -279,12 +276,12 @@ def test_a_time_with_a_zone_is_shown_or_told(llem: Run, folder: Path) -> None:
     ),
 )
 def test_the_figure_asked_for_is_on_a_narrow_screen(
-    question: list[str], figure: str, folder: Path, environment: dict[str, str]
+    question: list[str], figure: str, folder: Path, environment: dict[str, str], forked: ForkedLlem
 ) -> None:
     """Whatever has no room in 80 columns, what a query or a view is named for has."""
     arguments = ["query", *question, "--store", folder]
     narrow = {name: text for name, text in environment.items() if name != "COLUMNS"}
-    screen, status = terminal.on_a_terminal(arguments, environment=narrow)
+    screen, status = terminal.on_a_terminal(arguments, environment=narrow, forked=forked)
     assert status == 0
     assert figure in screen.lines()[0].split()
 
@@ -301,38 +298,6 @@ def test_a_formula_in_csv_is_neutralised_unless_asked(llem: Run, folder: Path) -
     assert answer(llem, folder, sql, "-f", "csv").splitlines()[1] == "'=1+1,-1"
     assert answer(llem, folder, sql, "-f", "csv", "--raw-csv").splitlines()[1] == "=1+1,-1"
     assert json.loads(answer(llem, folder, sql, "-f", "json"))[0]["text"] == "=1+1"
-
-
-@pytest.mark.parametrize("form", mostly_slow(["table", "csv", "jsonl", "md"], every=2))
-def test_a_terminal_gets_no_escape_sequence_from_data(form: str, folder: Path) -> None:
-    """Data cannot clear the screen, set the title or hide text."""
-    sql = "SELECT 'a' || chr(27) || ']0;owned' || chr(7) || chr(155) || 'b' AS text"
-    shown = on_a_terminal(["query", sql, "-f", form, "--store", str(folder)])
-    assert b"owned" in shown
-    assert b"\x1b]" not in shown
-    assert b"\x07" not in shown
-    assert "\x9b".encode() not in shown
-
-
-def on_a_terminal(arguments: list[str]) -> bytes:
-    """What llem shows on a pseudo-terminal."""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [LLEM, *arguments], stdout=terminal, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    ):
-        os.close(terminal)
-        shown = b""
-        while chunk := _read(controller):
-            shown += chunk
-    os.close(controller)
-    return shown
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, 65536)
-    except OSError:  # Linux says EIO at the end of a terminal
-        return b""
 
 
 def test_duplicate_names_are_numbered(llem: Run, folder: Path) -> None:

@@ -4,14 +4,10 @@ A golden file has the screen's lines, below each styled line one that begins wit
 NAME.txt is the screen of 80 x 24 in colour; NAME.SIZE.txt and NAME.SIZE.TERMINAL.txt stand beside it only where they differ.
 """
 
-import base64
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +17,7 @@ from tests.cli import fixed_store
 from tests.cli.fixed_store import FAILING, INTERRUPTED, NAMED, TWO_GPUS, WRAPPED
 from tests.cli.terminal import Size, Terminal, on_a_terminal, resize
 from tests.conftest import QUICK, SIMULATED
+from tests.forked import ForkedLlem
 
 GOLDENS = Path(__file__).with_name("screens")
 SIZES: dict[str, Size] = {"80x24": (80, 24), "120x40": (120, 40), "200x50": (200, 50)}
@@ -33,7 +30,6 @@ TERMINALS = {
 USUAL = ("80x24", "colour")
 # Progress that is said without a live line, where work takes longer than a second.
 SLOW_MACHINE = ("llem: reading the log: ", "llem: deriving results: ", "llem: importing: ")
-ROOT = Path(__file__).parents[2]
 MADE = (
     "measured",
     "imported",
@@ -152,28 +148,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Callable[[dict[str, object]], dict[str, object]]]:
-    """One process that runs command after command."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.forked"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-
-        def ask(job: dict[str, object]) -> dict[str, object]:
-            process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr] # a pipe
-            process.stdin.flush()  # type: ignore[union-attr] # a pipe
-            answer: dict[str, object] = json.loads(process.stdout.readline())  # type: ignore[union-attr] # a pipe
-            return answer
-
-        yield ask
-        process.stdin.close()
-
-
 # typer changes how it writes help.
 USUAL_CASES = [
     pytest.param(name, marks=pytest.mark.locked) if name.endswith("_help") else name for name in CASES
@@ -181,9 +155,7 @@ USUAL_CASES = [
 
 
 @pytest.mark.parametrize("name", USUAL_CASES)
-def test_the_usual_screen(
-    name: str, folder: Path, forked: Callable[..., dict[str, object]], update: bool
-) -> None:
+def test_the_usual_screen(name: str, folder: Path, forked: ForkedLlem, update: bool) -> None:
     """At 80 columns and in colour the command shows what its golden file has."""
     compare(name, USUAL, seen(CASES[name], USUAL, folder, forked), update=update)
 
@@ -193,7 +165,7 @@ def test_the_usual_screen(
 @pytest.mark.parametrize("terminal", TERMINALS)
 @pytest.mark.parametrize("size", SIZES)
 def test_other_sizes_and_terminals(
-    size: str, terminal: str, folder: Path, forked: Callable[..., dict[str, object]], update: bool
+    size: str, terminal: str, folder: Path, forked: ForkedLlem, update: bool
 ) -> None:
     """Wider terminals, without colour, dumb ones and the locale C: what differs from the usual has a golden file of its own."""
     # The encoding is chosen when Python starts, so once every command is started on its own.
@@ -244,21 +216,15 @@ def test_every_golden_file_is_of_a_screen() -> None:
     assert names == {*CASES, *MEASURED}
 
 
-def seen(
-    case: Case, kind: tuple[str, str], folder: Path, forked: Callable[..., dict[str, object]] | None
-) -> str:
+def seen(case: Case, kind: tuple[str, str], folder: Path, forked: ForkedLlem | None) -> str:
     """The screen as text."""
     for made in MADE:
         shutil.rmtree(folder / made, ignore_errors=True)
         (folder / made).unlink(missing_ok=True)
     size, chosen = SIZES[kind[0]], environment(kind[1])
-    if forked is None:
-        terminal, status = on_a_terminal(case.arguments, size=size, environment=chosen, folder=folder)
-    else:
-        job = {"folder": str(folder), "arguments": case.arguments, "size": size, "environment": chosen}
-        answer = forked(job)
-        terminal, status = Terminal(size[0]), answer["status"]  # type: ignore[assignment] # a number
-        terminal.feed(base64.b64decode(str(answer["written"])))
+    terminal, status = on_a_terminal(
+        case.arguments, size=size, environment=chosen, folder=folder, forked=forked
+    )
     return drawn(terminal, case.mask) + f"\n[exit {status}]\n"
 
 

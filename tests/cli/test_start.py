@@ -48,9 +48,9 @@ def test_importing_llem_loads_nothing() -> None:
     assert loaded_after("import llem").isdisjoint({*HEAVY, "typer", "msgspec"})
 
 
-def test_the_version_is_data(llem: Run) -> None:
+def test_the_version_is_data(whole_llem: Run) -> None:
     """--version prints the version on stdout and nothing else."""
-    done = llem("--version")
+    done = whole_llem("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip().count(".") == 2
 
@@ -63,11 +63,11 @@ def test_a_wrong_command_or_option_is_exit_status_2(llem: Run) -> None:
         assert "Traceback" not in done.stderr and "No such" in done.stderr
 
 
-def test_a_fault_that_nobody_foresaw_is_exit_status_70(llem: Run, tmp_path: Path) -> None:
+def test_a_fault_that_nobody_foresaw_is_exit_status_70(whole_llem: Run, tmp_path: Path) -> None:
     """A broken library ends a command with one line that asks for the traceback, not with a traceback."""
     (tmp_path / "duckdb.py").write_text("raise RuntimeError('half installed')\n")
-    done = llem("runs", PYTHONPATH=str(tmp_path))
+    done = whole_llem("runs", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (70, "")
     assert "internal error: RuntimeError: half installed" in done.stderr and "-vv" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Traceback" in llem("runs", "-vv", PYTHONPATH=str(tmp_path)).stderr
+    assert "Traceback" in whole_llem("runs", "-vv", PYTHONPATH=str(tmp_path)).stderr
