@@ -378,7 +378,7 @@ class LoadCompleted(Event, frozen=True, kw_only=True):
     stale_connections: (
         Int64  # that the server had closed when they were used again; their requests were sent anew
     )
-    # from when a request was due, and held back by no cap, to its first byte sent; None where none was sent
+    # from when a request was due, and held back by no cap, to when the client turned to it: what the server takes to connect is not in it
     send_lag_p50_ns: Int64 | None = None
     send_lag_p99_ns: Int64 | None = None
     send_lag_max_ns: Int64 | None = None

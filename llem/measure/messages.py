@@ -183,7 +183,7 @@ class LoadProgress(Message, frozen=True, kw_only=True):
 
 
 class LoadOffered(Message, frozen=True):
-    """Load process to worker: from `at_ns` on nothing is sent any more; what is in flight drains."""
+    """Load process to worker: from `at_ns` on no request is due any more; what waits for the cap is sent, and what is in flight drains."""
 
     at_ns: int
 

@@ -1,0 +1,237 @@
+"""One request on its way: what its stream brought and when, until it is a `Request` of the log."""
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llem.load.errors import AnswerError
+from llem.load.openai import DONE, Chunk, Counted, Prepared, Usage, decode_chunk, error_of, text_of
+from llem.load.sse import EventParser
+from llem_events.events import Request
+
+MAX_SAID_BYTES = 2**16
+_OK = 200
+_FINISHED = {"length": "length", "stop": "eos", "tool_calls": "eos", "function_call": "eos"}
+_NO_STREAMS = ("json", "html")
+_NO_USAGE = Usage()
+_UNKNOWN = -1  # for the tokens of a chunk, in a column of integers
+
+
+class Answer:
+    """An exchange that reads the stream of a completion. Every time is that of the read in which a chunk came."""
+
+    __slots__ = (
+        "_answered_ns",
+        "_cached",
+        "_chunk_times_ns",
+        "_chunk_tokens",
+        "_counted",
+        "_events",
+        "_finish",
+        "_headers_ns",
+        "_is_over",
+        "_is_stream",
+        "_on_end",
+        "_prepared",
+        "_reused",
+        "_said",
+        "_status",
+        "_told",
+        "_usage",
+        "_words",
+        "arrival_ns",
+        "last_ns",
+        "request",
+        "request_id",
+        "start_ns",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        *,
+        arrival_ns: int,
+        request: bytes,
+        prepared: Prepared,
+        keeps_text: bool,
+        on_end: Callable[["Answer", Request], None],
+    ) -> None:
+        self.request_id, self.arrival_ns, self.request = request_id, arrival_ns, request
+        self.last_ns = arrival_ns  # when anything of it was sent or came last
+        self._prepared, self._on_end = prepared, on_end
+        self._events, self._counted = EventParser(), Counted()
+        self._chunk_times_ns, self._chunk_tokens = array("q"), array("q")
+        self._words: list[str] | None = [] if keeps_text else None
+        self.start_ns: int | None = None  # when its first byte was sent
+        self._headers_ns: int | None = None
+        self._status: int | None = None
+        self._reused: bool | None = None
+        self._usage: Usage | None = None
+        self._cached: int | None = None
+        self._finish: str | None = None
+        self._said = b""  # of an answer that is no stream
+        self._answered_ns: int | None = None  # when the stream said that it was whole
+        self._is_stream = self._is_over = False
+        self._told = 0  # chunks that `progress` has given
+
+    @property
+    def chunks(self) -> int:
+        """How many it has brought so far."""
+        return len(self._chunk_times_ns)
+
+    def sent(self, at_ns: int, *, reused: bool) -> None:
+        self.start_ns = self.last_ns = at_ns
+        self._reused = reused
+
+    def head(self, status: int, headers: Mapping[str, str], at_ns: int) -> None:
+        self._headers_ns = self.last_ns = at_ns
+        self._status = status
+        content_type = headers.get("content-type", "")
+        self._is_stream = status == _OK and not any(kind in content_type for kind in _NO_STREAMS)
+
+    def body(self, piece: bytes, at_ns: int) -> None:
+        self.last_ns = at_ns
+        if self._is_stream:
+            self._take(self._events.feed(piece), at_ns)
+        else:
+            self._said += piece[: MAX_SAID_BYTES - len(self._said)]
+
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def is_answered(self) -> bool:
+        return self._answered_ns is not None
+
+    def end(self, at_ns: int) -> None:
+        if not self._is_stream:
+            said = error_of(self._status or 0, self._said)
+            self.fail(f"no stream, but {said}" if self._status == _OK else said, at_ns)
+            return
+        try:
+            self._take(self._events.end(), at_ns)
+        except AnswerError as error:
+            self.fail(str(error), at_ns)
+            return
+        if self._answered_ns is None and self._finish is None:
+            self.fail("the stream ended before its answer was finished", at_ns)
+            return
+        end_ns = self._answered_ns or at_ns
+        problem = self._uncounted()
+        if problem is None:
+            self._over(_FINISHED[self._finish or "stop"], end_ns)
+        else:
+            self.fail(problem, end_ns)
+
+    def fail(self, reason: str, at_ns: int) -> None:
+        self._over("error", at_ns, error=reason)
+
+    def stop(self, at_ns: int) -> None:
+        """It is wanted no longer; what it has brought stays."""
+        self._over("stopped", at_ns)
+
+    def progress(self) -> tuple[list[int], list[int | None]]:
+        """Times and tokens of the chunks that came since the last call."""
+        since, self._told = self._told, len(self._chunk_times_ns)
+        return self._chunk_times_ns[since:].tolist(), _counts(self._chunk_tokens[since:])
+
+    def _take(self, events: Sequence[bytes], at_ns: int) -> None:
+        for data in events:
+            if data == DONE:
+                self._answered_ns = at_ns
+                continue
+            chunk = decode_chunk(data)
+            text: str | None = None
+            for choice in chunk.choices:
+                text = text_of(choice)
+                self._finish = choice.finish_reason or self._finish
+            self._note_totals(chunk)
+            tokens = self._counted.tokens(chunk, has_text=bool(text))
+            if text or (tokens and chunk.choices):
+                self._chunk_times_ns.append(at_ns)
+                self._chunk_tokens.append(_UNKNOWN if tokens is None else tokens)
+                if self._words is not None:
+                    self._words.append(text or "")
+
+    def _note_totals(self, chunk: Chunk) -> None:
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.timings is not None and chunk.timings.cache_n is not None:
+            self._cached = chunk.timings.cache_n
+
+    def _uncounted(self) -> str | None:
+        """Why its tokens are not known, which makes it useless; None where they are."""
+        if self._finish is not None and self._finish not in _FINISHED:
+            return f"the server ended it: {self._finish}"
+        if self._output_tokens() is None:
+            return "neither the pieces of its stream nor a usage at its end say how many tokens it brought"
+        if self._input_tokens() is None:
+            return "the server does not say how many tokens its prompt had"
+        return None
+
+    def _input_tokens(self) -> int | None:
+        if self._prepared.input_tokens is not None:
+            return self._prepared.input_tokens
+        return None if self._usage is None else self._usage.prompt_tokens
+
+    def _output_tokens(self) -> int | None:
+        """Those counted piece by piece; else the server's total; else, of one that ran to its limit, the limit."""
+        if self._chunk_tokens and _UNKNOWN not in self._chunk_tokens:
+            return sum(self._chunk_tokens)
+        if self._usage is not None and self._usage.completion_tokens is not None:
+            return self._usage.completion_tokens
+        return self._prepared.max_tokens if self._finish == "length" else None
+
+    def _over(self, finish_reason: str, at_ns: int, *, error: str | None = None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._on_end(self, self._request(finish_reason, at_ns, error))
+
+    def _request(self, finish_reason: str, at_ns: int, error: str | None) -> Request:
+        usage = self._usage or _NO_USAGE
+        details, cached = usage.completion_tokens_details, usage.prompt_tokens_details
+        start_ns = at_ns if self.start_ns is None else self.start_ns
+        output_tokens = self._output_tokens()
+        if finish_reason in ("error", "stopped"):
+            output_tokens = sum(tokens for tokens in self._chunk_tokens if tokens != _UNKNOWN)
+        assert output_tokens is not None
+        return Request(
+            request_id=self.request_id,
+            batch_index=self.request_id,
+            batch_size=1,
+            arrival_ns=self.arrival_ns,
+            start_ns=start_ns,
+            first_token_ns=self._chunk_times_ns[0] if self._chunk_times_ns else None,
+            end_ns=at_ns,
+            input_tokens=self._input_tokens() or 0,
+            output_tokens=output_tokens,
+            **self._times(output_tokens),
+            finish_reason=finish_reason,
+            error=error,
+            prompt=self._prepared.text,
+            output=None if self._words is None else "".join(self._words),
+            headers_ns=self._headers_ns,
+            cached_input_tokens=self._cached if cached is None else cached.cached_tokens,
+            usage_input_tokens=usage.prompt_tokens,
+            usage_output_tokens=usage.completion_tokens,
+            reasoning_tokens=None if details is None else details.reasoning_tokens,
+            http_status=self._status,
+            connection_reused=self._reused,
+        )
+
+    def _times(self, output_tokens: int) -> dict[str, Any]:
+        """A time for each token where every piece brought one, else for each piece with its tokens."""
+        tokens, times_ns = self._chunk_tokens, self._chunk_times_ns.tolist()
+        if not times_ns:
+            return {"times_reason": "its tokens came without any text"} if output_tokens else {}
+        # A piece with text has a token at least, so as many tokens as pieces are one in each.
+        is_one_each = tokens.count(1) == len(tokens) or (
+            tokens.count(_UNKNOWN) == len(tokens) == output_tokens
+        )
+        if is_one_each:
+            return {"token_times_ns": times_ns}
+        return {"chunk_times_ns": times_ns, "chunk_tokens": _counts(tokens)}
+
+
+def _counts(tokens: "array[int]") -> list[int | None]:
+    return [None if count == _UNKNOWN else count for count in tokens]

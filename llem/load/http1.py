@@ -1,0 +1,398 @@
+"""HTTP/1.1 for one kind of request: a POST whose answer is handed on byte by byte, each read with its one time."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from llem.errors import PlanError
+from llem.load.errors import AnswerError
+
+READ_BYTES = 2**18
+MAX_HEAD_BYTES = 2**16
+MAX_SIZE_LINE_BYTES = 4096
+CONNECT_LIMIT_S = 10.0
+# A server that closes after every answer whatever it says of keep-alive is known by so many closed connections and none used again.
+STALE_LIMIT = 3
+_NO_BODY = frozenset({204, 304})
+
+
+class Exchange(Protocol):
+    """A request on its way. Exactly one of `end` and `fail` is called, once, and nothing after it."""
+
+    request: bytes
+
+    def sent(self, at_ns: int, *, reused: bool) -> None:
+        """Its first byte is about to be sent; a second time where a connection turned out to be closed."""
+
+    def head(self, status: int, headers: Mapping[str, str], at_ns: int) -> None:
+        """The status line and the headers of its answer are there."""
+
+    def body(self, piece: bytes, at_ns: int) -> None:
+        """Some of the answer's body, without its framing."""
+
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    def is_answered(self) -> bool:
+        """Whether the body says by itself that it is whole, so that a connection closed now loses nothing."""
+
+    def end(self, at_ns: int) -> None:
+        """The answer is whole."""
+
+    def fail(self, reason: str, at_ns: int) -> None:
+        """There will be no more of the answer."""
+
+
+class Target:
+    """Where a server is: `http://host:port/base`, with or without `/v1` at its end."""
+
+    def __init__(self, url: str) -> None:
+        """Raises PlanError for what is no URL of a server."""
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise PlanError("the server's URL", found=repr(url), expected="such as http://127.0.0.1:8000")
+        self.is_encrypted = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = port or (443 if self.is_encrypted else 80)
+        self.base = parts.path.rstrip("/").removesuffix("/v1")
+        self.authority = parts.netloc.rpartition("@")[2]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection of a pool: at most one exchange at a time."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._exchange: Exchange | None = None
+        self._transport: asyncio.Transport | None = None
+        self._phase: Callable[[bytes, int], None] = self._unasked
+        self._rest = b""  # the beginning of a head or of a line with a chunk's size
+        self._left = 0  # bytes of the chunk or the body that are still to come; below 0: of the chunk's CRLF
+        self._is_reused = self._has_answer = self._stays_open = False
+        self._closing_reason: str | None = None
+
+    def send(self, exchange: Exchange, *, reused: bool) -> None:
+        """Put an exchange on its way."""
+        assert self._transport is not None
+        self._exchange, self._is_reused, self._has_answer = exchange, reused, False
+        self._phase, self._rest = self._head, b""
+        exchange.sent(time.monotonic_ns(), reused=reused)
+        self._transport.write(exchange.request)
+
+    def is_usable(self) -> bool:
+        """Whether nothing is known of its end."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def abort(self) -> None:
+        """Close at once, with whatever is on its way; nobody is told."""
+        self._exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._pool.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        at_ns = time.monotonic_ns()
+        try:
+            self._phase(self._pool.buffer[:nbytes].tobytes(), at_ns)
+        except AnswerError as error:
+            self._fail(str(error), at_ns)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        at_ns = time.monotonic_ns()
+        self._pool.forget(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if self._is_reused and not self._has_answer:
+            self._pool.send_again(exchange)
+        elif exchange.is_answered() or (self._phase == self._until_closed and error is None):
+            exchange.end(at_ns)
+        else:
+            exchange.fail(self._loss(error), at_ns)
+
+    def _loss(self, error: Exception | None) -> str:
+        how = "reset" if isinstance(error, ConnectionResetError) else "closed"
+        when = "before its answer began"
+        if self._phase != self._head:
+            when = "in the middle of its answer"
+        elif self._has_answer:
+            when = "in the middle of its headers"
+        said = f" ({error})" if error is not None and how == "closed" else ""
+        return f"the server {how} the connection {when}{said}"
+
+    def _unasked(self, data: bytes, at_ns: int) -> None:
+        """What comes without having been asked for ends the connection."""
+        self.abort()
+
+    def _head(self, data: bytes, at_ns: int) -> None:
+        self._has_answer = True
+        head, end, body = (self._rest + data).partition(b"\r\n\r\n")
+        if not end:
+            self._rest = head
+            if len(head) > MAX_HEAD_BYTES:
+                raise AnswerError(f"headers of more than {MAX_HEAD_BYTES} bytes")
+            return
+        self._rest = b""
+        status, version, headers = parse_head(head)
+        if 100 <= status < 200:
+            return self._head(body, at_ns) if body else None
+        self._stays_open = _stays_open(version, headers)
+        assert self._exchange is not None
+        self._exchange.head(status, headers, at_ns)
+        self._begin_body(status, headers)
+        if body or (self._left == 0 and self._phase == self._sized):
+            self._phase(body, at_ns)
+
+    def _begin_body(self, status: int, headers: Mapping[str, str]) -> None:
+        self._left = 0
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            self._phase = self._chunked
+        elif status in _NO_BODY:
+            self._phase = self._sized
+        elif (length := headers.get("content-length")) is not None:
+            if not length.isdecimal():
+                raise AnswerError(f"Content-Length: found {length[:40]!r}, expected a number")
+            self._phase, self._left = self._sized, int(length)
+        else:
+            self._phase = self._until_closed
+            self._stays_open = False
+
+    def _until_closed(self, data: bytes, at_ns: int) -> None:
+        assert self._exchange is not None
+        self._exchange.body(data, at_ns)
+
+    def _sized(self, data: bytes, at_ns: int) -> None:
+        assert self._exchange is not None
+        piece = data[: self._left]
+        self._left -= len(piece)
+        if piece:
+            self._exchange.body(piece, at_ns)
+        if self._left == 0:
+            self._end(at_ns, has_more=len(data) > len(piece))
+
+    def _chunked(self, data: bytes, at_ns: int) -> None:
+        """The contents of all chunks in this read as one piece, so that whoever takes them is called once."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        contents: list[bytes] = []
+        try:
+            after_last = self._unpack(data, contents)
+        finally:
+            if contents:
+                assert self._exchange is not None
+                self._exchange.body(b"".join(contents), at_ns)
+        if after_last is not None:
+            self._phase = self._trailer
+            self._trailer(data[after_last:], at_ns)
+
+    def _unpack(self, data: bytes, contents: list[bytes]) -> int | None:
+        """Append the contents of chunks; returns where the trailer begins, None as long as the last chunk is not there."""
+        position, length, left = 0, len(data), self._left
+        while position < length:
+            if left > 0:
+                contents.append(data[position : position + left])
+                taken = min(left, length - position)
+                position += taken
+                left -= taken
+                if left == 0:
+                    left = -2
+                continue
+            if left < 0:
+                taken = min(-left, length - position)
+                position += taken
+                left += taken
+                continue
+            line_end = data.find(b"\r\n", position)
+            if line_end < 0:
+                self._keep_line(data[position:])
+                break
+            left = _chunk_size(data[position:line_end])
+            position = line_end + 2
+            if left == 0:
+                self._left = 0
+                return position
+        self._left = left
+        return None
+
+    def _keep_line(self, line: bytes) -> None:
+        if len(line) > MAX_SIZE_LINE_BYTES:
+            raise AnswerError(f"a chunk's size of more than {MAX_SIZE_LINE_BYTES} bytes")
+        self._rest = line
+
+    def _trailer(self, data: bytes, at_ns: int) -> None:
+        """Trailing headers, which nobody needs, up to the empty line."""
+        data = self._rest + data
+        if data.startswith(b"\r\n"):
+            end = 2
+        elif (found := data.find(b"\r\n\r\n")) >= 0:
+            end = found + 4
+        else:
+            self._keep_line(data)
+            return
+        self._rest = b""
+        self._end(at_ns, has_more=len(data) > end)
+
+    def _end(self, at_ns: int, *, has_more: bool) -> None:
+        """The connection is free before the exchange hears of its end, because the next one may be sent from there."""
+        exchange, self._exchange = self._exchange, None
+        self._phase = self._unasked
+        if self._stays_open and not has_more and self.is_usable():
+            self._pool.keep(self)
+        elif self._transport is not None:
+            self._transport.close()
+        if exchange is not None:
+            exchange.end(at_ns)
+
+    def _fail(self, reason: str, at_ns: int) -> None:
+        exchange, self._exchange = self._exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.fail(reason, at_ns)
+
+
+class Pool:
+    """The connections to one server: opened when needed, used again as long as the server keeps them."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.opened = self.stale = self.reused = 0
+        self._idle: list[Connection] = []
+        self._open: dict[Connection, Exchange | None] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self._ssl = ssl.create_default_context() if target.is_encrypted else None
+        self._address: str | None = None
+
+    def send(self, exchange: Exchange) -> None:
+        """Send over an idle connection, or over a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                self.reused += 1
+                self._open[connection] = exchange
+                connection.send(exchange, reused=True)
+                return
+        self._send_anew(exchange)
+
+    def send_again(self, exchange: Exchange) -> None:
+        """The connection was closed before it was used: nobody has seen the request."""
+        self.stale += 1
+        self.reused -= 1
+        self._send_anew(exchange)
+
+    def keep(self, connection: Connection) -> None:
+        """A connection without an exchange, for the next one; closed where this server never keeps any."""
+        self._open[connection] = None
+        if self.stale >= STALE_LIMIT and self.reused <= 0:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Close the connection of an exchange, which hears nothing more."""
+        for connection, its_exchange in self._open.items():
+            if its_exchange is exchange:
+                connection.abort()
+                return
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        self._open.pop(connection, None)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def close(self) -> None:
+        """Close everything."""
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._open):
+            connection.abort()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        # A transport tells of its end, and closes its socket, in the next round of the loop.
+        await asyncio.sleep(0)
+
+    def _send_anew(self, exchange: Exchange) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _connect(self, exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT_S):
+                connection = await self._new_connection()
+        except TimeoutError:
+            exchange.fail(f"no connection to {self.target} within {CONNECT_LIMIT_S:g} s", time.monotonic_ns())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            exchange.fail(f"no connection to {self.target}: {reason}", time.monotonic_ns())
+        else:
+            self.opened += 1
+            if exchange.is_over():
+                self.keep(connection)
+                return
+            self._open[connection] = exchange
+            connection.send(exchange, reused=False)
+
+    async def _new_connection(self) -> Connection:
+        """To the address that answered first: a name is looked up once."""
+        loop = asyncio.get_running_loop()
+        host = self.target.host
+        transport, connection = await loop.create_connection(
+            lambda: Connection(self),
+            self._address or host,
+            self.target.port,
+            ssl=self._ssl,
+            server_hostname=host if self._ssl else None,
+        )
+        if self._address is None:
+            self._address = transport.get_extra_info("peername")[0]
+        return connection
+
+
+def parse_head(head: bytes) -> tuple[int, bytes, dict[str, str]]:
+    """Status, version and the headers by their names in lower case. Raises AnswerError."""
+    first, *lines = head.split(b"\r\n")
+    version, _, rest = first.partition(b" ")
+    code = rest[:3]
+    if not version.startswith(b"HTTP/1.") or not code.isdigit():
+        raise AnswerError(f"no answer in HTTP/1.1: found {first[:40].decode(errors='replace')!r}")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, text = line.decode("latin-1").partition(":")
+        headers[name.lower()] = text.strip()
+    return int(code), version, headers
+
+
+def _stays_open(version: bytes, headers: Mapping[str, str]) -> bool:
+    said = headers.get("connection", "").lower()
+    return "keep-alive" in said if version == b"HTTP/1.0" else "close" not in said
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip() if b";" in line else line
+    try:
+        size = int(digits, 16)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise AnswerError(f"size of a chunk: found {line[:40].decode(errors='replace')!r}")
+    return size

@@ -1,0 +1,205 @@
+"""The endpoints that OpenAI made usual: requests as bytes, and what a piece of their streams says."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from hashlib import shake_128
+from typing import Any, Literal
+
+import msgspec
+
+from llem.load.errors import AnswerError
+from llem.prompts import Prompt, prompt_text
+
+Endpoint = Literal["completions", "chat"]
+PATHS: Mapping[Endpoint, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+DONE = b"[DONE]"
+_SHOWN_CHARACTERS = 300
+# Each is one token in most vocabularies.
+_TEXT = (
+    "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were "
+    "when we there can an your which their said if do will each about how up out them then she many some so these would other "
+    "into has more her two like him see time could no make than first been its who now people my made over did down only way "
+    "find use may water long little very after words called just where most know"
+)
+_WORDS = _TEXT.split()
+
+
+class Delta(msgspec.Struct):
+    """What a piece adds to a message."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class Choice(msgspec.Struct):
+    """One answer of those that a request asks for; llem asks for one."""
+
+    text: str | None = None
+    delta: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the server counts them, of the whole request so far."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class Timings(msgspec.Struct):
+    """What llama.cpp adds; `predicted_n` counts the output tokens so far."""
+
+    predicted_n: int | None = None
+    cache_n: int | None = None
+
+
+class Chunk(msgspec.Struct):
+    """A piece of a stream, as far as it is of use."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    timings: Timings | None = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(Chunk)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """The piece. Raises AnswerError for what is none, and for an error that the server sends in its stream."""
+    try:
+        chunk = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        found = data[:60].decode(errors="replace")
+        raise AnswerError(f"a piece of the stream is not as expected: {error}, in {found!r}") from None
+    if chunk.error is not None:
+        raise AnswerError(f"the server sent an error in its stream: {_message_of(chunk.error)}")
+    return chunk
+
+
+class Counted:
+    """How many output tokens each piece of one stream brought: said by the piece, or by a total that goes on from piece to piece."""
+
+    __slots__ = ("_total",)
+
+    def __init__(self) -> None:
+        self._total: int | None = (
+            0  # None: a piece came without a total, so that the next one says nothing of itself alone
+        )
+
+    def tokens(self, chunk: Chunk, *, has_text: bool) -> int | None:
+        """Of this piece; None where it cannot be told."""
+        total, before = _total_of(chunk), self._total
+        if total is not None:
+            self._total = total
+            return None if before is None else total - before
+        ids = chunk.choices[0].token_ids if chunk.choices else None
+        if has_text or ids:
+            self._total = None
+        return None if ids is None else len(ids)
+
+
+def _total_of(chunk: Chunk) -> int | None:
+    if chunk.usage is not None:
+        return chunk.usage.completion_tokens
+    return None if chunk.timings is None else chunk.timings.predicted_n
+
+
+def text_of(choice: Choice) -> str | None:
+    """The text that a piece brought, content or reasoning; a piece of a tool call counts, and nothing is None or empty."""
+    delta = choice.delta
+    if delta is None:
+        return choice.text
+    return delta.content or delta.reasoning_content or delta.reasoning or (" " if delta.tool_calls else None)
+
+
+def error_of(status: int, body: bytes) -> str:
+    """What a server says in an answer that is no stream, in one line."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        decoded = body.decode(errors="replace")
+    if isinstance(decoded, dict):
+        decoded = decoded.get("error", decoded.get("detail", decoded))
+    text = _message_of(decoded)
+    return f"HTTP {status}: {text}" if text else f"HTTP {status}"
+
+
+def _message_of(said: Any) -> str:
+    if isinstance(said, dict):
+        said = said.get("message", said)
+    return " ".join(str(said).split())[:_SHOWN_CHARACTERS]
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A request's body; `input_tokens` is None where only the server can count them."""
+
+    body: bytes
+    input_tokens: int | None
+    max_tokens: int
+    text: str | None
+
+
+class RequestWriter:
+    """Turns prompts into bodies; a synthetic prompt is drawn anew in each round, so that no cache knows it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        model: str,
+        extra: Mapping[str, Any],
+        vocabulary: tuple[int, int] | None,
+        keeps_text: bool,
+    ) -> None:
+        self._is_chat = endpoint == "chat"
+        self._fixed = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **extra}
+        self._vocabulary, self._keeps_text = vocabulary, keeps_text
+
+    def prepare(self, prompt: Prompt, *, round_index: int) -> Prepared:
+        """The body for one prompt."""
+        ids = self._ids(prompt, round_index)
+        text = None if ids is not None else prompt_text(prompt) or _words(prompt, round_index)
+        if not self._is_chat:
+            asked: dict[str, Any] = {"prompt": text if ids is None else ids}
+        elif prompt.messages is not None:
+            asked = {"messages": prompt.messages}
+        else:
+            asked = {"messages": [{"role": "user", "content": text}]}
+        return Prepared(
+            body=_encoder.encode(self._fixed | asked | {"max_tokens": prompt.max_new_tokens}),
+            input_tokens=None if ids is None else len(ids),
+            max_tokens=prompt.max_new_tokens,
+            text=text if self._keeps_text else None,
+        )
+
+    def _ids(self, prompt: Prompt, round_index: int) -> list[int] | None:
+        if self._is_chat or self._vocabulary is None or prompt_text(prompt) is not None:
+            return None
+        first, end = self._vocabulary
+        return [first + number % (end - first) for number in _numbers(prompt, round_index)]
+
+
+def _words(prompt: Prompt, round_index: int) -> str:
+    return " ".join(_WORDS[number % len(_WORDS)] for number in _numbers(prompt, round_index))
+
+
+def _numbers(prompt: Prompt, round_index: int) -> Sequence[int]:
+    """A number for each token, the same for the same seed and round."""
+    seed = f"{prompt.seed}:{round_index}".encode()
+    digest = shake_128(seed).digest(4 * (prompt.input_tokens or 0))
+    return array("I", digest)
