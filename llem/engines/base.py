@@ -72,21 +72,17 @@ class GeneratedSequence:
 
     def take(self, token_ids: Sequence[int], *, at_ns: int, eos_ids: frozenset[int]) -> int:
         """Take what one step brought, up to the sequence's end; return how many tokens that is."""
-        before = len(self.token_ids)
-        for token_id in token_ids:
-            self.token_ids.append(token_id)
-            self.finish_reason = self._reason(token_id, eos_ids)
-            if self.finish_reason is not None:
-                break
-        taken = len(self.token_ids) - before
+        room = self.prompt.max_new_tokens - len(self.token_ids)
+        taken = token_ids[:room]
+        if not eos_ids.isdisjoint(taken):
+            taken = taken[: 1 + next(place for place, token_id in enumerate(taken) if token_id in eos_ids)]
+            self.finish_reason = "eos"
+        elif len(taken) == room:
+            self.finish_reason = "length"
+        self.token_ids += taken
         self.step_times_ns.append(at_ns)
-        self.step_tokens.append(taken)
-        return taken
-
-    def _reason(self, token_id: int, eos_ids: frozenset[int]) -> FinishReason | None:
-        if token_id in eos_ids:
-            return "eos"
-        return "length" if len(self.token_ids) >= self.prompt.max_new_tokens else None
+        self.step_tokens.append(len(taken))
+        return len(taken)
 
 
 class Generation:

@@ -6,6 +6,7 @@ seed: LLEM_FUZZ_SEED=N LLEM_FUZZ_SECONDS=0 runs that case alone.
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -211,4 +212,4 @@ def test_odd_inputs(case: Case, measured_folder: Path) -> None:
     while tried == 0 or time.monotonic() < deadline:
         try_seed(case, seed + tried, measured_folder)
         tried += 1
-    print(f"{tried} cases, the first of them LLEM_FUZZ_SEED={seed}")
+    print(f"{tried} cases, the first of them LLEM_FUZZ_SEED={seed}", file=sys.stderr)

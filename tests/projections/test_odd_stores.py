@@ -1,5 +1,6 @@
 """A store of one good experiment and odd ones: every command answers for the good one, and no odd one is called valid."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -22,6 +23,9 @@ from tests.projections.odd_stores import Odd
 
 CASES = int(os.environ.get("LLEM_ODD_CASES", "500"))
 TOGETHER = 40  # odd experiments beside one good one
+PARTS = max(1, round(CASES / 1000))  # each a test of its own: many cases on several cores
+STORES = round(CASES / PARTS / TOGETHER)  # in each part
+SEEN = itertools.count(1)
 GOOD = "good"
 LLEM = Path(sys.executable).with_name("llem")
 OFF_BY = 0.05  # what the verdict's own thresholds let pass
@@ -134,12 +138,14 @@ def test_a_few_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300 + 4 * CASES)
-@given(MANY)
-@settings(SETTINGS, max_examples=max(1, round(CASES / TOGETHER)))
-def test_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
-    """Five hundred of them, or LLEM_ODD_CASES."""
+@pytest.mark.timeout(300 + 4 * CASES // PARTS)  # a case takes 0.3 s of CPU time
+@pytest.mark.parametrize("part", range(PARTS))
+@given(odd=MANY)
+@settings(SETTINGS, max_examples=max(1, STORES))
+def test_odd_experiments_harm_nobody(odd: list[Odd], part: int) -> None:
+    """Five hundred of them, or LLEM_ODD_CASES; with `-s` each store says on stderr which it is."""
     check(odd)
+    print(f"part {part + 1} of {PARTS}: {next(SEEN)} stores of {TOGETHER} odd cases", file=sys.stderr)
 
 
 @pytest.mark.slow
