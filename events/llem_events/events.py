@@ -52,7 +52,8 @@ class MeteredDevice(Record, frozen=True, kw_only=True):
     missing: dict[str, str] = {}  # sample column -> why it is not measured
 
 
-class Request(Record, frozen=True, kw_only=True):
+# It holds texts and lists of numbers, so none is part of a cycle, and nobody needs to look for one in a million of them.
+class Request(Record, frozen=True, kw_only=True, gc=False):
     """One prompt's way through the engine. Padding and tokens after end-of-sequence are not tokens.
 
     Its times are one for each output token, or one for each chunk with how many tokens it brought, or none, with a reason:

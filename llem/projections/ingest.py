@@ -46,7 +46,8 @@ _EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
 # DuckDB writes a row group to the file at once, and keeps what is less in memory until the commit.
 ROW_GROUP = 122_880
 STATEMENT_TIMES = 4_000_000
-MAX_ROWS = 20_000  # of events and requests, held before they are inserted
+MAX_ROWS = 20_000  # of events and requests of a small segment
+PIECE_ROWS = 5_120  # held before they become columns: more of them fit no cache of a processor
 TIMES_OF_A_ROW = 32  # times of tokens that take the memory of a row
 COUNTS = ("applied_bytes", "blocks", "events", "samples", "requests", "skipped_bytes")
 _NOTHING: Row = {"being_written": False, **dict.fromkeys(COUNTS, 0)}
@@ -330,7 +331,7 @@ class Replay:
                 yield item
             else:
                 self._collected.add(item)
-            if len(self._collected) >= MAX_ROWS:
+            if len(self._collected) >= PIECE_ROWS:
                 return
         self._is_done = True
 
