@@ -10,10 +10,12 @@ from llem.registry import ENGINES, METERS, SERVERS
 if TYPE_CHECKING:
     EngineName = str
     MeterName = str
+    OtherMeterName = str
     ServerName = str
 else:
     EngineName = Literal[*ENGINES]
     MeterName = Literal["auto", *METERS]
+    OtherMeterName = Literal[*METERS]
     ServerName = Literal[*SERVERS]
 
 MAX_TOKENS = 10_000_000
@@ -237,12 +239,18 @@ class MeterPlan(Section, frozen=True, kw_only=True):
     """What reads power."""
 
     name: Annotated[MeterName, says("auto: the best that is here")] = "auto"
+    also: Annotated[list[OtherMeterName], says('read beside it, such as ["rapl"]; no part of the total')] = []
     sample_hz: Annotated[
         Annotated[float, Meta(ge=0.001, le=100)] | None,
         says("samples a second; not set: from the counter's tick"),
     ] = None
     estimate_watts_per_core: Annotated[Watts, says("of the estimate: stated, not measured")] = 10.0
     simulated: SimulatedMeterPlan = SimulatedMeterPlan()
+
+    @property
+    def names(self) -> list[str]:
+        """Every meter, the first of which is that of the total."""
+        return [self.name, *self.also]
 
 
 class DevicesPlan(Section, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -14,7 +15,8 @@ import msgspec
 from msgspec import structs
 
 from llem.errors import PlanError
-from llem.plan import LoadPlan, OwnGenerationPlan, Plan, Section
+from llem.plan import LoadPlan, MeterPlan, OwnGenerationPlan, Plan, Section
+from llem.registry import METERS
 from llem_events.secrets import scrub, scrub_value
 
 Table = dict[str, Any]
@@ -61,10 +63,34 @@ def convert(table: Table) -> Plan:
         plan = msgspec.convert(_with_server_kind(_with_load_kind(_with_source(table))), Plan)
         msgspec.convert({"generation": _own_keys(plan)}, _Owned)
         _check_load(plan.load)
+        _check_meters(plan.meter)
         return plan
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         raise _unfit(place.rstrip("`"), text, table) from None
+
+
+def _check_meters(plan: MeterPlan) -> None:
+    """Raises PlanError for meters that cannot be read together: what two of them see would count twice."""
+    if not plan.also:
+        return
+    written = ",".join(plan.names)
+    if plan.name == "auto":
+        raise PlanError(
+            "plan key meter.also",
+            found=f"auto with {', '.join(plan.also)}",
+            expected="a first meter by its name",
+        )
+    for one, other in combinations(plan.names, 2):
+        if one == other:
+            raise PlanError("plan key meter.also", found=f"{one} twice", expected="each meter once")
+        if (METERS[one].gpus is None) == (METERS[other].gpus is None):
+            what = "the CPU" if METERS[one].gpus is None else "GPUs"
+            raise PlanError(
+                "plan key meter.also",
+                found=f"{written}: {one} and {other} both read {what}",
+                expected="at most one meter of GPUs and one of the CPU, such as nvml,rapl",
+            )
 
 
 def _unfit(key: str, text: str, table: Table) -> PlanError:
@@ -161,8 +187,8 @@ def _with_server_kind(table: Table) -> Table:
 
 
 def _allowed(key: str) -> str | None:
-    """The values that a key may have, where they are named ones."""
-    names = literal_values(_kind(key))
+    """The values that a key, or a place in its list, may have, where they are named ones."""
+    names = literal_values(_kind(re.sub(r"\[\d+\]$", "", key)))
     return f"one of {', '.join(names)}" if names else None
 
 

@@ -52,6 +52,13 @@ class MeteredDevice(Record, frozen=True, kw_only=True):
     missing: dict[str, str] = {}  # sample column -> why it is not measured
 
 
+class OtherMeter(Record, frozen=True, kw_only=True):
+    """A meter that a sampler reads beside its first, and what it can say of its devices."""
+
+    meter: str
+    devices: list[MeteredDevice]
+
+
 # It holds texts and lists of numbers, so none is part of a cycle, and nobody needs to look for one in a million of them.
 class Request(Record, frozen=True, kw_only=True, gc=False):
     """One prompt's way through the engine. Padding and tokens after end-of-sequence are not tokens.
@@ -198,6 +205,7 @@ class MeterStarted(Event, frozen=True, kw_only=True):
     process_index: Int32
     sample_hz: float
     devices: list[MeteredDevice]
+    beside: list[OtherMeter] = []  # read at the same moments; their devices are no part of the total
 
 
 class WindowOpened(Event, frozen=True, kw_only=True):

@@ -52,7 +52,12 @@ def measure(
     concurrency: Annotated[
         int | None, typer.Option(help="Requests that are always in flight to a server.", show_default=False)
     ] = None,
-    meter: Annotated[str | None, typer.Option(help=f"{one_of('auto', *METERS)}.")] = None,
+    meter: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{one_of('auto', *METERS)}; one of GPUs and one of the CPU together as nvml,rapl."
+        ),
+    ] = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="0,1", help="GPUs by index or UUID; one process each.")
     ] = None,
@@ -97,7 +102,7 @@ def measure(
         **_served_by(server),
         "load.rate": rate,
         "load.concurrency": concurrency,
-        "meter.name": meter,
+        **_meters(meter),
         "meter.sample_hz": sample_hz,
         "devices.gpus": gpu.split(",") if gpu is not None else None,
         "devices.workers": workers,
@@ -122,6 +127,14 @@ def measure(
         outcome = _run(plan, place, program, strict=strict, quiet=json)
         result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+
+
+def _meters(written: str | None) -> dict[str, object]:
+    """The keys that `--meter` fills: the first is that of the total."""
+    if written is None:
+        return {}
+    name, *also = (word.strip() for word in written.split(","))
+    return {"meter.name": name, "meter.also": also}
 
 
 def _served_by(server: str | None) -> dict[str, object]:

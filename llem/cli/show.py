@@ -24,7 +24,8 @@ from llem.cli.table import console_for, draw, plain_table, write_table
 from llem.cli.tables import tables_of
 from llem.errors import LlemError
 from llem.projections import SegmentLineage, lineage, results_for
-from llem.results import ExperimentResult, InvalidReason
+from llem.results import DeviceEnergy, ExperimentResult, InvalidReason, least_trusted
+from llem.results.energy import CPU_KINDS, GPU_KINDS, RAM_KINDS, EnergySource
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.results.process import ThermalThrottleInfo
 from llem.store import LAST, Store
@@ -108,6 +109,9 @@ def _rows(result: ExperimentResult) -> Iterator[Row]:
 
 def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bool:
     """Whether its absence would tell nothing: a run without requests has no latencies to be missed."""
+    if figure.name in _KINDS:
+        # of devices of one kind, the energy is the total
+        return 0 < len(_of_kinds(result, figure.name)) < len(_watched(result))
     match figure.name:
         case "measured_sec":
             return result.measured_sec not in (None, result.duration_sec)
@@ -118,17 +122,29 @@ def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bo
     return result.latency_stats is not None or not figure.name.endswith("_median_ms")
 
 
+def _watched(result: ExperimentResult) -> list[DeviceEnergy]:
+    """Every device of every process and meter."""
+    return [device for process in result.process_results for device in process.every_device]
+
+
+def _of_kinds(result: ExperimentResult, name: str) -> list[DeviceEnergy]:
+    """The devices whose energy a figure is."""
+    return [device for device in _watched(result) if device.kind in _KINDS[name]]
+
+
 def _unit(figure: Figure[ExperimentResult], result: ExperimentResult) -> str:
     """The unit, with what belongs beside the figure."""
     if note := _NOTES.get(figure.name):
         return note(result)
+    if figure.name in _KINDS:
+        return _joules(least_trusted([device.energy_source for device in _of_kinds(result, figure.name)]))
     if figure.name.endswith("_median_ms"):
         return _percentiles(figure.name.removesuffix("_median_ms"), result)
-    return _joules(result) if figure.unit == "J" else figure.unit
+    return _joules(result.energy_source) if figure.unit == "J" else figure.unit
 
 
-def _joules(result: ExperimentResult) -> str:
-    return f"J, {result.energy_source}" if result.energy_source else "J"
+def _joules(source: EnergySource | None) -> str:
+    return f"J, {source}" if source else "J"
 
 
 def _percentiles(series: str, result: ExperimentResult) -> str:
@@ -141,7 +157,7 @@ def _failed(result: ExperimentResult) -> str:
 
 
 def _above_idle(result: ExperimentResult) -> str:
-    return f"{_joules(result)}, baseline {_text(result.baseline_power_w)} W{_age(result)}"
+    return f"{_joules(result.energy_source)}, baseline {_text(result.baseline_power_w)} W{_age(result)}"
 
 
 def _age(result: ExperimentResult) -> str:
@@ -169,6 +185,7 @@ def _share_of_peak(result: ExperimentResult) -> str:
     return "FLOP" if share is None else f"FLOP, {share:.1%} of the peak"
 
 
+_KINDS = {"energy_gpu_j": GPU_KINDS, "energy_cpu_j": CPU_KINDS, "energy_dram_j": RAM_KINDS}
 _NOTES: dict[str, Callable[[ExperimentResult], str]] = {
     "measured_sec": lambda _: "s, without the pauses",
     "requests": _failed,

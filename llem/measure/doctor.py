@@ -294,7 +294,9 @@ def _rapl(reason: str | None) -> Check:
 def _meters(reasons: Mapping[str, str | None]) -> Check:
     why = "--meter auto takes the best meter that can be read; an estimate is labelled as one in every result"
     chosen = choose_meter(Plan(), devices=_visible()).name
-    usable = ", ".join(name for name, reason in reasons.items() if reason is None)
+    usable = [name for name, reason in reasons.items() if reason is None]
+    gpus = next((name for name in usable if METERS[name].gpus == "real"), None)
+    together = f"; both of GPUs and of the CPU: {gpus},rapl" if gpus and "rapl" in usable else ""
     status: Status = "warn" if chosen == "estimate" else "ok"
     fix = (
         f"a driver, RAPL or the {one_of(*_METER_EXTRAS)} extra would measure (see the lines above)"
@@ -302,7 +304,11 @@ def _meters(reasons: Mapping[str, str | None]) -> Check:
         else None
     )
     return Check(
-        name="meters", status=status, found=f"auto takes {chosen}; usable: {usable}", why=why, fix=fix
+        name="meters",
+        status=status,
+        found=f"auto takes {chosen}; usable: {', '.join(usable)}{together}",
+        why=why,
+        fix=fix,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from llem.plan import Plan
-from llem_events.events import BaselinePower, Device, EnergyEdge, LoadCompleted, MeteredDevice
+from llem_events.events import BaselinePower, Device, EnergyEdge, LoadCompleted, MeteredDevice, OtherMeter
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show
@@ -111,10 +111,11 @@ class ReportDone(Message, frozen=True):
 
 
 class AnnounceMeter(Message, frozen=True, kw_only=True):
-    """Sampler to worker and supervisor: what is measured."""
+    """Sampler to worker and supervisor: what is measured, and what other meters read beside it."""
 
     meter: str
     devices: list[MeteredDevice]
+    beside: list[OtherMeter]
 
 
 class ReadEdge(Message, frozen=True):

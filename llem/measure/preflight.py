@@ -221,8 +221,7 @@ def _devices(plan: Plan, vendor: Vendor) -> list[Device]:
 
 def _needs_gpus(plan: Plan) -> bool:
     """Whether the plan names a meter that reads nothing but GPUs."""
-    kind = METERS.get(plan.meter.name)
-    return kind is not None and kind.needs_gpus
+    return any(METERS[name].needs_gpus for name in plan.meter.names if name in METERS)
 
 
 def _refuse_instances(devices: Sequence[Device]) -> None:

@@ -64,7 +64,7 @@ def _baseline(
 ) -> None:
     duration_s = setup.plan.windows.baseline_s
     if setup.known_baselines:
-        event = baseline.reuse(setup.known_baselines, link.devices)
+        event = baseline.reuse(setup.known_baselines, [*link.devices, *link.beside])
     elif duration_s > 0:
         event = baseline.measure("before", duration_s, windows=windows, sampler=link, sleep=stop.sleep)
     else:

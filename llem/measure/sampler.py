@@ -1,11 +1,11 @@
-"""The sampler process of one worker: reads its devices at a steady rate into a segment of its own."""
+"""The sampler process of one worker: reads its meters at a steady rate into a segment of its own."""
 
 import math
 import select
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llem.errors import MeterError
@@ -20,12 +20,19 @@ from llem.measure.messages import (
     ReportPower,
     SamplerSetup,
 )
-from llem.meters import create_meter
+from llem.meters import create_meters
 from llem.meters.base import Meter
 from llem.store import open_segment
 from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, Reading, columns
-from llem_events.events import BaselinePower, MeteredDevice, MeterStarted, SamplingCompleted, WarningRaised
+from llem_events.events import (
+    BaselinePower,
+    MeteredDevice,
+    MeterStarted,
+    OtherMeter,
+    SamplingCompleted,
+    WarningRaised,
+)
 from llem_events.format import BLOCK_TARGET_NS
 
 PRECISION_BITS = 5  # a bucket is at most 1/16 wide of what it holds
@@ -43,42 +50,53 @@ def default_hz(devices: Sequence[MeteredDevice]) -> float:
 
 
 class Sampler:
-    """Reads a meter on schedule, answers the worker's requests for edges, and keeps both until the next flush."""
+    """Reads meters on schedule, answers the worker's requests for edges, and keeps both until the next flush.
+
+    The first meter sets the pace, and the power that is told while it runs is its devices'.
+    """
 
     def __init__(
         self,
         setup: SamplerSetup,
-        meter: Meter,
+        meters: Sequence[Meter],
         log: BackgroundWriter,
         *,
         supervisor: Channel,
         worker: Channel,
     ) -> None:
-        self._meter, self._log = meter, log
+        self._meters, self._log = meters, log
         self._supervisor, self._worker = supervisor, worker
-        self._devices = list(meter.devices())
-        hz = setup.plan.meter.sample_hz or default_hz(self._devices)
+        first, *others = [OtherMeter(meter=meter.NAME, devices=list(meter.devices())) for meter in meters]
+        self._announcement = AnnounceMeter(meter=first.meter, devices=first.devices, beside=others)
+        # meter and UUID of every device, in the order of readings and edges
+        self._watched = [
+            (each.meter, metered.device.uuid) for each in (first, *others) for metered in each.devices
+        ]
+        hz = setup.plan.meter.sample_hz or default_hz(first.devices)
         self._schedule = Schedule(hz)
-        self._readings: list[list[Reading]] = [[] for _ in self._devices]
-        self._powers = [PowerStatistics() for _ in self._devices]
+        self._readings: list[list[Reading]] = [[] for _ in self._watched]
+        self._powers = [PowerStatistics() for _ in self._watched]
         self._samples = 0
         self._flushed_ns = self._reported_ns = time.monotonic_ns()
         self._temperature_c: float | None = None
         log.append(
             MeterStarted(
-                meter=meter.NAME, process_index=setup.process_index, sample_hz=hz, devices=self._devices
+                meter=first.meter,
+                process_index=setup.process_index,
+                sample_hz=hz,
+                devices=first.devices,
+                beside=others,
             ),
             at_ns=time.monotonic_ns(),
         )
-        for warning in _instance_warnings(self._devices):
+        for warning in _instance_warnings(metered for each in (first, *others) for metered in each.devices):
             log.append(warning, at_ns=time.monotonic_ns())
 
     def run(self) -> None:
         """Sample until the supervisor or the worker is done or gone."""
-        announcement = AnnounceMeter(meter=self._meter.NAME, devices=self._devices)
         try:
-            self._supervisor.send(announcement)
-            self._worker.send(announcement)
+            self._supervisor.send(self._announcement)
+            self._worker.send(self._announcement)
             while self._answer(self._schedule.remaining_s()):
                 if self._schedule.reached():
                     self._sample()
@@ -98,14 +116,14 @@ class Sampler:
         return True
 
     def _read_edge(self) -> EdgeRead:
-        edges = self._meter.read_edge()
+        edges = [edge for meter in self._meters for edge in meter.read_edge()]
         self._record_faults()
-        powers = results(self._powers, [metered.device.uuid for metered in self._devices])
-        self._powers = [PowerStatistics() for _ in self._devices]
+        powers = results(self._powers, [uuid for _, uuid in self._watched])
+        self._powers = [PowerStatistics() for _ in self._watched]
         return EdgeRead(edges=edges, powers=powers, temperature_c=self._temperature_c)
 
     def _sample(self) -> None:
-        readings = self._meter.read()
+        readings = [reading for meter in self._meters for reading in meter.read()]
         for kept, statistics, reading in zip(self._readings, self._powers, readings, strict=True):
             kept.append(reading)
             statistics.add(reading)
@@ -118,18 +136,19 @@ class Sampler:
             self._flush(now_ns)
         if now_ns - self._reported_ns >= REPORT_INTERVAL_NS:
             self._reported_ns = now_ns
-            self._supervisor.offer(ReportPower(_total_power_w(readings)))
+            of_the_first = readings[: len(self._announcement.devices)]
+            self._supervisor.offer(ReportPower(_total_power_w(of_the_first)))
 
     def _flush(self, now_ns: int) -> None:
         self._flushed_ns = now_ns
-        for metered, kept in zip(self._devices, self._readings, strict=True):
+        for (meter, device_uuid), kept in zip(self._watched, self._readings, strict=True):
             if kept:
-                event = columns.pack(kept, meter=self._meter.NAME, device_uuid=metered.device.uuid)
+                event = columns.pack(kept, meter=meter, device_uuid=device_uuid)
                 self._log.offer(event, at_ns=kept[0].at_ns, weight=len(kept))
                 kept.clear()
 
     def _record_faults(self) -> None:
-        for device_uuid, code, text in self._meter.faults():
+        for device_uuid, code, text in (fault for meter in self._meters for fault in meter.faults()):
             self._log.append(
                 WarningRaised(code=code, text=text, device_uuid=device_uuid), at_ns=time.monotonic_ns()
             )
@@ -148,7 +167,7 @@ class Sampler:
         self._log.append(event, at_ns=now_ns)
 
 
-def _instance_warnings(devices: Sequence[MeteredDevice]) -> Iterator[WarningRaised]:
+def _instance_warnings(devices: Iterable[MeteredDevice]) -> Iterator[WarningRaised]:
     for device in (metered.device for metered in devices if metered.device.kind == "mig"):
         text = (
             f"power and energy of MIG instance {device.uuid} are those of its whole GPU, {device.parent_uuid}"
@@ -166,7 +185,7 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
     setup = supervisor.receive()
     if not isinstance(setup, SamplerSetup):
         raise MeterError("sampler", found=type(setup).__name__, expected="SamplerSetup")
-    meter = create_meter(setup.plan, devices=setup.devices, pid=setup.pid)
+    meters = create_meters(setup.plan, devices=setup.devices, pid=setup.pid)
     try:
         log = open_segment(
             Path(setup.folder),
@@ -176,10 +195,11 @@ def measure_power(supervisor: Channel, worker: Channel) -> None:
             sync=setup.plan.log.sync,
         )
         with log:
-            Sampler(setup, meter, log, supervisor=supervisor, worker=worker).run()
+            Sampler(setup, meters, log, supervisor=supervisor, worker=worker).run()
             log.seal()
     finally:
-        meter.close()
+        for meter in meters:
+            meter.close()
 
 
 class PowerStatistics:

@@ -23,6 +23,7 @@ class SamplerLink:
     def __init__(self, channel: Channel) -> None:
         self._channel: Channel | None = channel
         self.devices: list[Device] = []
+        self.beside: list[Device] = []  # of the other meters
         self.meter: str | None = None
         self.temperature_c: float | None = None  # of the hottest device at the last edge
         self.powers: list[BaselinePower] = []  # between the last two edges
@@ -30,9 +31,10 @@ class SamplerLink:
         if announced is not None:
             self.meter = announced.meter
             self.devices = [metered.device for metered in announced.devices]
+            self.beside = [metered.device for other in announced.beside for metered in other.devices]
 
     def read_edges(self) -> list[EnergyEdge]:
-        """The energy counters of all devices, now."""
+        """The energy counters of all devices of all meters, now."""
         if self._channel is not None:
             try:
                 self._channel.send(ReadEdge())
@@ -43,7 +45,7 @@ class SamplerLink:
             now_ns = time.monotonic_ns()
             return [
                 EnergyEdge(device_uuid=device.uuid, at_ns=now_ns, reason="the sampler did not answer")
-                for device in self.devices
+                for device in [*self.devices, *self.beside]
             ]
         self.temperature_c = answer.temperature_c
         self.powers = answer.powers

@@ -113,7 +113,7 @@ class Worker:
 
     def _reuse_baseline(self) -> None:
         self._enter("reusing a baseline")
-        event = baseline.reuse(self._setup.known_baselines, self._sampler.devices)
+        event = baseline.reuse(self._setup.known_baselines, [*self._sampler.devices, *self._sampler.beside])
         self._log.append(event, at_ns=time.monotonic_ns())
 
     def _encode(self, engine: Engine) -> list[EncodedPrompt]:

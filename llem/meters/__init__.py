@@ -20,6 +20,7 @@ __all__ = [
     "Vendor",
     "choose_meter",
     "create_meter",
+    "create_meters",
     "driver_state",
     "require_meter",
     "unavailable_meters",
@@ -52,12 +53,13 @@ def vendor(name: str) -> Vendor:
 
 
 def vendor_of(plan: Plan, *, wraps_program: bool) -> Vendor:
-    """Whose GPUs the plan means: those of its meter where it has its own, else of the first vendor that has any here."""
-    kind = METERS.get(plan.meter.name)
+    """Whose GPUs the plan means: those of a meter of its own that has some, else of the first vendor that has any here."""
     engine = ENGINES[plan.engine.name] if plan.server.kind is None else SERVERS[plan.server.kind]
     runs_on_gpus = engine.uses_gpus and not wraps_program
-    if kind and (kind.gpus == "real" or (kind.gpus == "made up" and not runs_on_gpus)):
-        return vendor(plan.meter.name)
+    for name in plan.meter.names:
+        kind = METERS.get(name)
+        if kind and (kind.gpus == "real" or (kind.gpus == "made up" and not runs_on_gpus)):
+            return vendor(name)
     names = [name for name in ranked_meters() if METERS[name].gpus == "real"]
     return vendor(next(filter(_sees_gpus, names), names[0]))
 
@@ -95,15 +97,19 @@ def choose_meter(plan: Plan, *, devices: Sequence[Device]) -> MeterChoice:
 def require_meter(plan: Plan, *, devices: Sequence[Device]) -> MeterChoice:
     """The meter for `devices`. Raises LlemError where the one that the plan names can read nothing: only "auto" takes another."""
     choice = choose_meter(plan, devices=devices)
-    reason = _module(choice.name).unavailable(devices=devices)
-    if reason is not None:
-        raise MeterError(
-            f"meter {choice.name}",
-            found=reason,
-            expected="a meter that can be read",
-            hint="--meter auto takes the best one; `llem doctor` says what can be measured here",
-        )
+    for name in (choice.name, *plan.meter.also):
+        reason = _module(name).unavailable(devices=devices)
+        if reason is not None:
+            raise MeterError(
+                f"meter {name}", found=reason, expected="a meter that can be read", hint=_hint(name, plan)
+            )
     return choice
+
+
+def _hint(name: str, plan: Plan) -> str:
+    alone = [other for other in plan.meter.names if other != name]
+    best = f"--meter {alone[0]} goes without it" if alone else "--meter auto takes the best one"
+    return f"{best}; `llem doctor` says what can be measured here"
 
 
 def create_meter(plan: Plan, *, devices: Sequence[Device], pid: int | None) -> Meter:
@@ -111,7 +117,23 @@ def create_meter(plan: Plan, *, devices: Sequence[Device], pid: int | None) -> M
 
     `pid` is the process whose CPU time, children included, the estimate meter counts. Raises MeterError.
     """
-    name = choose_meter(plan, devices=devices).name
+    return _open(choose_meter(plan, devices=devices).name, plan, devices, pid)
+
+
+def create_meters(plan: Plan, *, devices: Sequence[Device], pid: int | None) -> list[Meter]:
+    """The chosen meter, then those read beside it, all of them or none. Raises MeterError."""
+    meters: list[Meter] = []
+    try:
+        for name in (choose_meter(plan, devices=devices).name, *plan.meter.also):
+            meters.append(_open(name, plan, devices, pid))
+    except BaseException:
+        for meter in meters:
+            meter.close()
+        raise
+    return meters
+
+
+def _open(name: str, plan: Plan, devices: Sequence[Device], pid: int | None) -> Meter:
     meter = _module(name).open_meter(plan.meter, devices=devices, pid=pid)
     if not meter.devices():
         meter.close()

@@ -1,5 +1,6 @@
 """The RAPL meter: energy counters of CPU packages and DRAM that Linux shows under /sys/class/powercap."""
 
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import SAMPLE_COLUMNS, Device, EnergyEdge, MeteredDevice, Reading
 
 POWERCAP = Path("/sys/class/powercap")
+# Where a container, which sees none of its own, has the host's folder mounted.
+POWERCAP_VARIABLE = "LLEM_POWERCAP"
 UJ_PER_MJ = 1_000
 UW_PER_MW = 1_000
 TICK_LIMIT_NS = 50 * NS_PER_MS  # these counters tick about every millisecond
@@ -158,9 +161,13 @@ def _metered(zone: Zone, index: int, counters: CounterSet) -> MeteredDevice:
 
 def open_meter(plan: MeterPlan, *, devices: Sequence[Device], pid: int | None) -> Meter:
     """The counters of this machine's packages."""
-    return RaplMeter()
+    return RaplMeter(root=_powercap())
 
 
 def unavailable(*, devices: Sequence[Device]) -> str | None:
     """Why it cannot be used here."""
-    return unreadable()
+    return unreadable(_powercap())
+
+
+def _powercap() -> Path:
+    return Path(os.environ.get(POWERCAP_VARIABLE) or POWERCAP)

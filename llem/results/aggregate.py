@@ -7,9 +7,17 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import msgspec
 
 from llem.errors import AggregationError
-from llem.results.attribution import JoinedEnergy, join_energy, multi_gpu_metrics
+from llem.results.attribution import JoinedEnergy, energy_of_kinds, join_energy, multi_gpu_metrics
 from llem.results.completeness import check
-from llem.results.energy import EnergyBreakdown, MultiGPUMetrics, adjusted, least_trusted
+from llem.results.energy import (
+    CPU_KINDS,
+    GPU_KINDS,
+    RAM_KINDS,
+    EnergyBreakdown,
+    MultiGPUMetrics,
+    adjusted,
+    least_trusted,
+)
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.experiment import AggregationMetadata, ExperimentResult, Methodology
 from llem.results.flops import model_flops_utilisation
@@ -217,6 +225,9 @@ def _energy_figures(results: Sequence[RawProcessResult], totals: Totals) -> dict
     devices = [device for result in results for device in result.devices]
     return {
         "total_energy_j": energy.total_j,
+        "energy_gpu_j": energy_of_kinds(results, GPU_KINDS),
+        "energy_cpu_j": energy_of_kinds(results, CPU_KINDS),
+        "energy_dram_j": energy_of_kinds(results, RAM_KINDS),
         "energy_source": least_trusted([result.least_trusted_source for result in results]),
         "energy_uncertainty_j": energy.uncertainty_j,
         "energy_disagreement": largest(device.disagreement for device in devices),

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -11,6 +11,7 @@ from llem.results.energy import (
     GPU_KINDS,
     DeviceEnergy,
     DeviceKey,
+    DeviceKind,
     EnergyBreakdown,
     MultiGPUMetrics,
     adjusted,
@@ -39,16 +40,19 @@ class DeviceUse(msgspec.Struct, frozen=True, kw_only=True):
         return duration(self.spans).total_seconds()
 
 
-def device_uses(results: Sequence[RawProcessResult]) -> dict[DeviceKey, list[DeviceUse]]:
-    """Every device with the processes that used it."""
+def device_uses(
+    results: Sequence[RawProcessResult], *, beside: bool = False
+) -> dict[DeviceKey, list[DeviceUse]]:
+    """Every device with the processes that used it; where asked for, also those of the meters beside the first."""
     uses: dict[DeviceKey, list[DeviceUse]] = defaultdict(list)
     for result in results:
-        for key, device in _devices(result).items():
+        others = {device.key: device for device in distinct(result.beside)} if beside else {}
+        for key, device in (_devices(result) | others).items():
             uses[key].append(DeviceUse(process_index=result.process_index, device=device, spans=result.spans))
     return dict(uses)
 
 
-def _devices(result: RawProcessResult) -> Mapping[DeviceKey, DeviceEnergy | None]:
+def _devices(result: RawProcessResult) -> dict[DeviceKey, DeviceEnergy | None]:
     if result.devices:
         return {device.key: device for device in distinct(result.devices)}
     return {} if result.gpu_id is None else {(result.host or "", f"index {result.gpu_id}"): None}
@@ -208,6 +212,14 @@ def join_energy(results: Sequence[RawProcessResult], *, duration_sec: float) -> 
             *_unknown(results, unknown),
         ],
     )
+
+
+def energy_of_kinds(results: Sequence[RawProcessResult], kinds: Collection[DeviceKind]) -> float | None:
+    """Energy of the devices of some kinds, whichever meter read them; None where a process has none, or one was not measured."""
+    if not all(any(device.kind in kinds for device in result.every_device) for result in results):
+        return None
+    uses = device_uses(results, beside=True).values()
+    return total(energy_once(used) for used in uses if used[0].device and used[0].device.kind in kinds)
 
 
 def multi_gpu_metrics(energy: JoinedEnergy, *, output_tokens: int | None) -> MultiGPUMetrics | None:

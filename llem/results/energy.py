@@ -133,14 +133,22 @@ class EnergyMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_devices(
-        cls, devices: Sequence[DeviceEnergy], *, duration_sec: float, total_tokens: int | None
+        cls,
+        devices: Sequence[DeviceEnergy],
+        *,
+        beside: Sequence[DeviceEnergy] = (),
+        duration_sec: float,
+        total_tokens: int | None,
     ) -> Self:
-        """Sums over devices; a group with an unmeasured device, or without any, is None."""
-        once = distinct(devices)
+        """Sums over devices; a group with an unmeasured device, or without any, is None.
+
+        Those of the meters `beside` the first are in their group, and not in the total.
+        """
+        once, all_once = distinct(devices), distinct([*devices, *beside])
         total_energy_j = total(device.energy_j for device in once)
-        gpu_energy_j = _energy_of(once, GPU_KINDS)
-        cpu_energy_j = _energy_of(once, CPU_KINDS)
-        ram_energy_j = _energy_of(once, RAM_KINDS)
+        gpu_energy_j = _energy_of(all_once, GPU_KINDS)
+        cpu_energy_j = _energy_of(all_once, CPU_KINDS)
+        ram_energy_j = _energy_of(all_once, RAM_KINDS)
         return cls(
             total_energy_j=total_energy_j,
             energy_uncertainty_j=total(device.uncertainty_j for device in once),

@@ -62,6 +62,9 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None = None  # total tokens over measured_sec
     output_tokens_per_second: float | None = None  # output tokens over measured_sec
     total_energy_j: float | None = None
+    energy_gpu_j: float | None = None  # of all GPUs, whichever meter read them
+    energy_cpu_j: float | None = None
+    energy_dram_j: float | None = None
     energy_source: EnergySource | None = None  # the least trusted of all devices
     # the truth lies within this of total_energy_j; None where unknown
     energy_uncertainty_j: float | None = None

@@ -230,9 +230,30 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "total_energy_j",
         "DOUBLE",
         "J",
-        "sum over devices, a shared one counted once; NULL where any was not measured",
+        "sum over the first meter's devices, a shared one counted once; NULL where any was not measured",
         shown="energy",
         predecessor="energy_raw_j",
+    ),
+    Figure(
+        "energy_gpu_j",
+        "DOUBLE",
+        "J",
+        "the same of GPUs, whichever meter read them; NULL where none did",
+        shown="energy of GPUs",
+    ),
+    Figure(
+        "energy_cpu_j",
+        "DOUBLE",
+        "J",
+        "the same of CPU packages, each counted once for all processes of its host; NULL where no meter read any",
+        shown="energy of CPUs",
+    ),
+    Figure(
+        "energy_dram_j",
+        "DOUBLE",
+        "J",
+        "the same of memory; NULL where no meter read any",
+        shown="energy of DRAM",
     ),
     Figure(
         "energy_source",
@@ -252,7 +273,9 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "J",
         "the truth lies within this of total_energy_j, as far as the sensors see it; NULL where unknown",
     ),
-    Figure("meter", "VARCHAR", "", "what read the power", told_by_the_log),
+    Figure(
+        "meter", "VARCHAR", "", "what read the power of total_energy_j; devices tells others", told_by_the_log
+    ),
     Figure(
         "baseline_power_w",
         "DOUBLE",
@@ -480,7 +503,34 @@ PROCESS_FIGURES: tuple[Figure[RawProcessResult], ...] = (
     ),
     Figure("requests", "BIGINT", "", "requests measured"),
     Figure("failed_requests", "BIGINT", "", "of these, failed"),
-    Figure("total_energy_j", "DOUBLE", "J", "energy of its devices; NULL where not measured", "energy_j"),
+    Figure(
+        "total_energy_j",
+        "DOUBLE",
+        "J",
+        "energy of the first meter's devices; NULL where not measured",
+        "energy_j",
+    ),
+    Figure(
+        "energy_gpu_j",
+        "DOUBLE",
+        "J",
+        "of its GPUs, whichever meter read them; NULL where none did",
+        "energy_metrics.gpu_energy_j",
+    ),
+    Figure(
+        "energy_cpu_j",
+        "DOUBLE",
+        "J",
+        "of the whole host's CPU packages in its time; NULL where no meter read any",
+        "energy_metrics.cpu_energy_j",
+    ),
+    Figure(
+        "energy_dram_j",
+        "DOUBLE",
+        "J",
+        "of the whole host's memory in its time; NULL where no meter read any",
+        "energy_metrics.ram_energy_j",
+    ),
     Figure("energy_source", "VARCHAR", "", "the least trusted of its devices"),
     Figure(
         "baseline_power_w", "DOUBLE", "W", "idle power of its devices", "energy_breakdown.baseline_power_w"

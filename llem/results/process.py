@@ -173,6 +173,7 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     energy_metrics: EnergyMetrics
     compute_metrics: ComputeMetrics = ComputeMetrics()
     devices: list[DeviceEnergy] = []
+    beside: list[DeviceEnergy] = []  # of the meters beside the first, no part of its energy
     energy_source: EnergySource | None = None
     energy_breakdown: EnergyBreakdown | None = None
     thermal_throttle: ThermalThrottleInfo | None = None
@@ -193,6 +194,11 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     def spans(self) -> list[tuple[datetime, datetime]]:
         """Its measurement windows on the wall clock."""
         return self.windows or [(self.timestamps.start, self.timestamps.end)]
+
+    @property
+    def every_device(self) -> list[DeviceEnergy]:
+        """The devices of all its meters."""
+        return [*self.devices, *self.beside]
 
     @property
     def on_mig_instance(self) -> bool:

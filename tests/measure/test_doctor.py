@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llem.measure.doctor import Check, checks, disk_space, disk_speed, has_hardware
+from tests.measure.powercap import TickingPowercap
 from tests.simulated_nvml.build import has_compiler, installed
 from tests.simulated_nvml.scenario import (
     NO_PERMISSION,
@@ -123,3 +124,12 @@ def test_looks_at_the_disk_of_a_store_that_is_not_there_yet(tmp_path: Path) -> N
 def test_a_day_of_too_many_devices_does_not_fit(tmp_path: Path) -> None:
     """Space is compared with what the log will take."""
     assert disk_space(tmp_path, devices=10**9).status == "fail"
+
+
+@needs_compiler
+def test_the_doctor_says_which_meters_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU and a readable package: both in one run."""
+    with TickingPowercap(tmp_path / "powercap") as powercap:
+        monkeypatch.setenv("LLEM_POWERCAP", str(powercap.root))
+        found = _checks(tmp_path, _gpu())["meters"].found
+    assert found.endswith("; both of GPUs and of the CPU: nvml,rapl")

@@ -106,3 +106,14 @@ def test_a_missing_baseline_makes_adjusted_energy_unknown() -> None:
     devices = [device("a", 30.0, baseline_power_w=4.0), device("b", 20.0)]
     breakdown = EnergyBreakdown.from_devices(devices, duration_sec=10.0)
     assert (breakdown.raw_j, breakdown.adjusted_j, breakdown.baseline_power_w) == (50.0, None, None)
+
+
+def test_meters_beside_the_first_are_in_their_group_and_not_in_the_total() -> None:
+    """A GPU of 50 J with a package of 8 J beside it."""
+    gpu, package = (
+        DeviceEnergy(host="h", uuid=kind, kind=kind, energy_j=energy_j, uncertainty_j=1.0)
+        for kind, energy_j in (("gpu", 50.0), ("cpu_package", 8.0))
+    )
+    metrics = EnergyMetrics.from_devices([gpu], beside=[package], duration_sec=2.0, total_tokens=10)
+    assert (metrics.total_energy_j, metrics.gpu_energy_j, metrics.cpu_energy_j) == (50.0, 50.0, 8.0)
+    assert (metrics.cpu_power_w, metrics.energy_uncertainty_j, metrics.energy_per_token_j) == (4.0, 1.0, 5.0)

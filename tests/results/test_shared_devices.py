@@ -194,3 +194,44 @@ def test_unknown_devices_are_not_verified() -> None:
     assert result.aggregation.warnings == [
         "devices of process 1 are unknown, so a shared one would count twice"
     ]
+
+
+@pytest.mark.parametrize("case", SHARING.values(), ids=SHARING.keys())
+def test_a_package_that_every_process_watched_counts_once(case: Sharing) -> None:
+    """Beside GPUs of their own: the total and what follows from it stay the GPUs', and nobody is warned of sharing."""
+    parts = [shared_process(index, case) for index in range(2)]
+    beside = [
+        [msgspec.structs.replace(used, uuid="rapl-package-0", kind="cpu_package") for used in part.devices]
+        for part in parts
+    ]
+    result = aggregate(*(process(index, span=case.spans[index], beside=beside[index]) for index in range(2)))
+    assert (result.total_energy_j, result.energy_gpu_j) == (50.0, 50.0)
+    assert result.energy_cpu_j == pytest.approx(case.joined_j)
+    assert result.energy_dram_j is None
+    assert result.energy_per_device_j == [25.0, 25.0]
+    assert result.aggregation is not None
+    assert result.aggregation.gpu_attribution_verified
+    assert not any("rapl" in warning for warning in result.aggregation.warnings)
+
+
+def test_a_package_that_one_process_did_not_watch_is_not_measured() -> None:
+    """What it used in that process's time is unknown, and part of it would look like all."""
+    package = [device("rapl-package-0", 60.0, kind="cpu_package")]
+    result = aggregate(process(0, beside=package), process(1))
+    assert (result.total_energy_j, result.energy_cpu_j) == (50.0, None)
+
+
+def test_energy_of_a_kind_is_unknown_where_one_device_of_it_is() -> None:
+    """Two packages of which one was not measured; the memory beside them was."""
+    packages = [
+        device(f"rapl-{index}", energy, kind="cpu_package") for index, energy in enumerate((9.0, None))
+    ]
+    memory = device("rapl-dram", 4.0, kind="dram")
+    result = aggregate(process(0, beside=[*packages, memory]))
+    assert (result.energy_gpu_j, result.energy_cpu_j, result.energy_dram_j) == (25.0, None, 4.0)
+
+
+def test_kinds_of_a_process_whose_devices_nobody_knows_are_unknown() -> None:
+    """As those of a predecessor's result, whose energy has no devices."""
+    result = aggregate(process(0, devices=[]))
+    assert (result.total_energy_j, result.energy_gpu_j) == (25.0, None)

@@ -254,23 +254,23 @@ def _of_edges(who: str, window: Window) -> Iterator[str]:
 
 def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
     """The devices that the worker, its sampler and the edges of its windows name are the same."""
-    metered = [watched.device for watched in process.devices]
-    uuids = {device.uuid for device in metered}
-    if process.started is not None and process.started.devices != metered:
+    watched = [metered for _, metered in process.every_device]
+    uuids = {metered.device.uuid for metered in watched}
+    if process.started is not None and process.started.devices != [own.device for own in process.devices]:
         yield f"{who} and its sampler name other devices"
-    if len(uuids) < len(metered):
+    if len(uuids) < len(watched):
         yield f"a device of {who} is named twice"
     ends = [end for window in process.windows for end in (window.opened, window.closed) if end is not None]
     if any(end.edges and {edge.device_uuid for edge in end.edges} != uuids for end in ends):
         yield f"edges of windows of {who} name other devices"
     numbers = [
         number
-        for watched in process.devices
+        for metered in watched
         for number in (
-            watched.counter_tick_ns,
-            watched.power_window_ns,
-            watched.device.memory_bytes,
-            watched.device.power_limit_mw,
+            metered.counter_tick_ns,
+            metered.power_window_ns,
+            metered.device.memory_bytes,
+            metered.device.power_limit_mw,
         )
     ]
     if any(number is not None and number < 0 for number in numbers):
@@ -307,9 +307,9 @@ def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentF
     if repeated := _number(connection, _REPEATED, [facts.experiment_id]):
         yield f"{repeated} request ids occur more than once"
     known = {
-        (process.process_index, device.device.uuid)
+        (process.process_index, metered.device.uuid)
         for process in facts.processes
-        for device in process.devices
+        for _, metered in process.every_device
     }
     begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
     for index, uuid, segment_id, count, first_ns, impossible in connection.execute(

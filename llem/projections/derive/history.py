@@ -22,6 +22,7 @@ from llem_events.events import (
     MeteredDevice,
     MeterStarted,
     ModelLoaded,
+    OtherMeter,
     ProcessCompleted,
     ProcessFailed,
     ProcessStarted,
@@ -125,6 +126,18 @@ class ProcessFacts(Facts):
             return self.meter.devices
         named = self.started.devices if self.started else []
         return [MeteredDevice(device=device, energy_source=_NO_SENSOR.get(device.kind)) for device in named]
+
+    @property
+    def beside(self) -> list[OtherMeter]:
+        """The meters that were read beside the first, each with its devices: none of them is part of the total."""
+        return self.meter.beside if self.meter is not None else []
+
+    @property
+    def every_device(self) -> list[tuple[str | None, MeteredDevice]]:
+        """The devices of all meters, each with what read it."""
+        first = self.meter.meter if self.meter is not None else None
+        others = [(other.meter, metered) for other in self.beside for metered in other.devices]
+        return [*((first, metered) for metered in self.devices), *others]
 
     @property
     def windows(self) -> list[Window]:

@@ -44,7 +44,7 @@ from llem.results.flops import FLOPS_METHOD, model_shape
 from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
 from llem.units import BYTES_PER_MB, seconds
-from llem_events.events import LogFailed, SamplesDropped
+from llem_events.events import LogFailed, MeteredDevice, SamplesDropped
 
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
@@ -57,6 +57,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     spans: Sequence[Span]
     samples: Sequence[Sequence[DeviceSamples]]  # per device, per span
     devices: Sequence[DeviceEnergy]
+    beside: Sequence[DeviceEnergy]  # of the other meters
     requests: Requests
     work: Work
 
@@ -79,16 +80,22 @@ def measure_process(
     spans = measurement_spans(connection, process) if chosen is None else chosen
     if not spans:
         return None
-    samples = [
-        [load_samples(connection, process, metered.device.uuid, span) for span in spans]
-        for metered in process.devices
-    ]
+    others = [metered for other in process.beside for metered in other.devices]
+    samples, samples_beside = (
+        [
+            [load_samples(connection, process, metered.device.uuid, span) for span in spans]
+            for metered in devices
+        ]
+        for devices in (process.devices, others)
+    )
+    windows = process.measurement_windows if chosen is None else None
     requests = Requests(connection, process, spans)
     seen = Seen(
         process=process,
         spans=spans,
         samples=samples,
-        devices=_energies(process, samples, process.measurement_windows if chosen is None else None),
+        devices=_energies(process, process.devices, samples, windows),
+        beside=_energies(process, others, samples_beside, windows),
         requests=requests,
         work=work_of(requests, shape=model_shape(process.model) if process.model else None),
     )
@@ -96,11 +103,14 @@ def measure_process(
 
 
 def _energies(
-    process: ProcessFacts, samples: Sequence[Sequence[DeviceSamples]], windows: Sequence[Window] | None
+    process: ProcessFacts,
+    devices: Sequence[MeteredDevice],
+    samples: Sequence[Sequence[DeviceSamples]],
+    windows: Sequence[Window] | None,
 ) -> list[DeviceEnergy]:
     """Energy of every device; `windows` are those whose edges the spans are, None where they are others."""
     energies = []
-    for metered, spanned in zip(process.devices, samples, strict=True):
+    for metered, spanned in zip(devices, samples, strict=True):
         uuid = metered.device.uuid
         counters = None if windows is None else [read_counter(window, uuid) for window in windows]
         energies.append(device_energy(process, metered, spanned, counters))
@@ -123,15 +133,20 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         windows=walls if len(walls) > 1 else [],
         inference_metrics=inference,
         energy_metrics=EnergyMetrics.from_devices(
-            devices, duration_sec=duration_sec, total_tokens=inference.total_tokens
+            devices, beside=seen.beside, duration_sec=duration_sec, total_tokens=inference.total_tokens
         ),
         compute_metrics=compute_metrics(process, work, inference),
         devices=list(devices),
+        beside=list(seen.beside),
         energy_source=least_trusted([device.energy_source for device in devices]),
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
         thermal_throttle=throttling(seen.samples, seen.spans),
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
-        warnings=process_doubts(process, devices, max_disagreement=thresholds(plan).max_energy_disagreement),
+        warnings=process_doubts(
+            process,
+            [*devices, *seen.beside],
+            max_disagreement=thresholds(plan).max_energy_disagreement,
+        ),
         requests=None if process.wraps_program else work.requests,
         failed_requests=None if process.wraps_program else work.failed_requests,
         status=process_status(process),
@@ -294,14 +309,21 @@ def energy_breakdown(
     before, after = process.baselines.get("before"), process.baselines.get("after")
     if not devices:
         return None
+    uuids = {device.uuid for device in devices}
+    idle_before, idle_after = (
+        [power for power in baseline.devices if power.device_uuid in uuids] if baseline else None
+        for baseline in (before, after)
+    )
     method = None if before is None else "reused" if before.reused_from else "measured"
     return EnergyBreakdown.from_devices(
         devices,
         duration_sec=duration_sec,
         baseline_method=method,
         baseline_cache_age_sec=before.age_s if before is not None and before.reused_from else None,
-        baseline_std_w=root_of_squares(power.std_power_w for power in before.devices) if before else None,
-        baseline_after_w=total(power.mean_power_w for power in after.devices) if after else None,
+        baseline_std_w=None
+        if idle_before is None
+        else root_of_squares(power.std_power_w for power in idle_before),
+        baseline_after_w=None if idle_after is None else total(power.mean_power_w for power in idle_after),
     )
 
 

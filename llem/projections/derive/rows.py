@@ -296,13 +296,15 @@ def _is_running(derived: Derived, process: ProcessFacts) -> bool:
 def devices(derived: Derived) -> Rows:
     """One row per worker and device."""
     return [
-        _device(derived, process, metered)
+        _device(derived, process, metered, meter=meter)
         for process in derived.facts.processes
-        for metered in process.devices
+        for meter, metered in process.every_device
     ]
 
 
-def _device(derived: Derived, process: ProcessFacts, metered: MeteredDevice) -> dict[str, Any]:
+def _device(
+    derived: Derived, process: ProcessFacts, metered: MeteredDevice, *, meter: str | None
+) -> dict[str, Any]:
     device, before = metered.device, process.baselines.get("before")
     powers = {power.device_uuid: power for power in (before.devices if before else [])}
     power = powers.get(device.uuid)
@@ -320,7 +322,7 @@ def _device(derived: Derived, process: ProcessFacts, metered: MeteredDevice) -> 
         "pci_id": device.pci_id,
         "memory_bytes": device.memory_bytes,
         "power_limit_w": None if limit_mw is None else limit_mw / MW_PER_W,
-        "meter": process.meter.meter if process.meter else None,
+        "meter": meter,
         "energy_source": metered.energy_source,
         "power_kind": metered.power_kind,
         "counter_tick_sec": None if tick_ns is None else tick_ns / NS_PER_S,
@@ -340,11 +342,11 @@ def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
         for window in process.windows:
             span = window_span(connection, process, window)
             named = _named(derived, process, window, span)
-            for metered in process.devices:
+            for _, metered in process.every_device:
                 key = (process.segment.segment_id, metered.device.uuid, span)
                 samples = read.get(key) or load_samples(connection, process, metered.device.uuid, span)
                 rows.append(named | _window_energy(process, metered, window, samples))
-            if not process.devices:
+            if not process.every_device:
                 rows.append(named)
     return rows
 
