@@ -21,8 +21,11 @@ def requests_completed(requests: Sequence[Request], *, window: str) -> Iterator[
     """
     part: list[Request] = []
     part_bytes = 0
-    for request in map(_fitting, requests):
+    for request in requests:
         size = _size(request)
+        if size > _LIMIT_BYTES:
+            request = _fitting(request)
+            size = _size(request)
         if part and part_bytes + size > _TARGET_BYTES:
             yield RequestsCompleted(window=window, requests=part)
             part, part_bytes = [], 0
@@ -41,8 +44,7 @@ def _size(request: Request) -> int:
 
 
 def _fitting(request: Request) -> Request:
-    if _size(request) > _LIMIT_BYTES:
-        request = _without_times(request)
+    request = _without_times(request)
     return request if _size(request) <= _LIMIT_BYTES else _without_ends(request)
 
 

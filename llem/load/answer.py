@@ -1,11 +1,22 @@
 """One request on its way: what its stream brought and when, until it is a `Request` of the log."""
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llem.load.errors import AnswerError
-from llem.load.openai import DONE, Chunk, Counted, Prepared, Usage, decode_chunk, error_of, text_of
+from llem.load.http1 import Head
+from llem.load.openai import (
+    DONE,
+    Chunk,
+    Prepared,
+    Usage,
+    decode_chunks,
+    error_of,
+    in_stream,
+    text_of,
+    total_of,
+)
 from llem.load.sse import EventParser
 from llem_events.events import Request
 
@@ -25,7 +36,6 @@ class Answer:
         "_cached",
         "_chunk_times_ns",
         "_chunk_tokens",
-        "_counted",
         "_events",
         "_finish",
         "_headers_ns",
@@ -37,6 +47,7 @@ class Answer:
         "_said",
         "_status",
         "_told",
+        "_total",
         "_usage",
         "_words",
         "arrival_ns",
@@ -59,7 +70,9 @@ class Answer:
         self.request_id, self.arrival_ns, self.request = request_id, arrival_ns, request
         self.last_ns = arrival_ns  # when anything of it was sent or came last
         self._prepared, self._on_end = prepared, on_end
-        self._events, self._counted = EventParser(), Counted()
+        self._events = EventParser()
+        # Output tokens so far as the server says; None: a piece came without, so that the next says nothing of itself alone.
+        self._total: int | None = 0
         self._chunk_times_ns, self._chunk_tokens = array("q"), array("q")
         self._words: list[str] | None = [] if keeps_text else None
         self.start_ns: int | None = None  # when its first byte was sent
@@ -83,11 +96,10 @@ class Answer:
         self.start_ns = self.last_ns = at_ns
         self._reused = reused
 
-    def head(self, status: int, headers: Mapping[str, str], at_ns: int) -> None:
+    def head(self, head: Head, at_ns: int) -> None:
         self._headers_ns = self.last_ns = at_ns
-        self._status = status
-        content_type = headers.get("content-type", "")
-        self._is_stream = status == _OK and not any(kind in content_type for kind in _NO_STREAMS)
+        self._status = head.status
+        self._is_stream = head.status == _OK and not any(kind in head.content_type for kind in _NO_STREAMS)
 
     def body(self, piece: bytes, at_ns: int) -> None:
         self.last_ns = at_ns
@@ -134,29 +146,39 @@ class Answer:
         since, self._told = self._told, len(self._chunk_times_ns)
         return self._chunk_times_ns[since:].tolist(), _counts(self._chunk_tokens[since:])
 
-    def _take(self, events: Sequence[bytes], at_ns: int) -> None:
-        for data in events:
-            if data == DONE:
-                self._answered_ns = at_ns
-                continue
-            chunk = decode_chunk(data)
-            text: str | None = None
-            for choice in chunk.choices:
+    def _take(self, events: list[bytes], at_ns: int) -> None:
+        if events and events[-1] == DONE:
+            self._answered_ns = at_ns
+            events = events[:-1]
+        for chunk in decode_chunks(events):
+            text, choices = None, chunk.choices
+            for choice in choices:
                 text = text_of(choice)
-                self._finish = choice.finish_reason or self._finish
-            self._note_totals(chunk)
-            tokens = self._counted.tokens(chunk, has_text=bool(text))
-            if text or (tokens and chunk.choices):
+                if choice.finish_reason is not None:
+                    self._finish = choice.finish_reason
+            tokens = self._count(chunk, has_text=bool(text))
+            if text or (tokens and choices):
                 self._chunk_times_ns.append(at_ns)
                 self._chunk_tokens.append(_UNKNOWN if tokens is None else tokens)
                 if self._words is not None:
                     self._words.append(text or "")
 
-    def _note_totals(self, chunk: Chunk) -> None:
+    def _count(self, chunk: Chunk, *, has_text: bool) -> int | None:
+        """The output tokens of a piece, from a total that goes on from piece to piece or from its token ids; None where nobody says."""
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if chunk.timings is not None and chunk.timings.cache_n is not None:
+        elif chunk.error is not None:
+            raise in_stream(chunk.error)
+        elif chunk.timings is not None:
             self._cached = chunk.timings.cache_n
+        before, total = self._total, total_of(chunk)
+        if total is not None:
+            self._total = total
+            return None if before is None else total - before
+        ids = chunk.choices[0].token_ids if chunk.choices else None
+        if has_text or ids:
+            self._total = None
+        return None if ids is None else len(ids)
 
     def _uncounted(self) -> str | None:
         """Why its tokens are not known, which makes it useless; None where they are."""

@@ -107,7 +107,8 @@ class Client:
         answer = self._answer(number, due_ns)
         answer.last_ns = now_ns
         self.in_flight[number] = answer
-        self.account.max_in_flight = max(self.account.max_in_flight, len(self.in_flight))
+        if len(self.in_flight) > self.account.max_in_flight:
+            self.account.max_in_flight = len(self.in_flight)
         self._pool.send(answer)
 
     @property

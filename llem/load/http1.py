@@ -1,11 +1,15 @@
 """HTTP/1.1 for one kind of request: a POST whose answer is handed on byte by byte, each read with its one time."""
 
 import asyncio
+import functools
+import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from llem.errors import PlanError
 from llem.load.errors import AnswerError
@@ -16,6 +20,8 @@ MAX_SIZE_LINE_BYTES = 4096
 CONNECT_LIMIT_S = 10.0
 # A server that closes after every answer whatever it says of keep-alive is known by so many closed connections and none used again.
 STALE_LIMIT = 3
+_CRLF_BYTES = 2
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _NO_BODY = frozenset({204, 304})
 
 
@@ -27,7 +33,7 @@ class Exchange(Protocol):
     def sent(self, at_ns: int, *, reused: bool) -> None:
         """Its first byte is about to be sent; a second time where a connection turned out to be closed."""
 
-    def head(self, status: int, headers: Mapping[str, str], at_ns: int) -> None:
+    def head(self, head: "Head", at_ns: int) -> None:
         """The status line and the headers of its answer are there."""
 
     def body(self, piece: bytes, at_ns: int) -> None:
@@ -77,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._phase: Callable[[bytes, int], None] = self._unasked
         self._rest = b""  # the beginning of a head or of a line with a chunk's size
-        self._left = 0  # bytes of the chunk or the body that are still to come; below 0: of the chunk's CRLF
+        self._left = 0  # bytes that are still to come of the body, or of a chunk with its CRLF
         self._is_reused = self._has_answer = self._stays_open = False
         self._closing_reason: str | None = None
 
@@ -152,29 +158,18 @@ class Connection(asyncio.BufferedProtocol):
                 raise AnswerError(f"headers of more than {MAX_HEAD_BYTES} bytes")
             return
         self._rest = b""
-        status, version, headers = parse_head(head)
-        if 100 <= status < 200:
+        read = read_head(head)
+        if 100 <= read.status < 200:
             return self._head(body, at_ns) if body else None
-        self._stays_open = _stays_open(version, headers)
-        assert self._exchange is not None
-        self._exchange.head(status, headers, at_ns)
-        self._begin_body(status, headers)
-        if body or (self._left == 0 and self._phase == self._sized):
-            self._phase(body, at_ns)
-
-    def _begin_body(self, status: int, headers: Mapping[str, str]) -> None:
-        self._left = 0
-        if "chunked" in headers.get("transfer-encoding", "").lower():
-            self._phase = self._chunked
-        elif status in _NO_BODY:
-            self._phase = self._sized
-        elif (length := headers.get("content-length")) is not None:
-            if not length.isdecimal():
-                raise AnswerError(f"Content-Length: found {length[:40]!r}, expected a number")
-            self._phase, self._left = self._sized, int(length)
-        else:
+        self._stays_open = read.stays_open
+        self._left = read.length or 0
+        self._phase = self._chunked if read.is_chunked else self._sized
+        if not read.is_chunked and read.length is None:
             self._phase = self._until_closed
-            self._stays_open = False
+        assert self._exchange is not None
+        self._exchange.head(read, at_ns)
+        if body or read.length == 0:
+            self._phase(body, at_ns)
 
     def _until_closed(self, data: bytes, at_ns: int) -> None:
         assert self._exchange is not None
@@ -206,31 +201,22 @@ class Connection(asyncio.BufferedProtocol):
 
     def _unpack(self, data: bytes, contents: list[bytes]) -> int | None:
         """Append the contents of chunks; returns where the trailer begins, None as long as the last chunk is not there."""
-        position, length, left = 0, len(data), self._left
+        position, length = self._left, len(data)
+        if position > _CRLF_BYTES:
+            contents.append(data[: position - _CRLF_BYTES])
+        self._left = 0
         while position < length:
-            if left > 0:
-                contents.append(data[position : position + left])
-                taken = min(left, length - position)
-                position += taken
-                left -= taken
-                if left == 0:
-                    left = -2
-                continue
-            if left < 0:
-                taken = min(-left, length - position)
-                position += taken
-                left += taken
-                continue
             line_end = data.find(b"\r\n", position)
             if line_end < 0:
                 self._keep_line(data[position:])
-                break
-            left = _chunk_size(data[position:line_end])
-            position = line_end + 2
-            if left == 0:
-                self._left = 0
+                return None
+            size = _chunk_size(data[position:line_end])
+            position = line_end + _CRLF_BYTES
+            if size == 0:
                 return position
-        self._left = left
+            contents.append(data[position : position + size])
+            position += size + _CRLF_BYTES
+        self._left = position - length
         return None
 
     def _keep_line(self, line: bytes) -> None:
@@ -242,7 +228,7 @@ class Connection(asyncio.BufferedProtocol):
         """Trailing headers, which nobody needs, up to the empty line."""
         data = self._rest + data
         if data.startswith(b"\r\n"):
-            end = 2
+            end = _CRLF_BYTES
         elif (found := data.find(b"\r\n\r\n")) >= 0:
             end = found + 4
         else:
@@ -368,31 +354,58 @@ class Pool:
         return connection
 
 
-def parse_head(head: bytes) -> tuple[int, bytes, dict[str, str]]:
-    """Status, version and the headers by their names in lower case. Raises AnswerError."""
-    first, *lines = head.split(b"\r\n")
-    version, _, rest = first.partition(b" ")
+class Head(msgspec.Struct, frozen=True):
+    """What an answer's status line and headers say of it."""
+
+    status: int
+    content_type: str
+    is_chunked: bool
+    length: int | None  # None: in chunks, or until the connection is closed
+    stays_open: bool
+
+
+@functools.lru_cache(maxsize=256)
+def read_head(head: bytes) -> Head:
+    """Everything in lower case, because none of it knows case. Servers repeat themselves, so heads are kept. Raises AnswerError."""
+    first, *lines = head.decode("latin-1").lower().split("\r\n")
+    version, _, rest = first.partition(" ")
     code = rest[:3]
-    if not version.startswith(b"HTTP/1.") or not code.isdigit():
-        raise AnswerError(f"no answer in HTTP/1.1: found {first[:40].decode(errors='replace')!r}")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, text = line.decode("latin-1").partition(":")
-        headers[name.lower()] = text.strip()
-    return int(code), version, headers
+    if not version.startswith("http/1.") or not code.isdecimal():
+        raise AnswerError(f"no answer in HTTP/1.1: found {first[:40]!r}")
+    headers = {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+    is_chunked = "chunked" in headers.get("transfer-encoding", "")
+    length = None if is_chunked else _length(int(code), headers.get("content-length"))
+    return Head(
+        status=int(code),
+        content_type=headers.get("content-type", ""),
+        is_chunked=is_chunked,
+        length=length,
+        stays_open=_stays_open(version, headers.get("connection", "")) and (is_chunked or length is not None),
+    )
 
 
-def _stays_open(version: bytes, headers: Mapping[str, str]) -> bool:
-    said = headers.get("connection", "").lower()
-    return "keep-alive" in said if version == b"HTTP/1.0" else "close" not in said
+def _length(status: int, said: str | None) -> int | None:
+    if status in _NO_BODY or status < 200:
+        return 0
+    if said is not None and not said.isdecimal():
+        raise AnswerError(f"Content-Length: found {said[:40]!r}, expected a number")
+    return None if said is None else int(said)
+
+
+def _stays_open(version: str, said: str) -> bool:
+    return "keep-alive" in said if version == "http/1.0" else "close" not in said
 
 
 def _chunk_size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip() if b";" in line else line
     try:
-        size = int(digits, 16)
+        size = int(line, 16)
     except ValueError:
-        size = -1
+        size = _size_with_extension(line)
     if size < 0:
         raise AnswerError(f"size of a chunk: found {line[:40].decode(errors='replace')!r}")
     return size
+
+
+def _size_with_extension(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    return int(digits, 16) if _HEX.fullmatch(digits) else -1

@@ -1,7 +1,7 @@
 """The endpoints that OpenAI made usual: requests as bytes, and what a piece of their streams says."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import shake_128
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ _TEXT = (
 _WORDS = _TEXT.split()
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """What a piece adds to a message."""
 
     content: str | None = None
@@ -33,7 +33,7 @@ class Delta(msgspec.Struct):
     tool_calls: list[msgspec.Raw] | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     """One answer of those that a request asks for; llem asks for one."""
 
     text: str | None = None
@@ -42,15 +42,15 @@ class Choice(msgspec.Struct):
     token_ids: list[int] | None = None
 
 
-class PromptDetails(msgspec.Struct):
+class PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class CompletionDetails(msgspec.Struct):
+class CompletionDetails(msgspec.Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """Tokens as the server counts them, of the whole request so far."""
 
     prompt_tokens: int | None = None
@@ -59,14 +59,14 @@ class Usage(msgspec.Struct):
     completion_tokens_details: CompletionDetails | None = None
 
 
-class Timings(msgspec.Struct):
+class Timings(msgspec.Struct, gc=False):
     """What llama.cpp adds; `predicted_n` counts the output tokens so far."""
 
     predicted_n: int | None = None
     cache_n: int | None = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """A piece of a stream, as far as it is of use."""
 
     choices: list[Choice] = []
@@ -76,44 +76,35 @@ class Chunk(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(Chunk)
+_list_decoder = msgspec.json.Decoder(list[Chunk])
+_UNFIT = (msgspec.MsgspecError, ValueError, RecursionError)
 _encoder = msgspec.json.Encoder()
 
 
-def decode_chunk(data: bytes) -> Chunk:
-    """The piece. Raises AnswerError for what is none, and for an error that the server sends in its stream."""
+def decode_chunks(events: Sequence[bytes]) -> Iterable[Chunk]:
+    """The pieces, those before a wrong one too. Raises AnswerError for what is none, and for an error that the server sends in its stream."""
     try:
-        chunk = _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        found = data[:60].decode(errors="replace")
+        # as one array, because each call costs as much as a small piece
+        return _list_decoder.decode(b"[%b]" % b",".join(events))
+    except _UNFIT:
+        return map(_decode_chunk, events)
+
+
+def _decode_chunk(event: bytes) -> Chunk:
+    try:
+        return _decoder.decode(event)
+    except _UNFIT as error:
+        found = event[:60].decode(errors="replace")
         raise AnswerError(f"a piece of the stream is not as expected: {error}, in {found!r}") from None
-    if chunk.error is not None:
-        raise AnswerError(f"the server sent an error in its stream: {_message_of(chunk.error)}")
-    return chunk
 
 
-class Counted:
-    """How many output tokens each piece of one stream brought: said by the piece, or by a total that goes on from piece to piece."""
-
-    __slots__ = ("_total",)
-
-    def __init__(self) -> None:
-        self._total: int | None = (
-            0  # None: a piece came without a total, so that the next one says nothing of itself alone
-        )
-
-    def tokens(self, chunk: Chunk, *, has_text: bool) -> int | None:
-        """Of this piece; None where it cannot be told."""
-        total, before = _total_of(chunk), self._total
-        if total is not None:
-            self._total = total
-            return None if before is None else total - before
-        ids = chunk.choices[0].token_ids if chunk.choices else None
-        if has_text or ids:
-            self._total = None
-        return None if ids is None else len(ids)
+def in_stream(error: Any) -> AnswerError:
+    """What a server says in its stream when it gives up."""
+    return AnswerError(f"the server sent an error in its stream: {_message_of(error)}")
 
 
-def _total_of(chunk: Chunk) -> int | None:
+def total_of(chunk: Chunk) -> int | None:
+    """Output tokens of the whole request so far, where the piece says."""
     if chunk.usage is not None:
         return chunk.usage.completion_tokens
     return None if chunk.timings is None else chunk.timings.predicted_n
@@ -131,7 +122,7 @@ def error_of(status: int, body: bytes) -> str:
     """What a server says in an answer that is no stream, in one line."""
     try:
         decoded = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except _UNFIT:
         decoded = body.decode(errors="replace")
     if isinstance(decoded, dict):
         decoded = decoded.get("error", decoded.get("detail", decoded))
@@ -167,7 +158,9 @@ class RequestWriter:
         keeps_text: bool,
     ) -> None:
         self._is_chat = endpoint == "chat"
-        self._fixed = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **extra}
+        fixed = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **extra}
+        # encoded once; what differs from request to request follows
+        self._fixed = _encoder.encode(fixed)[:-1]
         self._vocabulary, self._keeps_text = vocabulary, keeps_text
 
     def prepare(self, prompt: Prompt, *, round_index: int) -> Prepared:
@@ -175,13 +168,12 @@ class RequestWriter:
         ids = self._ids(prompt, round_index)
         text = None if ids is not None else prompt_text(prompt) or _words(prompt, round_index)
         if not self._is_chat:
-            asked: dict[str, Any] = {"prompt": text if ids is None else ids}
-        elif prompt.messages is not None:
-            asked = {"messages": prompt.messages}
+            asked = b',"prompt":%b' % _encoder.encode(text if ids is None else ids)
         else:
-            asked = {"messages": [{"role": "user", "content": text}]}
+            said: Any = prompt.messages or [{"role": "user", "content": text}]
+            asked = b',"messages":%b' % _encoder.encode(said)
         return Prepared(
-            body=_encoder.encode(self._fixed | asked | {"max_tokens": prompt.max_new_tokens}),
+            body=b'%b%b,"max_tokens":%d}' % (self._fixed, asked, prompt.max_new_tokens),
             input_tokens=None if ids is None else len(ids),
             max_tokens=prompt.max_new_tokens,
             text=text if self._keeps_text else None,

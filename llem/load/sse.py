@@ -17,8 +17,15 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Data of the events that end in this piece; lines of one event are joined by a newline. Raises AnswerError."""
+        if self._is_first and not piece.startswith(_BOM[:1]):
+            self._is_first = False
         if self._rest or self._is_first or b"\r" in piece:
             return self._feed_slowly(piece)
+        if piece.startswith(b"data: ") and piece.endswith(b"\n\n"):
+            data = piece[6:-2].split(b"\n\ndata: ")
+            if piece.count(b"\n") == 2 * len(data):
+                # nothing but events of one line
+                return data
         *events, rest = piece.split(b"\n\n")
         if rest:
             self._rest += rest
@@ -26,6 +33,8 @@ class EventParser:
 
     def end(self) -> list[bytes]:
         """Data of a last event without a blank line after it, as some servers leave it."""
+        if not self._rest:
+            return []
         rest, self._rest = bytes(self._rest), bytearray()
         return _data_of([rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")])
 
