@@ -14,7 +14,7 @@ _RENAMED = {
     "metrics": "endpoint_metrics", "n": "n_predict", "ngl": "n_gpu_layers", "np": "n_parallel", "parallel": "n_parallel",
     "slots": "endpoint_slots", "t": "threads", "ub": "n_ubatch", "ubatch_size": "n_ubatch",
 }  # fmt: skip
-WRONG = 2
+FAILED, WRONG = 1, 2
 
 
 class WrongOptionError(Exception):
@@ -81,7 +81,11 @@ def main() -> int:
     except WrongOptionError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        # it has said why, line by line
+        return FAILED
     sys.stderr.write(f"listening on {server.listening_address}\n")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0

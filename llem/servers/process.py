@@ -1,5 +1,6 @@
 """A server from its start to its end: ready in three steps, each with its time, and its own last words where it fails."""
 
+import re
 import socket
 import time
 from collections import deque
@@ -26,6 +27,8 @@ _BUSY = (429, 503)  # not yet
 _OTHER_ENDPOINT = (400, 404, 405, 501)  # completions may not be served where chat is
 _REFUSED = (401, 403)
 FIRST_TOKENS = 1
+# where a server says why it ends, before it says that it does
+_ERROR = re.compile(r"(?i)\berror\b.*\w")
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +82,11 @@ class ServerProcess:
         return list(tail(self._output))
 
     def _said(self) -> str:
-        said = [line for line in self.last_lines() if line.strip()]
-        return f"its last line: {said[-1]}" if said else f"it said nothing, see {self._output.name}"
+        said = [line.strip() for line in self.last_lines() if line.strip()]
+        if not said:
+            return f"it said nothing, see {self._output.name}"
+        begun = next((line for line in said if _ERROR.search(line)), said[-1])
+        return "its last line: " + " ... ".join(dict.fromkeys([begun, said[-1]]))
 
 
 def ended_with(status: int) -> str:
