@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from llem.errors import LlemError, MeasureError
 from llem.measure import children
@@ -191,8 +192,15 @@ class Serving(Worker):
             weights="simulated" if self._server.NAME == "simulated" else "unknown",
             source="server",
             load_time_ns=None if begun is None else served.ready.healthy_ns - begun,
-            missing={"parameters": "the server does not say"},
+            **self._parameters(served.ready),
         )
+
+    @staticmethod
+    def _parameters(ready: Ready) -> dict[str, Any]:
+        parameters = (ready.listed.get("meta") or {}).get("n_params")
+        if isinstance(parameters, int):
+            return {"parameters": parameters}
+        return {"missing": {"parameters": "the server does not say"}}
 
     def _end_server(self, process: ServerProcess) -> None:
         """Whatever happened; that it cannot be ended is no reason to lose what was measured."""
@@ -242,6 +250,7 @@ class Serving(Worker):
                 process_index=self._setup.process_index,
                 base_url=served.address.url,
                 model=served.ready.model,
+                body=self._server.body(),
                 api_key_env=self._plan.server.api_key_env,
                 vocabulary=self._server.vocabulary(served.ready.listed),
             )

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -70,3 +71,14 @@ def vocabulary_of_folder(plan: Plan) -> tuple[int, int] | None:
     except (OSError, msgspec.MsgspecError, AttributeError, KeyError, TypeError):
         return None
     return plain_tokens(size) if isinstance(size, int) else None
+
+
+def sampling(plan: Plan, *, ignores_end: bool) -> dict[str, Any]:
+    """The plan's `generation` as a request says it: greedy unless it samples, and what only some servers know by its own name.
+
+    `ignores_end` says whether the server knows `ignore_eos`.
+    """
+    own, options = plan.own_generation, dict(plan.generate_options)
+    greedy = {} if options.pop("do_sample", False) else {"temperature": 0.0}
+    ignored = {"ignore_eos": True} if own.ignore_eos and ignores_end else {}
+    return {"seed": own.seed % 2**31, **greedy, **ignored, **options}

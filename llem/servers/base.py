@@ -47,6 +47,10 @@ class Server(Protocol):
         """
         ...
 
+    def body(self) -> dict[str, Any]:
+        """Fields of every request beside those that each has: how tokens are chosen, and what makes the server count them piece by piece."""
+        ...
+
     def versions(self) -> dict[str, str]:
         """Package -> version, as far as that is known before it runs."""
         ...

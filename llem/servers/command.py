@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from llem.errors import MeasureError, PlanError
 from llem.plan import Plan
+from llem.servers.arguments import sampling
 from llem.servers.base import HOST, Counters, Launch
 
 
@@ -30,6 +31,9 @@ class CommandServer:
 
     def vocabulary(self, listed: Mapping[str, Any]) -> None:
         """What it takes is not known."""
+
+    def body(self) -> dict[str, Any]:
+        return sampling(self._plan, ignores_end=True)
 
     def versions(self) -> dict[str, str]:
         """What it runs is not known."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from llem.errors import MissingExtraError
 from llem.plan import Plan
-from llem.servers.arguments import has_package, plain_tokens, require_file, version_of
+from llem.servers.arguments import has_package, plain_tokens, require_file, sampling, version_of
 from llem.servers.base import HOST, Counters, Launch
 
 PROGRAM, PACKAGE = "llama-server", "xllamacpp"
@@ -51,6 +51,9 @@ class LlamaCppServer:
     def vocabulary(self, listed: Mapping[str, Any]) -> tuple[int, int] | None:
         size = (listed.get("meta") or {}).get("n_vocab")
         return plain_tokens(size) if isinstance(size, int) else None
+
+    def body(self) -> dict[str, Any]:
+        return {"timings_per_token": True, **sampling(self._plan, ignores_end=True)}
 
     def versions(self) -> dict[str, str]:
         return version_of(PACKAGE)

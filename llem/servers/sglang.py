@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from llem.plan import Plan
-from llem.servers.arguments import require_model, require_package, version_of
+from llem.servers.arguments import require_model, require_package, sampling, version_of
 from llem.servers.base import HOST, Counters, Launch
 
 _A_MODEL = "a folder or a hub name"
@@ -45,6 +45,9 @@ class SglangServer:
 
     def vocabulary(self, listed: Mapping[str, Any]) -> None:
         """Not tried: texts are safe."""
+
+    def body(self) -> dict[str, Any]:
+        return sampling(self._plan, ignores_end=True)
 
     def versions(self) -> dict[str, str]:
         return version_of("sglang")

@@ -34,6 +34,10 @@ class SimulatedServer:
     def vocabulary(self, listed: Mapping[str, Any]) -> tuple[int, int]:
         return 0, 256
 
+    def body(self) -> dict[str, Any]:
+        """It chooses no tokens."""
+        return {}
+
     def versions(self) -> dict[str, str]:
         """No package runs it."""
         return {}

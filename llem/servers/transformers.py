@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from llem.plan import Plan
 from llem.plan_file import path_of
-from llem.servers.arguments import require_model, require_package, version_of
+from llem.servers.arguments import require_model, require_package, sampling, version_of
 from llem.servers.base import HOST, Counters, Launch
 
 _HINT = "pip install 'transformers[serving]'"
@@ -46,6 +46,9 @@ class TransformersServer:
 
     def vocabulary(self, listed: Mapping[str, Any]) -> None:
         """It takes texts alone."""
+
+    def body(self) -> dict[str, Any]:
+        return sampling(self._plan, ignores_end=False)
 
     def versions(self) -> dict[str, str]:
         return version_of("transformers") | version_of("torch")

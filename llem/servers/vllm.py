@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from llem.plan import Plan
-from llem.servers.arguments import require_model, require_program, version_of, vocabulary_of_folder
+from llem.servers.arguments import require_model, require_program, sampling, version_of, vocabulary_of_folder
 from llem.servers.base import HOST, Counters, Launch
 
 _A_MODEL = "a folder or a hub name"
@@ -33,6 +33,10 @@ class VllmServer:
 
     def vocabulary(self, listed: Mapping[str, Any]) -> tuple[int, int] | None:
         return vocabulary_of_folder(self._plan)
+
+    def body(self) -> dict[str, Any]:
+        counted = {"include_usage": True, "continuous_usage_stats": True}
+        return {"stream_options": counted, **sampling(self._plan, ignores_end=True)}
 
     def versions(self) -> dict[str, str]:
         return version_of("vllm")

@@ -191,7 +191,7 @@ def _of_process(
         return
     if process.completed is not None:
         yield from _counted(f"models loaded by {who}", process.every(ModelLoaded), least=1, most=1)
-    key = [facts.experiment_id, process.segment.segment_id]
+    key = [facts.experiment_id, process.requests_segment_id]
     asked = connection.execute(_REQUESTS, key)
     names = [column[0] for column in asked.description or ()]
     row = dict(zip(names, asked.fetchall()[0], strict=True))

@@ -19,6 +19,7 @@ from llem_events.events import (
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
+    LoadCompleted,
     MeteredDevice,
     MeterStarted,
     ModelLoaded,
@@ -29,6 +30,8 @@ from llem_events.events import (
     PromptsEncoded,
     ResultImported,
     SamplingCompleted,
+    ServerStarted,
+    ServerStopped,
     WarmupCompleted,
     WarningRaised,
     WindowClosed,
@@ -101,9 +104,11 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessFacts(Facts):
     """What a worker and its sampler wrote."""
 
-    def __init__(self, segment: Segment, facts: Sequence[Fact]) -> None:
+    def __init__(self, segment: Segment, facts: Sequence[Fact], *, load: Segment | None = None) -> None:
         super().__init__(facts)
         self.segment = segment
+        # of a server, the requests stand in the segment of the process that sent them
+        self.requests_segment_id = (segment if load is None else load).segment_id
         self.process_index = segment.process_index or 0
         self.host = segment.host or ""
         self.started = self.last(ProcessStarted)
@@ -118,6 +123,11 @@ class ProcessFacts(Facts):
             baseline.position: baseline for baseline in self.every(BaselineMeasured)
         }
         self.warnings = self.every(WarningRaised)
+        self.server = self.last(ServerStarted)
+        self.server_end = self.last(ServerStopped)
+        self.load = next(
+            (load for load in reversed(self.every(LoadCompleted)) if load.window == "measurement"), None
+        )
 
     @property
     def devices(self) -> list[MeteredDevice]:
@@ -193,7 +203,11 @@ class ExperimentFacts(Facts):
         self.imported = self.last(ResultImported)
         self.plan: dict[str, Any] = self.started.plan if self.started else {}
         self.processes = [
-            ProcessFacts(segment, _written_by(segment, segments, facts))
+            ProcessFacts(
+                segment,
+                _written_by(segment, segments, facts),
+                load=next(_beside(segment, segments, role="load"), None),
+            )
             for segment in segments
             if segment.role == "worker" and segment.segment_id is not None
         ]
@@ -205,15 +219,21 @@ class ExperimentFacts(Facts):
         return min(refused, key=lambda segment: segment.verdict == "newer", default=None)
 
 
-def _written_by(worker: Segment, segments: Iterable[Segment], facts: Iterable[Fact]) -> list[Fact]:
-    """Facts of a worker and of its sampler."""
-    own = {worker.segment_id} | {
-        segment.segment_id
-        for segment in segments
-        if segment.role == "sampler"
-        and (segment.host, segment.process_index) == (worker.host, worker.process_index)
-    }
+def _written_by(worker: Segment, segments: Sequence[Segment], facts: Iterable[Fact]) -> list[Fact]:
+    """Facts of a worker, its sampler and its load process."""
+    beside = [other for role in ("sampler", "load") for other in _beside(worker, segments, role=role)]
+    own = {segment.segment_id for segment in (worker, *beside)}
     return [fact for fact in facts if fact.segment_id in own]
+
+
+def _beside(worker: Segment, segments: Sequence[Segment], *, role: str) -> Iterator[Segment]:
+    """The segments of other processes of the same worker."""
+    for segment in segments:
+        if segment.role == role and (segment.host, segment.process_index) == (
+            worker.host,
+            worker.process_index,
+        ):
+            yield segment
 
 
 def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentFacts:
@@ -337,7 +357,7 @@ def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, wi
         "SELECT max(end_ns) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? AND end_ns >= ?",
         [
             process.segment.experiment_id,
-            process.segment.segment_id,
+            process.requests_segment_id,
             window.opened.kind,
             window.opened_ns,
         ],

@@ -177,7 +177,7 @@ class Requests:
         self, connection: duckdb.DuckDBPyConnection, process: ProcessFacts, spans: Sequence[Span]
     ) -> None:
         self._connection, self._spans = connection, spans
-        self._key = [process.segment.experiment_id, process.segment.segment_id]
+        self._key = [process.segment.experiment_id, process.requests_segment_id]
         sizes = connection.execute(_SIZES, self._key).fetchnumpy()
         self.warmup_requests = int(sizes["warmup_requests"].sum())
         self.tokens = int(sizes["tokens"].sum())

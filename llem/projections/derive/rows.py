@@ -409,7 +409,9 @@ def _within(
     connection: duckdb.DuckDBPyConnection, measured: Measured, number: int, span: Span
 ) -> Iterator[dict[str, Any]]:
     segment = measured.process.segment
-    found = connection.execute(_BATCHES, [segment.experiment_id, segment.segment_id, *span]).fetchnumpy()
+    found = connection.execute(
+        _BATCHES, [segment.experiment_id, measured.process.requests_segment_id, *span]
+    ).fetchnumpy()
     named = {"experiment_id": segment.experiment_id, "process_index": measured.process.process_index}
     for start in range(0, len(found["batch_index"]), MAX_BATCHES):
         columns = {name: column[start : start + MAX_BATCHES] for name, column in found.items()}
