@@ -123,20 +123,23 @@ class Serving(Worker):
     def _serve(self) -> Iterator[Served]:
         """A server that answers, ended afterwards where it was started here."""
         process = self._start_server() if self._keeper is not None else None
-        address = process.address if process else self._address_of(self._plan.server.url or "")
         try:
-            ready = self._await(address, process)
-            served = Served(address, ready, process)
-            self._append(self._started(served))
-            self._append(self._model_loaded(served))
-            yield served
-        except ServerDiedError as died:
-            # as before the window: what is wrong is what was asked for
-            died.exit_status = 1 if self.stage == MEASURING else died.exit_status
+            yield self._answering(process)
+        except BaseException as error:
+            if isinstance(error, ServerDiedError) and self.stage == MEASURING:
+                error.exit_status = 1
+            self._end_server(process)
             raise
-        finally:
-            if process is not None:
-                self._end_server(process)
+        self._enter("ending the server")
+        self._end_server(process)
+
+    def _answering(self, process: ServerProcess | None) -> Served:
+        """Once it is ready, and the log says so."""
+        address = process.address if process else self._address_of(self._plan.server.url or "")
+        served = Served(address, self._await(address, process), process)
+        self._append(self._started(served))
+        self._append(self._model_loaded(served))
+        return served
 
     def _address_of(self, url: str) -> Address:
         return Address(url, api_key_env=self._plan.server.api_key_env)
@@ -202,10 +205,10 @@ class Serving(Worker):
             return {"parameters": parameters}
         return {"missing": {"parameters": "the server does not say"}}
 
-    def _end_server(self, process: ServerProcess) -> None:
-        """Whatever happened; that it cannot be ended is no reason to lose what was measured."""
-        assert self._keeper is not None
-        self._enter("ending the server")
+    def _end_server(self, process: ServerProcess | None) -> None:
+        """One that was started here."""
+        if process is None or self._keeper is None:
+            return
         family, asked_ns = family_of(process.pid), time.monotonic_ns()
         kept = self._keeper.end(grace_s=self._plan.server.stop_timeout_s)
         status = kept.status

@@ -217,6 +217,8 @@ class _Keeping:
         while self._living() and time.monotonic() < deadline:
             self._signal(signal.SIGKILL)
             time.sleep(POLL_S)
+        # what has just ended is none of the living, and was not waited for
+        self._reap()
 
     def _signal(self, number: signal.Signals) -> None:
         """To the server's group, and to what below us has left it."""

@@ -1,0 +1,274 @@
+"""A server is measured as a user measures it: started or found, asked at its rate, watched, ended; whatever goes wrong is one line."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llem.process_tree import descendants, name_of_living
+from tests.conftest import Run, Start, bare_events, events_of, segments, wait_until
+from tests.forked import ForkedLlem
+from tests.servers.programs import simulated
+
+SERVED = ("--server", "simulated", "--meter", "simulated")
+SHORT = (
+    *("--set", "workload.min_duration_s=1.5", "--set", "workload.requests=8"),
+    *("--set", "workload.output_tokens.mean=8", "--set", "windows.warmup_max_s=0.5"),
+    *("--set", "windows.baseline_s=0.2", "--set", "windows.baseline_after_s=0.1"),
+)
+KEY = "sk-" + "k" * 40
+
+
+@pytest.fixture(scope="module")
+def measured(forked: ForkedLlem, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a server that was measured at a rate."""
+    store = tmp_path_factory.mktemp("served") / "store"
+    environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
+    done = forked.run(("measure", *SERVED, *SHORT, "--rate", "20"), environment=environment)
+    assert done.returncode == 0, done.stderr
+    return store
+
+
+def _result(llem: Run, store: Path | None = None) -> dict[str, Any]:
+    shown = llem("show", "--json", *([] if store is None else ["--store", store]))
+    assert shown.returncode == 0, shown.stderr
+    result: dict[str, Any] = msgspec.json.decode(shown.stdout)
+    return result
+
+
+def _codes(result: dict[str, Any]) -> set[str]:
+    return {reason["code"] for reason in result["invalid_reasons"]}
+
+
+def _at(store: Path, event: str, /, **about: object) -> int:
+    """When the first such event of the worker was."""
+    (worker,) = segments(store, "worker")
+    return next(
+        at_ns
+        for name, _, at_ns, body in bare_events(worker)
+        if name == event and all(body.get(key) == wanted for key, wanted in about.items())
+    )
+
+
+def test_a_server_is_measured_from_nothing_to_its_figures(llem: Run, measured: Path) -> None:
+    """Each request is in the log and in the result, with what the server says of itself, and nothing of the server is left."""
+    result = _result(llem, measured)
+    assert _codes(result) == {"too_short"}
+    (started,), (stopped,) = (
+        events_of(measured, "worker", kind) for kind in ("server_started", "server_stopped")
+    )
+    assert started["managed"] is True and started["kind"] == started["model"] == "simulated"
+    steps = [started[f"{step}_ns"] for step in ("started", "port_open", "healthy", "first_answer")]
+    assert steps == sorted(steps)
+    assert stopped["exit_status"] == 0 and name_of_living(started["pid"]) is None
+    (account,) = [
+        body for body in events_of(measured, "load", "load_completed") if body["window"] == "measurement"
+    ]
+    assert result["total_requests"] == account["requests"] >= 8
+    assert result["total_output_tokens"] == 8 * account["requests"]
+    assert result["latency_stats"]["ttft_median_ms"] >= 20
+    assert (next(measured.glob("log/*/server.log")).stat().st_mode & 0o777) == 0o600
+
+
+def test_idle_power_is_measured_before_and_with_the_server(measured: Path) -> None:
+    """The board before it starts, its weights loaded and nothing to do, and the board again once it has ended."""
+    positions = [body["position"] for body in events_of(measured, "worker", "baseline_measured")]
+    assert positions == ["before", "server_idle", "after"]
+    order = [
+        _at(measured, "baseline_measured", position="before"),
+        _at(measured, "server_started"),
+        _at(measured, "baseline_measured", position="server_idle"),
+        _at(measured, "window_opened", kind="warmup"),
+        _at(measured, "window_opened", kind="measurement"),
+        _at(measured, "server_stopped"),
+        _at(measured, "baseline_measured", position="after"),
+    ]
+    assert order == sorted(order)
+
+
+def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path) -> None:
+    """Read just before and just after the measurement, so that their difference is what was measured."""
+    opened_ns, closed_ns = (_at(measured, f"window_{end}", kind="measurement") for end in ("opened", "closed"))
+    readings = sorted(
+        (at_ns, dict(zip(event["names"], column, strict=True)))
+        for event in events_of(measured, "worker", "server_metrics_read")
+        for at_ns, column in zip(event["times_ns"], zip(*event["values"], strict=True), strict=True)
+    )
+    before = [values for at_ns, values in readings if at_ns <= opened_ns][-1]
+    after = next(values for at_ns, values in readings if at_ns >= closed_ns)
+    name = "simulated:generation_tokens_total"
+    assert after[name] - before[name] == _result(llem, measured)["total_output_tokens"]
+
+
+@pytest.mark.slow
+def test_a_running_server_is_measured_and_left_running(llem: Run, store: Path, tmp_path: Path) -> None:
+    """Its board-idle power cannot be known, that of the idle server is."""
+    with simulated(tmp_path) as process:
+        done = llem("measure", "--server", process.address.url, "--meter", "simulated", *SHORT)
+        assert done.returncode == 0, done.stderr
+        process.check()
+        (started,) = events_of(store, "worker", "server_started")
+    assert (started.get("managed", False), started["pid"]) == (False, process.pid)
+    assert events_of(store, "worker", "server_stopped") == []
+    assert [body["position"] for body in events_of(store, "worker", "baseline_measured")] == ["server_idle"]
+    assert _codes(_result(llem)) == {"too_short"}
+
+
+@pytest.mark.slow
+def test_what_follows_the_dashes_is_the_servers(llem: Run, store: Path) -> None:
+    """At the end of its own command line; a server that runs already has none."""
+    assert llem("measure", *SERVED, *SHORT, "--", "--ignored", "7").returncode == 0
+    (started,) = events_of(store, "worker", "server_started")
+    assert started["argv"][-2:] == ["--ignored", "7"]
+    refused = llem("measure", "--server", "http://127.0.0.1:1", "--", "--x")
+    assert refused.returncode == 2 and "a server that runs already" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_server_of_ones_own_is_started_by_its_command(llem: Run, store: Path, tmp_path: Path) -> None:
+    """With the port where the command wants it."""
+    plan = tmp_path / "plan.toml"
+    program = f'["{sys.executable}", "-m", "llem.servers.simulated_program", "{{host}}", "{{port}}", "{{}}"]'
+    plan.write_text(f"server.command = {program}\n")
+    done = llem("measure", plan, "--meter", "simulated", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert events_of(store, "worker", "server_started")[0]["kind"] == "command"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--server", "ghost"), "'ghost', expected one of vllm"),
+        (("--server", "http://127.0.0.1:1"), "nothing answers at http://127.0.0.1:1"),
+        (("--server", "ftp://there"), "expected an address such as"),
+        (("--server", "llamacpp", "--model", "/no/such.gguf"), "no such.gguf|not there|no llama-server"),
+        (("--rate", "4"), "expected --server NAME or --server URL"),
+        (("--server", "simulated", "--workers", "2"), "devices.workers: found 2"),
+        (("--server", "http://127.0.0.1:1", "--set", "server.api_key_env=NO_KEY"), "no variable NO_KEY"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(
+    llem: Run, store: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """With status 2 and one line."""
+    done = llem("measure", *arguments, "--meter", "simulated")
+    assert done.returncode == 2
+    assert any(part in done.stderr for part in said.split("|"))
+    assert len(done.stderr.splitlines()) == 1 and not segments(store)
+
+
+def test_a_port_that_is_taken_is_told(llem: Run, tmp_path: Path) -> None:
+    """Before the baseline."""
+    with simulated(tmp_path) as process:
+        done = llem("measure", *SERVED, "--set", f"server.port={process.address.port}")
+    assert done.returncode == 2 and f"port {process.address.port} of server.port" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_says_why(llem: Run, store: Path, tmp_path: Path) -> None:
+    """With its own last line, and status 2, because nothing was measured."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text('server.command = ["sh", "-c", "echo cannot load the weights >&2; exit 3", "{port}"]\n')
+    done = llem("measure", plan, "--meter", "simulated", *SHORT)
+    assert done.returncode == 2
+    assert "found exit status 3" in done.stderr and "its last line: cannot load the weights" in done.stderr
+    assert "failed while waiting for the server" in done.stderr
+    assert events_of(store, "worker", "server_stopped")[0]["last_lines"] == ["cannot load the weights"]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_never_ready_is_given_up(llem: Run, store: Path) -> None:
+    """When the plan's time is over, and it is ended."""
+    load = ("--set", "server.simulated.load_ms=60000", "--set", "server.ready_timeout_s=1")
+    done = llem("measure", *SERVED, *SHORT, *load)
+    assert done.returncode == 2 and "is not ready" in done.stderr and "status 503" in done.stderr
+    assert events_of(store, "worker", "server_stopped")
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_while_it_is_measured_is_told(llem: Run, store: Path) -> None:
+    """What came until then is kept, and the status is 1."""
+    done = llem(
+        "measure", *SERVED, *SHORT, "--set", "server.simulated.crash_after_requests=40", "--rate", "25"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "failed while measuring: the server ended: found exit status 3" in done.stderr
+    assert "crashed as server.simulated.crash_after_requests asks" in done.stderr
+    result = _result(llem)
+    assert result["total_requests"] > 0 and "incomplete" in _codes(result)
+
+
+@pytest.mark.slow
+def test_requests_that_fail_are_told_and_counted(llem: Run) -> None:
+    """Each with the server's own words; more than a few make the result invalid."""
+    failing = ",".join(map(str, range(12, 200, 3)))
+    done = llem("measure", *SERVED, *SHORT, "--set", f"server.simulated.fail_requests=[{failing}]")
+    assert "HTTP 500: failed as server.simulated.fail_requests asks" in done.stdout
+    result = _result(llem)
+    assert result["failed_requests"] > 0 and "failed_requests" in _codes(result)
+
+
+@pytest.mark.slow
+def test_a_key_is_sent_and_never_shown(llem: Run, store: Path, tmp_path: Path) -> None:
+    """It stands in no file of the store and on no screen."""
+    with simulated(tmp_path) as process:
+        named = ("--set", "server.api_key_env=MY_KEY")
+        done = llem(
+            "measure", "--server", process.address.url, "--meter", "simulated", *SHORT, *named, MY_KEY=KEY
+        )
+    assert done.returncode == 0, done.stderr
+    assert KEY not in done.stdout + done.stderr
+    for path in store.rglob("*"):
+        if path.suffix == ".zst":
+            assert KEY not in repr(bare_events(path))
+
+
+def _is_measuring(store: Path) -> bool:
+    return any(
+        name == "window_opened" and body["kind"] == "measurement"
+        for path in segments(store, "worker")
+        for name, _, _, body in bare_events(path)
+    )
+
+
+def _server_pid(store: Path) -> int:
+    (worker,) = segments(store, "worker")
+    return next(body["pid"] for name, _, _, body in bare_events(worker) if name == "server_started")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_ends_with_its_measurement(start_llem: Start, store: Path, number: signal.Signals) -> None:
+    """Asked to, by a person or a scheduler; what was measured is kept."""
+    process = start_llem("measure", *SERVED, *SHORT, "--set", "workload.min_duration_s=60")
+    wait_until(lambda: _is_measuring(store))
+    pid = _server_pid(store)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 130 and name_of_living(pid) is None
+    assert events_of(store, "worker", "server_stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["llem", "worker", "server", "load"])
+def test_no_process_is_left_when_one_is_killed(start_llem: Start, store: Path, who: str) -> None:
+    """Whichever it is; the log of what was measured can be read."""
+    process = start_llem("measure", *SERVED, *SHORT, "--set", "workload.min_duration_s=60")
+    wait_until(lambda: _is_measuring(store))
+    server = _server_pid(store)
+    family = descendants(process.pid)
+    os.kill({"llem": process.pid, "server": server}.get(who) or _pid_of(who, family), signal.SIGKILL)
+    process.communicate(timeout=30)
+    wait_until(lambda: not any(name_of_living(pid) for pid in family))
+    assert process.returncode == (-signal.SIGKILL if who == "llem" else 1)
+
+
+def _pid_of(who: str, family: set[int]) -> int:
+    module = {"worker": "llem.measure.serving", "load": "llem.measure.load_process"}[who]
+    for pid in family:
+        if module in Path(f"/proc/{pid}/cmdline").read_text():
+            return pid
+    raise AssertionError(who)
