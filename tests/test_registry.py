@@ -20,20 +20,22 @@ from llem.meters.base import MeterModule, Vendor
 from llem.plan import EnginePlan, MeterPlan, Plan
 from llem.plan_file import resolve_plan
 from llem.prompts import Prompt
-from llem.registry import ENGINES, METERS, EngineKind, MeterKind, install_hint, one_of, ranked_meters
+from llem.registry import ENGINES, METERS, SERVERS, EngineKind, MeterKind, install_hint, one_of, ranked_meters
 
 ROOT = Path(__file__).parents[1]
 NAMES = [("meter.name", name) for name in METERS] + [("engine.name", name) for name in ENGINES]
-DOCS = {"meter.name": "docs/accuracy.md", "engine.name": "docs/engines.md"}
+NAMES += [("server.kind", name) for name in SERVERS]
+DOCS = {"meter.name": "docs/accuracy.md", "engine.name": "docs/engines.md", "server.kind": "docs/serving.md"}
 EXTRAS = {"meter.name": {name: kind.extra for name, kind in METERS.items()},
-          "engine.name": {name: kind.extra for name, kind in ENGINES.items()}}  # fmt: skip
+          "engine.name": {name: kind.extra for name, kind in ENGINES.items()},
+          "server.kind": dict.fromkeys(SERVERS)}  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "name"), NAMES)
 def test_a_plan_can_name_it(key: str, name: str) -> None:
     """Each name is a value of its key."""
     plan = resolve_plan(None, options={key: name})
-    assert name in (plan.meter.name, plan.engine.name)
+    assert name in (plan.meter.name, plan.engine.name, plan.server.kind)
 
 
 @pytest.mark.parametrize(("key", "choices"), [("meter.name", ["auto", *METERS]), ("engine.name", [*ENGINES])])
@@ -49,6 +51,7 @@ def test_the_help_lists_them() -> None:
     page = " ".join(reference().split())
     assert one_of("auto", *METERS) in page
     assert one_of(*ENGINES) in page
+    assert one_of(*SERVERS) in page
 
 
 @pytest.mark.parametrize(("key", "name"), NAMES)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_idle_power_is_measured_before_and_with_the_server(measured: Path) -> No
 
 def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path) -> None:
     """Read just before and just after the measurement, so that their difference is what was measured."""
-    opened_ns, closed_ns = (_at(measured, f"window_{end}", kind="measurement") for end in ("opened", "closed"))
+    opened_ns, closed_ns = (
+        _at(measured, f"window_{end}", kind="measurement") for end in ("opened", "closed")
+    )
     readings = sorted(
         (at_ns, dict(zip(event["names"], column, strict=True)))
         for event in events_of(measured, "worker", "server_metrics_read")
