@@ -3,14 +3,15 @@
 import csv
 import io
 import json
-import subprocess
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from llem.results.figures import EXPERIMENT_FIGURES
-from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow
+from llem.store import Store
+from tests.conftest import Run, mostly_slow
+from tests.projections.fake_log import experiment
 
 PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
 FIRST_COLUMNS = ["experiment_id", "name", "status", "model_name"]
@@ -18,15 +19,11 @@ FIRST_COLUMNS = ["experiment_id", "name", "status", "model_name"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two measured experiments, one of two processes."""
-    store = tmp_path_factory.mktemp("store") / "data"
-    for workers in (1, 2):
-        subprocess.run(
-            [LLEM, "measure", *SIMULATED, *QUICK, "--workers", str(workers), "--store", store],
-            check=True,
-            capture_output=True,
-        )
-    return store
+    """A store with two experiments, one of two processes."""
+    store = Store(tmp_path_factory.mktemp("store") / "data").create()
+    for processes in (1, 2):
+        experiment(store, processes=processes, experiment_id=f"20260102-03040{processes}-0123456789ab")
+    return store.path
 
 
 def export(llem: Run, folder: Path, *arguments: object) -> str:
@@ -61,7 +58,9 @@ def test_a_dash_is_standard_output(llem: Run, folder: Path) -> None:
     found = rows(export(llem, folder, "-"))
     assert list(found[0])[:4] == FIRST_COLUMNS
     assert [row["processes"] for row in found] == ["1", "2"]
-    assert all(row["model_name"] and row["total_energy_j"] and row["engine"] == "simulated" for row in found)
+    assert all(
+        row["model_name"] and row["total_energy_j"] and row["engine"] == "transformers" for row in found
+    )
 
 
 def test_a_line_has_the_names_and_figures_of_the_tables(llem: Run, folder: Path) -> None:
@@ -154,7 +153,7 @@ def test_a_file_is_replaced_only_with_force(llem: Run, folder: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_an_export_can_be_imported_and_exported_again(llem: Run, folder: Path, tmp_path: Path) -> None:
-    """A result in JSON goes into another store and out again with the same figures."""
+    """A result in JSON goes into another store and out again with the same figures; nobody's word that it is valid is taken."""
     for line in export(llem, folder, "-", "-f", "jsonl").splitlines():
         path = tmp_path / f"{json.loads(line)['experiment_id']}.json"
         path.write_text(line)
@@ -162,8 +161,9 @@ def test_an_export_can_be_imported_and_exported_again(llem: Run, folder: Path, t
     assert llem("import", *sorted(tmp_path.glob("*.json")), "--store", other).returncode == 0
     before, after = rows(export(llem, folder, "-")), rows(export(llem, other, "-"))
     assert [figures(row) for row in after] == [figures(row) for row in before]
+    assert {row["valid"] for row in before} == {"true"} and {row["valid"] for row in after} == {""}
 
 
 def figures(row: dict[str, str]) -> dict[str, str]:
-    """All but what names the experiment."""
-    return {name: cell for name, cell in row.items() if name not in ("experiment_id", "labels")}
+    """All but what names the experiment, and its verdict."""
+    return {name: cell for name, cell in row.items() if name not in ("experiment_id", "labels", "valid")}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LLEM, QUICK, SIMULATED, Run, mostly_slow, segments
+from llem.store import Store
+from tests.conftest import LLEM, SIMULATED, Run, mostly_slow, segments
+from tests.projections.fake_log import experiment
 
 BAD = b"\xff"
 LONG = "a" * 300
@@ -75,10 +77,10 @@ def run_in_a_shell(line: str, store: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one short measurement."""
-    store = tmp_path_factory.mktemp("hostile") / "store"
-    assert run(["measure", *SIMULATED, *QUICK], store).returncode == 0
-    return store
+    """A store with one experiment."""
+    store = Store(tmp_path_factory.mktemp("hostile") / "store").create()
+    experiment(store)
+    return store.path
 
 
 @pytest.mark.parametrize(("arguments", "told"), mostly_slow(WRONG.values(), every=5), ids=WRONG.keys())
