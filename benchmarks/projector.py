@@ -1,8 +1,10 @@
-"""What the projector takes for many small experiments: to build all tables, to find nothing new, and to add one experiment.
+"""What the projector takes for many experiments: to build all tables, to find nothing new, to add one, and to derive all again by other formulas.
 
 Each experiment has 3 segments, 75 events, 416 samples (or as many as are asked for) and 192 requests, written by the log's own writer. A
 rebuild runs in a process of its own, whose CPU time and largest memory are taken; a query is `llem query` as a whole process. The peer is
-DuckDB inserting the same rows, one Parquet file for each table, into the same empty tables: the ratio is its CPU time over ours.
+DuckDB inserting the same rows, one Parquet file for each table, into the same empty tables: the ratio is its CPU time over ours. What derives again
+stands beside a rebuild and beside DuckDB inserting the samples alone, and that its tables are those of a rebuild is checked:
+--experiments 20 --samples 500000 is ten million samples.
 
     python -m benchmarks.projector [--experiments 10 100 1000] [--samples 416] [--folder KEEP]
 """
@@ -25,7 +27,7 @@ import numpy as np
 from benchmarks.h100_trace import chunks
 from benchmarks.rebuild import peak_memory_mb
 from llem.plan import Plan
-from llem.projections import diff, rebuild
+from llem.projections import catch_up, diff, rebuild
 from llem.projections.database import create_tables
 from llem.store import Store
 from llem_events import SAMPLE_COLUMNS, SCHEMA_VERSION, SegmentHeader, SegmentWriter, columns
@@ -243,11 +245,23 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def write_parquet(store: Store, folder: Path) -> None:
-    """Every table of the projection as a file of its own."""
+def derive_again(store: Store) -> None:
+    """As after an upgrade."""
+    assert catch_up(store).derived_again
+    own_cost()
+
+
+def outdate(store: Store) -> None:
+    """Make the tables those of other formulas."""
+    with duckdb.connect(store.projections_path) as connection:
+        connection.execute("UPDATE projection SET derived_digest = 'other formulas'")
+
+
+def write_parquet(store: Store, folder: Path, *, only: str | None = None) -> None:
+    """Every table of the projection, or one alone, as a file of its own."""
     folder.mkdir()
     with duckdb.connect(store.projections_path, read_only=True) as connection:
-        for table in diff.tables(connection):
+        for table in diff.tables(connection) if only is None else [only]:
             connection.execute(
                 f"COPY {table} TO '{folder / table}.parquet' (FORMAT parquet, COMPRESSION zstd)"
             )
@@ -274,16 +288,24 @@ def compare(folder: Path, experiments: int, samples: int) -> dict[str, float]:
     unchanged = query(store)
     maker.make(1)
     added = query(store)
+    outdate(store)
+    again = in_a_process("--derive-again", str(store.path))
+    assert not rebuild(store, check=True).differs
     write_parquet(store, folder / "parquet")
-    peer = in_a_process("--load", str(folder / "parquet"))
+    write_parquet(store, folder / "samples", only="samples")
+    peer, samples_peer = (in_a_process("--load", str(folder / name)) for name in ("parquet", "samples"))
     return {
         "experiments": experiments,
         "rebuild_cpu_s": round(rebuilt.cpu_s, 2),
         "rebuild_peak_mb": round(rebuilt.peak_mb),
         "unchanged_cpu_s": round(unchanged.cpu_s, 3),
         "added_cpu_s": round(added.cpu_s, 3),
+        "derive_again_cpu_s": round(again.cpu_s, 2),
+        "derive_again_peak_mb": round(again.peak_mb),
+        "derive_again_over_rebuild": round(again.cpu_s / rebuilt.cpu_s, 3),
         "parquet_cpu_s": round(peer.cpu_s, 2),
         "parquet_peak_mb": round(peer.peak_mb),
+        "samples_parquet_cpu_s": round(samples_peer.cpu_s, 2),
     }
 
 
@@ -302,6 +324,9 @@ def main() -> None:
     parser.add_argument("--make", type=Path, help="only write the largest store there")
     parser.add_argument("--rebuild", type=Path, help="rebuild this store and print what it took")
     parser.add_argument(
+        "--derive-again", type=Path, help="derive outdated tables again and print what it took"
+    )
+    parser.add_argument(
         "--load", type=Path, help="load the Parquet files of this folder and print what it took"
     )
     chosen = parser.parse_args()
@@ -311,6 +336,9 @@ def main() -> None:
     if chosen.rebuild:
         rebuild(Store(chosen.rebuild))
         own_cost()
+        return
+    if chosen.derive_again:
+        derive_again(Store(chosen.derive_again))
         return
     if chosen.load:
         load_parquet(chosen.load)

@@ -31,7 +31,12 @@ def result(store: Store, experiment_id: str = "run-1") -> dict[str, Any]:
 def hashes(store: Store) -> dict[str, str]:
     """Table -> SHA-256 over its ordered rows."""
     with open_readonly(store) as connection:
-        return {table: _hash(connection, table) for table in diff.tables(connection)}
+        return hashes_of(connection)
+
+
+def hashes_of(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The same of open tables."""
+    return {table: _hash(connection, table) for table in diff.tables(connection)}
 
 
 def _hash(connection: duckdb.DuckDBPyConnection, table: str) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from llem.projections import catch_up
@@ -25,9 +26,17 @@ def behind(log: Store) -> None:
     damaged.write_bytes(content)
 
 
+def outdated(log: Store) -> None:
+    """A store with two experiments in tables of other formulas."""
+    for experiment_id in ("run-1", "run-2"):
+        experiment(log, experiment_id=experiment_id)
+    catch_up(log)
+    with duckdb.connect(log.projections_path) as connection:
+        connection.execute("UPDATE projection SET derived_digest = 'older'")
+
+
 def deaths(log: Store, scratch: Path, stride: int) -> dict:
     """What the program says that dies at its calls."""
-    behind(log)
     scratch.mkdir()
     command = [sys.executable, "-m", "tests.projections.dying", str(log.path), str(scratch), str(stride)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
@@ -37,12 +46,23 @@ def deaths(log: Store, scratch: Path, stride: int) -> dict:
 @pytest.mark.slow
 def test_death_at_some_calls_changes_nothing(log: Store, tmp_path: Path) -> None:
     """At every eleventh call, before or after it is done."""
+    behind(log)
     assert deaths(log, tmp_path / "scratch", 11)["differing"] == []
 
 
 @pytest.mark.slow
 def test_death_at_every_call_changes_nothing(log: Store, tmp_path: Path) -> None:
     """At every call of the database."""
+    behind(log)
     found = deaths(log, tmp_path / "scratch", 1)
     assert found["differing"] == []
     assert int(found["calls"].split()[0]) > 30
+
+
+@pytest.mark.slow
+def test_death_while_deriving_again_leaves_the_tables_as_they_were(log: Store, tmp_path: Path) -> None:
+    """At some calls of the database; what is derived afterwards is the same."""
+    outdated(log)
+    found = deaths(log, tmp_path / "scratch", 61)
+    assert found["differing"] == []
+    assert int(found["calls"].split()[0]) > 300

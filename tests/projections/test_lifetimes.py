@@ -151,7 +151,7 @@ def test_killed_in_between_the_old_tables_stay(log: Store, tmp_path: Path) -> No
     catch_up(log)
     before, llem = hashes(log), upgraded(tmp_path, DOUBLED)
     moments = []
-    for tenths in range(8, 60, 4):
+    for tenths in range(10, 60, 8):
         process = llem.start("query", POWER, "--store", log.path)
         time.sleep(tenths / 10)
         process.send_signal(signal.SIGKILL)
