@@ -20,6 +20,7 @@ COMMANDS: Commands = {
     "measure": ("llem.cli.measure:measure", "Measure a model, or any command after --, on this machine."),
     "runs": ("llem.cli.runs:runs", "List the experiments in the store."),
     "show": ("llem.cli.show:show", "Show one experiment's result, or the events it came from."),
+    "compare": ("llem.cli.compare:compare", "Compare groups of runs, with intervals."),
     "query": ("llem.cli.query:query", "Ask the store in SQL; without SQL, list its tables and columns."),
     "export": ("llem.cli.export:export", "Write results to CSV, JSON, JSON Lines or Parquet."),
     "import": (

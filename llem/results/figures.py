@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -32,7 +32,8 @@ class Figure(msgspec.Struct, Generic[Record], frozen=True):
     """One column of results: `name` is the same in tables, CSV and Parquet, `type` is DuckDB's.
 
     `of` is a formula, or the path of a field of the record; without one the field has the figure's name. `shown` is its
-    name on the screen of `llem show`, `predecessor` LLenergyMeasure's name for it. `cell` stands in CSV in its place.
+    name on the screen of `llem show`, `predecessor` LLenergyMeasure's name for it. `better` says which way one wants it
+    to be, where there is one. `cell` stands in CSV in its place.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Figure(msgspec.Struct, Generic[Record], frozen=True):
     of: str | Callable[[Record], Any] = ""
     shown: str | None = None
     predecessor: str | None = None
+    better: Literal["lower", "higher"] | None = None
     cell: Callable[[Record], Any] | None = None
 
     @property
@@ -134,6 +136,7 @@ def _latencies() -> Iterator[Figure[ExperimentResult]]:
                 f"{words} of {series.meaning}",
                 f"latency_stats.{name}",
                 shown=series.shown if statistic == "median" else None,
+                better="lower",
             )
 
 
@@ -204,7 +207,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     ),
     Figure("start_time", "TIMESTAMP", "", "start_ns to the microsecond"),
     Figure("end_time", "TIMESTAMP", "", "end_ns to the microsecond"),
-    Figure("duration_sec", "DOUBLE", "s", "end minus start", shown="duration"),
+    Figure("duration_sec", "DOUBLE", "s", "end minus start", shown="duration", better="lower"),
     Figure(
         "measured_sec",
         "DOUBLE",
@@ -213,19 +216,27 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         shown="measured",
     ),
     Figure("requests", "BIGINT", "", "requests measured", "total_requests", shown="requests"),
-    Figure("failed_requests", "BIGINT", "", "of these, failed"),
+    Figure("failed_requests", "BIGINT", "", "of these, failed", better="lower"),
     Figure("input_tokens", "BIGINT", "", "tokens of prompts", "total_input_tokens", shown="input tokens"),
     Figure("output_tokens", "BIGINT", "", "tokens generated", "total_output_tokens", shown="output tokens"),
     Figure("total_tokens", "BIGINT", "", "both; NULL where not measured, as of a wrapped program"),
-    Figure("avg_tokens_per_second", "DOUBLE", "1/s", "mean of the processes' own rates"),
+    Figure("avg_tokens_per_second", "DOUBLE", "1/s", "mean of the processes' own rates", better="higher"),
     Figure(
         "output_tokens_per_second",
         "DOUBLE",
         "1/s",
         "output tokens over measured_sec",
         shown="output tokens/s",
+        better="higher",
     ),
-    Figure("tokens_per_second", "DOUBLE", "1/s", "total tokens over measured_sec", shown="all tokens/s"),
+    Figure(
+        "tokens_per_second",
+        "DOUBLE",
+        "1/s",
+        "total tokens over measured_sec",
+        shown="all tokens/s",
+        better="higher",
+    ),
     Figure(
         "total_energy_j",
         "DOUBLE",
@@ -233,6 +244,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "sum over the first meter's devices, a shared one counted once; NULL where any was not measured",
         shown="energy",
         predecessor="energy_raw_j",
+        better="lower",
     ),
     Figure(
         "energy_gpu_j",
@@ -291,16 +303,25 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "total_energy_j - baseline_power_w x duration_sec, may be negative",
         _first_of("energy_adjusted_j", "energy_breakdown.adjusted_j"),
         shown="energy above idle",
+        better="lower",
     ),
-    Figure("avg_energy_per_token_j", "DOUBLE", "J", "energy over total tokens", shown="energy per token"),
+    Figure(
+        "avg_energy_per_token_j",
+        "DOUBLE",
+        "J",
+        "energy over total tokens",
+        shown="energy per token",
+        better="lower",
+    ),
     Figure(
         "energy_per_output_token_j",
         "DOUBLE",
         "J",
         "energy over output tokens",
         shown="energy per output token",
+        better="lower",
     ),
-    Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy"),
+    Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy", better="higher"),
     Figure("mean_power_w", "DOUBLE", "W", "total_energy_j over duration_sec"),
     *_latencies(),
     Figure(
@@ -319,6 +340,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "thermal_throttle.throttle_duration_sec",
         shown="throttled",
         predecessor="thermal_throttle_duration_sec",
+        better="lower",
     ),
     Figure(
         "max_temperature_c",
@@ -327,6 +349,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "hottest sample",
         "thermal_throttle.max_temperature_c",
         predecessor="thermal_max_temp_c",
+        better="lower",
     ),
     Figure(
         "gpu_utilisation_pct",
@@ -343,17 +366,19 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "peak memory of a process",
         "extended_metrics.memory.peak_memory_mb",
         predecessor="gpu_mem_peak_mb",
+        better="lower",
     ),
     Figure("total_flops", "DOUBLE", "FLOP", "NULL where the model is unknown", shown="FLOPs"),
     Figure("flops_method", "VARCHAR", "", "how they were counted"),
-    Figure("flops_per_second", "DOUBLE", "1/s", "total_flops over measured_sec"),
+    Figure("flops_per_second", "DOUBLE", "1/s", "total_flops over measured_sec", better="higher"),
     Figure(
         "model_flops_utilisation",
         "DOUBLE",
         "1",
         "FLOPs over what all devices could do at their peak (MFU); NULL where a peak is unknown",
+        better="higher",
     ),
-    Figure("total_inference_time_sec", "DOUBLE", "s", "sum over processes"),
+    Figure("total_inference_time_sec", "DOUBLE", "s", "sum over processes", better="lower"),
     Figure(
         "steady_state_from_sec",
         "DOUBLE",

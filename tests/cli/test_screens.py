@@ -89,6 +89,8 @@ CASES = {
     "runs_none": Case(["runs", "--name", "nobody"]),
     "runs_json": Case(["runs", "--json", "--name", "base"]),
     "runs_damaged": Case(["runs", "--store", "damaged"], masked),
+    "compare": Case(["compare", NAMED, TWO_GPUS]),
+    "compare_one_group": Case(["compare", "site=lab"]),
     "show": Case(["show", NAMED]),
     "show_two_gpus": Case(["show", TWO_GPUS]),
     "show_failing": Case(["show", FAILING]),

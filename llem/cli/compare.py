@@ -1,0 +1,213 @@
+"""llem compare."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from llem.cli import console
+from llem.cli.console import folded, on_one_line, text_output
+from llem.cli.options import StoreOption
+from llem.cli.table import write_table
+from llem.cli.tables import tables_of
+from llem.comparing import Compared, Findings, compare_groups
+from llem.errors import QueryError
+from llem.export import formats
+from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
+from llem.store import Store
+
+COLUMNS = (
+    *(
+        "group",
+        "figure",
+        "unit",
+        "reference_runs",
+        "runs",
+        "reference",
+        "value",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+    ),
+    *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
+)
+FAILED = 1
+
+
+class Format(StrEnum):
+    """How the comparison is written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    MD = "md"
+
+
+class FailIf(StrEnum):
+    """Which verdict ends the command with exit status 1."""
+
+    WORSE = "worse"
+    UNCLEAR = "unclear"
+
+
+def compare(
+    groups: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B...",
+            help="Groups of runs: RUN, RUN,RUN or KEY=VALUE of a label or the plan. The first is the reference.",
+        ),
+    ],
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this figure of experiment_results; may be given again."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0.0001, max=1.0, help="A difference of this share does not matter.")
+    ] = MARGIN,
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="How often an interval shall hold the truth.")
+    ] = LEVEL,
+    valid: Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")] = False,
+    output_format: Annotated[Format, typer.Option("-f", "--format", help="How to write it.")] = Format.TABLE,
+    fail_if: Annotated[
+        FailIf | None,
+        typer.Option(help="Exit with 1 if any figure is this.", show_default=False),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Compare groups of runs: each figure's ratio to the first group's, with its interval."""
+    if len(groups) < 2:
+        raise QueryError("groups to compare", found=len(groups), expected="two or more")
+    place = Store.locate(store)
+    with tables_of(place) as connection:
+        findings = compare_groups(
+            connection, place, groups, figures=figure or (), valid_only=valid, level=level, margin=margin
+        )
+    _write(findings, output_format, level)
+    _fail(findings, fail_if)
+
+
+def _write(findings: Findings, output_format: Format, level: float) -> None:
+    rows = [_record(each) for each in findings.compared]
+    with text_output() as out:
+        match output_format:
+            case Format.CSV:
+                formats.write_csv(out, COLUMNS, rows)
+            case Format.JSON:
+                formats.write_json_objects(out, [_whole(findings, rows)])
+            case Format.MD:
+                out.writelines(f"- {on_one_line(line)}\n" for line in _before(findings))
+                out.write("\n")
+                formats.write_markdown(out, *_screen(findings, level))
+            case Format.TABLE:
+                out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in _before(findings))
+                columns, screen = _screen(findings, level)
+                write_table(sys.stdout, columns, screen, instead="-f json")
+    if output_format is Format.CSV:
+        for line in findings.doubts:
+            console.note(f"llem: {line}")
+
+
+def _record(each: Compared) -> list[Any]:
+    named = {
+        "group": each.group,
+        "figure": each.figure.name,
+        "unit": each.figure.unit,
+        "energy_bound": each.energy_bound,
+    }
+    return [named[column] if column in named else getattr(each.comparison, column) for column in COLUMNS]
+
+
+def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    return {
+        "groups": {group.name: group.values("experiment_id") for group in findings.groups},
+        "differences": findings.differences,
+        "doubts": findings.doubts,
+        "comparisons": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+    }
+
+
+def _before(findings: Findings) -> Iterator[str]:
+    """What is compared, and what a reader has to know before."""
+    yield "; ".join(f"{group.name}: {console.counted(len(group.runs), 'run')}" for group in findings.groups)
+    for key, values in findings.differences.items():
+        yield f"{key}: {' | '.join(values)}"
+    for doubt in findings.doubts:
+        yield f"warning: {doubt}"
+
+
+def _screen(findings: Findings, level: float) -> tuple[list[str], list[list[str]]]:
+    """The table for people, what matters most to the left; the group stands in it where there are several beside the reference."""
+    several = len(findings.groups) > 2
+    reference, first = findings.groups[0].name, findings.groups[1].name
+    ratio = f"ratio, {100 * level:.4g} % interval"
+    columns = ["figure", ratio, "verdict", "unit", reference, "value" if several else first, "sensors"]
+    rows = []
+    for each in findings.compared:
+        found = each.comparison
+        cells = [each.figure.shown or each.figure.name, _ratio(each), _verdict(each), each.figure.unit]
+        cells += [_number(found.reference), _number(found.value), _sensors(each)]
+        rows.append([each.group, *cells] if several else cells)
+    return (["group", *columns] if several else columns), rows
+
+
+def _ratio(each: Compared) -> str:
+    found = each.comparison
+    if found.ratio is None:
+        return ""
+    if found.ratio_low is None or found.ratio_high is None:
+        return f"{found.ratio:.4g}"
+    return f"{found.ratio:.4g} [{found.ratio_low:.4g}, {found.ratio_high:.4g}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _sensors(each: Compared) -> str:
+    """What the sensors may be off by, beside what differs from run to run: the two are never added."""
+    return "" if each.energy_bound is None else f"±{100 * each.energy_bound:.1f} %"
+
+
+def _verdict(each: Compared) -> str:
+    found = each.comparison
+    p = "" if found.p_adjusted is None else f", p {_p(found.p_adjusted)}"
+    notes = [note for note in (_within(each), found.reason, _few(each), _needed(each)) if note]
+    return f"{found.verdict}{p}" + "".join(f"; {note}" for note in notes)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _within(each: Compared) -> str:
+    found = each.comparison
+    return "within the margin" if found.within_margin and found.verdict in ("higher", "lower") else ""
+
+
+def _few(each: Compared) -> str:
+    found = each.comparison
+    is_few = found.p is not None and min(found.runs, found.reference_runs) < LEAST_RUNS
+    return f"{LEAST_RUNS} runs are the least" if is_few else ""
+
+
+def _needed(each: Compared) -> str:
+    needed = each.comparison.repeats_needed
+    return "" if needed is None else f"about {needed} runs of each would tell"
+
+
+def _fail(findings: Findings, fail_if: FailIf | None) -> None:
+    if fail_if is None:
+        return
+    met = [
+        each
+        for each in findings.compared
+        if (each.is_worse if fail_if is FailIf.WORSE else each.comparison.verdict == "unclear")
+    ]
+    for each in met:
+        console.note(f"llem: {fail_if}: {each.figure.name} of {each.group}")
+    if met:
+        raise typer.Exit(FAILED)

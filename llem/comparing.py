@@ -1,0 +1,315 @@
+"""Groups of runs as people name them, the figures in which they are compared, and what else differs between them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import duckdb
+
+from llem.errors import QueryError
+from llem.results.comparison import Comparison, adjusted, compare, outliers
+from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.store import Store
+
+USUAL = (
+    *("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "mean_power_w"),
+    *("duration_sec", "ttft_median_ms", "itl_median_ms", "e2e_median_ms", "e2e_p95_ms"),
+)
+NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
+FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type in NUMBERS}
+ENERGIES = frozenset(
+    ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w")
+)
+BLOCK = "block"  # the label by which runs are compared in pairs
+NOT_COMPARED = frozenset(("name", "labels"))
+SHOWN_VALUES = 4
+
+_RUNS = """
+SELECT e.experiment_id, e.status, coalesce(e.labels, MAP {{}}) AS labels, e.plan, array_to_string(e.command, ' ') AS command,
+       r.valid, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
+       e.llem_version, r.engine, r.engine_version, r.gpu_name, r.driver_version, r.cuda_version,
+       (SELECT string_agg(DISTINCT host, ', ' ORDER BY host) FROM processes p WHERE p.experiment_id = e.experiment_id) AS host,
+       (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,
+       {figures}
+FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
+WHERE list_contains($ids, e.experiment_id)
+"""
+_ENVIRONMENT = (
+    "host",
+    "gpu_name",
+    "driver_version",
+    "cuda_version",
+    "engine",
+    "engine_version",
+    "llem_version",
+)
+
+
+class Group(NamedTuple):
+    """Runs that count as one: each a row of the tables, by column."""
+
+    name: str
+    runs: list[dict[str, Any]]
+
+    def values(self, column: str) -> list[Any]:
+        """Of every run."""
+        return [run[column] for run in self.runs]
+
+
+class Compared(NamedTuple):
+    """One figure of one group beside that of the reference."""
+
+    group: str
+    figure: Figure[Any]
+    comparison: Comparison
+    energy_bound: float | None  # what the sensors may be off by, as a share; NULL where unknown, or no energy
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the difference is one that nobody wants."""
+        return self.comparison.verdict == {"lower": "higher", "higher": "lower"}.get(self.figure.better or "")
+
+
+class Findings(NamedTuple):
+    """The comparisons of all groups with the first, and what a reader has to know before."""
+
+    groups: list[Group]
+    compared: list[Compared]
+    differences: dict[str, list[str]]  # plan key -> its values in each group
+    doubts: list[str]
+
+
+def compare_groups(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    named: Sequence[str],
+    *,
+    figures: Sequence[str] = (),
+    valid_only: bool = False,
+    level: float,
+    margin: float,
+) -> Findings:
+    """Compare each group with the first; a group is RUN, RUN,RUN or KEY=VALUE. Raises QueryError and StoreError."""
+    chosen = [_figure(name) for name in figures or USUAL]
+    plans = _Plans(connection)
+    ids = [plans.matching(name) if "=" in name else _of_runs(store, name) for name in named]
+    _check_apart(named, ids)
+    groups = [
+        _group(name, _rows(connection, members, chosen), valid_only=valid_only)
+        for name, members in zip(named, ids, strict=True)
+    ]
+    reference, *others = groups
+    compared = [
+        _compared(reference, group, figure, level=level, margin=margin)
+        for group in others
+        for figure in chosen
+        if figures or any(run[figure.name] is not None for run in (*reference.runs, *group.runs))
+    ]
+    comparisons = adjusted([each.comparison for each in compared], level=level)
+    return Findings(
+        groups,
+        [each._replace(comparison=judged) for each, judged in zip(compared, comparisons, strict=True)],
+        _differences(groups),
+        list(_doubts(groups, compared)),
+    )
+
+
+def _figure(name: str) -> Figure[Any]:
+    if name not in FIGURES:
+        raise QueryError(
+            f"figure {name}", found="no such number", hint="docs/figures.md lists those of experiment_results"
+        )
+    return FIGURES[name]
+
+
+def _of_runs(store: Store, written: str) -> list[str]:
+    runs = [run for run in written.split(",") if run]
+    if not runs:
+        raise QueryError("a group of runs", found=repr(written), expected="RUN, RUN,RUN or KEY=VALUE")
+    return list(dict.fromkeys(found for run in runs for found in store.resolve_all(run)))
+
+
+def _check_apart(named: Sequence[str], ids: Sequence[Sequence[str]]) -> None:
+    seen: dict[str, str] = {}
+    for name, members in zip(named, ids, strict=True):
+        for member in members:
+            if member in seen:
+                raise QueryError(
+                    f"run {member}", found=f"in {seen[member]} and in {name}", expected="a run in one group"
+                )
+            seen[member] = name
+
+
+class _Plans:
+    """Labels and plans of all experiments, to find those in which a key has a value."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        rows = connection.execute(
+            "SELECT experiment_id, coalesce(labels, MAP {}), plan FROM experiments ORDER BY started_ns, experiment_id"
+        ).fetchall()
+        self._labels: dict[str, dict[str, str]] = {run: labels for run, labels, _ in rows}
+        self._plans = {run: flat_plan(plan) for run, _, plan in rows}
+
+    def matching(self, written: str) -> list[str]:
+        """Experiments with this label, or whose plan says this. Raises QueryError for an unknown key or value."""
+        key, _, value = written.partition("=")
+        values = self._values(key)
+        found = [run for run, known in values.items() if known == value]
+        if not found:
+            others = ", ".join(list(dict.fromkeys(values.values()))[:SHOWN_VALUES])
+            raise QueryError(f"runs with {written}", found="none", expected=f"a value of {key}: {others}")
+        return found
+
+    def _values(self, key: str) -> dict[str, str]:
+        if any(key in labels for labels in self._labels.values()):
+            return {run: labels[key] for run, labels in self._labels.items() if key in labels}
+        name = self._whole_key(key)
+        return {run: plan[name] for run, plan in self._plans.items() if name in plan}
+
+    def _whole_key(self, key: str) -> str:
+        """The key of the plan that is meant: itself, or the only one with this last part, or the only such one that varies."""
+        values: dict[str, set[str]] = {}
+        for plan in self._plans.values():
+            for name, value in plan.items():
+                if key in (name, name.rpartition(".")[2]):
+                    values.setdefault(name, set()).add(value)
+        varying = [name for name, seen in values.items() if len(seen) > 1]
+        for candidates in ([key] if key in values else [], values, varying):
+            if len(candidates) == 1:
+                return next(iter(candidates))
+        raise QueryError(
+            f"key {key}",
+            found=", ".join(sorted(values)) or "neither a label nor a key of any plan",
+            expected="a label, a key of the plan such as engine.batch_size, or its last part where only one is meant",
+        )
+
+
+def flat_plan(plan: str | None) -> dict[str, str]:
+    """Dotted key -> value as one would write it; nothing for an experiment without a plan."""
+    return dict(_flat(json.loads(plan))) if plan else {}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, ids: Sequence[str], figures: Sequence[Figure[Any]]
+) -> list[dict[str, Any]]:
+    """The experiments in the order of `ids`."""
+    columns = ", ".join(f"r.{figure.name} AS {figure.name}" for figure in figures)
+    cursor = connection.execute(_RUNS.format(figures=columns), {"ids": list(ids)})
+    names = [column[0] for column in cursor.description or ()]
+    rows = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+    return [rows[run] for run in ids if run in rows]
+
+
+def _group(name: str, runs: Sequence[dict[str, Any]], *, valid_only: bool) -> Group:
+    kept = [run for run in runs if run["valid"] or not valid_only]
+    if not kept:
+        raise QueryError(
+            f"group {name}", found="no valid run", hint="without --valid all its runs are compared"
+        )
+    return Group(name, kept)
+
+
+def _pairs(reference: Group, group: Group) -> list[tuple[dict[str, Any], dict[str, Any]]] | None:
+    """Runs of the same block, where every run of both has the label, once a block; None where they cannot be paired."""
+    blocks = [{run["labels"].get(BLOCK): run for run in each.runs} for each in (reference, group)]
+    if any(
+        None in each or len(each) < len(side.runs)
+        for each, side in zip(blocks, (reference, group), strict=True)
+    ):
+        return None
+    first, second = blocks
+    return [(first[block], second[block]) for block in first if block in second] or None
+
+
+def _compared(
+    reference: Group, group: Group, figure: Figure[Any], *, level: float, margin: float
+) -> Compared:
+    pairs = _pairs(reference, group)
+    before = [run for run, _ in pairs] if pairs else reference.runs
+    after = [run for _, run in pairs] if pairs else group.runs
+    comparison = compare(
+        [run[figure.name] for run in before],
+        [run[figure.name] for run in after],
+        paired=pairs is not None,
+        level=level,
+        margin=margin,
+    )
+    bounds = [run["energy_bound"] for run in (*before, *after)]
+    bound = None if figure.name not in ENERGIES or None in bounds else max(bounds)
+    return Compared(group.name, figure, comparison, bound)
+
+
+def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Keys of the plan, and the wrapped command, that do not have the same values in every group."""
+    plans = [
+        [flat_plan(run["plan"]) | {"command": run["command"] or ""} for run in group.runs] for group in groups
+    ]
+    keys = sorted({key for members in plans for plan in members for key in plan})
+    found = {}
+    for key in keys:
+        if key.partition(".")[0] in NOT_COMPARED:
+            continue
+        values = [list(dict.fromkeys(plan.get(key, "") for plan in members)) for members in plans]
+        if any(set(each) != set(values[0]) for each in values):
+            found[key] = [_listed(each) for each in values]
+    return found
+
+
+def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
+    """What makes a comparison say less than it seems to."""
+    for group in groups:
+        if invalid := [run["experiment_id"] for run in group.runs if not run["valid"]]:
+            yield f"{group.name}: not valid: {_listed(invalid)}"
+    yield from _mixed(groups, "energy_source", "energy comes from different sources")
+    yield from _mixed(groups, "prompts", "the prompts are not the same", quoted=False)
+    for column in _ENVIRONMENT:
+        yield from _mixed(groups, column, f"{column} differs")
+    methods = {each.comparison.method for each in compared}
+    if "welch" in methods:
+        yield f"not paired: a drift between the groups counts as a difference; runs with a label {BLOCK} are compared in pairs"
+    yield from _unpaired(groups)
+    yield from _far_from_the_others(groups, compared)
+
+
+def _mixed(groups: Sequence[Group], column: str, what: str, *, quoted: bool = True) -> Iterator[str]:
+    values = [sorted({str(value) for value in group.values(column) if value is not None}) for group in groups]
+    if any(each != values[0] for each in values):
+        said = "; ".join(f"{group.name}: {_listed(each)}" for group, each in zip(groups, values, strict=True))
+        yield f"{what}: {said}" if quoted else what
+
+
+def _unpaired(groups: Sequence[Group]) -> Iterator[str]:
+    """Runs of a block that the other group lacks."""
+    reference = groups[0]
+    for group in groups[1:]:
+        if pairs := _pairs(reference, group):
+            kept = {run["experiment_id"] for pair in pairs for run in pair}
+            left = [
+                run
+                for run in (*reference.values("experiment_id"), *group.values("experiment_id"))
+                if run not in kept
+            ]
+            if left:
+                yield f"{group.name}: left out, because the block has no partner: {_listed(left)}"
+
+
+def _far_from_the_others(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
+    for figure in dict.fromkeys(each.figure.name for each in compared):
+        for group in groups:
+            known = [run for run in group.runs if run[figure] is not None]
+            for place in outliers([run[figure] for run in known]):
+                yield f"{group.name}: {figure} of {known[place]['experiment_id']} is far from that of the other runs"
+
+
+def _listed(values: Iterable[str]) -> str:
+    found = list(values)
+    more = f" and {len(found) - SHOWN_VALUES} more" if len(found) > SHOWN_VALUES else ""
+    return ", ".join(value or "nothing" for value in found[:SHOWN_VALUES]) + more

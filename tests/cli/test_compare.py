@@ -1,0 +1,150 @@
+"""`llem compare`, on stores whose figures are chosen."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llem.plan import EnginePlan, Plan, ValidityPlan
+from llem.store import Store
+from tests.conftest import Run
+from tests.projections.fake_log import (
+    CLOSED_S,
+    OPENED_S,
+    ramp_w,
+    sampler_events,
+    supervisor,
+    worker_events,
+    write,
+)
+
+SPREAD = (0.0, 0.004, -0.006, 0.002, -0.001)  # of the energies of five blocks
+OTHER_SPREAD = (0.003, -0.002, 0.001, -0.004, 0.005)
+SECONDS = CLOSED_S - OPENED_S
+
+
+def run_id(cell: int, block: int) -> str:
+    return f"20260102-0304{cell}{block}-0123456789ab"
+
+
+def measured(
+    store: Store, cell: int, block: int, *, energy: float = 1.0, source: str = "counter", labels: bool = True
+) -> str:
+    """A run of one GPU that took so many times the usual energy."""
+    run = run_id(cell, block)
+    plan = Plan(
+        name=f"cell {cell}", engine=EnginePlan(batch_size=cell), validity=ValidityPlan(min_duration_s=1.0)
+    )
+    supervisor(
+        store,
+        experiment_id=run,
+        plan=plan,
+        labels={"block": str(block), "cell": f"c{cell}"} if labels else None,
+    )
+    counter = (1_000.0, 1_000.0 + 4_000.0 * energy) if source == "counter" else None
+    write(store, worker_events(counter_j=counter), role="worker", index=0, experiment_id=run)
+    sampled = sampler_events(power_w=lambda second: energy * ramp_w(second), source=source)
+    write(store, sampled, role="sampler", index=0, experiment_id=run)
+    return run
+
+
+def two_cells(folder: Path, ratio: float, **options: bool) -> Store:
+    """Five blocks of two cells, the second of which takes `ratio` times the energy."""
+    store = Store(folder / "store").create()
+    for block, (first, second) in enumerate(zip(SPREAD, OTHER_SPREAD, strict=True)):
+        measured(store, 1, block, energy=1 + first, **options)
+        measured(store, 2, block, energy=ratio * (1 + second), **options)
+    return store
+
+
+def comparison(llem: Run, store: Store, *arguments: str) -> dict[str, dict[str, object]]:
+    """Figure -> what was found."""
+    done = llem("compare", *arguments, "-f", "json", "--store", str(store.path))
+    assert done.returncode == 0, done.stderr
+    (whole,) = json.loads(done.stdout)
+    return {"doubts": whole["doubts"]} | {each["figure"]: each for each in whole["comparisons"]}
+
+
+def test_groups_are_named_by_label_plan_run_and_name(tmp_path: Path, llem: Run) -> None:
+    """A label, a key of the plan or its last part, the runs themselves and the name in the plan mean the same runs."""
+    store = two_cells(tmp_path, 1.05)
+    runs = [",".join(run_id(cell, block) for block in range(5)) for cell in (1, 2)]
+    ways = (
+        ("cell=c1", "cell=c2"),
+        ("engine.batch_size=1", "engine.batch_size=2"),
+        ("batch_size=1", "batch_size=2"),
+        (runs[0], runs[1]),
+        ("cell 1", "cell 2"),
+    )
+    found = [comparison(llem, store, *groups)["total_energy_j"] for groups in ways]
+    for each in found:
+        del each["group"]
+    assert all(each == found[0] for each in found)
+    assert found[0]["ratio"] == pytest.approx(1.05, rel=0.005)
+    assert (found[0]["method"], found[0]["runs"], found[0]["verdict"]) == ("paired", 5, "higher")
+
+
+def test_runs_without_blocks_are_not_paired_and_it_is_said(tmp_path: Path, llem: Run) -> None:
+    """Welch's test, and the line that a drift counts as a difference."""
+    found = comparison(llem, two_cells(tmp_path, 1.05, labels=False), "batch_size=1", "batch_size=2")
+    assert found["total_energy_j"]["method"] == "welch"
+    assert any("not paired" in doubt for doubt in found["doubts"])
+
+
+def test_a_regression_of_five_percent_fails_and_none_does_not(tmp_path: Path, llem: Run) -> None:
+    """--fail-if worse ends with 1 for more energy, with 0 for less and for as much."""
+    for ratio, status in ((1.05, 1), (1.0, 0), (0.95, 0)):
+        folder = tmp_path / str(ratio)
+        folder.mkdir()
+        store = two_cells(folder, ratio)
+        done = llem("compare", "cell=c1", "cell=c2", "--fail-if", "worse", "--store", str(store.path))
+        assert done.returncode == status, done.stdout
+        assert ("llem: worse: total_energy_j of cell=c2" in done.stderr) == bool(status)
+
+
+def test_what_is_mixed_is_named(tmp_path: Path, llem: Run) -> None:
+    """Energies of different sources stand above the table, and a run that is alone has no interval."""
+    store = Store(tmp_path / "store").create()
+    measured(store, 1, 0)
+    measured(store, 2, 0, source="integrated")
+    done = llem("compare", "cell=c1", "cell=c2", "--store", str(store.path))
+    assert (
+        "warning: energy comes from different sources: cell=c1: counter; cell=c2: integrated" in done.stdout
+    )
+    assert "unclear; one run each" in done.stdout
+    assert "engine.batch_size: 1 | 2" in done.stdout
+
+
+def test_three_groups_stand_in_one_table(tmp_path: Path, llem: Run) -> None:
+    """Each is compared with the first, and p counts for all of them."""
+    store = two_cells(tmp_path, 1.05)
+    for block, spread in enumerate(SPREAD):
+        measured(store, 3, block, energy=0.5 * (1 - spread))
+    done = llem(
+        *("compare", "cell=c1", "cell=c2", "cell=c3", "--figure", "total_energy_j", "-f", "csv"),
+        *("--store", str(store.path)),
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["group", "cell=c2", "cell=c3"]
+    assert [("higher" in line, "lower" in line) for line in lines[1:]] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cell=c1",), "groups to compare: found 1"),
+        (("cell=c1", "cell=c9"), "expected a value of cell: c1, c2"),
+        (("cell=c1", "nothing=1"), "neither a label nor a key of any plan"),
+        (("cell=c1", "block=1"), "expected a run in one group"),
+        (("cell=c1", "cell=c2", "--figure", "joules"), "figure joules: found no such number"),
+        (("cell=c1", "no such run"), "found no experiment"),
+        (("cell=c1", ","), "expected RUN, RUN,RUN or KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, llem: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    """Exit status 2 and one line that says what was found and expected."""
+    done = llem("compare", *arguments, "--store", str(two_cells(tmp_path, 1.05).path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr.splitlines()[-1]
