@@ -19,9 +19,10 @@ from llem.projections.database import Rows, Tables
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
+from llem.projections.derive.source import Stored
 from llem.projections.ingest import Taken, read_whole, release_cache
 from llem.projections.log_cells import request_batch, sample_batch
-from llem.projections.ranges import check_all, check_start
+from llem.projections.ranges import check_ranges
 from llem.sql import literal
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
@@ -125,7 +126,6 @@ class Bulk:
             self._staging.execute(f"TRUNCATE {table}")
             if table in log and log[table].cells:
                 cells.insert(self._staging, table, [log[table]])
-        check_all(self._staging)
         derived: dict[str, Rows] = {table: [] for table in (*DERIVED_TABLES, "segments")}
         for experiment in experiments:
             for table, rows in self._derive_one(experiment).items():
@@ -134,11 +134,12 @@ class Bulk:
 
     def _derive_one(self, experiment: Experiment) -> Mapping[str, Rows]:
         facts = experiment.facts()
-        check_start(facts)
-        derived = derive_experiment(self._prepared, facts)
+        source = Stored(self._prepared, experiment.experiment_id)
+        check_ranges(source, facts)
+        derived = derive_experiment(source, facts)
         offsets = {row["file"]: row["offset_ns"] for row in clock_offsets(derived)}
         checkpoints = [_derived(segment.checkpoint, offsets) for segment in experiment.segments]
-        return {**derived_rows(self._prepared, derived), "segments": checkpoints}
+        return {**derived_rows(source, derived), "segments": checkpoints}
 
     def _commit(self, groups: Sequence[Group]) -> None:
         if not groups:

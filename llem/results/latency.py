@@ -1,7 +1,7 @@
 """Latencies of requests: raw values per process, statistics only over the values of all of them together."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, Self
 
@@ -21,15 +21,16 @@ FloatArray = NDArray[np.float64]
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of latency that results hold statistics of; a new one is an entry here, and its fields of LatencyStatistics.
 
-    `shown` is its name on the screen. `of_request` is SQL over a row of `requests` that gives a request's value in nanoseconds, NULL
-    where it has none; the gaps between tokens are many to a request and have none. `raw` is the field of LatencyMeasurements with
-    the values where these are kept.
+    `shown` is its name on the screen. `of_request` gives each request's value in nanoseconds from `of_columns` of the table `requests`, as
+    numpy's arrays, masked where a request has none; the gaps between tokens are many to a request and have none. `raw` is the field
+    of LatencyMeasurements with the values where these are kept.
     """
 
     name: str
     meaning: str
     shown: str | None = None
-    of_request: str | None = None
+    of_columns: tuple[str, ...] = ()
+    of_request: Callable[..., NDArray[Any]] | None = None
     raw: str | None = None
 
 
@@ -38,7 +39,8 @@ SERIES = (
         name="ttft",
         meaning="the time to first token",
         shown="time to first token",
-        of_request="first_token_ns - arrival_ns",
+        of_columns=("arrival_ns", "first_token_ns"),
+        of_request=lambda arrival_ns, first_token_ns: first_token_ns - arrival_ns,
         raw="ttft_ms",
     ),
     Series(
@@ -56,11 +58,14 @@ SERIES = (
         name="e2e",
         meaning="the time of a request from arrival to end",
         shown="end to end",
-        of_request="end_ns - arrival_ns",
+        of_columns=("arrival_ns", "end_ns"),
+        of_request=lambda arrival_ns, end_ns: end_ns - arrival_ns,
         raw="e2e_ms",
     ),
 )
-OF_REQUEST = {series.name: series.of_request for series in SERIES if series.of_request is not None}
+OF_REQUEST = {
+    series.name: (series.of_columns, series.of_request) for series in SERIES if series.of_request is not None
+}
 STATISTICS = {"mean": "mean", "median": "median", "p95": "95th percentile", "p99": "99th percentile"}
 
 

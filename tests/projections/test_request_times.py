@@ -1,4 +1,4 @@
-"""The rule for a request's times, in the log's words and in SQL: the two never part."""
+"""The rule for a request's times, in the log's words and for all requests at once: the two never part."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llem.projections import catch_up, open_readonly
-from llem.projections.derive.conservation import MISTIMED
+from llem.projections.derive.columns import RequestColumns
+from llem.projections.derive.request_laws import mistimed
+from llem.projections.derive.source import Stored
 from llem.store import Store
 from llem_events.events import Request
 from llem_events.request_events import times_problem
@@ -44,21 +46,22 @@ def times(draw: st.DrawFn) -> dict[str, Any]:
     suppress_health_check=list(HealthCheck),
 )
 @given(fields=st.lists(times(), min_size=30, max_size=60))
-def test_the_rule_in_sql_is_the_rule_of_the_log(fields: list[dict[str, Any]]) -> None:
-    """Whatever times a request has, both find the same ones wrong, after their way through log and tables."""
+def test_the_rule_for_all_requests_is_the_rule_of_the_log(fields: list[dict[str, Any]]) -> None:
+    """Whatever times a request has, both find the same ones wrong, as they are decoded and after their way through the tables."""
     requests = [request(number, 10.0, **changed) for number, changed in enumerate(fields)]
-    assert mistimed(requests) == [asked.request_id for asked in requests if times_problem(asked) is not None]
+    wrong = [times_problem(asked) is not None for asked in requests]
+    assert mistimed(RequestColumns.of(requests)).tolist() == wrong
+    assert mistimed(from_tables(requests)).tolist() == wrong
 
 
-def mistimed(requests: list[Request]) -> list[int]:
-    """Ids of the requests that the tables find wrong."""
+def from_tables(requests: list[Request]) -> RequestColumns:
+    """The same after they were written and read."""
     with TemporaryDirectory() as folder:
         log = Store(Path(folder) / "store").create()
         supervisor(log)
         write(log, worker_events(requests=requests, closed_s=200.0), role="worker", index=0, checked=False)
         catch_up(log)
         with open_readonly(log) as connection:
-            wrong = connection.execute(
-                f"SELECT request_id FROM requests WHERE ({MISTIMED}) AND window_kind = 'measurement' ORDER BY ALL"
-            )
-            return [request_id for (request_id,) in wrong.fetchall()]
+            keys = "SELECT DISTINCT experiment_id, segment_id FROM requests"
+            [(experiment_id, segment_id)] = connection.execute(keys).fetchall()
+            return Stored(connection, experiment_id).requests(segment_id, 0, 2**31)

@@ -1,13 +1,17 @@
 """What is conserved between the parts of a log: every breach is a reason against the result that was made of it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
-import duckdb
+import numpy as np
 
-from llem.projections.derive.history import Clocks, ExperimentFacts, ProcessFacts, Window, measurement_spans
+from llem.projections.derive.history import Clocks, ExperimentFacts, ProcessFacts, Window
 from llem.projections.derive.process import Seen
+from llem.projections.derive.request_laws import RequestCounts
+from llem.projections.derive.requests import count_requests
+from llem.projections.derive.samples import between
+from llem.projections.derive.source import Device, Source, Span
 from llem.results import ExperimentResult, InvalidReason
 from llem.units import NS_PER_S, seconds
 from llem_events.events import (
@@ -25,65 +29,18 @@ from llem_events.events import (
 MAX_EDGE_NS = NS_PER_S // 100  # a window opens with the last of its counters read, and closes with the first
 MAX_CLOCK_STEP_NS = 3_600 * NS_PER_S  # no correction of a clock is larger; such a pair was never read
 IDLE_POWER = (0.6, 1.6)  # of the least and of the highest sample in its window: a mean lies between them
-# Beyond these no device of today is; what is read there was not measured.
-_IMPOSSIBLE_SAMPLE = """
-power_w NOT BETWEEN 0 AND 1e6 OR power_average_w NOT BETWEEN 0 AND 1e6 OR power_limit_w NOT BETWEEN 0 AND 1e6
-OR energy_j < 0 OR memory_used_bytes < 0 OR sm_clock_mhz < 0 OR memory_clock_mhz < 0
-OR gpu_utilisation_pct NOT BETWEEN 0 AND 100 OR memory_utilisation_pct NOT BETWEEN 0 AND 100
-OR temperature_c NOT BETWEEN -60 AND 200 OR throttle_reasons NOT BETWEEN 0 AND 2**53
-"""
-_TOKENS_TIMED, _CHUNKS_TIMED = "len(token_times_ns) > 0", "(len(chunk_times_ns) > 0 OR len(chunk_tokens) > 0)"
-# The rule of llem_events.request_events, for all requests at once; a test holds the two together.
-MISTIMED = f"""
-({_TOKENS_TIMED})::INT + coalesce({_CHUNKS_TIMED}, false)::INT + (times_reason IS NOT NULL)::INT > 1
-OR ({_CHUNKS_TIMED} AND (len(chunk_times_ns) <> len(chunk_tokens)
-    OR (len(list_filter(chunk_tokens, lambda n: n IS NULL)) = 0 AND list_sum(chunk_tokens) <> output_tokens)))
-OR (NOT coalesce({_CHUNKS_TIMED}, false) AND times_reason IS NULL AND len(token_times_ns) <> output_tokens)
-"""
-_DISORDERED = """
-start_ns < arrival_ns OR end_ns < start_ns OR first_token_ns NOT BETWEEN start_ns AND end_ns
-OR (len(token_times_ns) > 0 AND (first_token_ns IS NULL OR token_times_ns[1] <> first_token_ns OR token_times_ns[-1] > end_ns))
-OR list_sort(token_times_ns) <> token_times_ns
-OR (len(chunk_times_ns) > 0 AND (chunk_times_ns[1] < start_ns OR chunk_times_ns[-1] > end_ns))
-OR list_sort(chunk_times_ns) <> chunk_times_ns
-"""
-_REQUESTS = f"""
-SELECT count(*) AS requests, count(*) FILTER (finish_reason = 'error') AS failed_requests,
-       coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
-       count(DISTINCT batch_index) AS batches,
-       count(*) FILTER (input_tokens < 0 OR output_tokens < 0 OR batch_size < 1 OR batch_index < 0
-                        OR list_min(chunk_tokens) < 0 OR tokens_computed < 0) AS negative,
-       count(*) FILTER (error IS NOT NULL AND finish_reason IN ('length', 'eos')) AS contradictory,
-       count(*) FILTER ({MISTIMED}) AS mistimed, count(*) FILTER ({_DISORDERED}) AS disordered
-FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'
-"""
-_UNEQUAL_BATCHES = """
-SELECT count(*) FROM (SELECT batch_index FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'
-                      GROUP BY batch_index HAVING min(batch_size) <> count(*) OR max(batch_size) <> count(*))
-"""
-_REPEATED = """
-SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = 'measurement'
-"""
-_SAMPLES = f"""
-SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({_IMPOSSIBLE_SAMPLE})
-FROM samples WHERE experiment_id = ? GROUP BY ALL
-"""
-_IDLE = """
-SELECT min(coalesce(power_w, power_average_w)), max(coalesce(power_w, power_average_w)) FROM samples
-WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?
-"""
-Row = Mapping[str, Any]
 
 
 def breaches(
-    connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts, measured: Sequence[Seen], clocks: Clocks
+    source: Source, facts: ExperimentFacts, measured: Sequence[Seen], clocks: Clocks
 ) -> list[InvalidReason]:
     """Every law that the log of an experiment breaks, the gravest first."""
+    counts = {seen.process.segment.segment_id: seen.work.counts for seen in measured}
     broken = [
         *_of_the_log(facts, clocks),
         *_of_what_was_seen(measured),
-        *(text for process in facts.processes for text in _of_process(connection, facts, process)),
-        *_of_the_experiment(connection, facts),
+        *(text for process in facts.processes for text in _of_process(source, process, counts)),
+        *_of_the_experiment(source, facts),
     ]
     return [*_salvaged(facts), *map(_not_conserved, dict.fromkeys(broken)), *_clocks(facts)]
 
@@ -175,7 +132,7 @@ def _of_what_was_seen(measured: Sequence[Seen]) -> Iterator[str]:
 
 
 def _of_process(
-    connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts, process: ProcessFacts
+    source: Source, process: ProcessFacts, counted: Mapping[str | None, RequestCounts]
 ) -> Iterator[str]:
     who = f"process {process.process_index}"
     yield from _counted(f"completion markers of {who}", process.every(ProcessCompleted), most=1)
@@ -185,44 +142,41 @@ def _of_process(
     if named - {process.process_index}:
         yield f"events of {who} name process {min(named - {process.process_index})}"
     yield from _of_devices(who, process)
-    yield from _of_idle_power(connection, who, process)
+    yield from _of_idle_power(source, who, process)
     yield from _of_windows(who, process)
     if process.wraps_program:
         return
     if process.completed is not None:
         yield from _counted(f"models loaded by {who}", process.every(ModelLoaded), least=1, most=1)
-    key = [facts.experiment_id, process.requests_segment_id]
-    asked = connection.execute(_REQUESTS, key)
-    names = [column[0] for column in asked.description or ()]
-    row = dict(zip(names, asked.fetchall()[0], strict=True))
-    yield from _of_requests(who, row)
+    counts = counted.get(process.segment.segment_id) or count_requests(source, process)
+    yield from _of_requests(who, counts)
     if process.completed is not None:
-        yield from _against_marker(who, row, process.completed)
-    if unequal := _number(connection, _UNEQUAL_BATCHES, key):
-        yield f"{unequal} batches of {who} have another size than their requests say"
-    if outside := _outside(connection, process, key):
-        yield f"{outside} requests of {who} lie outside of its measurement windows"
+        yield from _against_marker(who, counts, process.completed)
+    if counts.unequal_batches:
+        yield f"{counts.unequal_batches} batches of {who} have another size than their requests say"
+    if counts.outside:
+        yield f"{counts.outside} requests of {who} lie outside of its measurement windows"
 
 
-def _of_requests(who: str, row: Row) -> Iterator[str]:
-    if row["negative"]:
-        yield f"{row['negative']} requests of {who} have counts below what can be"
-    if row["contradictory"]:
-        yield f"{row['contradictory']} requests of {who} ended well and name an error"
-    if row["mistimed"]:
-        yield f"{row['mistimed']} requests of {who} have another number of token times than of tokens"
-    if row["disordered"]:
-        yield f"{row['disordered']} requests of {who} have times out of order"
-    if not row["output_tokens"]:
+def _of_requests(who: str, counts: RequestCounts) -> Iterator[str]:
+    if counts.negative:
+        yield f"{counts.negative} requests of {who} have counts below what can be"
+    if counts.contradictory:
+        yield f"{counts.contradictory} requests of {who} ended well and name an error"
+    if counts.mistimed:
+        yield f"{counts.mistimed} requests of {who} have another number of token times than of tokens"
+    if counts.disordered:
+        yield f"{counts.disordered} requests of {who} have times out of order"
+    if not counts.output_tokens:
         yield f"no output token of {who} is in the log"
 
 
-def _against_marker(who: str, row: Row, marker: ProcessCompleted) -> Iterator[str]:
+def _against_marker(who: str, counts: RequestCounts, marker: ProcessCompleted) -> Iterator[str]:
     """The events against what the worker counted when it ended."""
     for name in ("requests", "failed_requests", "input_tokens", "output_tokens", "batches"):
-        counted = getattr(marker, name)
-        if counted != row[name]:
-            yield f"{name.replace('_', ' ')} of {who}: {row[name]} in the log, {counted} counted when it ended"
+        found, counted = getattr(counts, name), getattr(marker, name)
+        if counted != found:
+            yield f"{name.replace('_', ' ')} of {who}: {found} in the log, {counted} counted when it ended"
 
 
 def _of_windows(who: str, process: ProcessFacts) -> Iterator[str]:
@@ -277,7 +231,7 @@ def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
         yield f"a device of {who} has a tick, an averaging time, a memory or a limit below zero"
 
 
-def _of_idle_power(connection: duckdb.DuckDBPyConnection, who: str, process: ProcessFacts) -> Iterator[str]:
+def _of_idle_power(source: Source, who: str, process: ProcessFacts) -> Iterator[str]:
     """An idle power that was measured here lies between the samples of its window."""
     windows = [window for window in process.windows if window.opened.kind == "baseline"]
     for position, baseline in process.baselines.items():
@@ -286,25 +240,28 @@ def _of_idle_power(connection: duckdb.DuckDBPyConnection, who: str, process: Pro
         window = windows[0] if position == "before" else windows[-1]
         span = (window.opened_ns - NS_PER_S, (window.closed_ns or window.opened_ns) + NS_PER_S)
         for power in baseline.devices:
-            key = [process.segment.experiment_id, process.process_index, power.device_uuid, *span]
-            least, most = connection.execute(_IDLE, key).fetchall()[0]
+            sampled = _powers(source, Device(process.process_index, power.device_uuid), span)
             mean = power.mean_power_w
-            if mean is None or least is None:
+            if mean is None or sampled is None:
                 continue
+            least, most = sampled
             if not IDLE_POWER[0] * least <= mean <= IDLE_POWER[1] * most:
                 yield f"the idle power of {power.device_uuid} of {who} is {mean:g} W, its samples say {least:g} to {most:g} W"
 
 
-def _outside(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, key: Sequence[Any]) -> int:
-    spans = measurement_spans(connection, process)
-    inside = " OR ".join(["arrival_ns >= ? AND end_ns <= ?"] * len(spans)) or "false"
-    edges = [edge for span in spans for edge in span]
-    sql = "SELECT count(*) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement'"
-    return _number(connection, f"{sql} AND NOT ({inside})", [*key, *edges])
+def _powers(source: Source, device: Device, span: Span) -> tuple[float, float] | None:
+    """The least and the largest power that was sampled in a span; None without any."""
+    extremes_w: list[float] = []
+    for _, columns in between(source, device, span, ("power_w", "power_average_w")):
+        power_w, average_w = columns.values()
+        known_w = np.where(np.isnan(power_w), average_w, power_w)
+        known_w = known_w[~np.isnan(known_w)]
+        extremes_w += [float(known_w.min()), float(known_w.max())] if len(known_w) else []
+    return (min(extremes_w), max(extremes_w)) if extremes_w else None
 
 
-def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> Iterator[str]:
-    if repeated := _number(connection, _REPEATED, [facts.experiment_id]):
+def _of_the_experiment(source: Source, facts: ExperimentFacts) -> Iterator[str]:
+    if repeated := source.repeated_request_ids():
         yield f"{repeated} request ids occur more than once"
     known = {
         (process.process_index, metered.device.uuid)
@@ -312,25 +269,22 @@ def _of_the_experiment(connection: duckdb.DuckDBPyConnection, facts: ExperimentF
         for _, metered in process.every_device
     }
     begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
-    for index, uuid, segment_id, count, first_ns, impossible in connection.execute(
-        _SAMPLES, [facts.experiment_id]
-    ).fetchall():
+    for (index, uuid), segment_id, count, first_ns, impossible in source.sampled():
         if impossible:
             yield f"{impossible} samples of {uuid} hold what no device can read"
         if (index or 0, uuid) not in known:
             yield f"{count} samples are of {uuid}, which no process named"
         if first_ns < begun.get(segment_id, 0):
             yield f"samples of {uuid} were taken before their sampler began"
-    yield from _of_sampling(connection, facts)
+    yield from _of_sampling(facts)
 
 
-def _of_sampling(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) -> Iterator[str]:
+def _of_sampling(facts: ExperimentFacts) -> Iterator[str]:
     """Samples in the log against what every sampler counted when it ended."""
-    sql = "SELECT process_index, host, sum(samples) FROM segments WHERE experiment_id = ? AND role = 'sampler' GROUP BY ALL"
-    stored = {
-        (index, host): int(count)
-        for index, host, count in connection.execute(sql, [facts.experiment_id]).fetchall()
-    }
+    stored: Counter[tuple[int | None, str | None]] = Counter()
+    for segment in facts.segments:
+        if segment.role == "sampler":
+            stored[segment.process_index, segment.host] += segment.samples
     for process in facts.processes:
         ended = process.sampling
         if ended is None:
@@ -338,10 +292,6 @@ def _of_sampling(connection: duckdb.DuckDBPyConnection, facts: ExperimentFacts) 
         dropped = sum(event.count for event in process.every(SamplesDropped))
         if dropped > ended.samples_dropped:
             yield f"{dropped} samples of process {process.process_index} were dropped, {ended.samples_dropped} counted when its sampler ended"
-        in_log = stored.get((process.segment.process_index, process.segment.host), 0)
+        in_log = stored[process.segment.process_index, process.segment.host]
         if in_log != ended.samples - ended.samples_dropped:
             yield f"samples of process {process.process_index}: {in_log} in the log, {ended.samples} counted when its sampler ended"
-
-
-def _number(connection: duckdb.DuckDBPyConnection, sql: str, values: Iterable[Any]) -> int:
-    return int(connection.execute(sql, list(values)).fetchall()[0][0] or 0)

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import duckdb
 import msgspec
 import numpy as np
 
 from llem.plan import ValidityPlan
 from llem.projections.derive.conservation import breaches, imported_breaches
-from llem.projections.derive.history import Clocks, ExperimentFacts, Span, in_microseconds
+from llem.projections.derive.history import Clocks, ExperimentFacts, in_microseconds
 from llem.projections.derive.process import Measured, measure_process, thresholds, unreadable_thresholds
 from llem.projections.derive.samples import DeviceSamples
+from llem.projections.derive.source import Source, Span
 from llem.results import (
     ExperimentResult,
     InvalidReason,
@@ -69,7 +69,7 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def derive_experiment(
-    connection: duckdb.DuckDBPyConnection,
+    source: Source,
     facts: ExperimentFacts,
     *,
     chosen: Chosen | None = None,
@@ -82,7 +82,7 @@ def derive_experiment(
     if facts.imported is not None:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)
         return msgspec.structs.replace(derived, result=_believed(result))
-    measured = _measure(connection, derived, chosen)
+    measured = _measure(source, derived, chosen)
     if not measured:
         return derived
     derived = msgspec.structs.replace(derived, measured=measured)
@@ -90,7 +90,7 @@ def derive_experiment(
         derived.measured, derived.clocks, derived.start_ns, derived.end_ns, thresholds(facts.plan)
     )
     derived = msgspec.structs.replace(derived, steady=steady)
-    return msgspec.structs.replace(derived, result=_join(derived, methodology, _reasons(connection, derived)))
+    return msgspec.structs.replace(derived, result=_join(derived, methodology, _reasons(source, derived)))
 
 
 def _believed(result: ExperimentResult) -> ExperimentResult:
@@ -100,22 +100,20 @@ def _believed(result: ExperimentResult) -> ExperimentResult:
     return msgspec.structs.replace(result, valid=False if doubted else None, invalid_reasons=against)
 
 
-def _measure(
-    connection: duckdb.DuckDBPyConnection, derived: Derived, chosen: Chosen | None
-) -> list[Measured]:
+def _measure(source: Source, derived: Derived, chosen: Chosen | None) -> list[Measured]:
     measured = []
     for process in derived.facts.processes:
         spans = None if chosen is None else chosen.get(process.segment.segment_id or "", ())
-        figures = measure_process(connection, process, derived.clocks, plan=derived.facts.plan, chosen=spans)
+        figures = measure_process(source, process, derived.clocks, plan=derived.facts.plan, chosen=spans)
         if figures is not None:
             measured.append(figures)
     return measured
 
 
-def _reasons(connection: duckdb.DuckDBPyConnection, derived: Derived) -> list[InvalidReason]:
+def _reasons(source: Source, derived: Derived) -> list[InvalidReason]:
     """What stands against a result whatever its figures are."""
     unreadable = unreadable_thresholds(derived.facts.plan)
-    against = breaches(connection, derived.facts, derived.measured, derived.clocks)
+    against = breaches(source, derived.facts, derived.measured, derived.clocks)
     return [*against, *([unreadable] if unreadable else [])]
 
 

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import duckdb
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from llem.projections.checkpoint import SegmentState
+from llem.projections.derive.columns import Ints
+from llem.projections.derive.source import Source, Span
 from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import (
     EVENT_TYPES,
@@ -38,8 +39,6 @@ from llem_events.events import (
     WindowOpened,
 )
 
-Span = tuple[int, int]  # nanoseconds of the monotonic clock
-Ints = NDArray[np.int64]
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
@@ -62,6 +61,7 @@ class Segment(SegmentState, frozen=True, kw_only=True):
     monotonic_ns: int | None
     wall_ns: int | None
     lost_bytes: int | None
+    samples: int
 
     @property
     def missing_bytes(self) -> int:
@@ -349,34 +349,21 @@ def timestamp(wall_ns: int | None) -> str | None:
     return None if wall_ns is None else utc(wall_ns).replace(tzinfo=None).isoformat()
 
 
-def window_span(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> Span:
-    """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample."""
+def window_span(source: Source, process: ProcessFacts, window: Window) -> Span:
+    """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample.
+
+    A wrapped program reports no requests: what is known of it is what was sampled.
+    """
+    opened_ns = window.opened_ns
     if window.closed_ns is not None:
-        return window.opened_ns, window.closed_ns
-    latest = connection.execute(
-        "SELECT max(end_ns) FROM requests WHERE experiment_id = ? AND segment_id = ? AND window_kind = ? AND end_ns >= ?",
-        [
-            process.segment.experiment_id,
-            process.requests_segment_id,
-            window.opened.kind,
-            window.opened_ns,
-        ],
-    ).fetchall()
-    return window.opened_ns, int(latest[0][0] or _last_sample(connection, process, window))
+        return opened_ns, window.closed_ns
+    latest_ns = source.last_end_ns(process.requests_segment_id or "", window.opened.kind, opened_ns)
+    return opened_ns, latest_ns or source.last_sample_ns(process.process_index, opened_ns) or opened_ns
 
 
-def _last_sample(connection: duckdb.DuckDBPyConnection, process: ProcessFacts, window: Window) -> int:
-    """A wrapped program reports no requests: what is known of it is what was sampled."""
-    latest = connection.execute(
-        "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?",
-        [process.segment.experiment_id, process.process_index, window.opened_ns],
-    ).fetchall()
-    return int(latest[0][0] or window.opened_ns)
-
-
-def measurement_spans(connection: duckdb.DuckDBPyConnection, process: ProcessFacts) -> list[Span]:
+def measurement_spans(source: Source, process: ProcessFacts) -> list[Span]:
     """When the measurement windows of a process were open, in the order of opening."""
-    return [window_span(connection, process, window) for window in process.measurement_windows]
+    return [window_span(source, process, window) for window in process.measurement_windows]
 
 
 def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:

@@ -9,6 +9,7 @@ import msgspec
 from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
 from llem.projections.derive.experiment import Chosen, Derived, derive_experiment
 from llem.projections.derive.history import clipped, load_facts
+from llem.projections.derive.source import Stored
 from llem.results import ExperimentResult
 from llem.results.experiment import Methodology
 from llem.units import NS_PER_S
@@ -37,10 +38,10 @@ def results_for(
         )
     if methodology == "total":
         return _stored(connection, experiment_id)
-    facts = load_facts(connection, experiment_id)
-    whole = derive_experiment(connection, facts)
+    facts, source = load_facts(connection, experiment_id), Stored(connection, experiment_id)
+    whole = derive_experiment(source, facts)
     window = _window(connection, whole, window_s)
-    derived = derive_experiment(connection, facts, chosen=_chosen(whole, window), methodology=methodology)
+    derived = derive_experiment(source, facts, chosen=_chosen(whole, window), methodology=methodology)
     if derived.result is None:
         raise QueryError(
             f"window of {experiment_id}",

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-import duckdb
 import msgspec
 
 from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
-from llem.projections.derive.history import Clocks, ProcessFacts, Span, Window, measurement_spans, utc
+from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc
 from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import (
     ANY_REASON,
@@ -20,6 +19,7 @@ from llem.projections.derive.samples import (
     DeviceSamples,
     load_samples,
 )
+from llem.projections.derive.source import Source, Span
 from llem.results import (
     BatchEfficiencyMetrics,
     ComputeMetrics,
@@ -69,7 +69,7 @@ class Measured(Seen, frozen=True, kw_only=True):
 
 
 def measure_process(
-    connection: duckdb.DuckDBPyConnection,
+    source: Source,
     process: ProcessFacts,
     clocks: Clocks,
     *,
@@ -77,19 +77,19 @@ def measure_process(
     chosen: Sequence[Span] | None = None,
 ) -> Measured | None:
     """Figures of a process over its measurement windows, or over spans chosen within them; None without any."""
-    spans = measurement_spans(connection, process) if chosen is None else chosen
+    spans = measurement_spans(source, process) if chosen is None else chosen
     if not spans:
         return None
     others = [metered for other in process.beside for metered in other.devices]
     samples, samples_beside = (
         [
-            [load_samples(connection, process, metered.device.uuid, span) for span in spans]
+            [load_samples(source, process, metered.device.uuid, span) for span in spans]
             for metered in devices
         ]
         for devices in (process.devices, others)
     )
     windows = process.measurement_windows if chosen is None else None
-    requests = Requests(connection, process, spans)
+    requests = Requests(source, process, spans)
     seen = Seen(
         process=process,
         spans=spans,
@@ -298,7 +298,7 @@ def _batches(work: Work, *, planned: int | None) -> BatchEfficiencyMetrics:
     return BatchEfficiencyMetrics(
         effective_batch_size=work.mean_batch_size,
         batch_utilisation=ratio(work.mean_batch_size, planned),
-        num_batches=work.batches or None,
+        num_batches=work.batch_count or None,
     )
 
 

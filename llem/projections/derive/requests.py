@@ -4,64 +4,60 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import duckdb
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from llem.projections.derive.history import ProcessFacts, Span, portions
+from llem.projections.derive.columns import Groups, Ints, Mask, RequestColumns
+from llem.projections.derive.history import ProcessFacts, measurement_spans, portions
+from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
+from llem.projections.derive.source import Source, Span
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
-from llem.results.latency import FINISHED, OF_REQUEST, FloatArray, LatencyColumns
+from llem.results.latency import OF_REQUEST, FloatArray, LatencyColumns
 from llem.results.nullable import ratio
 from llem.units import NS_PER_MS
 
 PIECE_VALUES = 2**18  # requests and times of tokens that are read at once
-_OF_PROCESS = "FROM requests WHERE experiment_id = ? AND segment_id = ?"
-_SIZES = f"""
-SELECT event_number, count(*) FILTER (window_kind = 'measurement') AS requests,
-       coalesce(sum(len(token_times_ns)) FILTER (window_kind = 'measurement'), 0)::BIGINT AS tokens,
-       count(*) FILTER (window_kind = 'warmup') AS warmup_requests
-{_OF_PROCESS} GROUP BY event_number ORDER BY event_number
-"""
-# Both statements on a piece see its rows in the order of the table.
-_PIECE = f"{_OF_PROCESS} AND window_kind = 'measurement' AND event_number BETWEEN ? AND ?"
-_COLUMNS = f"""
-SELECT batch_index, batch_size, arrival_ns, end_ns, input_tokens, output_tokens,
-       {", ".join(f"coalesce({sql}, 0) AS {name}_ns, ({sql}) IS NOT NULL AS has_{name}" for name, sql in OF_REQUEST.items())},
-       finish_reason = 'error' AS failed, finish_reason IN {FINISHED} AS finished, len(token_times_ns) AS times
-{_PIECE}
-"""
-_TOKEN_TIMES = f"SELECT unnest(token_times_ns) AS at_ns {_PIECE}"
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+_BATCH = {
+    "requests": np.add,
+    "input_tokens": np.add,
+    "output_tokens": np.add,
+    "start_ns": np.minimum,
+    "first_token_ns": np.maximum,
+    "end_ns": np.maximum,
+}
+NEVER = np.iinfo(np.int64).min  # in the place of a first token that did not come
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some requests as columns, the times of all their tokens one after the other, and the spans that count."""
+    """Some requests, and the spans that count."""
 
-    batch_index: Ints
-    batch_size: Ints
-    arrival_ns: Ints
-    end_ns: Ints
-    input_tokens: Ints
-    output_tokens: Ints
-    failed: Mask
-    finished: Mask
-    series_ns: Mapping[str, tuple[Ints, Mask]]  # each latency of the requests, and which of them have it
-    times: Ints  # token times of each request
-    token_times_ns: Ints
+    columns: RequestColumns
     spans: Sequence[Span]
+
+    def __getitem__(self, name: str) -> Any:
+        """A number of each request."""
+        return self.columns.numbers[name]
+
+    @property
+    def times(self) -> Ints:
+        """How many times of tokens each request has."""
+        return self.columns.token_times_ns.lengths
+
+    @property
+    def token_times_ns(self) -> Ints:
+        """Those of all requests, one after the other."""
+        return self.columns.token_times_ns.values
 
     @property
     def touched(self) -> Mask:
         """Those that ran at all within a span."""
-        return self._any(lambda start, end: (self.arrival_ns <= end) & (self.end_ns >= start))
+        return self._any(lambda start, end: (self["arrival_ns"] <= end) & (self["end_ns"] >= start))
 
     @property
     def whole(self) -> Mask:
         """Those whose arrival and end lie in one span."""
-        return self._any(lambda start, end: (self.arrival_ns >= start) & (self.end_ns <= end))
+        return within(self.columns, self.spans)
 
     def inside(self, at_ns: Ints) -> Mask:
         """Which moments lie in a span."""
@@ -85,12 +81,12 @@ def tokens_within(piece: Piece) -> Tokens:
 
     A failed request has done no work; one without times of tokens has done it when it ended.
     """
-    worked = piece.touched & ~piece.failed
+    worked = piece.touched & ~piece.columns.failed
     at_once = piece.whole | (piece.times == 0)
-    counted = worked & at_once & piece.inside(piece.end_ns)
+    counted = worked & at_once & piece.inside(piece["end_ns"])
     found = Tokens(
-        prompt=np.where(counted, piece.input_tokens, 0),
-        answer=np.where(counted, piece.output_tokens, 0),
+        prompt=np.where(counted, piece["input_tokens"], 0),
+        answer=np.where(counted, piece["output_tokens"], 0),
         first=np.zeros(len(counted), np.int64),
     )
     ends = np.cumsum(piece.times)
@@ -99,14 +95,14 @@ def tokens_within(piece: Piece) -> Tokens:
         found.answer[row] = len(places)
         if len(places):
             found.first[row] = places[0]
-            found.prompt[row] = 0 if places[0] else piece.input_tokens[row]
+            found.prompt[row] = 0 if places[0] else piece["input_tokens"][row]
     return found
 
 
 def piece_flops(shape: ModelShape, piece: Piece, tokens: Tokens) -> int:
     """FLOPs of the tokens counted: requests of equal counts take equal work."""
     alike = Counter(
-        zip(*(column.tolist() for column in (piece.input_tokens, *_columns(tokens))), strict=True)
+        zip(*(column.tolist() for column in (piece["input_tokens"], *_columns(tokens))), strict=True)
     )
     return sum(count * _flops(shape, *counts) for counts, count in alike.items())
 
@@ -155,6 +151,13 @@ class Gaps:
         return self._ms[: self.inner + self._outer]
 
 
+class Batches(msgspec.Struct, frozen=True, kw_only=True):
+    """Batches that began within one span, by index."""
+
+    indices: Ints
+    columns: Mapping[str, Ints]  # requests, tokens and moments; NEVER for a first token that did not come
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What a process did for its requests within the spans."""
 
@@ -164,25 +167,24 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     token_times: int  # known ones, of all requests that ran at all within a span
     flops: int | None  # None where the model is unknown
-    batches: int
+    batches: Sequence[Batches]  # of each span
+    batch_count: int
     mean_batch_size: float | None
     latencies: LatencyColumns  # of the requests that ran to their end within a span
     measured: LatencyMeasurements  # what these say
+    counts: RequestCounts  # of all requests of its measurement
 
 
 class Requests:
     """The requests of a worker's measurement, read in pieces; a single piece is kept."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, process: ProcessFacts, spans: Sequence[Span]
-    ) -> None:
-        self._connection, self._spans = connection, spans
-        self._key = [process.segment.experiment_id, process.requests_segment_id]
-        sizes = connection.execute(_SIZES, self._key).fetchnumpy()
-        self.warmup_requests = int(sizes["warmup_requests"].sum())
-        self.tokens = int(sizes["tokens"].sum())
-        values = sizes["requests"] + sizes["tokens"]
-        self._ranges = list(portions(sizes["event_number"], values, most=PIECE_VALUES))
+    def __init__(self, source: Source, process: ProcessFacts, spans: Sequence[Span]) -> None:
+        self._source, self.spans = source, spans
+        self.windows = measurement_spans(source, process)
+        self._segment_id = process.requests_segment_id or ""
+        sizes = source.request_sizes(self._segment_id)
+        self.warmup_requests, self.tokens = sizes.warmup_requests, sizes.token_times
+        self._ranges = list(portions(sizes.event_numbers, sizes.values, most=PIECE_VALUES))
         self._kept: Piece | None = None
 
     def pieces(self) -> Iterator[Piece]:
@@ -191,7 +193,7 @@ class Requests:
             yield self._kept
             return
         for first, last in self._ranges:
-            piece = self._read(first, last)
+            piece = Piece(columns=self._source.requests(self._segment_id, first, last), spans=self.spans)
             if len(self._ranges) == 1:
                 self._kept = piece
             yield piece
@@ -201,43 +203,54 @@ class Requests:
         for piece in self.pieces():
             yield piece.token_times_ns[np.repeat(piece.touched, piece.times)]
 
-    def _read(self, first: int, last: int) -> Piece:
-        key = [*self._key, first, last]
-        columns = self._connection.execute(_COLUMNS, key).fetchnumpy()
-        times_ns = np.empty(0, np.int64)
-        if columns["times"].any():
-            times_ns = np.asarray(self._connection.execute(_TOKEN_TIMES, key).fetchnumpy()["at_ns"])
-        known: dict[str, Any] = {name: np.asarray(column) for name, column in columns.items()}
-        series_ns = {name: (known.pop(f"{name}_ns"), known.pop(f"has_{name}")) for name in OF_REQUEST}
-        return Piece(**known, series_ns=series_ns, token_times_ns=times_ns, spans=self._spans)
+
+def count_requests(source: Source, process: ProcessFacts) -> RequestCounts:
+    """Those of a worker whose figures nobody asked for."""
+    requests = Requests(source, process, ())
+    laws = RequestLaws(requests.windows)
+    for piece in requests.pieces():
+        laws.add(piece.columns)
+    return laws.counts()
 
 
 class _Tally:
     """Sums over the pieces of a process's requests."""
 
-    def __init__(self, *, most_gaps: int, shape: ModelShape | None) -> None:
+    def __init__(self, requests: Requests, shape: ModelShape | None) -> None:
         self.shape = shape
         self.counts: Counter[str] = Counter()
-        self.gaps = Gaps(most_gaps)
+        self.gaps = Gaps(requests.tokens)
+        self.laws = RequestLaws(requests.windows)
+        self._of_spans = [(span, Groups(_BATCH)) for span in requests.spans]
         self.series_ns: dict[str, list[Ints]] = {name: [] for name in OF_REQUEST}
         self.batches: list[Ints] = []  # index and size
 
     def add(self, piece: Piece) -> None:
-        touched, finished = piece.touched, piece.touched & piece.whole & piece.finished
+        touched, finished = piece.touched, piece.touched & piece.whole & piece.columns.finished
         tokens = tokens_within(piece)
         self.counts.update(
             requests=int(touched.sum()),
-            failed_requests=int((touched & piece.failed).sum()),
+            failed_requests=int((touched & piece.columns.failed).sum()),
             input_tokens=_sum(tokens.prompt),
             output_tokens=_sum(tokens.answer),
-            finished_tokens=_sum(piece.output_tokens[finished]),
+            finished_tokens=_sum(piece["output_tokens"][finished]),
             token_times=int(piece.times[touched].sum()),
             flops=0 if self.shape is None else piece_flops(self.shape, piece, tokens),
         )
         self.gaps.add(piece.token_times_ns, piece.times, finished)
-        for name, (values_ns, known) in piece.series_ns.items():
-            self.series_ns[name].append(values_ns[finished & known])
-        self.batches.append(_batches(np.stack([piece.batch_index[touched], piece.batch_size[touched]])))
+        for name, (columns, of_request) in OF_REQUEST.items():
+            values_ns = of_request(*(piece[column][finished] for column in columns))
+            self.series_ns[name].append(np.ma.compressed(values_ns))
+        self.laws.add(piece.columns)
+        self.batches.append(_batches(np.stack([piece["batch_index"][touched], piece["batch_size"][touched]])))
+
+        for span, groups in self._of_spans:
+            _add_batches(groups, piece, span)
+
+    def of_spans(self) -> list[Batches]:
+        """The batches of each span."""
+        found = (groups.found() for _, groups in self._of_spans)
+        return [Batches(indices=indices, columns=columns) for indices, columns in found]
 
     def latencies(self) -> LatencyColumns:
         return LatencyColumns(
@@ -247,6 +260,14 @@ class _Tally:
             itl_ms=self.gaps.ms(),
             inner_gaps=self.gaps.inner,
         )
+
+
+def _add_batches(groups: Groups, piece: Piece, span: Span) -> None:
+    begun = (piece["start_ns"] >= span[0]) & (piece["start_ns"] <= span[1])
+    columns = {name: piece[name][begun] for name in _BATCH if name != "requests"}
+    first_ns = np.ma.filled(columns["first_token_ns"], NEVER)
+    ones = np.ones(len(first_ns), np.int64)
+    groups.add(piece["batch_index"][begun], columns | {"requests": ones, "first_token_ns": first_ns})
 
 
 def _batches(index_and_size: Ints) -> Ints:
@@ -266,7 +287,7 @@ def _concatenated(parts: Sequence[Ints]) -> Ints:
 
 def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
     """What was done for all of them, read once."""
-    tally = _Tally(most_gaps=requests.tokens, shape=shape)
+    tally = _Tally(requests, shape)
     for piece in requests.pieces():
         tally.add(piece)
     sizes = _batches(np.concatenate([np.empty((2, 0), np.int64), *tally.batches], axis=1))[1]
@@ -278,7 +299,8 @@ def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
         output_tokens=counts["output_tokens"],
         token_times=counts["token_times"],
         flops=None if shape is None else counts["flops"],
-        batches=len(sizes),
+        batches=tally.of_spans(),
+        batch_count=len(sizes),
         mean_batch_size=ratio(float(sizes.sum()), len(sizes)),
         latencies=latencies,
         measured=LatencyMeasurements.of_columns(
@@ -286,4 +308,5 @@ def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
             output_tokens=counts["finished_tokens"],
             warmup_requests_excluded=requests.warmup_requests,
         ),
+        counts=tally.laws.counts(),
     )

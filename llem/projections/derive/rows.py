@@ -3,25 +3,26 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import duckdb
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import Rows, Tables
+from llem.projections.derive.columns import Ints
 from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
 from llem.projections.derive.history import (
     ProcessFacts,
-    Span,
     Window,
     load_facts,
     timestamp,
     window_span,
 )
 from llem.projections.derive.process import Measured, process_status
+from llem.projections.derive.requests import NEVER, Batches
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
+from llem.projections.derive.source import Source, Span, Stored
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
@@ -30,13 +31,6 @@ from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
 from llem_events.events import MeteredDevice, ModelLoaded
 
-_BATCHES = (
-    "SELECT batch_index, count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens, "
-    "sum(output_tokens)::BIGINT AS output_tokens, min(start_ns) AS start_ns, "
-    "max(first_token_ns) AS first_token_ns, max(end_ns) AS end_ns FROM requests "
-    "WHERE experiment_id = ? AND segment_id = ? AND window_kind = 'measurement' AND start_ns BETWEEN ? AND ? "
-    "GROUP BY batch_index ORDER BY batch_index"
-)
 DERIVED_TABLES = (
     "experiments",
     "processes",
@@ -105,11 +99,12 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
         facts = load_facts(tables.connection, experiment_id)
         if not facts.segments:
             continue
+        source = Stored(tables.connection, experiment_id)
         if facts.refused is None:
             check_memory(tables, experiment_id)
-            check_ranges(tables.connection, facts)
-        derived = derive_experiment(tables.connection, facts)
-        for table, new in derived_rows(tables.connection, derived).items():
+            check_ranges(source, facts)
+        derived = derive_experiment(source, facts)
+        for table, new in derived_rows(source, derived).items():
             rows[table] += new
         offsets += clock_offsets(derived)
     for table, new in rows.items():
@@ -334,17 +329,17 @@ def _device(
     }
 
 
-def windows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
+def windows(source: Source, derived: Derived) -> Rows:
     """One row per window and device, or per window where there is none."""
     rows: Rows = []
     read = _read_samples(derived.measured)
     for process in derived.facts.processes:
         for window in process.windows:
-            span = window_span(connection, process, window)
+            span = window_span(source, process, window)
             named = _named(derived, process, window, span)
             for _, metered in process.every_device:
                 key = (process.segment.segment_id, metered.device.uuid, span)
-                samples = read.get(key) or load_samples(connection, process, metered.device.uuid, span)
+                samples = read.get(key) or load_samples(source, process, metered.device.uuid, span)
                 rows.append(named | _window_energy(process, metered, window, samples))
             if not process.every_device:
                 rows.append(named)
@@ -395,41 +390,34 @@ def _window_energy(
     }
 
 
-def batches(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Rows:
+def batches(derived: Derived) -> Rows:
     """One row per batch of every process's measurement windows."""
     return [
         row
         for measured in derived.measured
-        for number, span in enumerate(measured.spans)
-        for row in _within(connection, measured, number, span)
+        for number, batches in enumerate(measured.work.batches)
+        for row in _within(measured, number, batches)
     ]
 
 
-def _within(
-    connection: duckdb.DuckDBPyConnection, measured: Measured, number: int, span: Span
-) -> Iterator[dict[str, Any]]:
-    segment = measured.process.segment
-    found = connection.execute(
-        _BATCHES, [segment.experiment_id, measured.process.requests_segment_id, *span]
-    ).fetchnumpy()
-    named = {"experiment_id": segment.experiment_id, "process_index": measured.process.process_index}
-    for start in range(0, len(found["batch_index"]), MAX_BATCHES):
-        columns = {name: column[start : start + MAX_BATCHES] for name, column in found.items()}
-        energies = _energies(measured, number, span, columns)
-        # Lists of masked arrays hold None where a value is missing.
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        for row, energy in zip(rows, energies, strict=True):
-            yield named | dict(zip(columns, row, strict=True)) | _columns(energy)
+def _within(measured: Measured, number: int, batches: Batches) -> Iterator[dict[str, Any]]:
+    process = measured.process
+    named = {"experiment_id": process.segment.experiment_id, "process_index": process.process_index}
+    for start in range(0, len(batches.indices), MAX_BATCHES):
+        columns = {"batch_index": batches.indices, **batches.columns}
+        portion = {name: column[start : start + MAX_BATCHES] for name, column in columns.items()}
+        energies = _energies(measured, number, measured.spans[number], portion)
+        lists = {name: column.tolist() for name, column in portion.items()}
+        lists["first_token_ns"] = [None if at_ns == NEVER else at_ns for at_ns in lists["first_token_ns"]]
+        for row, energy in zip(zip(*lists.values(), strict=True), energies, strict=True):
+            yield named | dict(zip(lists, row, strict=True)) | _columns(energy)
 
 
-def _energies(
-    measured: Measured, number: int, span: Span, batches: Mapping[str, NDArray[Any]]
-) -> list[BatchEnergy]:
+def _energies(measured: Measured, number: int, span: Span, batches: Mapping[str, Ints]) -> list[BatchEnergy]:
     """Energy of batches on the clock of the span, in seconds from its start."""
 
     def moments(name: str) -> NDArray[np.float64]:
-        seconds_from_start: NDArray[np.float64] = np.ma.filled((batches[name] - span[0]) / NS_PER_S, np.nan)
-        return seconds_from_start
+        return np.where(batches[name] == NEVER, np.nan, (batches[name] - span[0]) / NS_PER_S)
 
     return batch_energies(
         _traces(measured, number),
@@ -477,15 +465,15 @@ def clock_offsets(derived: Derived) -> Rows:
     ]
 
 
-def derived_rows(connection: duckdb.DuckDBPyConnection, derived: Derived) -> Mapping[str, Rows]:
+def derived_rows(source: Source, derived: Derived) -> Mapping[str, Rows]:
     """The rows of every derived table. Raises ValidationError for a result that could not be read again."""
     _check_types(derived.result)
     return {
         "experiments": experiments(derived),
         "processes": processes(derived),
         "devices": devices(derived),
-        "windows": windows(connection, derived),
-        "batches": batches(connection, derived),
+        "windows": windows(source, derived),
+        "batches": batches(derived),
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import duckdb
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from llem.projections.derive.history import ProcessFacts, Span, portions
+from llem.projections.derive.history import ProcessFacts, portions
+from llem.projections.derive.source import Column, Device, Piece, Source, Span
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
@@ -29,17 +28,9 @@ COLUMNS = (
     "throttle_reasons",
 )
 CURVES = ("power_w", "power_average_w", "energy_j")
-_OF_DEVICE = (
-    "FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
-)
 SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
 ANY_REASON = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
 _MAX_STARTS = 10_000  # of stretches that a result may name
-Column = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Piece = tuple[
-    Ints, Mapping[str, Column]
-]  # monotonic times, and columns that are NaN where a value is missing
 # Some columns, all or those from before a span to after it.
 Pieces = Callable[[Sequence[str], Span | None], Iterable[Piece]]
 
@@ -326,15 +317,12 @@ class DeviceTrace(msgspec.Struct, frozen=True, kw_only=True):
             yield at_sec, columns["power_w"], columns["energy_j"]
 
 
-class _Table:
-    """A device's samples in their table, some time at once; where all fit into one piece, its curves are kept."""
+class _InPieces:
+    """A device's samples around a span, some time at once; where all fit into one piece, its curves are kept."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, process: ProcessFacts, device_uuid: str, span: Span
-    ) -> None:
-        self._connection = connection
-        self._key = [process.segment.experiment_id, process.process_index, device_uuid]
-        self._ranges = list(self._cut(span[0] - MARGIN_NS, span[1] + MARGIN_NS))
+    def __init__(self, source: Source, device: Device, span: Span) -> None:
+        self._source, self._device = source, device
+        self._ranges = list(_cut(source, device, (span[0] - MARGIN_NS, span[1] + MARGIN_NS)))
         self._kept: Piece | None = None
 
     def pieces(self, names: Sequence[str], span: Span | None) -> Iterator[Piece]:
@@ -343,7 +331,7 @@ class _Table:
             yield self._kept
             return
         for range_ns in self._ranges if span is None else self._around(span):
-            piece = self._read(names, range_ns)
+            piece = self._source.samples(self._device, range_ns, names)
             if len(self._ranges) == 1:
                 self._kept = piece[0], {name: piece[1][name] for name in names if name in CURVES}
             yield piece
@@ -356,40 +344,26 @@ class _Table:
         ]
         return self._ranges[max(touching[0] - 1, 0) : touching[-1] + 2] if touching else self._ranges
 
-    def _cut(self, first_ns: int, last_ns: int) -> Iterator[Span]:
-        """Ranges of time with about so many samples each."""
-        counted = self._connection.execute(
-            f"SELECT count(*), min(at_ns), max(at_ns) {_OF_DEVICE}", [*self._key, first_ns, last_ns]
-        ).fetchall()
-        count, first, last = counted[0]
-        if count <= PIECE_SAMPLES:
-            yield first_ns, last_ns
-            return
-        step_ns = (last - first) // _BUCKETS + 1
-        buckets = self._connection.execute(
-            f"SELECT (at_ns - ?) // ? AS bucket, count(*) AS samples {_OF_DEVICE} GROUP BY bucket ORDER BY bucket",
-            [first, step_ns, *self._key, first_ns, last_ns],
-        ).fetchnumpy()
-        numbers = np.asarray(buckets["bucket"])
-        for start, end in portions(numbers, np.asarray(buckets["samples"]), most=PIECE_SAMPLES):
-            yield first + start * step_ns, first + (end + 1) * step_ns - 1
 
-    def _read(self, names: Sequence[str], range_ns: Span) -> Piece:
-        columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-        rows = self._connection.execute(
-            f"SELECT at_ns, {columns} {_OF_DEVICE}", [*self._key, *range_ns]
-        ).fetchnumpy()
-        at_ns = np.asarray(rows["at_ns"], np.int64)
-        filled = {name: np.ma.filled(rows[name], np.nan) for name in names}
-        if (np.diff(at_ns) >= 0).all():
-            return at_ns, filled
-        # Seldom, and DuckDB's ORDER BY takes longer than all the rest.
-        order = np.argsort(at_ns, kind="stable")
-        return at_ns[order], {name: values[order] for name, values in filled.items()}
+def _cut(source: Source, device: Device, span: Span) -> Iterator[Span]:
+    """Ranges of time with about so many samples each."""
+    count, first_ns, last_ns = source.extent(device, span)
+    if count <= PIECE_SAMPLES:
+        yield span
+        return
+    step_ns = (last_ns - first_ns) // _BUCKETS + 1
+    steps, counts = source.histogram(device, (first_ns, last_ns), step_ns=step_ns)
+    for start, end in portions(steps, counts, most=PIECE_SAMPLES):
+        yield first_ns + start * step_ns, first_ns + (end + 1) * step_ns - 1
 
 
-def load_samples(
-    connection: duckdb.DuckDBPyConnection, process: ProcessFacts, device_uuid: str, span: Span
-) -> DeviceSamples:
+def between(source: Source, device: Device, span: Span, names: Sequence[str]) -> Iterator[Piece]:
+    """Columns of the samples in a span, in pieces."""
+    for range_ns in _cut(source, device, span):
+        yield source.samples(device, range_ns, names)
+
+
+def load_samples(source: Source, process: ProcessFacts, device_uuid: str, span: Span) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
-    return DeviceSamples(span, _Table(connection, process, device_uuid, span).pieces)
+    device = Device(process.process_index, device_uuid)
+    return DeviceSamples(span, _InPieces(source, device, span).pieces)

@@ -1,0 +1,160 @@
+"""Requests of one segment as columns: numbers with a value for each, and lists of times one after the other; and groups of rows."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from llem.results.latency import FINISHED, SERIES
+from llem_events.events import Request
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+FAILED = "error"
+# Numbers that every request has, and those that may be missing: these are masked arrays.
+GIVEN = ("batch_index", "batch_size", "arrival_ns", "start_ns", "end_ns", "input_tokens", "output_tokens")
+MAYBE = tuple(
+    sorted({"first_token_ns", "tokens_computed"}.union(*(each.of_columns for each in SERIES)) - {*GIVEN})
+)
+NO_INTS: Ints = np.empty(0, np.int64)
+LISTS = ("token_times_ns", "chunk_times_ns", "chunk_tokens")
+
+
+class Lists(NamedTuple):
+    """A list of integers for each row; `missing` marks those that are NULL, None where none is."""
+
+    values: Ints
+    lengths: Ints
+    missing: Mask | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int | None]]) -> Self:
+        """The lists of some rows."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        flat = list(chain.from_iterable(rows))
+        if None not in flat:
+            return cls(np.array(flat, np.int64), lengths)
+        filled = np.array([value or 0 for value in flat], np.int64)
+        return cls(filled, lengths, np.array([value is None for value in flat]))
+
+    @property
+    def ends(self) -> Ints:
+        """Place after the last value of each row."""
+        ends: Ints = np.cumsum(self.lengths)
+        return ends
+
+    @property
+    def ascending(self) -> Mask:
+        """For each row, whether none of its values is lower than the one before."""
+        ascending = np.ones(len(self.lengths), np.bool_)
+        falls = np.flatnonzero(self.values[1:] < self.values[:-1])
+        if len(falls):
+            ends = self.ends
+            rows = np.searchsorted(ends, falls, side="right")
+            ascending[rows[falls + 1 < ends[rows]]] = False
+        return ascending
+
+    @property
+    def edges(self) -> tuple[Mask, Ints, Ints]:
+        """Which rows have any values, and the first and the last of each of these."""
+        filled = self.lengths > 0
+        ends = self.ends[filled]
+        return filled, self.values[ends - self.lengths[filled]], self.values[ends - 1]
+
+    def each(self, reduce: np.ufunc, values: NDArray[Any], *, empty: int) -> Ints:
+        """What stands beside the values, reduced to one number for each row."""
+        found = np.full(len(self.lengths), empty, np.int64)
+        filled = self.lengths > 0
+        if len(values):
+            found[filled] = reduce.reduceat(values, (self.ends - self.lengths)[filled])
+        return found
+
+    def rows(self, first: int, end: int) -> Self:
+        """The lists of the rows from one to before another."""
+        start, stop = int(self.lengths[:first].sum()), int(self.lengths[:end].sum())
+        missing = None if self.missing is None else self.missing[start:stop]
+        return type(self)(self.values[start:stop], self.lengths[first:end], missing)
+
+
+class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """Some requests, in the order of the log."""
+
+    numbers: Mapping[str, Any]  # GIVEN and MAYBE, these as masked arrays
+    failed: Mask
+    finished: Mask
+    names_error: Mask
+    names_reason: Mask  # for having no times
+    token_times_ns: Lists
+    chunk_times_ns: Lists
+    chunk_tokens: Lists
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Self:
+        """Those of the log."""
+        reasons = [request.finish_reason for request in requests]
+        return cls(
+            numbers={
+                name: np.array([getattr(request, name) for request in requests], np.int64) for name in GIVEN
+            }
+            | {name: _masked([getattr(request, name) for request in requests]) for name in MAYBE},
+            failed=np.array([reason == FAILED for reason in reasons], np.bool_),
+            finished=np.array([reason in FINISHED for reason in reasons], np.bool_),
+            names_error=np.array([request.error is not None for request in requests], np.bool_),
+            names_reason=np.array([request.times_reason is not None for request in requests], np.bool_),
+            **{name: Lists.of([getattr(request, name) for request in requests]) for name in LISTS},
+        )
+
+    def __len__(self) -> int:
+        return len(self.failed)
+
+    def rows(self, first: int, end: int) -> Self:
+        """The requests from one to before another."""
+        if (first, end) == (0, len(self)):
+            return self
+        masks = ("failed", "finished", "names_error", "names_reason")
+        return type(self)(
+            numbers={name: values[first:end] for name, values in self.numbers.items()},
+            **{name: getattr(self, name)[first:end] for name in masks},
+            **{name: getattr(self, name).rows(first, end) for name in LISTS},
+        )
+
+
+def _masked(values: Sequence[int | None]) -> Any:
+    missing = [value is None for value in values]
+    return np.ma.MaskedArray(np.array([value or 0 for value in values], np.int64), missing)
+
+
+class Groups:
+    """Rows that have the same number, in columns that are added up, or of which the least or the largest is kept; they come in pieces."""
+
+    def __init__(self, ways: Mapping[str, np.ufunc]) -> None:
+        self._ways = ways
+        self._parts: list[tuple[Ints, Mapping[str, Ints]]] = []
+
+    def add(self, numbers: Ints, columns: Mapping[str, Ints]) -> None:
+        """Some more rows."""
+        if len(numbers):
+            self._parts.append(self._grouped(numbers, columns))
+
+    def found(self) -> tuple[Ints, Mapping[str, Ints]]:
+        """Each number once, ascending, and the columns of its rows."""
+        if len(self._parts) != 1:
+            parts = [(NO_INTS, dict.fromkeys(self._ways, NO_INTS)), *self._parts]
+            numbers = np.concatenate([part for part, _ in parts])
+            columns = {name: np.concatenate([part[name] for _, part in parts]) for name in self._ways}
+            self._parts = [self._grouped(numbers, columns)]
+        return self._parts[0]
+
+    def _grouped(self, numbers: Ints, columns: Mapping[str, Ints]) -> tuple[Ints, Mapping[str, Ints]]:
+        if (numbers[1:] < numbers[:-1]).any():
+            order = np.argsort(numbers, kind="stable")
+            numbers, columns = numbers[order], {name: values[order] for name, values in columns.items()}
+        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
+        if not len(starts):
+            return numbers, columns
+        return numbers[starts], {
+            name: way.reduceat(columns[name], starts) for name, way in self._ways.items()
+        }

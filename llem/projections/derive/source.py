@@ -1,0 +1,410 @@
+"""Where the samples and requests of an experiment come from: arrays that hold all of them, or their tables, read in pieces."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from llem.projections.derive.columns import (
+    FAILED,
+    GIVEN,
+    LISTS,
+    MAYBE,
+    NO_INTS,
+    Groups,
+    Ints,
+    Lists,
+    RequestColumns,
+)
+from llem.results.latency import FINISHED
+from llem_events.events import Request
+
+Column = NDArray[np.float64]
+Span = tuple[int, int]  # nanoseconds of the monotonic clock, both ends included
+# Monotonic times, ascending, and columns that are NaN where a value is missing.
+Piece = tuple[Ints, Mapping[str, Column]]
+# Column of samples -> the least and the most that a device of today reads; what is beyond was not measured.
+POSSIBLE: Mapping[str, tuple[float, float]] = {
+    "power_w": (0, 1e6),
+    "power_average_w": (0, 1e6),
+    "power_limit_w": (0, 1e6),
+    "energy_j": (0, np.inf),
+    "memory_used_bytes": (0, np.inf),
+    "sm_clock_mhz": (0, np.inf),
+    "memory_clock_mhz": (0, np.inf),
+    "gpu_utilisation_pct": (0, 100),
+    "memory_utilisation_pct": (0, 100),
+    "temperature_c": (-60, 200),
+    "throttle_reasons": (0, 2.0**53),
+}
+MEASUREMENT, WARMUP = "measurement", "warmup"
+MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token_times_ns",)
+COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
+
+
+class Device(NamedTuple):
+    """What was sampled, for which process."""
+
+    process_index: int | None
+    device_uuid: str
+
+
+class Sampled(NamedTuple):
+    """The samples of one device in one segment."""
+
+    device: Device
+    segment_id: str
+    samples: int
+    first_ns: int
+    impossible: int
+
+
+class Sizes(NamedTuple):
+    """How much there is to read of a segment's requests."""
+
+    event_numbers: Ints  # ascending, of events with requests of the measurement
+    values: Ints  # requests of each of these, and times of tokens and chunks
+    token_times: int
+    warmup_requests: int
+
+
+class Source(Protocol):
+    """Samples and requests of one experiment. Of requests, those that were measured, unless said otherwise."""
+
+    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """The least and the largest of columns of all rows, of lists of all their values; nothing of a column without any."""
+
+    def sampled(self) -> Sequence[Sampled]:
+        """All samples, counted."""
+
+    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
+        """How many samples lie in a span, the time of the first and of the last; zeros without any."""
+
+    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
+        """The samples of a span in steps from its start: the number of each step that has any, ascending, and how many."""
+
+    def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
+        """Columns of those in a span."""
+
+    def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
+        """The latest sample of any of a process's devices."""
+
+    def request_sizes(self, segment_id: str) -> Sizes:
+        """What `requests` would return, event by event."""
+
+    def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
+        """Those that some events reported."""
+
+    def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
+        """The latest end of a request of windows of one kind."""
+
+    def repeated_request_ids(self) -> int:
+        """Requests whose id another has too, in the whole experiment."""
+
+
+class Stored:
+    """The rows of an experiment in the tables `samples` and `requests`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, experiment_id: str) -> None:
+        self._connection = connection
+        self._experiment_id = experiment_id
+
+    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """See Source."""
+        ends = ", ".join(
+            f"min(list_min({name})), max(list_max({name}))" if name in TIMES else f"min({name}), max({name})"
+            for name in columns
+        )
+        found = self._fetch(f"SELECT {ends} FROM {table} WHERE experiment_id = ?")[0]
+        pairs = zip(columns, found[::2], found[1::2], strict=True)
+        return {name: (least, most) for name, least, most in pairs if least is not None}
+
+    def sampled(self) -> Sequence[Sampled]:
+        """See Source."""
+        impossible = " OR ".join(
+            f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
+        )
+        rows = self._fetch(
+            f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({impossible}) "
+            "FROM samples WHERE experiment_id = ? GROUP BY ALL"
+        )
+        return [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
+
+    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
+        """See Source."""
+        extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {_OF_DEVICE}"
+        count, first_ns, last_ns = self._fetch(extent, *device, *span)[0]
+        return count, first_ns, last_ns
+
+    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
+        """See Source."""
+        steps = self._columns(
+            f"SELECT (at_ns - {span[0]:d}) // {step_ns:d} AS step, count(*) AS samples {_OF_DEVICE} GROUP BY step ORDER BY step",
+            *device,
+            *span,
+        )
+        return np.asarray(steps["step"]), np.asarray(steps["samples"])
+
+    def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
+        """See Source."""
+        cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
+        rows = self._columns(f"SELECT at_ns, {cast} {_OF_DEVICE}", *device, *span)
+        at_ns = np.asarray(rows["at_ns"], np.int64)
+        return ascending(at_ns, {name: np.ma.filled(rows[name], np.nan) for name in names})
+
+    def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
+        """See Source."""
+        sql = "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?"
+        latest: int | None = self._fetch(sql, process_index, since_ns)[0][0]
+        return latest
+
+    def request_sizes(self, segment_id: str) -> Sizes:
+        """See Source."""
+        sizes = self._columns(_SIZES, segment_id)
+        measured = np.asarray(sizes["requests"]) > 0
+        return Sizes(
+            np.asarray(sizes["event_number"])[measured],
+            np.asarray(sizes["values"])[measured],
+            int(sizes["token_times"].sum()),
+            int(sizes["warmup_requests"].sum()),
+        )
+
+    def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
+        """See Source."""
+        key = segment_id, first_event, last_event
+        columns = self._columns(f"SELECT {_COLUMNS} {_EVENTS}", *key)
+        lists: dict[str, Any] = {
+            name: self._lists(name, np.asarray(columns.pop(f"{name}_length")), key) for name in LISTS
+        }
+        masks: dict[str, Any] = {name: np.asarray(columns[name]) for name in _MASKS}
+        given = {name: np.asarray(columns[name]) for name in GIVEN}
+        return RequestColumns(
+            numbers=given | {name: np.ma.asarray(columns[name]) for name in MAYBE}, **masks, **lists
+        )
+
+    def _lists(self, name: str, lengths: Ints, key: Sequence[Any]) -> Lists:
+        if not lengths.any():
+            return Lists(np.empty(0, np.int64), lengths)
+        values = self._columns(f"SELECT unnest({name}) AS value {_EVENTS}", *key)["value"]
+        missing = np.ma.getmaskarray(values) if np.ma.is_masked(values) else None
+        return Lists(np.ma.getdata(values), lengths, missing)
+
+    def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
+        """See Source."""
+        sql = f"SELECT max(end_ns) {_OF_SEGMENT} AND window_kind = ? AND end_ns >= ?"
+        latest: int | None = self._fetch(sql, segment_id, window_kind, since_ns)[0][0]
+        return latest
+
+    def repeated_request_ids(self) -> int:
+        """See Source."""
+        sql = f"SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = '{MEASUREMENT}'"
+        return int(self._fetch(sql)[0][0])
+
+    def _fetch(self, sql: str, *values: Any) -> list[Any]:
+        return self._connection.execute(sql, [self._experiment_id, *values]).fetchall()
+
+    def _columns(self, sql: str, *values: Any) -> dict[str, NDArray[Any]]:
+        return self._connection.execute(sql, [self._experiment_id, *values]).fetchnumpy()
+
+
+_OF_DEVICE = (
+    "FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
+)
+_OF_SEGMENT = "FROM requests WHERE experiment_id = ? AND segment_id = ?"
+# Every statement on some events sees its rows in the order of the table.
+_EVENTS = f"{_OF_SEGMENT} AND window_kind = '{MEASUREMENT}' AND event_number BETWEEN ? AND ?"
+_LENGTHS = {name: f"coalesce(len({name}), 0)" for name in LISTS}
+_SIZES = f"""
+SELECT event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
+       coalesce(sum(1 + {" + ".join(_LENGTHS.values())}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS values,
+       coalesce(sum({_LENGTHS["token_times_ns"]}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS token_times,
+       count(*) FILTER (window_kind = '{WARMUP}') AS warmup_requests
+{_OF_SEGMENT} GROUP BY event_number ORDER BY event_number
+"""
+_MASKS = {
+    "failed": f"finish_reason = '{FAILED}'",
+    "finished": f"finish_reason IN {FINISHED}",
+    "names_error": "error IS NOT NULL",
+    "names_reason": "times_reason IS NOT NULL",
+}
+_COLUMNS = ", ".join(
+    [
+        *GIVEN,
+        *MAYBE,
+        *(f"{condition} AS {name}" for name, condition in _MASKS.items()),
+        *(f"{length} AS {name}_length" for name, length in _LENGTHS.items()),
+    ]
+)
+
+
+def ascending(at_ns: Ints, columns: Mapping[str, Column]) -> Piece:
+    """The same samples in the order of their times."""
+    if (at_ns[1:] >= at_ns[:-1]).all():
+        return at_ns, columns
+    # Seldom, and DuckDB's ORDER BY takes longer than all the rest.
+    order = np.argsort(at_ns, kind="stable")
+    return at_ns[order], {name: values[order] for name, values in columns.items()}
+
+
+_NO_SAMPLES: Piece = NO_INTS, dict.fromkeys(POSSIBLE, np.empty(0))
+
+
+class HeldSamples(NamedTuple):
+    """Samples of one device in one segment."""
+
+    device: Device
+    segment_id: str
+    at_ns: Ints
+    columns: Mapping[str, Column]
+
+    def counted(self) -> Sampled:
+        """What `Source.sampled` says of them."""
+        beyond = np.zeros(len(self.at_ns), np.bool_)
+        for name, (least, most) in POSSIBLE.items():
+            beyond |= (self.columns[name] < least) | (self.columns[name] > most)
+        first_ns = int(self.at_ns.min())
+        return Sampled(self.device, self.segment_id, len(self.at_ns), first_ns, int(np.count_nonzero(beyond)))
+
+
+class HeldRequests:
+    """All requests of one segment: of each event its number, the kind of the window, and what it reported."""
+
+    def __init__(self, events: Sequence[tuple[int, str, Sequence[Request]]]) -> None:
+        self._kinds = np.array([kind for _, kind, requests in events for _ in requests], object)
+        self.all = RequestColumns.of([request for _, _, requests in events for request in requests])
+        measured = [
+            (number, request)
+            for number, kind, requests in events
+            if kind == MEASUREMENT
+            for request in requests
+        ]
+        self._event_numbers = np.array([number for number, _ in measured], np.int64)
+        self.ids = np.array([request.request_id for _, request in measured], np.int64)
+        places = np.flatnonzero(self._kinds == MEASUREMENT)
+        first, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+        self._measured = (
+            self.all.rows(first, end)
+            if end - first == len(measured)
+            else RequestColumns.of([request for _, request in measured])
+        )
+
+    def sizes(self) -> Sizes:
+        """See Source.request_sizes."""
+        measured = self._measured
+        values = Groups({"values": np.add})
+        lengths = [getattr(measured, name).lengths for name in LISTS]
+        values.add(self._event_numbers, {"values": 1 + sum(lengths)})
+        numbers, counted = values.found()
+        warmup = int(np.count_nonzero(self._kinds == WARMUP))
+        return Sizes(numbers, counted["values"], int(measured.token_times_ns.lengths.sum()), warmup)
+
+    def of_events(self, first: int, last: int) -> RequestColumns:
+        """See Source.requests."""
+        edges = np.searchsorted(self._event_numbers, (first, last + 1))
+        return self._measured.rows(*edges.tolist())
+
+    def last_end_ns(self, window_kind: str, since_ns: int) -> int | None:
+        """See Source."""
+        ends_ns = self.all.numbers["end_ns"][self._kinds == window_kind]
+        return _latest(ends_ns[ends_ns >= since_ns])
+
+
+class Held:
+    """Rows of an experiment that fit into memory: samples by device and segment, and requests by segment, in the order of the tables."""
+
+    def __init__(
+        self, events_ns: Sequence[int], samples: Sequence[HeldSamples], requests: Mapping[str, HeldRequests]
+    ) -> None:
+        self._events_ns, self._samples, self._requests = events_ns, samples, requests
+        self._devices = {device: _joined(samples, device) for device in {each.device for each in samples}}
+
+    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """See Source."""
+        match table:
+            case "events":
+                return _extremes({"at_ns": [np.array(self._events_ns, np.int64)]})
+            case "samples":
+                return _extremes({"at_ns": [each.at_ns for each in self._samples]})
+        held = [requests.all for requests in self._requests.values()]
+        return _extremes({name: [_values(each, name) for each in held] for name in columns})
+
+    def sampled(self) -> Sequence[Sampled]:
+        """See Source."""
+        return [each.counted() for each in self._samples if len(each.at_ns)]
+
+    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
+        """See Source."""
+        at_ns, _ = self.samples(device, span, ())
+        return (len(at_ns), int(at_ns[0]), int(at_ns[-1])) if len(at_ns) else (0, 0, 0)
+
+    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
+        """See Source."""
+        at_ns, _ = self.samples(device, span, ())
+        steps, counts = np.unique((at_ns - span[0]) // step_ns, return_counts=True)
+        return steps, counts
+
+    def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
+        """See Source."""
+        at_ns, columns = self._devices.get(device, _NO_SAMPLES)
+        first, end = np.searchsorted(at_ns, span[0]), np.searchsorted(at_ns, span[1], side="right")
+        return at_ns[first:end], {name: columns[name][first:end] for name in names}
+
+    def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
+        """See Source."""
+        latest = [
+            at_ns[-1:]
+            for device, (at_ns, _) in self._devices.items()
+            if device.process_index == process_index
+        ]
+        found = _latest(np.concatenate([NO_INTS, *latest]))
+        return found if found is not None and found >= since_ns else None
+
+    def request_sizes(self, segment_id: str) -> Sizes:
+        """See Source."""
+        held = self._requests.get(segment_id)
+        return Sizes(NO_INTS, NO_INTS, 0, 0) if held is None else held.sizes()
+
+    def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
+        """See Source."""
+        return self._requests[segment_id].of_events(first_event, last_event)
+
+    def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
+        """See Source."""
+        held = self._requests.get(segment_id)
+        return None if held is None else held.last_end_ns(window_kind, since_ns)
+
+    def repeated_request_ids(self) -> int:
+        """See Source."""
+        ids = np.concatenate([NO_INTS, *(requests.ids for requests in self._requests.values())])
+        return len(ids) - len(np.unique(ids))
+
+
+def _joined(samples: Sequence[HeldSamples], device: Device) -> Piece:
+    """All samples of a device, ascending."""
+    parts = [each for each in samples if each.device == device]
+    if len(parts) == 1:
+        return ascending(parts[0].at_ns, parts[0].columns)
+    names = parts[0].columns
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+    return ascending(np.concatenate([part.at_ns for part in parts]), columns)
+
+
+def _values(columns: RequestColumns, name: str) -> Ints:
+    """All that are known of a column."""
+    values: Ints = getattr(columns, name).values if name in LISTS else np.ma.compressed(columns.numbers[name])
+    return values
+
+
+def _latest(moments_ns: Ints) -> int | None:
+    return int(moments_ns.max()) if len(moments_ns) else None
+
+
+def _extremes(columns: Mapping[str, Sequence[Ints]]) -> Mapping[str, tuple[int, int]]:
+    known = {name: [part for part in parts if len(part)] for name, parts in columns.items()}
+    return {
+        name: (min(int(part.min()) for part in parts), max(int(part.max()) for part in parts))
+        for name, parts in known.items()
+        if parts
+    }
