@@ -5,10 +5,8 @@ files, large experiments, and every experiment of which some value fits no colum
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-import duckdb
 import msgspec
 
 from llem.projections import cells
@@ -19,17 +17,15 @@ from llem.projections.database import Rows, Tables
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
-from llem.projections.derive.source import Stored
+from llem.projections.derive.source import Held, HeldRequests
 from llem.projections.ingest import Taken, read_whole, release_cache
-from llem.projections.log_cells import request_batch, sample_batch
+from llem.projections.log_cells import held_samples, request_batch, sample_batch
 from llem.projections.ranges import check_ranges
-from llem.sql import literal
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
-# Of one transaction, and of what is derived together: every statement of a derivation looks through all of the latter.
+# Of one transaction, and of what is decoded at once.
 CHUNK_BYTES, CHUNK_EXPERIMENTS = 2**22, 48
 GROUP_BYTES, GROUP_EXPERIMENTS = 2**20, 8
-_STAGED = (*LOG_TABLES, "segments")
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,29 +39,24 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         events = (event for segment in self.segments for event in segment.events)
         return facts_of(self.experiment_id, [segment.checkpoint for segment in self.segments], events)
 
+    def source(self) -> Held:
+        """Its samples and requests."""
+        return Held(
+            [event["at_ns"] for segment in self.segments for event in segment.events],
+            [held_samples(segment.identity, batch) for segment in self.segments for batch in segment.batches],
+            {
+                segment.identity.segment_id: HeldRequests([event[1:] for event in segment.reported])
+                for segment in self.segments
+                if segment.reported
+            },
+        )
+
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Some experiments as they go into the tables: the log's rows in columns, and the rows of what they mean."""
 
     log: Mapping[str, Batch]
     derived: Mapping[str, Rows]
-
-
-class Prepared:
-    """A connection that plans each statement once: to plan one takes longer than to run it on a few thousand rows."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._names: dict[str, str] = {}
-
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
-        """As a connection does, for values that are numbers and texts."""
-        if not values:
-            return self._connection.execute(sql)
-        if sql not in self._names:
-            self._names[sql] = f"statement_{len(self._names)}"
-            self._connection.execute(f"PREPARE {self._names[sql]} AS {sql}")
-        return self._connection.execute(f"EXECUTE {self._names[sql]}({', '.join(map(literal, values))})")
 
 
 def chunks(experiments: Files) -> Iterator[Files]:
@@ -93,11 +84,10 @@ def _read(experiment_id: str, files: Mapping[str, SegmentFile]) -> Experiment | 
 
 
 class Bulk:
-    """Takes new experiments into the tables, by way of tables in memory that hold only a few of them."""
+    """Takes new experiments into the tables."""
 
-    def __init__(self, tables: Tables, staging: duckdb.DuckDBPyConnection) -> None:
-        self._tables, self._staging = tables, staging
-        self._prepared = cast(duckdb.DuckDBPyConnection, Prepared(staging))
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
     def apply(self, chunk: Files) -> list[str]:
         """Put experiments into the tables, with their results; return those that are there now.
@@ -122,24 +112,11 @@ class Bulk:
     def _derive(self, experiments: Sequence[Experiment]) -> Group:
         """Both kinds of rows; the checkpoints say that the results include all."""
         log = {name: Batch({}, {}) for name in LOG_TABLES} | _log(self._tables, experiments)
-        for table in _STAGED:
-            self._staging.execute(f"TRUNCATE {table}")
-            if table in log and log[table].cells:
-                cells.insert(self._staging, table, [log[table]])
         derived: dict[str, Rows] = {table: [] for table in (*DERIVED_TABLES, "segments")}
         for experiment in experiments:
-            for table, rows in self._derive_one(experiment).items():
+            for table, rows in _derive_one(experiment).items():
                 derived[table] += rows
         return Group(log={table: log[table] for table in LOG_TABLES}, derived=derived)
-
-    def _derive_one(self, experiment: Experiment) -> Mapping[str, Rows]:
-        facts = experiment.facts()
-        source = Stored(self._prepared, experiment.experiment_id)
-        check_ranges(source, facts)
-        derived = derive_experiment(source, facts)
-        offsets = {row["file"]: row["offset_ns"] for row in clock_offsets(derived)}
-        checkpoints = [_derived(segment.checkpoint, offsets) for segment in experiment.segments]
-        return {**derived_rows(source, derived), "segments": checkpoints}
 
     def _commit(self, groups: Sequence[Group]) -> None:
         if not groups:
@@ -154,15 +131,14 @@ class Bulk:
         release_cache(self._tables.connection)
 
 
-@contextmanager
-def bulk(tables: Tables) -> Iterator[Bulk]:
-    """A Bulk with its tables in memory. One thread and no optimizer: they cost more than they save on so few rows."""
-    with duckdb.connect(config={"threads": 1}) as staging:
-        staging.execute("PRAGMA disable_optimizer")
-        for table in _STAGED:
-            columns = ", ".join(f'"{name}" {kind}' for name, kind in tables.types(table).items())
-            staging.execute(f"CREATE TABLE {table} ({columns})")
-        yield Bulk(tables, staging)
+def _derive_one(experiment: Experiment) -> Mapping[str, Rows]:
+    """The derived rows of an experiment, and its checkpoints."""
+    facts, source = experiment.facts(), experiment.source()
+    check_ranges(source, facts)
+    derived = derive_experiment(source, facts)
+    offsets = {row["file"]: row["offset_ns"] for row in clock_offsets(derived)}
+    checkpoints = [_derived(segment.checkpoint, offsets) for segment in experiment.segments]
+    return {**derived_rows(source, derived), "segments": checkpoints}
 
 
 def _groups(chunk: Files) -> Iterator[Files]:

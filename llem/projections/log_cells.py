@@ -5,33 +5,37 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llem.projections import cells
 from llem.projections.arrow_stream import Cells, measured, repeated
 from llem.projections.cells import Batch
+from llem.projections.derive.source import Device, HeldSamples
 from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
 from llem_events.events import Request
 from llem_events.replay import SampleBatch
 
-# Column of the table -> its expression over the log's columns.
-MEASURED = {
-    "at_ns": "at_ns",
-    "power_w": f"power_mw / {MW_PER_W}::DOUBLE",
-    "power_average_w": f"power_average_mw / {MW_PER_W}::DOUBLE",
-    "energy_j": f"energy_mj / {MJ_PER_J}::DOUBLE",
-    "temperature_c": "temperature_c",
-    "gpu_utilisation_pct": "gpu_utilisation_pct",
-    "memory_utilisation_pct": "memory_utilisation_pct",
-    "memory_used_bytes": "memory_used_bytes",
-    "sm_clock_mhz": "sm_clock_mhz",
-    "memory_clock_mhz": "memory_clock_mhz",
-    "throttle_reasons": "throttle_reasons",
-    "power_limit_w": f"power_limit_mw / {MW_PER_W}::DOUBLE",
+# Column of the table -> the log's column, and how many of its units are one of the table's; None: the same.
+_UNITS: Mapping[str, tuple[str, int | None]] = {
+    "power_w": ("power_mw", MW_PER_W),
+    "power_average_w": ("power_average_mw", MW_PER_W),
+    "energy_j": ("energy_mj", MJ_PER_J),
+    "temperature_c": ("temperature_c", None),
+    "gpu_utilisation_pct": ("gpu_utilisation_pct", None),
+    "memory_utilisation_pct": ("memory_utilisation_pct", None),
+    "memory_used_bytes": ("memory_used_bytes", None),
+    "sm_clock_mhz": ("sm_clock_mhz", None),
+    "memory_clock_mhz": ("memory_clock_mhz", None),
+    "throttle_reasons": ("throttle_reasons", None),
+    "power_limit_w": ("power_limit_mw", MW_PER_W),
 }
-
-
+# Column of the table -> its expression over the log's columns.
+MEASURED = {"at_ns": "at_ns"} | {
+    name: column if units is None else f"{column} / {units}::DOUBLE"
+    for name, (column, units) in _UNITS.items()
+}
 _TIMES = (attrgetter("token_times_ns"), attrgetter("chunk_times_ns"))
 
 
@@ -98,6 +102,18 @@ def sample_batch(batches: Sequence[tuple[Identity, SampleBatch]]) -> Batch:
         **{name: measured(_joined([batch.columns[name] for _, batch in batches])) for name in SAMPLE_COLUMNS},
     }
     return Batch(columns, _SAMPLE)
+
+
+def held_samples(identity: Identity, batch: SampleBatch) -> HeldSamples:
+    """The samples of one batch, as those of the table are read."""
+    columns = {name: _as_doubles(batch.columns[column], units) for name, (column, units) in _UNITS.items()}
+    device = Device(identity.process_index, batch.device_uuid)
+    return HeldSamples(device, identity.segment_id, batch.columns["at_ns"].values, columns)
+
+
+def _as_doubles(column: Column, units: int | None) -> NDArray[np.float64]:
+    values = column.values.astype(np.float64) if units is None else column.values / float(units)
+    return values if column.missing is None else np.where(column.missing, np.nan, values)
 
 
 def _keys(identities: Sequence[Identity], counts: Sequence[int]) -> dict[str, Cells]:

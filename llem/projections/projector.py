@@ -13,7 +13,7 @@ import msgspec
 
 from llem.errors import DamagedLogError, LlemError, StoreError
 from llem.projections import database
-from llem.projections.bulk import bulk, chunks
+from llem.projections.bulk import Bulk, chunks
 from llem.projections.checkpoint import (
     Files,
     Known,
@@ -219,10 +219,10 @@ def _apply_at_once(tables: Tables, new: Files) -> set[str]:
     if not new:
         return taken
     _forget_derived(tables, new)
-    with bulk(tables) as new_ones:
-        for chunk in chunks(new):
-            taken.update(new_ones.apply(chunk))
-            tables.course.complete(_bytes(new, taken.intersection(chunk)))
+    new_ones = Bulk(tables)
+    for chunk in chunks(new):
+        taken.update(new_ones.apply(chunk))
+        tables.course.complete(_bytes(new, taken.intersection(chunk)))
     return taken
 
 

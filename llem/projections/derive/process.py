@@ -82,10 +82,7 @@ def measure_process(
         return None
     others = [metered for other in process.beside for metered in other.devices]
     samples, samples_beside = (
-        [
-            [load_samples(source, process, metered.device.uuid, span) for span in spans]
-            for metered in devices
-        ]
+        [[load_samples(source, process, metered.device.uuid, span) for span in spans] for metered in devices]
         for devices in (process.devices, others)
     )
     windows = process.measurement_windows if chosen is None else None

@@ -60,6 +60,14 @@ class Sampled(NamedTuple):
     first_ns: int
     impossible: int
 
+    def joined(self, others: "Sampled") -> "Sampled":
+        """These and others of the same device and segment."""
+        return self._replace(
+            samples=self.samples + others.samples,
+            first_ns=min(self.first_ns, others.first_ns),
+            impossible=self.impossible + others.impossible,
+        )
+
 
 class Sizes(NamedTuple):
     """How much there is to read of a segment's requests."""
@@ -332,7 +340,11 @@ class Held:
 
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""
-        return [each.counted() for each in self._samples if len(each.at_ns)]
+        counted: dict[tuple[Device, str], Sampled] = {}
+        for some in (each.counted() for each in self._samples if len(each.at_ns)):
+            key = some.device, some.segment_id
+            counted[key] = counted[key].joined(some) if key in counted else some
+        return list(counted.values())
 
     def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
         """See Source."""
