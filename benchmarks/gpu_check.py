@@ -20,7 +20,7 @@ import msgspec
 
 from llem._version import __version__
 from llem.errors import LlemError
-from llem.meters.nvml import driver_state, resolve_gpus
+from llem.meters.nvml import ask, driver, driver_state, reason_of, resolve_gpus
 from llem_events import SegmentReader, unpack
 from llem_events.events import Device, MeterStarted, SamplingCompleted
 
@@ -34,7 +34,6 @@ def nvml_answers(uuid: str) -> dict[str, Any]:
     import pynvml
 
     from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
-    from llem.meters.nvml_driver import ask, driver, reason_of
 
     with driver():
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 import pynvml
 
-from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_driver import resolve_gpus
+from llem.meters.nvml import NvmlMeter, resolve_gpus
 from tests.simulated_nvml.build import in_this_process
 from tests.simulated_nvml.scenario import hosts_gpus
 

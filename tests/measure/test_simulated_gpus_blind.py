@@ -2,8 +2,7 @@
 
 import pytest
 
-from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_driver import resolve_gpus
+from llem.meters.nvml import NvmlMeter, resolve_gpus
 from llem.results import energy_between_j
 from llem.results.power import integral_uncertainty_j
 from tests.measure.gpu_host import GpuHost, gpu

@@ -39,8 +39,7 @@ def _rapl(request: pytest.FixtureRequest) -> Subject:
 
 
 def _nvml(request: pytest.FixtureRequest) -> Subject:
-    from llem.meters.nvml import NvmlMeter
-    from llem.meters.nvml_driver import resolve_gpus
+    from llem.meters.nvml import NvmlMeter, resolve_gpus
 
     nvml = request.getfixturevalue("nvml")
     nvml.install(hosts_gpus(2))

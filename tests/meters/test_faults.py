@@ -4,8 +4,7 @@ import pytest
 
 from llem.errors import MeterError
 from llem.meters import Meter
-from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_driver import list_gpus, resolve_gpus
+from llem.meters.nvml import NvmlMeter, list_gpus, resolve_gpus
 from llem_events.events import Reading
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import (

@@ -4,8 +4,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from llem.meters.base import Clock
-from llem.meters.nvml import NvmlMeter
-from llem.meters.nvml_driver import resolve_gpus
+from llem.meters.nvml import NvmlMeter, resolve_gpus
 from llem_events.events import EnergyEdge, Reading
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Gpu, Row, constant, ramp, random_walk, recorded, square
