@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -135,6 +136,9 @@ def _be_llem(job: Job, streams: Sequence[int]) -> NoReturn:
         main(job.arguments)
     except SystemExit as ended:
         status = 0 if ended.code is None else ended.code
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(status if isinstance(status, int) else 1)
 

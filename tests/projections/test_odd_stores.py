@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from llem.projections import catch_up, open_readonly
 from llem.store import Store
+from tests.forked import ForkedLlem
 from tests.projections import odd_stores
-from tests.projections.commands import Done, run_all
 from tests.projections.odd_stores import Odd
 
 CASES = int(os.environ.get("LLEM_ODD_CASES", "500"))
@@ -73,20 +73,20 @@ def commands(store: Store, folder: Path, odd: Mapping[str, Odd]) -> dict[str, li
     return {name: [*arguments, "--store", str(store.path)] for name, arguments in asked.items()}
 
 
-def check_status(name: str, done: Done, *, refused: bool) -> None:
+def check_status(name: str, done: subprocess.CompletedProcess[str], *, refused: bool) -> None:
     """0 for all that asks for the good one; 2 or 3 where an odd one is asked for, or where data that was left out counts."""
-    told = (name, done.status, done.error[-600:])
-    assert "internal error" not in done.error, told
-    assert "Traceback" not in done.error, told
+    told = (name, done.returncode, done.stderr[-600:])
+    assert "internal error" not in done.stderr, told
+    assert "Traceback" not in done.stderr, told
     if name.startswith(("show odd", "verify", "log")):
-        assert done.status in (0, 2, 3), told
+        assert done.returncode in (0, 2, 3), told
     elif name.startswith("rebuild"):
-        assert done.status in ((2, 3) if refused else (0,)), told
+        assert done.returncode in ((2, 3) if refused else (0,)), told
     else:
-        assert done.status == 0, told
+        assert done.returncode == 0, told
 
 
-def check(odd: Sequence[Odd]) -> None:
+def check(odd: Sequence[Odd], forked: ForkedLlem) -> None:
     """The property."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -94,12 +94,14 @@ def check(odd: Sequence[Odd]) -> None:
         refused = bool(catch_up(store).refused)
         with open_readonly(store) as connection:
             check_tables(connection, named)
-        asked = commands(store, folder, named)
-        answers = dict(zip(asked, run_all(list(asked.values())), strict=True))
+        answers = {
+            name: forked.run(arguments, environment=os.environ)
+            for name, arguments in commands(store, folder, named).items()
+        }
         for name, done in answers.items():
             check_status(name, done, refused=refused)
-        assert f"{GOOD},true" in answers["query"].out
-        assert "valid" in answers["good"].out
+        assert f"{GOOD},true" in answers["query"].stdout
+        assert "valid" in answers["good"].stdout
 
 
 def check_tables(connection: duckdb.DuckDBPyConnection, odd: Mapping[str, Odd]) -> None:
@@ -130,11 +132,11 @@ def close(found: Any, expected: Any) -> bool:
     return found is None or bool(found == expected)
 
 
-@given(FEW)
+@given(odd=FEW)
 @settings(SETTINGS, max_examples=1, database=None)
-def test_a_few_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
+def test_a_few_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd]) -> None:
     """Twenty of them, by the program's own entry point."""
-    check(odd)
+    check(odd, forked)
 
 
 @pytest.mark.slow
@@ -142,9 +144,9 @@ def test_a_few_odd_experiments_harm_nobody(odd: list[Odd]) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 @given(odd=MANY)
 @settings(SETTINGS, max_examples=max(1, STORES))
-def test_odd_experiments_harm_nobody(odd: list[Odd], part: int) -> None:
+def test_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd], part: int) -> None:
     """Five hundred of them, or LLEM_ODD_CASES; with `-s` each store says on stderr which it is."""
-    check(odd)
+    check(odd, forked)
     print(f"part {part + 1} of {PARTS}: {next(SEEN)} stores of {TOGETHER} odd cases", file=sys.stderr)
 
 
@@ -164,4 +166,4 @@ def test_odd_experiments_harm_no_real_program(odd: list[Odd]) -> None:
                 [LLEM, *arguments], capture_output=True, text=True, check=False, errors="replace"
             )
             refused = bool(catch_up(store).refused)
-            check_status(name, Done(arguments, ran.returncode, ran.stdout, ran.stderr), refused=refused)
+            check_status(name, ran, refused=refused)

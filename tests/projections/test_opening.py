@@ -14,6 +14,7 @@ import pytest
 
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
+from tests.conftest import Run
 from tests.projections.fake_log import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
@@ -108,12 +109,12 @@ def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(log: Store, tmp
         assert connection.execute("SELECT total_tokens FROM experiment_results").fetchall() == [(120,)]
 
 
-def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path) -> None:
+def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path, llem: Run) -> None:
     """`llem query --snapshot FILE`; a file that is there is left alone."""
     experiment(log)
-    arguments = [LLEM, "query", "--snapshot", str(tmp_path / "copy.duckdb"), "--store", str(log.path)]
-    assert subprocess.run(arguments, check=False, capture_output=True).returncode == 0
-    again = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    arguments = ("query", "--snapshot", tmp_path / "copy.duckdb", "--store", log.path)
+    assert llem(*arguments).returncode == 0
+    again = llem(*arguments)
     assert (again.returncode, "--force" in again.stderr) == (2, True)
     with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM experiments").fetchall() == [(1,)]
@@ -173,14 +174,13 @@ def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(lo
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
-def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(log: Store, zone: str) -> None:
+def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(
+    log: Store, llem: Run, zone: str
+) -> None:
     """SQL runs in UTC, as the times in the tables do."""
     experiment(log)
     sql = "SELECT (epoch(now() - started_time) - (epoch(now()) - started_ns / 1e9))::BIGINT AS apart FROM experiments"
-    arguments = [LLEM, "query", "-f", "csv", sql, "--store", str(log.path)]
-    done = subprocess.run(
-        arguments, check=True, capture_output=True, text=True, env={**os.environ, "TZ": zone}
-    )
+    done = llem("query", "-f", "csv", sql, "--store", log.path, TZ=zone)
     assert done.stdout.split() == ["apart", "0"]
 
 
