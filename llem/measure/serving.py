@@ -54,7 +54,7 @@ from llem_events.events import (
 
 OUTPUT = "server.log"
 WATCH_S = 0.5
-SPAN_S = 1.0  # of the warm-up, whose rate is compared with that of others
+SPAN_S = 0.5  # of the warm-up, whose rate is compared with that of others
 COMPARED = 5
 CHANCE = 1.5  # times the spread that the number of requests alone explains
 
@@ -370,7 +370,7 @@ class Serving(Worker):
 
 
 class _Spans:
-    """Spans of about a second of the warm-up: what a token took in each, and whether they are alike."""
+    """Spans of about half a second of the warm-up: what a token took in each, and whether they are alike."""
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
