@@ -4,10 +4,30 @@ from pathlib import Path
 
 import pytest
 
+from llem.projections import catch_up
 from llem.store import Store
+from tests.projections.fake_log import experiment
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "store").create()
+
+
+@pytest.fixture(scope="session")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with one usual experiment in its tables, which no test may change."""
+    store = Store(tmp_path_factory.mktemp("usual") / "store").create()
+    experiment(store)
+    catch_up(store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same with an experiment of two processes, which has a label."""
+    store = Store(tmp_path_factory.mktemp("pair") / "store").create()
+    experiment(store, processes=2, labels={"series": "a"})
+    catch_up(store)
+    return store

@@ -9,7 +9,6 @@ from tests.projections.fake_log import (
     OFFSET_NS,
     ORIGIN_NS,
     at,
-    experiment,
     request,
     sampler_events,
     supervisor,
@@ -33,20 +32,20 @@ def single(log: Store, *, plan: object = None, sampler: list | None = None, **wo
     return result(log)
 
 
-def test_energy_is_the_counter_and_the_integral_is_kept_beside_it(log: Store) -> None:
+def test_energy_is_the_counter_and_the_integral_is_kept_beside_it(usual: Store) -> None:
     """The counter rose by 4,080 J; a ramp from 100 to 300 W over 20 s is 4,000 J."""
-    found = single(log)
+    found = result(usual)
     assert found["total_energy_j"] == 4_080.0
     assert found["energy_source"] == "counter"
-    window = one(log, "FROM windows WHERE kind = 'measurement'")
+    window = one(usual, "FROM windows WHERE kind = 'measurement'")
     assert window["counter_energy_j"] == 4_080.0
     assert window["integrated_energy_j"] == pytest.approx(4_000.0, rel=1e-9)
     assert found["energy_disagreement"] == pytest.approx(80 / 4_080)
 
 
-def test_what_follows_from_energy(log: Store) -> None:
+def test_what_follows_from_energy(usual: Store) -> None:
     """Idle power of 50 W over 20 s leaves 3,080 J; 120 tokens, 40 of them output."""
-    found = single(log)
+    found = result(usual)
     assert found["baseline_power_w"] == 50.0
     assert found["energy_adjusted_j"] == pytest.approx(3_080.0)
     assert found["avg_energy_per_token_j"] == pytest.approx(34.0)
@@ -54,9 +53,9 @@ def test_what_follows_from_energy(log: Store) -> None:
     assert found["mean_power_w"] == pytest.approx(204.0)
 
 
-def test_tokens_time_and_latency(log: Store) -> None:
+def test_tokens_time_and_latency(usual: Store) -> None:
     """Ten requests of 8 and 4 tokens in 20 s; the warm-up request does not count."""
-    found = single(log)
+    found = result(usual)
     counts = [found[name] for name in ("requests", "input_tokens", "output_tokens", "total_tokens")]
     assert counts == [10, 80, 40, 120]
     assert (found["start_ns"], found["end_ns"]) == (at(10) + OFFSET_NS, at(30) + OFFSET_NS)
@@ -92,14 +91,14 @@ def test_energy_of_counters_is_exact(log: Store) -> None:
     assert one(log, "FROM windows WHERE kind = 'measurement'")["counter_energy_j"] == 7_804.706
 
 
-def test_flops_by_hand(log: Store) -> None:
+def test_flops_by_hand(usual: Store) -> None:
     """A prompt: 2 (900 x 8 + 100) + 4 x 12 x 2 x 8 x 8; three tokens: 2 x 1,000 x 3 + 4 x 12 x 2 (9 + 10 + 11)."""
-    assert single(log)["total_flops"] == 10 * (14_600 + 6_144 + 6_000 + 2_880)
+    assert result(usual)["total_flops"] == 10 * (14_600 + 6_144 + 6_000 + 2_880)
 
 
-def test_health_of_the_devices(log: Store) -> None:
+def test_health_of_the_devices(usual: Store) -> None:
     """Utilisation, memory and temperature are those of the measurement window; nothing speaks against the result."""
-    found = single(log)
+    found = result(usual)
     assert found["gpu_utilisation_pct"] == 90.0
     assert found["peak_memory_mb"] == 512.0
     assert found["max_temperature_c"] == 60.0
@@ -207,17 +206,15 @@ def test_failed_requests_do_no_work(log: Store) -> None:
     assert any("10.0% of the requests failed" in reason for reason in found["invalid_reasons"])
 
 
-def test_two_processes_are_summed(log: Store) -> None:
+def test_two_processes_are_summed(pair: Store) -> None:
     """Every process has its own GPU."""
-    experiment(log, processes=2)
-    catch_up(log)
-    found = result(log)
+    found = result(pair)
     assert found["total_energy_j"] == 8_160.0
     assert found["total_tokens"] == 240
     assert (found["tokens_per_second"], found["avg_tokens_per_second"]) == (12.0, 6.0)
     assert found["total_inference_time_sec"] == 40.0
     assert found["valid"] is True
-    assert len(rows(log, "FROM raw_process_results")) == 2
+    assert len(rows(pair, "FROM raw_process_results")) == 2
 
 
 def test_a_shared_device_counts_once(log: Store) -> None:

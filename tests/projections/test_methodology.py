@@ -32,13 +32,11 @@ def windowed(log: Store, start_s: float, end_s: float) -> ExperimentResult:
         return results_for(connection, EXPERIMENT, methodology="windowed", window_s=(start_s, end_s))
 
 
-def test_the_stored_result_comes_back_whole(log: Store) -> None:
+def test_the_stored_result_comes_back_whole(pair: Store) -> None:
     """Columns and JSON are the same figures."""
-    experiment(log, processes=2, labels={"series": "a"})
-    catch_up(log)
-    with open_readonly(log) as connection:
+    with open_readonly(pair) as connection:
         whole = results_for(connection, EXPERIMENT)
-    row = result(log)
+    row = result(pair)
     assert msgspec.json.decode(row["result"], type=ExperimentResult) == whole
     assert row["labels"] == whole.labels == {"series": "a"}
     for name in (
@@ -54,11 +52,9 @@ def test_the_stored_result_comes_back_whole(log: Store) -> None:
     assert len(whole.process_results) == 2
 
 
-def test_a_window_recomputes_energy_tokens_and_latencies(log: Store) -> None:
+def test_a_window_recomputes_energy_tokens_and_latencies(usual: Store) -> None:
     """From 5 s to 15 s the ramp goes from 150 to 250 W; five requests lie in it."""
-    experiment(log)
-    catch_up(log)
-    found = windowed(log, 5, 15)
+    found = windowed(usual, 5, 15)
     assert found.total_energy_j == pytest.approx(2_000.0, rel=1e-9)
     assert found.energy_source == "integrated"  # without counter samples, an edge in between has no reading
     assert (found.total_tokens, found.total_requests) == (60, 5)
@@ -68,22 +64,18 @@ def test_a_window_recomputes_energy_tokens_and_latencies(log: Store) -> None:
     assert (found.measurement_methodology, found.steady_state_window) == ("windowed", (5.0, 15.0))
 
 
-def test_a_request_that_crosses_an_edge_counts_by_its_tokens(log: Store) -> None:
+def test_a_request_that_crosses_an_edge_counts_by_its_tokens(usual: Store) -> None:
     """From 6.12 s: the prompt and the first token of the request at 6 s lie before; three tokens after."""
-    experiment(log)
-    catch_up(log)
-    found = windowed(log, 6.12, 7.9)
+    found = windowed(usual, 6.12, 7.9)
     assert (found.total_input_tokens, found.total_output_tokens) == (0, 3)
     assert found.total_flops == 6_000 + 2_880
     assert found.latency_stats is None or found.latency_stats.e2e_samples == 0
 
 
-def test_windows_add_up(log: Store) -> None:
+def test_windows_add_up(pair: Store) -> None:
     """Two halves have the energy, tokens and FLOPs of the whole."""
-    experiment(log, processes=2)
-    catch_up(log)
-    halves = windowed(log, 0, 6.17), windowed(log, 6.17, 20)
-    whole = windowed(log, 0, 20)
+    halves = windowed(pair, 0, 6.17), windowed(pair, 6.17, 20)
+    whole = windowed(pair, 0, 20)
     for name in ("total_energy_j", "total_tokens", "total_flops"):
         assert sum(getattr(half, name) for half in halves) == pytest.approx(getattr(whole, name)), name
 
@@ -114,11 +106,9 @@ def test_the_steady_state_is_found_in_the_log(log: Store) -> None:
     assert steady.total_tokens == 120
 
 
-def test_what_cannot_be_recomputed_is_said(log: Store) -> None:
+def test_what_cannot_be_recomputed_is_said(usual: Store) -> None:
     """No steady state, a window beyond the measurement, a window without a methodology, no such experiment."""
-    experiment(log)
-    catch_up(log)
-    with open_readonly(log) as connection:
+    with open_readonly(usual) as connection:
         with pytest.raises(QueryError, match=r"measured for 20.0 s, less than 30.0 s"):
             results_for(connection, EXPERIMENT, methodology="steady_state")
         with pytest.raises(QueryError, match=r"expected a part of 0 to 20.0 s"):
@@ -143,11 +133,9 @@ def test_energy_between_agrees_with_python(log: Store) -> None:
     assert found["covered_sec"] == pytest.approx(10.0)
 
 
-def test_requests_between_agrees_with_python(log: Store) -> None:
+def test_requests_between_agrees_with_python(usual: Store) -> None:
     """Five whole requests; one more of which three tokens lie inside."""
-    experiment(log)
-    catch_up(log)
-    found = rows(log, "FROM requests_between(?, 4.12, 15)", EXPERIMENT)
+    found = rows(usual, "FROM requests_between(?, 4.12, 15)", EXPERIMENT)
     assert [row["request_id"] for row in found] == [2, 3, 4, 5, 6, 7]
     assert [row["inside"] for row in found] == [False, True, True, True, True, True]
     assert [row["tokens_inside"] for row in found] == [3, 4, 4, 4, 4, 4]
