@@ -14,7 +14,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from tests.projections.fake_log import (
+from tests.world import (
     device,
     edges,
     experiment,

@@ -8,7 +8,7 @@ import pytest
 from llem.plan import EnginePlan, Plan, ValidityPlan
 from llem.store import Store
 from tests.conftest import Run
-from tests.projections.fake_log import (
+from tests.world import (
     CLOSED_S,
     OPENED_S,
     ramp_w,

@@ -11,7 +11,7 @@ import pytest
 from llem.results.figures import EXPERIMENT_FIGURES
 from llem.store import Store
 from tests.conftest import Run, mostly_slow
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json"
 FIRST_COLUMNS = ["experiment_id", "name", "status", "model_name"]

@@ -12,7 +12,7 @@ from llem.plan import Plan, WindowsPlan
 from llem.store import Store
 from llem_events.events import ExperimentInterrupted
 from tests.conftest import LLEM, QUICK, Run
-from tests.projections.fake_log import experiment, sampler_events, supervisor, worker_events, write
+from tests.world import experiment, sampler_events, supervisor, worker_events, write
 
 WRAPPED = ("measure", "--meter", "simulated", "--set", "windows.baseline_s=0.1")
 

@@ -9,7 +9,7 @@ import pytest
 
 from llem.store import Store
 from tests.conftest import LLEM, SIMULATED, Run, mostly_slow, segments
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 BAD = b"\xff"
 LONG = "a" * 300

@@ -17,7 +17,7 @@ from llem.cli.progress import REDRAW_S, StatusLine
 from llem.store import Store
 from tests.cli.terminal import on_a_terminal
 from tests.conftest import QUICK, SIMULATED, Run
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 MOST_CPU_S = 0.006  # of each second
 REDRAWS = 400

@@ -13,7 +13,7 @@ from llem.store import Store
 from tests.cli import terminal
 from tests.conftest import LLEM, Run, mostly_slow
 from tests.forked import ForkedLlem
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 ALL_TYPES = (
     "SELECT 9223372036854775807 AS big, 1.10::DECIMAL(10,2) AS price, [1, NULL] AS list, MAP {'k': 0.0} AS map, "

@@ -11,7 +11,7 @@ from llem.plan import Plan
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
 from tests.forked import ForkedLlem
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 RUN = "20260102-030405-0123456789ab"
 NAME = "two\nlines \x1b[31mred\u202e"

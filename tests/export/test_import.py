@@ -17,7 +17,7 @@ from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
 from tests.conftest import LLEM, Run
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 ORIGINAL = Path(__file__).parent / "predecessor_result.json"
 FIELDS: dict[str, Any] = json.loads(ORIGINAL.read_text())

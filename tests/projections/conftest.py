@@ -6,7 +6,7 @@ import pytest
 
 from llem.projections import catch_up
 from llem.store import Store
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 
 @pytest.fixture

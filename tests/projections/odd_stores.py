@@ -24,7 +24,7 @@ from llem_events.events import (
     WarmupCompleted,
     WarningRaised,
 )
-from tests.projections.fake_log import (
+from tests.world import (
     HOST,
     NS,
     OFFSET_NS,

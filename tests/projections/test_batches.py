@@ -7,8 +7,8 @@ from llem.projections import catch_up
 from llem.results.phases import allocate
 from llem.store import Store
 from llem_events.events import RequestsCompleted
-from tests.projections.fake_log import at, request, sampler_events, supervisor, worker_events, write
 from tests.projections.tables import one, rows
+from tests.world import at, request, sampler_events, supervisor, worker_events, write
 
 
 def long_batch(log: Store, *, source: str = "counter") -> None:

@@ -8,8 +8,8 @@ import pytest
 from llem.projections import bulk, catch_up, cells, rebuild
 from llem.projections.containment import MisfitError
 from llem.store import Store
-from tests.projections.fake_log import experiment, sampler_events, supervisor, worker_events, write
 from tests.projections.tables import hashes, rows
+from tests.world import experiment, sampler_events, supervisor, worker_events, write
 
 
 def three(log: Store) -> None:

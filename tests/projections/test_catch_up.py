@@ -12,7 +12,8 @@ from llem.projections import catch_up, rebuild
 from llem.store import Store
 from llem_events.events import Event, WarningRaised
 from llem_events.recovery import recover
-from tests.projections.fake_log import (
+from tests.projections.tables import hashes, one, result, rows
+from tests.world import (
     EXPERIMENT,
     experiment,
     request,
@@ -21,7 +22,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import hashes, one, result, rows
 
 
 class NoveltySeen(Event, frozen=True, kw_only=True):

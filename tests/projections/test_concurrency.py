@@ -12,8 +12,8 @@ import pytest
 from llem.projections import catch_up, open_readonly, rebuild
 from llem.projections.database import writer_lock
 from llem.store import Store
-from tests.projections.fake_log import EXPERIMENT, experiment
 from tests.projections.tables import hashes, result
+from tests.world import EXPERIMENT, experiment
 
 pytestmark = pytest.mark.slow  # readers, writers and waiting processes of several seconds each
 

@@ -20,7 +20,9 @@ from llem_events.events import (
     WindowOpened,
 )
 from llem_events.recovery import recover
-from tests.projections.fake_log import (
+from tests.projections.tables import one, result, rows
+from tests.projections.test_catch_up import damage, segment
+from tests.world import (
     EXPERIMENT,
     Dated,
     at,
@@ -33,8 +35,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import one, result, rows
-from tests.projections.test_catch_up import damage, segment
 
 Change = Callable[[list[Dated]], list[Dated]]
 

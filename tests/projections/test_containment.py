@@ -14,7 +14,8 @@ import pytest
 from llem.projections import catch_up, rebuild
 from llem.store import Store
 from llem_events.events import ExperimentStarted, ResultImported
-from tests.projections.fake_log import (
+from tests.projections.tables import one, result, rows
+from tests.world import (
     EXPERIMENT,
     at,
     experiment,
@@ -24,7 +25,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import one, result, rows
 
 ODD = "odd-1"
 Make = Callable[[Store, str], None]
@@ -223,7 +223,7 @@ def give_back(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def test_moments_of_the_fake_log_lie_within_the_limits() -> None:
+def test_moments_of_the_fake_world_lie_within_the_limits() -> None:
     """Otherwise the tests above would pass for the wrong reason."""
     assert at(40.0) < 2**60
 

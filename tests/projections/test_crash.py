@@ -10,7 +10,7 @@ import pytest
 
 from llem.projections import catch_up
 from llem.store import Store
-from tests.projections.fake_log import experiment, worker_events, write
+from tests.world import experiment, worker_events, write
 
 ROOT = Path(__file__).parents[2]
 

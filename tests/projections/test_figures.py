@@ -5,7 +5,8 @@ import pytest
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import ExperimentInterrupted, ProcessFailed, WarmupCompleted
-from tests.projections.fake_log import (
+from tests.projections.tables import one, result, rows
+from tests.world import (
     OFFSET_NS,
     ORIGIN_NS,
     at,
@@ -15,7 +16,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import one, result, rows
 
 
 def process(log: Store, worker: list, sampler: list, index: int = 0, **header: object) -> None:

@@ -10,8 +10,8 @@ from llem.projections.derive import requests, samples
 from llem.projections.derive import rows as rows_of_results
 from llem.store import Store
 from llem_events.events import Request
-from tests.projections.fake_log import at, request, sampler_events, supervisor, worker_events, write
 from tests.projections.tables import hashes, one, result, rows
+from tests.world import at, request, sampler_events, supervisor, worker_events, write
 
 PROCESSES, OPENED_S, CLOSED_S = 2, 10.0, 30.0
 

@@ -16,8 +16,8 @@ from llem.projections import catch_up, database, rebuild
 from llem.projections.current import open_current
 from llem.store import Store
 from tests.projections.changed_llem import ROOT, Change, ChangedLlem
-from tests.projections.fake_log import experiment, sampler_events, supervisor, worker_events, write
 from tests.projections.tables import hashes, one, result
+from tests.world import experiment, sampler_events, supervisor, worker_events, write
 
 DOUBLED = Change(
     "llem/results/experiment.py",

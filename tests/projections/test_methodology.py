@@ -14,7 +14,8 @@ from llem.projections import catch_up, lineage, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events import SegmentReader
-from tests.projections.fake_log import (
+from tests.projections.tables import one, result, rows
+from tests.world import (
     EXPERIMENT,
     experiment,
     request,
@@ -23,7 +24,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import one, result, rows
 
 
 def windowed(log: Store, start_s: float, end_s: float) -> ExperimentResult:

@@ -15,7 +15,7 @@ import pytest
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
 from tests.conftest import Run
-from tests.projections.fake_log import EXPERIMENT, experiment
+from tests.world import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
 STORAGE_OF_V1 = 64  # DuckDB's number of the format that v1.0.0 wrote

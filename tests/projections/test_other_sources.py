@@ -15,7 +15,8 @@ from llem_events.events import (
     ProcessStarted,
     ResultImported,
 )
-from tests.projections.fake_log import (
+from tests.projections.tables import one, result, rows
+from tests.world import (
     EXPERIMENT,
     device,
     experiment,
@@ -24,7 +25,6 @@ from tests.projections.fake_log import (
     worker_events,
     write,
 )
-from tests.projections.tables import one, result, rows
 
 
 def original(log: Store) -> bytes:

@@ -6,8 +6,8 @@ import pytest
 from llem.projections import catch_up, open_readonly, rebuild
 from llem.projections.database import SCHEMA_SQL, comments, create_tables
 from llem.store import Store
-from tests.projections.fake_log import EXPERIMENT, experiment
 from tests.projections.tables import hashes, result
+from tests.world import EXPERIMENT, experiment
 
 
 def change(log: Store, sql: str) -> None:

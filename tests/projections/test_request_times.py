@@ -14,7 +14,7 @@ from llem.projections.derive.source import Stored
 from llem.store import Store
 from llem_events.events import Request
 from llem_events.request_events import times_problem
-from tests.projections.fake_log import at, request, supervisor, worker_events, write
+from tests.world import at, request, supervisor, worker_events, write
 
 FEW = st.integers(min_value=0, max_value=3)
 TIMES = st.lists(st.integers(min_value=at(10.0), max_value=at(11.0)), max_size=3)

@@ -8,8 +8,8 @@ from llem.projections.database import Tables, create_tables, in_memory
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES, REQUEST_FIGURES
 from llem.store import Store
 from llem_events.events import Request
-from tests.projections.fake_log import experiment
 from tests.projections.tables import rows
+from tests.world import experiment
 
 LISTED = {
     "experiment_results": EXPERIMENT_FIGURES,

@@ -20,8 +20,8 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from tests.projections.fake_log import HOST, at, edges, sampler_events, supervisor, worker_events, write
 from tests.projections.tables import result, rows
+from tests.world import HOST, at, edges, sampler_events, supervisor, worker_events, write
 
 PACKAGE = "rapl-package-0"
 METERED = MeteredDevice(

@@ -13,7 +13,7 @@ import llem
 from llem.errors import MissingExtraError, QueryError, StoreError
 from llem.query.process import Limits
 from llem.store import Store
-from tests.projections.fake_log import experiment
+from tests.world import experiment
 
 
 def test_a_query_gives_columns_types_and_rows(database: Store) -> None:

@@ -30,7 +30,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from tests.projections.fake_log import OFFSET_NS, ORIGIN_NS, Dated, at, model, supervisor, write
+from tests.world import OFFSET_NS, ORIGIN_NS, Dated, at, model, supervisor, write
 
 HZ = 4
 HOSTS = {"alpha": 0, "beta": 1_234_567_891}  # how far the host's wall clock is ahead, in nanoseconds
