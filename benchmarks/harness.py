@@ -3,9 +3,10 @@
 Both programs are whole, with sampler, supervisor and log on our side, and take turns (see benchmarks.turns): the result is the median of
 the ratios of neighbouring turns. 1 means that measuring is free. The bare program is what a user writes who calls `generate` batch after
 batch and reads the tokens: no observers, no times, no log. On a CPU both run the model on one thread (OMP_NUM_THREADS, unless it is set), which
-leaves the second core of a small machine to whatever else runs on it.
+leaves the second core of a small machine to whatever else runs on it. A turn lasts five batches: a model that takes seconds for one is compared
+sooner with fewer output tokens.
 
-    python -m benchmarks.harness [--model tiny-llama] [--rounds 8] [--pairs 25]
+    python -m benchmarks.harness [--model tiny-llama] [--output-tokens 32] [--rounds 8] [--pairs 25]
 """
 
 import argparse
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,9 +37,34 @@ LONG_S = 86_400.0  # until it is killed
 LLEM = "import llem.cli; llem.cli.main()"
 
 
-def plan(model: str) -> Plan:
-    """The default plan, without an end-of-sequence."""
-    return resolve_plan(None, options={"model.name": model, "generation.ignore_eos": True})
+class Work(NamedTuple):
+    """What both programs do: the default plan's prompts, without an end-of-sequence."""
+
+    model: str
+    output_tokens: int
+
+    @property
+    def plan(self) -> Plan:
+        """It as a plan."""
+        options = {
+            "model.name": self.model,
+            "generation.ignore_eos": True,
+            "workload.output_tokens.mean": self.output_tokens,
+        }
+        return resolve_plan(None, options=options)
+
+    @property
+    def arguments(self) -> list[str]:
+        """It as the options of a benchmark."""
+        return ["--model", self.model, "--output-tokens", str(self.output_tokens)]
+
+    @property
+    def settings(self) -> list[str]:
+        """It as the options of `llem measure`."""
+        return [
+            *("--model", self.model, "--set", "generation.ignore_eos=true"),
+            *("--set", f"workload.output_tokens.mean={self.output_tokens}"),
+        ]
 
 
 def bare_generate(what: Plan) -> None:
@@ -62,20 +88,20 @@ def generate(model: Any, batch: list[EncodedPrompt]) -> int:
 
 
 @contextmanager
-def programs(model: str, folder: Path) -> Iterator[tuple[Program, Program]]:
+def programs(work: Work, folder: Path) -> Iterator[tuple[Program, Program]]:
     """The measurement and the bare program, started; killed on leaving."""
     with (folder / "bare").open("wb") as out:
         measuring = subprocess.Popen(
             [
-                *(sys.executable, "-c", LLEM, "measure", "--model", model, "--store", str(folder / "store")),
-                *("--set", "generation.ignore_eos=true", "--set", f"workload.min_duration_s={LONG_S}"),
+                *(sys.executable, "-c", LLEM, "measure", *work.settings, "--store", str(folder / "store")),
+                *("--set", f"workload.min_duration_s={LONG_S}"),
                 *("--set", "windows.baseline_s=0", "--set", "windows.baseline_after_s=0"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         bare = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.harness", "--bare", "--model", model], stdout=out
+            [sys.executable, "-m", "benchmarks.harness", "--bare", *work.arguments], stdout=out
         )
     try:
         yield measuring, bare
@@ -99,11 +125,11 @@ def measured_batches(folder: Path) -> list[Step]:
     return list(ends.values())
 
 
-def compare(model: str, *, pairs: int) -> list[Rates]:
+def compare(work: Work, *, pairs: int) -> list[Rates]:
     """Tokens/s, measured and bare, in neighbouring turns."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with programs(model, folder) as both:
+        with programs(work, folder) as both:
             return take_turns(
                 both, lambda: (measured_batches(folder), printed_steps(folder / "bare")), pairs=pairs
             )
@@ -115,14 +141,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny-llama")
+    parser.add_argument("--output-tokens", type=int, default=32, help="of each sequence")
     parser.add_argument("--rounds", type=int, default=8, help="starts of both programs")
     parser.add_argument("--pairs", type=int, default=25, help="turns of each in a round")
     parser.add_argument("--bare", action="store_true", help="only the bare program, for ever")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    work = Work(options.model, options.output_tokens)
     if options.bare:
-        bare_generate(plan(options.model))
-    rounds = [compare(options.model, pairs=options.pairs) for _ in range(options.rounds)]
+        bare_generate(work.plan)
+    rounds = [compare(work, pairs=options.pairs) for _ in range(options.rounds)]
     print(json.dumps({"benchmark": "harness", **figures(rounds), "unit": "tokens/s"}))
 
 

@@ -2,6 +2,8 @@
 
 Both meet the same machine that way, whatever else it does, and a ratio of their rates comes from two neighbouring turns. They
 start anew in every round, because where a process' memory happens to lie makes it some per cent faster or slower for as long as it lives.
+Rates are taken per second, and per CPU second of the thread that computes: on a busy machine that thread waits for a core much of the time,
+by chance. What the second rate does not see is a thread that waits for the program's other threads.
 """
 
 import os
@@ -28,10 +30,16 @@ class Step(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """When a program was free to run."""
+    """When a program was free to run, and how long its busiest main thread computed in it."""
 
     began_ns: int
     ended_ns: int
+    computed_ns: int
+
+    @property
+    def computing(self) -> float:
+        """The share of a core that this thread had."""
+        return self.computed_ns / (self.ended_ns - self.began_ns)
 
     def rate(self, steps: Sequence[Step]) -> float | None:
         """Amount per second over the steps that began and ended in it; None where there are fewer than two."""
@@ -42,15 +50,22 @@ class Turn(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Amounts per second in two neighbouring turns."""
+    """Amounts per second in two neighbouring turns, and how much of a core the computing threads had meanwhile."""
 
     ours: float
     peer: float
+    computing: tuple[float, float]
 
     @property
     def ratio(self) -> float:
         """1 means as fast as the peer."""
         return self.ours / self.peer
+
+    @property
+    def ratio_per_cpu_s(self) -> float:
+        """The same, per second in which the threads computed."""
+        ours, peer = self.computing
+        return self.ratio * peer / ours
 
 
 def take_turns(
@@ -60,25 +75,35 @@ def take_turns(
     turn_s = _wait_until_both_work(programs, steps)
     for program in programs:
         _signal(program, signal.SIGSTOP)
-    turns = [[_take_turn(program, turn_s) for program in programs] for _ in range(pairs)]
+    turns = [(_take_turn(programs[0], turn_s), _take_turn(programs[1], turn_s)) for _ in range(pairs)]
     for program in programs:
         _signal(program, signal.SIGCONT)
     time.sleep(FLUSHED_S)
     found = steps()
     rates = [[turn.rate(each) for turn, each in zip(pair, found, strict=True)] for pair in turns]
-    return [Rates(ours, peer) for ours, peer in rates if ours and peer]
+    computing = [(ours.computing, peer.computing) for ours, peer in turns]
+    return [
+        Rates(ours, peer, shares)
+        for (ours, peer), shares in zip(rates, computing, strict=True)
+        if ours and peer
+    ]
 
 
 def figures(rounds: Sequence[Sequence[Rates]]) -> dict[str, float]:
     """What a benchmark prints of them: medians over all pairs of turns. Says on stderr how far they lie apart."""
     rates = [each for one in rounds for each in one]
-    low, _, high = statistics.quantiles([each.ratio for each in rates], n=4)
-    each_round = ", ".join(f"{statistics.median(each.ratio for each in one):.3f}" for one in rounds)
-    print(f"rounds {each_round}; half of all ratios from {low:.3f} to {high:.3f}", file=sys.stderr)
+    for name, ratios in (
+        ("", [[each.ratio for each in one] for one in rounds]),
+        ("per CPU s: ", [[each.ratio_per_cpu_s for each in one] for one in rounds]),
+    ):
+        low, _, high = statistics.quantiles([ratio for one in ratios for ratio in one], n=4)
+        each_round = ", ".join(f"{statistics.median(one):.3f}" for one in ratios)
+        print(f"{name}rounds {each_round}; half of all ratios from {low:.3f} to {high:.3f}", file=sys.stderr)
     return {
         "ours": statistics.median(each.ours for each in rates),
         "peer": statistics.median(each.peer for each in rates),
         "ratio": statistics.median(each.ratio for each in rates),
+        "ratio_per_cpu_s": statistics.median(each.ratio_per_cpu_s for each in rates),
         "n": len(rates),
     }
 
@@ -102,12 +127,19 @@ def _wait_until_both_work(
 
 
 def _take_turn(program: Program, seconds: float) -> Turn:
+    before_ns = _computed_ns(program)
     began_ns = time.monotonic_ns()
     _signal(program, signal.SIGCONT)
     time.sleep(seconds)
     ended_ns = time.monotonic_ns()
     _signal(program, signal.SIGSTOP)
-    return Turn(began_ns, ended_ns)
+    computed_ns = _computed_ns(program)
+    return Turn(began_ns, ended_ns, max(computed_ns[pid] - before_ns.get(pid, 0) for pid in computed_ns))
+
+
+def _computed_ns(program: Program) -> dict[int, int]:
+    """CPU time of the main thread of each of its processes."""
+    return {pid: int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in _family(program.pid)}
 
 
 def _signal(program: Program, number: signal.Signals) -> None:

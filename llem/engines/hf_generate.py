@@ -17,7 +17,7 @@ from llem.engines.base import EncodedPrompt, Generation
 from llem.units import NS_PER_MS
 
 NOT_FINITE = "the model's logits are not finite"
-TAKE_INTERVAL_NS = 50_000_000  # how often tokens that are there are counted while a batch runs
+TAKE_INTERVAL_NS = 200_000_000  # how often tokens that are there are counted while a batch runs: as often as progress is told
 
 
 class Step(NamedTuple):
@@ -59,26 +59,35 @@ class HostSteps:
 
     def completed(self) -> Iterator[Step]:
         steps, self._steps = self._steps, []
-        if not steps:
-            return
-        first = steps[0][1]
-        rows = self._token_ids[:, first:].tolist()
-        ends = [since - first for _, since in steps[1:]] + [None]
-        for (at_ns, since), end in zip(steps, ends, strict=True):
-            yield Step(at_ns, [row[since - first : end] for row in rows])
+        if steps:
+            since = [since for _, since in steps]
+            rows = self._token_ids[:, since[0] :].tolist()
+            for (at_ns, _), token_ids in zip(steps, _step_by_step(rows, since), strict=True):
+                yield Step(at_ns, token_ids)
 
     rest = completed
 
 
-class CudaSteps:
-    """Steps on a CUDA stream: each is copied to pinned memory and followed by an event.
+class CudaCopy(NamedTuple):
+    """The tokens of some steps on their way to the host: there once `arrived` has passed."""
 
-    Event times are mapped to the host's clock through an anchor, an event awaited on the idle stream. Between anchor
-    and event the two clocks drift by some tens of parts per million: about 1 ms in half a minute.
+    steps: list[tuple[Any, int]]
+    on_host: Any
+    arrived: Any
+
+
+class CudaSteps:
+    """Steps on a CUDA stream: each is followed by an event, those of many at once are copied to pinned memory.
+
+    Every call of CUDA between two steps costs the model time, so a step has no more than its event. Event times are mapped to the
+    host's clock through an anchor, an event awaited on the idle stream. Between anchor and event the two clocks drift by some tens
+    of parts per million: about 1 ms in half a minute.
     """
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[Any, Any]] = deque()
+        self._steps: list[tuple[Any, int]] = []
+        self._token_ids: Any = None
+        self._copies: deque[CudaCopy] = deque()
         self._anchor = torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
         self._anchor.record()
@@ -86,27 +95,45 @@ class CudaSteps:
         self._anchor_ns = time.monotonic_ns()
 
     def record(self, token_ids: Any, *, since: int = 0) -> None:
-        new = token_ids[:, since:]
-        on_host = torch.empty(new.shape, dtype=new.dtype, pin_memory=True)
-        on_host.copy_(new, non_blocking=True)
         done = torch.cuda.Event(enable_timing=True)
         done.record()
-        self._pending.append((done, on_host))
+        self._steps.append((done, since))
+        self._token_ids = token_ids
 
     def completed(self) -> Iterator[Step]:
-        while self._pending and self._pending[0][0].query():
-            yield self._take()
+        self._start_copy()
+        while self._copies and self._copies[0].arrived.query():
+            yield from self._taken(self._copies.popleft())
 
     def rest(self) -> Iterator[Step]:
-        while self._pending:
-            yield self._take()
+        self._start_copy()
+        while self._copies:
+            self._copies[0].arrived.synchronize()
+            yield from self._taken(self._copies.popleft())
 
-    def _take(self) -> Step:
-        done, on_host = self._pending.popleft()
-        done.synchronize()
-        elapsed_ns = round(self._anchor.elapsed_time(done) * NS_PER_MS)
-        at_ns = min(self._anchor_ns + elapsed_ns, time.monotonic_ns())  # the anchor is read a little late
-        return Step(at_ns, on_host.tolist())
+    def _start_copy(self) -> None:
+        steps, self._steps = self._steps, []
+        if steps:
+            new = self._token_ids[:, steps[0][1] :]
+            on_host = torch.empty(new.shape, dtype=new.dtype, pin_memory=True)
+            on_host.copy_(new, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self._copies.append(CudaCopy(steps, on_host, arrived))
+
+    def _taken(self, copy: CudaCopy) -> Iterator[Step]:
+        tokens = _step_by_step(copy.on_host.tolist(), [since for _, since in copy.steps])
+        for (done, _), token_ids in zip(copy.steps, tokens, strict=True):
+            elapsed_ns = round(self._anchor.elapsed_time(done) * NS_PER_MS)
+            # the anchor is read a little late
+            yield Step(min(self._anchor_ns + elapsed_ns, time.monotonic_ns()), token_ids)
+
+
+def _step_by_step(rows: list[list[int]], since: list[int]) -> Iterator[list[list[int]]]:
+    """What each step brought, of the rows of all of them: the columns from where one began to where the next did."""
+    ends = [begin - since[0] for begin in since[1:]] + [None]
+    for begin, end in zip(since, ends, strict=True):
+        yield [row[begin - since[0] : end] for row in rows]
 
 
 def step_recorder(device: torch.device) -> StepRecorder:
@@ -192,27 +219,25 @@ class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers is unt
     """Changes nothing: counts logits, and notices those that are no numbers, without waiting for the device.
 
     A sum of the largest logits keeps a NaN or an infinity for ever. Single tokens may be ruled out with minus infinity.
-    Small logits are looked at many steps at a time: on a CPU each call of torch between two steps costs the model time.
+    Each call of torch between two steps costs the model time: one for many logits, none for few, whose largest are taken later.
     """
 
-    HELD_LOGITS = 2**16  # 256 KiB
+    FEW_LOGITS = 2**12  # 16 KiB
+    HELD_STEPS = 64
 
     def __init__(self) -> None:
         self._held: list[Any] = []
-        self._held_logits = 0
         self._sum: Any = None
         self.computed = 0
         # `generate` asks at every step what this takes: an answer that is ready costs a fifth of one found out each time
         self.__call__ = _takes_ids_and_scores  # type: ignore[method-assign]  # what is called is that of the class
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        if self._held and self._held[0].shape != scores.shape:
-            self._add_held()
         self.computed += scores.shape[0]
-        self._held.append(scores)
-        self._held_logits += scores.numel()
-        if self._held_logits >= self.HELD_LOGITS:
+        held = scores if scores.numel() <= self.FEW_LOGITS else scores.amax(dim=-1, keepdim=True)
+        if self._held and (len(self._held) == self.HELD_STEPS or self._held[0].shape != held.shape):
             self._add_held()
+        self._held.append(held)
         return scores
 
     def broken_rows(self) -> list[int]:
@@ -226,7 +251,7 @@ class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers is unt
         if self._held:
             largest = torch.stack(self._held).amax(dim=-1).sum(dim=0)
             self._sum = largest if self._sum is None else self._sum.add_(largest)
-        self._held, self._held_logits = [], 0
+        self._held = []
 
 
 def _takes_ids_and_scores(input_ids: Any, scores: Any) -> None:
