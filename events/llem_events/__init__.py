@@ -3,8 +3,9 @@
 A name is imported when it is first used: whoever needs only the errors waits for no decoder and no numpy.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llem_events.lazy import root_of
 
 if TYPE_CHECKING:
     from llem_events.background import BackgroundWriter as BackgroundWriter
@@ -49,29 +50,21 @@ if TYPE_CHECKING:
     from llem_events.writer import SegmentWriter as SegmentWriter
     from llem_events.writer import SyncPolicy as SyncPolicy
 
-_NAMES = {
-    "background": "BackgroundWriter",
-    "clock": "ClockPair boot_id read_clocks",
-    "damage": "Damage Verdict",
-    "envelope": "Envelope UnknownEvent unpack",
-    "errors": "CorruptError DamageError EventError LogError LogWriteError NewerFormatError RecoveryRefusedError SegmentExistsError SegmentReadError TooLargeError TornTailError",
-    "events": "Reading SAMPLE_COLUMNS SCHEMA_VERSION",
-    "format": "SegmentHeader",
-    "inspection": "SegmentDigest Survey root_digest segment_digest survey",
-    "reader": "Block Position SegmentReader",
-    "recovery": "Recovery recover",
-    "redaction": "Redaction redact",
-    "texts": "UnknownText check_known unknown_text",
-    "writer": "SegmentWriter SyncPolicy",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = found
-    return found
+__all__, __getattr__, __dir__ = root_of(
+    __name__,
+    {
+        "background": "BackgroundWriter",
+        "clock": "ClockPair boot_id read_clocks",
+        "damage": "Damage Verdict",
+        "envelope": "Envelope UnknownEvent unpack",
+        "errors": "CorruptError DamageError EventError LogError LogWriteError NewerFormatError RecoveryRefusedError SegmentExistsError SegmentReadError TooLargeError TornTailError",
+        "events": "Reading SAMPLE_COLUMNS SCHEMA_VERSION",
+        "format": "SegmentHeader",
+        "inspection": "SegmentDigest Survey root_digest segment_digest survey",
+        "reader": "Block Position SegmentReader",
+        "recovery": "Recovery recover",
+        "redaction": "Redaction redact",
+        "texts": "UnknownText check_known unknown_text",
+        "writer": "SegmentWriter SyncPolicy",
+    },
+)

@@ -1,16 +1,15 @@
 """Results, samples and requests as files, in the formats that `formats.py` lists."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llem_events.lazy import root_of
 
 if TYPE_CHECKING:
-    from llem.export.results import ResultsExporter, export_aggregated_to_csv, export_raw_to_csv
+    from llem.export.results import ResultsExporter as ResultsExporter
+    from llem.export.results import export_aggregated_to_csv as export_aggregated_to_csv
+    from llem.export.results import export_raw_to_csv as export_raw_to_csv
 
-__all__ = ["ResultsExporter", "export_aggregated_to_csv", "export_raw_to_csv"]
-
-
-def __getattr__(name: str) -> Any:
-    """The exporters are loaded when they are asked for: writing rows needs no numpy."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("llem.export.results"), name)
+# Writing rows needs no numpy, which the exporters do.
+__all__, __getattr__, __dir__ = root_of(
+    __name__, {"results": "ResultsExporter export_aggregated_to_csv export_raw_to_csv"}
+)

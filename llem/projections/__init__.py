@@ -1,7 +1,8 @@
 """Tables built from the log: disposable, and the only place where figures are looked up."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llem_events.lazy import root_of
 
 if TYPE_CHECKING:
     from llem.projections.checkpoint import SegmentLineage as SegmentLineage
@@ -16,21 +17,15 @@ if TYPE_CHECKING:
     from llem.projections.projector import catch_up as catch_up
     from llem.projections.projector import rebuild as rebuild
 
-_NAMES = {
-    "checkpoint": "SegmentLineage lineage",
-    "database": "open_readonly",
-    "derive.late_window": "results_for",
-    "diff": "Change",
-    "opening": "open_tables snapshot",
-    "projector": "CatchUpReport RebuildReport catch_up rebuild",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-__all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    """Whoever reads tables that are up to date waits for nothing that builds them."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+# Whoever reads tables that are up to date waits for nothing that builds them.
+__all__, __getattr__, __dir__ = root_of(
+    __name__,
+    {
+        "checkpoint": "SegmentLineage lineage",
+        "database": "open_readonly",
+        "derive.late_window": "results_for",
+        "diff": "Change",
+        "opening": "open_tables snapshot",
+        "projector": "CatchUpReport RebuildReport catch_up rebuild",
+    },
+)
