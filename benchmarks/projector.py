@@ -17,11 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import msgspec
 import numpy as np
 
 from benchmarks.h100_trace import chunks
@@ -30,34 +30,22 @@ from llem.plan import Plan
 from llem.projections import catch_up, diff, rebuild
 from llem.projections.database import create_tables
 from llem.store import Store
-from llem_events import SAMPLE_COLUMNS, SCHEMA_VERSION, SegmentHeader, SegmentWriter, columns
+from llem_events import SAMPLE_COLUMNS, SegmentHeader, SegmentWriter, columns
 from llem_events.envelope import pack
 from llem_events.events import (
-    BaselineMeasured,
-    BaselinePower,
     ClockRead,
-    Device,
-    Event,
-    ExperimentCompleted,
-    ExperimentStarted,
     MeteredDevice,
     MeterStarted,
-    ModelLoaded,
-    ProcessCompleted,
-    ProcessStarted,
     Request,
     RequestsCompleted,
     SamplingCompleted,
-    WindowClosed,
-    WindowOpened,
 )
 from llem_events.files import OsFiles
+from tests import world
+from tests.world import NS, OFFSET_NS, OPENED_S, ORIGIN_NS, Dated, at, request
 
-NS = 10**9
-ORIGIN_NS, OFFSET_NS = 10**18, 7 * 10**17
-UUID, METER = "GPU-4f3c2a10-8c57-4a1e-9b1a-0d6f5e7c8b9a", "nvml"
-OPENED_S, CLOSED_S = 10.0, 30.0
-BATCHES, BATCH_SIZE, TOKENS = 24, 8, 16
+METER = "nvml"
+BATCHES, BATCH_SIZE, TOKENS, BATCH_S = 24, 8, 16, 0.86
 SAMPLES, EVENT_SAMPLES = 416, 13
 LLEM = Path(sys.executable).with_name("llem")
 Message = tuple[int, bytes]
@@ -80,100 +68,47 @@ class UnsyncedFiles(OsFiles):
         pass
 
 
-def at(second: float) -> int:
-    """On the monotonic clock of the host that is not there."""
-    return ORIGIN_NS + round(second * NS)
-
-
-def packed(events: Sequence[tuple[float, Event]]) -> list[Message]:
+def packed(events: Sequence[Dated]) -> list[Message]:
     """Each event's moment and message, as every segment of its role holds them."""
     return [(at(second), pack(event, at(second))) for second, event in events]
 
 
-def device() -> Device:
-    """The only GPU."""
-    return Device(host="node-a", uuid=UUID, index=0, name="Test GPU", kind="gpu", memory_bytes=80 * 2**30)
-
-
-def supervisor_events(experiment_id: str) -> list[tuple[float, Event]]:
-    """Start and end."""
-    started = ExperimentStarted(
-        experiment_id=experiment_id,
-        plan=msgspec.to_builtins(Plan()),
-        measurement_config_hash="hash",
-        expected_processes=1,
-        llem_version="0",
-    )
-    return [(0.0, started), (40.0, ExperimentCompleted(processes_completed=1, processes_failed=0))]
-
-
-def worker_events() -> list[tuple[float, Event]]:
-    """A baseline, a model, a batch of warm-up and the others measured."""
-    power = BaselinePower(device_uuid=UUID, mean_power_w=400.0, std_power_w=1.0, samples=30)
-    model = ModelLoaded(model_name="tiny", weights="random", source="preset", dtype="float32", layers=2)
-    measured = BATCHES - 1
-    counted = ProcessCompleted(
-        process_index=0,
-        requests=measured * BATCH_SIZE,
-        failed_requests=0,
-        input_tokens=measured * BATCH_SIZE * 32,
-        output_tokens=measured * BATCH_SIZE * TOKENS,
-        batches=measured,
-    )
-    clocks = (
+def worker_events() -> list[Dated]:
+    """A baseline, a model, a batch of warm-up and the others measured, and the clocks now and then."""
+    clocks = [
         (second, ClockRead(monotonic_ns=at(second), wall_ns=at(second) + OFFSET_NS))
-        for second in (5, 9, 15, 19, 29)
+        for second in (5.5, 9.0, 15.0, 19.0, 29.0)
+    ]
+    said = world.worker_events(
+        counter_j=None, baseline_w=400.0, batches=[*map(measured, range(1, BATCHES))], warmup=batch(0, 6.5)
     )
-    return [
-        (0.5, ProcessStarted(process_index=0, devices=[device()], engine="transformers")),
-        (1.0, WindowOpened(kind="baseline")),
-        (4.0, WindowClosed(kind="baseline")),
-        (4.0, BaselineMeasured(position="before", duration_s=3.0, devices=[power])),
-        (5.0, model),
-        (6.0, WindowOpened(kind="warmup")),
-        (7.5, batch(0, 6.5, window="warmup")),
-        (8.0, WindowClosed(kind="warmup")),
-        *clocks,
-        (OPENED_S, WindowOpened(kind="measurement")),
-        *((10.8 + 0.8 * n, batch(n + 1, 10.1 + 0.8 * n, window="measurement")) for n in range(measured)),
-        (CLOSED_S, WindowClosed(kind="measurement")),
-        (31.0, counted),
-    ]
+    return sorted([*said, *clocks], key=itemgetter(0))
 
 
-def batch(number: int, start_s: float, *, window: str) -> RequestsCompleted:
-    """Requests that ran together, with the time of each token."""
-    times = [at(start_s + 0.1 + 0.03 * place) for place in range(TOKENS)]
-    requests = [
-        Request(
-            request_id=number * BATCH_SIZE + place,
-            batch_index=number,
-            batch_size=BATCH_SIZE,
-            arrival_ns=at(start_s),
-            start_ns=at(start_s),
-            first_token_ns=times[0],
-            end_ns=times[-1] + 1_000_000,
-            input_tokens=32,
-            output_tokens=TOKENS,
-            token_times_ns=times,
-            finish_reason="length",
-        )
-        for place in range(BATCH_SIZE)
-    ]
-    return RequestsCompleted(window=window, requests=requests)
+def measured(number: int) -> tuple[float, RequestsCompleted]:
+    """One batch after the other, from the window's start."""
+    start_s = OPENED_S + (number - 1) * BATCH_S
+    return start_s + BATCH_S, RequestsCompleted(window="measurement", requests=batch(number, start_s))
 
 
-def sampler_events(samples: int) -> list[tuple[float, Event]]:
+def batch(number: int, start_s: float) -> list[Request]:
+    """Requests that run together."""
+    same = {"batch_index": number, "batch_size": BATCH_SIZE, "input_tokens": 32}
+    first = number * BATCH_SIZE
+    return [request(first + place, start_s, tokens=TOKENS, **same) for place in range(BATCH_SIZE)]
+
+
+def sampler_events(samples: int) -> list[Dated]:
     """The recorded trace in so many samples, from the first second to the last."""
-    metered = MeteredDevice(device=device(), energy_source="counter")
+    metered = MeteredDevice(device=world.device(), energy_source="counter")
     started = MeterStarted(meter=METER, process_index=0, sample_hz=samples / 34, devices=[metered])
-    taken: list[tuple[float, Event]] = []
+    taken: list[Dated] = []
     rows = np.concatenate(
         [np.stack([chunk[name] for name in SAMPLE_COLUMNS], axis=1) for chunk in chunks(samples)]
     )
     rows[:, 0] = np.linspace(at(0.5), at(34.5), samples, dtype=np.int64)
     for readings in np.array_split(rows, -(-samples // max(EVENT_SAMPLES, samples // 400))):
-        event = columns.encode(readings, meter=METER, device_uuid=UUID)
+        event = columns.encode(readings, meter=METER, device_uuid=world.device().uuid)
         taken.append(((int(readings[-1, 0]) - ORIGIN_NS) / NS, event))
     ended = SamplingCompleted(samples=samples, samples_dropped=0, deadlines_missed=0)
     return [(0.2, started), *taken, (35.0, ended)]
@@ -191,31 +126,14 @@ class Maker:
         """So many more."""
         for number in range(self._made, self._made + experiments):
             experiment_id = f"20260718-120000-{number:012x}"
-            self._store.create_experiment(experiment_id)
-            supervisor = packed(supervisor_events(experiment_id))
-            for role, messages in (("supervisor", supervisor), *self._same.items()):
-                self._write(
-                    experiment_id, role, messages, segment_id=role[:8].encode().ljust(8) + b"%08x" % number
-                )
+            said = world.supervisor_events(plan=Plan(), experiment_id=experiment_id)
+            for role, messages in {"supervisor": packed(said), **self._same}.items():
+                index = None if role == "supervisor" else 0
+                self._write(world.header_of(role, index=index, experiment_id=experiment_id), messages)
         self._made += experiments
 
-    def _write(
-        self, experiment_id: str, role: str, messages: Sequence[Message], *, segment_id: bytes
-    ) -> None:
-        header = SegmentHeader(
-            segment_id=segment_id,
-            experiment_id=experiment_id,
-            role=role,
-            process_index=None if role == "supervisor" else 0,
-            host="node-a",
-            boot_id="boot",
-            pid=4711,
-            llem_version="benchmark",
-            schema_version=SCHEMA_VERSION,
-            monotonic_ns=ORIGIN_NS,
-            wall_ns=ORIGIN_NS + OFFSET_NS,
-        )
-        path = self._store.log_path / experiment_id / f"{role}-{segment_id.hex()}.events.zst"
+    def _write(self, header: SegmentHeader, messages: Sequence[Message]) -> None:
+        path = world.path_of(self._store, header)
         writer = SegmentWriter(path, header, sync="close", files=UnsyncedFiles())
         written_ns = ORIGIN_NS
         for at_ns, message in messages:

@@ -1,4 +1,4 @@
-"""Segments of experiments with chosen figures, written by the real writer on a clock of our own."""
+"""Experiments with chosen figures on a clock of our own: what supervisor, worker and sampler say, written as segments by the real writer."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -65,25 +65,9 @@ def write(
     **header: Any,
 ) -> Path:
     """One segment with the events spread over so many blocks; unless `checked`, also what our own writer would refuse."""
-    folder = store.log_path / experiment_id
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    name = role if index is None else f"{role}-{index}"
-    segment_id = hashlib.sha256(f"{experiment_id}/{name}".encode()).digest()[:16]
-    fields: dict[str, Any] = {
-        "segment_id": segment_id,
-        "experiment_id": experiment_id,
-        "role": role,
-        "process_index": index,
-        "host": HOST,
-        "boot_id": "boot",
-        "pid": 4242,
-        "llem_version": "0",
-        "schema_version": SCHEMA_VERSION,
-        "monotonic_ns": ORIGIN_NS,
-        "wall_ns": ORIGIN_NS + OFFSET_NS,
-    }
-    path = folder / f"{name}-{segment_id.hex()[:8]}.events.zst"
-    writer = SegmentWriter(path, SegmentHeader(**fields | header), sync="close")
+    told = header_of(role, index=index, experiment_id=experiment_id, **header)
+    path = path_of(store, told)
+    writer = SegmentWriter(path, told, sync="close")
     size = -(-len(events) // blocks)
     for start in range(0, len(events), size):
         for second, event in events[start : start + size]:
@@ -97,6 +81,38 @@ def write(
         writer.seal()
     writer.close()
     return path
+
+
+def header_of(
+    role: str, *, index: int | None = None, experiment_id: str = EXPERIMENT, **changes: Any
+) -> SegmentHeader:
+    """The header of a process; the segment's id follows from whose it is."""
+    fields: dict[str, Any] = {
+        "segment_id": hashlib.sha256(f"{experiment_id}/{_name(role, index)}".encode()).digest()[:16],
+        "experiment_id": experiment_id,
+        "role": role,
+        "process_index": index,
+        "host": HOST,
+        "boot_id": "boot",
+        "pid": 4242,
+        "llem_version": "0",
+        "schema_version": SCHEMA_VERSION,
+        "monotonic_ns": ORIGIN_NS,
+        "wall_ns": ORIGIN_NS + OFFSET_NS,
+    }
+    return SegmentHeader(**fields | changes)
+
+
+def path_of(store: Store, header: SegmentHeader) -> Path:
+    """The segment's place in the folder of its experiment, which is made."""
+    folder = store.log_path / header.experiment_id
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = _name(header.role, header.process_index)
+    return folder / f"{name}-{header.segment_id.hex()[:8]}.events.zst"
+
+
+def _name(role: str, index: int | None) -> str:
+    return role if index is None else f"{role}-{index}"
 
 
 def supervisor(
@@ -172,32 +188,34 @@ def worker_events(
     uuid: str = "GPU-0",
     counter_j: tuple[float, float] | None = (1_000.0, 5_080.0),
     requests: Sequence[Request] | None = None,
+    batches: Sequence[tuple[float, RequestsCompleted]] | None = None,
+    warmup: Sequence[Request] | None = None,
     opened_s: float = OPENED_S,
     closed_s: float = CLOSED_S,
     baseline_w: float | None = 50.0,
     host: str = HOST,
 ) -> list[Dated]:
-    """What a worker writes: a model of 1,000 parameters, a baseline, a warm-up request, a measurement of 10 requests."""
-    done = (
-        [request(number, opened_s + 2 * number, request_id=100 * index + number) for number in range(10)]
-        if requests is None
-        else requests
-    )
+    """What a worker writes: a model of 1,000 parameters, a baseline, a warm-up request, a measurement of 10 requests, each a batch."""
+    if batches is None:
+        usual = [
+            request(number, opened_s + 2 * number, request_id=100 * index + number) for number in range(10)
+        ]
+        batches = [
+            (opened_s + 2 * n + 1.0, RequestsCompleted(window="measurement", requests=[r]))
+            for n, r in enumerate(usual if requests is None else requests)
+        ]
+    done = [request for _, batch in batches for request in batch.requests]
     open_mj, close_mj = (None, None) if counter_j is None else (round(edge * 1000) for edge in counter_j)
     started = ProcessStarted(process_index=index, devices=[device(uuid, host=host)], engine="transformers")
     power = BaselinePower(device_uuid=uuid, mean_power_w=baseline_w, std_power_w=1.0, samples=30)
-    warmup = RequestsCompleted(window="warmup", requests=[request(900, 7.0)])
-    batches = [
-        (opened_s + 2 * n + 1.0, RequestsCompleted(window="measurement", requests=[r]))
-        for n, r in enumerate(done)
-    ]
+    warmed = RequestsCompleted(window="warmup", requests=warmup or [request(900, 7.0)])
     completed = ProcessCompleted(
         process_index=index,
         requests=len(done),
         failed_requests=sum(one.finish_reason == "error" for one in done),
         input_tokens=sum(one.input_tokens for one in done),
         output_tokens=sum(one.output_tokens for one in done),
-        batches=len(done),
+        batches=len(batches),
         peak_memory_bytes=512 * 2**20,
     )
     return [
@@ -207,7 +225,7 @@ def worker_events(
         (4.0, BaselineMeasured(position="before", duration_s=3.0, devices=[power])),
         (5.0, model()),
         (6.0, WindowOpened(kind="warmup")),
-        (7.5, warmup),
+        (7.5, warmed),
         (8.0, WindowClosed(kind="warmup")),
         (opened_s, WindowOpened(kind="measurement", edges=edges(uuid, open_mj, opened_s))),
         *batches,
