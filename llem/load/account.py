@@ -1,8 +1,9 @@
 """What a client can say of one window: what it asked, how late it was, what that cost it."""
 
-import resource
+import contextlib
 import time
 from array import array
+from pathlib import Path
 
 from llem_events.events import LoadCompleted, Request
 
@@ -75,7 +76,7 @@ class Account:
             loop_lag_p99_ns=_quantile(self._loop_lags_ns, 0.99),
             loop_lag_max_ns=max(self._loop_lags_ns, default=None),
             cpu_time_ns=time.process_time_ns() - self._cpu_ns,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_PER_KIB,
+            peak_memory_bytes=_peak_memory_bytes(),
             max_in_flight=self.max_in_flight,
             max_waiting=self.max_waiting,
             gave_up=self.gave_up,
@@ -87,3 +88,11 @@ def _quantile(lags_ns: "array[int]", share: float) -> int | None:
     if not lags_ns:
         return None
     return sorted(lags_ns)[min(len(lags_ns) - 1, int(len(lags_ns) * share))]
+
+
+def _peak_memory_bytes() -> int | None:
+    """The most that this process has had resident; what getrusage says is also what its parent had when it was forked."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * BYTES_PER_KIB
+    return None

@@ -20,6 +20,8 @@ MAX_SIZE_LINE_BYTES = 4096
 CONNECT_LIMIT_S = 10.0
 # A server that closes after every answer whatever it says of keep-alive is known by so many closed connections and none used again.
 STALE_LIMIT = 3
+# The answer of a connection that was closed before it was used again is there after one way to the server and back.
+STALE_NS = 200_000_000
 _CRLF_BYTES = 2
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _NO_BODY = frozenset({204, 304})
@@ -85,14 +87,15 @@ class Connection(asyncio.BufferedProtocol):
         self._rest = b""  # the beginning of a head or of a line with a chunk's size
         self._left = 0  # bytes that are still to come of the body, or of a chunk with its CRLF
         self._is_reused = self._has_answer = self._stays_open = False
-        self._closing_reason: str | None = None
+        self._sent_ns = 0
 
     def send(self, exchange: Exchange, *, reused: bool) -> None:
         """Put an exchange on its way."""
         assert self._transport is not None
         self._exchange, self._is_reused, self._has_answer = exchange, reused, False
         self._phase, self._rest = self._head, b""
-        exchange.sent(time.monotonic_ns(), reused=reused)
+        self._sent_ns = time.monotonic_ns()
+        exchange.sent(self._sent_ns, reused=reused)
         self._transport.write(exchange.request)
 
     def is_usable(self) -> bool:
@@ -128,7 +131,7 @@ class Connection(asyncio.BufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        if self._is_reused and not self._has_answer:
+        if self._is_reused and not self._has_answer and at_ns - self._sent_ns < STALE_NS:
             self._pool.send_again(exchange)
         elif exchange.is_answered() or (self._phase == self._until_closed and error is None):
             exchange.end(at_ns)

@@ -17,7 +17,7 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Data of the events that end in this piece; lines of one event are joined by a newline. Raises AnswerError."""
-        if self._is_first and not piece.startswith(_BOM[:1]):
+        if self._is_first and piece and not piece.startswith(_BOM[:1]):
             self._is_first = False
         if self._rest or self._is_first or b"\r" in piece:
             return self._feed_slowly(piece)

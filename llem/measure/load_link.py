@@ -45,7 +45,9 @@ class LoadLink:
             self._child.channel.send(setup)
             self.ready = self._await_ready()
         except PeerGoneError:
-            raise self._died() from None
+            error = self._died()
+            self.close()
+            raise error from None
         except BaseException:
             self.close()
             raise
@@ -83,6 +85,7 @@ class LoadLink:
         with contextlib.suppress(PeerGoneError, OSError):
             self._child.channel.send(Finish())
         self._child.end(timeout_s=END_LIMIT_S)
+        self._child.stderr.close()
 
     def _await_ready(self) -> LoadReady:
         message = self._child.channel.receive(timeout_s=READY_LIMIT_S)

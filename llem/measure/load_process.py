@@ -32,6 +32,7 @@ from llem.errors import MeasureError
 from llem.load.answer import Answer
 from llem.load.client import Client, Rules
 from llem.load.http1 import Pool, Target
+from llem.load.loop import new_loop
 from llem.load.offers import Schedules, Window
 from llem.load.source import Server, Source
 from llem.measure import children
@@ -229,7 +230,8 @@ def ask(worker: Channel) -> None:
     )
     with log:
         try:
-            asyncio.run(LoadProcess(setup, log, worker).run())
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(LoadProcess(setup, log, worker).run())
         finally:
             log.seal()
 

@@ -52,6 +52,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     usage_factor: float = 1.0  # of the output tokens that the final usage claims
     fault: Fault = ""
     fault_every: int = 1  # of requests, those that get the fault
+    wants_key: str = ""  # refuses a request without it
 
 
 class Reply:
@@ -253,9 +254,12 @@ class Served(asyncio.Protocol):
             return
         self._data, self._is_busy = rest[length:], True
         self._server.heads.append(head)
+        wanted = self._server.behaviour.wants_key
         reply = Reply(self._server, self._transport, json.loads(rest[:length]), head.split()[1].decode())
         self._server.requests += 1
         reply.on_end = self._free
+        if wanted and f"authorization: bearer {wanted}".encode() not in head.lower():
+            reply.fault = "status_500"
         reply.begin()
 
     def _free(self) -> None:
