@@ -8,7 +8,7 @@ import pytest
 from llem.results import aggregate_results
 from llem.results.figures import EXPERIMENT_FIGURES, Figure, create_table, row
 from llem.results.nullable import ratio
-from tests.results.processes import process
+from tests.world import process
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/README.md", "benchmarks/README.md")

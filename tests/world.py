@@ -1,13 +1,23 @@
-"""Experiments with chosen figures on a clock of our own: what supervisor, worker and sampler say, written as segments by the real writer."""
+"""Experiments with chosen figures on a clock of our own: what supervisor, worker and sampler say, written as segments by the real writer; or results of processes without a log."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llem.plan import Plan, WindowsPlan
+from llem.results import (
+    ComputeMetrics,
+    DeviceEnergy,
+    EnergyMetrics,
+    InferenceMetrics,
+    LatencyMeasurements,
+    RawProcessResult,
+    Timestamps,
+)
 from llem.store import Store
 from llem_events import SCHEMA_VERSION, Reading, SegmentHeader, SegmentWriter, columns
 from llem_events.events import (
@@ -38,6 +48,7 @@ NS = 10**9
 EXPERIMENT = "run-1"
 HOST = "alpha"
 OPENED_S, CLOSED_S = 10.0, 30.0  # the measurement window
+BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)  # of processes without a log
 Curve = Callable[[float], float]
 Dated = tuple[float, Event]
 
@@ -303,3 +314,60 @@ def experiment(store: Store, *, processes: int = 1, experiment_id: str = EXPERIM
         )
         events = sampler_events(index, uuid=uuid)
         write(store, events, role="sampler", index=index, experiment_id=experiment_id, blocks=6)
+
+
+def wall_time(seconds: float) -> datetime:
+    """Wall-clock time this long after the start of the experiment."""
+    return BEGAN + timedelta(seconds=seconds)
+
+
+def device_energy(uuid: str, energy_j: float | None, **fields: Any) -> DeviceEnergy:
+    """A GPU of host "h1"."""
+    return DeviceEnergy(
+        **{"host": "h1", "uuid": uuid, "energy_j": energy_j, "energy_source": "counter"} | fields
+    )
+
+
+def latencies(*values_ms: float) -> LatencyMeasurements:
+    """The same values for every series, one request each."""
+    values = list(values_ms)
+    return LatencyMeasurements(
+        ttft_ms=values, itl_full_ms=values, itl_trimmed_ms=values, e2e_ms=values, request_count=len(values)
+    )
+
+
+def process(
+    index: int = 0,
+    *,
+    energy_j: float | None = 25.0,
+    input_tokens: int = 100,
+    output_tokens: int = 400,
+    span: tuple[float, float] = (0.0, 10.0),
+    flops: float | None = 1e12,
+    measured: LatencyMeasurements | None = None,
+    **fields: Any,
+) -> RawProcessResult:
+    """One process that ran in `span` (seconds after the start) on a GPU of its own."""
+    seconds = span[1] - span[0]
+    inference = InferenceMetrics.from_counts(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        inference_time_sec=seconds,
+        latency_measurements=measured,
+    )
+    compute = ComputeMetrics.from_flops(
+        flops, total_tokens=inference.total_tokens, inference_time_sec=seconds
+    )
+    defaults: dict[str, Any] = {
+        "experiment_id": "run",
+        "backend": "simulated",
+        "gpu_id": index,
+        "devices": [device_energy(f"GPU-{index}", energy_j)],
+        "energy_metrics": EnergyMetrics(total_energy_j=energy_j, duration_sec=seconds),
+        "compute_metrics": compute,
+        "energy_source": "counter",
+    }
+    timestamps = Timestamps.from_times(wall_time(span[0]), wall_time(span[1]))
+    return RawProcessResult(
+        process_index=index, timestamps=timestamps, inference_metrics=inference, **defaults | fields
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from llem.projections.derive.conservation import imported_breaches
 from llem.results import ExperimentResult, aggregate_results
-from tests.results.processes import process
+from tests.world import process
 
 COUNTS = {
     "tokens": "total_tokens",

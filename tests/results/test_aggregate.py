@@ -10,7 +10,7 @@ from llem.results import (
     RawProcessResult,
     aggregate_results,
 )
-from tests.results.processes import at, device, latencies, process
+from tests.world import device_energy, latencies, process, wall_time
 
 
 def aggregate(*results: RawProcessResult, **options: object) -> ExperimentResult:
@@ -98,14 +98,14 @@ def test_aggregate_throughput() -> None:
 
 def test_aggregate_leaves_pauses_out_of_the_delivered_rate() -> None:
     """Time outside every measurement window is not delivered time."""
-    windows = [(at(0), at(2)), (at(8), at(10))]
+    windows = [(wall_time(0), wall_time(2)), (wall_time(8), wall_time(10))]
     assert aggregate(process(windows=windows)).tokens_per_second == 125.0
 
 
 def test_aggregate_time() -> None:
     """From the earliest start to the latest end; inference times are summed."""
     result = aggregate(process(0, span=(1, 10)), process(1, span=(0, 12)))
-    assert (result.start_time, result.end_time, result.duration_sec) == (at(0), at(12), 12.0)
+    assert (result.start_time, result.end_time, result.duration_sec) == (wall_time(0), wall_time(12), 12.0)
     assert result.total_inference_time_sec == 21.0
 
 
@@ -126,8 +126,8 @@ def test_aggregate_flops() -> None:
 
 def test_model_flops_utilisation_counts_each_device_once() -> None:
     """Two processes on one H100 share its peak; a device whose peak nobody knows makes the share unknown."""
-    h100 = device("GPU-0", 25.0, name="NVIDIA H100 80GB HBM3")
-    strange = device("GPU-1", 25.0, name="NVIDIA H1000")
+    h100 = device_energy("GPU-0", 25.0, name="NVIDIA H100 80GB HBM3")
+    strange = device_energy("GPU-1", 25.0, name="NVIDIA H1000")
     two = [process(n, flops=989.4e12, dtype="bfloat16", devices=[h100]) for n in range(2)]
     assert aggregate(*two).model_flops_utilisation == pytest.approx(0.2)
     assert aggregate(msgspec.structs.replace(two[0], devices=[h100, strange])).model_flops_utilisation is None
@@ -212,7 +212,9 @@ def test_verifications_can_be_left_out() -> None:
 def test_results_survive_json() -> None:
     """Both results are the same after a round trip through JSON, tuples and times included."""
     own = process(
-        measured=latencies(1.5, math.pi), windows=[(at(0), at(1))], effective_config={"a": [1, None]}
+        measured=latencies(1.5, math.pi),
+        windows=[(wall_time(0), wall_time(1))],
+        effective_config={"a": [1, None]},
     )
     result = aggregate(own, steady_state_window=(1.0, 2.0))
     assert msgspec.json.decode(msgspec.json.encode(result), type=ExperimentResult) == result

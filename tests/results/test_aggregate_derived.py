@@ -12,7 +12,7 @@ from llem.results import (
     WarmupResult,
     aggregate_results,
 )
-from tests.results.processes import device, process
+from tests.world import device_energy, process
 
 
 def aggregate(*results: RawProcessResult, **options: object) -> ExperimentResult:
@@ -87,7 +87,7 @@ def test_energy_above_a_given_idle_power_follows_from_it() -> None:
 
 def test_a_missing_energy_is_explained_whatever_warnings_are_given() -> None:
     """The total is None, and the warnings say of which process and why."""
-    blind = process(1, energy_j=None, devices=[device("GPU-1", None, reason="no power sensor")])
+    blind = process(1, energy_j=None, devices=[device_energy("GPU-1", None, reason="no power sensor")])
     text = "energy of process 1 was not measured, so the total is unknown: no power sensor"
     assert aggregate(process(0), blind).measurement_warnings == [text]
     assert aggregate(process(0), blind, measurement_warnings=["noisy"]).measurement_warnings == [
@@ -98,7 +98,7 @@ def test_a_missing_energy_is_explained_whatever_warnings_are_given() -> None:
 
 def test_a_tracking_that_failed_is_the_reason_of_a_missing_energy() -> None:
     """Beside what the devices say, each reason once."""
-    silent = [device(uuid, None, reason="no power sensor") for uuid in ("GPU-0", "GPU-1")]
+    silent = [device_energy(uuid, None, reason="no power sensor") for uuid in ("GPU-0", "GPU-1")]
     failed = process(energy_j=None, energy_tracking_failed=True, devices=silent)
     assert aggregate(failed).measurement_warnings == [
         "energy of process 0 was not measured, so the total is unknown: no power sensor; its tracking failed"
@@ -109,7 +109,7 @@ def test_a_mig_instance_is_warned_of() -> None:
     """Its energy is the whole GPU's, and nobody has to know that."""
     for instance in (
         process(0, gpu_is_mig=True),
-        process(0, devices=[device("MIG-1", 25.0, kind="mig", parent_uuid="GPU-0")]),
+        process(0, devices=[device_energy("MIG-1", 25.0, kind="mig", parent_uuid="GPU-0")]),
     ):
         joined = aggregate(instance)
         assert joined.aggregation is not None
@@ -225,7 +225,7 @@ def test_the_least_trusted_energy_source_names_the_sum() -> None:
     """A sum with an estimate in it is an estimate; with an unknown source it has none."""
     assert aggregate(process(0), process(1, energy_source="estimated")).energy_source == "estimated"
     assert aggregate(process(0), process(1, energy_source="integrated")).energy_source == "integrated"
-    unknown = process(1, energy_source=None, devices=[device("GPU-1", 25.0, energy_source=None)])
+    unknown = process(1, energy_source=None, devices=[device_energy("GPU-1", 25.0, energy_source=None)])
     assert aggregate(process(0), unknown).energy_source is None
     assert aggregate(process(0, energy_source=None)).energy_source == "counter"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llem.results import AggregationError, RawProcessResult, aggregate_results
-from tests.results.processes import process
+from tests.world import process
 
 REFUSED: dict[str, tuple[list[RawProcessResult], dict[str, Any], str]] = {
     "duplicate index": ([process(0), process(0)], {}, "duplicate process indices 0"),

@@ -15,7 +15,7 @@ from llem.results import (
     RawProcessResult,
     aggregate_results,
 )
-from tests.results.processes import at, device, process
+from tests.world import device_energy, process, wall_time
 
 energies = st.none() | st.floats(min_value=0, max_value=1e9)
 series = st.lists(st.floats(min_value=0.001, max_value=1e5), max_size=20)
@@ -52,7 +52,7 @@ def one_process(draw: st.DrawFn, index: int) -> RawProcessResult:
         span=(start, start + draw(st.integers(0, 20))),
         flops=draw(energies),
         measured=draw(measured()),
-        devices=[device(draw(st.sampled_from(["GPU-a", "GPU-b"])), energy_j)],
+        devices=[device_energy(draw(st.sampled_from(["GPU-a", "GPU-b"])), energy_j)],
         requests=draw(st.none() | st.integers(0, 100)),
     )
 
@@ -140,7 +140,11 @@ def test_one_process_split_in_two_is_the_same_experiment(
         one.total_tokens,
         one.total_inference_time_sec,
     )
-    assert (two.tokens_per_second, two.start_time, two.end_time) == (one.tokens_per_second, at(0), at(10))
+    assert (two.tokens_per_second, two.start_time, two.end_time) == (
+        one.tokens_per_second,
+        wall_time(0),
+        wall_time(10),
+    )
     assert percentiles(two.latency_stats) == percentiles(one.latency_stats)
     assert one.latency_stats is not None
     assert two.latency_stats is not None

@@ -1,7 +1,7 @@
 """Every process is there, once, and ran to its end."""
 
 from llem.results import validate_process_completeness
-from tests.results.processes import process
+from tests.world import process
 
 
 def test_validate_process_completeness_complete() -> None:

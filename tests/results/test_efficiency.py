@@ -13,7 +13,7 @@ from llem.results import (
     aggregate_results,
 )
 from llem.results.merging import precision_factor
-from tests.results.processes import latencies, process
+from tests.world import latencies, process
 
 
 def merged(*results: RawProcessResult) -> ExtendedEfficiencyMetrics:

@@ -4,7 +4,7 @@ import pytest
 
 from llem.results import DeviceEnergy, EnergyBreakdown, EnergyMetrics
 from llem_events.events import Device
-from tests.results.processes import device
+from tests.world import device_energy
 
 GPU = Device(host="h1", uuid="GPU-7", index=3, name="A100", kind="gpu")
 
@@ -66,10 +66,10 @@ def test_a_device_without_reading_has_a_reason() -> None:
 def test_process_energy_is_the_sum_by_kind() -> None:
     """GPUs, processors and memory by themselves and together; power is energy over duration."""
     devices = [
-        device("a", 30.0),
-        device("b", 20.0),
-        device("c", 8.0, kind="cpu_package"),
-        device("d", 2.0, kind="dram"),
+        device_energy("a", 30.0),
+        device_energy("b", 20.0),
+        device_energy("c", 8.0, kind="cpu_package"),
+        device_energy("d", 2.0, kind="dram"),
     ]
     metrics = EnergyMetrics.from_devices(devices, duration_sec=10.0, total_tokens=600)
     assert (metrics.gpu_energy_j, metrics.cpu_energy_j, metrics.ram_energy_j) == (50.0, 8.0, 2.0)
@@ -80,7 +80,7 @@ def test_process_energy_is_the_sum_by_kind() -> None:
 
 def test_an_unmeasured_device_makes_its_sums_unknown() -> None:
     """The kind and the total are None; the other kinds are known."""
-    devices = [device("a", None), device("c", 8.0, kind="cpu_package")]
+    devices = [device_energy("a", None), device_energy("c", 8.0, kind="cpu_package")]
     metrics = EnergyMetrics.from_devices(devices, duration_sec=10.0, total_tokens=600)
     assert (metrics.total_energy_j, metrics.gpu_energy_j, metrics.cpu_energy_j) == (None, None, 8.0)
 
@@ -94,7 +94,7 @@ def test_no_devices_are_no_energy() -> None:
 
 def test_adjusted_energy_may_be_negative() -> None:
     """Below the idle power it is what it is."""
-    devices = [device("a", 30.0, baseline_power_w=4.0), device("b", 20.0, baseline_power_w=2.0)]
+    devices = [device_energy("a", 30.0, baseline_power_w=4.0), device_energy("b", 20.0, baseline_power_w=2.0)]
     breakdown = EnergyBreakdown.from_devices(devices, duration_sec=10.0, baseline_method="fresh")
     assert breakdown == EnergyBreakdown(
         raw_j=50.0, adjusted_j=-10.0, baseline_power_w=6.0, baseline_method="fresh"
@@ -103,7 +103,7 @@ def test_adjusted_energy_may_be_negative() -> None:
 
 def test_a_missing_baseline_makes_adjusted_energy_unknown() -> None:
     """The part that is known is not the whole."""
-    devices = [device("a", 30.0, baseline_power_w=4.0), device("b", 20.0)]
+    devices = [device_energy("a", 30.0, baseline_power_w=4.0), device_energy("b", 20.0)]
     breakdown = EnergyBreakdown.from_devices(devices, duration_sec=10.0)
     assert (breakdown.raw_j, breakdown.adjusted_j, breakdown.baseline_power_w) == (50.0, None, None)
 

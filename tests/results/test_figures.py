@@ -23,7 +23,7 @@ from llem.results.figures import (
 )
 from llem.versions import RESULTS_VERSION
 from llem_events.events import Request
-from tests.results.processes import process
+from tests.world import process
 
 PAGE = Path(__file__).parents[2] / "docs" / "figures.md"
 TABLES: dict[str, tuple[tuple[Figure[Any], ...], type[msgspec.Struct]]] = {

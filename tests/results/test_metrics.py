@@ -1,7 +1,7 @@
 """What follows from the counts of one process."""
 
 from llem.results import ComputeMetrics, InferenceMetrics, LatencyMeasurements, Timestamps
-from tests.results.processes import at
+from tests.world import wall_time
 
 
 def test_rates_follow_from_counts() -> None:
@@ -34,4 +34,4 @@ def test_flops_by_token_and_second() -> None:
 
 def test_timestamps_know_their_length() -> None:
     """Seconds from start to end."""
-    assert Timestamps.from_times(at(1.5), at(4.0)).duration_sec == 2.5
+    assert Timestamps.from_times(wall_time(1.5), wall_time(4.0)).duration_sec == 2.5

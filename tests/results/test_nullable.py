@@ -9,7 +9,7 @@ import pytest
 
 from llem.results import aggregate_results
 from llem.results.nullable import any_true, largest, mean, ratio, root_of_squares, total, weighted_mean
-from tests.results.processes import process
+from tests.world import process
 
 INF = math.inf
 CASES: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [

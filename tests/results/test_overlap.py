@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results.intervals import Interval, duration, union
-from tests.results.processes import at
+from tests.world import wall_time
 
 spans = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(0, 10)).map(lambda span: (at(span[0]), at(sum(span))))
+    st.tuples(st.integers(0, 30), st.integers(0, 10)).map(
+        lambda span: (wall_time(span[0]), wall_time(sum(span)))
+    )
 )
 
 
 @given(spans)
 def test_the_union_lasts_as_long_as_anything_runs(several: list[Interval]) -> None:
     """Counted second by second, whatever lies inside, beside or across something else."""
-    running = [second for second in range(40) if any(start <= at(second) < end for start, end in several)]
+    running = [
+        second for second in range(40) if any(start <= wall_time(second) < end for start, end in several)
+    ]
     assert duration(several) == timedelta(seconds=len(running))
 
 

@@ -15,7 +15,7 @@ from llem.results import (
     RawProcessResult,
     aggregate_results,
 )
-from tests.results.processes import at, device, process
+from tests.world import device_energy, process, wall_time
 
 
 def aggregate(*results: RawProcessResult) -> ExperimentResult:
@@ -49,7 +49,7 @@ def shared_process(index: int, case: Sharing) -> RawProcessResult:
         if case.counters_j
         else {}
     )
-    shared: DeviceEnergy = device("GPU-7", case.energies_j[index], **edges)
+    shared: DeviceEnergy = device_energy("GPU-7", case.energies_j[index], **edges)
     return process(index, span=case.spans[index], energy_j=case.energies_j[index], devices=[shared])
 
 
@@ -70,9 +70,9 @@ def test_a_shared_device_counts_once(case: Sharing) -> None:
 def test_a_counter_does_not_count_the_pause_between_windows() -> None:
     """With several windows the counter's edges say nothing of the pause, so mean power decides."""
     edges = {"counter_open_j": 0.0, "counter_close_j": 500.0}
-    windows = [(at(0), at(5)), (at(45), at(50))]
+    windows = [(wall_time(0), wall_time(5)), (wall_time(45), wall_time(50))]
     first, second = (
-        process(index, energy_j=100.0, windows=windows, devices=[device("GPU-7", 100.0, **edges)])
+        process(index, energy_j=100.0, windows=windows, devices=[device_energy("GPU-7", 100.0, **edges)])
         for index in range(2)
     )
     assert aggregate(first, second).total_energy_j == pytest.approx(100.0)
@@ -100,7 +100,7 @@ def test_a_shared_device_of_unknown_energy_is_warned_of() -> None:
 
 def test_one_device_used_in_turn_is_not_shared() -> None:
     """Processes that follow each other on a device both count in full."""
-    use = [device("GPU-7", 25.0)]
+    use = [device_energy("GPU-7", 25.0)]
     result = aggregate(process(0, span=(0, 10), devices=use), process(1, span=(10, 20), devices=use))
     assert result.total_energy_j == 50.0
     assert result.aggregation is not None
@@ -110,8 +110,8 @@ def test_one_device_used_in_turn_is_not_shared() -> None:
 
 def test_equal_uuids_on_two_hosts_are_two_devices() -> None:
     """A device is host and UUID."""
-    first = process(0, devices=[device("GPU-7", 25.0)])
-    second = process(1, devices=[device("GPU-7", 25.0, host="h2")])
+    first = process(0, devices=[device_energy("GPU-7", 25.0)])
+    second = process(1, devices=[device_energy("GPU-7", 25.0, host="h2")])
     result = aggregate(first, second)
     assert result.total_energy_j == 50.0
     assert result.aggregation is not None
@@ -120,14 +120,14 @@ def test_equal_uuids_on_two_hosts_are_two_devices() -> None:
 
 def test_mig_instances_of_one_gpu_are_one_metered_device() -> None:
     """Two instances show the power of their parent, which counts once."""
-    instances = [device(f"MIG-{index}", 100.0, kind="mig", parent_uuid="GPU-7") for index in range(2)]
+    instances = [device_energy(f"MIG-{index}", 100.0, kind="mig", parent_uuid="GPU-7") for index in range(2)]
     result = aggregate(*(process(index, energy_j=100.0, devices=[instances[index]]) for index in range(2)))
     assert result.total_energy_j == 100.0
 
 
 def test_a_shared_device_pays_its_idle_power_once() -> None:
     """Adjusted energy of a shared device is its joined energy less its baseline over the union of windows."""
-    shared = [device("GPU-7", 100.0, baseline_power_w=4.0)]
+    shared = [device_energy("GPU-7", 100.0, baseline_power_w=4.0)]
     part = EnergyBreakdown(raw_j=100.0, adjusted_j=60.0, baseline_power_w=4.0)
     result = aggregate(
         *(process(index, energy_j=100.0, devices=shared, energy_breakdown=part) for index in range(2))
@@ -138,12 +138,12 @@ def test_a_shared_device_pays_its_idle_power_once() -> None:
 
 def test_idle_power_of_a_shared_device_is_the_mean_of_what_its_processes_saw() -> None:
     """4 W and 6 W of one GPU are 5 W, not 10; a processor of 1 W that both used too is 1 W."""
-    common = device("cpu-0", 10.0, kind="cpu_package", baseline_power_w=1.0)
+    common = device_energy("cpu-0", 10.0, kind="cpu_package", baseline_power_w=1.0)
     results = [
         process(
             index,
             energy_j=110.0,
-            devices=[device("GPU-7", 100.0, baseline_power_w=idle_w), common],
+            devices=[device_energy("GPU-7", 100.0, baseline_power_w=idle_w), common],
             energy_breakdown=EnergyBreakdown(baseline_power_w=idle_w + 1.0),
         )
         for index, idle_w in enumerate((4.0, 6.0))
@@ -154,7 +154,7 @@ def test_idle_power_of_a_shared_device_is_the_mean_of_what_its_processes_saw() -
 
 def test_memory_of_a_shared_device_counts_once() -> None:
     """Two processes on one GPU of 80 GB have 80 GB; the engine's own peaks add up, the device's do not."""
-    for devices in ([device("GPU-7", 25.0, memory_mb=81_559.0)], [device("GPU-7", 25.0)]):
+    for devices in ([device_energy("GPU-7", 25.0, memory_mb=81_559.0)], [device_energy("GPU-7", 25.0)]):
         memory = MemoryEfficiencyMetrics(total_vram_mb=81_559.0, peak_memory_mb=1_024.0)
         extended = ExtendedEfficiencyMetrics(memory=memory)
         own = ComputeMetrics(peak_memory_mb=1_024.0)
@@ -171,7 +171,7 @@ def test_memory_of_a_shared_device_counts_once() -> None:
 
 def test_sharing_that_is_not_verified_is_not_warned_of() -> None:
     """verify_gpu_attribution=False means no word about it; the device still counts once."""
-    shared = [process(index, devices=[device("GPU-7", 25.0)]) for index in range(2)]
+    shared = [process(index, devices=[device_energy("GPU-7", 25.0)]) for index in range(2)]
     joined = aggregate_results(shared, "run", "hash", verify_gpu_attribution=False)
     assert joined.aggregation is not None
     assert (joined.aggregation.warnings, joined.total_energy_j) == ([], 25.0)
@@ -179,9 +179,10 @@ def test_sharing_that_is_not_verified_is_not_warned_of() -> None:
 
 def test_a_device_shared_beside_own_ones_is_taken_off_the_sum() -> None:
     """GPUs of their own and a common processor: the processor counts once."""
-    common = device("cpu-0", 40.0, kind="cpu_package")
+    common = device_energy("cpu-0", 40.0, kind="cpu_package")
     results = [
-        process(index, energy_j=65.0, devices=[device(f"GPU-{index}", 25.0), common]) for index in range(2)
+        process(index, energy_j=65.0, devices=[device_energy(f"GPU-{index}", 25.0), common])
+        for index in range(2)
     ]
     assert aggregate(*results).total_energy_j == pytest.approx(90.0)
 
@@ -216,7 +217,7 @@ def test_a_package_that_every_process_watched_counts_once(case: Sharing) -> None
 
 def test_a_package_that_one_process_did_not_watch_is_not_measured() -> None:
     """What it used in that process's time is unknown, and part of it would look like all."""
-    package = [device("rapl-package-0", 60.0, kind="cpu_package")]
+    package = [device_energy("rapl-package-0", 60.0, kind="cpu_package")]
     result = aggregate(process(0, beside=package), process(1))
     assert (result.total_energy_j, result.energy_cpu_j) == (50.0, None)
 
@@ -224,9 +225,9 @@ def test_a_package_that_one_process_did_not_watch_is_not_measured() -> None:
 def test_energy_of_a_kind_is_unknown_where_one_device_of_it_is() -> None:
     """Two packages of which one was not measured; the memory beside them was."""
     packages = [
-        device(f"rapl-{index}", energy, kind="cpu_package") for index, energy in enumerate((9.0, None))
+        device_energy(f"rapl-{index}", energy, kind="cpu_package") for index, energy in enumerate((9.0, None))
     ]
-    memory = device("rapl-dram", 4.0, kind="dram")
+    memory = device_energy("rapl-dram", 4.0, kind="dram")
     result = aggregate(process(0, beside=[*packages, memory]))
     assert (result.energy_gpu_j, result.energy_cpu_j, result.energy_dram_j) == (25.0, None, 4.0)
 

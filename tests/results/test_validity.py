@@ -16,7 +16,7 @@ from llem.results import (
     judged,
     measured_facts,
 )
-from tests.results.processes import device, process
+from tests.world import device_energy, process
 
 GOOD = MeasuredFacts(
     duration_sec=60.0,
@@ -129,7 +129,7 @@ def test_facts_are_the_worst_of_all_processes() -> None:
         temperature_drift_c=3.0,
         requests=1,
         thermal_throttle=ThermalThrottleInfo(detected=True, throttle_duration_sec=1.0),
-        devices=[device("GPU-1", 25.0, disagreement=0.02)],
+        devices=[device_energy("GPU-1", 25.0, disagreement=0.02)],
     )
     assert measured_facts(aggregate_results([calm, rough], "run", "hash")) == MeasuredFacts(
         duration_sec=10.0,
