@@ -31,6 +31,10 @@ fuzz *options: setup
 mutants *options: setup
     {{python}} -m tests.mutants {{options}}
 
+# The modules that carry the total energy from NVML's counter to the screen of `llem show`.
+figure-path: setup
+    {{python}} -m tests.figure_path
+
 # The fast tests with the newest packages that pyproject.toml permits.
 test-newest *options: setup
     {{python}} -m tests.environments newest {{options}}

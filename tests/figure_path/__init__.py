@@ -1,0 +1,1 @@
+"""Which modules carry a figure from the meter to the screen."""
