@@ -1,13 +1,13 @@
 """Groups of runs as people name them, the figures in which they are compared, and what else differs between them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
 
 from llem.errors import QueryError
-from llem.results.comparison import Comparison, adjusted, compare, outliers
+from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.store import Store
 
@@ -20,7 +20,7 @@ FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type i
 ENERGIES = frozenset(
     ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w")
 )
-BLOCK = "block"  # the label by which runs are compared in pairs
+BLOCK = "block"  # the label by which runs that are of no study are compared in pairs
 NOT_COMPARED = frozenset(("name", "labels"))
 SHOWN_VALUES = 4
 
@@ -30,6 +30,8 @@ SELECT e.experiment_id, e.status, coalesce(e.labels, MAP {{}}) AS labels, e.plan
        e.llem_version, r.engine, r.engine_version, r.gpu_name, r.driver_version, r.cuda_version,
        (SELECT string_agg(DISTINCT host, ', ' ORDER BY host) FROM processes p WHERE p.experiment_id = e.experiment_id) AS host,
        (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,
+       (SELECT any_value(body -> 'study') FROM events v
+        WHERE v.experiment_id = e.experiment_id AND v.type = 'experiment_started') AS study,
        {figures}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
 WHERE list_contains($ids, e.experiment_id)
@@ -45,11 +47,15 @@ _ENVIRONMENT = (
 )
 
 
+Run = dict[str, Any]  # a row of the tables, by column
+
+
 class Group(NamedTuple):
-    """Runs that count as one: each a row of the tables, by column."""
+    """Runs that count as one."""
 
     name: str
-    runs: list[dict[str, Any]]
+    runs: list[Run]
+    left_out: list[Run]  # not measured to their end
 
     def values(self, column: str) -> list[Any]:
         """Of every run."""
@@ -79,24 +85,33 @@ class Findings(NamedTuple):
     doubts: list[str]
 
 
-def compare_groups(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    named: Sequence[str],
-    *,
-    figures: Sequence[str] = (),
-    valid_only: bool = False,
-    level: float,
-    margin: float,
-) -> Findings:
-    """Compare each group with the first; a group is RUN, RUN,RUN or KEY=VALUE. Raises QueryError and StoreError."""
-    chosen = [_figure(name) for name in figures or USUAL]
+def named_groups(
+    connection: duckdb.DuckDBPyConnection, store: Store, named: Sequence[str]
+) -> dict[str, list[str]]:
+    """Name -> experiments of groups as people write them: RUN, RUN,RUN or KEY=VALUE. Raises QueryError and StoreError."""
     plans = _Plans(connection)
     ids = [plans.matching(name) if "=" in name else _of_runs(store, name) for name in named]
     _check_apart(named, ids)
+    return dict(zip(named, ids, strict=True))
+
+
+def compare_groups(
+    connection: duckdb.DuckDBPyConnection,
+    members: Mapping[str, Sequence[str]],
+    *,
+    figures: Sequence[str] = (),
+    usual: Sequence[str] = USUAL,
+    valid_only: bool = False,
+    level: float = LEVEL,
+    margin: float = MARGIN,
+) -> Findings:
+    """Compare each group of experiments with the first: in `figures`, or in those of the usual ones that were measured.
+
+    Raises QueryError.
+    """
+    chosen = [_figure(name) for name in figures or usual]
     groups = [
-        _group(name, _rows(connection, members, chosen), valid_only=valid_only)
-        for name, members in zip(named, ids, strict=True)
+        _group(name, _rows(connection, ids, chosen), valid_only=valid_only) for name, ids in members.items()
     ]
     reference, *others = groups
     compared = [
@@ -154,7 +169,7 @@ class _Plans:
         """Experiments with this label, or whose plan says this. Raises QueryError for an unknown key or value."""
         key, _, value = written.partition("=")
         values = self._values(key)
-        found = [run for run, known in values.items() if known == value]
+        found = [run for run, known in values.items() if _is_same(known, value)]
         if not found:
             others = ", ".join(list(dict.fromkeys(values.values()))[:SHOWN_VALUES])
             raise QueryError(f"runs with {written}", found="none", expected=f"a value of {key}: {others}")
@@ -184,6 +199,14 @@ class _Plans:
         )
 
 
+def _is_same(known: str, written: str) -> bool:
+    """Whether two texts are one value: 4 is 4.0."""
+    try:
+        return known == written or float(known) == float(written)
+    except ValueError:
+        return False
+
+
 def flat_plan(plan: str | None) -> dict[str, str]:
     """Dotted key -> value as one would write it; nothing for an experiment without a plan."""
     return dict(_flat(json.loads(plan))) if plan else {}
@@ -199,7 +222,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def _rows(
     connection: duckdb.DuckDBPyConnection, ids: Sequence[str], figures: Sequence[Figure[Any]]
-) -> list[dict[str, Any]]:
+) -> list[Run]:
     """The experiments in the order of `ids`."""
     columns = ", ".join(f"r.{figure.name} AS {figure.name}" for figure in figures)
     cursor = connection.execute(_RUNS.format(figures=columns), {"ids": list(ids)})
@@ -208,18 +231,20 @@ def _rows(
     return [rows[run] for run in ids if run in rows]
 
 
-def _group(name: str, runs: Sequence[dict[str, Any]], *, valid_only: bool) -> Group:
-    kept = [run for run in runs if run["valid"] or not valid_only]
+def _group(name: str, runs: Sequence[Run], *, valid_only: bool) -> Group:
+    """The runs that measured to their end. Raises QueryError where there is none."""
+    complete = [run for run in runs if run["status"] == "completed"]
+    kept = [run for run in complete if run["valid"] or not valid_only]
     if not kept:
-        raise QueryError(
-            f"group {name}", found="no valid run", hint="without --valid all its runs are compared"
-        )
-    return Group(name, kept)
+        found = "no valid run" if complete else "no completed run"
+        raise QueryError(f"group {name}", found=found, hint="`llem runs` lists them")
+    return Group(name, kept, [run for run in runs if run not in complete])
 
 
-def _pairs(reference: Group, group: Group) -> list[tuple[dict[str, Any], dict[str, Any]]] | None:
-    """Runs of the same block, where every run of both has the label, once a block; None where they cannot be paired."""
-    blocks = [{run["labels"].get(BLOCK): run for run in each.runs} for each in (reference, group)]
+def _pairs(reference: Group, group: Group) -> list[tuple[Run, Run]] | None:
+    """Runs of the same block, where every run of both has one of its own; None where they cannot be paired."""
+    varied = _varied(reference, group)
+    blocks = [{_block(run, varied): run for run in each.runs} for each in (reference, group)]
     if any(
         None in each or len(each) < len(side.runs)
         for each, side in zip(blocks, (reference, group), strict=True)
@@ -227,6 +252,30 @@ def _pairs(reference: Group, group: Group) -> list[tuple[dict[str, Any], dict[st
         return None
     first, second = blocks
     return [(first[block], second[block]) for block in first if block in second] or None
+
+
+def _varied(reference: Group, group: Group) -> set[str]:
+    """The keys of a study's cells that do not have the same values in both groups."""
+    cells = [[_cell(run) for run in each.runs] for each in (reference, group)]
+    keys = {key for members in cells for cell in members for key in cell}
+    first, second = (
+        {key: {json.dumps(cell.get(key)) for cell in members} for key in keys} for members in cells
+    )
+    return {key for key in keys if first[key] != second[key]}
+
+
+def _cell(run: Run) -> dict[str, Any]:
+    return dict(json.loads(run["study"])["cell"]) if run["study"] else {}
+
+
+def _block(run: Run, varied: Collection[str]) -> str | None:
+    """The block of its study and what else of its cell is alike in both groups; of no study, its label."""
+    if run["study"] is None:
+        label: str | None = run["labels"].get(BLOCK)
+        return label
+    study = json.loads(run["study"])
+    alike = {key: value for key, value in study["cell"].items() if key not in varied}
+    return json.dumps([study["study_id"], study.get("block", 0), alike], sort_keys=True)
 
 
 def _compared(
@@ -266,6 +315,9 @@ def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
     """What makes a comparison say less than it seems to."""
     for group in groups:
+        if group.left_out:
+            ends = [f"{run['experiment_id']} ({run['status']})" for run in group.left_out]
+            yield f"{group.name}: left out, because it did not measure to its end: {_listed(ends)}"
         if invalid := [run["experiment_id"] for run in group.runs if not run["valid"]]:
             yield f"{group.name}: not valid: {_listed(invalid)}"
     yield from _mixed(groups, "energy_source", "energy comes from different sources")

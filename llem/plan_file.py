@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import structs
@@ -20,6 +20,7 @@ from llem.registry import METERS
 from llem_events.secrets import scrub, scrub_value
 
 Table = dict[str, Any]
+SectionT = TypeVar("SectionT", bound=Section)
 _LOAD_KEYS = {"closed": "concurrency", "open": "rate", "trace": "trace"}
 _KINDS_OF_LOAD = {
     "concurrency": ("closed",),
@@ -42,15 +43,15 @@ def resolve_plan(path: Path | None, *, options: Mapping[str, object], settings: 
 
     Raises PlanError naming the key, what was found and what was expected.
     """
-    table = {} if path is None else _read(path)
+    table = {} if path is None else read_table(path)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise PlanError("--set", found=repr(setting), expected="key=value, such as engine.batch_size=8")
-        _assign(table, key.strip(), _parse_value(text.strip()))
+        assign(table, key.strip(), _parse_value(text.strip()))
     for key, value in options.items():
         if value is not None:
-            _assign(table, key, value)
+            assign(table, key, value)
     return convert(table)
 
 
@@ -58,6 +59,8 @@ def convert(table: Table) -> Plan:
     """A plan from plain tables. Raises PlanError."""
     if "decoding" in table:
         raise _renamed(table["decoding"])
+    if "study" in table:
+        raise PlanError("plan key study", found="a plan of several runs", hint="llem study measures them")
     _check_keys(table, Plan, "")
     try:
         plan = msgspec.convert(_with_server_kind(_with_load_kind(_with_source(table))), Plan)
@@ -231,6 +234,13 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 
 
+def cell_hash(plan: Plan, command: Sequence[str] = ()) -> str:
+    """The configuration's digest without the seeds that repeats may differ in."""
+    workload = structs.replace(plan.workload, seed=0)
+    generation = plan.generation | {"seed": 0}
+    return config_hash(structs.replace(plan, workload=workload, generation=generation), command)
+
+
 def path_of(text: str) -> Path:
     """A path of the plan; a ~ at its beginning is a home where there is one."""
     try:
@@ -239,7 +249,7 @@ def path_of(text: str) -> Path:
         return Path(text)
 
 
-def _read(path: Path) -> Table:
+def read_table(path: Path) -> Table:
     text = _text(path)
     if path.suffix in (".yaml", ".yml"):
         return _parse_yaml(path, text)
@@ -299,7 +309,7 @@ def _parse_value(text: str) -> object:
         return text
 
 
-def _assign(table: Table, key: str, value: object) -> None:
+def assign(table: Table, key: str, value: object) -> None:
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents, start=1):
         table = table.setdefault(parent, {})
@@ -320,6 +330,20 @@ def _check_keys(table: Table, section: type[Section], place: str) -> None:
         inner = section_of(known[key])
         if inner is not None and isinstance(value, dict):
             _check_keys(value, inner, f"{path}.")
+
+
+def check_section(table: Table, section: type[SectionT], place: str) -> SectionT:
+    """A section that is no part of the plan of one run, at `place` in its file. Raises PlanError."""
+    _check_keys(table, section, f"{place}.")
+    try:
+        return msgspec.convert(table, section)
+    except msgspec.ValidationError as error:
+        text, _, inner = str(error).partition(" - at `$")
+        found, _, got = text.partition(", got ")
+        expected = found.removeprefix("Expected ")
+        raise PlanError(
+            f"plan key {place}{inner.rstrip('`')}", found=got or None, expected=expected
+        ) from None
 
 
 def unknown_key(place: str, key: str, known: Collection[str]) -> PlanError:

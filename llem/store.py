@@ -74,6 +74,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.log_path = path / LOG_FOLDER
+        self.studies_path = path / "studies"
         self.projections_path = path / "projections.duckdb"
         self.lock_path = path / "projections.lock"
 
@@ -287,7 +288,7 @@ def open_segment(
     folder: Path,
     *,
     experiment_id: str,
-    role: Literal["supervisor", "worker", "sampler", "import", "load"],
+    role: Literal["supervisor", "worker", "sampler", "import", "load", "study"],
     process_index: int | None = None,
     sync: SyncPolicy = "block",
 ) -> BackgroundWriter:

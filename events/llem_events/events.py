@@ -451,6 +451,47 @@ class ServerMetricsRead(Event, frozen=True, kw_only=True):
     values: list[list[float | None]]
 
 
+class StudyStarted(Event, frozen=True, kw_only=True):
+    """What is to be measured, and in which order; stands in a segment of its own beside the experiments'."""
+
+    TYPE: ClassVar[str] = "study_started"
+    study_id: str
+    name: str | None = None
+    plan: dict[str, Any]  # as written, the study's own part included
+    command: list[str] = []  # the wrapped program
+    cells: list[dict[str, Any]]  # of each configuration, key of the plan -> what it sets it to
+    schedule: list[list[Int32]]  # block, position within it, index of the cell
+    order: str  # how the schedule was made: random or as_written
+    seed: Int64  # of that
+    reference_cell: Int32 = 0  # with which the others are compared
+    llem_version: str
+
+
+class StudyResumed(Event, frozen=True, kw_only=True):
+    """It goes on after it was left, or with more blocks."""
+
+    TYPE: ClassVar[str] = "study_resumed"
+    study_id: str
+    runs_left: Int32
+    reason: str  # interrupted, or more blocks were asked for
+    schedule: list[list[Int32]]  # the whole schedule from now on, of which the one before is the beginning
+
+
+class StudyCompleted(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "study_completed"
+    study_id: str
+    runs: Int32  # that count: one for each place of the schedule
+    failed_runs: Int32  # places of the schedule that no attempt filled
+
+
+class StudyInterrupted(Event, frozen=True, kw_only=True):
+    TYPE: ClassVar[str] = "study_interrupted"
+    study_id: str
+    reason: str
+    runs: Int32
+    runs_left: Int32
+
+
 class ProcessCompleted(Event, frozen=True, kw_only=True):
     """The completion marker; a process without it makes its experiment incomplete."""
 
@@ -555,6 +596,10 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     ClockRead,
     LogFailed,
     ResultImported,
+    StudyStarted,
+    StudyResumed,
+    StudyCompleted,
+    StudyInterrupted,
     ExperimentCompleted,
     ExperimentInterrupted,
 )

@@ -18,6 +18,8 @@ Commands = dict[str, tuple[str, str]]
 # name -> (module:function or module:app, one line of help); a module is imported only when its command runs.
 COMMANDS: Commands = {
     "measure": ("llem.cli.measure:measure", "Measure a model, or any command after --, on this machine."),
+    "study": ("llem.cli.study:study", "Measure configurations of a plan, in blocks and a drawn order."),
+    "studies": ("llem.cli.study:studies", "List the studies in the store."),
     "runs": ("llem.cli.runs:runs", "List the experiments in the store."),
     "show": ("llem.cli.show:show", "Show one experiment's result, or the events it came from."),
     "compare": ("llem.cli.compare:compare", "Compare groups of runs, with intervals."),
@@ -50,7 +52,7 @@ def _status_of(arguments: list[str]) -> int | str | None:
     try:
         _check_text(arguments)
         app = build_app(chosen)
-        arguments, program = split_program(arguments) if chosen == "measure" else (arguments, [])
+        arguments, program = split_program(arguments) if chosen in ("measure", "study") else (arguments, [])
         app(args=options_first(arguments), prog_name="llem", obj=program)
     except SystemExit as ended:
         return ended.code

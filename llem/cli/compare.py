@@ -12,7 +12,7 @@ from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
-from llem.comparing import Compared, Findings, compare_groups
+from llem.comparing import Compared, Findings, compare_groups, named_groups
 from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
@@ -83,8 +83,9 @@ def compare(
         raise QueryError("groups to compare", found=len(groups), expected="two or more")
     place = Store.locate(store)
     with tables_of(place) as connection:
+        members = named_groups(connection, place, groups)
         findings = compare_groups(
-            connection, place, groups, figures=figure or (), valid_only=valid, level=level, margin=margin
+            connection, members, figures=figure or (), valid_only=valid, level=level, margin=margin
         )
     _write(findings, output_format, level)
     _fail(findings, fail_if)
@@ -103,12 +104,18 @@ def _write(findings: Findings, output_format: Format, level: float) -> None:
                 out.write("\n")
                 formats.write_markdown(out, *_screen(findings, level))
             case Format.TABLE:
-                out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in _before(findings))
-                columns, screen = _screen(findings, level)
-                write_table(sys.stdout, columns, screen, instead="-f json")
+                write_comparison(findings, level, instead="-f json")
     if output_format is Format.CSV:
         for line in findings.doubts:
             console.note(f"llem: {line}")
+
+
+def write_comparison(findings: Findings, level: float = LEVEL, *, instead: str) -> None:
+    """The table for people, and above it what they have to know; `instead` shows what did not fit."""
+    with text_output() as out:
+        out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in _before(findings))
+    columns, screen = _screen(findings, level)
+    write_table(sys.stdout, columns, screen, instead=instead)
 
 
 def _record(each: Compared) -> list[Any]:

@@ -16,10 +16,10 @@ from llem.measure.diary import Diary, Whereabouts
 from llem.measure.pair import Failure, Pair, PairSetup
 from llem.meters import MeterChoice
 from llem.plan import Plan
-from llem.plan_file import config_hash
+from llem.plan_file import cell_hash, config_hash
 from llem.servers.keeper import Keeper
 from llem.store import Store, new_experiment_id, open_segment
-from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted
+from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted, StudyPlace
 
 POLL_S = 0.2
 
@@ -67,10 +67,11 @@ def measure(
     *,
     command: Sequence[str] = (),
     strict: bool = False,
+    place: StudyPlace | None = None,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Measure one plan into the store; `on_start` hears the experiment's id and its meter.
+    """Measure one plan into the store; `on_start` hears the experiment's id and its meter. `place` is its place in a study.
 
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
@@ -79,7 +80,7 @@ def measure(
         baselines = known_baselines(store, plan.windows)
         placements, meter = preflight.check(plan, store, command=command, strict=strict)
         experiment_id = new_experiment_id()
-        started = _started(plan, experiment_id, len(placements), command)
+        started = _started(plan, experiment_id, len(placements), command, place)
         asked.is_measuring = True
         folder = store.create_experiment(experiment_id)
         log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
@@ -237,7 +238,9 @@ def _sum(figures: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _started(plan: Plan, experiment_id: str, processes: int, command: Sequence[str]) -> ExperimentStarted:
+def _started(
+    plan: Plan, experiment_id: str, processes: int, command: Sequence[str], place: StudyPlace | None
+) -> ExperimentStarted:
     return ExperimentStarted(
         experiment_id=experiment_id,
         plan=msgspec.to_builtins(plan),
@@ -246,6 +249,8 @@ def _started(plan: Plan, experiment_id: str, processes: int, command: Sequence[s
         labels=plan.labels,
         llem_version=__version__,
         command=list(command),
+        study=place,
+        cell_hash=cell_hash(plan, command),
     )
 
 

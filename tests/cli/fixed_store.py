@@ -50,6 +50,9 @@ def make(folder: Path) -> None:
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")
+    (folder / "study.toml").write_text(
+        '[study]\nname = "batch size"\nrepeats = 2\n[study.vary]\n"engine.batch_size" = [1, 4, 16]\n'
+    )
 
 
 def _failing(store: Store) -> None:

@@ -29,7 +29,11 @@ from llem_events.events import (
     ServerMetricsRead,
     ServerStarted,
     ServerStopped,
+    StudyCompleted,
+    StudyInterrupted,
     StudyPlace,
+    StudyResumed,
+    StudyStarted,
     WarmupCompleted,
     WarningRaised,
     WindowClosed,
@@ -348,4 +352,30 @@ SERVER_EVENTS: tuple[Event, ...] = (
         memory_returned=True,
         last_lines=["loading", "terminate called"],
     ),
+)
+
+# Of a study, in a segment of its own.
+STUDY_EVENTS: tuple[Event, ...] = (
+    StudyStarted(
+        study_id="20250101-000000-abcdef012345",
+        name="batch size",
+        plan={"engine": {"name": "simulated"}, "study": {"repeats": 2}},
+        command=["python3", "train.py"],
+        cells=[{"engine.batch_size": 4}, {"engine.batch_size": 16}],
+        schedule=[[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]],
+        order="random",
+        seed=7,
+        reference_cell=1,
+        llem_version="0.1.0",
+    ),
+    StudyInterrupted(
+        study_id="20250101-000000-abcdef012345", reason="stopped by SIGTERM", runs=1, runs_left=3
+    ),
+    StudyResumed(
+        study_id="20250101-000000-abcdef012345",
+        runs_left=3,
+        reason="interrupted",
+        schedule=[[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]],
+    ),
+    StudyCompleted(study_id="20250101-000000-abcdef012345", runs=3, failed_runs=1),
 )

@@ -1,0 +1,168 @@
+"""llem study, and llem studies."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llem.cli import console
+from llem.cli.console import counted, say
+from llem.cli.options import JsonOption, StoreOption
+from llem.cli.progress import progress_line
+from llem.cli.table import write_table
+from llem.errors import LlemError, PlanError
+from llem.export import formats
+from llem.measure.children import Interruptions
+from llem.measure.supervisor import Outcome, measure
+from llem.plan import Plan
+from llem.store import LAST, Store
+from llem.study.history import StudyHistory, find_study, read_history, study_ids
+from llem.study.plan import Cell, Study, read_study
+from llem.study.runner import StudyOutcome, resume_study, start_study
+from llem_events.events import StudyPlace
+
+FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
+AROUND_RUN_S = 5.0  # what starting, loading and warming up take at least
+FAILED = 1
+
+
+def study(
+    context: typer.Context,
+    plan_path: Annotated[
+        Path | None,
+        typer.Argument(metavar="PLAN.toml", help="A plan with [study].", show_default=False),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Go on with a study: an id, a prefix, a name, or @last."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Blocks, in the place of the plan's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print cells, order and time, and stop.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Measure the configurations of a plan with [study], block after block in a drawn order.
+
+    What is done is known from the log alone: --resume goes on after any end, and with more --repeats.
+    """
+    program: list[str] = context.obj or []
+    if plan_path is None and resume is None:
+        raise PlanError(
+            "llem study", found="neither a plan nor --resume", expected="PLAN.toml or --resume STUDY"
+        )
+    planned = read_study(plan_path) if plan_path is not None else None
+    place = Store.locate(store)
+    if dry_run:
+        _write_schedule(planned or find_study(place, resume or LAST).study(), repeats)
+        return
+    with Interruptions():
+        outcome = _run(planned, place, program, resume=resume, repeats=repeats)
+    history = read_history(place, outcome.study_id)
+    _say_how_it_ended(outcome, place)
+    if outcome.runs:
+        _write_findings(place, history)
+    if outcome.interrupted_by:
+        sys.exit(console.INTERRUPTED)
+    if outcome.runs_left:
+        sys.exit(FAILED)
+
+
+def _run(
+    planned: Study | None, store: Store, program: Sequence[str], *, resume: str | None, repeats: int | None
+) -> StudyOutcome:
+    command = program
+    if resume is not None:
+        if program:
+            raise PlanError(
+                "--", found="a program beside --resume", expected="that of the study, which is known"
+            )
+        command = find_study(store, resume).started.command
+
+    def run(plan: Plan, *, place: StudyPlace, progress: str) -> Outcome:
+        console.note(f"llem: {progress}")
+        with progress_line(quiet=bool(command) or not sys.stderr.isatty()) as line:
+            outcome = measure(plan, store, command=command, place=place, on_progress=line.update)
+        for failure in outcome.failures:
+            console.complain(f"run {outcome.experiment_id} failed while {failure.stage}: {failure.text}")
+        return outcome
+
+    if resume is not None:
+        return resume_study(resume, store, planned=planned, repeats=repeats, run=run)
+    assert planned is not None
+    return start_study(planned, store, command=command, repeats=repeats, run=run)
+
+
+def _write_schedule(study: Study, repeats: int | None) -> None:
+    """Cells, the order of every block, and how long it takes at least."""
+    for number, cell in enumerate(study.cells):
+        say(f"cell {number}: {cell_name(cell)}")
+    slots = study.schedule(repeats)
+    for block in range(slots[-1].block + 1):
+        order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
+        say(f"block {block + 1}: cells {order}")
+    seconds = sum(_least_s(study.plan_of(slot)) for slot in slots)
+    say(f"{counted(len(slots), 'run')}, at least {seconds / 60:.0f} minutes")
+
+
+def _least_s(plan: Plan) -> float:
+    windows = plan.windows
+    return plan.workload.min_duration_s + windows.baseline_s + windows.baseline_after_s + AROUND_RUN_S
+
+
+def cell_name(cell: Cell) -> str:
+    """A configuration by the last parts of its keys."""
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.items()) or "as in the plan"
+
+
+def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:
+    left = f", {outcome.runs_left} left" if outcome.runs_left else ""
+    console.note(f"llem: study {outcome.study_id}: {counted(outcome.runs, 'run')}{left}")
+    if outcome.runs_left:
+        console.note(f"llem: `llem study --resume {outcome.study_id} --store {store.path}` goes on")
+
+
+def _write_findings(store: Store, history: StudyHistory) -> None:
+    """Each cell beside the first, as far as there are runs; only now is the database loaded."""
+    comparing = importlib.import_module("llem.comparing")
+    compare, tables = (importlib.import_module(f"llem.cli.{name}") for name in ("compare", "tables"))
+    members: dict[str, list[str]] = {}
+    for slot, run in sorted(history.counted().items()):
+        members.setdefault(cell_name(history.started.cells[slot.cell]), []).append(run.experiment_id)
+    first = cell_name(history.started.cells[history.started.reference_cell])
+    if first not in members or len(members) < 2:
+        return
+    members = {first: members.pop(first), **members}
+    try:
+        with tables.tables_of(store) as connection:
+            findings = comparing.compare_groups(connection, members, usual=FEW)
+            compare.write_comparison(findings, instead="`llem compare`")
+    except LlemError as error:
+        console.complain(f"the runs of {history.study_id} cannot be compared now: {error}")
+
+
+def studies(json: JsonOption = False, store: StoreOption = None) -> None:
+    """List the studies in the store, the newest first."""
+    place = Store.locate(store).require()
+    columns = ("study", "name", "state", "cells", "blocks", "runs", "runs_left")
+    rows = [_row(read_history(place, study_id)) for study_id in reversed(study_ids(place))]
+    if json:
+        with console.text_output() as out:
+            formats.write_json(out, columns, rows)
+    elif rows:
+        write_table(sys.stdout, columns, rows, instead="--json")
+    else:
+        console.note(f"llem: no study in {place.path}")
+
+
+def _row(history: StudyHistory) -> tuple[object, ...]:
+    blocks = max(slot.block for slot in history.schedule) + 1
+    runs = len(history.counted())
+    left = len(history.schedule) - runs
+    started = history.started
+    return (history.study_id, started.name, history.end, len(started.cells), blocks, runs, left)

@@ -1,0 +1,172 @@
+"""Measures what is left of a study, run after run; whatever ends it, the log says where to go on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from llem._version import __version__
+from llem.errors import PlanError, StoreError
+from llem.measure.diary import Diary
+from llem.measure.supervisor import Outcome
+from llem.plan import Plan
+from llem.store import Store, new_experiment_id, open_segment
+from llem.study.history import StudyHistory, find_study, read_history
+from llem.study.plan import Slot, Study, difference
+from llem_events.events import StudyCompleted, StudyInterrupted, StudyPlace, StudyResumed, StudyStarted
+
+ATTEMPTS = 2  # of a run that fails
+
+
+class MeasureRun(Protocol):
+    """Measures one run of a study, and shows it as it goes."""
+
+    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str) -> Outcome: ...
+
+
+class StudyOutcome(NamedTuple):
+    """How a study ended this time."""
+
+    study_id: str
+    runs: int  # that count
+    runs_left: int
+    interrupted_by: str | None
+
+
+def start_study(
+    study: Study, store: Store, *, command: Sequence[str], repeats: int | None, run: MeasureRun
+) -> StudyOutcome:
+    """Measure a study from its beginning. Raises LlemError before anything is measured."""
+    study_id = new_experiment_id()
+    schedule = study.schedule(repeats)
+    started = StudyStarted(
+        study_id=study_id,
+        name=study.plan.name,
+        plan=study.written,
+        command=list(command),
+        cells=study.cells,
+        schedule=[list(slot) for slot in schedule],
+        order=study.plan.order,
+        seed=study.plan.seed,
+        llem_version=__version__,
+    )
+    _folder(store, study_id, is_new=True)
+    with _diary(store, study_id) as diary:
+        diary.write(started)
+        return _go_on(study, study_id, schedule, store, diary, run)
+
+
+def resume_study(
+    named: str, store: Store, *, planned: Study | None, repeats: int | None, run: MeasureRun
+) -> StudyOutcome:
+    """Measure what is left of a study, or more blocks of it. Raises LlemError, also where `planned` is another study."""
+    history = find_study(store, named)
+    study = history.study()
+    if planned is not None and (found := difference(study.written, planned.written)):
+        key, before, now = found
+        raise PlanError(
+            f"plan key {key} of study {history.study_id}",
+            found=_said(now),
+            expected=f"{_said(before)}, as it was started",
+            hint="another plan is another study: leave out --resume",
+        )
+    blocks = max(slot.block for slot in history.schedule) + 1
+    if repeats is not None and repeats < blocks:
+        raise PlanError("--repeats", found=repeats, expected=f"{blocks} or more: so many blocks were planned")
+    schedule = study.schedule(repeats or blocks)
+    left = len(schedule) - len(history.counted())
+    reason = "more blocks were asked for" if len(schedule) > len(history.schedule) else "interrupted"
+    with _diary(store, history.study_id) as diary:
+        diary.write(
+            StudyResumed(
+                study_id=history.study_id,
+                runs_left=left,
+                reason=reason,
+                schedule=[list(slot) for slot in schedule],
+            )
+        )
+        return _go_on(study, history.study_id, schedule, store, diary, run)
+
+
+def _said(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _folder(store: Store, study_id: str, *, is_new: bool = False) -> None:
+    folder = store.create().studies_path / study_id
+    try:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=not is_new)
+    except OSError as error:
+        raise StoreError(
+            f"study {study_id} cannot be kept", found=error.strerror, expected=str(folder)
+        ) from None
+
+
+@contextmanager
+def _diary(store: Store, study_id: str) -> Iterator[Diary]:
+    """The study's own segment, as long as it runs this time."""
+    log = open_segment(store.studies_path / study_id, experiment_id=study_id, role="study")
+    with log:
+        diary = Diary(log)
+        yield diary
+        diary.seal()
+
+
+def _go_on(
+    study: Study, study_id: str, schedule: Sequence[Slot], store: Store, diary: Diary, run: MeasureRun
+) -> StudyOutcome:
+    """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
+    history = read_history(store, study_id)
+    done = set(history.counted())
+    attempts = _attempts(history)
+    for block in range(max(slot.block for slot in schedule) + 1):
+        waiting = [slot for slot in schedule if slot.block == block and slot not in done]
+        tried: dict[Slot, int] = {}
+        while waiting:
+            slot = waiting.pop(0)
+            place = _place(study, study_id, slot, attempts.get(slot, 0))
+            outcome = run(
+                study.plan_of(slot), place=place, progress=_progress(slot, schedule, study, len(done))
+            )
+            attempts[slot] = attempts.get(slot, 0) + 1
+            tried[slot] = tried.get(slot, 0) + 1
+            if outcome.is_complete:
+                done.add(slot)
+            elif outcome.interrupted or study.plan.on_failure == "stop":
+                reason = f"stopped by {outcome.interrupted_by}" if outcome.interrupted else "a run failed"
+                left = len(schedule) - len(done)
+                diary.write(
+                    StudyInterrupted(study_id=study_id, reason=reason, runs=len(done), runs_left=left)
+                )
+                return StudyOutcome(study_id, len(done), left, outcome.interrupted_by)
+            elif tried[slot] < ATTEMPTS:
+                waiting.append(slot)
+    left = len(schedule) - len(done)
+    diary.write(StudyCompleted(study_id=study_id, runs=len(done), failed_runs=left))
+    return StudyOutcome(study_id, len(done), left, None)
+
+
+def _attempts(history: StudyHistory) -> dict[Slot, int]:
+    """How often each place of the schedule was tried."""
+    found: dict[Slot, int] = {}
+    for run in history.runs:
+        found[run.slot] = max(found.get(run.slot, 0), run.place.attempt + 1)
+    return found
+
+
+def _place(study: Study, study_id: str, slot: Slot, attempt: int) -> StudyPlace:
+    return StudyPlace(
+        study_id=study_id,
+        cell_index=slot.cell,
+        cell=study.cells[slot.cell],
+        block=slot.block,
+        position=slot.position,
+        attempt=attempt,
+    )
+
+
+def _progress(slot: Slot, schedule: Sequence[Slot], study: Study, done: int) -> str:
+    """Where it stands, for people."""
+    blocks = max(each.block for each in schedule) + 1
+    cell = ", ".join(f"{key}={value}" for key, value in study.cells[slot.cell].items()) or "as in the plan"
+    return f"run {done + 1} of {len(schedule)}, block {slot.block + 1} of {blocks}: {cell}"

@@ -1,0 +1,154 @@
+"""`llem study` as a user runs it: measured, killed, resumed, extended."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from llem.store import Store
+from llem.study.history import StudyHistory, read_history, study_ids
+from llem.study.plan import Slot
+from tests.conftest import LLEM, Run
+
+PLAN = """
+[engine]
+name = "simulated"
+[meter]
+name = "simulated"
+[workload]
+requests = 4
+min_duration_s = 0.2
+[windows]
+baseline_s = 0.1
+baseline_after_s = 0.0
+[study]
+name = "token time"
+repeats = {repeats}
+[study.vary]
+"engine.simulated.token_ms" = {values}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Two cells, two blocks."""
+    return written(tmp_path / "study.toml")
+
+
+def written(path: Path, *, repeats: int = 2, values: str = "[1, 2]") -> Path:
+    path.write_text(PLAN.format(repeats=repeats, values=values))
+    return path
+
+
+def history(store: Path) -> StudyHistory:
+    """Of the only study."""
+    (study_id,) = study_ids(Store(store))
+    return read_history(Store(store), study_id)
+
+
+def test_a_study_is_planned_before_it_is_measured(llem: Run, plan: Path, store: Path) -> None:
+    """--dry-run prints cells, the order of each block and the time, twice the same, and leaves no store."""
+    first, second = (llem("study", plan, "--dry-run") for _ in range(2))
+    assert first.stdout == second.stdout
+    assert first.stdout.splitlines()[:2] == ["cell 0: token_ms=1", "cell 1: token_ms=2"]
+    assert "4 runs, at least" in first.stdout
+    assert not store.exists()
+
+
+def test_wrong_calls_of_a_study_are_refused(llem: Run, plan: Path, store: Path) -> None:
+    """Without a plan, with a plan that has no study, with a study that is not there."""
+    plain = plan.with_name("plain.toml")
+    plain.write_text("name = 'x'\n")
+    Store(store).create()
+    for arguments, said in (
+        ((), "expected PLAN.toml or --resume STUDY"),
+        ((plain,), "plan key study: found no such table"),
+        (("--resume", "@last"), "study @last: found none"),
+    ):
+        done = llem("study", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_measures_compares_and_is_extended(llem: Run, plan: Path, store: Path) -> None:
+    """Every place of the schedule has its run, the cells are compared in pairs, and more repeats keep what there is."""
+    done = llem("study", plan)
+    assert done.returncode == 0, done.stderr
+    before = history(store)
+    assert (before.end, set(before.counted())) == ("completed", set(before.schedule))
+    assert "token_ms=1: 2 runs; token_ms=2: 2 runs" in done.stdout
+    assert "not paired" not in done.stdout
+    assert llem("study", "--resume", "token time", "--repeats", "3").returncode == 0
+    after = history(store)
+    assert after.schedule[: len(before.schedule)] == before.schedule
+    assert after.runs[: len(before.runs)] == before.runs
+    assert len(after.counted()) == 6
+    listed = llem("studies")
+    assert listed.stdout.splitlines()[2].split()[1:] == ["token", "time", "completed", "2", "3", "6", "0"]
+    compared = llem("compare", "token_ms=1", "token_ms=2", "--figure", "e2e_median_ms", "-f", "csv")
+    assert ",paired,higher," in compared.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_study_goes_on_where_it_was(
+    environment: dict[str, str], llem: Run, plan: Path, store: Path, sent: signal.Signals
+) -> None:
+    """Whatever ended it, every place of the schedule counts once in the end, and what was measured before stays."""
+    study = subprocess.Popen(
+        [LLEM, "study", plan], env=environment, start_new_session=True, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(store.glob("log/*/worker-*"))) < 2:
+        time.sleep(0.1)
+    os.kill(study.pid, sent)
+    study.communicate(timeout=60)
+    assert study.returncode == (-9 if sent == signal.SIGKILL else 130)
+    killed = history(store)
+    assert killed.end == ("left" if sent == signal.SIGKILL else "interrupted")
+    counted = killed.counted()
+    assert 1 <= len(counted) < 4
+    done = llem("study", plan, "--resume", "@last")
+    assert done.returncode == 0, done.stderr
+    after = history(store).counted()
+    assert set(after) == set(killed.schedule)
+    assert {slot: run.experiment_id for slot, run in counted.items()}.items() <= {
+        slot: run.experiment_id for slot, run in after.items()
+    }.items()
+
+
+@pytest.mark.slow
+def test_another_plan_does_not_resume_a_study(llem: Run, plan: Path, store: Path) -> None:
+    """The key and both values are named, and nothing is measured."""
+    llem("study", plan, "--repeats", "1")
+    before = history(store)
+    done = llem("study", written(plan, values="[1, 4]"), "--resume", "@last")
+    assert done.returncode == 2
+    assert "study.vary.engine.simulated.token_ms" in done.stderr
+    assert "found [1, 4], expected [1, 2]" in done.stderr
+    assert history(store) == before
+    assert llem("study", "--resume", "@last", "--repeats", "2").returncode == 0
+    assert (
+        Slot(1, 0, before.schedule[0].cell) in history(store).counted() or len(history(store).counted()) == 4
+    )
+    fewer = llem("study", "--resume", "@last", "--repeats", "1")
+    assert (fewer.returncode, "expected 2 or more" in fewer.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_wrapped_command_is_studied(llem: Run, tmp_path: Path, store: Path) -> None:
+    """The command is kept with the study, and a run that fails is tried once more at the end of its block."""
+    plan = tmp_path / "command.toml"
+    plan.write_text(
+        '[meter]\nname = "simulated"\n[windows]\nbaseline_s = 0.1\nbaseline_after_s = 0.0\n'
+        '[study]\nrepeats = 1\n[[study.together]]\n"labels.size" = "small"\n[[study.together]]\n"labels.size" = "large"\n'
+    )
+    done = llem("study", plan, "--", "false")
+    assert done.returncode in (0, 1)
+    known = history(store)
+    assert known.started.command == ["false"]
+    assert len(known.runs) in (2, 4)
