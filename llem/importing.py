@@ -1,6 +1,7 @@
 """Results of LLenergyMeasure taken into a store: each becomes an experiment of its own, marked as imported."""
 
 import hashlib
+import stat
 import time
 from pathlib import Path
 
@@ -71,8 +72,12 @@ def _completed(result: ExperimentResult) -> ExperimentCompleted:
 
 
 def _read(path: Path) -> bytes:
-    """The file, no more of it than may be taken: a device may have no end, and no size."""
+    """The file, no more of it than may be taken. A pipe may never say anything, and a device may have no end."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ExportError(
+                f"{path} cannot be read", found="not a regular file", hint="write it to a file first"
+            )
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -464,4 +464,4 @@ def _add_folder(files: SegmentFiles, folder: Path) -> None:
 
 def is_denied(path: Path) -> bool:
     """Whether the file is there and belongs to somebody who does not let this user read it."""
-    return os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110 -- Path.exists raises in a folder of another user
+    return os.path.exists(path) and not os.access(path, os.R_OK)  # noqa: PTH110 -- a Path raises in a folder of another user

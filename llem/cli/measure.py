@@ -16,6 +16,7 @@ from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
 from llem.export import target
 from llem.measure.children import Interruptions
+from llem.measure.preflight import check_plan
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.meters import MeterChoice
@@ -87,7 +88,10 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check model, options and prompts, print the resolved plan and stop."),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Measure a model on this machine, a server, or any program: llem measure -- PROGRAM ARGUMENTS.
@@ -120,6 +124,7 @@ def measure(
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
+        check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
         return
     place = Store.locate(store)

@@ -18,12 +18,12 @@ _WORDS = "llem.cli.words"
 class CommandGroup(TyperGroup):
     """The root of the commands: it alone sees what every one of them refuses."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own subclass of the context
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer has its own subclass of the context
         """Keep the words as they were written; typer's errors do not."""
         ctx.meta[_WORDS] = tuple(args)
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own subclass of the context
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer has its own subclass of the context
         """Run the command. Raises PlanError for a name or a number that an option cannot take."""
         try:
             return super().invoke(ctx)

@@ -258,7 +258,7 @@ def _takes_ids_and_scores(input_ids: Any, scores: Any) -> None:
     """Only looked at."""
 
 
-_takes_ids_and_scores.__signature__ = inspect.signature(_takes_ids_and_scores)  # type: ignore[attr-defined]
+_takes_ids_and_scores.__signature__ = inspect.signature(_takes_ids_and_scores)  # type: ignore[attr-defined]  # of any function
 
 
 class Generator:

@@ -54,14 +54,7 @@ def check(
 
     When strict, so is a MIG instance, whose energy nothing can measure.
     """
-    _check_recordable(plan, command)
-    if command and plan.is_served:
-        raise PlanError("a server and a program", found=command[0], expected="one of them to be measured")
-    if command:
-        _check_program(command[0])
-    else:
-        check_server(plan) if plan.is_served else check_engine(plan)
-        _check_prompts(plan)
+    check_plan(plan, command=command)
     placements = place_server(plan) if plan.is_served else place(plan, command=command)
     devices = [device for placement in placements for device in placement.devices]
     if strict:
@@ -71,6 +64,18 @@ def check(
     store.create()
     _check_space(store)
     return placements, meter
+
+
+def check_plan(plan: Plan, *, command: Sequence[str] = ()) -> None:
+    """All of it that does not ask for GPUs, meters or a store. Raises LlemError."""
+    _check_recordable(plan, command)
+    if command and plan.is_served:
+        raise PlanError("a server and a program", found=command[0], expected="one of them to be measured")
+    if command:
+        _check_program(command[0])
+    else:
+        check_server(plan) if plan.is_served else check_engine(plan)
+        _check_prompts(plan)
 
 
 def _check_recordable(plan: Plan, command: Sequence[str]) -> None:

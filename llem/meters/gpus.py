@@ -76,7 +76,21 @@ def select(
         return list(seen)
     numbers = range(len(seen)) if masked else [device.index for device in seen]
     numbered = list(zip(map(str, numbers), seen, strict=True))
-    return [_one(numbered, entry.strip(), variable) for entry in wanted]
+    return each_once(wanted, [_one(numbered, entry.strip(), variable) for entry in wanted])
+
+
+def each_once(wanted: Sequence[str], devices: Sequence[Device]) -> list[Device]:
+    """The devices that were meant. Raises MeterError for one that is named twice."""
+    uuids = [device.uuid for device in devices]
+    twice = next((uuid for uuid in uuids if uuids.count(uuid) > 1), None)
+    if twice is not None:
+        raise MeterError(
+            "a GPU is named twice",
+            found=f"{','.join(wanted)}, twice {twice}",
+            expected="each GPU once",
+            hint="--workers 2 runs two processes on it",
+        )
+    return list(devices)
 
 
 def _one(numbered: Sequence[tuple[str, Device]], entry: str, variable: str) -> Device:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from llem.errors import MeterError
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
-from llem.meters.gpus import DriverState
+from llem.meters.gpus import DriverState, each_once
 from llem.plan import MeterPlan, SimulatedMeterPlan
 from llem.units import MJ_PER_J, MW_PER_W, NS_PER_MS, NS_PER_S
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
@@ -86,12 +86,13 @@ class SimulatedMeter:
 
 
 def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
-    """A simulated device for every index; none where none is named. Raises MeterError for a name that is no index."""
-    uuids = dict.fromkeys(_uuid(gpu.strip()) for gpu in gpus or ())
-    return [
+    """A simulated device for every index; none where none is named. Raises MeterError for a name that is no index, and for one twice."""
+    uuids = [_uuid(gpu.strip()) for gpu in gpus or ()]
+    devices = [
         Device(host=socket.gethostname(), uuid=uuid, index=index, name="simulated device", kind="simulated")
         for index, uuid in enumerate(uuids)
     ]
+    return each_once(gpus or (), devices)
 
 
 def _uuid(gpu: str) -> str:

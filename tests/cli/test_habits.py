@@ -172,7 +172,7 @@ def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(lle
 def test_the_plan_of_a_dry_run_goes_into_a_file_too(llem: Run, tmp_path: Path) -> None:
     """`-o` is heeded: the file is a plan, in JSON too, is never replaced, and nothing is left on stdout."""
     plan = tmp_path / "plan.toml"
-    done = llem("measure", "--dry-run", "--set", "engine.batch_size=8", "-o", plan)
+    done = llem("measure", "--dry-run", "--engine", "simulated", "--set", "engine.batch_size=8", "-o", plan)
     assert (done.returncode, done.stdout) == (0, "")
     again = llem("measure", plan, "--dry-run")
     assert again.stdout == plan.read_text() and "batch_size = 8" in again.stdout

@@ -1,6 +1,7 @@
 """Results of LLenergyMeasure: imported, rebuilt, queried and exported with the same figures, or refused."""
 
 import json
+import os
 import shutil
 import subprocess
 from io import StringIO
@@ -208,6 +209,15 @@ def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
     """So is one that is not there."""
     with pytest.raises(ExportError, match="cannot be read"):
         import_result(tmp_path / "none.json", store)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(store: Store, tmp_path: Path) -> None:
+    """A pipe to which nobody writes is not waited for, and a folder is no result."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ExportError, match="not a regular file"):
+            import_result(path, store)
+    assert not list(store.experiment_ids())
 
 
 def test_a_file_over_the_limit_is_refused(store: Store, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def imports(odd: Odd, folder: Path) -> Iterator[Ended]:
 
 def plans(odd: Odd, folder: Path) -> Iterator[Ended]:
     """Any plan; one that is understood prints a plan that is understood and prints the same."""
-    usual = call(["measure", "--dry-run"], folder=folder).out.decode()
+    usual = call(["measure", "--engine", "simulated", "--dry-run"], folder=folder).out.decode()
     (folder / "plan.toml").write_bytes(inputs.plan_file(odd, usual))
     first = call(["measure", "plan.toml", "--dry-run"], folder=folder)
     yield first

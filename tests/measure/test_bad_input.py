@@ -21,6 +21,7 @@ WRONG = {
     "label without a value": (["--label", "gpu"], "key=value"),
     "no such GPU": (["--engine", "simulated", "--gpu", "7"], "NVIDIA driver"),
     "a GPU without a name": ([*SIMULATED, "--gpu", ""], "separated by commas"),
+    "a simulated GPU twice": ([*SIMULATED, "--gpu", "1,0,1"], "a GPU is named twice: found 1,0,1"),
     "a simulated GPU that is no index": ([*SIMULATED, "--gpu", "GPU-x"], "an index"),
     "a meter that cannot be read": (["--engine", "simulated", "--meter", "nvml"], "NVIDIA driver"),
     "GPUs of a model on the CPU": (
@@ -55,6 +56,28 @@ def test_wrong_input_is_one_line(arguments: list[str], told: str, llem: Run, sto
     assert told in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
     assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["fewer prompts than workers", "prompt file that is not there", "model folder that is not there"],
+)
+@pytest.mark.slow
+def test_a_dry_run_refuses_what_a_measurement_would(name: str, llem: Run, store: Path) -> None:
+    """A plan that is printed is one that can be measured, as far as this machine's devices are not asked."""
+    arguments, told = WRONG[name]
+    done = llem("measure", *arguments, "--dry-run")
+    assert done.returncode == 2 and told in done.stderr
+    assert done.stdout == "" and not store.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_a_dry_run_refuses_options_that_generate_would_not_take(llem: Run) -> None:
+    """The key that was probably meant is named."""
+    done = llem("measure", "--dry-run", "--set", "generation.top_q=1")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "did you mean generation.top_k" in done.stderr or "generation.top_p" in done.stderr
 
 
 @pytest.mark.torch

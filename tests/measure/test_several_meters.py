@@ -182,9 +182,10 @@ def test_one_that_is_not_here_is_refused_before_anything_is_measured(
 
 def test_the_resolved_plan_has_both(llem: Run) -> None:
     """As keys that a plan can hold again; --meter wins over both keys of a plan."""
-    done = llem("measure", "--dry-run", "--meter", "nvml, rapl")
+    dry_run = ("measure", "--engine", "simulated", "--dry-run")
+    done = llem(*dry_run, "--meter", "nvml, rapl")
     assert 'name = "nvml"' in done.stdout and 'also = ["rapl"]' in done.stdout
-    done = llem("measure", "--dry-run", "--set", 'meter.also=["rapl"]', "--meter", "nvml")
+    done = llem(*dry_run, "--set", 'meter.also=["rapl"]', "--meter", "nvml")
     assert "also = []" in done.stdout
 
 

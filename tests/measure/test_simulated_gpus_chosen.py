@@ -93,6 +93,14 @@ def test_a_gpu_that_is_hidden_is_refused(gpu_host: GpuHost) -> None:
     assert not run.store.exists()
 
 
+def test_a_gpu_that_is_named_twice_is_refused(gpu_host: GpuHost) -> None:
+    """Two processes on one GPU are asked for otherwise: its energy would stand for one of them alone."""
+    run = gpu_host.measure(gpus(2), *BRIEF, "--gpu", f"0,{uuid_of(0)}")
+    assert run.done.returncode == 2
+    assert uuid_of(0) in run.done.stderr and "--workers 2" in run.done.stderr
+    assert not run.store.exists()
+
+
 @pytest.mark.parametrize("chosen", ["1", None], ids=["named", "not named"])
 def test_a_program_runs_on_the_gpus_that_are_named(gpu_host: GpuHost, chosen: str | None) -> None:
     """With --gpu it sees those whose energy is read, and no others; without, what its caller would let it see."""

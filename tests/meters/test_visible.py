@@ -50,7 +50,6 @@ def _host(*, names: tuple[str, ...] = ("NVIDIA H100 80GB HBM3",) * 4, divided: i
         ("1,9,2", None, [1]),
         ("2,-1,0", None, [2]),
         ("2,nonsense,0", None, [2]),
-        (None, ["0", "0"], [0, 0]),
     ],
 )
 def test_finds_the_devices_that_cuda_would_use(
@@ -156,6 +155,8 @@ def test_refuses_an_index_that_cuda_and_nvml_would_read_differently(
         ("9", None, "no GPU to measure: found CUDA_VISIBLE_DEVICES='9'"),
         (None, [], "no GPU to measure: found a plan that uses none"),
         ("1,1", None, "names a GPU twice"),
+        (None, ["0", "0"], f"a GPU is named twice: found 0,0, twice {UUIDS[0]}, expected each GPU once"),
+        ("3,1", ["1", UUIDS[1]], f"twice {UUIDS[1]}"),
     ],
 )
 def test_says_which_gpus_there_are(
