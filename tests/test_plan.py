@@ -137,6 +137,15 @@ def test_the_hash_tells_what_is_measured() -> None:
     assert config_hash(plan) != config_hash(plan, ["sleep", "1"])
 
 
+def test_a_plan_with_one_meter_has_the_hash_that_it_always_had() -> None:
+    """Repeats of a configuration are found in logs of any age; another meter beside the first is another configuration."""
+    usual = "bcf7a45d777d7fafcd41bef300c0702bb09c8ef2682bf6ce982f6bd2636d8439"
+    assert config_hash(Plan()) == usual
+    assert config_hash(convert({"meter": {"name": "nvml", "also": ["rapl"]}})) != config_hash(
+        convert({"meter": {"name": "nvml"}})
+    )
+
+
 def test_a_plan_is_frozen_and_forbids_unknown_keys_everywhere() -> None:
     """Every table of the plan is a frozen Struct that refuses what it does not know."""
     sections = [
