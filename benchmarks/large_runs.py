@@ -93,31 +93,48 @@ def shape_of(kind: str, size: int, *, batch: int) -> Shape:
     return Shape(requests=FEW_REQUESTS, tokens=FEW_TOKENS, batch=batch, samples=size)
 
 
-def write_run(store: Store, shape: Shape) -> None:
+def write_run(store: Store, shape: Shape, experiment_id: str = EXPERIMENT) -> None:
     """The three segments of a run of one process."""
-    plan = msgspec.to_builtins(Plan())
-    started = ExperimentStarted(
-        experiment_id=EXPERIMENT,
-        plan=plan,
-        measurement_config_hash="hash",
-        expected_processes=1,
-        llem_version="benchmark",
-    )
-    ended = ExperimentCompleted(processes_completed=1, processes_failed=0)
+    for role, events in events_of(shape, experiment_id).items():
+        writer = open_segment(store, experiment_id, role)
+        write(writer, events, each=BLOCK_EVENTS if role == "worker" else 1)
+        writer.seal()
+        writer.close()
+
+
+def events_of(shape: Shape, experiment_id: str) -> dict[str, Iterator[Dated]]:
+    """What each of the three processes says, from its start to its end."""
     closed_ns = OPENED_NS + shape.duration_ns
-    write_segment(store, "supervisor", [(OPENED_NS - 9, started), (closed_ns + 9, ended)])
-    write_segment(store, "worker", worker(shape, closed_ns))
-    write_segment(store, "sampler", sampler(shape, closed_ns))
+    return {
+        "supervisor": supervisor(experiment_id, closed_ns),
+        "worker": worker(shape, closed_ns),
+        "sampler": sampler(shape, closed_ns),
+    }
 
 
-def write_segment(store: Store, role: str, events: Iterable[Dated]) -> None:
-    """One sealed segment, a block for every few events."""
-    folder = store.log_path / EXPERIMENT
+def supervisor(experiment_id: str, closed_ns: int) -> Iterator[Dated]:
+    """Start and end."""
+    yield (
+        OPENED_NS - 9,
+        ExperimentStarted(
+            experiment_id=experiment_id,
+            plan=msgspec.to_builtins(Plan()),
+            measurement_config_hash="hash",
+            expected_processes=1,
+            llem_version="benchmark",
+        ),
+    )
+    yield closed_ns + 9, ExperimentCompleted(processes_completed=1, processes_failed=0)
+
+
+def open_segment(store: Store, experiment_id: str, role: str) -> SegmentWriter:
+    """A segment that nothing stands in yet."""
+    folder = store.log_path / experiment_id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    segment_id = uuid.uuid5(uuid.NAMESPACE_OID, role)
+    segment_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{experiment_id} {role}")
     header = SegmentHeader(
         segment_id=segment_id.bytes,
-        experiment_id=EXPERIMENT,
+        experiment_id=experiment_id,
         role=role,
         process_index=None if role == "supervisor" else 0,
         host=DEVICE.host,
@@ -129,13 +146,15 @@ def write_segment(store: Store, role: str, events: Iterable[Dated]) -> None:
         wall_ns=10**18,
     )
     name = role if header.process_index is None else f"{role}-0"
-    writer = SegmentWriter(folder / f"{name}-{segment_id.hex[:8]}.events.zst", header, sync="close")
-    for number, (at_ns, event) in enumerate(events):
+    return SegmentWriter(folder / f"{name}-{segment_id.hex[:8]}.events.zst", header, sync="close")
+
+
+def write(writer: SegmentWriter, events: Iterable[Dated], *, each: int) -> None:
+    """A block for every so many events."""
+    for number, (at_ns, event) in enumerate(events, 1):
         writer.append(event, at_ns=at_ns)
-        if number % BLOCK_EVENTS == 0 or role == "sampler":
+        if number % each == 0:
             writer.flush()
-    writer.seal()
-    writer.close()
 
 
 def worker(shape: Shape, closed_ns: int) -> Iterator[Dated]:

@@ -61,7 +61,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 def chunks(experiments: Files) -> Iterator[Files]:
     """Those of one transaction each; an experiment that is not small, or has no files, is left out."""
-    small = {name: files for name, files in experiments.items() if files and _weight(files) <= CHUNK_BYTES}
+    small = {name: files for name, files in experiments.items() if files and _weight(files) <= GROUP_BYTES}
     return _packed(small, most_bytes=CHUNK_BYTES, most=CHUNK_EXPERIMENTS)
 
 

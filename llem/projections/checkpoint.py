@@ -67,7 +67,8 @@ class KnownSegment(SegmentState, frozen=True, kw_only=True):
     samples: int
     requests: int
     digest: str | None
-    derived_blocks: int | None
+    derived_blocks: int | None  # those that its experiment's results include
+    clock_offset_ns: int | None  # by which these are placed
 
     @property
     def position(self) -> Position | None:

@@ -141,6 +141,8 @@ def _progress(
         "samples": samples + (known.samples if known else 0),
         "requests": requests + (known.requests if known else 0),
         "skipped_bytes": skipped_bytes + (known.skipped_bytes if known else 0),
+        "derived_blocks": known.derived_blocks if known else None,
+        "clock_offset_ns": known.clock_offset_ns if known else None,
     }
 
 

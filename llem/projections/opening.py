@@ -63,6 +63,8 @@ def _tell(store: Store, report: CatchUpReport, notify: Notify) -> None:
     if report.behind_reason:
         behind = f"{len(report.behind_experiments)} experiments, {report.behind_bytes} bytes of log"
         notify(f"llem: answering from tables that are behind by {behind}: {report.behind_reason}")
+    for experiment in report.waiting:
+        notify(f"llem: {experiment}")
     _tell_of_the_log(store, [str(refusal) for refusal in report.refused], notify)
 
 

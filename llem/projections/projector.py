@@ -31,6 +31,7 @@ from llem.projections.database import Tables, create_tables, writer_lock
 from llem.projections.derive.rows import DERIVED_TABLES, derive
 from llem.projections.derive_again import derive_again
 from llem.projections.diff import Change, count_rows, result_changes, table_changes
+from llem.projections.going_on import GoingOn, going_on
 from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
 from llem.store import Store, mend_access
 
@@ -64,6 +65,7 @@ class CatchUpReport(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int = 0
     events: int = 0
     derived: Sequence[str] = ()  # experiments whose results were derived again
+    waiting: Sequence[GoingOn] = ()  # experiments whose results leave out what is newest
     refused: Sequence[LlemError] = ()
     behind_experiments: Sequence[str] = ()  # experiments that could not be brought up to date
     behind_bytes: int = 0
@@ -183,6 +185,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int
     events: int
     derived: Sequence[str]
+    waiting: Sequence[GoingOn]
     refused: Sequence[LlemError]
 
 
@@ -208,9 +211,17 @@ def apply_experiments(
         except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
             _forget(tables, experiment_id)
             refuse_segments(tables, segments, reason_against(error))
-    derive(tables, one_by_one)
+    waiting = going_on(connection, one_by_one)
+    left = {experiment.experiment_id for experiment in waiting}
+    derive(tables, [experiment_id for experiment_id in one_by_one if experiment_id not in left])
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
-    return Applied(blocks=blocks, events=events, derived=wanted, refused=refusals(store, connection))
+    return Applied(
+        blocks=blocks,
+        events=events,
+        derived=[experiment_id for experiment_id in wanted if experiment_id not in left],
+        waiting=waiting,
+        refused=refusals(store, connection),
+    )
 
 
 def _apply_at_once(tables: Tables, new: Files) -> set[str]:
@@ -491,5 +502,6 @@ def _catch_up_report(applied: Applied, *, rebuilt: str | None = None) -> CatchUp
         blocks=applied.blocks,
         events=applied.events,
         derived=applied.derived,
+        waiting=applied.waiting,
         refused=applied.refused,
     )
