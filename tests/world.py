@@ -299,21 +299,24 @@ def sampler_events(
     return [*found, (until_s, ended)]
 
 
-def experiment(store: Store, *, processes: int = 1, experiment_id: str = EXPERIMENT, **options: Any) -> None:
-    """A whole experiment, every process with a GPU of its own and the same figures."""
+def experiment(
+    store: Store,
+    *,
+    processes: int = 1,
+    experiment_id: str = EXPERIMENT,
+    worker: Sequence[Dated] | None = None,
+    sampler: Sequence[Dated] | None = None,
+    **options: Any,
+) -> None:
+    """A whole experiment: every process has a GPU of its own and the usual figures, or says what is given."""
     supervisor(store, processes=processes, experiment_id=experiment_id, **options)
     for index in range(processes):
+        same: dict[str, Any] = {"index": index, "experiment_id": experiment_id}
         uuid = f"GPU-{index}"
-        write(
-            store,
-            worker_events(index, uuid=uuid),
-            role="worker",
-            index=index,
-            experiment_id=experiment_id,
-            blocks=4,
-        )
-        events = sampler_events(index, uuid=uuid)
-        write(store, events, role="sampler", index=index, experiment_id=experiment_id, blocks=6)
+        said = worker_events(index, uuid=uuid) if worker is None else worker
+        write(store, said, role="worker", blocks=4, **same)
+        sampled = sampler_events(index, uuid=uuid) if sampler is None else sampler
+        write(store, sampled, role="sampler", blocks=6, **same)
 
 
 def wall_time(seconds: float) -> datetime:

@@ -20,7 +20,6 @@ from tests.world import (
     experiment,
     request,
     sampler_events,
-    supervisor,
     worker_events,
     write,
 )
@@ -62,17 +61,12 @@ def _failing(store: Store) -> None:
         for number, error in enumerate(errors)
     ]
     good = [request(number, 10.0 + 2 * number) for number in range(3, 10)]
-    supervisor(store, experiment_id=FAILING)
-    events = worker_events(requests=[*failed, *good])
-    write(store, events, role="worker", index=0, experiment_id=FAILING)
-    write(store, sampler_events(), role="sampler", index=0, experiment_id=FAILING)
+    experiment(store, experiment_id=FAILING, worker=worker_events(requests=[*failed, *good]))
 
 
 def _interrupted(store: Store) -> None:
     end = ExperimentInterrupted(reason="stopped by SIGTERM", processes_completed=0, processes_failed=1)
-    supervisor(store, experiment_id=INTERRUPTED, end=end)
-    write(store, worker_events()[:-2], role="worker", index=0, experiment_id=INTERRUPTED)
-    write(store, sampler_events(), role="sampler", index=0, experiment_id=INTERRUPTED)
+    experiment(store, experiment_id=INTERRUPTED, end=end, worker=worker_events()[:-2])
 
 
 def _wrapped(store: Store) -> None:

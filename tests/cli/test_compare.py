@@ -11,11 +11,10 @@ from tests.conftest import Run
 from tests.world import (
     CLOSED_S,
     OPENED_S,
+    experiment,
     ramp_w,
     sampler_events,
-    supervisor,
     worker_events,
-    write,
 )
 
 SPREAD = (0.0, 0.004, -0.006, 0.002, -0.001)  # of the energies of five blocks
@@ -35,16 +34,15 @@ def measured(
     plan = Plan(
         name=f"cell {cell}", engine=EnginePlan(batch_size=cell), validity=ValidityPlan(min_duration_s=1.0)
     )
-    supervisor(
+    counter = (1_000.0, 1_000.0 + 4_000.0 * energy) if source == "counter" else None
+    experiment(
         store,
         experiment_id=run,
         plan=plan,
         labels={"block": str(block), "cell": f"c{cell}"} if labels else None,
+        worker=worker_events(counter_j=counter),
+        sampler=sampler_events(power_w=lambda second: energy * ramp_w(second), source=source),
     )
-    counter = (1_000.0, 1_000.0 + 4_000.0 * energy) if source == "counter" else None
-    write(store, worker_events(counter_j=counter), role="worker", index=0, experiment_id=run)
-    sampled = sampler_events(power_w=lambda second: energy * ramp_w(second), source=source)
-    write(store, sampled, role="sampler", index=0, experiment_id=run)
     return run
 
 

@@ -12,7 +12,7 @@ from llem.plan import Plan, WindowsPlan
 from llem.store import Store
 from llem_events.events import ExperimentInterrupted
 from tests.conftest import LLEM, QUICK, Run
-from tests.world import experiment, sampler_events, supervisor, worker_events, write
+from tests.world import experiment, worker_events
 
 WRAPPED = ("measure", "--meter", "simulated", "--set", "windows.baseline_s=0.1")
 
@@ -60,9 +60,8 @@ def test_a_list_and_a_result_call_the_same_figure_by_the_same_name(llem: Run, fo
 def test_a_run_that_was_cut_short_says_why_once(llem: Run, tmp_path: Path) -> None:
     """The reason against it names the processes; no warning says the same again."""
     store = Store(tmp_path / "data").create()
-    supervisor(store, end=ExperimentInterrupted(reason="SIGINT", processes_completed=0, processes_failed=0))
-    write(store, worker_events()[:-1], role="worker", index=0)
-    write(store, sampler_events(), role="sampler", index=0)
+    end = ExperimentInterrupted(reason="SIGINT", processes_completed=0, processes_failed=0)
+    experiment(store, end=end, worker=worker_events()[:-1])
     shown = llem("show", "--store", store.path).stdout
     assert "  not every process ran to its end: no completion event of processes 0" in shown
     assert "incomplete experiment" not in shown

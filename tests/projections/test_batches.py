@@ -8,12 +8,11 @@ from llem.results.phases import allocate
 from llem.store import Store
 from llem_events.events import RequestsCompleted
 from tests.projections.tables import one, rows
-from tests.world import at, request, sampler_events, supervisor, worker_events, write
+from tests.world import at, experiment, request, sampler_events, worker_events
 
 
 def long_batch(log: Store, *, source: str = "counter") -> None:
     """An experiment with one further batch from 12 s to 28 s, its first token at 16 s, of 60 and 20 tokens."""
-    supervisor(log)
     base = msgspec.structs.replace(request(0, 12.0), batch_index=99, start_ns=at(12), end_ns=at(28))
     both = [
         msgspec.structs.replace(
@@ -28,8 +27,7 @@ def long_batch(log: Store, *, source: str = "counter") -> None:
     ]
     batch = (28.0, RequestsCompleted(window="measurement", requests=both))
     events = sorted([*worker_events(), batch], key=lambda dated: dated[0])
-    write(log, events, role="worker", index=0)
-    write(log, sampler_events(source=source), role="sampler", index=0)
+    experiment(log, worker=events, sampler=sampler_events(source=source))
     catch_up(log)
 
 

@@ -9,7 +9,7 @@ from llem.projections import bulk, catch_up, cells, rebuild
 from llem.projections.containment import MisfitError
 from llem.store import Store
 from tests.projections.tables import hashes, rows
-from tests.world import experiment, sampler_events, supervisor, worker_events, write
+from tests.world import experiment, sampler_events
 
 
 def three(log: Store) -> None:
@@ -35,10 +35,7 @@ def test_one_that_does_not_fit_hurts_no_other(
     """However many share its transaction, and wherever among them it stands."""
     monkeypatch.setattr(bulk, "CHUNK_EXPERIMENTS", chunk)
     three(log)
-    supervisor(log, experiment_id="run-1b")
-    write(log, worker_events(), role="worker", index=0, experiment_id="run-1b")
-    hot = sampler_events(temperature_c=lambda _: 40_000)
-    write(log, hot, role="sampler", index=0, experiment_id="run-1b")
+    experiment(log, experiment_id="run-1b", sampler=sampler_events(temperature_c=lambda _: 40_000))
     assert len(catch_up(log).refused) == 1
     found = rows(log, "SELECT experiment_id, status FROM experiments ORDER BY ALL")
     assert [(row["experiment_id"], row["status"]) for row in found] == [

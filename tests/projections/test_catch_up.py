@@ -257,11 +257,9 @@ def test_a_word_of_a_later_llem_is_newer_and_no_damage(log: Store, word: str) ->
 
 def test_unknown_events_are_kept_and_change_nothing(log: Store) -> None:
     """An unknown type, and a later version of a known one."""
-    supervisor(log)
     later = LaterWarning(code="x", text="y")
     novel = [(9.0, NoveltySeen(colour="blue")), (9.1, later)]
-    write(log, [*novel, *worker_events()], role="worker", index=0)
-    write(log, sampler_events(), role="sampler", index=0)
+    experiment(log, worker=[*novel, *worker_events()])
     assert catch_up(log).refused == []
     kept = one(log, "FROM events WHERE type = 'novelty_seen'")
     assert kept["body"] == '{"colour":"blue"}'

@@ -54,10 +54,7 @@ def measured(
     experiment_id: str = EXPERIMENT,
 ) -> None:
     """An experiment whose worker's events are changed."""
-    supervisor(log, plan=plan, experiment_id=experiment_id)
-    write(log, change(worker_events()), role="worker", index=0, experiment_id=experiment_id)
-    sampled = sampler_events() if samples is None else samples
-    write(log, sampled, role="sampler", index=0, experiment_id=experiment_id)
+    experiment(log, experiment_id=experiment_id, plan=plan, worker=change(worker_events()), sampler=samples)
 
 
 def requests_are(*odd: Request) -> Change:

@@ -78,10 +78,7 @@ def started(**fields: object) -> Make:
 
 def hot(log: Store, experiment_id: str) -> None:
     """A temperature that no column holds."""
-    supervisor(log, experiment_id=experiment_id)
-    write(log, worker_events(), role="worker", index=0, experiment_id=experiment_id)
-    events = sampler_events(temperature_c=lambda _: 40_000)
-    write(log, events, role="sampler", index=0, experiment_id=experiment_id)
+    experiment(log, experiment_id=experiment_id, sampler=sampler_events(temperature_c=lambda _: 40_000))
 
 
 def imported(**fields: int) -> Make:

@@ -10,6 +10,7 @@ from tests.world import (
     OFFSET_NS,
     ORIGIN_NS,
     at,
+    experiment,
     request,
     sampler_events,
     supervisor,
@@ -26,8 +27,7 @@ def process(log: Store, worker: list, sampler: list, index: int = 0, **header: o
 
 def single(log: Store, *, plan: object = None, sampler: list | None = None, **worker: object) -> dict:
     """The result of an experiment with one process."""
-    supervisor(log, plan=plan)
-    process(log, worker_events(**worker), sampler_events() if sampler is None else sampler)
+    experiment(log, plan=plan, worker=worker_events(**worker), sampler=sampler)
     catch_up(log)
     return result(log)
 
@@ -159,8 +159,7 @@ def test_a_warm_up_that_did_not_converge_is_warned_of(log: Store, converged: boo
         converged=converged,
         reason="converged" if converged else "warmup_max_s reached",
     )
-    supervisor(log)
-    process(log, sorted([*worker_events(), (8.0, warmup)], key=lambda dated: dated[0]), sampler_events())
+    experiment(log, worker=sorted([*worker_events(), (8.0, warmup)], key=lambda dated: dated[0]))
     catch_up(log)
     told = rows(log, "SELECT process_index, text, value FROM warnings WHERE code = 'warmup_not_converged'")
     text = "the warm-up of process 0 did not converge: warmup_max_s reached, and the last batches' times varied by 30.0%"
@@ -266,8 +265,7 @@ def test_a_counter_in_the_samples_serves_where_an_edge_is_missing(log: Store) ->
 
 def test_an_interrupted_experiment_is_called_so(log: Store) -> None:
     """With its reason."""
-    supervisor(log, end=ExperimentInterrupted(reason="Ctrl-C", processes_completed=1, processes_failed=0))
-    process(log, worker_events(), sampler_events())
+    experiment(log, end=ExperimentInterrupted(reason="Ctrl-C", processes_completed=1, processes_failed=0))
     catch_up(log)
     assert result(log)["status"] == "interrupted"
     assert one(log, "FROM experiments")["problem"] == "Ctrl-C"

@@ -11,7 +11,7 @@ from llem.projections.derive import rows as rows_of_results
 from llem.store import Store
 from llem_events.events import Request
 from tests.projections.tables import hashes, one, result, rows
-from tests.world import at, request, sampler_events, supervisor, worker_events, write
+from tests.world import at, experiment, request, sampler_events, supervisor, worker_events, write
 
 PROCESSES, OPENED_S, CLOSED_S = 2, 10.0, 30.0
 
@@ -117,12 +117,10 @@ def test_samples_in_pieces_say_the_same(log: Store, tmp_path: Path, monkeypatch:
 
 def test_a_batch_without_a_token_does_not_hide_the_phases_of_others(log: Store) -> None:
     """The first batch of the window fails; what the next one took to decode is known."""
-    supervisor(log)
     failed = request(0, 10.5, tokens=0, finish_reason="error", error="ValueError: no")
     slow = [at(12.0 + number) for number in range(1, 8)]
     answered = request(1, 12.0, tokens=7, token_times_ns=slow, first_token_ns=slow[0], end_ns=slow[-1] + 1)
-    write(log, worker_events(requests=[failed, answered]), role="worker", index=0)
-    write(log, sampler_events(), role="sampler", index=0)
+    experiment(log, worker=worker_events(requests=[failed, answered]))
     catch_up(log)
     first, second = rows(log, "FROM batches ORDER BY batch_index")
     assert (first["decode_energy_j"], first["decode_reason"]) == (None, "there was no first token")

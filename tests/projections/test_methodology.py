@@ -82,9 +82,7 @@ def test_windows_add_up(pair: Store) -> None:
 
 def test_a_window_with_a_sampled_counter_uses_it(log: Store) -> None:
     """100 J a second for ten seconds."""
-    supervisor(log)
-    write(log, worker_events(), role="worker", index=0)
-    write(log, sampler_events(counter_j=lambda second: 100 * second), role="sampler", index=0)
+    experiment(log, sampler=sampler_events(counter_j=lambda second: 100 * second))
     catch_up(log)
     found = windowed(log, 5, 15)
     assert found.total_energy_j == pytest.approx(1_000.0)
@@ -93,9 +91,12 @@ def test_a_window_with_a_sampled_counter_uses_it(log: Store) -> None:
 
 def test_the_steady_state_is_found_in_the_log(log: Store) -> None:
     """Constant power and one request every two seconds, all the time; the plan asks for 10 s."""
-    supervisor(log, plan=Plan(validity=ValidityPlan(steady_state_min_s=10)))
-    write(log, worker_events(counter_j=(0.0, 4_000.0)), role="worker", index=0)
-    write(log, sampler_events(power_w=lambda _: 200.0), role="sampler", index=0)
+    experiment(
+        log,
+        plan=Plan(validity=ValidityPlan(steady_state_min_s=10)),
+        worker=worker_events(counter_j=(0.0, 4_000.0)),
+        sampler=sampler_events(power_w=lambda _: 200.0),
+    )
     catch_up(log)
     row = result(log)
     start_s, end_s = row["steady_state_from_sec"], row["steady_state_to_sec"]
@@ -149,9 +150,7 @@ def test_sql_gives_the_statistics_of_python(lengths: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Store(Path(folder) / "store").create()
         done = [request(number, 10 + 2 * number, tokens=tokens) for number, tokens in enumerate(lengths)]
-        supervisor(log)
-        write(log, worker_events(requests=done), role="worker", index=0)
-        write(log, sampler_events(), role="sampler", index=0)
+        experiment(log, worker=worker_events(requests=done))
         catch_up(log)
         by_sql = one(
             log,

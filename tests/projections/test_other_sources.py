@@ -20,8 +20,6 @@ from tests.world import (
     EXPERIMENT,
     device,
     experiment,
-    sampler_events,
-    supervisor,
     worker_events,
     write,
 )
@@ -69,9 +67,7 @@ def test_a_wrapped_program_has_energy_and_no_tokens(log: Store) -> None:
     events = [event for event in worker_events(requests=[]) if event[1].TYPE.startswith("window")]
     program = ProcessStarted(process_index=0, devices=[device()], engine="command")
     ended = ProcessCompleted(process_index=0, exit_status=0)
-    supervisor(log)
-    write(log, [(0.5, program), *events, (31.0, ended)], role="worker", index=0)
-    write(log, sampler_events(), role="sampler", index=0)
+    experiment(log, worker=[(0.5, program), *events, (31.0, ended)])
     catch_up(log)
     found = result(log)
     assert (found["status"], found["engine"], found["total_energy_j"]) == ("completed", "command", 4_080.0)

@@ -21,7 +21,7 @@ from llem_events.events import (
     WindowOpened,
 )
 from tests.projections.tables import result, rows
-from tests.world import HOST, at, edges, sampler_events, supervisor, worker_events, write
+from tests.world import HOST, at, edges, experiment, sampler_events, worker_events
 
 PACKAGE = "rapl-package-0"
 METERED = MeteredDevice(
@@ -64,14 +64,12 @@ def package_samples() -> list[tuple[float, Event]]:
 
 def derived(log: Store, *, beside: bool) -> dict[str, Any]:
     """The result of one process with a GPU, with or without a package beside it."""
-    supervisor(log)
     worker, sampler = worker_events(), sampler_events()
     if beside:
         worker = [(second, with_edges(event, second)) for second, event in worker]
         *sampler, ended = [(second, with_package(event)) for second, event in sampler]
         sampler = [*sampler, *package_samples(), ended]
-    write(log, worker, role="worker", index=0)
-    write(log, sampler, role="sampler", index=0)
+    experiment(log, worker=worker, sampler=sampler)
     catch_up(log)
     return result(log)
 
@@ -110,14 +108,12 @@ def test_the_spread_of_idle_power_is_the_first_meters(log: Store) -> None:
 
 def test_a_package_that_nobody_sampled_is_null_with_its_reason(log: Store) -> None:
     """Its counter was not read either, so its energy is unknown, and the result of the first meter stands."""
-    supervisor(log)
     blank = [(second, msgspec.structs.replace(event, edges=[*event.edges, *edges(PACKAGE, None, second)]))
              if isinstance(event, WindowOpened | WindowClosed) and event.kind == "measurement" else (second, event)
              for second, event in worker_events()]  # fmt: skip
     sampler = sampler_events()
     started = [(second, with_package(event) if isinstance(event, MeterStarted) else event) for second, event in sampler]  # fmt: skip
-    write(log, blank, role="worker", index=0)
-    write(log, started, role="sampler", index=0)
+    experiment(log, worker=blank, sampler=started)
     catch_up(log)
     found = result(log)
     assert (found["total_energy_j"], found["energy_cpu_j"], found["valid"]) == (4_080.0, None, True)
@@ -126,13 +122,11 @@ def test_a_package_that_nobody_sampled_is_null_with_its_reason(log: Store) -> No
 
 def test_devices_that_two_meters_name_alike_are_told(log: Store) -> None:
     """Their samples could not be told apart."""
-    supervisor(log)
     sampler = [
         (second, msgspec.structs.replace(event, beside=[OtherMeter(meter="zeus", devices=event.devices)])
          if isinstance(event, MeterStarted) else event)
         for second, event in sampler_events()
     ]  # fmt: skip
-    write(log, worker_events(), role="worker", index=0)
-    write(log, sampler, role="sampler", index=0)
+    experiment(log, sampler=sampler)
     catch_up(log)
     assert any("is named twice" in reason for reason in result(log)["invalid_reasons"])
