@@ -299,6 +299,20 @@ class ValidityPlan(Section, frozen=True, kw_only=True):
     max_energy_disagreement: Annotated[PositiveFloat, says("between counter and integrated power")] = 0.05
     max_uncertainty: Annotated[PositiveFloat, says("of the energy, as far as its bound is known")] = 0.10
     max_failed_requests: Annotated[Fraction, says("of all requests")] = 0.05
+    max_send_lag_ms: Annotated[
+        PositiveFloat,
+        says("of a load process: 99th percentile from when a request is due to when it is sent"),
+    ] = 10.0
+    max_client_cpu: Annotated[PositiveFloat, says("cores that a load process may use")] = 0.8
+    max_client_lag_ms: Annotated[
+        PositiveFloat, says("of a load process: 99th percentile of how late it comes to what it planned")
+    ] = 5.0
+    min_rate_held: Annotated[
+        Fraction, says("of the rate at which requests are due, that at which they are sent")
+    ] = 0.99
+    max_count_disagreement: Annotated[PositiveFloat, says("between our tokens and the server's counts")] = (
+        0.01
+    )
     max_throttled: Annotated[Fraction, says("of the samples")] = 0.0
     steady_state_tolerance: Annotated[PositiveFloat, says("of throughput and power in the steady state")] = (
         0.05

@@ -426,6 +426,9 @@ class ServerStarted(Event, frozen=True, kw_only=True):
     port_open_ns: Int64 | None = None
     healthy_ns: Int64 | None = None
     first_answer_ns: Int64 | None = None
+    # the counters of tokens among what it says of itself; None: it is not known to have any
+    input_tokens_metric: str | None = None
+    output_tokens_metric: str | None = None
 
 
 class ServerStopped(Event, frozen=True, kw_only=True):

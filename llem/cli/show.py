@@ -39,6 +39,7 @@ EXIT_STATUS = """
 SELECT max(CAST(body ->> 'exit_status' AS INTEGER)) FROM events WHERE experiment_id = ? AND type = 'process_completed'
 """
 NOT_MEASURED = "not measured"
+_HELD = 0.99  # of the rate; below it, requests waited here
 Row = tuple[str, float | int | str | None, str]
 _CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
 
@@ -117,9 +118,23 @@ def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bo
             return result.measured_sec not in (None, result.duration_sec)
         case "requests":
             return result.total_requests is not None
+        case "server_idle_power_w" | "energy_above_server_idle_j":
+            return result.serving is not None
+        case "inter_chunk_median_ms" | "ttft_sent_median_ms":
+            return _tells_more(figure.name, result)
         case "throttle_sec":
             return result.thermal_throttle is not None and bool(result.thermal_throttle.detected)
     return result.latency_stats is not None or not figure.name.endswith("_median_ms")
+
+
+def _tells_more(name: str, result: ExperimentResult) -> bool:
+    """Whether a latency is another than the one that is shown beside it: chunks that are not tokens, requests that waited to be sent."""
+    latencies = result.latency_stats
+    if result.serving is None or latencies is None:
+        return False
+    if name == "inter_chunk_median_ms":
+        return latencies.inter_chunk_samples != latencies.itl_samples
+    return result.serving.rate_held is not None and result.serving.rate_held < _HELD
 
 
 def _watched(result: ExperimentResult) -> list[DeviceEnergy]:

@@ -6,10 +6,12 @@ import time
 from types import TracebackType
 
 from llem.errors import LlemError
+from llem.servers import Counters, all_counters
 from llem.servers.address import Address
 from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import ServerMetricsRead
 
+PATH = "/metrics"
 PERIOD_S = 1.0
 TIMEOUT_S = 2.0
 HELD_READINGS = 5
@@ -29,6 +31,16 @@ def parse(text: str) -> Reading:
             except ValueError:
                 continue
     return found
+
+
+def known_counters(address: Address) -> Counters | None:
+    """The counters of tokens of a server of which we know nothing, where they are those of one that we know."""
+    try:
+        answer = address.get(PATH, timeout_s=TIMEOUT_S)
+    except (OSError, LlemError):
+        return None
+    names = {name.partition("{")[0] for name in parse(answer.body.decode(errors="replace"))}
+    return next((counters for counters in all_counters() if names.issuperset(counters)), None)
 
 
 class Scraper:

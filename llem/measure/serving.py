@@ -28,7 +28,7 @@ from llem.measure.messages import (
     ReportStop,
     WorkerSetup,
 )
-from llem.measure.scraper import Scraper
+from llem.measure.scraper import Scraper, known_counters
 from llem.measure.warmup import Cooldown, cool_down
 from llem.measure.worker import Worker, open_log
 from llem.meters import driver_state
@@ -174,6 +174,7 @@ class Serving(Worker):
 
     def _started(self, served: Served) -> ServerStarted:
         versions = self._server.versions()
+        counters = self._server.COUNTERS or known_counters(served.address)
         return ServerStarted(
             kind=self._plan.server.kind or "",
             managed=served.process is not None,
@@ -186,6 +187,8 @@ class Serving(Worker):
             port_open_ns=served.ready.port_open_ns,
             healthy_ns=served.ready.healthy_ns,
             first_answer_ns=served.ready.first_answer_ns,
+            input_tokens_metric=counters.input_tokens if counters else None,
+            output_tokens_metric=counters.output_tokens if counters else None,
         )
 
     def _model_loaded(self, served: Served) -> ModelLoaded:

@@ -173,6 +173,19 @@ SELECT r.experiment_id, r.request_id,
        b.energy_source, b.reason, r.input_tokens, r.output_tokens, r.process_index, r.batch_index
 FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
 
+CREATE VIEW server_metrics AS -- what a server says of itself, about once a second
+-- at_ns: [ns, monotonic] when it was read
+-- name: of the metric, without its labels
+-- labels: as the server writes them; NULL where it has none
+-- value: what it was; NULL where it was not told then
+WITH told AS (
+    SELECT experiment_id, process_index, unnest(CAST(body -> 'names' AS VARCHAR[])) AS metric, CAST(body -> 'times_ns' AS BIGINT[]) AS times_ns,
+           unnest(CAST(body -> 'values' AS DOUBLE[][])) AS column_values
+    FROM events WHERE type = 'server_metrics_read')
+SELECT experiment_id, process_index, unnest(times_ns) AS at_ns, split_part(metric, '{', 1) AS name,
+       nullif(regexp_extract(metric, '\{(.*)\}', 1), '') AS labels, unnest(column_values) AS value
+FROM told;
+
 CREATE VIEW power_over_time AS -- mean power of each device and second
 -- second: [s] from the start of the experiment's measurement
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
@@ -211,3 +224,20 @@ SELECT r.*, arrival_sec >= from_sec AND end_sec <= to_sec AS inside,
 FROM timed_requests r
 WHERE experiment_id = experiment AND window_kind = 'measurement' AND end_sec > from_sec AND arrival_sec < to_sec
 ORDER BY arrival_sec, request_id;
+
+-- Requests that met every objective, from their due times; one that failed met none, one of a single token has no time per token to miss.
+-- An objective that is left out, or NULL, is none. `goodput_per_s` is over the time of the measurement.
+CREATE MACRO goodput(ttft_ms := NULL, tpot_ms := NULL, e2e_ms := NULL) AS TABLE
+WITH timed AS (
+    SELECT experiment_id, finish_reason IN ('length', 'eos') AS is_whole, (first_token_ns - arrival_ns) / 1e6 AS until_first,
+           (coalesce(token_times_ns[-1], chunk_times_ns[-1]) - first_token_ns) / 1e6 / nullif(output_tokens - 1, 0) AS per_token,
+           (end_ns - arrival_ns) / 1e6 AS until_end, output_tokens AS tokens
+    FROM requests WHERE window_kind = 'measurement'),
+met AS (
+    SELECT *, is_whole AND coalesce(until_first <= ttft_ms, ttft_ms IS NULL) AND coalesce(per_token <= tpot_ms, tpot_ms IS NULL OR tokens = 1)
+              AND coalesce(until_end <= e2e_ms, e2e_ms IS NULL) AS is_good
+    FROM timed)
+SELECT experiment_id, count(*) AS all_requests, count(*) FILTER (is_good) AS good_requests, count(*) FILTER (is_good) / count(*) AS attainment,
+       count(*) FILTER (is_good) / any_value(r.duration_sec) AS goodput_per_s,
+       any_value(r.total_energy_j) / nullif(count(*) FILTER (is_good), 0) AS energy_per_good_request_j
+FROM met JOIN experiment_results r USING (experiment_id) GROUP BY experiment_id ORDER BY experiment_id;

@@ -259,6 +259,7 @@ def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
         "environment_snapshot": _first(results, lambda result: result.environment_snapshot),
         "effective_config": _first(results, lambda result: result.effective_config or None) or {},
         "timeseries": _first(results, lambda result: result.timeseries),
+        "serving": results[0].serving if len(results) == 1 else None,
         "total_requests": _count([result.requests for result in results]),
         "failed_requests": _count([result.failed_requests for result in results]),
         "status": next(status for status in STATUSES if status in {result.status for result in results}),

@@ -14,6 +14,7 @@ from llem.results.intervals import duration
 from llem.results.latency import LatencyStatistics
 from llem.results.nullable import largest, ratio
 from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, WarmupResult
+from llem.results.serving import ServingMetrics
 from llem.results.validity import DEFAULT_THRESHOLDS, InvalidReason, MeasuredFacts, judge
 from llem.versions import SCHEMA_VERSION
 
@@ -84,6 +85,7 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     model_flops_utilisation: float | None = None  # of the devices' peak; None where one is unknown
     latency_stats: LatencyStatistics | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
+    serving: ServingMetrics | None = None  # of the one process that measures a server
     thermal_throttle: ThermalThrottleInfo | None = None
     warmup_result: WarmupResult | None = None  # one that did not converge, else the first process's
     warmup_excluded_samples: int | None = None  # warm-up batches of all processes
@@ -133,6 +135,7 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
         temperature_drift_c=largest(process.temperature_drift_c for process in processes),
         requests=result.total_requests,
         failed_requests=result.failed_requests,
+        serving=result.serving,
     )
 
 

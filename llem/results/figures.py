@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from llem.results.energy import adjusted
 from llem.results.experiment import ExperimentResult
 from llem.results.latency import SERIES, STATISTICS
 from llem.results.process import RawProcessResult
@@ -154,6 +155,83 @@ def _column_type(schema: Mapping[str, Any]) -> str:
     if choices[0]["type"] == "array":
         return f"{_column_type(choices[0]['items'])}[]"
     return _COLUMN_TYPES[choices[0]["type"]]
+
+
+def _served(
+    name: str, kind: str, unit: str, meaning: str, *, shown: str | None = None
+) -> Figure[ExperimentResult]:
+    """A figure of a server and its load; NULL without one."""
+    return Figure(name, kind, unit, meaning, f"serving.{name}", shown=shown)
+
+
+def _above_server_idle_j(result: ExperimentResult) -> float | None:
+    idle_w = result.serving.server_idle_power_w if result.serving else None
+    return adjusted(result.total_energy_j, baseline_w=idle_w, duration_sec=result.duration_sec)
+
+
+SERVING_FIGURES: tuple[Figure[ExperimentResult], ...] = (
+    _served(
+        "server_idle_power_w",
+        "DOUBLE",
+        "W",
+        "power with the server's weights loaded and nothing to do, sum over devices; NULL without a server",
+        shown="server idle",
+    ),
+    Figure(
+        "energy_above_server_idle_j",
+        "DOUBLE",
+        "J",
+        "total_energy_j - server_idle_power_w x duration_sec, may be negative; NULL without a server",
+        _above_server_idle_j,
+        shown="energy above server idle",
+        better="lower",
+    ),
+    _served(
+        "server_start_sec",
+        "DOUBLE",
+        "s",
+        "from the server's start to its first answer; NULL where it ran already",
+    ),
+    _served(
+        "offered_rate_per_s", "DOUBLE", "1/s", "rate at which requests became due; NULL without a server"
+    ),
+    _served(
+        "sent_rate_per_s", "DOUBLE", "1/s", "rate at which the same requests were sent; NULL without a server"
+    ),
+    _served(
+        "send_lag_p99_ms",
+        "DOUBLE",
+        "ms",
+        "99th percentile of the time from when a request was due, and held back by no cap, to its first byte; NULL without a server",
+    ),
+    _served(
+        "max_in_flight", "BIGINT", "", "most requests that were in flight at one time; NULL without a server"
+    ),
+    _served(
+        "usage_input_tokens",
+        "BIGINT",
+        "",
+        "input tokens by the usage that the server states; NULL where it states none",
+    ),
+    _served(
+        "usage_output_tokens",
+        "BIGINT",
+        "",
+        "output tokens by the usage that the server states; NULL where it states none",
+    ),
+    _served(
+        "server_input_tokens", "BIGINT", "", "input tokens by the server's counters; NULL where it has none"
+    ),
+    _served(
+        "server_output_tokens", "BIGINT", "", "output tokens by the server's counters; NULL where it has none"
+    ),
+    _served(
+        "cached_input_tokens",
+        "BIGINT",
+        "",
+        "input tokens that the server had in its cache; NULL where it does not say",
+    ),
+)
 
 
 EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
@@ -323,6 +401,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     ),
     Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy", better="higher"),
     Figure("mean_power_w", "DOUBLE", "W", "total_energy_j over duration_sec"),
+    *SERVING_FIGURES,
     *_latencies(),
     Figure(
         "throttle_detected",

@@ -44,6 +44,13 @@ SERIES = (
         raw="ttft_ms",
     ),
     Series(
+        name="ttft_sent",
+        meaning="the time from a request's first byte sent to its first token, which leaves out that it waited to be sent",
+        shown="time to first token, sent",
+        of_columns=("start_ns", "first_token_ns"),
+        of_request=lambda start_ns, first_token_ns: first_token_ns - start_ns,
+    ),
+    Series(
         name="itl",
         meaning="the time between two tokens of a request, every gap",
         shown="inter-token latency",
@@ -53,6 +60,38 @@ SERIES = (
         name="itl_trimmed",
         meaning="the time between two tokens, first and last gap of each request left out, as LLenergyMeasure has it",
         raw="itl_trimmed_ms",
+    ),
+    Series(
+        name="inter_chunk",
+        meaning="the time between two pieces of an answer, however many tokens each brought",
+        shown="time between chunks",
+        raw="itl_full_ms",
+    ),
+    Series(
+        name="tpot_vllm",
+        meaning="a request's time per output token after the first, as vLLM has it: (last - first token) / (tokens - 1)",
+        of_columns=("first_token_ns", "last_token_ns", "output_tokens"),
+        of_request=lambda first_ns, last_ns, tokens: (last_ns - first_ns) / np.ma.masked_less(tokens - 1, 1),
+    ),
+    Series(
+        name="tpot_guidellm",
+        meaning="a request's time per output token with the first, as guidellm has it: (last token - first byte sent) / tokens",
+        of_columns=("start_ns", "last_token_ns", "output_tokens"),
+        of_request=lambda start_ns, last_ns, tokens: (last_ns - start_ns) / np.ma.masked_less(tokens, 1),
+    ),
+    Series(
+        name="itl_aiperf",
+        meaning="a request's mean time between tokens, as aiperf means it: (last - first token) / (tokens - those of the first chunk)",
+        of_columns=("first_token_ns", "last_token_ns", "output_tokens", "first_chunk_tokens"),
+        of_request=lambda first_ns, last_ns, tokens, first: (
+            (last_ns - first_ns) / np.ma.masked_less(tokens - first, 1)
+        ),
+    ),
+    Series(
+        name="e2e_sent",
+        meaning="the time of a request from its first byte sent to its end",
+        of_columns=("start_ns", "end_ns"),
+        of_request=lambda start_ns, end_ns: end_ns - start_ns,
     ),
     Series(
         name="e2e",
@@ -83,6 +122,13 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     ttft_min_ms: float | None = None
     ttft_max_ms: float | None = None
     ttft_samples: int = 0
+    ttft_sent_mean_ms: float | None = None
+    ttft_sent_median_ms: float | None = None
+    ttft_sent_p95_ms: float | None = None
+    ttft_sent_p99_ms: float | None = None
+    ttft_sent_min_ms: float | None = None
+    ttft_sent_max_ms: float | None = None
+    ttft_sent_samples: int = 0
     itl_mean_ms: float | None = None
     itl_median_ms: float | None = None
     itl_p95_ms: float | None = None
@@ -97,6 +143,41 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     itl_trimmed_min_ms: float | None = None
     itl_trimmed_max_ms: float | None = None
     itl_trimmed_samples: int = 0
+    inter_chunk_mean_ms: float | None = None
+    inter_chunk_median_ms: float | None = None
+    inter_chunk_p95_ms: float | None = None
+    inter_chunk_p99_ms: float | None = None
+    inter_chunk_min_ms: float | None = None
+    inter_chunk_max_ms: float | None = None
+    inter_chunk_samples: int = 0
+    tpot_vllm_mean_ms: float | None = None
+    tpot_vllm_median_ms: float | None = None
+    tpot_vllm_p95_ms: float | None = None
+    tpot_vllm_p99_ms: float | None = None
+    tpot_vllm_min_ms: float | None = None
+    tpot_vllm_max_ms: float | None = None
+    tpot_vllm_samples: int = 0
+    tpot_guidellm_mean_ms: float | None = None
+    tpot_guidellm_median_ms: float | None = None
+    tpot_guidellm_p95_ms: float | None = None
+    tpot_guidellm_p99_ms: float | None = None
+    tpot_guidellm_min_ms: float | None = None
+    tpot_guidellm_max_ms: float | None = None
+    tpot_guidellm_samples: int = 0
+    itl_aiperf_mean_ms: float | None = None
+    itl_aiperf_median_ms: float | None = None
+    itl_aiperf_p95_ms: float | None = None
+    itl_aiperf_p99_ms: float | None = None
+    itl_aiperf_min_ms: float | None = None
+    itl_aiperf_max_ms: float | None = None
+    itl_aiperf_samples: int = 0
+    e2e_sent_mean_ms: float | None = None
+    e2e_sent_median_ms: float | None = None
+    e2e_sent_p95_ms: float | None = None
+    e2e_sent_p99_ms: float | None = None
+    e2e_sent_min_ms: float | None = None
+    e2e_sent_max_ms: float | None = None
+    e2e_sent_samples: int = 0
     e2e_mean_ms: float | None = None
     e2e_median_ms: float | None = None
     e2e_p95_ms: float | None = None
@@ -112,6 +193,8 @@ class LatencyColumns(msgspec.Struct, frozen=True, kw_only=True):
     of_request_ms: Mapping[str, FloatArray]  # series -> a value for each request that has one
     itl_ms: FloatArray
     inner_gaps: int
+    # between pieces that were not one token each
+    chunk_gaps_ms: FloatArray
 
     def statistics(self) -> LatencyStatistics:
         """Over all of these values, whose order is lost."""
@@ -121,7 +204,17 @@ class LatencyColumns(msgspec.Struct, frozen=True, kw_only=True):
         }
         for name, values_ms in self.of_request_ms.items():
             figures |= _statistics(name, values_ms)
-        return LatencyStatistics(**figures)
+        return LatencyStatistics(**figures, **self._between_chunks(figures))
+
+    def _between_chunks(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """Where every piece was a token, the same as between tokens."""
+        if len(self.chunk_gaps_ms):
+            return _statistics("inter_chunk", np.concatenate([self.itl_ms, self.chunk_gaps_ms]))
+        return {
+            f"inter_chunk_{name.removeprefix('itl_')}": value
+            for name, value in figures.items()
+            if name.startswith("itl_") and not name.startswith(("itl_trimmed_", "itl_aiperf_"))
+        }
 
 
 def joined(parts: Sequence[LatencyColumns]) -> LatencyColumns:
@@ -134,6 +227,7 @@ def joined(parts: Sequence[LatencyColumns]) -> LatencyColumns:
         },
         itl_ms=np.concatenate([*inner_ms, *outer_ms]),
         inner_gaps=sum(part.inner_gaps for part in parts),
+        chunk_gaps_ms=np.concatenate([part.chunk_gaps_ms for part in parts]),
     )
 
 

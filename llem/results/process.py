@@ -10,6 +10,7 @@ from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, En
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.latency import LatencyMeasurements
 from llem.results.nullable import ratio
+from llem.results.serving import ServingMetrics
 from llem.versions import SCHEMA_VERSION
 
 Status = Literal["completed", "interrupted", "incomplete", "failed"]
@@ -179,6 +180,7 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     thermal_throttle: ThermalThrottleInfo | None = None
     warmup_result: WarmupResult | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
+    serving: ServingMetrics | None = None  # None: an engine in the process itself, or a program
     environment_snapshot: EnvironmentSnapshot | None = None
     effective_config: dict[str, Any] = {}
     requests: int | None = None

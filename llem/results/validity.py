@@ -7,6 +7,7 @@ import msgspec
 from llem.plan import ValidityPlan
 from llem.results.energy import EnergySource
 from llem.results.nullable import ratio
+from llem.results.serving import ServingMetrics
 
 DEFAULT_THRESHOLDS = ValidityPlan()
 
@@ -35,6 +36,7 @@ class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
     temperature_drift_c: float | None = None  # the largest of all devices
     requests: int | None = None
     failed_requests: int | None = None
+    serving: ServingMetrics | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(facts: MeasuredFacts, thresholds: ValidityPlan = DEFAULT_THRESHOLDS) -> Verdict:
     """Compare the facts with every threshold."""
     reasons = [*_energy_reasons(facts, thresholds), *_run_reasons(facts, thresholds)]
+    if facts.serving is not None:
+        reasons += _serving_reasons(facts.serving, thresholds)
     return Verdict(valid=not reasons, invalid_reasons=reasons, thresholds=thresholds)
 
 
@@ -111,6 +115,66 @@ def _run_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Invalid
         ratio(facts.failed_requests, facts.requests),
         limits.max_failed_requests,
     )
+
+
+def _serving_reasons(serving: ServingMetrics, limits: ValidityPlan) -> Iterator[InvalidReason]:
+    yield from _saturated(serving, limits)
+    yield from _below(
+        "rate_not_held",
+        "requests were sent at {value:.1%} of the rate at which they were due, less than {threshold:.1%}",
+        serving.rate_held,
+        limits.min_rate_held,
+    )
+    yield from _above(
+        "counts_disagree",
+        f"{_counts(serving)}: {{value:.1%}} apart, more than {{threshold:.1%}}",
+        serving.count_disagreement,
+        limits.max_count_disagreement,
+    )
+    yield from _above(
+        "server_restarted",
+        "the server's counters fell {value:.0f} times: it was restarted",
+        serving.restarts,
+        0,
+    )
+    yield from _above(
+        "other_process_on_gpu",
+        "{value:.0f} processes that are not the server's were on its GPUs",
+        serving.other_processes_on_gpus,
+        0,
+    )
+
+
+def _saturated(serving: ServingMetrics, limits: ValidityPlan) -> Iterator[InvalidReason]:
+    """Latencies of a client that cannot keep up are its own; one reason for it is enough."""
+    doubts = [
+        *_above(
+            "client_saturated",
+            "the load process sent requests {value:.1f} ms late, more than {threshold:.1f} ms",
+            serving.send_lag_p99_ms,
+            limits.max_send_lag_ms,
+        ),
+        *_above(
+            "client_saturated",
+            "the load process used {value:.0%} of a core, more than {threshold:.0%}",
+            serving.client_cpu,
+            limits.max_client_cpu,
+        ),
+        *_above(
+            "client_saturated",
+            "the load process came {value:.1f} ms late to what it had planned, more than {threshold:.1f} ms",
+            serving.client_lag_p99_ms,
+            limits.max_client_lag_ms,
+        ),
+    ]
+    yield from doubts[:1]
+
+
+def _counts(serving: ServingMetrics) -> str:
+    """Ours and the server's, as far as it has any."""
+    theirs = (("its usage", serving.usage_output_tokens), ("its counters", serving.server_output_tokens))
+    told = ", ".join(f"{count} by {whose}" for whose, count in theirs if count is not None)
+    return f"{serving.streamed_output_tokens} output tokens came, {told}"
 
 
 def _above(code: str, text: str, value: float | None, threshold: float) -> Iterator[InvalidReason]:

@@ -7,10 +7,12 @@ from llem.plan import Plan
 from llem.registry import SERVERS
 from llem.servers.base import HOST, Counters, Launch, Server
 
-__all__ = ["HOST", "Counters", "Launch", "Server", "check_server", "create_server"]
+__all__ = ["HOST", "Counters", "Launch", "Server", "all_counters", "check_server", "create_server"]
 
 
 class _Module(Protocol):
+    COUNTERS: Counters | None
+
     def create(self, plan: Plan) -> Server: ...
 
     def check(self, plan: Plan) -> None: ...
@@ -24,6 +26,12 @@ def create_server(plan: Plan) -> Server:
 def check_server(plan: Plan) -> None:
     """Raises LlemError for what cannot be started, or reached, as planned."""
     _module(plan).check(plan)
+
+
+def all_counters() -> list[Counters]:
+    """Those of every server that has any."""
+    modules = [cast(_Module, importlib.import_module(kind.module)) for kind in SERVERS.values()]
+    return [module.COUNTERS for module in modules if module.COUNTERS is not None]
 
 
 def _module(plan: Plan) -> _Module:

@@ -9,6 +9,8 @@ from llem.plan import Plan
 from llem.servers.arguments import sampling
 from llem.servers.base import HOST, Counters, Launch
 
+COUNTERS: Counters | None = None
+
 
 class CommandServer:
     """`{host}`, `{port}` and `{model}` in the command are replaced; anything OpenAI-compatible may answer there."""
@@ -16,7 +18,7 @@ class CommandServer:
     NAME: ClassVar[str] = "server command"
     READY_PATH: ClassVar[str] = "/v1/models"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = None
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

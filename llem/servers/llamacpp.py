@@ -14,15 +14,16 @@ PROGRAM, PACKAGE = "llama-server", "xllamacpp"
 _A_FILE = "FILE.gguf, a model that llama.cpp can read"
 
 
+COUNTERS: Counters | None = Counters("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total")
+
+
 class LlamaCppServer:
     """One model in a GGUF file; closes the connection after every streamed answer."""
 
     NAME: ClassVar[str] = "llamacpp"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters(
-        "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"
-    )
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

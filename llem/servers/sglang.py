@@ -11,15 +11,16 @@ from llem.servers.base import HOST, Counters, Launch
 _A_MODEL = "a folder or a hub name"
 
 
+COUNTERS: Counters | None = Counters("sglang:prompt_tokens_total", "sglang:generation_tokens_total")
+
+
 class SglangServer:
     """One model on one or several GPUs."""
 
     NAME: ClassVar[str] = "sglang"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters(
-        "sglang:prompt_tokens_total", "sglang:generation_tokens_total"
-    )
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -9,6 +9,8 @@ import msgspec
 from llem.plan import Plan
 from llem.servers.base import HOST, Counters, Launch
 
+COUNTERS: Counters | None = Counters("simulated:prompt_tokens_total", "simulated:generation_tokens_total")
+
 
 class SimulatedServer:
     """A process of our own, `llem.servers.simulated_program`."""
@@ -16,9 +18,7 @@ class SimulatedServer:
     NAME: ClassVar[str] = "simulated"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters(
-        "simulated:prompt_tokens_total", "simulated:generation_tokens_total"
-    )
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

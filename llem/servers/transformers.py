@@ -12,13 +12,16 @@ from llem.servers.base import HOST, Counters, Launch
 _HINT = "pip install 'transformers[serving]'"
 
 
+COUNTERS: Counters | None = None
+
+
 class TransformersServer:
     """Answers 200 before any model is loaded, and has no metrics."""
 
     NAME: ClassVar[str] = "transformers"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = None
-    COUNTERS: ClassVar[Counters | None] = None
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -8,6 +8,8 @@ from llem.plan import Plan
 from llem.servers.arguments import sampling
 from llem.servers.base import Counters
 
+COUNTERS: Counters | None = None
+
 
 class AdoptedServer:
     """Anything OpenAI-compatible."""
@@ -15,7 +17,7 @@ class AdoptedServer:
     NAME: ClassVar[str] = "url"
     READY_PATH: ClassVar[str] = "/v1/models"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = None
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -10,13 +10,16 @@ from llem.servers.base import HOST, Counters, Launch
 _A_MODEL = "a folder or a hub name"
 
 
+COUNTERS: Counters | None = Counters("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+
+
 class VllmServer:
     """One model on one or several GPUs."""
 
     NAME: ClassVar[str] = "vllm"
     READY_PATH: ClassVar[str] = "/health"
     METRICS_PATH: ClassVar[str | None] = "/metrics"
-    COUNTERS: ClassVar[Counters | None] = Counters("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+    COUNTERS: ClassVar[Counters | None] = COUNTERS
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -19,6 +19,9 @@ SHORT = (
     *("--set", "workload.min_duration_s=1.5", "--set", "workload.requests=8"),
     *("--set", "workload.output_tokens.mean=8", "--set", "windows.warmup_max_s=0.5"),
     *("--set", "windows.baseline_s=0.2", "--set", "windows.baseline_after_s=0.1"),
+    # a busy machine is no fault of the client
+    *("--set", "validity.max_send_lag_ms=10000", "--set", "validity.max_client_lag_ms=10000"),
+    *("--set", "validity.min_rate_held=0.1"),
 )
 KEY = "sk-" + "k" * 40
 
@@ -104,6 +107,48 @@ def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path
     after = next(values for at_ns, values in readings if at_ns >= closed_ns)
     name = "simulated:generation_tokens_total"
     assert after[name] - before[name] == _result(llem, measured)["total_output_tokens"]
+
+
+def _query(llem: Run, store: Path, sql: str) -> list[dict[str, Any]]:
+    asked = llem("query", sql, "-f", "json", "--store", store)
+    assert asked.returncode == 0, asked.stderr
+    rows: list[dict[str, Any]] = msgspec.json.decode(asked.stdout)
+    return rows
+
+
+def test_a_servers_figures_stand_beside_the_others(llem: Run, measured: Path) -> None:
+    """Idle power of the server, rates, and its counts beside ours."""
+    (row,) = _query(llem, measured, "FROM experiment_results")
+    assert row["server_idle_power_w"] == pytest.approx(100.0, rel=0.01)
+    above_j = row["total_energy_j"] - row["server_idle_power_w"] * row["duration_sec"]
+    assert row["energy_above_server_idle_j"] == pytest.approx(above_j, abs=1e-6)
+    assert row["output_tokens"] == row["usage_output_tokens"] == row["server_output_tokens"]
+    assert row["input_tokens"] == row["usage_input_tokens"] == row["server_input_tokens"]
+    assert row["batch_size"] is None and row["sent_rate_per_s"] == pytest.approx(
+        row["offered_rate_per_s"], rel=0.05
+    )
+    assert row["ttft_sent_mean_ms"] <= row["ttft_mean_ms"] and row["tpot_vllm_mean_ms"] > 0
+
+
+def test_goodput_is_asked_for_any_objective_afterwards(llem: Run, measured: Path) -> None:
+    """All requests meet one that is generous, none one that cannot be met."""
+    (generous,) = _query(llem, measured, "FROM goodput(ttft_ms := 1e6, tpot_ms := 1e6, e2e_ms := 1e6)")
+    assert generous["good_requests"] == generous["all_requests"] and generous["attainment"] == 1
+    (row,) = _query(llem, measured, "FROM experiment_results")
+    assert generous["goodput_per_s"] == pytest.approx(row["requests"] / row["duration_sec"])
+    (none,) = _query(llem, measured, "FROM goodput(ttft_ms := 1)")
+    assert none["good_requests"] == 0 and none["energy_per_good_request_j"] is None
+    (unasked,) = _query(llem, measured, "FROM goodput()")
+    assert unasked["attainment"] == 1
+
+
+def test_what_a_server_says_of_itself_is_a_table(llem: Run, measured: Path) -> None:
+    """A row for each metric and time."""
+    rows = _query(
+        llem, measured, "FROM server_metrics WHERE name = 'simulated:requests_total' ORDER BY at_ns"
+    )
+    values = [row["value"] for row in rows]
+    assert len(values) >= 3 and values == sorted(values) and {row["labels"] for row in rows} == {None}
 
 
 @pytest.mark.slow

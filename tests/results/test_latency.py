@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem.results.latency import SERIES, STATISTICS, LatencyColumns, joined
+from llem.results.latency import OF_REQUEST, SERIES, STATISTICS, LatencyColumns, joined
 from llem_events.events import Request
 
 MS = 1_000_000
@@ -124,9 +124,11 @@ def columns_of(*requests: Request) -> LatencyColumns:
     for gap in inner:
         outer.remove(gap)
     return LatencyColumns(
-        of_request_ms={"ttft": np.array(raw.ttft_ms), "e2e": np.array(raw.e2e_ms)},
+        of_request_ms=dict.fromkeys(OF_REQUEST, np.empty(0))
+        | {"ttft": np.array(raw.ttft_ms), "e2e": np.array(raw.e2e_ms)},
         itl_ms=np.array([*inner, *outer]),
         inner_gaps=len(inner),
+        chunk_gaps_ms=np.empty(0),
     )
 
 

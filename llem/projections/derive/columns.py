@@ -16,8 +16,13 @@ Mask = NDArray[np.bool_]
 FAILED = "error"
 # Numbers that every request has, and those that may be missing: these are masked arrays.
 GIVEN = ("batch_index", "batch_size", "arrival_ns", "start_ns", "end_ns", "input_tokens", "output_tokens")
+# Numbers that follow from the lists of a request.
+FOLLOWING = ("last_token_ns", "first_chunk_tokens")
 MAYBE = tuple(
-    sorted({"first_token_ns", "tokens_computed"}.union(*(each.of_columns for each in SERIES)) - {*GIVEN})
+    sorted(
+        {"first_token_ns", "tokens_computed"}.union(*(each.of_columns for each in SERIES))
+        - {*GIVEN, *FOLLOWING}
+    )
 )
 NO_INTS: Ints = np.empty(0, np.int64)
 LISTS = ("token_times_ns", "chunk_times_ns", "chunk_tokens")
@@ -109,6 +114,31 @@ class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
 
     def __len__(self) -> int:
         return len(self.failed)
+
+    def number(self, name: str) -> Any:
+        """A number of each request, one that follows too."""
+        return getattr(self, name) if name in FOLLOWING else self.numbers[name]
+
+    @property
+    def last_token_ns(self) -> Any:
+        """When the last token came, of itself or in a chunk."""
+        last_ns = np.ma.MaskedArray(np.zeros(len(self), np.int64), mask=True)
+        for times_ns in (self.token_times_ns, self.chunk_times_ns):
+            filled, _, latest_ns = times_ns.edges
+            last_ns[filled] = latest_ns
+        return last_ns
+
+    @property
+    def first_chunk_tokens(self) -> Any:
+        """How many tokens came at first: one where each has a time of its own."""
+        first = np.ma.MaskedArray(np.zeros(len(self), np.int64), mask=True)
+        first[self.token_times_ns.lengths > 0] = 1
+        filled, tokens, _ = self.chunk_tokens.edges
+        first[filled] = tokens
+        if self.chunk_tokens.missing is not None:
+            starts = (self.chunk_tokens.ends - self.chunk_tokens.lengths)[filled]
+            first[np.flatnonzero(filled)[self.chunk_tokens.missing[starts]]] = np.ma.masked
+        return first
 
     def rows(self, first: int, end: int) -> Self:
         """The requests from one to before another."""

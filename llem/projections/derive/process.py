@@ -19,6 +19,7 @@ from llem.projections.derive.samples import (
     DeviceSamples,
     load_samples,
 )
+from llem.projections.derive.serving import serving_metrics
 from llem.projections.derive.source import Source, Span
 from llem.results import (
     BatchEfficiencyMetrics,
@@ -138,6 +139,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         energy_source=least_trusted([device.energy_source for device in devices]),
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
         thermal_throttle=throttling(seen.samples, seen.spans),
+        serving=serving_metrics(process, seen.requests, seen.spans),
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
         warnings=process_doubts(
             process,
@@ -197,7 +199,7 @@ def _identity(process: ProcessFacts, plan: Plan) -> dict[str, Any]:
         "attention": model.attention if model else None,
         "cache": model.cache if model else None,
         "quantization": model.quantization if model else None,
-        "batch_size": plan.get("engine", {}).get("batch_size"),
+        "batch_size": _planned_batch(process, plan),
         "gpu_id": gpu.index if gpu else None,
         "gpu_name": gpu.name if gpu else None,
         "gpu_is_mig": gpu is not None and gpu.kind == "mig",
@@ -206,6 +208,12 @@ def _identity(process: ProcessFacts, plan: Plan) -> dict[str, Any]:
         "environment_snapshot": _environment(process),
         "effective_config": plan,
     }
+
+
+def _planned_batch(process: ProcessFacts, plan: Plan) -> int | None:
+    """A server batches as it likes."""
+    planned: int | None = None if process.server else plan.get("engine", {}).get("batch_size")
+    return planned
 
 
 def _warmup(process: ProcessFacts, limits: dict[str, Any]) -> WarmupResult | None:
@@ -266,7 +274,7 @@ def efficiency(
             peak_memory_mb=_peak_mb(process, used_bytes),
         ),
         gpu_utilisation=_utilisation(samples),
-        batch=_batches(work, planned=plan.get("engine", {}).get("batch_size")),
+        batch=_batches(work, planned=_planned_batch(process, plan)),
     )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from llem.projections.derive.columns import Groups, Ints, Mask, RequestColumns
+from llem.projections.derive.columns import Groups, Ints, Lists, Mask, RequestColumns
 from llem.projections.derive.history import ProcessFacts, measurement_spans, portions
 from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
-from llem.projections.derive.source import Source, Span
+from llem.projections.derive.source import Source, Span, Usage
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import OF_REQUEST, FloatArray, LatencyColumns
@@ -37,7 +37,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
     def __getitem__(self, name: str) -> Any:
         """A number of each request."""
-        return self.columns.numbers[name]
+        return self.columns.number(name)
 
     @property
     def times(self) -> Ints:
@@ -151,6 +151,14 @@ class Gaps:
         return self._ms[: self.inner + self._outer]
 
 
+def gaps_ms(lists: Lists, rows: Mask) -> FloatArray:
+    """Every interval between two times of one row, of some rows."""
+    within = np.repeat(rows, lists.lengths)
+    within[lists.ends[lists.lengths > 0] - 1] = False
+    gaps: FloatArray = np.diff(lists.values)[within[:-1]] / NS_PER_MS
+    return gaps
+
+
 class Batches(msgspec.Struct, frozen=True, kw_only=True):
     """Batches that began within one span, by index."""
 
@@ -198,6 +206,10 @@ class Requests:
                 self._kept = piece
             yield piece
 
+    def usage(self) -> Usage:
+        """What a server says of their tokens."""
+        return self._source.usage(self._segment_id)
+
     def token_times_ns(self) -> Iterator[Ints]:
         """When the tokens came of the requests that ran at all within a span."""
         for piece in self.pieces():
@@ -220,6 +232,7 @@ class _Tally:
         self.shape = shape
         self.counts: Counter[str] = Counter()
         self.gaps = Gaps(requests.tokens)
+        self.chunk_gaps_ms: list[FloatArray] = []
         self.laws = RequestLaws(requests.windows)
         self._of_spans = [(span, Groups(_BATCH)) for span in requests.spans]
         self.series_ns: dict[str, list[Ints]] = {name: [] for name in OF_REQUEST}
@@ -238,8 +251,10 @@ class _Tally:
             flops=0 if self.shape is None else piece_flops(self.shape, piece, tokens),
         )
         self.gaps.add(piece.token_times_ns, piece.times, finished)
+        self.chunk_gaps_ms.append(gaps_ms(piece.columns.chunk_times_ns, finished))
+        numbers = {name: piece[name] for columns, _ in OF_REQUEST.values() for name in columns}
         for name, (columns, of_request) in OF_REQUEST.items():
-            values_ns = of_request(*(piece[column][finished] for column in columns))
+            values_ns = of_request(*(numbers[column][finished] for column in columns))
             self.series_ns[name].append(np.ma.compressed(values_ns))
         self.laws.add(piece.columns)
         self.batches.append(_batches(np.stack([piece["batch_index"][touched], piece["batch_size"][touched]])))
@@ -259,6 +274,7 @@ class _Tally:
             },
             itl_ms=self.gaps.ms(),
             inner_gaps=self.gaps.inner,
+            chunk_gaps_ms=np.concatenate([np.empty(0, np.float64), *self.chunk_gaps_ms]),
         )
 
 

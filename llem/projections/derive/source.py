@@ -1,6 +1,6 @@
 """Where the samples and requests of an experiment come from: arrays that hold all of them, or their tables, read in pieces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import duckdb
@@ -78,6 +78,16 @@ class Sizes(NamedTuple):
     warmup_requests: int
 
 
+class Usage(NamedTuple):
+    """Tokens of a segment's measured requests that did not fail: as they came, and as the server says for those of which it does."""
+
+    streamed_output_tokens: int
+    counted_output_tokens: int | None = None  # as they came, of those of which the server says it
+    output_tokens: int | None = None
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+
+
 class Source(Protocol):
     """Samples and requests of one experiment. Of requests, those that were measured, unless said otherwise."""
 
@@ -107,6 +117,9 @@ class Source(Protocol):
 
     def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
         """The latest end of a request of windows of one kind."""
+
+    def usage(self, segment_id: str) -> Usage:
+        """What a server says of its requests' tokens."""
 
     def repeated_request_ids(self) -> int:
         """Requests whose id another has too, in the whole experiment."""
@@ -205,6 +218,13 @@ class Stored:
         latest: int | None = self._fetch(sql, segment_id, window_kind, since_ns)[0][0]
         return latest
 
+    def usage(self, segment_id: str) -> Usage:
+        """See Source."""
+        streamed, *said = self._fetch(
+            f"SELECT {_USAGE} {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'", segment_id
+        )[0]
+        return Usage(int(streamed or 0), *(None if count is None else int(count) for count in said))
+
     def repeated_request_ids(self) -> int:
         """See Source."""
         sql = f"SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = '{MEASUREMENT}'"
@@ -223,6 +243,10 @@ _OF_DEVICE = (
 _OF_SEGMENT = "FROM requests WHERE experiment_id = ? AND segment_id = ?"
 # Every statement on some events sees its rows in the order of the table.
 _EVENTS = f"{_OF_SEGMENT} AND window_kind = '{MEASUREMENT}' AND event_number BETWEEN ? AND ?"
+_USAGE = f"""
+sum(output_tokens) FILTER (finish_reason <> '{FAILED}'), sum(output_tokens) FILTER (finish_reason <> '{FAILED}' AND usage_output_tokens IS NOT NULL),
+sum(usage_output_tokens) FILTER (finish_reason <> '{FAILED}'), sum(usage_input_tokens) FILTER (finish_reason <> '{FAILED}'), sum(cached_input_tokens)
+"""
 _LENGTHS = {name: f"coalesce(len({name}), 0)" for name in LISTS}
 _SIZES = f"""
 SELECT event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
@@ -290,6 +314,7 @@ class HeldRequests:
         ]
         self._event_numbers = np.array([number for number, _ in measured], np.int64)
         self.ids = np.array([request.request_id for _, request in measured], np.int64)
+        self._requests = [request for _, request in measured]
         places = np.flatnonzero(self._kinds == MEASUREMENT)
         first, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
         self._measured = (
@@ -307,6 +332,18 @@ class HeldRequests:
         numbers, counted = values.found()
         warmup = int(np.count_nonzero(self._kinds == WARMUP))
         return Sizes(numbers, counted["values"], int(measured.token_times_ns.lengths.sum()), warmup)
+
+    def usage(self) -> Usage:
+        """See Source."""
+        well = [request for request in self._requests if request.finish_reason != FAILED]
+        told = [request for request in well if request.usage_output_tokens is not None]
+        return Usage(
+            streamed_output_tokens=sum(request.output_tokens for request in well),
+            counted_output_tokens=sum(request.output_tokens for request in told) if told else None,
+            output_tokens=_known_sum(request.usage_output_tokens for request in well),
+            input_tokens=_known_sum(request.usage_input_tokens for request in well),
+            cached_input_tokens=_known_sum(request.cached_input_tokens for request in self._requests),
+        )
 
     def of_events(self, first: int, last: int) -> RequestColumns:
         """See Source.requests."""
@@ -387,6 +424,11 @@ class Held:
         held = self._requests.get(segment_id)
         return None if held is None else held.last_end_ns(window_kind, since_ns)
 
+    def usage(self, segment_id: str) -> Usage:
+        """See Source."""
+        held = self._requests.get(segment_id)
+        return Usage(0) if held is None else held.usage()
+
     def repeated_request_ids(self) -> int:
         """See Source."""
         ids = np.concatenate([NO_INTS, *(requests.ids for requests in self._requests.values())])
@@ -407,6 +449,11 @@ def _values(columns: RequestColumns, name: str) -> Ints:
     """All that are known of a column."""
     values: Ints = getattr(columns, name).values if name in LISTS else np.ma.compressed(columns.numbers[name])
     return values
+
+
+def _known_sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _latest(moments_ns: Ints) -> int | None:

@@ -339,6 +339,8 @@ SERVER_EVENTS: tuple[Event, ...] = (
         port_open_ns=5_100_000_000,
         healthy_ns=5_110_000_000,
         first_answer_ns=5_150_000_000,
+        input_tokens_metric="prompt_tokens_total",
+        output_tokens_metric="tokens_total",
     ),
     ServerMetricsRead(
         names=['requests{kind="chat"}', "tokens_total"],

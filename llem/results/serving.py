@@ -1,0 +1,53 @@
+"""What a served run says beside its tokens and joules: how idle its server was, whether its load was the planned one, who counted what."""
+
+import msgspec
+
+from llem.results.nullable import largest
+
+
+class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """One server under load; None where it does not say, or nobody asked."""
+
+    server_idle_power_w: float | None = None  # weights loaded, nothing to do; sum over devices
+    server_start_sec: float | None = None  # from its start to its first answer
+    offered_rate_per_s: float | None = None  # requests due over the time in which they were
+    sent_rate_per_s: float | None = None  # the same requests over the time in which they were sent
+    send_lag_p99_ms: float | None = (
+        None  # from when a request was due, and held back by no cap, to its first byte sent
+    )
+    client_cpu: float | None = None  # cores that the load process used
+    client_lag_p99_ms: float | None = None  # how late its event loop came to a regular call
+    max_in_flight: int | None = None
+    cached_input_tokens: int | None = None
+    usage_input_tokens: int | None = None
+    usage_output_tokens: int | None = None
+    counted_output_tokens: int | None = None  # by us, of the requests whose usage is known
+    server_input_tokens: int | None = (
+        None  # by the server's counters, from just before to just after the measurement
+    )
+    server_output_tokens: int | None = None
+    streamed_output_tokens: int | None = None  # by us, of all requests
+    restarts: int | None = None  # of the server, by its counters
+    other_processes_on_gpus: int | None = None
+
+    @property
+    def rate_held(self) -> float | None:
+        """The rate at which requests were sent as a fraction of that at which they were due."""
+        if self.offered_rate_per_s is None or self.sent_rate_per_s is None or not self.offered_rate_per_s:
+            return None
+        return self.sent_rate_per_s / self.offered_rate_per_s
+
+    @property
+    def count_disagreement(self) -> float | None:
+        """Distance of the server's two counts of output tokens from ours, the larger of both as a fraction of ours."""
+        return largest(
+            _distance(ours, theirs)
+            for ours, theirs in (
+                (self.counted_output_tokens, self.usage_output_tokens),
+                (self.streamed_output_tokens, self.server_output_tokens),
+            )
+        )
+
+
+def _distance(ours: int | None, theirs: int | None) -> float | None:
+    return None if theirs is None or not ours else abs(theirs - ours) / ours

@@ -1,0 +1,83 @@
+"""What stands against the figures of a server: a client that could not keep up, a rate that was not held, counts that disagree."""
+
+from typing import Any
+
+import pytest
+
+from llem.results.serving import ServingMetrics
+from llem.results.validity import MeasuredFacts, judge
+
+
+def _codes(**serving: Any) -> list[str]:
+    facts = MeasuredFacts(
+        duration_sec=60.0,
+        complete=True,
+        energy_j=1.0,
+        energy_source="counter",
+        requests=1,
+        failed_requests=0,
+        serving=ServingMetrics(**serving),
+    )
+    return [reason.code for reason in judge(facts).invalid_reasons]
+
+
+def test_a_server_of_which_nothing_is_known_is_not_doubted() -> None:
+    """What nobody told counts against nothing."""
+    assert _codes() == []
+
+
+@pytest.mark.parametrize(
+    ("serving", "code"),
+    [
+        ({"send_lag_p99_ms": 10.1}, "client_saturated"),
+        ({"client_cpu": 0.81}, "client_saturated"),
+        ({"client_lag_p99_ms": 5.1}, "client_saturated"),
+        ({"offered_rate_per_s": 100.0, "sent_rate_per_s": 98.9}, "rate_not_held"),
+        ({"counted_output_tokens": 1000, "usage_output_tokens": 1020}, "counts_disagree"),
+        ({"streamed_output_tokens": 1000, "server_output_tokens": 980}, "counts_disagree"),
+        ({"restarts": 1}, "server_restarted"),
+        ({"other_processes_on_gpus": 2}, "other_process_on_gpu"),
+    ],
+)
+def test_each_doubt_has_its_code(serving: dict[str, Any], code: str) -> None:
+    """One reason for one doubt."""
+    assert _codes(**serving) == [code]
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [
+        {"send_lag_p99_ms": 10.0, "client_cpu": 0.8, "client_lag_p99_ms": 5.0},
+        {"offered_rate_per_s": 100.0, "sent_rate_per_s": 99.0},
+        {"offered_rate_per_s": 0.0, "sent_rate_per_s": 0.0},
+        {"counted_output_tokens": 1000, "usage_output_tokens": 1010},
+        {"counted_output_tokens": 0, "usage_output_tokens": 0},
+        {"restarts": 0, "other_processes_on_gpus": 0},
+    ],
+)
+def test_what_lies_at_a_threshold_is_believed(serving: dict[str, Any]) -> None:
+    """Only what passes it is not."""
+    assert _codes(**serving) == []
+
+
+def test_a_client_that_fails_in_every_way_is_told_once() -> None:
+    """By the first of them."""
+    assert _codes(send_lag_p99_ms=50.0, client_cpu=1.0, client_lag_p99_ms=50.0) == ["client_saturated"]
+
+
+def test_both_counts_are_told() -> None:
+    """Ours, its usage, and its counters."""
+    serving = ServingMetrics(
+        streamed_output_tokens=1000,
+        counted_output_tokens=1000,
+        usage_output_tokens=1020,
+        server_output_tokens=1000,
+    )
+    assert serving.count_disagreement == pytest.approx(0.02)
+    facts = MeasuredFacts(
+        duration_sec=60.0, complete=True, energy_j=1.0, energy_source="counter", serving=serving
+    )
+    (reason,) = judge(facts).invalid_reasons
+    assert reason.text == (
+        "1000 output tokens came, 1020 by its usage, 1000 by its counters: 2.0% apart, more than 1.0%"
+    )
