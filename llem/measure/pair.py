@@ -82,7 +82,8 @@ class Pair:
         self.is_done = False
         self.is_working = True
         self.is_sampling = True
-        self.failure: Failure | None = None
+        self.failure: Failure | None = None  # the worker's
+        self.sampler_failure: Failure | None = None
         self.has_measured = False
         self.stopped_by: str | None = None  # the signal that the worker itself got
         self.lacks_meter = False  # the one that the plan names cannot be opened
@@ -193,7 +194,7 @@ class Pair:
                 self.failure = self._failed(message, self.stage)
             case ReportFailure() if self._has_meter:
                 self._warn_of_sampler(message.text)
-                self.failure = self.failure or self._failed(message, f"sampling, {self.stage}")
+                self.sampler_failure = self._failed(message, f"sampling, {self.stage}")
             case ReportFailure():
                 self.lacks_meter = True
                 self.failure = self._failed(message, "opening its meter", least_status=MeterError.exit_status)
@@ -210,8 +211,7 @@ class Pair:
         status = self._worker.end(timeout_s=END_LIMIT_S)
         if self.is_done or self.failure is not None or (self._is_stopping and status == 0):
             return
-        cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        text = scrub("; ".join(filter(None, (cause, self._worker.stderr_tail().rpartition("\n")[2]))))
+        text = _last_words(self._worker, status)
         self._events.append(
             ProcessFailed(process_index=self.index, error_type="WorkerDied", message=text, stage=self.stage)
         )
@@ -220,8 +220,11 @@ class Pair:
 
     def _lose_sampler(self) -> None:
         self.is_sampling = False
-        if self.is_working and not self.is_done and not self.lacks_meter:
-            self._warn_of_sampler("it ended before its worker")
+        if not self.is_working or self.is_done or self.lacks_meter or self.sampler_failure is not None:
+            return
+        text = _last_words(self._sampler, self._sampler.end(timeout_s=END_LIMIT_S))
+        self._warn_of_sampler(text)
+        self.sampler_failure = Failure(self.index, "SamplerDied", text, f"sampling, {self.stage}", 1)
 
     def _warn_of_sampler(self, reason: str) -> None:
         self.power_w = None
@@ -239,6 +242,12 @@ class Pair:
             self._sampler.channel.send(message)
         except (PeerGoneError, OSError):
             return
+
+
+def _last_words(child: Child, status: int) -> str:
+    """How a process ended that was to go on, and the last line that it printed on stderr."""
+    cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return scrub("; ".join(filter(None, (cause, child.stderr_tail().rpartition("\n")[2]))))
 
 
 def _measured_pid(setup: PairSetup) -> int | None:

@@ -167,7 +167,8 @@ class Supervision:
         if self._diary.failure is not None:
             self._fail("LogWriteError", self._diary.failure)
         gone = self._whereabouts.is_gone()
-        failures = [pair.failure for pair in self._pairs if pair.failure is not None]
+        ends = [end for pair in self._pairs for end in (pair.failure, pair.sampler_failure)]
+        failures = [end for end in ends if end is not None]
         return Outcome(
             experiment_id=experiment_id,
             folder=None if gone else self._whereabouts.path(),

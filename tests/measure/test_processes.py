@@ -109,13 +109,17 @@ def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, stor
 
 
 def test_a_killed_sampler_is_noticed_within_a_second(start_llem: Start, store: Path) -> None:
-    """kill -9 of a sampler: a warning within a second, and the measurement goes on to its end."""
+    """kill -9 of a sampler: a warning within a second, and the measurement goes on to its end, which is 1 and says why."""
     running = start_llem("measure", *SIMULATED, *QUICK, *LONGER)
     wait_until(lambda: is_measuring(store, 1))
     os.kill(child(running.pid, "sampler"), signal.SIGKILL)
     wait_until(lambda: events_of(store, "supervisor", "warning_raised"))
-    assert running.wait(PATIENCE_S) == 0
-    assert events_of(store, "supervisor", "warning_raised")[0]["code"] == "sampler_died"
+    out, stderr = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == 1
+    assert "failed while sampling" in stderr and "killed by SIGKILL" in stderr
+    assert "killed by SIGKILL" in " ".join(out.split()) and "sampler" in out
+    (warning,) = events_of(store, "supervisor", "warning_raised")
+    assert warning["code"] == "sampler_died" and "killed by SIGKILL" in warning["text"]
     closed = [body for body in events_of(store, "worker", "window_closed") if body["kind"] == "measurement"]
     assert "energy_mj" not in closed[0]["edges"][0] and closed[0]["edges"][0]["reason"]
 

@@ -9,7 +9,13 @@ import numpy as np
 from llem.plan import ValidityPlan
 from llem.projections.derive.conservation import breaches, imported_breaches
 from llem.projections.derive.history import Clocks, ExperimentFacts, in_microseconds
-from llem.projections.derive.process import Measured, measure_process, thresholds, unreadable_thresholds
+from llem.projections.derive.process import (
+    Measured,
+    measure_process,
+    raised,
+    thresholds,
+    unreadable_thresholds,
+)
 from llem.projections.derive.samples import DeviceSamples
 from llem.projections.derive.source import Source, Span
 from llem.results import (
@@ -174,7 +180,7 @@ def log_warnings(derived: Derived) -> list[ResultWarning]:
         if derived.steady.restless and derived.steady.reason is not None
         else []
     )
-    return [*salvaged, *replaced, *stepped, *restless]
+    return [*raised(derived.facts.warnings), *salvaged, *replaced, *stepped, *restless]
 
 
 class _Tokens(msgspec.Struct, frozen=True, kw_only=True):

@@ -202,6 +202,8 @@ class ExperimentFacts(Facts):
         self.interrupted = self.last(ExperimentInterrupted)
         self.imported = self.last(ResultImported)
         self.plan: dict[str, Any] = self.started.plan if self.started else {}
+        supervisors = {segment.segment_id for segment in segments if segment.role == "supervisor"}
+        self.warnings = Facts([fact for fact in facts if fact.segment_id in supervisors]).every(WarningRaised)
         self.processes = [
             ProcessFacts(
                 segment,

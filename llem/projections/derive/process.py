@@ -45,7 +45,7 @@ from llem.results.flops import FLOPS_METHOD, model_shape
 from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
 from llem.units import BYTES_PER_MB, seconds
-from llem_events.events import LogFailed, MeteredDevice, SamplesDropped
+from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised
 
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
@@ -383,15 +383,16 @@ def process_doubts(
 ) -> list[ResultWarning]:
     """Every doubt, those of the process itself first."""
     return [
-        *_raised(process),
+        *raised(process.warnings),
         *_warmup_doubts(process),
         *_recording(process),
         *_energy_doubts(devices, max_disagreement),
     ]
 
 
-def _raised(process: ProcessFacts) -> Iterator[ResultWarning]:
-    for warning in process.warnings:
+def raised(warnings: Sequence[WarningRaised]) -> Iterator[ResultWarning]:
+    """What was warned of while it was measured."""
+    for warning in warnings:
         yield ResultWarning(
             code=warning.code,
             text=warning.text,
