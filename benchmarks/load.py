@@ -1,132 +1,163 @@
-"""What the load process costs, all of it and its log, beside a bare protocol that does neither check nor log.
+"""What the load process costs, all of it and its log, and how right its times are, beside clients that neither check nor log.
 
-Three kinds of work, each against a fake server in a process of its own, ours and the peer's in turn: 16 paced streams (CPU-ms for 1,000
-tokens), streams and requests as fast as they come (tokens and requests for a CPU second), 1,000 connections (memory).
+Four kinds of work against a fake server in a process of its own, the clients in turn: 16 paced streams (CPU-ms for 1,000 tokens; how far
+the time to the first token is from the server's own), streams and requests as fast as they come (tokens and requests for a CPU second),
+1,000 connections (memory). The peers are `benchmarks.load_peers`; aiohttp is one of them where it is installed.
 """
 
+import importlib.util
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from llem.load.offers import Schedules
+from llem.load.source import Server, Source
 from llem.measure.load_link import LoadLink
 from llem.measure.messages import LoadDone, LoadSetup
+from llem.plan import Plan
 from llem.plan_file import convert
-from llem_events.events import LoadCompleted
+from llem_events import SegmentReader, unpack
+from llem_events.events import RequestsCompleted
 
 ROUNDS = 3
-PACED = {"ttft_ms": 50, "chunk_ms": 10}
+VOCABULARY = (0, 1_000)
 
 
 class Work(NamedTuple):
     """What is asked of the fake server, and how it answers."""
 
     name: str
+    unit: str
     behaviour: dict[str, float]
     connections: int
     requests: int
     tokens: int
 
 
-class Cost(NamedTuple):
-    """What a client used for what it got."""
+class Ran(NamedTuple):
+    """What a client used, and digest -> time to the first token of each request, ns from when it was sent."""
 
     cpu_s: float
     tokens: int
     requests: int
+    ttft_ns: dict[int, int]
+    peak_bytes: int | None
 
 
 WORK = (
-    Work("paced", PACED, 16, 192, 128),
-    Work("tokens", {}, 64, 1_600, 256),
-    Work("requests", {}, 64, 30_000, 1),
-    Work("connections", {}, 1_000, 4_000, 64),
+    Work("tokens", "tokens/CPU s", {}, 64, 1_600, 256),
+    Work("requests", "requests/CPU s", {}, 64, 30_000, 1),
+    Work("connections", "tokens/CPU s", {}, 1_000, 4_000, 64),
+    Work("paced", "CPU-ms/1,000 tokens", {"ttft_ms": 50, "chunk_ms": 10}, 16, 192, 128),
 )
 
 
-def ours(port: int, work: Work) -> LoadCompleted:
-    """The account of a load process that does this work."""
-    plan = convert(
-        {
-            "workload": {
-                "requests": work.requests,
-                "min_duration_s": 0,
-                "output_tokens": {"mean": work.tokens},
-            },
-            "load": {"concurrency": work.connections},
-        }
-    )
+def figure(work: Work, ran: Ran) -> float:
+    """What a run says in the unit of its work."""
+    if work.name == "paced":
+        return ran.cpu_s * 1e6 / ran.tokens
+    return (ran.requests if work.name == "requests" else ran.tokens) / ran.cpu_s
+
+
+def ours(port: int, work: Work) -> Ran:
+    """A load process does the work."""
+    asked = {"requests": work.requests, "min_duration_s": 0, "output_tokens": {"mean": work.tokens}}
+    plan = convert({"workload": asked, "load": {"concurrency": work.connections}})
+    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         setup = LoadSetup(
             experiment_id="bench",
             folder=folder,
             plan=plan,
             process_index=0,
-            base_url=f"http://127.0.0.1:{port}",
+            base_url=url,
             model="fake",
-            vocabulary=(0, 1_000),
+            vocabulary=VOCABULARY,
         )
         link = LoadLink(setup)
         link.start("measurement")
         while not isinstance(news := link.receive(), LoadDone):
             pass
         link.close()
-    assert news.account.failed_requests == 0
-    return news.account
+        times_ns = _times_ns(next(Path(folder).iterdir()), plan, url)
+    account = news.account
+    assert account.failed_requests == 0
+    cpu_s = (account.cpu_time_ns or 0) / 1e9
+    return Ran(cpu_s, account.output_tokens, account.requests, times_ns, account.peak_memory_bytes)
 
 
-def peer(port: int, work: Work) -> Cost:
-    """The same by a bare protocol."""
+def _times_ns(segment: Path, plan: Plan, url: str) -> dict[int, int]:
+    """Of each request in a segment, by the digest of what it sent."""
+    server = Server(base_url=url, model="fake", body={}, api_key_env=None, vocabulary=VOCABULARY)
+    source = Source(plan, Schedules(plan).prompts, server)
+    found = {}
+    with SegmentReader(segment) as reader:
+        for envelope in (each for block in reader.blocks() for each in reader.events(block)):
+            event = unpack(envelope)
+            for request in event.requests if isinstance(event, RequestsCompleted) else ():
+                body = source.request(request.request_id, is_warmup=False)[1].body
+                assert request.first_token_ns is not None
+                found[zlib.crc32(body)] = request.first_token_ns - request.start_ns
+    return found
+
+
+def peer(name: str, port: int, work: Work) -> Ran:
+    """The same by another client."""
     numbers = map(str, (port, work.connections, work.requests, work.tokens))
-    command = [sys.executable, "-m", "benchmarks.raw_client", *numbers]
-    cpu_ns, tokens, requests = map(int, subprocess.check_output(command, text=True).split())
-    return Cost(cpu_ns / 1e9, tokens, requests)
+    printed = subprocess.check_output([sys.executable, "-m", "benchmarks.load_peers", name, *numbers])
+    told = json.loads(printed)
+    ttft_ns = {digest: first_ns - sent_ns for digest, sent_ns, first_ns in told["times"]}
+    return Ran(told["cpu_ns"] / 1e9, told["tokens"], work.requests, ttft_ns, None)
 
 
-def measure(work: Work) -> tuple[list[Cost], list[Cost], int]:
-    """Costs of ours and of the peer over all rounds, and the most memory that ours took."""
-    found: tuple[list[Cost], list[Cost]] = ([], [])
-    peak_bytes = 0
-    command = [sys.executable, "-m", "tests.load.fake_server", json.dumps(work.behaviour)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        for _ in range(ROUNDS):
-            account = ours(port, work)
-            peak_bytes = max(peak_bytes, account.peak_memory_bytes or 0)
-            found[0].append(Cost((account.cpu_time_ns or 0) / 1e9, account.output_tokens, account.requests))
-            found[1].append(peer(port, work))
-        server.terminate()
-    return (*found, peak_bytes)
+def errors_ms(times: Path, ran: Ran) -> list[float]:
+    """How far each time to the first token is from the server's own, between its reading and its writing."""
+    rows = [tuple(map(int, line.split())) for line in times.read_text().splitlines()]
+    times.unlink()
+    return [(ran.ttft_ns[digest] - (first_ns - read_ns)) / 1e6 for digest, read_ns, first_ns in rows]
+
+
+def measure(work: Work, peers: Sequence[str]) -> dict[str, list[tuple[Ran, list[float]]]]:
+    """Every client in turn, ROUNDS times: what it used, and its errors."""
+    found: dict[str, list[tuple[Ran, list[float]]]] = {name: [] for name in ("llem", *peers)}
+    with tempfile.TemporaryDirectory() as folder:
+        times = Path(folder) / "times"
+        behaviour = json.dumps(work.behaviour | {"times": str(times)})
+        command = [sys.executable, "-m", "tests.load.fake_server", behaviour]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            for _ in range(ROUNDS):
+                for name, runs in found.items():
+                    ran = ours(port, work) if name == "llem" else peer(name, port, work)
+                    runs.append((ran, errors_ms(times, ran) if work.name == "paced" else []))
+            server.terminate()
+    return found
 
 
 def main() -> None:
-    """Print a line for each kind of work, the paced one last."""
-    lines = []
+    """Print what each client used for each kind of work, and last our paced streams beside the bare protocol's."""
+    peers = ["raw", *(["aiohttp"] if importlib.util.find_spec("aiohttp") else [])]
     for work in WORK:
-        costs, peer_costs, peak_bytes = measure(work)
+        found = measure(work, peers if work.name != "connections" else ["raw"])
+        figures = {
+            name: statistics.median(figure(work, ran) for ran, _ in runs) for name, runs in found.items()
+        }
+        peaks = [ran.peak_bytes for ran, _ in found["llem"] if ran.peak_bytes is not None]
+        line = {"benchmark": f"load {work.name}", "ours": figures["llem"], "peer": figures["raw"]}
         if work.name == "paced":
-            unit, rate = "CPU-ms/1,000 tokens", lambda cost: cost.cpu_s * 1e6 / cost.tokens
-        elif work.name == "requests":
-            unit, rate = "requests/CPU s", lambda cost: cost.requests / cost.cpu_s
-        else:
-            unit, rate = "tokens/CPU s", lambda cost: cost.tokens / cost.cpu_s
-        mine, theirs = (statistics.median(map(rate, each)) for each in (costs, peer_costs))
-        lines.append(
-            {
-                "benchmark": f"load {work.name}",
-                "ours": mine,
-                "peer": theirs,
-                "ratio": theirs / mine if work.name == "paced" else mine / theirs,
-                "unit": unit,
-                "n": ROUNDS,
-                "peak_mb": peak_bytes / 2**20,
-            }
-        )
-    for line in sorted(lines, key=lambda line: line["benchmark"] == "load paced"):
-        print(json.dumps(line))
+            for name, runs in found.items():
+                errors = sorted(error for _, round_errors in runs for error in round_errors)
+                line[f"ttft_error_ms_{name}"] = [statistics.median(errors), errors[int(len(errors) * 0.99)]]
+        ratio = figures["raw"] / figures["llem"] if work.name == "paced" else figures["llem"] / figures["raw"]
+        line |= {"ratio": ratio, "unit": work.unit, "n": ROUNDS, "peak_mb": max(peaks) / 2**20}
+        print(json.dumps(line | {f"peer_{name}": figures[name] for name in peers[1:] if name in figures}))
 
 
 if __name__ == "__main__":

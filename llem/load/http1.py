@@ -104,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once, with whatever is on its way; nobody is told."""
-        self._exchange = None
+        self._exchange, self._phase = None, self._unasked
         if self._transport is not None:
             self._transport.abort()
 
@@ -116,9 +116,12 @@ class Connection(asyncio.BufferedProtocol):
         return self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        at_ns = time.monotonic_ns()
+        self._pool.take(self, nbytes, time.monotonic_ns())
+
+    def read(self, data: bytes, at_ns: int) -> None:
+        """What came at `at_ns`."""
         try:
-            self._phase(self._pool.buffer[:nbytes].tobytes(), at_ns)
+            self._phase(data, at_ns)
         except AnswerError as error:
             self._fail(str(error), at_ns)
 
@@ -127,6 +130,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         at_ns = time.monotonic_ns()
+        self._pool.read_all()
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None:
@@ -268,6 +272,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._open: dict[Connection, Exchange | None] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._unread: list[tuple[Connection, bytes, int]] = []
         self._ssl = ssl.create_default_context() if target.is_encrypted else None
         self._address: str | None = None
 
@@ -281,6 +286,18 @@ class Pool:
                 connection.send(exchange, reused=True)
                 return
         self._send_anew(exchange)
+
+    def take(self, connection: Connection, nbytes: int, at_ns: int) -> None:
+        """Keep what came until every connection with something to read has its time: a server writes many streams at once."""
+        self._unread.append((connection, self.buffer[:nbytes].tobytes(), at_ns))
+        if len(self._unread) == 1:
+            asyncio.get_running_loop().call_soon(self.read_all)
+
+    def read_all(self) -> None:
+        """Hand on what was kept."""
+        unread, self._unread = self._unread, []
+        for connection, data, at_ns in unread:
+            connection.read(data, at_ns)
 
     def send_again(self, exchange: Exchange) -> None:
         """The connection was closed before it was used: nobody has seen the request."""

@@ -10,6 +10,8 @@ import json
 import socket
 import struct
 import sys
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -53,6 +55,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault = ""
     fault_every: int = 1  # of requests, those that get the fault
     wants_key: str = ""  # refuses a request without it
+    # a file that gets a line for each answer: digest of the request's body, when it was read, when the first piece was written (ns)
+    times: str = ""
 
 
 class Reply:
@@ -70,11 +74,13 @@ class Reply:
         self._prompt_tokens = len(prompt) if isinstance(prompt, list) else len(str(prompt).split())
         self._sent = 0
         self._newline = b"\r\n" if self.fault == "crlf" else b"\n"
+        self.digest = 0
         self.on_end: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         loop = asyncio.get_running_loop()
         self._began_s = loop.time()
+        self._read_ns = time.monotonic_ns()
         if self.fault in ("status_500", "status_429"):
             self._plain(int(self.fault[-3:]), {"error": {"message": "the fake was told to refuse"}})
         elif self.fault == "not_a_stream":
@@ -95,6 +101,7 @@ class Reply:
     def _first(self) -> None:
         if not self._behaviour.early_role:
             self._head()
+        self._first_ns = time.monotonic_ns()
         self._next()
 
     def _plain(self, status: int, said: dict[str, Any]) -> None:
@@ -207,6 +214,9 @@ class Reply:
         return {"usage": {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._sent}}
 
     def _finish(self) -> None:
+        if self._behaviour.times:
+            with open(self._behaviour.times, "a") as file:
+                print(self.digest, self._read_ns, self._first_ns, file=file)
         self._event({"choices": [self._choice("", finish="length")]})
         if self.fault != "no_usage":
             claimed = round(self._tokens * self._behaviour.usage_factor)
@@ -252,12 +262,11 @@ class Served(asyncio.Protocol):
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         if len(rest) < length:
             return
-        self._data, self._is_busy = rest[length:], True
-        self._server.heads.append(head)
+        body, self._data, self._is_busy = rest[:length], rest[length:], True
         wanted = self._server.behaviour.wants_key
         reply = Reply(self._server, self._transport, json.loads(rest[:length]), head.split()[1].decode())
         self._server.requests += 1
-        reply.on_end = self._free
+        reply.on_end, reply.digest = self._free, zlib.crc32(body)
         if wanted and f"authorization: bearer {wanted}".encode() not in head.lower():
             reply.fault = "status_500"
         reply.begin()
@@ -272,7 +281,6 @@ class FakeServer:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.requests = self.connections = 0
-        self.heads: list[bytes] = []
 
     async def __aenter__(self) -> "FakeServer":
         loop = asyncio.get_running_loop()

@@ -82,8 +82,7 @@ def received(answer: bytes, cuts: list[int]) -> tuple[Kept, Wire]:
     for start, end in itertools.pairwise(edges):
         piece = answer[start:end]
         if piece and not wire.is_closed:
-            pool.buffer[: len(piece)] = piece
-            connection.buffer_updated(len(piece))
+            connection.read(piece, 1)
     return kept, wire
 
 
@@ -339,14 +338,38 @@ def test_a_read_has_one_time_taken_before_it_is_parsed() -> None:
         def end(self, at_ns: int) -> None:
             times.append(at_ns)
 
-    pool, wire = Pool(Target("http://fake:1")), Wire()
-    connection = Connection(pool)
-    connection.connection_made(wire)
-    connection.send(Timed(), reused=False)
-    answer = chunked([b"x" * 1_000] * 100)
-    pool.buffer[: len(answer)] = answer
-    before_ns = time.monotonic_ns()
-    connection.buffer_updated(len(answer))
+    async def read(answer: bytes) -> tuple[int, int]:
+        pool = Pool(Target("http://fake:1"))
+        connection = Connection(pool)
+        connection.connection_made(Wire())
+        connection.send(Timed(), reused=False)
+        pool.buffer[: len(answer)] = answer
+        before_ns = time.monotonic_ns()
+        connection.buffer_updated(len(answer))
+        after_ns = time.monotonic_ns()
+        await asyncio.sleep(0.01)
+        return before_ns, after_ns
+
+    before_ns, after_ns = asyncio.run(read(chunked([b"x" * 1_000] * 100)))
     assert len(times) == 3
     assert len(set(times)) == 1
-    assert before_ns <= times[0] <= time.monotonic_ns()
+    assert before_ns <= times[0] <= after_ns
+
+
+def test_what_comes_after_an_exchange_was_given_up_is_not_read() -> None:
+    """Bytes may wait to be parsed while its connection is aborted."""
+
+    async def read() -> list[str]:
+        pool, kept, wire = Pool(Target("http://fake:1")), Kept(), Wire()
+        connection = Connection(pool)
+        connection.connection_made(wire)
+        connection.send(kept, reused=False)
+        connection.read(chunked([b"a"])[:-5], 1)
+        pool.buffer[:5] = b"1\r\nb\r"
+        connection.buffer_updated(5)
+        connection.abort()
+        await asyncio.sleep(0.01)
+        assert wire.is_closed
+        return kept.heard + [piece.decode() for piece in kept.pieces]
+
+    assert asyncio.run(read()) == ["a"]
