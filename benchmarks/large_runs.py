@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,15 +28,11 @@ from llem.projections import database, rebuild
 from llem.projections.database import Tables
 from llem.projections.derive.rows import derive
 from llem.store import Store
-from llem_events import SAMPLE_COLUMNS, SCHEMA_VERSION, SegmentHeader, SegmentWriter, columns
+from llem_events import SAMPLE_COLUMNS, SegmentWriter, columns
 from llem_events.events import (
-    Device,
     Event,
-    ExperimentCompleted,
-    ExperimentStarted,
     MeteredDevice,
     MeterStarted,
-    ModelLoaded,
     ProcessCompleted,
     ProcessStarted,
     Request,
@@ -46,10 +41,11 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
+from tests import world
 
 EXPERIMENT, METER = "20260718-120000-abcdef", "nvml"
 OPENED_NS = 5_000_000_000_000  # when the samples of the trace begin
-DEVICE = Device(host="node-a", uuid="GPU-4f3c2a10", index=0, name="NVIDIA H100 80GB HBM3", kind="gpu")
+DEVICE = world.device()
 TOKEN_NS, PREFILL_NS = 10_000_000, 50_000_000
 BLOCK_SAMPLES, BLOCK_EVENTS = 100, 50
 FEW_REQUESTS, FEW_TOKENS, MANY_TOKENS = 512, 4, 512
@@ -114,39 +110,21 @@ def events_of(shape: Shape, experiment_id: str) -> dict[str, Iterator[Dated]]:
 
 def supervisor(experiment_id: str, closed_ns: int) -> Iterator[Dated]:
     """Start and end."""
-    yield (
-        OPENED_NS - 9,
-        ExperimentStarted(
-            experiment_id=experiment_id,
-            plan=msgspec.to_builtins(Plan()),
-            measurement_config_hash="hash",
-            expected_processes=1,
-            llem_version="benchmark",
-        ),
-    )
-    yield closed_ns + 9, ExperimentCompleted(processes_completed=1, processes_failed=0)
+    (_, started), (_, ended) = world.supervisor_events(plan=Plan(), experiment_id=experiment_id)
+    yield OPENED_NS - 9, started
+    yield closed_ns + 9, ended
 
 
 def open_segment(store: Store, experiment_id: str, role: str) -> SegmentWriter:
-    """A segment that nothing stands in yet."""
-    folder = store.log_path / experiment_id
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    segment_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{experiment_id} {role}")
-    header = SegmentHeader(
-        segment_id=segment_id.bytes,
+    """A segment that nothing stands in yet, on the clock of the trace."""
+    header = world.header_of(
+        role,
+        index=None if role == "supervisor" else 0,
         experiment_id=experiment_id,
-        role=role,
-        process_index=None if role == "supervisor" else 0,
-        host=DEVICE.host,
-        boot_id="boot",
-        pid=4711,
-        llem_version="benchmark",
-        schema_version=SCHEMA_VERSION,
         monotonic_ns=OPENED_NS - 10**9,
         wall_ns=10**18,
     )
-    name = role if header.process_index is None else f"{role}-0"
-    return SegmentWriter(folder / f"{name}-{segment_id.hex[:8]}.events.zst", header, sync="close")
+    return SegmentWriter(world.path_of(store, header), header, sync="close")
 
 
 def write(writer: SegmentWriter, events: Iterable[Dated], *, each: int) -> None:
@@ -160,7 +138,7 @@ def write(writer: SegmentWriter, events: Iterable[Dated], *, each: int) -> None:
 def worker(shape: Shape, closed_ns: int) -> Iterator[Dated]:
     """Batches one after the other, a token about every ten milliseconds."""
     yield OPENED_NS - 8, ProcessStarted(process_index=0, devices=[DEVICE], engine="transformers")
-    yield OPENED_NS - 7, model()
+    yield OPENED_NS - 7, world.model()
     yield OPENED_NS, WindowOpened(kind="measurement")
     rng = np.random.default_rng(0)
     opened_ns = OPENED_NS
@@ -207,20 +185,6 @@ def batch(
         )
         for place, of_one in enumerate(times_ns)
     ]
-
-
-def model() -> ModelLoaded:
-    """A model whose FLOPs can be counted."""
-    return ModelLoaded(
-        model_name="tiny",
-        weights="random",
-        source="preset",
-        dtype="float32",
-        non_embedding_parameters=1_000,
-        layers=2,
-        attention_heads=3,
-        head_size=4,
-    )
 
 
 def sampler(shape: Shape, closed_ns: int) -> Iterator[Dated]:
