@@ -35,6 +35,7 @@ _KINDS_OF_LOAD = {
     "time_scale": ("trace",),
 }
 MAX_FILE_BYTES = 2**20
+MAX_YAML_PARTS = 100_000
 MAX_SHOWN_CHARACTERS = 60
 _OF_SERVERS = ("server", "load")  # parts that say nothing without a server
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
@@ -298,12 +299,34 @@ def _parse_yaml(path: Path, text: str) -> Table:
         )
     yaml = importlib.import_module("yaml")
     try:
-        table = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_parts(path, node)
+        table = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PlanError(f"plan {path} is not YAML", found=" ".join(str(error).split())) from None
     if not isinstance(table, dict):
         raise PlanError(f"plan {path}", found=type(table).__name__, expected="a table of keys")
     return table
+
+
+def _check_parts(path: Path, node: Any) -> None:
+    """Raises PlanError for YAML whose aliases of aliases, written out, are a plan almost without end."""
+    if node is not None and _parts_of(node, {}) > MAX_YAML_PARTS:
+        raise PlanError(
+            f"plan {path} is too large",
+            expected=f"at most {MAX_YAML_PARTS} keys and values, those behind an alias counted as often as it stands there",
+        )
+
+
+def _parts_of(node: Any, known: dict[int, int]) -> int:
+    """Keys and values in a node and below it, those behind an alias as often as they are named; too many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MAX_YAML_PARTS + 1
+        inner = node.value if node.id in ("sequence", "mapping") else []
+        nodes = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_parts_of(part, known) for part in nodes)
+    return known[id(node)]
 
 
 def _parse_value(text: str) -> object:

@@ -80,6 +80,33 @@ def test_yaml_is_a_plan_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)),
+        "labels: &all {inner: *all}\n",
+    ],
+    ids=["aliases of aliases", "a table in itself"],
+)
+def test_yaml_without_end_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    """A few lines whose aliases stand for more than a machine can hold."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match="is too large: expected at most 100000 keys and values"):
+        resolve_plan(path, options={})
+
+
+def test_yaml_may_name_a_part_twice(tmp_path: Path) -> None:
+    """An alias and a merged table are read as PyYAML does; an empty file says what it is."""
+    path = tmp_path / "plan.yaml"
+    path.write_text("engine: {<<: &size {batch_size: 6}}\nlabels: {a: &x y, b: *x}\n")
+    plan = resolve_plan(path, options={})
+    assert (plan.engine.batch_size, plan.labels) == (6, {"a": "y", "b": "y"})
+    path.write_text("")
+    with pytest.raises(PlanError, match="NoneType"):
+        resolve_plan(path, options={})
+
+
+@pytest.mark.parametrize(
     ("table", "told"),
     [
         (
