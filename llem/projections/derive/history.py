@@ -61,6 +61,7 @@ class Segment(SegmentState, frozen=True, kw_only=True):
     monotonic_ns: int | None
     wall_ns: int | None
     lost_bytes: int | None
+    applied_bytes: int
     samples: int
 
     @property
@@ -240,19 +241,32 @@ def _beside(worker: Segment, segments: Sequence[Segment], *, role: str) -> Itera
 
 def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentFacts:
     """All facts of one experiment but its samples and requests."""
+    return load_histories(connection, [experiment_id])[experiment_id]
+
+
+def load_histories(
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
+) -> dict[str, ExperimentFacts]:
+    """The same of several, in the order of their names; without segments where nothing is known of one."""
     names = Segment.__struct_fields__
-    segments = [
-        Segment(**dict(zip(names, row, strict=True)))
-        for row in connection.execute(
-            f"SELECT {', '.join(names)} FROM segments WHERE experiment_id = ? ORDER BY file", [experiment_id]
-        ).fetchall()
-    ]
+    segments: dict[str, list[Segment]] = {experiment_id: [] for experiment_id in experiment_ids}
     rows = connection.execute(
-        "SELECT segment_id, at_ns, type, version, body FROM events WHERE experiment_id = ? "
-        "ORDER BY process_index NULLS FIRST, segment_id, event_number",
-        [experiment_id],
+        f"SELECT {', '.join(names)} FROM segments WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY file",
+        [experiment_ids],
     ).fetchall()
-    return _facts(experiment_id, segments, rows)
+    for row in rows:
+        segment = Segment(**dict(zip(names, row, strict=True)))
+        segments[segment.experiment_id].append(segment)
+    rows = connection.execute(
+        "SELECT experiment_id, segment_id, at_ns, type, version, body FROM events "
+        "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) "
+        "ORDER BY experiment_id, process_index NULLS FIRST, segment_id, event_number",
+        [experiment_ids],
+    ).fetchall()
+    events: dict[str, list[tuple[Any, ...]]] = {experiment_id: [] for experiment_id in experiment_ids}
+    for experiment_id, *event in rows:
+        events[experiment_id].append(tuple(event))
+    return {each: _facts(each, segments[each], events[each]) for each in experiment_ids}
 
 
 def facts_of(

@@ -15,11 +15,11 @@ from llem.projections.derive.experiment import Derived, derive_experiment, log_w
 from llem.projections.derive.history import (
     ProcessFacts,
     Window,
-    load_facts,
     timestamp,
     window_span,
 )
 from llem.projections.derive.process import Measured, process_status
+from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.requests import NEVER, Batches
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
 from llem.projections.derive.source import Source, Span, Stored
@@ -95,13 +95,12 @@ def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]
 def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
     rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
     offsets: Rows = []
-    for experiment_id in experiment_ids:
-        facts = load_facts(tables.connection, experiment_id)
+    for facts, source in read_experiments(tables.connection, experiment_ids):
         if not facts.segments:
             continue
-        source = Stored(tables.connection, experiment_id)
         if facts.refused is None:
-            check_memory(tables, experiment_id)
+            if isinstance(source, Stored):
+                check_memory(tables, facts.experiment_id)
             check_ranges(source, facts)
         derived = derive_experiment(source, facts)
         for table, new in derived_rows(source, derived).items():

@@ -125,12 +125,33 @@ class Source(Protocol):
         """Requests whose id another has too, in the whole experiment."""
 
 
+Places = Mapping[str, Span]  # table -> the first and the last row of an experiment, others between them
+_NOWHERE = 0, -1
+
+
+def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]) -> Mapping[str, Places]:
+    """Where the rows of experiments stand in each table until anything is deleted: DuckDB skips what lies beyond, and names alike it does not tell apart."""
+    places: dict[str, dict[str, Span]] = {experiment_id: {} for experiment_id in experiment_ids}
+    for table in ("events", "samples", "requests") if experiment_ids else ():
+        found = connection.execute(
+            f"SELECT experiment_id, min(rowid), max(rowid) FROM {table} "
+            "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
+            [experiment_ids],
+        )
+        for experiment_id, first, last in found.fetchall():
+            places[experiment_id][table] = first, last
+    return places
+
+
 class Stored:
     """The rows of an experiment in the tables `samples` and `requests`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, experiment_id: str) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, experiment_id: str, places: Places | None = None
+    ) -> None:
         self._connection = connection
         self._experiment_id = experiment_id
+        self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
 
     def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See Source."""
@@ -138,7 +159,7 @@ class Stored:
             f"min(list_min({name})), max(list_max({name}))" if name in TIMES else f"min({name}), max({name})"
             for name in columns
         )
-        found = self._fetch(f"SELECT {ends} FROM {table} WHERE experiment_id = ?")[0]
+        found = self._fetch(f"SELECT {ends} {self._rows(table)}")[0]
         pairs = zip(columns, found[::2], found[1::2], strict=True)
         return {name: (least, most) for name, least, most in pairs if least is not None}
 
@@ -149,20 +170,20 @@ class Stored:
         )
         rows = self._fetch(
             f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({impossible}) "
-            "FROM samples WHERE experiment_id = ? GROUP BY ALL"
+            f"{self._rows('samples')} GROUP BY ALL"
         )
         return [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
 
     def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
         """See Source."""
-        extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {_OF_DEVICE}"
+        extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {self._rows('samples')} {_OF_DEVICE}"
         count, first_ns, last_ns = self._fetch(extent, *device, *span)[0]
         return count, first_ns, last_ns
 
     def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
         """See Source."""
         steps = self._columns(
-            f"SELECT (at_ns - {span[0]:d}) // {step_ns:d} AS step, count(*) AS samples {_OF_DEVICE} GROUP BY step ORDER BY step",
+            f"SELECT (at_ns - {span[0]:d}) // {step_ns:d} AS step, count(*) AS samples {self._rows('samples')} {_OF_DEVICE} GROUP BY step ORDER BY step",
             *device,
             *span,
         )
@@ -171,19 +192,22 @@ class Stored:
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """See Source."""
         cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-        rows = self._columns(f"SELECT at_ns, {cast} {_OF_DEVICE}", *device, *span)
+        rows = self._columns(f"SELECT at_ns, {cast} {self._rows('samples')} {_OF_DEVICE}", *device, *span)
         at_ns = np.asarray(rows["at_ns"], np.int64)
         return ascending(at_ns, {name: np.ma.filled(rows[name], np.nan) for name in names})
 
     def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
         """See Source."""
-        sql = "SELECT max(at_ns) FROM samples WHERE experiment_id = ? AND process_index = ? AND at_ns >= ?"
+        sql = f"SELECT max(at_ns) {self._rows('samples')} AND process_index = ? AND at_ns >= ?"
         latest: int | None = self._fetch(sql, process_index, since_ns)[0][0]
         return latest
 
     def request_sizes(self, segment_id: str) -> Sizes:
         """See Source."""
-        sizes = self._columns(_SIZES, segment_id)
+        sizes = self._columns(
+            f"SELECT {_SIZES} {self._rows('requests')} {_OF_SEGMENT} GROUP BY event_number ORDER BY event_number",
+            segment_id,
+        )
         measured = np.asarray(sizes["requests"]) > 0
         return Sizes(
             np.asarray(sizes["event_number"])[measured],
@@ -195,7 +219,7 @@ class Stored:
     def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
         """See Source."""
         key = segment_id, first_event, last_event
-        columns = self._columns(f"SELECT {_COLUMNS} {_EVENTS}", *key)
+        columns = self._columns(f"SELECT {_COLUMNS} {self._rows('requests')} {_EVENTS}", *key)
         lists: dict[str, Any] = {
             name: self._lists(name, np.asarray(columns.pop(f"{name}_length")), key) for name in LISTS
         }
@@ -208,13 +232,15 @@ class Stored:
     def _lists(self, name: str, lengths: Ints, key: Sequence[Any]) -> Lists:
         if not lengths.any():
             return Lists(np.empty(0, np.int64), lengths)
-        values = self._columns(f"SELECT unnest({name}) AS value {_EVENTS}", *key)["value"]
+        values = self._columns(f"SELECT unnest({name}) AS value {self._rows('requests')} {_EVENTS}", *key)[
+            "value"
+        ]
         missing = np.ma.getmaskarray(values) if np.ma.is_masked(values) else None
         return Lists(np.ma.getdata(values), lengths, missing)
 
     def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
         """See Source."""
-        sql = f"SELECT max(end_ns) {_OF_SEGMENT} AND window_kind = ? AND end_ns >= ?"
+        sql = f"SELECT max(end_ns) {self._rows('requests')} {_OF_SEGMENT} AND window_kind = ? AND end_ns >= ?"
         latest: int | None = self._fetch(sql, segment_id, window_kind, since_ns)[0][0]
         return latest
 
@@ -227,8 +253,13 @@ class Stored:
 
     def repeated_request_ids(self) -> int:
         """See Source."""
-        sql = f"SELECT count(*) - count(DISTINCT request_id) FROM requests WHERE experiment_id = ? AND window_kind = '{MEASUREMENT}'"
+        sql = f"SELECT count(*) - count(DISTINCT request_id) {self._rows('requests')} AND window_kind = '{MEASUREMENT}'"
         return int(self._fetch(sql)[0][0])
+
+    def _rows(self, table: str) -> str:
+        """The experiment's; its name is the first value of a statement."""
+        first, last = self._places.get(table, _NOWHERE)
+        return f"FROM {table} WHERE rowid BETWEEN {first} AND {last} AND experiment_id = ?"
 
     def _fetch(self, sql: str, *values: Any) -> list[Any]:
         return self._connection.execute(sql, [self._experiment_id, *values]).fetchall()
@@ -237,10 +268,8 @@ class Stored:
         return self._connection.execute(sql, [self._experiment_id, *values]).fetchnumpy()
 
 
-_OF_DEVICE = (
-    "FROM samples WHERE experiment_id = ? AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
-)
-_OF_SEGMENT = "FROM requests WHERE experiment_id = ? AND segment_id = ?"
+_OF_DEVICE = "AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
+_OF_SEGMENT = "AND segment_id = ?"
 # Every statement on some events sees its rows in the order of the table.
 _EVENTS = f"{_OF_SEGMENT} AND window_kind = '{MEASUREMENT}' AND event_number BETWEEN ? AND ?"
 _USAGE = f"""
@@ -249,11 +278,10 @@ sum(usage_output_tokens) FILTER (finish_reason <> '{FAILED}'), sum(usage_input_t
 """
 _LENGTHS = {name: f"coalesce(len({name}), 0)" for name in LISTS}
 _SIZES = f"""
-SELECT event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
+event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
        coalesce(sum(1 + {" + ".join(_LENGTHS.values())}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS values,
        coalesce(sum({_LENGTHS["token_times_ns"]}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS token_times,
        count(*) FILTER (window_kind = '{WARMUP}') AS warmup_requests
-{_OF_SEGMENT} GROUP BY event_number ORDER BY event_number
 """
 _MASKS = {
     "failed": f"finish_reason = '{FAILED}'",
