@@ -51,7 +51,7 @@ def read_experiments(
 def _weight(facts: ExperimentFacts) -> float:
     """About how many rows take as much memory as all of the experiment."""
     return sum(
-        segment.samples if segment.role == "sampler" else segment.applied_bytes * _ROWS_OF_A_BYTE
+        segment.samples + (0 if segment.role == "sampler" else segment.applied_bytes * _ROWS_OF_A_BYTE)
         for segment in facts.segments
     )
 
