@@ -88,7 +88,9 @@ def join(
         aggregation=AggregationMetadata(
             num_processes=len(results),
             temporal_overlap_verified=verify_temporal_overlap and together,
-            gpu_attribution_verified=verify_gpu_attribution and energy.attribution_verified,
+            gpu_attribution_verified=verify_gpu_attribution
+            and energy.attribution_verified
+            and not any(result.serving and result.serving.other_processes_on_gpus for result in results),
             warnings=[
                 *problems,
                 *([] if together else [APART]),

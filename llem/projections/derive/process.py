@@ -19,7 +19,7 @@ from llem.projections.derive.samples import (
     DeviceSamples,
     load_samples,
 )
-from llem.projections.derive.serving import serving_metrics
+from llem.projections.derive.serving import serving_doubts, serving_metrics
 from llem.projections.derive.source import Source, Span
 from llem.results import (
     BatchEfficiencyMetrics,
@@ -123,6 +123,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
     ]
     duration_sec = sum((end - start for start, end in walls), timedelta()).total_seconds()
     inference = _inference(seen, duration_sec)
+    serving = serving_metrics(process, seen.requests, seen.spans)
     return RawProcessResult(
         experiment_id=process.segment.experiment_id,
         process_index=process.process_index,
@@ -139,13 +140,16 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
         energy_source=least_trusted([device.energy_source for device in devices]),
         energy_breakdown=energy_breakdown(process, devices, duration_sec=duration_sec),
         thermal_throttle=throttling(seen.samples, seen.spans),
-        serving=serving_metrics(process, seen.requests, seen.spans),
+        serving=serving,
         extended_metrics=efficiency(process, seen.samples, work, plan=plan),
-        warnings=process_doubts(
-            process,
-            [*devices, *seen.beside],
-            max_disagreement=thresholds(plan).max_energy_disagreement,
-        ),
+        warnings=[
+            *process_doubts(
+                process,
+                [*devices, *seen.beside],
+                max_disagreement=thresholds(plan).max_energy_disagreement,
+            ),
+            *serving_doubts(serving),
+        ],
         requests=None if process.wraps_program else work.requests,
         failed_requests=None if process.wraps_program else work.failed_requests,
         status=process_status(process),

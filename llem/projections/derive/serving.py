@@ -8,10 +8,12 @@ from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.requests import Requests
 from llem.projections.derive.source import Span
 from llem.results.nullable import ratio, total
+from llem.results.process import ResultWarning
 from llem.results.serving import ServingMetrics
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import ServerMetricsRead, ServerStarted
 
+MAX_CACHED = 0.01  # of the input tokens; more is told
 OTHERS = "other_process_on_gpu"
 Reading = tuple[int, float]  # when, and what
 Edges = tuple[int, int, int]  # first due, last due, last sent
@@ -43,6 +45,18 @@ def serving_metrics(
         **_counters(process, server, spans),
         other_processes_on_gpus=int(max(others, default=0)),
     )
+
+
+def serving_doubts(serving: ServingMetrics | None) -> Iterator[ResultWarning]:
+    """What is worth knowing of a server, and no reason against its figures."""
+    if serving is None:
+        return
+    share = ratio(serving.cached_input_tokens, serving.usage_input_tokens)
+    if share is not None and share > MAX_CACHED:
+        text = (
+            f"{share:.1%} of the input tokens were in the server's cache, so that they cost next to nothing"
+        )
+        yield ResultWarning(code="prefix_cache_hit", text=text, value=share, threshold=MAX_CACHED)
 
 
 def _seconds(start_ns: int | None, end_ns: int | None) -> float | None:
