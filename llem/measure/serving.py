@@ -210,10 +210,10 @@ class Serving(Worker):
 
     def _end_server(self, process: ServerProcess | None) -> None:
         """One that was started here."""
-        if process is None or self._keeper is None:
+        if process is None:
             return
         family, asked_ns = family_of(process.pid), time.monotonic_ns()
-        kept = self._keeper.end(grace_s=self._plan.server.stop_timeout_s)
+        kept = process.end(grace_s=self._plan.server.stop_timeout_s)
         status = kept.status
         self._append(
             ServerStopped(

@@ -1,6 +1,9 @@
 """A server from its start to its end: ready in three steps, each with its time, and its own last words where it fails."""
 
+import contextlib
+import os
 import re
+import signal
 import socket
 import time
 from collections import deque
@@ -14,7 +17,7 @@ from llem.errors import MeasureError
 from llem.plan import ServerPlan
 from llem.servers.address import Address, Answer
 from llem.servers.base import HOST, Launch, Server
-from llem.servers.keeper import Keeper
+from llem.servers.keeper import Keeper, Kept
 from llem_events.secrets import scrub
 
 LAST_LINES = 20
@@ -67,8 +70,11 @@ class ServerProcess:
         )
 
     def check(self) -> None:
-        """Raises ServerDiedError where it has ended."""
-        kept = self._keeper.ask()
+        """Raises ServerDiedError where it has ended, or nobody keeps it any more."""
+        try:
+            kept = self._keeper.ask()
+        except MeasureError as error:
+            raise ServerDiedError(str(error)) from error
         if kept.status is not None:
             raise ServerDiedError(
                 "the server ended",
@@ -76,6 +82,15 @@ class ServerProcess:
                 expected="a server that goes on",
                 hint=self._said(),
             )
+
+    def end(self, *, grace_s: float) -> Kept:
+        """It and all below it have ended when this returns; where its keeper was killed, the kernel has ended it, and its group is killed."""
+        try:
+            return self._keeper.end(grace_s=grace_s)
+        except MeasureError:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            return Kept(pid=self.pid)
 
     def last_lines(self) -> list[str]:
         """The end of its output, without secrets."""
