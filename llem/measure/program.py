@@ -54,7 +54,7 @@ def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None
         process_index=setup.process_index,
         devices=link.devices,
         engine=ENGINE_NAME,
-        environment=snapshot(link.devices, meter=link.meter),
+        environment=snapshot(link.gpus, meter=link.gpu_meter),
     )
     log.append(event, at_ns=time.monotonic_ns())
 

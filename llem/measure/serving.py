@@ -108,14 +108,13 @@ class Serving(Worker):
 
     def _begin(self) -> None:
         self._enter("starting")
-        devices = self._sampler.devices
         self._append(
             ProcessStarted(
                 process_index=self._setup.process_index,
-                devices=devices,
+                devices=self._sampler.devices,
                 engine=self._server.NAME,
                 versions=self._server.versions(),
-                environment=snapshot(devices, meter=self._sampler.meter),
+                environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
             )
         )
 
@@ -236,11 +235,11 @@ class Serving(Worker):
         return set().union(*told) if told else None
 
     def _gpu_states(self) -> list[GpuState]:
-        ours = {device.parent_uuid or device.uuid for device in self._sampler.devices}
-        if self._sampler.meter is None:
+        ours = {device.parent_uuid or device.uuid for device in self._sampler.gpus}
+        if self._sampler.gpu_meter is None:
             return []
         try:
-            return [gpu for gpu in driver_state(self._sampler.meter).gpus if gpu.device.uuid in ours]
+            return [gpu for gpu in driver_state(self._sampler.gpu_meter).gpus if gpu.device.uuid in ours]
         except LlemError:
             return []
 

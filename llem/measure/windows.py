@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from llem.measure.messages import AnnounceMeter, Channel, EdgeRead, PeerGoneError, ReadEdge
 from llem_events import BackgroundWriter
-from llem_events.events import BaselinePower, Device, EnergyEdge, WindowClosed, WindowOpened
+from llem_events.events import BaselinePower, Device, EnergyEdge, OtherMeter, WindowClosed, WindowOpened
 
 T = TypeVar("T")
 
@@ -24,14 +24,21 @@ class SamplerLink:
         self._channel: Channel | None = channel
         self.devices: list[Device] = []
         self.beside: list[Device] = []  # of the other meters
-        self.meter: str | None = None
+        self.gpu_meter: str | None = None  # the one that reads GPUs, if any does
+        self.gpus: list[Device] = []
         self.temperature_c: float | None = None  # of the hottest device at the last edge
         self.powers: list[BaselinePower] = []  # between the last two edges
         announced = self._ask(AnnounceMeter, START_LIMIT_S)
         if announced is not None:
-            self.meter = announced.meter
-            self.devices = [metered.device for metered in announced.devices]
-            self.beside = [metered.device for other in announced.beside for metered in other.devices]
+            self._note(announced)
+
+    def _note(self, announced: AnnounceMeter) -> None:
+        first = OtherMeter(meter=announced.meter, devices=announced.devices)
+        for each in (first, *announced.beside):
+            devices = [metered.device for metered in each.devices]
+            (self.devices if each is first else self.beside).extend(devices)
+            if gpus := [device for device in devices if device.kind in ("gpu", "mig")]:
+                self.gpu_meter, self.gpus = each.meter, gpus
 
     def read_edges(self) -> list[EnergyEdge]:
         """The energy counters of all devices of all meters, now."""

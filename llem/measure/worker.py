@@ -90,13 +90,12 @@ class Worker:
     def _start(self) -> Engine:
         self._enter("starting")
         engine = create_engine(self._plan, device=self._setup.torch_device)
-        devices = self._sampler.devices
         event = ProcessStarted(
             process_index=self._setup.process_index,
-            devices=devices,
+            devices=self._sampler.devices,
             engine=engine.NAME,
             versions=engine.versions(),
-            environment=snapshot(devices, meter=self._sampler.meter),
+            environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
         )
         self._log.append(event, at_ns=time.monotonic_ns())
         return engine

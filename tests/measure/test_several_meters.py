@@ -96,6 +96,17 @@ def test_any_meter_can_be_the_first(llem: Run, powercap: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_gpu_is_described_whichever_meter_is_the_first(gpu_host: GpuHost, powercap: str) -> None:
+    """Its name, its memory and its driver stand in the result of `rapl,nvml` too."""
+    run = gpu_host.measure(gpus(1), "--meter", "rapl,nvml", LLEM_POWERCAP=powercap)
+    assert run.done.returncode == 0, run.done.stderr
+    described = "SELECT gpu_name, gpu_memory_mb > 0 AS has_memory, driver_version FROM experiment_results"
+    assert run.query(described) == [
+        {"gpu_name": "NVIDIA H100 80GB HBM3", "has_memory": True, "driver_version": "570.86.15"}
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("meter", "known"),
     [

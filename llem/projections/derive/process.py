@@ -192,7 +192,8 @@ def _sampling(samples: Sequence[Sequence[DeviceSamples]]) -> dict[str, Any]:
 def _identity(process: ProcessFacts, plan: Plan) -> dict[str, Any]:
     started, model = process.started, process.model
     engine = started.engine if started else "unknown"
-    gpu = next((metered.device for metered in process.devices if metered.device.kind in GPU_KINDS), None)
+    gpus = (metered.device for _, metered in process.every_device if metered.device.kind in GPU_KINDS)
+    gpu = next(gpus, None)
     return {
         "backend": engine,
         "backend_version": started.versions.get(engine) if started else None,
