@@ -26,7 +26,7 @@ SHOWN_VALUES = 4
 
 _RUNS = """
 SELECT e.experiment_id, e.status, coalesce(e.labels, MAP {{}}) AS labels, e.plan, array_to_string(e.command, ' ') AS command,
-       r.valid, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
+       r.model_name, r.valid, r.invalid_reasons, r.warnings, r.start_ns, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
        e.llem_version, r.engine, r.engine_version, r.gpu_name, r.driver_version, r.cuda_version,
        (SELECT string_agg(DISTINCT host, ', ' ORDER BY host) FROM processes p WHERE p.experiment_id = e.experiment_id) AS host,
        (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,

@@ -23,6 +23,7 @@ COMMANDS: Commands = {
     "runs": ("llem.cli.runs:runs", "List the experiments in the store."),
     "show": ("llem.cli.show:show", "Show one experiment's result, or the events it came from."),
     "compare": ("llem.cli.compare:compare", "Compare groups of runs, with intervals."),
+    "report": ("llem.cli.report:report", "Write a page that can be handed out."),
     "query": ("llem.cli.query:query", "Ask the store in SQL; without SQL, list its tables and columns."),
     "export": ("llem.cli.export:export", "Write results to CSV, JSON, JSON Lines or Parquet."),
     "import": (

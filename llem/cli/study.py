@@ -20,7 +20,7 @@ from llem.measure.supervisor import Outcome, measure
 from llem.plan import Plan
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, read_history, study_ids
-from llem.study.plan import Cell, Study, read_study
+from llem.study.plan import Study, cell_name, read_study
 from llem.study.runner import StudyOutcome, resume_study, start_study
 from llem_events.events import StudyPlace
 
@@ -113,11 +113,6 @@ def _write_schedule(study: Study, repeats: int | None) -> None:
 def _least_s(plan: Plan) -> float:
     windows = plan.windows
     return plan.workload.min_duration_s + windows.baseline_s + windows.baseline_after_s + AROUND_RUN_S
-
-
-def cell_name(cell: Cell) -> str:
-    """A configuration by the last parts of its keys."""
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.items()) or "as in the plan"
 
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:

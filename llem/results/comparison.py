@@ -95,6 +95,18 @@ def adjusted(comparisons: Sequence[Comparison], *, level: float = LEVEL) -> list
     return result
 
 
+def mean_of_runs(
+    values: Sequence[float], *, level: float = LEVEL
+) -> tuple[float, float | None, float | None]:
+    """The geometric mean of a figure over runs, and its interval; None for one run, and without spread. Values are above 0."""
+    logarithms = _logarithms(values)
+    mean = statistics.fmean(logarithms)
+    if len(logarithms) < 2 or (deviation := statistics.stdev(logarithms)) == 0:
+        return math.exp(mean), None, None
+    half = student_t.quantile(level, len(logarithms) - 1) * deviation / math.sqrt(len(logarithms))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
 def outliers(values: Sequence[float]) -> list[int]:
     """Places of values far from the others, by the modified z score; they are marked, never dropped."""
     if len(values) < LEAST_FOR_OUTLIERS:

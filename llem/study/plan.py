@@ -135,6 +135,11 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def cell_name(cell: Cell) -> str:
+    """A configuration by the last parts of its keys."""
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.items()) or "as in the plan"
+
+
 def _plan_of_cell(base: Mapping[str, Any], cell: Cell) -> Plan:
     table = msgspec.json.decode(msgspec.json.encode(base))  # its own tables, to be changed
     for key, value in cell.items():

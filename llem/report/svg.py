@@ -1,0 +1,206 @@
+"""Charts as SVG text: a plot with axes and the marks in it. Colours are CSS variables of the page, so that it can be light or dark.
+
+Everything that comes from a measurement goes through `escape`.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 720.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 12.0, 44.0
+CHARACTER = 6.6  # width of one in a label
+MAX_TICKS = 7
+NARROW = 3.0  # a logarithmic axis over no more than this has the ticks of an even one
+LOG_FACTORS = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 2, 3, 5),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
+SERIES = 8  # colours of the page
+Point = tuple[float, float]
+
+
+class Scale(NamedTuple):
+    """A span of values laid over a span of pixels, evenly or by logarithms."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = False
+
+    def at(self, value: float) -> float:
+        """The pixel of a value."""
+        low, high, value = (
+            (math.log10(each) for each in (self.low, self.high, value))
+            if self.is_log
+            else (self.low, self.high, value)
+        )
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round values, of which at most seven stand on an axis."""
+        if self.is_log and self.high / self.low > NARROW:
+            return _log_ticks(self.low, self.high)
+        step = _round_step((self.high - self.low) / (MAX_TICKS - 1))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
+
+
+def scale(
+    values: Sequence[float], start: float, end: float, *, is_log: bool = False, room: float = 0.06
+) -> Scale:
+    """One in which all values lie with some room on both sides; a single value stands in the middle."""
+    low, high = min(values), max(values)
+    if is_log:
+        spread = (high / low) ** room if high > low else 1.5
+        return Scale(low / spread, high * spread, start, end, is_log=True)
+    spread = (high - low) * room if high > low else abs(low) * 0.1 or 1.0
+    return Scale(low - spread, high + spread, start, end)
+
+
+def _round_step(step: float) -> float:
+    if step <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """As many round values as there is room for."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside: list[float] = []
+    for factors in LOG_FACTORS:
+        found = [factor * 10.0**decade for decade in decades for factor in factors]
+        inside = [tick for tick in found if low <= tick <= high]
+        if len(inside) <= MAX_TICKS:
+            return inside
+    return inside[:: math.ceil(len(inside) / MAX_TICKS)]
+
+
+def number(value: float) -> str:
+    """A value as a label has it."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e5 or abs(value) < 1e-3:
+        return f"{value:.2g}"
+    return f"{value:,.4g}"
+
+
+class Plot:
+    """A drawing with two axes; marks are added in data coordinates, in the order in which they lie over each other."""
+
+    def __init__(self, *, title: str, height: float = HEIGHT, left: float = LEFT) -> None:
+        self._title, self._height = title, height
+        self.left, self.right = left, WIDTH - RIGHT
+        self.top, self.bottom = TOP, height - BOTTOM
+        self._marks: list[str] = []
+
+    def x_axis(self, x: Scale, name: str, *, ticks: Sequence[float] | None = None) -> None:
+        """Ticks and name below, light lines upwards."""
+        for tick in x.ticks() if ticks is None else ticks:
+            at = x.at(tick)
+            self._add(
+                f'<line class="grid" x1="{at:.1f}" y1="{self.top:.1f}" x2="{at:.1f}" y2="{self.bottom:.1f}"/>'
+            )
+            self.text(at, self.bottom + 16, number(tick), anchor="middle")
+        self.text((self.left + self.right) / 2, self._height - 6, name, anchor="middle", kind="axis")
+
+    def y_axis(self, y: Scale, name: str) -> None:
+        """Ticks to the left, the name above them, light lines to the right."""
+        for tick in y.ticks():
+            at = y.at(tick)
+            self._add(
+                f'<line class="grid" x1="{self.left:.1f}" y1="{at:.1f}" x2="{self.right:.1f}" y2="{at:.1f}"/>'
+            )
+            self.text(self.left - 6, at + 4, number(tick), anchor="end")
+        middle = (self.top + self.bottom) / 2
+        self._add(
+            f'<text class="axis" text-anchor="middle" transform="rotate(-90 13 {middle:.1f})" '
+            f'x="13" y="{middle:.1f}">{escape(name)}</text>'
+        )
+
+    def names(self, y: Sequence[float], names: Sequence[str]) -> None:
+        """A name at the left of each row."""
+        room = int((self.left - 12) / CHARACTER)
+        for at, name in zip(y, names, strict=True):
+            self.text(
+                self.left - 8,
+                at + 4,
+                name if len(name) <= room else name[: room - 1] + "…",
+                anchor="end",
+                full=name,
+            )
+
+    def dot(
+        self, x: float, y: float, *, series: int, radius: float = 4.0, says: str = "", hollow: bool = False
+    ) -> None:
+        """A mark of one run; what it says shows under the pointer."""
+        kind = f"c{series % SERIES}" + (" hollow" if hollow else "")
+        self._add(
+            f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{_tip(says)}</circle>'
+        )
+
+    def bar(self, start: Point, end: Point, *, series: int, says: str = "") -> None:
+        """A thick line from one point to another, as of an interval."""
+        self._add(
+            f'<line class="bar c{series % SERIES}" x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}">'
+            f"{_tip(says)}</line>"
+        )
+
+    def line(self, points: Sequence[Point], *, series: int, kind: str = "line") -> None:
+        """A line through all points."""
+        if len(points) > 1:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            self._add(f'<polyline class="{kind} c{series % SERIES}" points="{path}"/>')
+
+    def band(self, upper: Sequence[Point], lower: Sequence[Point], *, series: int) -> None:
+        """The area between two lines."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
+        self._add(f'<polygon class="band c{series % SERIES}" points="{path}"/>')
+
+    def shade(self, start: float, end: float, name: str = "", *, kind: str = "shade") -> None:
+        """A part of the plot from one x to another, over its whole height."""
+        self._add(
+            f'<rect class="{kind}" x="{start:.1f}" y="{self.top:.1f}" width="{max(end - start, 0.5):.1f}" '
+            f'height="{self.bottom - self.top:.1f}"/>'
+        )
+        if len(name) * CHARACTER < end - start:
+            self.text((start + end) / 2, self.bottom - 8, name, anchor="middle", kind="window")
+
+    def rule(self, x: float) -> None:
+        """A line from top to bottom that others are compared with."""
+        self._add(
+            f'<line class="rule" x1="{x:.1f}" y1="{self.top:.1f}" x2="{x:.1f}" y2="{self.bottom:.1f}"/>'
+        )
+
+    def text(
+        self, x: float, y: float, words: str, *, anchor: str = "start", kind: str = "tick", full: str = ""
+    ) -> None:
+        """Words at a place; `full` shows under the pointer."""
+        tip = _tip(full) if full and full != words else ""
+        self._add(
+            f'<text class="{kind}" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escape(words)}{tip}</text>'
+        )
+
+    def svg(self) -> str:
+        """The whole drawing."""
+        return (
+            f'<svg viewBox="0 0 {WIDTH:g} {self._height:g}" role="img" aria-label="{escape(self._title, quote=True)}">'
+            + "".join(self._marks)
+            + "</svg>"
+        )
+
+    def _add(self, mark: str) -> None:
+        self._marks.append(mark)
+
+
+def _tip(words: str) -> str:
+    return f"<title>{escape(words)}</title>" if words else ""

@@ -1,0 +1,208 @@
+"""`llem report`: one page that needs nothing else, in which every run can be seen and no text of others does anything."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from llem.plan import EnginePlan, Plan
+from llem.report.svg import Scale, scale
+from llem.store import Store
+from tests.conftest import Run
+from tests.world import experiment, ramp_w, sampler_events, worker_events
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+ALLOWED = {
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "p",
+        "ul",
+        "li",
+        "details",
+        "summary",
+        "span",
+    ),
+    *(
+        "div",
+        "table",
+        "tr",
+        "th",
+        "td",
+        "pre",
+        "svg",
+        "line",
+        "text",
+        "circle",
+        "polyline",
+        "polygon",
+        "rect",
+    ),
+}
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def run_id(cell: int, block: int) -> str:
+    return f"20260102-0304{cell}{block}-0123456789ab"
+
+
+def measured(store: Store, cell: int, block: int, *, energy: float, name: str | None = None) -> None:
+    """A run whose energy is so many times the usual one."""
+    experiment(
+        store,
+        experiment_id=run_id(cell, block),
+        plan=Plan(name=name, engine=EnginePlan(batch_size=cell)),
+        labels={"block": str(block), "cell": name or f"c{cell}"},
+        worker=worker_events(counter_j=(1_000.0, 1_000.0 + 4_000.0 * energy)),
+        sampler=sampler_events(power_w=lambda second: energy * ramp_w(second)),
+    )
+
+
+@pytest.fixture
+def two_cells(tmp_path: Path) -> Store:
+    """Three blocks of two cells, of which the second takes half the energy."""
+    store = Store(tmp_path / "store").create()
+    for block, spread in enumerate((0.0, 0.01, -0.005)):
+        measured(store, 1, block, energy=1 + spread)
+        measured(store, 2, block, energy=0.5 * (1 - spread))
+    return store
+
+
+def page_of(llem: Run, store: Store, *arguments: str) -> str:
+    """The page that a report writes."""
+    out = store.path.parent / "report.html"
+    done = llem("report", *arguments, "-o", out, "--force", "--store", store.path)
+    assert done.returncode == 0, done.stderr
+    return out.read_text(encoding="utf-8")
+
+
+def test_page_needs_nothing_else(llem: Run, two_cells: Store) -> None:
+    """No script, no address, no element that could load one; a policy that forbids it; every drawing is whole XML."""
+    page = page_of(llem, two_cells, "cell=c1", "cell=c2")
+    assert Elements(page).names <= ALLOWED
+    assert not Elements(page).attributes & {"src", "href", "srcset", "style", "onload", "onerror"}
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?://|url\(|@import", page)
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) >= 6
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+
+
+def test_page_says_what_was_found(llem: Run, two_cells: Store) -> None:
+    """The ratio with its interval and verdict, a dot for each run, the verdicts of the runs, and how to check it."""
+    page = page_of(llem, two_cells, "cell=c1", "cell=c2")
+    assert re.search(r"cell=c2: energy per output token [\d.]+ J \[[\d.]+, [\d.]+\], 0\.[45]\d* \[", page)
+    assert "lower (Holm p" in page
+    for cell in (1, 2):
+        for block in range(3):
+            assert page.count(run_id(cell, block)) >= 2
+    assert "engine.batch_size" in page
+    assert "llem rebuild --check" in page
+
+
+def test_energy_of_one_run_is_that_of_the_table(llem: Run, tmp_path: Path) -> None:
+    """To the digits shown; the page of one run is small."""
+    store = Store(tmp_path / "store").create()
+    measured(store, 1, 0, energy=1.0)
+    page = page_of(llem, store)
+    assert "<td>energy</td><td>J</td><td>4,000</td>" in page
+    assert len(page.encode()) < 200_000
+
+
+def test_texts_of_others_are_shown_and_do_nothing(llem: Run, tmp_path: Path) -> None:
+    """A name that would be markup, and quotes in a label, stand there as text."""
+    store = Store(tmp_path / "store").create()
+    measured(store, 1, 0, energy=1.0, name=HOSTILE)
+    measured(store, 2, 0, energy=1.0, name='quoted "label"')
+    page = page_of(llem, store, f"cell={HOSTILE}", 'cell=quoted "label"')
+    assert HOSTILE not in page
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in page
+    assert Elements(page).names <= ALLOWED
+
+
+def test_one_sample_that_stands_out_can_be_seen(llem: Run, tmp_path: Path) -> None:
+    """However many samples a step of the picture holds, its band reaches to the highest."""
+    store = Store(tmp_path / "store").create()
+    run = run_id(1, 0)
+    sampler = sampler_events(
+        power_w=lambda second: 1_000.0 if 15.0 <= second < 15.009 else 100.0, hz=100.0, source="counter"
+    )
+    experiment(store, experiment_id=run, sampler=sampler)
+    page = page_of(llem, store)
+    (band,) = re.findall(r'<polygon class="band c0" points="(.*?)"', page)
+    heights = [float(point.split(",")[1]) for point in band.split()]
+    assert min(heights) < 40 < 200 < sorted(heights)[5]
+
+
+def test_a_run_without_anything_is_still_a_page(llem: Run, store: Path) -> None:
+    """A wrapped program has no tokens and no latency, and here no power: the page says what there is."""
+    done = llem("measure", "--meter", "estimate", "--set", "windows.baseline_s=0.1", "--", "true")
+    assert done.returncode == 0, done.stderr
+    page = page_of(llem, Store(store))
+    assert "<h2>Figures</h2>" in page
+    assert "<h2>Latency</h2>" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "report.pdf"), "expected a name ending in .html"),
+        (("no such run",), "found no experiment"),
+        (("cell=c1", "cell=c1"), "expected a run in one group"),
+    ],
+)
+def test_what_no_page_can_be_written_of_is_refused(
+    llem: Run, two_cells: Store, arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """One line, and no file."""
+    out = () if "-o" in arguments else ("-o", tmp_path / "r.html")
+    done = llem("report", *arguments, *out, "--store", two_cells.path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_page_is_not_replaced_unless_forced(llem: Run, two_cells: Store, tmp_path: Path) -> None:
+    """What stands there stays."""
+    out = tmp_path / "r.html"
+    out.write_text("mine")
+    done = llem("report", "cell=c1", "cell=c2", "-o", out, "--store", two_cells.path)
+    assert (done.returncode, out.read_text()) == (2, "mine")
+
+
+def test_axes_have_round_values_inside() -> None:
+    """Even and logarithmic, wide and narrow, of one value alone."""
+    for low, high, is_log in (
+        (0.0, 1.0, False),
+        (3.2, 3.3, False),
+        (1.0, 1e6, True),
+        (136.0, 185.0, True),
+        (5.0, 5.0, True),
+    ):
+        axis = scale([low, high], 0.0, 100.0, is_log=is_log)
+        ticks = axis.ticks()
+        assert 1 <= len(ticks) <= 8, (low, high)
+        assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
+    assert Scale(0.0, 10.0, 100.0, 0.0).at(2.5) == 75.0
