@@ -31,6 +31,7 @@ from llem_events.events import (
     MeteredDevice,
     MeterStarted,
     ModelLoaded,
+    OtherMeter,
     ProcessCompleted,
     ProcessStarted,
     Request,
@@ -47,6 +48,7 @@ OFFSET_NS = 7 * 10**17  # wall clock minus monotonic clock
 NS = 10**9
 EXPERIMENT = "run-1"
 HOST = "alpha"
+PACKAGE = "rapl-package-0"
 OPENED_S, CLOSED_S = 10.0, 30.0  # the measurement window
 BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)  # of processes without a log
 Curve = Callable[[float], float]
@@ -297,6 +299,41 @@ def sampler_events(
         found.append((start / hz + 1.6, columns.pack(readings, meter="nvml", device_uuid=uuid)))
     ended = SamplingCompleted(samples=len(seconds), samples_dropped=0, deadlines_missed=0)
     return [*found, (until_s, ended)]
+
+
+def with_package(worker: Sequence[Dated], sampler: Sequence[Dated]) -> tuple[list[Dated], list[Dated]]:
+    """The same, with a CPU package read beside the GPU by RAPL: 20 W before anything is loaded, 80 W while it is measured, 1,600 J."""
+    *before_end, ended = [(second, _sampled_with_package(event)) for second, event in sampler]
+    samples = [
+        Reading(at_ns=at(second + 0.5), power_mw=80_000 if second >= 10 else 20_000) for second in range(40)
+    ]
+    packed = columns.pack(samples, meter="rapl", device_uuid=PACKAGE)
+    return (
+        [(second, _measured_with_package(event, second)) for second, event in worker],
+        [*before_end, (34.9, packed), ended],
+    )
+
+
+def _measured_with_package(event: Event, second: float) -> Event:
+    match event:
+        case WindowOpened(kind="measurement") | WindowClosed(kind="measurement"):
+            counted_mj = 5_000 if isinstance(event, WindowOpened) else 1_605_000
+            return msgspec.structs.replace(event, edges=[*event.edges, *edges(PACKAGE, counted_mj, second)])
+        case BaselineMeasured():
+            idle = BaselinePower(device_uuid=PACKAGE, mean_power_w=20.0, std_power_w=3.0, samples=30)
+            return msgspec.structs.replace(event, devices=[*event.devices, idle])
+    return event
+
+
+def _sampled_with_package(event: Event) -> Event:
+    package = Device(host=HOST, uuid=PACKAGE, index=0, name="package-0", kind="cpu_package")
+    metered = MeteredDevice(device=package, energy_source="counter", power_kind="derived")
+    match event:
+        case MeterStarted():
+            return msgspec.structs.replace(event, beside=[OtherMeter(meter="rapl", devices=[metered])])
+        case SamplingCompleted():
+            return msgspec.structs.replace(event, samples=event.samples + 40)
+    return event
 
 
 def experiment(

@@ -20,6 +20,7 @@ from tests.world import (
     experiment,
     request,
     sampler_events,
+    with_package,
     worker_events,
     write,
 )
@@ -45,7 +46,10 @@ def make(folder: Path) -> None:
     experiment(damaged, experiment_id=NAMED)
     experiment(damaged, experiment_id=TWO_GPUS)
     _flip_a_byte(next(damaged.log_path.glob(f"{TWO_GPUS}/sampler-*")))
-    for place in (store, damaged):
+    meters = Store(folder / "meters").create()
+    worker, sampler = with_package(worker_events(), sampler_events())
+    experiment(meters, experiment_id=NAMED, worker=worker, sampler=sampler)
+    for place in (store, damaged, meters):
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")

@@ -96,6 +96,7 @@ CASES = {
     "compare_one_group": Case(["compare", "site=lab"]),
     "show": Case(["show", NAMED]),
     "show_two_gpus": Case(["show", TWO_GPUS]),
+    "show_two_meters": Case(["show", NAMED, "--store", "meters"]),
     "show_failing": Case(["show", FAILING]),
     "show_interrupted": Case(["show", INTERRUPTED]),
     "show_wrapped": Case(["show", WRAPPED]),

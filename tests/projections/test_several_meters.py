@@ -7,68 +7,16 @@ import msgspec
 
 from llem.projections import catch_up
 from llem.store import Store
-from llem_events import Reading, columns
-from llem_events.events import (
-    BaselineMeasured,
-    BaselinePower,
-    Device,
-    Event,
-    MeteredDevice,
-    MeterStarted,
-    OtherMeter,
-    SamplingCompleted,
-    WindowClosed,
-    WindowOpened,
-)
+from llem_events.events import MeterStarted, OtherMeter, SamplingCompleted, WindowClosed, WindowOpened
 from tests.projections.tables import result, rows
-from tests.world import HOST, at, edges, experiment, sampler_events, worker_events
-
-PACKAGE = "rapl-package-0"
-METERED = MeteredDevice(
-    device=Device(host=HOST, uuid=PACKAGE, index=0, name="package-0", kind="cpu_package"),
-    energy_source="counter",
-    power_kind="derived",
-)
-COUNTED_MJ = {10.0: 5_000, 30.0: 1_605_000}
-
-
-def with_edges(event: Event, second: float) -> Event:
-    """The package's counter beside the GPU's, and its idle power beside the GPU's."""
-    match event:
-        case WindowOpened(kind="measurement") | WindowClosed(kind="measurement"):
-            both = [*event.edges, *edges(PACKAGE, COUNTED_MJ[second], second)]
-            return msgspec.structs.replace(event, edges=both)
-        case BaselineMeasured():
-            idle = BaselinePower(device_uuid=PACKAGE, mean_power_w=20.0, std_power_w=3.0, samples=30)
-            return msgspec.structs.replace(event, devices=[*event.devices, idle])
-    return event
-
-
-def with_package(event: Event) -> Event:
-    """The sampler's own account of the other meter."""
-    match event:
-        case MeterStarted():
-            return msgspec.structs.replace(event, beside=[OtherMeter(meter="rapl", devices=[METERED])])
-        case SamplingCompleted():
-            return msgspec.structs.replace(event, samples=event.samples + 40)
-    return event
-
-
-def package_samples() -> list[tuple[float, Event]]:
-    """One a second, at 80 W while something is measured and 20 W before it."""
-    readings = [
-        Reading(at_ns=at(second + 0.5), power_mw=80_000 if second >= 10 else 20_000) for second in range(40)
-    ]
-    return [(34.9, columns.pack(readings, meter="rapl", device_uuid=PACKAGE))]
+from tests.world import PACKAGE, edges, experiment, sampler_events, with_package, worker_events
 
 
 def derived(log: Store, *, beside: bool) -> dict[str, Any]:
     """The result of one process with a GPU, with or without a package beside it."""
     worker, sampler = worker_events(), sampler_events()
     if beside:
-        worker = [(second, with_edges(event, second)) for second, event in worker]
-        *sampler, ended = [(second, with_package(event)) for second, event in sampler]
-        sampler = [*sampler, *package_samples(), ended]
+        worker, sampler = with_package(worker, sampler)
     experiment(log, worker=worker, sampler=sampler)
     catch_up(log)
     return result(log)
@@ -108,12 +56,17 @@ def test_the_spread_of_idle_power_is_the_first_meters(log: Store) -> None:
 
 def test_a_package_that_nobody_sampled_is_null_with_its_reason(log: Store) -> None:
     """Its counter was not read either, so its energy is unknown, and the result of the first meter stands."""
-    blank = [(second, msgspec.structs.replace(event, edges=[*event.edges, *edges(PACKAGE, None, second)]))
-             if isinstance(event, WindowOpened | WindowClosed) and event.kind == "measurement" else (second, event)
-             for second, event in worker_events()]  # fmt: skip
-    sampler = sampler_events()
-    started = [(second, with_package(event) if isinstance(event, MeterStarted) else event) for second, event in sampler]  # fmt: skip
-    experiment(log, worker=blank, sampler=started)
+    worker, sampler = with_package(worker_events(), sampler_events())
+    unread = [
+        (second, msgspec.structs.replace(event, edges=[event.edges[0], *edges(PACKAGE, None, second)]))
+        if isinstance(event, WindowOpened | WindowClosed) and event.edges
+        else (second, event)
+        for second, event in worker
+    ]
+    *others, _, (second, ended) = sampler
+    assert isinstance(ended, SamplingCompleted)
+    unsampled = [*others, (second, msgspec.structs.replace(ended, samples=ended.samples - 40))]
+    experiment(log, worker=unread, sampler=unsampled)
     catch_up(log)
     found = result(log)
     assert (found["total_energy_j"], found["energy_cpu_j"], found["valid"]) == (4_080.0, None, True)
