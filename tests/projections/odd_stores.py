@@ -1,6 +1,5 @@
 """Experiments that no llem of ours would write: a good one with something extreme, negative, reversed, missing, repeated or foreign in it."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from llem.store import Store
-from llem_events import SCHEMA_VERSION, LogError, Reading, SegmentHeader, SegmentWriter, columns
+from llem_events import LogError, Reading, SegmentHeader, SegmentWriter, columns
 from llem_events.events import (
     BaselineMeasured,
     ClockRead,
@@ -25,12 +24,12 @@ from llem_events.events import (
     WarningRaised,
 )
 from tests.world import (
-    HOST,
     NS,
     OFFSET_NS,
     ORIGIN_NS,
     Dated,
     at,
+    header_of,
     sampler_events,
     supervisor_events,
     worker_events,
@@ -119,17 +118,7 @@ def write(store: Store, odd: Odd, experiment_id: str) -> None:
     folder.mkdir(mode=0o700)
     for number, (fields, messages) in enumerate(odd.segments):
         name = f"{number}-{fields.get('role')!s:.10}".replace("/", "_").replace("\0", "_")
-        usual: dict[str, Any] = {
-            "segment_id": hashlib.sha256(f"{experiment_id}/{name}".encode()).digest()[:16],
-            "experiment_id": experiment_id,
-            "host": HOST,
-            "boot_id": "boot",
-            "pid": 4242,
-            "llem_version": "0",
-            "schema_version": SCHEMA_VERSION,
-            "monotonic_ns": ORIGIN_NS,
-            "wall_ns": ORIGIN_NS + OFFSET_NS,
-        }
+        usual = msgspec.structs.asdict(header_of(name, experiment_id=experiment_id))
         try:
             writer = SegmentWriter(
                 folder / f"{number}.events.zst", SegmentHeader(**usual | fields), sync="close"
