@@ -13,6 +13,12 @@ from tests.conftest import mostly_slow
 CORES = len(os.sched_getaffinity(0))
 
 
+@pytest.fixture(autouse=True)
+def nobody_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable of the user would stand before a share of the cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_cores_are_shared(workers: int) -> None:
     """Every worker may use its share of the cores, and at least one."""
