@@ -11,12 +11,14 @@ import msgspec
 import typer
 
 from llem.cli import console
+from llem.cli.loads import labelled, loads_of, write_curve
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
 from llem.export import target
 from llem.measure.children import Interruptions
 from llem.measure.preflight import check_plan
+from llem.measure.shared_server import SharedServer
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
 from llem.meters import MeterChoice
@@ -46,11 +48,20 @@ def measure(
         ),
     ] = None,
     rate: Annotated[
-        float | None,
-        typer.Option(help="Requests a second to a server, whenever it answers.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="R[,R]",
+            help="Requests a second to a server, whenever it answers; several: an experiment each, under one server.",
+            show_default=False,
+        ),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="Requests that are always in flight to a server.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="N[,N]",
+            help="Requests that are always in flight to a server; several, likewise.",
+            show_default=False,
+        ),
     ] = None,
     meter: Annotated[
         str | None,
@@ -98,13 +109,13 @@ def measure(
     What follows -- is put at the end of the server's own command line where --server names one.
     """
     program: list[str] = context.obj or []
+    loads = loads_of(rate=rate, concurrency=concurrency)
     options: dict[str, object] = {
         "model.name": model,
         "model.weights": weights,
         "engine.name": engine,
         **_served_by(server),
-        "load.rate": rate,
-        "load.concurrency": concurrency,
+        **loads[0],
         **_meters(meter),
         "meter.sample_hz": sample_hz,
         "devices.gpus": gpu.split(",") if gpu is not None else None,
@@ -116,10 +127,12 @@ def measure(
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if plan.is_served:
         plan, program = _with_arguments(plan, program), []
-    if not plan.is_served and (rate is not None or concurrency is not None):
+    elif loads != [{}]:
         raise PlanError(
             "--rate and --concurrency", found="no server", expected="--server NAME or --server URL"
         )
+    if len(loads) > 1 and output is not None:
+        raise PlanError("--output", found=f"{len(loads)} loads", expected="one, or llem export afterwards")
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
@@ -127,10 +140,46 @@ def measure(
         _write_plan(plan, _Form(json=json, output=output, program=False))
         return
     place = Store.locate(store)
+    form = _Form(json=json, output=output, program=bool(program))
+    if len(loads) > 1:
+        again = [options | load for load in loads]
+        plans = [resolve_plan(plan_path, options=each, settings=settings or ()) for each in again]
+        plans = [
+            labelled(_with_arguments(each, list(context.obj or [])), load)
+            for each, load in zip(plans, loads, strict=True)
+        ]
+        sys.exit(_measure_in_turn(plans, loads, place, form, strict=strict))
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
-        result, was_shown = _report(outcome, place, _Form(json=json, output=output, program=bool(program)))
+        result, was_shown = _report(outcome, place, form)
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+
+
+def _measure_in_turn(
+    plans: list[Plan], loads: list[dict[str, object]], place: Store, form: "_Form", *, strict: bool
+) -> int:
+    """One load after the other under one server, until one is interrupted or cannot be measured; the worst status of all."""
+    results: list[ExperimentResult | None] = []
+    statuses: list[int] = []
+    with Interruptions(), SharedServer(plans[0]) as server:
+        for number, plan in enumerate(plans, start=1):
+            keeps_server = number < len(plans)
+            outcome = _run(
+                server.plan_of(plan),
+                place,
+                [],
+                strict=strict,
+                quiet=form.json,
+                server=server,
+                keeps_server=keeps_server,
+            )
+            result, was_shown = _report(outcome, place, form)
+            results.append(result)
+            statuses.append(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+            if outcome.interrupted or not outcome.has_measured:
+                break
+    write_curve(results, loads[: len(results)])
+    return max(statuses)
 
 
 def _meters(written: str | None) -> dict[str, object]:
@@ -178,13 +227,24 @@ def _write_plan(plan: Plan, form: _Form) -> None:
         console.write_line(out, text)
 
 
-def _run(plan: Plan, store: Store, program: list[str], *, strict: bool, quiet: bool) -> Outcome:
+def _run(
+    plan: Plan,
+    store: Store,
+    program: list[str],
+    *,
+    strict: bool,
+    quiet: bool,
+    server: SharedServer | None = None,
+    keeps_server: bool = False,
+) -> Outcome:
     with progress_line(quiet=quiet or bool(program)) as line:
         return run_measurement(
             plan,
             store,
             command=program,
             strict=strict,
+            server=server,
+            keeps_server=keeps_server,
             on_start=_say_what_starts,
             on_progress=line.update,
         )

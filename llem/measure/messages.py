@@ -28,6 +28,17 @@ class KnownBaseline(msgspec.Struct, frozen=True, kw_only=True):
     power: BaselinePower
 
 
+class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that an earlier experiment started and left running for the next."""
+
+    experiment_id: str
+    url: str
+    pid: int
+    argv: list[str]
+    output: str  # the file that it writes to
+    started_ns: int
+
+
 class WorkerSetup(Message, frozen=True, kw_only=True):
     """Supervisor to worker: what to run."""
 
@@ -39,6 +50,9 @@ class WorkerSetup(Message, frozen=True, kw_only=True):
     torch_device: str | None
     command: list[str] = []
     known_baselines: list[KnownBaseline] = []
+    # of an experiment under a server that another shares with it: the one that runs already, and whether it goes on
+    running_server: RunningServer | None = None
+    keeps_server: bool = False
 
 
 class SamplerSetup(Message, frozen=True, kw_only=True):
@@ -102,6 +116,12 @@ class ReportPower(Message, frozen=True):
 
 class Finish(Message, frozen=True):
     """Supervisor to sampler: seal and end."""
+
+
+class ReportServer(Message, frozen=True):
+    """Worker to supervisor: the server that it leaves running for the next experiment."""
+
+    server: RunningServer
 
 
 class ReportDone(Message, frozen=True):
@@ -206,6 +226,7 @@ AnyMessage = (
     | ReportStop
     | ReportPower
     | Finish
+    | ReportServer
     | ReportDone
     | AnnounceMeter
     | ReadEdge

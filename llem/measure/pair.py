@@ -26,7 +26,9 @@ from llem.measure.messages import (
     ReportFailure,
     ReportPower,
     ReportProgress,
+    ReportServer,
     ReportStop,
+    RunningServer,
     SamplerSetup,
     WorkerSetup,
 )
@@ -65,6 +67,8 @@ class PairSetup:
     command: Sequence[str]
     known_baselines: Sequence[KnownBaseline]
     keeper: Keeper | None = None  # of the server, where one is started here
+    running_server: RunningServer | None = None
+    keeps_server: bool = False
 
 
 class Pair:
@@ -79,6 +83,7 @@ class Pair:
         self.output_tokens_per_second: float | None = None
         self.power_w: float | None = None
         self.program_status: int | None = None
+        self.running_server: RunningServer | None = None  # that it has left running
         self.is_done = False
         self.is_working = True
         self.is_sampling = True
@@ -105,6 +110,8 @@ class Pair:
                 torch_device=setup.placement.torch_device,
                 command=list(setup.command),
                 known_baselines=list(setup.known_baselines),
+                running_server=setup.running_server,
+                keeps_server=setup.keeps_server,
             )
         )
         self._tell_sampler(
@@ -188,6 +195,8 @@ class Pair:
                 self.tokens_per_second = (message.input_tokens + message.output_tokens) / message.elapsed_s
             case ReportPower(power_w):
                 self.power_w = power_w
+            case ReportServer(server):
+                self.running_server = server
             case ReportDone(exit_status):
                 self.is_done, self.program_status = True, exit_status
             case ReportFailure() if channel is self._worker.channel:

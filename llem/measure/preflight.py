@@ -48,14 +48,21 @@ class Placement:
 
 
 def check(
-    plan: Plan, store: Store, *, command: Sequence[str] = (), strict: bool = False
+    plan: Plan,
+    store: Store,
+    *,
+    command: Sequence[str] = (),
+    strict: bool = False,
+    server_runs: bool = False,
 ) -> tuple[list[Placement], MeterChoice]:
     """The placement of every process, and the meter. Raises LlemError for what cannot be measured as planned.
 
-    When strict, so is a MIG instance, whose energy nothing can measure.
+    When strict, so is a MIG instance, whose energy nothing can measure. `server_runs`: the plan's server is one that runs already.
     """
     check_plan(plan, command=command)
-    placements = place_server(plan) if plan.is_served else place(plan, command=command)
+    placements = (
+        place_server(plan, server_runs=server_runs) if plan.is_served else place(plan, command=command)
+    )
     devices = [device for placement in placements for device in placement.devices]
     if strict:
         _refuse_instances(devices)
@@ -114,12 +121,13 @@ def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
     return [Placement(group, "cuda:0", vendor.pin(group)) for group in _groups(devices, plan)]
 
 
-def place_server(plan: Plan) -> list[Placement]:
+def place_server(plan: Plan, *, server_runs: bool = False) -> list[Placement]:
     """One worker with all GPUs of the server: those named, else all that are visible, or those that a running one holds."""
     _check_one_worker(plan)
     if plan.server.url is not None:
         return [_place_adopted(plan, Address(plan.server.url, api_key_env=plan.server.api_key_env))]
-    _check_port(plan)
+    if not server_runs:
+        _check_port(plan)
     vendor = vendor_of(plan, wraps_program=False)
     devices = _devices(plan, vendor)
     return [Placement(devices, None, vendor.pin(devices) if devices else NO_GPUS)]

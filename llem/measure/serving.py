@@ -25,7 +25,9 @@ from llem.measure.messages import (
     PeerGoneError,
     ReportDone,
     ReportProgress,
+    ReportServer,
     ReportStop,
+    RunningServer,
     WorkerSetup,
 )
 from llem.measure.scraper import Scraper, known_counters
@@ -94,12 +96,12 @@ class Serving(Worker):
         self._begin()
         if self._setup.known_baselines:
             self._reuse_baseline()
-        elif self._keeper is not None:
+        elif self._keeper is not None and self._setup.running_server is None:
             self._baseline("before", self._plan.windows.baseline_s)
         self._go_on()
         with self._serve() as served:
             account = self._ask(served)
-        if self._keeper is not None:
+        if self._keeper is not None and not self._setup.keeps_server:
             self._baseline("after", self._plan.windows.baseline_after_s)
         self._append(_completed(self._setup, account, stopped_early=self._should_stop()))
 
@@ -129,8 +131,28 @@ class Serving(Worker):
                 error.exit_status = 1
             self._end_server(process)
             raise
+        if process is not None and self._setup.keeps_server and not self._should_stop():
+            self._leave(process)
+            return
         self._enter("ending the server")
         self._end_server(process)
+
+    def _leave(self, process: ServerProcess) -> None:
+        """Running, for the next experiment."""
+        running = self._setup.running_server
+        self._supervisor.send(
+            ReportServer(
+                running
+                or RunningServer(
+                    experiment_id=self._setup.experiment_id,
+                    url=process.address.url,
+                    pid=process.pid,
+                    argv=process.argv,
+                    output=str(process.output),
+                    started_ns=process.started_ns,
+                )
+            )
+        )
 
     def _answering(self, process: ServerProcess | None) -> Served:
         """Once it is ready, and the log says so."""
@@ -145,6 +167,15 @@ class Serving(Worker):
 
     def _start_server(self) -> ServerProcess:
         assert self._keeper is not None
+        if (running := self._setup.running_server) is not None:
+            return ServerProcess.running(
+                pid=running.pid,
+                argv=running.argv,
+                started_ns=running.started_ns,
+                keeper=self._keeper,
+                address=self._address_of(running.url),
+                output=Path(running.output),
+            )
         port = self._plan.server.port or free_port()
         launch = self._server.launch(port=port)
         assert launch is not None
@@ -177,6 +208,7 @@ class Serving(Worker):
         return ServerStarted(
             kind=self._plan.server.kind or "",
             managed=served.process is not None,
+            adopted_from=self._setup.running_server.experiment_id if self._setup.running_server else None,
             url=served.address.url,
             model=served.ready.model,
             pid=served.pid,

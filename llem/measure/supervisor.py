@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from llem.measure import preflight
 from llem.measure.baseline import known_baselines
 from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
+from llem.measure.messages import RunningServer
 from llem.measure.pair import Failure, Pair, PairSetup
+from llem.measure.shared_server import SharedServer
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
-from llem.servers.keeper import Keeper
 from llem.store import Store, new_experiment_id, open_segment
 from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted, StudyPlace
 
@@ -68,23 +69,30 @@ def measure(
     command: Sequence[str] = (),
     strict: bool = False,
     place: StudyPlace | None = None,
+    server: SharedServer | None = None,
+    keeps_server: bool = False,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     """Measure one plan into the store; `on_start` hears the experiment's id and its meter. `place` is its place in a study.
+
+    Under a `server` that it shares with others the plan's server is started where none runs, and left running if `keeps_server`.
 
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
     """
     with Interruptions() as asked:
         baselines = known_baselines(store, plan.windows)
-        placements, meter = preflight.check(plan, store, command=command, strict=strict)
+        is_running = server is not None and server.running is not None
+        placements, meter = preflight.check(
+            plan, store, command=command, strict=strict, server_runs=is_running
+        )
         experiment_id = new_experiment_id()
         started = _started(plan, experiment_id, len(placements), command, place)
         asked.is_measuring = True
         folder = store.create_experiment(experiment_id)
         log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
-        with Whereabouts(folder) as whereabouts, log, _kept_server(plan) as keeper:
+        with Whereabouts(folder) as whereabouts, log, _own_or_shared(plan, server) as shared:
             diary = Diary(log)
             diary.write(started)
             _quietly(lambda: on_start(experiment_id, meter))
@@ -98,29 +106,26 @@ def measure(
                     folder=folder,
                     command=command,
                     known_baselines=baselines,
-                    keeper=keeper,
+                    keeper=shared.keeper,
+                    running_server=shared.running,
+                    keeps_server=keeps_server,
                 )
                 for index, placement in enumerate(placements)
             ]
             supervision = Supervision(setups, diary, asked, whereabouts, on_progress)
             supervision.run()
+            shared.running = supervision.running_server
             outcome = supervision.outcome(experiment_id)
             diary.write(_ended(outcome))
             diary.seal()
         return outcome
 
 
-@contextlib.contextmanager
-def _kept_server(plan: Plan) -> Iterator[Keeper | None]:
-    """A keeper for a server that is started here; when the body ends, so does all that it keeps."""
-    if not plan.is_served or plan.server.url is not None:
-        yield None
-        return
-    keeper = Keeper.start()
-    try:
-        yield keeper
-    finally:
-        keeper.close()
+def _own_or_shared(
+    plan: Plan, server: SharedServer | None
+) -> contextlib.AbstractContextManager[SharedServer]:
+    """The server that others share, which they end; else one for this experiment alone, ended with it."""
+    return SharedServer(plan) if server is None else contextlib.nullcontext(server)
 
 
 def _quietly(show: Callable[[], None]) -> None:
@@ -160,6 +165,13 @@ class Supervision:
         finally:
             Pair.end(self._pairs)
         self._record_deaths()
+
+    @property
+    def running_server(self) -> RunningServer | None:
+        """The server that its worker has left running."""
+        return next(
+            (pair.running_server for pair in self._pairs if pair.running_server and pair.is_done), None
+        )
 
     def outcome(self, experiment_id: str) -> Outcome:
         """How it ended."""

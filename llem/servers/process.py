@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -62,12 +62,23 @@ class ServerProcess:
         self, launch: Launch, *, keeper: Keeper, address: Address, output: Path, environment: dict[str, str]
     ) -> None:
         """Starts it. Raises MeasureError."""
-        self._keeper, self._output = keeper, output
+        self._keeper, self.output = keeper, output
         self.address, self.argv = address, launch.argv
         self.started_ns = time.monotonic_ns()
         self.pid = keeper.launch(
             launch.argv, environment=environment | launch.environment, output=str(output)
         )
+
+    @classmethod
+    def running(
+        cls, *, pid: int, argv: Sequence[str], started_ns: int, keeper: Keeper, address: Address, output: Path
+    ) -> Self:
+        """One that another started under the same keeper."""
+        process = cls.__new__(cls)
+        process._keeper, process.output = keeper, output
+        process.address, process.argv = address, list(argv)
+        process.started_ns, process.pid = started_ns, pid
+        return process
 
     def check(self) -> None:
         """Raises ServerDiedError where it has ended, or nobody keeps it any more."""
@@ -94,12 +105,12 @@ class ServerProcess:
 
     def last_lines(self) -> list[str]:
         """The end of its output, without secrets."""
-        return list(tail(self._output))
+        return list(tail(self.output))
 
     def _said(self) -> str:
         said = [line.strip() for line in self.last_lines() if line.strip()]
         if not said:
-            return f"it said nothing, see {self._output.name}"
+            return f"it said nothing, see {self.output.name}"
         begun = next((line for line in said if _ERROR.search(line)), said[-1])
         return "its last line: " + " ... ".join(dict.fromkeys([begun, said[-1]]))
 

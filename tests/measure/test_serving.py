@@ -109,6 +109,35 @@ def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path
     assert after[name] - before[name] == _result(llem, measured)["total_output_tokens"]
 
 
+@pytest.mark.slow
+def test_every_rate_is_an_experiment_of_its_own_under_one_server(llem: Run, store: Path) -> None:
+    """The first starts it, the others find it running and take the board's idle power with its age; the last ends it."""
+    done = llem("measure", *SERVED, *SHORT, "--rate", "10,20,40", "--json")
+    assert done.returncode == 0, done.stderr
+    results = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    assert [result["labels"]["load.rate"] for result in results] == ["10", "20", "40"]
+    assert done.stderr.splitlines()[-3:][0].split()[0] == "10.0"
+    runs = [result["experiment_id"] for result in results]
+    starts = _query(
+        llem,
+        store,
+        "SELECT body ->> 'adopted_from' AS adopted_from, body ->> 'pid' AS pid FROM events WHERE type = 'server_started' ORDER BY experiment_id",
+    )
+    assert [start["adopted_from"] for start in starts] == [None, runs[0], runs[0]]
+    assert len({start["pid"] for start in starts}) == 1
+    ends = _query(llem, store, "SELECT experiment_id FROM events WHERE type = 'server_stopped'")
+    assert [end["experiment_id"] for end in ends] == [runs[2]]
+    reused = _query(
+        llem,
+        store,
+        "SELECT body ->> 'reused_from' AS reused_from FROM events WHERE type = 'baseline_measured' AND body ->> 'position' = 'before' "
+        "ORDER BY experiment_id",
+    )
+    assert [baseline["reused_from"] for baseline in reused] == [None, runs[0], runs[0]]
+    rates = [result["serving"]["offered_rate_per_s"] for result in results]
+    assert rates == sorted(rates)
+
+
 def _query(llem: Run, store: Path, sql: str) -> list[dict[str, Any]]:
     asked = llem("query", sql, "-f", "json", "--store", store)
     assert asked.returncode == 0, asked.stderr
@@ -194,6 +223,11 @@ def test_a_server_of_ones_own_is_started_by_its_command(llem: Run, store: Path, 
         (("--server", "ftp://there"), "expected an address such as"),
         (("--server", "llamacpp", "--model", "/no/such.gguf"), "no such.gguf|not there|no llama-server"),
         (("--rate", "4"), "expected --server NAME or --server URL"),
+        (("--server", "simulated", "--rate", "4,x"), "--rate: found '4,x', expected numbers"),
+        (("--server", "simulated", "--rate", "4", "--concurrency", "2"), "found both, expected one of them"),
+        (("--server", "simulated", "--rate", "-4"), "load.rate"),
+        (("--server", "simulated", "--rate", "4,-8"), "load.rate"),
+        (("--server", "simulated", "--rate", "4,8", "-o", "r.json"), "--output: found 2 loads"),
         (("--server", "simulated", "--workers", "2"), "devices.workers: found 2"),
         (("--server", "http://127.0.0.1:1", "--set", "server.api_key_env=NO_KEY"), "no variable NO_KEY"),
     ],
