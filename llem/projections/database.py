@@ -80,6 +80,8 @@ def connect(
 def _check_version(connection: duckdb.DuckDBPyConnection, *, outdated: bool) -> None:
     try:
         found = connection.execute("SELECT log_digest, derived_digest FROM projection").fetchall()
+    except duckdb.BinderException as error:  # other columns
+        raise UnusableError("built by another version of llem") from error
     except duckdb.Error as error:
         raise UnusableError(first_line(error)) from error
     if [log for log, _ in found] != [VERSION.log]:

@@ -277,14 +277,22 @@ def test_an_unreadable_projection_is_built_anew(log: Store, content: bytes) -> N
     assert result(log)["total_tokens"] == 120
 
 
-def test_tables_of_another_version_are_built_anew(log: Store) -> None:
-    """The report says why."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE projection SET log_digest = 'older'",
+        "ALTER TABLE projection DROP COLUMN log_digest",
+        "ALTER TABLE projection RENAME COLUMN derived_digest TO derivation_version",
+    ],
+)
+def test_tables_of_another_version_are_built_anew(log: Store, change: str) -> None:
+    """The report says why, also where that version had other columns to say which one it is."""
     experiment(log)
     catch_up(log)
     import duckdb
 
     with duckdb.connect(str(log.projections_path)) as connection:
-        connection.execute("UPDATE projection SET log_digest = 'older'")
+        connection.execute(change)
     assert catch_up(log).rebuilt == "built by another version of llem"
     assert rebuild(log, check=True).changed_tables == []
 
