@@ -161,19 +161,29 @@ class Store:
 
     def experiment_ids(self) -> list[str]:
         """Ids of all experiments in the log, sorted; folders with other names, and links, are not experiments."""
-        return sorted(name for name in self._folders() if is_id(name))
+        return sorted(entry.name for entry in self._folders() if is_id(entry.name))
+
+    def folder_times(self, only: Iterable[str] | None = None) -> dict[str, int]:
+        """Id of every experiment in the log, or of some -> ns since 1970 when a file came to its folder, went or was renamed.
+
+        Raises StoreError where the log cannot be listed.
+        """
+        if only is not None:
+            return {each: _changed_ns(self.log_path / each) for each in only}
+        return {entry.name: _changed_ns(entry) for entry in self._folders() if is_id(entry.name)}
 
     def strange_folders(self) -> list[str]:
         """Folders of the log whose names are no ids, so that nothing in them is taken; those still being made are not named."""
-        return sorted(name for name in self._folders() if not is_id(name) and not name.startswith("."))
+        names = (entry.name for entry in self._folders())
+        return sorted(name for name in names if not is_id(name) and not name.startswith("."))
 
-    def _folders(self) -> list[str]:
-        """Names of the folders in the log, without links. Raises StoreError where the log cannot be listed."""
+    def _folders(self) -> list[os.DirEntry[str]]:
+        """The folders in the log, without links. Raises StoreError where the log cannot be listed."""
         if not self.log_path.is_dir():
             return []
         try:
             with os.scandir(self.log_path) as entries:
-                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                return [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
             raise self._not_listed(self.log_path, error) from error
 
@@ -264,6 +274,15 @@ class Store:
     def _not_listed(self, folder: Path, error: OSError) -> StoreError:
         hint = mend_access(folder) if isinstance(error, PermissionError) else None
         return StoreError(f"folder {folder} cannot be read", found=error.strerror, hint=hint)
+
+
+def _changed_ns(folder: os.DirEntry[str] | Path) -> int:
+    """When its entries last changed; 0 of one that was removed meanwhile."""
+    try:
+        # not st_mtime, which programs that copy set to what it was elsewhere
+        return folder.stat(follow_symlinks=False).st_ctime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _header(path: Path) -> SegmentHeader | None:

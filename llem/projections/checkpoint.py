@@ -8,7 +8,6 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem.projections.current import applied_files
 from llem.store import Store
 from llem_events import LogError, Position, SegmentHeader, SegmentReader
 
@@ -100,22 +99,6 @@ def scan(store: Store, only: Iterable[str] | None = None) -> Files:
     """All segment files of the store, or of some experiments, in the order of their names."""
     chosen = store.experiment_ids() if only is None else only
     return {experiment_id: _files(store, experiment_id) for experiment_id in chosen}
-
-
-def doubtful(store: Store, connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The experiments that may be behind: all but those whose files are as they were when they were wholly taken."""
-    applied, unsettled = applied_files(connection)
-    found = set(store.experiment_ids())
-    changed = {each for each in found if applied.get(each) != _stats(store, each)}
-    return sorted(changed | unsettled | (applied.keys() - found))
-
-
-def _stats(store: Store, experiment_id: str) -> Mapping[str, tuple[int, int]] | None:
-    """None where they cannot be listed."""
-    try:
-        return store.segment_stats(experiment_id)
-    except OSError:
-        return None
 
 
 def _files(store: Store, experiment_id: str) -> Mapping[str, SegmentFile]:

@@ -7,7 +7,7 @@ from llem.projections.containment import LOG_TABLES, UNUSABLE
 from llem.projections.database import Tables
 from llem.projections.derive.rows import DERIVED_TABLES, failing
 
-_OF_THE_LOG = (*LOG_TABLES, "segments")
+_OF_THE_LOG = (*LOG_TABLES, "segments", "folders")
 _KEPT = (*_OF_THE_LOG, "projection")
 # Temporary tables of the new rows, once they no longer hide the tables that these are for.
 _NEW = "new_"

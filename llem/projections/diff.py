@@ -17,9 +17,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Names of all tables, in the order of the alphabet."""
+    """Names of all tables that the log alone decides about, in the order of the alphabet."""
     found = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal ORDER BY ALL"
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal "
+        "AND table_name <> 'folders' ORDER BY ALL"
     )
     return [name for (name,) in found.fetchall()]
 

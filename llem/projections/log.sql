@@ -39,6 +39,11 @@ CREATE TABLE segments ( -- log files, and how far each has been applied
     derived_blocks BIGINT -- blocks that the results include; NULL until results are derived
 );
 
+CREATE TABLE folders ( -- what need not be looked into: where all segments of an experiment are sealed, its folder changes before they do
+    experiment_id VARCHAR, -- experiment
+    changed_ns BIGINT -- [ns since 1970, UTC] last change of its folder before its files were read
+);
+
 CREATE TABLE events ( -- every event but samples and requests, as it stands in the log
     experiment_id VARCHAR, -- experiment that it belongs to
     segment_id VARCHAR, -- segment that it stands in

@@ -20,15 +20,21 @@ _UNAVAILABLE = (StoreError, OSError, duckdb.Error)
 
 
 def open_tables(
-    store: Store, notify: Notify, *, salvage: bool = False, only: Collection[str] | None = None
+    store: Store,
+    notify: Notify,
+    *,
+    salvage: bool = False,
+    only: Collection[str] | None = None,
+    doubted: Collection[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A read-only connection to tables that hold what the log holds; what stands in the way is told a line at a time.
 
-    Who wants `only` some experiments gets them even where the store's tables are behind. Raises StoreError where there is no store.
+    Who wants `only` some experiments gets them even where the store's tables are behind; who has just looked which experiments may be
+    behind names them as `doubted`. Raises StoreError where there is no store.
     """
     store.require()
     try:
-        report = catch_up(store, salvage=salvage)
+        report = catch_up(store, salvage=salvage, doubted=doubted)
         connection = database.open_readonly(store)
     except _UNAVAILABLE as error:
         return _temporary(store, notify, _told(store, error), salvage=salvage, only=only)

@@ -19,7 +19,6 @@ from llem.projections.checkpoint import (
     Known,
     KnownSegment,
     SegmentFile,
-    doubtful,
     known_segments,
     left_out,
     pending,
@@ -27,6 +26,7 @@ from llem.projections.checkpoint import (
     scan,
 )
 from llem.projections.containment import LOG_TABLES, UNUSABLE, reason_against
+from llem.projections.current import doubtful, remember_folders
 from llem.projections.database import Tables, create_tables, writer_lock
 from llem.projections.derive.rows import DERIVED_TABLES, derive
 from llem.projections.derive_again import derive_again
@@ -73,12 +73,12 @@ class CatchUpReport(msgspec.Struct, frozen=True, kw_only=True):
     duration_sec: float = 0.0
 
 
-def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
-    """Apply what is new in the log. Raises StoreError where there is no store; damage is in the report."""
+def catch_up(store: Store, *, salvage: bool = False, doubted: Collection[str] | None = None) -> CatchUpReport:
+    """Apply what is new in the log, or in that of the experiments that may be behind. Raises StoreError where there is no store; damage is in the report."""
     started = time.monotonic()
     store.require()
     try:
-        report = _catch_up(store, salvage=salvage)
+        report = _catch_up(store, doubted, salvage=salvage)
     except duckdb.Error as error:
         raise StoreError(
             f"projections {store.projections_path} cannot be built", found=database.first_line(error)
@@ -86,10 +86,11 @@ def catch_up(store: Store, *, salvage: bool = False) -> CatchUpReport:
     return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
 
 
-def _catch_up(store: Store, *, salvage: bool) -> CatchUpReport:
+def _catch_up(store: Store, doubted: Collection[str] | None = None, *, salvage: bool) -> CatchUpReport:
     try:
         with database.connect(store.projections_path, read_only=True, wait_s=READERS_WAIT_S) as connection:
-            doubted = doubtful(store, connection)
+            if doubted is None:
+                doubted = doubtful(store, connection)
             files, known = scan(store, doubted), known_segments(connection, doubted)
             refused = refusals(store, connection)
     except database.UnusableError:
@@ -198,6 +199,7 @@ def apply_experiments(
 ) -> Applied:
     """Bring every experiment that is behind up to its log, or only some of these, then derive its results."""
     tables = Tables(connection)
+    folders = store.folder_times(only)
     files, known = scan(store, only), known_segments(connection, only)
     wanted = sorted(pending(files, known, salvage=salvage))
     before = _totals(connection)
@@ -214,6 +216,7 @@ def apply_experiments(
     waiting = going_on(connection, one_by_one)
     left = {experiment.experiment_id for experiment in waiting}
     derive(tables, [experiment_id for experiment_id in one_by_one if experiment_id not in left])
+    remember_folders(connection, {each: folders[each] for each in wanted if each in folders})
     blocks, events = (now - then for now, then in zip(_totals(connection), before, strict=True))
     return Applied(
         blocks=blocks,
@@ -239,8 +242,11 @@ def _apply_at_once(tables: Tables, new: Files) -> set[str]:
 
 def _forget_derived(tables: Tables, experiment_ids: Iterable[str]) -> None:
     """Remove what a crash left of experiments whose log was taken out of the tables."""
-    rows = tables.connection.execute("SELECT experiment_id FROM experiments").fetchall()
-    left = sorted({experiment_id for (experiment_id,) in rows}.intersection(experiment_ids))
+    rows = tables.connection.execute(
+        "SELECT experiment_id FROM experiments WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+        [list(experiment_ids)],
+    ).fetchall()
+    left = [experiment_id for (experiment_id,) in rows]
     if left:
         with tables.transaction():
             for table in DERIVED_TABLES:

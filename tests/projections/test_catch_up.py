@@ -184,11 +184,13 @@ def test_a_healed_segment_brings_its_experiment_back(log: Store, tmp_path: Path)
     assert hashes(log) == from_scratch(log, tmp_path)
 
 
-def test_damage_behind_the_checkpoint_is_noticed(log: Store) -> None:
+def test_damage_behind_the_checkpoint_is_noticed(log: Store, tmp_path: Path) -> None:
     """A segment that was applied and then replaced by other bytes is read anew."""
     experiment(log)
     catch_up(log)
-    damage(segment(log, "worker"), at=0.6)
+    other = shutil.copy2(segment(log, "worker"), tmp_path)
+    damage(Path(other), at=0.6)
+    Path(other).replace(segment(log, "worker"))
     (error,) = catch_up(log).refused
     assert isinstance(error, DamagedLogError)
 

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from llem.importing import import_result
-from llem.projections import catch_up
+from llem.projections import catch_up, current, rebuild
 from llem.projections.current import open_current
 from llem.query.process import running
 from llem.store import Store
@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 def is_current(store: Store) -> bool:
     """Whether the tables would be taken as they are."""
-    connection = open_current(store)
+    connection, _ = open_current(store)
     if connection is not None:
         connection.close()
     return connection is not None
@@ -37,11 +37,30 @@ def test_tables_that_hold_the_whole_log_are_current(store: Store) -> None:
     assert is_current(store)
 
 
-def test_a_file_that_changed_is_noticed(store: Store) -> None:
-    """By its size or by the time of its last change."""
+def test_a_file_that_changed_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its size or by the time of its last change, where its folder had changed just before it was listed."""
+    monkeypatch.setattr(current, "TICK_NS", 10**18)
+    rebuild(store)
     (segment,) = store.segments(store.experiment_ids()[0])
     os.utime(segment, ns=(0, 0))
     assert not is_current(store)
+
+
+def test_of_sealed_segments_nothing_but_the_folder_is_looked_at(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that comes, goes or is replaced is noticed; bytes that change in place are for `llem log verify` and `llem rebuild`."""
+    monkeypatch.setattr(current, "TICK_NS", -(10**18))
+    rebuild(store)
+    (segment,) = store.segments(store.experiment_ids()[0])
+    os.utime(segment, ns=(0, 0))
+    assert is_current(store)
+    copied = segment.with_name("copied")
+    copied.write_bytes(segment.read_bytes())
+    copied.replace(segment)
+    assert not is_current(store)
+    catch_up(store)
+    assert is_current(store)
 
 
 def test_a_new_experiment_is_noticed(store: Store, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_tables_of_other_formulas_are_not_current(measured: Store) -> None:
     """Nor are they read as if they were."""
     with duckdb.connect(measured.projections_path) as connection:
         connection.execute("UPDATE projection SET derived_digest = 'older'")
-    assert open_current(measured) is None
+    assert open_current(measured)[0] is None
     with pytest.raises(database.OutdatedError):
         database.connect(measured.projections_path, read_only=True)
 

@@ -56,8 +56,9 @@ def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
 
 def failing(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Replace the derived rows of the experiments; yields each that cannot be derived, of which nothing was changed, and why."""
-    if experiment_ids:
-        tables.course.begin("deriving results", len(experiment_ids), "experiments")
+    if not experiment_ids:
+        return
+    tables.course.begin("deriving results", len(experiment_ids), "experiments")
     for group in _groups(tables, experiment_ids):
         reason = _try(tables, group)
         tables.course.complete(len(group))
