@@ -1,9 +1,7 @@
 """One bad experiment in a store: it is damaged with its reason, and every other one is answered."""
 
-import ctypes
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from llem.projections import catch_up, rebuild
 from llem.store import Store
 from llem_events.events import ExperimentStarted, ResultImported
+from tests.conftest import LLEM, read_as_anybody
 from tests.projections.tables import one, result, rows
 from tests.world import (
     EXPERIMENT,
@@ -29,8 +28,6 @@ from tests.world import (
 ODD = "odd-1"
 Make = Callable[[Store, str], None]
 PREDECESSOR = Path(__file__).parents[1] / "export" / "predecessor_result.json"
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-LLEM = Path(sys.executable).with_name("llem")
 
 
 def worker(log: Store, experiment_id: str = ODD, **fields: int) -> None:
@@ -188,22 +185,14 @@ def test_a_folder_of_another_user_is_damaged_and_named(log: Store) -> None:
     experiment(log)
     experiment(log, experiment_id=ODD)
     take_away(log.log_path / ODD)
-    done = run(log, "runs", "--json", preexec_fn=without_privileges)
+    done = run(log, "runs", "--json", preexec_fn=read_as_anybody)
     assert done.returncode == 0, done.stderr
     assert f"sudo chown -R {os.geteuid()} {log.log_path / ODD}" in done.stderr
     statuses = {row["experiment_id"]: row["status"] for row in msgspec.json.decode(done.stdout)}
     assert statuses == {EXPERIMENT: "completed", ODD: "damaged"}
     give_back(log.log_path / ODD)
-    healed = run(log, "show", ODD, preexec_fn=without_privileges)
+    healed = run(log, "show", ODD, preexec_fn=read_as_anybody)
     assert healed.returncode == 0, healed.stderr
-
-
-def without_privileges() -> None:
-    """Let root be stopped by the modes of files, as everybody else is."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None)
-        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def take_away(folder: Path) -> None:

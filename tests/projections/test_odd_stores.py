@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from llem.projections import catch_up, open_readonly
 from llem.store import Store
+from tests.conftest import LLEM
 from tests.forked import ForkedLlem
 from tests.projections import odd_stores
 from tests.projections.odd_stores import Odd
@@ -27,7 +28,6 @@ PARTS = max(1, round(CASES / 1000))  # each a test of its own: many cases on sev
 STORES = round(CASES / PARTS / TOGETHER)  # in each part
 SEEN = itertools.count(1)
 GOOD = "good"
-LLEM = Path(sys.executable).with_name("llem")
 OFF_BY = 0.05  # what the verdict's own thresholds let pass
 SETTINGS = settings(
     # the same ones whenever all tests run; `just fuzz` asks for others

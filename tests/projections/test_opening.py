@@ -14,12 +14,11 @@ import pytest
 
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
-from tests.conftest import Run
+from tests.conftest import LLEM, Run
 from tests.world import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
 STORAGE_OF_V1 = 64  # DuckDB's number of the format that v1.0.0 wrote
-LLEM = Path(sys.executable).with_name("llem")
 STRANGER = """
 import sys, duckdb
 connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "reading")
