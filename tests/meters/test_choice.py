@@ -8,11 +8,20 @@ from types import ModuleType
 import pytest
 
 from llem.errors import MeterError, MissingExtraError
-from llem.meters import choose_meter, create_meter, unavailable_meters, vendor_of
+from llem.meters import (
+    choose_meter,
+    create_meter,
+    create_meters,
+    require_meter,
+    unavailable_meters,
+    vendor_of,
+)
 from llem.meters.nvml import resolve_gpus
-from llem.meters.sensors import SensorMeter
+from llem.meters.sensors import Sensor, SensorMeter
 from llem.plan import EnginePlan, MeterPlan, Plan
 from llem.registry import METERS, MeterKind
+from llem_events.events import Device
+from tests.meters.conftest import FakePowercap
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Scenario, hosts_gpus
 
@@ -50,6 +59,40 @@ def test_opens_the_chosen_meter() -> None:
     devices = vendor_of(plan, wraps_program=False).resolve_gpus(["0", "1"])
     meter = create_meter(plan, devices=devices, pid=None)
     assert (meter.NAME, [one.device.uuid for one in meter.devices()]) == ("simulated", ["SIM-0", "SIM-1"])
+
+
+def test_opens_every_meter_of_the_plan_the_first_first(
+    powercap: FakePowercap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPUs are those of the meter that has some, wherever it stands."""
+    monkeypatch.setenv("LLEM_POWERCAP", str(powercap.root))
+    plan = Plan(meter=MeterPlan(name="rapl", also=["simulated"]), engine=EnginePlan(name="simulated"))
+    devices = vendor_of(plan, wraps_program=False).resolve_gpus(["0", "1"])
+    require_meter(plan, devices=devices)
+    meters = create_meters(plan, devices=devices, pid=None)
+    assert [(meter.NAME, len(meter.devices())) for meter in meters] == [("rapl", 2), ("simulated", 2)]
+
+
+def test_one_that_cannot_be_opened_closes_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them or none: a driver that stays open would keep the GPU awake."""
+    closed: list[str] = []
+
+    class FirstMeter(SensorMeter):
+        NAME = "first"
+
+        def close(self) -> None:
+            closed.append(self.NAME)
+
+    sensor = Sensor(Device(host="h", uuid="u", index=0, name="n", kind="gpu"), library="none", no_answer=())
+    module = ModuleType("first_meter")
+    module.open_meter = lambda plan, *, devices, pid: FirstMeter([sensor])  # type: ignore[attr-defined] # made up here
+    monkeypatch.setitem(sys.modules, "first_meter", module)
+    monkeypatch.setitem(METERS, "first", MeterKind("first_meter"))
+    monkeypatch.setenv("LLEM_POWERCAP", "/nowhere")
+    plan = Plan(meter=MeterPlan(name="first", also=["rapl"]))
+    with pytest.raises(MeterError, match="rapl meter: found no intel-rapl package"):
+        create_meters(plan, devices=[], pid=None)
+    assert closed == ["first"]
 
 
 def test_a_meter_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
