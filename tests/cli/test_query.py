@@ -142,25 +142,27 @@ def test_a_failed_query_leaves_the_file(llem: Run, folder: Path, tmp_path: Path)
     assert (done.returncode, path.read_text(), list(tmp_path.glob("rows*"))) == (2, "mine", [path])
 
 
-@pytest.mark.parametrize(
-    ("written", "value"),
-    [
-        ("5", 5),
-        ("-1.5", -1.5),
-        ("1e3", 1000.0),
-        ("true", True),
-        ("null", None),
-        ("abc", "abc"),
-        ("'5'", "5"),
-        ("007", "007"),
-        ("a=b", "a=b"),
-    ],
-)
-def test_parameters_are_typed(written: str, value: object, llem: Run, folder: Path) -> None:
+PARAMETERS = {
+    "5": 5,
+    "-1.5": -1.5,
+    "1e3": 1000.0,
+    "true": True,
+    "null": None,
+    "abc": "abc",
+    "'5'": "5",
+    "007": "007",
+    "a=b": "a=b",
+}
+
+
+def test_parameters_are_typed(llem: Run, folder: Path) -> None:
     """-p name=value binds a number, a truth value, NULL or text."""
-    found = json.loads(answer(llem, folder, "SELECT $x AS x", "-p", f"x={written}", "-f", "json"))
-    assert found == [{"x": value}]
-    assert type(found[0]["x"]) is type(value)
+    names = [f"x{number}" for number in range(len(PARAMETERS))]
+    chosen = [word for name, text in zip(names, PARAMETERS, strict=True) for word in ("-p", f"{name}={text}")]
+    sql = "SELECT " + ", ".join(f"${name} AS {name}" for name in names)
+    (row,) = json.loads(answer(llem, folder, sql, *chosen, "-f", "json"))
+    assert row == dict(zip(names, PARAMETERS.values(), strict=True))
+    assert [type(value) for value in row.values()] == [type(value) for value in PARAMETERS.values()]
 
 
 def test_a_parameter_is_never_sql(llem: Run, folder: Path) -> None:
