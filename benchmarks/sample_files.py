@@ -1,13 +1,13 @@
 """The same samples as a segment of our log and as one zstd Parquet file, written by the programs that users have."""
 
-import uuid
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from benchmarks.h100_trace import chunks
-from llem_events import SAMPLE_COLUMNS, SCHEMA_VERSION, SegmentHeader, SegmentWriter, columns, read_clocks
+from llem_events import SAMPLE_COLUMNS, SegmentHeader, SegmentWriter, columns, read_clocks
+from tests import world
 
 METER, DEVICE_UUID = "nvml", "GPU-4f3c2a10-8c57-4a1e-9b1a-0d6f5e7c8b9a"
 BLOCK_SAMPLES = 100  # a second at 100 Hz
@@ -16,19 +16,7 @@ BLOCK_SAMPLES = 100  # a second at 100 Hz
 def segment_header() -> SegmentHeader:
     """The header of a sampler's segment."""
     clocks = read_clocks()
-    return SegmentHeader(
-        segment_id=uuid.UUID(int=7).bytes,
-        experiment_id="20260718-120000-abcdef",
-        role="sampler",
-        process_index=0,
-        host="node-a",
-        boot_id=str(uuid.UUID(int=8)),
-        pid=4711,
-        llem_version="benchmark",
-        schema_version=SCHEMA_VERSION,
-        monotonic_ns=clocks.monotonic_ns,
-        wall_ns=clocks.wall_ns,
-    )
+    return world.header_of("sampler", index=0, monotonic_ns=clocks.monotonic_ns, wall_ns=clocks.wall_ns)
 
 
 def write_log(path: Path, samples: int) -> None:
