@@ -71,13 +71,26 @@ class EnergyCurve(AtMoments):
     def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
         grid, on_grid = at_sec, values
         if len(moments):
-            grid = np.union1d(at_sec, moments)
-            on_grid = np.interp(grid, at_sec, values)
+            grid, on_grid = _with_moments(moments, at_sec, values)
         trapezoids = np.diff(grid) * (on_grid[1:] + on_grid[:-1]) / 2
         summed = np.cumsum(np.concatenate(([self._summed_j], trapezoids)))
         self._summed_j = float(summed[-1])
         found: FloatArray = summed[np.searchsorted(grid, moments)]
         return found
+
+
+def _with_moments(
+    moments: FloatArray, at_sec: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Samples and moments, each time once and ascending, and the values at them. The moments ascend."""
+    if not (at_sec[1:] > at_sec[:-1]).all():
+        grid = np.union1d(at_sec, moments)
+        return grid, np.interp(grid, at_sec, values)
+    places = np.searchsorted(at_sec, moments)
+    new = at_sec[np.minimum(places, len(at_sec) - 1)] != moments
+    new[1:] &= moments[1:] != moments[:-1]
+    between = np.interp(moments[new], at_sec, values)
+    return np.insert(at_sec, places[new], moments[new]), np.insert(values, places[new], between)
 
 
 class Rhythm:

@@ -87,7 +87,7 @@ def _counter_uncertainty_j(
     tick_sec, limit_w = seconds(metered.counter_tick_ns), _limit_w(metered)
     bounds = []
     for in_span in samples:
-        seen_w = None if metered.power_kind == "average" else in_span.largest("power_w")
+        seen_w = None if metered.power_kind == "average" else in_span.highest_power_w
         between_sec = 0.0 if at_edges else in_span.max_gap_sec
         highest_w = limit_w if seen_w is None else seen_w
         bounds.append(counter_uncertainty_j(tick_sec=tick_sec + between_sec, highest_power_w=highest_w))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from llem.projections.derive.samples import (
     SW_POWER,
     SW_THERMAL,
     DeviceSamples,
+    Throttling,
     load_samples,
 )
 from llem.projections.derive.serving import serving_doubts, serving_metrics
@@ -352,11 +354,11 @@ def throttling(
     if not flat:
         return None
     moments = {
-        round(seconds(span[0] - spans[0][0]) + float(at_sec), 3)
+        moment
         for spanned in devices
         for samples, span in zip(spanned, spans, strict=True)
         if samples.throttling is not None
-        for at_sec in samples.throttling.starts_sec
+        for moment in _first_moments(samples.throttling, seconds(span[0] - spans[0][0]))
     }
     temperatures = [hottest for samples in flat if (hottest := samples.largest("temperature_c")) is not None]
     return ThermalThrottleInfo(
@@ -370,6 +372,12 @@ def throttling(
         max_temperature_c=max(temperatures, default=None),
         throttle_timestamps=sorted(moments)[:MAX_TIMESTAMPS],
     )
+
+
+def _first_moments(throttling: Throttling, shift_sec: float) -> Iterator[float]:
+    """Each once, to the millisecond."""
+    rounded = (round(shift_sec + float(at_sec), 3) for at_sec in throttling.starts_sec)
+    return islice((moment for moment, _ in groupby(rounded)), MAX_TIMESTAMPS)
 
 
 def _duration(spanned: Sequence[DeviceSamples]) -> float | None:

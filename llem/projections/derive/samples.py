@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from llem.projections.derive.history import ProcessFacts, portions
-from llem.projections.derive.source import Column, Device, Piece, Source, Span
+from llem.projections.derive.source import CURVES, Column, Device, Piece, Source, Span, Values
+from llem.results.nullable import largest
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
 from llem.units import MJ_PER_J, NS_PER_S, seconds
@@ -17,17 +18,9 @@ PIECE_SAMPLES = 2**17  # read at once
 _BUCKETS = 2**12  # of time, of which pieces are made
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0
-COLUMNS = (
-    "power_w",
-    "power_average_w",
-    "energy_j",
-    "temperature_c",
-    "gpu_utilisation_pct",
-    "memory_utilisation_pct",
-    "memory_used_bytes",
-    "throttle_reasons",
-)
-CURVES = ("power_w", "power_average_w", "energy_j")
+COLUMNS = (*CURVES, "throttle_reasons")
+# Whole numbers, whose sum is the same in whatever order they are added.
+COUNTED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
 SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
 ANY_REASON = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
 _MAX_STARTS = 10_000  # of stretches that a result may name
@@ -160,33 +153,19 @@ class _Counter:
         return float(closed_mj - opened_mj) / MJ_PER_J
 
 
-class _Values:
-    """Known values of a column within the span: how many, their sum, the least and the largest."""
-
-    def __init__(self) -> None:
-        self.count, self.sum = 0, 0.0
-        self.least, self.most = math.inf, -math.inf
-
-    def add(self, within: Column) -> None:
-        values = within[~np.isnan(within)]
-        if len(values):
-            self.count += len(values)
-            self.sum += float(values.sum())
-            self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
-
-
 class DeviceSamples:
     """What one device's samples say of a span; they are read once, in pieces, and again for what is asked of other moments."""
 
-    def __init__(self, span: Span, pieces: Pieces) -> None:
+    def __init__(self, span: Span, pieces: Pieces, values: Mapping[str, Values]) -> None:
         self.span = span
+        self._values = values
         self.duration_sec = seconds(span[1] - span[0])
         self.count = self.repeated = 0
+        self.highest_power_w: float | None = None
         self._pieces = pieces
         self._rows = _Gaps(self.duration_sec)
         self._instant, self._average = _Power(self.duration_sec), _Power(self.duration_sec)
         self._counter = _Counter(self.duration_sec)
-        self._values = {name: _Values() for name in COLUMNS}
         throttle = _Throttle(self.duration_sec)
         last_sec = -math.inf
         for at_sec, columns in self.read(COLUMNS):
@@ -205,8 +184,12 @@ class DeviceSamples:
         self._instant.add(*known(at_sec, columns["power_w"]))
         if not self._instant.rhythm.count:
             self._average.add(*known(at_sec, columns["power_average_w"]))
-        for name, values in self._values.items():
-            values.add(columns[name][within])
+        self._add_highest(columns["power_w"][within])
+
+    def _add_highest(self, power_w: Column) -> None:
+        known_w = power_w[~np.isnan(power_w)]
+        if len(known_w):
+            self.highest_power_w = largest([self.highest_power_w, float(known_w.max())])
 
     def read(
         self, names: Sequence[str], between_sec: tuple[float, float] | None = None
@@ -274,18 +257,17 @@ class DeviceSamples:
 
     def sum_of(self, column: str) -> tuple[float, int]:
         """Sum and number of the known values within the span."""
-        return self._values[column].sum, self._values[column].count
+        return self._values[column].sum, self._values[column].known
 
     def largest(self, column: str) -> float | None:
         """Largest known value within the span; None where there is none."""
-        values = self._values[column]
-        return values.most if values.count else None
+        return self._values[column].most
 
     @property
     def temperature_drift_c(self) -> float | None:
         """Highest minus lowest temperature within the span."""
         values = self._values["temperature_c"]
-        return values.most - values.least if values.count else None
+        return None if values.least is None or values.most is None else values.most - values.least
 
     def trace(
         self, *, counter_tick_sec: float | None, power_window_sec: float, made_up: str | None
@@ -318,23 +300,16 @@ class DeviceTrace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _InPieces:
-    """A device's samples around a span, some time at once; where all fit into one piece, its curves are kept."""
+    """A device's samples around a span, some time at once."""
 
     def __init__(self, source: Source, device: Device, span: Span) -> None:
         self._source, self._device = source, device
         self._ranges = list(_cut(source, device, (span[0] - MARGIN_NS, span[1] + MARGIN_NS)))
-        self._kept: Piece | None = None
 
     def pieces(self, names: Sequence[str], span: Span | None) -> Iterator[Piece]:
         """Columns of all pieces, or from the piece before the span to the piece after it."""
-        if self._kept is not None and set(names) <= set(CURVES):
-            yield self._kept
-            return
         for range_ns in self._ranges if span is None else self._around(span):
-            piece = self._source.samples(self._device, range_ns, names)
-            if len(self._ranges) == 1:
-                self._kept = piece[0], {name: piece[1][name] for name in names if name in CURVES}
-            yield piece
+            yield self._source.samples(self._device, range_ns, names)
 
     def _around(self, span: Span) -> Sequence[Span]:
         touching = [
@@ -366,4 +341,4 @@ def between(source: Source, device: Device, span: Span, names: Sequence[str]) ->
 def load_samples(source: Source, process: ProcessFacts, device_uuid: str, span: Span) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
     device = Device(process.process_index, device_uuid)
-    return DeviceSamples(span, _InPieces(source, device, span).pieces)
+    return DeviceSamples(span, _InPieces(source, device, span).pieces, source.values(device, span, COUNTED))

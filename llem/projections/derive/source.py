@@ -44,6 +44,19 @@ MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 
+CURVES = ("power_w", "power_average_w", "energy_j")
+KEPT_SAMPLES = 2**20  # of a large experiment, whose curves are asked for again and again
+
+
+class Values(NamedTuple):
+    """Of a column: how many are known, their sum, the least and the largest; None of none."""
+
+    known: int
+    sum: float
+    least: float | None
+    most: float | None
+
+
 class Device(NamedTuple):
     """What was sampled, for which process."""
 
@@ -106,6 +119,9 @@ class Source(Protocol):
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """Columns of those in a span."""
 
+    def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
+        """What columns of whole numbers hold in a span."""
+
     def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
         """The latest sample of any of a process's devices."""
 
@@ -152,6 +168,7 @@ class Stored:
         self._connection = connection
         self._experiment_id = experiment_id
         self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
+        self._kept: dict[tuple[Device, Span], Piece] = {}
 
     def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See Source."""
@@ -165,14 +182,19 @@ class Stored:
 
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""
-        impossible = " OR ".join(
-            f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
-        )
+        impossible = "0" if self._all_possible() else f"count(*) FILTER ({_IMPOSSIBLE})"
         rows = self._fetch(
-            f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), count(*) FILTER ({impossible}) "
-            f"{self._rows('samples')} GROUP BY ALL"
+            f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), {impossible} "
+            f"{self._rows('samples')} GROUP BY process_index, device_uuid, segment_id"
         )
         return [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
+
+    def _all_possible(self) -> bool:
+        """Whether no value is beyond its limits: quicker than to count those that are."""
+        ends = ", ".join(f"min({name}), max({name})" for name in POSSIBLE)
+        found = self._fetch(f"SELECT {ends} {self._rows('samples')}")[0]
+        limits = zip(POSSIBLE.values(), found[::2], found[1::2], strict=True)
+        return all(low is None or (least <= low and high <= most) for (least, most), low, high in limits)
 
     def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
         """See Source."""
@@ -191,10 +213,32 @@ class Stored:
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """See Source."""
+        at_ns, columns = self._kept.get((device, span), (NO_INTS, {}))
+        if not columns.keys() >= set(names):
+            at_ns, columns = self._read(device, span, names)
+            self._keep(device, span, (at_ns, columns))
+        return at_ns, {name: columns[name] for name in names}
+
+    def _read(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
         rows = self._columns(f"SELECT at_ns, {cast} {self._rows('samples')} {_OF_DEVICE}", *device, *span)
         at_ns = np.asarray(rows["at_ns"], np.int64)
         return ascending(at_ns, {name: np.ma.filled(rows[name], np.nan) for name in names})
+
+    def _keep(self, device: Device, span: Span, piece: Piece) -> None:
+        kept_samples = sum(len(at_ns) for at_ns, _ in self._kept.values())
+        curves = {name: column for name, column in piece[1].items() if name in CURVES}
+        if curves and (device, span) not in self._kept and kept_samples + len(piece[0]) <= KEPT_SAMPLES:
+            self._kept[device, span] = piece[0], curves
+
+    def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
+        """See Source."""
+        parts = ", ".join(
+            f"count({name}), coalesce(sum({name}), 0), min({name}), max({name})" for name in names
+        )
+        found = self._fetch(f"SELECT {parts} {self._rows('samples')} {_OF_DEVICE}", *device, *span)[0]
+        of_names = zip(names, found[::4], found[1::4], found[2::4], found[3::4], strict=True)
+        return {name: _values_of(*values) for name, *values in of_names}
 
     def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
         """See Source."""
@@ -268,6 +312,9 @@ class Stored:
         return self._connection.execute(sql, [self._experiment_id, *values]).fetchnumpy()
 
 
+_IMPOSSIBLE = " OR ".join(
+    f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
+)
 _OF_DEVICE = "AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
 _OF_SEGMENT = "AND segment_id = ?"
 # Every statement on some events sees its rows in the order of the table.
@@ -428,6 +475,11 @@ class Held:
         first, end = np.searchsorted(at_ns, span[0]), np.searchsorted(at_ns, span[1], side="right")
         return at_ns[first:end], {name: columns[name][first:end] for name in names}
 
+    def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
+        """See Source."""
+        _, columns = self.samples(device, span, names)
+        return {name: _values_in(columns[name]) for name in names}
+
     def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
         """See Source."""
         latest = [
@@ -482,6 +534,19 @@ def _values(columns: RequestColumns, name: str) -> Ints:
 def _known_sum(counts: Iterable[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
+
+
+def _values_of(count: int, summed: int, least: int | None, most: int | None) -> Values:
+    return Values(
+        count, float(summed), None if least is None else float(least), None if most is None else float(most)
+    )
+
+
+def _values_in(column: Column) -> Values:
+    known = column[~np.isnan(column)]
+    if not len(known):
+        return Values(0, 0.0, None, None)
+    return Values(len(known), float(known.sum()), float(known.min()), float(known.max()))
 
 
 def _latest(moments_ns: Ints) -> int | None:
