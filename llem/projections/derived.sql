@@ -119,6 +119,13 @@ CREATE TABLE batches ( -- one row per batch of the measurement, with the energy 
     decode_reason VARCHAR -- why decode_energy_j is NULL
 );
 
+CREATE TABLE request_shares ( -- one row per request of a server: requests run at the same time there, and share its energy by what each got
+    experiment_id VARCHAR, -- experiment
+    process_index INTEGER, -- worker
+    request_id BIGINT, -- unique within the experiment's measurement
+    energy_attributed_j DOUBLE -- [J] its part, over time, of the energy while it was in flight; these and idle_energy_j add up to the whole
+);
+
 CREATE TABLE warnings ( -- doubts about an experiment's figures
     experiment_id VARCHAR, -- experiment
     code VARCHAR, -- for programs
@@ -166,12 +173,17 @@ SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) A
        (r.first_token_ns - r.arrival_ns) / 1e6 AS ttft_ms, (r.end_ns - r.arrival_ns) / 1e6 AS e2e_ms
 FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
 
-CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, for no sensor tells requests apart
--- energy_allocated_j: [J] its share of the batch's energy, by tokens
+CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, or its share of a server's; no sensor tells requests apart
+-- energy_allocated_j: [J] its share of the batch's energy, by tokens; of a server, energy_attributed_j
 SELECT r.experiment_id, r.request_id,
        b.energy_j * (r.input_tokens + r.output_tokens) / nullif(b.input_tokens + b.output_tokens, 0) AS energy_allocated_j,
        b.energy_source, b.reason, r.input_tokens, r.output_tokens, r.process_index, r.batch_index
-FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement';
+FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement'
+UNION ALL BY NAME
+SELECT r.experiment_id, r.request_id, s.energy_attributed_j AS energy_allocated_j, e.energy_source, NULL AS reason, r.input_tokens, r.output_tokens,
+       r.process_index, r.batch_index
+FROM requests r JOIN request_shares s USING (experiment_id, process_index, request_id) JOIN experiment_results e USING (experiment_id)
+WHERE r.window_kind = 'measurement';
 
 CREATE VIEW server_metrics AS -- what a server says of itself, about once a second
 -- at_ns: [ns, monotonic] when it was read

@@ -187,6 +187,12 @@ SERVING_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         better="lower",
     ),
     _served(
+        "idle_energy_j",
+        "DOUBLE",
+        "J",
+        "part of total_energy_j while no request was in flight; NULL without a server",
+    ),
+    _served(
         "server_start_sec",
         "DOUBLE",
         "s",

@@ -9,6 +9,7 @@ class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One server under load; None where it does not say, or nobody asked."""
 
     server_idle_power_w: float | None = None  # weights loaded, nothing to do; sum over devices
+    idle_energy_j: float | None = None  # of the measurement, while no request was in flight
     server_start_sec: float | None = None  # from its start to its first answer
     offered_rate_per_s: float | None = None  # requests due over the time in which they were
     sent_rate_per_s: float | None = None  # the same requests over the time in which they were sent

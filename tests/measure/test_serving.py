@@ -159,6 +159,20 @@ def test_a_servers_figures_stand_beside_the_others(llem: Run, measured: Path) ->
     assert row["ttft_sent_mean_ms"] <= row["ttft_mean_ms"] and row["tpot_vllm_mean_ms"] > 0
 
 
+def test_the_energy_of_requests_that_run_together_adds_up(llem: Run, measured: Path) -> None:
+    """Each one's share and what was used while none was in flight are the energy of the measurement."""
+    (row,) = _query(
+        llem,
+        measured,
+        "SELECT count(*) AS requests, sum(energy_allocated_j) AS attributed_j, any_value(e.requests) AS all_requests, "
+        "any_value(e.idle_energy_j) AS idle_j, any_value(e.total_energy_j) AS total_j "
+        "FROM request_energies JOIN experiment_results e USING (experiment_id)",
+    )
+    assert row["requests"] == row["all_requests"]
+    assert row["attributed_j"] + row["idle_j"] == pytest.approx(row["total_j"], rel=1e-9)
+    assert _query(llem, measured, "FROM batches") == []
+
+
 def test_goodput_is_asked_for_any_objective_afterwards(llem: Run, measured: Path) -> None:
     """All requests meet one that is generous, none one that cannot be met."""
     (generous,) = _query(llem, measured, "FROM goodput(ttft_ms := 1e6, tpot_ms := 1e6, e2e_ms := 1e6)")

@@ -10,6 +10,7 @@ import msgspec
 from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc
+from llem.projections.derive.request_shares import RequestShares, request_shares
 from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import (
     ANY_REASON,
@@ -66,9 +67,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(Seen, frozen=True, kw_only=True):
-    """The same, and the result of it."""
+    """The same, and the result of it; `shares` of a server's requests, where its energy is known."""
 
     result: RawProcessResult
+    shares: RequestShares | None = None
 
 
 def measure_process(
@@ -99,7 +101,9 @@ def measure_process(
         requests=requests,
         work=work_of(requests, shape=model_shape(process.model) if process.model else None),
     )
-    return Measured(**msgspec.structs.asdict(seen), result=_result(seen, clocks, plan))
+    shares = request_shares(requests, spans, samples, seen.devices) if process.server else None
+    result = _result(seen, clocks, plan, shares)
+    return Measured(**msgspec.structs.asdict(seen), result=result, shares=shares)
 
 
 def _energies(
@@ -117,7 +121,7 @@ def _energies(
     return energies
 
 
-def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
+def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None) -> RawProcessResult:
     process, devices, work = seen.process, seen.devices, seen.work
     walls = [
         (utc(clocks.wall_ns(process.segment, start)), utc(clocks.wall_ns(process.segment, end)))
@@ -125,7 +129,9 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan) -> RawProcessResult:
     ]
     duration_sec = sum((end - start for start, end in walls), timedelta()).total_seconds()
     inference = _inference(seen, duration_sec)
-    serving = serving_metrics(process, seen.requests, seen.spans)
+    serving = serving_metrics(
+        process, seen.requests, seen.spans, idle_energy_j=shares.idle_j if shares else None
+    )
     return RawProcessResult(
         experiment_id=process.segment.experiment_id,
         process_index=process.process_index,

@@ -206,6 +206,10 @@ class Requests:
                 self._kept = piece
             yield piece
 
+    def ids(self) -> Ints:
+        """Of all of them, in the order of the pieces."""
+        return self._source.request_ids(self._segment_id)
+
     def usage(self) -> Usage:
         """What a server says of their tokens."""
         return self._source.usage(self._segment_id)

@@ -37,6 +37,7 @@ DERIVED_TABLES = (
     "devices",
     "windows",
     "batches",
+    "request_shares",
     "warnings",
     "raw_process_results",
     "experiment_results",
@@ -395,8 +396,27 @@ def batches(derived: Derived) -> Rows:
     return [
         row
         for measured in derived.measured
+        # a server batches as it likes, and tells nobody
+        if measured.process.server is None
         for number, batches in enumerate(measured.work.batches)
         for row in _within(measured, number, batches)
+    ]
+
+
+def request_share_rows(derived: Derived) -> Rows:
+    """One row per request of every server."""
+    return [
+        {
+            "experiment_id": measured.process.segment.experiment_id,
+            "process_index": measured.process.process_index,
+            "request_id": request_id,
+            "energy_attributed_j": energy_j,
+        }
+        for measured in derived.measured
+        if measured.shares is not None
+        for request_id, energy_j in zip(
+            measured.shares.ids.tolist(), measured.shares.energy_j.tolist(), strict=True
+        )
     ]
 
 
@@ -474,6 +494,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Rows]:
         "devices": devices(derived),
         "windows": windows(source, derived),
         "batches": batches(derived),
+        "request_shares": request_share_rows(derived),
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
         "experiment_results": experiment_results(derived),

@@ -20,7 +20,7 @@ Edges = tuple[int, int, int]  # first due, last due, last sent
 
 
 def serving_metrics(
-    process: ProcessFacts, requests: Requests, spans: Sequence[Span]
+    process: ProcessFacts, requests: Requests, spans: Sequence[Span], *, idle_energy_j: float | None = None
 ) -> ServingMetrics | None:
     """Of a process that measured a server; None for any other."""
     server = process.server
@@ -31,6 +31,7 @@ def serving_metrics(
     others = [warning.value or 0.0 for warning in process.warnings if warning.code == OTHERS]
     return ServingMetrics(
         server_idle_power_w=total(power.mean_power_w for power in idle.devices) if idle else None,
+        idle_energy_j=idle_energy_j,
         server_start_sec=_seconds(server.started_ns, server.first_answer_ns),
         **_rates(requests),
         send_lag_p99_ms=_ms(load.send_lag_p99_ns) if load else None,

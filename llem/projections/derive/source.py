@@ -131,6 +131,9 @@ class Source(Protocol):
     def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
         """Those that some events reported."""
 
+    def request_ids(self, segment_id: str) -> Ints:
+        """Those of a segment's requests, in the order in which they are read."""
+
     def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
         """The latest end of a request of windows of one kind."""
 
@@ -272,6 +275,11 @@ class Stored:
         return RequestColumns(
             numbers=given | {name: np.ma.asarray(columns[name]) for name in MAYBE}, **masks, **lists
         )
+
+    def request_ids(self, segment_id: str) -> Ints:
+        """See Source."""
+        sql = f"SELECT request_id {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'"
+        return np.asarray(self._columns(sql, segment_id)["request_id"], np.int64)
 
     def _lists(self, name: str, lengths: Ints, key: Sequence[Any]) -> Lists:
         if not lengths.any():
@@ -498,6 +506,11 @@ class Held:
     def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
         """See Source."""
         return self._requests[segment_id].of_events(first_event, last_event)
+
+    def request_ids(self, segment_id: str) -> Ints:
+        """See Source."""
+        held = self._requests.get(segment_id)
+        return NO_INTS if held is None else held.ids
 
     def last_end_ns(self, segment_id: str, window_kind: str, since_ns: int) -> int | None:
         """See Source."""

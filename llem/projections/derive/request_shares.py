@@ -1,0 +1,106 @@
+"""The energy of a server's requests, which run at the same time: its devices' energy over time, divided by what each request got."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llem.projections.derive.columns import Ints, Lists, RequestColumns
+from llem.projections.derive.requests import Requests
+from llem.projections.derive.samples import DeviceSamples
+from llem.projections.derive.source import Span
+from llem.results import DeviceEnergy
+from llem.results.energy import distinct
+from llem.results.nullable import total
+from llem.results.time_share import Floats, Weights, divide, spread_over_spans, tokens_in_spans
+from llem.units import NS_PER_S, seconds
+
+STEP_SEC = 0.1
+MAX_STEPS = 50_000
+
+
+class RequestShares(NamedTuple):
+    """Joules of each request by its id, and those while none was in flight."""
+
+    ids: Ints
+    energy_j: Floats
+    idle_j: float
+
+
+def request_shares(
+    requests: Requests,
+    spans: Sequence[Span],
+    samples: Sequence[Sequence[DeviceSamples]],
+    devices: Sequence[DeviceEnergy],
+) -> RequestShares | None:
+    """None where the energy is not known, or the measurement is in several pieces."""
+    energy_j = total(device.energy_j for device in distinct(devices))
+    if energy_j is None or len(spans) != 1:
+        return None
+    span = spans[0]
+    steps = min(MAX_STEPS, max(1, round(seconds(span[1] - span[0]) / STEP_SEC)))
+    edges_sec = np.linspace(0.0, seconds(span[1] - span[0]), steps + 1)
+    work, presence, count = _none(), _none(), 0
+    for piece in requests.pieces():
+        rows = np.arange(count, count + len(piece.columns))
+        count += len(rows)
+        work = work.joined(_work(piece.columns, rows, edges_sec, span[0]))
+        presence = presence.joined(_presence(piece.columns, rows, edges_sec, span[0]))
+    shares = divide(_over_time(edges_sec, samples, energy_j), work=work, presence=presence, requests=count)
+    return RequestShares(requests.ids(), shares.energy_j, shares.idle_j)
+
+
+def _none() -> Weights:
+    return Weights(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+def _over_time(edges_sec: Floats, samples: Sequence[Sequence[DeviceSamples]], energy_j: float) -> Floats:
+    """Joules of each step: as the power has it, of the sum that the energy is."""
+    curves = [spanned[0].power_curve(edges_sec, shift_sec=0.0) for spanned in samples]
+    steps_j = np.diff(np.sum(curves, axis=0)) if curves else np.zeros(len(edges_sec) - 1)
+    if not np.isfinite(steps_j).all() or steps_j.sum() <= 0:
+        steps_j = np.diff(edges_sec)
+    return np.asarray(steps_j * (energy_j / steps_j.sum()))
+
+
+def _work(columns: RequestColumns, rows: Ints, edges_sec: Floats, opened_ns: int) -> Weights:
+    """Prompts while they were computed, and tokens when they came; a failed request got nothing."""
+    well = ~columns.failed
+    first_ns = columns.numbers["first_token_ns"]
+    known = well & ~np.ma.getmaskarray(first_ns)
+    prompts = spread_over_spans(
+        edges_sec,
+        rows[known],
+        _sec(columns.numbers["start_ns"][known], opened_ns),
+        _sec(np.ma.getdata(first_ns)[known], opened_ns),
+        columns.numbers["input_tokens"][known].astype(np.float64),
+    )
+    for times, tokens in ((columns.token_times_ns, None), (columns.chunk_times_ns, _chunks(columns))):
+        which = np.repeat(np.arange(len(rows)), times.lengths)
+        counted = well[which]
+        brought = np.ones(len(which)) if tokens is None else tokens
+        came = tokens_in_spans(
+            edges_sec, rows[which][counted], _sec(times.values[counted], opened_ns), brought[counted]
+        )
+        prompts = prompts.joined(came)
+    return prompts
+
+
+def _chunks(columns: RequestColumns) -> Floats:
+    """Tokens of each chunk; where nobody counted them, an equal part of the request's."""
+    counted: Lists = columns.chunk_tokens
+    tokens = counted.values.astype(np.float64)
+    if counted.missing is not None:
+        mean = columns.numbers["output_tokens"] / np.maximum(counted.lengths, 1)
+        tokens = np.where(counted.missing, np.repeat(mean, counted.lengths), tokens)
+    return tokens
+
+
+def _presence(columns: RequestColumns, rows: Ints, edges_sec: Floats, opened_ns: int) -> Weights:
+    """From the first byte sent to the end."""
+    start_sec, end_sec = (_sec(columns.numbers[name], opened_ns) for name in ("start_ns", "end_ns"))
+    return spread_over_spans(edges_sec, rows, start_sec, end_sec, end_sec - start_sec)
+
+
+def _sec(at_ns: Any, opened_ns: int) -> Floats:
+    return np.asarray((at_ns - opened_ns) / NS_PER_S, np.float64)

@@ -1,0 +1,76 @@
+"""Energy of requests that ran at the same time: each span of time is divided among those in flight, by what each got in it.
+
+A request's weight in a span is the tokens that it brought there, and, until its first token, its prompt's tokens, spread evenly over that time. Where requests
+are in flight and none gets anything, they share alike, by how long each was there. What is used while none is in flight is idle. No sensor tells requests
+apart, so this is called attributed; its sum is the energy of the whole, by construction.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Weights(NamedTuple):
+    """How much rows get in spans: one entry for each row and span that has anything."""
+
+    rows: Ints
+    spans: Ints
+    amounts: Floats
+
+    def where(self, mask: NDArray[np.bool_]) -> Self:
+        return type(self)(self.rows[mask], self.spans[mask], self.amounts[mask])
+
+    def joined(self, others: Self) -> Self:
+        return type(self)(*(np.concatenate(pair) for pair in zip(self, others, strict=True)))
+
+
+class Shares(NamedTuple):
+    """Joules of each request, and those of nobody."""
+
+    energy_j: Floats
+    idle_j: float
+
+
+def tokens_in_spans(edges_sec: Floats, rows: Ints, at_sec: Floats, tokens: Floats) -> Weights:
+    """Tokens that came at moments, in the spans between the edges; what came outside of them is left out."""
+    spans = np.searchsorted(edges_sec, at_sec, side="right") - 1
+    # what comes at the very end belongs to the last span
+    spans[at_sec == edges_sec[-1]] = len(edges_sec) - 2
+    inside = (spans >= 0) & (spans < len(edges_sec) - 1)
+    return Weights(rows[inside], spans[inside], tokens[inside])
+
+
+def spread_over_spans(
+    edges_sec: Floats, rows: Ints, start_sec: Floats, end_sec: Floats, amounts: Floats
+) -> Weights:
+    """Amounts that are spread evenly from a start to an end, as far as this lies between the edges; without a length, all at the start."""
+    first = np.clip(np.searchsorted(edges_sec, start_sec, side="right") - 1, 0, len(edges_sec) - 2)
+    last = np.clip(np.searchsorted(edges_sec, end_sec, side="left") - 1, first, len(edges_sec) - 2)
+    counts = last - first + 1
+    which = np.repeat(np.arange(len(rows)), counts)
+    spans = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[which]
+    overlap_sec = np.minimum(edges_sec[spans + 1], end_sec[which]) - np.maximum(
+        edges_sec[spans], start_sec[which]
+    )
+    length_sec = (end_sec - start_sec)[which]
+    whole = (length_sec <= 0) & (start_sec[which] >= edges_sec[0]) & (start_sec[which] <= edges_sec[-1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(length_sec > 0, np.maximum(overlap_sec, 0.0) / length_sec, whole.astype(np.float64))
+    return Weights(rows[which], spans, amounts[which] * parts)
+
+
+def divide(energy_j: Floats, *, work: Weights, presence: Weights, requests: int) -> Shares:
+    """The energy of each span among `requests` by their work in it, by their presence where nobody did any."""
+    worked = np.bincount(work.spans, work.amounts, len(energy_j))
+    entries = work.joined(presence.where(worked[presence.spans] <= 0))
+    together = np.bincount(entries.spans, entries.amounts, len(energy_j))
+    some = together[entries.spans] > 0
+    parts = entries.amounts[some] / together[entries.spans[some]]
+    shares_j = np.asarray(
+        np.bincount(entries.rows[some], parts * energy_j[entries.spans[some]], requests), np.float64
+    )
+    return Shares(shares_j, float(energy_j[together <= 0].sum()))

@@ -1,0 +1,79 @@
+"""Energy of requests that run at the same time: by what each got while it was used, and all of it belongs to somebody or to nobody."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llem.results.time_share import Floats, Weights, divide, spread_over_spans, tokens_in_spans
+
+EDGES_SEC: Floats = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+NOBODY = Weights(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+def _floats(*values: float) -> Floats:
+    return np.array(values, np.float64)
+
+
+def _spread(rows: list[int], start: list[float], end: list[float], amounts: list[float]) -> Weights:
+    return spread_over_spans(EDGES_SEC, np.array(rows), _floats(*start), _floats(*end), _floats(*amounts))
+
+
+def test_two_requests_share_a_span_by_their_tokens() -> None:
+    """Three tokens of four take three quarters; a span without anybody is idle."""
+    work = tokens_in_spans(EDGES_SEC, np.array([0, 0, 0, 1]), _floats(0.1, 0.2, 0.9, 0.5), np.ones(4))
+    shares = divide(_floats(8, 5, 0, 1), work=work, presence=NOBODY, requests=2)
+    assert shares.energy_j.tolist() == [6.0, 2.0] and shares.idle_j == 6.0
+
+
+def test_a_prompt_has_its_weight_while_it_is_computed() -> None:
+    """Two seconds of a prompt of eight tokens against a token a second of another."""
+    prompt = _spread([0], [0.0], [2.0], [8.0])
+    tokens = tokens_in_spans(EDGES_SEC, np.array([1, 1]), _floats(0.5, 1.5), np.ones(2))
+    shares = divide(_floats(10, 10, 0, 0), work=prompt.joined(tokens), presence=NOBODY, requests=2)
+    assert shares.energy_j.tolist() == [16.0, 4.0]
+
+
+def test_requests_that_wait_share_alike_by_their_time() -> None:
+    """Where nobody gets anything, whoever is there longer takes more."""
+    presence = _spread([0, 1], [0.0, 0.5], [1.0, 1.0], [1.0, 0.5])
+    shares = divide(_floats(9, 3, 0, 0), work=NOBODY, presence=presence, requests=2)
+    assert shares.energy_j.tolist() == [6.0, 3.0] and shares.idle_j == 3.0
+
+
+def test_what_lies_outside_is_left_out_and_the_end_is_inside() -> None:
+    """A token at the last edge belongs to the last span; those before the first and after the last to none."""
+    work = tokens_in_spans(EDGES_SEC, np.array([0, 0, 0]), _floats(-0.1, 4.0, 4.1), np.ones(3))
+    assert (work.spans.tolist(), work.amounts.tolist()) == ([3], [1.0])
+    before = _spread([0], [-2.0], [2.0], [4.0])
+    assert before.amounts.sum() == pytest.approx(2.0)
+
+
+def test_what_takes_no_time_is_all_at_its_moment() -> None:
+    """A first token that comes as the request is sent still has its prompt's weight."""
+    assert _spread([0], [1.5], [1.5], [7.0]).amounts.sum() == 7.0
+
+
+_MOMENTS = st.floats(0, 4, allow_nan=False)
+
+
+@given(
+    st.lists(st.tuples(_MOMENTS, _MOMENTS, st.integers(0, 50), st.integers(0, 5)), max_size=8),
+    st.lists(st.floats(0, 1e6), min_size=4, max_size=4),
+)
+def test_shares_and_idle_are_the_whole(
+    requests: list[tuple[float, float, int, int]], energy_j: list[float]
+) -> None:
+    """Whatever runs when, nothing is lost and nothing is counted twice."""
+    rows = np.arange(len(requests), dtype=np.int64)
+    start = _floats(*(min(first, last) for first, last, _, _ in requests))
+    end = _floats(*(max(first, last) for first, last, _, _ in requests))
+    prompts = _floats(*(float(prompt) for _, _, prompt, _ in requests))
+    tokens = np.array([count for *_, count in requests], np.int64)
+    work = spread_over_spans(EDGES_SEC, rows, start, (start + end) / 2, prompts).joined(
+        tokens_in_spans(EDGES_SEC, np.repeat(rows, tokens), np.repeat(end, tokens), np.ones(tokens.sum()))
+    )
+    presence = spread_over_spans(EDGES_SEC, rows, start, end, end - start)
+    shares = divide(_floats(*energy_j), work=work, presence=presence, requests=len(requests))
+    assert shares.energy_j.sum() + shares.idle_j == pytest.approx(sum(energy_j), rel=1e-9, abs=1e-9)
+    assert (shares.energy_j >= 0).all() and shares.idle_j >= 0
