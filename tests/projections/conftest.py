@@ -1,5 +1,6 @@
 """A store of its own for every test."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Store:
     experiment(store)
     catch_up(store)
     return store
+
+
+@pytest.fixture
+def caught_up(usual: Store, tmp_path: Path) -> Store:
+    """A copy of that store, for one test."""
+    return Store(shutil.copytree(usual.path, tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")

@@ -98,13 +98,11 @@ def test_growing_in_pieces_gives_the_same_tables(log: Store, tmp_path: Path) -> 
     assert hashes(log) == hashes(whole)
 
 
-def test_a_second_experiment_leaves_the_first_alone(log: Store, tmp_path: Path) -> None:
+def test_a_second_experiment_leaves_the_first_alone(caught_up: Store, tmp_path: Path) -> None:
     """Only the new one is read and derived."""
-    experiment(log)
-    catch_up(log)
-    experiment(log, experiment_id="run-2")
-    assert catch_up(log).derived == ["run-2"]
-    assert hashes(log) == from_scratch(log, tmp_path)
+    experiment(caught_up, experiment_id="run-2")
+    assert catch_up(caught_up).derived == ["run-2"]
+    assert hashes(caught_up) == from_scratch(caught_up, tmp_path)
 
 
 def test_a_removed_experiment_leaves_the_tables(log: Store, tmp_path: Path) -> None:
@@ -157,19 +155,17 @@ def test_a_corrupt_segment_keeps_its_experiment_out(log: Store, tmp_path: Path) 
     assert hashes(log) == from_scratch(log, tmp_path)
 
 
-def test_salvage_goes_on_and_says_what_is_missing(log: Store, tmp_path: Path) -> None:
+def test_salvage_goes_on_and_says_what_is_missing(caught_up: Store, tmp_path: Path) -> None:
     """One of six blocks of samples is lost."""
-    experiment(log)
-    catch_up(log)
-    before = one(log, "SELECT count(*) AS n FROM samples")["n"]
-    damage(segment(log, "sampler"), at=0.5)
-    assert catch_up(log).refused
-    assert catch_up(log, salvage=True).refused == []
-    left = one(log, "SELECT count(*) AS n FROM samples")["n"]
+    before = one(caught_up, "SELECT count(*) AS n FROM samples")["n"]
+    damage(segment(caught_up, "sampler"), at=0.5)
+    assert catch_up(caught_up).refused
+    assert catch_up(caught_up, salvage=True).refused == []
+    left = one(caught_up, "SELECT count(*) AS n FROM samples")["n"]
     assert before * 0.7 < left < before
-    assert one(log, "FROM experiments")["salvaged"] is True
-    assert any("damaged bytes" in row["text"] for row in rows(log, "FROM warnings"))
-    assert hashes(log) == from_scratch(log, tmp_path, salvage=True)
+    assert one(caught_up, "FROM experiments")["salvaged"] is True
+    assert any("damaged bytes" in row["text"] for row in rows(caught_up, "FROM warnings"))
+    assert hashes(caught_up) == from_scratch(caught_up, tmp_path, salvage=True)
 
 
 def test_a_healed_segment_brings_its_experiment_back(log: Store, tmp_path: Path) -> None:
@@ -184,14 +180,12 @@ def test_a_healed_segment_brings_its_experiment_back(log: Store, tmp_path: Path)
     assert hashes(log) == from_scratch(log, tmp_path)
 
 
-def test_damage_behind_the_checkpoint_is_noticed(log: Store, tmp_path: Path) -> None:
+def test_damage_behind_the_checkpoint_is_noticed(caught_up: Store, tmp_path: Path) -> None:
     """A segment that was applied and then replaced by other bytes is read anew."""
-    experiment(log)
-    catch_up(log)
-    other = shutil.copy2(segment(log, "worker"), tmp_path)
+    other = shutil.copy2(segment(caught_up, "worker"), tmp_path)
     damage(Path(other), at=0.6)
-    Path(other).replace(segment(log, "worker"))
-    (error,) = catch_up(log).refused
+    Path(other).replace(segment(caught_up, "worker"))
+    (error,) = catch_up(caught_up).refused
     assert isinstance(error, DamagedLogError)
 
 
@@ -287,16 +281,14 @@ def test_an_unreadable_projection_is_built_anew(log: Store, content: bytes) -> N
         "ALTER TABLE projection RENAME COLUMN derived_digest TO derivation_version",
     ],
 )
-def test_tables_of_another_version_are_built_anew(log: Store, change: str) -> None:
+def test_tables_of_another_version_are_built_anew(caught_up: Store, change: str) -> None:
     """The report says why, also where that version had other columns to say which one it is."""
-    experiment(log)
-    catch_up(log)
     import duckdb
 
-    with duckdb.connect(str(log.projections_path)) as connection:
+    with duckdb.connect(str(caught_up.projections_path)) as connection:
         connection.execute(change)
-    assert catch_up(log).rebuilt == "built by another version of llem"
-    assert rebuild(log, check=True).changed_tables == []
+    assert catch_up(caught_up).rebuilt == "built by another version of llem"
+    assert rebuild(caught_up, check=True).changed_tables == []
 
 
 def test_files_are_for_their_owner_only(log: Store) -> None:
@@ -320,13 +312,11 @@ def test_a_projection_that_is_a_link_is_never_opened(log: Store, tmp_path: Path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_projection_of_another_user_is_never_opened(log: Store) -> None:
+def test_a_projection_of_another_user_is_never_opened(caught_up: Store) -> None:
     """A database file can run code in whoever opens it."""
-    experiment(log)
-    catch_up(log)
-    os.chown(log.projections_path, 12_345, -1)
+    os.chown(caught_up.projections_path, 12_345, -1)
     with pytest.raises(StoreError, match="user 12345"):
-        catch_up(log)
+        catch_up(caught_up)
 
 
 def test_no_store_is_an_error_that_says_so(tmp_path: Path) -> None:

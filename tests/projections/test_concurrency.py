@@ -71,45 +71,39 @@ def test_two_readers_catch_up_while_experiments_arrive(log: Store) -> None:
     assert not rebuild(log, check=True).differs
 
 
-def test_a_long_reader_delays_a_query_only_for_a_moment(log: Store) -> None:
+def test_a_long_reader_delays_a_query_only_for_a_moment(caught_up: Store) -> None:
     """The second one is told how far behind its answer is; once the reader is gone, it is not."""
-    experiment(log)
-    catch_up(log)
-    holder = start(HOLDER, log)
+    holder = start(HOLDER, caught_up)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "open\n"
-    experiment(log, experiment_id="run-2")
-    report = catch_up(log)
+    experiment(caught_up, experiment_id="run-2")
+    report = catch_up(caught_up)
     assert report.behind_experiments == ["run-2"]
     assert report.behind_bytes > 1_000
     assert report.behind_reason == "a query holds the tables"
-    assert result(log)["total_tokens"] == 120  # answered from the tables as they are
+    assert result(caught_up)["total_tokens"] == 120  # answered from the tables as they are
     out, _ = holder.communicate(timeout=60)
     assert out == "1\n"
-    assert catch_up(log).derived == ["run-2"]
+    assert catch_up(caught_up).derived == ["run-2"]
 
 
-def test_a_second_catch_up_waits_for_the_first(log: Store) -> None:
+def test_a_second_catch_up_waits_for_the_first(caught_up: Store) -> None:
     """Where it takes too long, the answer comes from the tables as they are."""
-    experiment(log)
-    catch_up(log)
-    experiment(log, experiment_id="run-2")
-    with writer_lock(log, wait_s=0) as locked:
+    experiment(caught_up, experiment_id="run-2")
+    with writer_lock(caught_up, wait_s=0) as locked:
         assert locked
-        report = catch_up(log)
+        report = catch_up(caught_up)
     assert report.behind_reason == "another llem is writing the tables"
-    assert catch_up(log).derived == ["run-2"]
+    assert catch_up(caught_up).derived == ["run-2"]
 
 
-def test_tables_can_be_read_where_nothing_can_be_written(log: Store) -> None:
+def test_tables_can_be_read_where_nothing_can_be_written(caught_up: Store) -> None:
     """A read-only connection refuses to write, and leaves no file behind."""
-    experiment(log)
-    catch_up(log)
-    before = hashes(log)
-    with open_readonly(log) as connection, pytest.raises(duckdb.Error, match="read-only"):
+    before = hashes(caught_up)
+    with open_readonly(caught_up) as connection, pytest.raises(duckdb.Error, match="read-only"):
         connection.execute("DELETE FROM samples")
-    assert hashes(log) == before
-    assert json.loads(result(log)["result"])["experiment_id"] == EXPERIMENT
+    assert hashes(caught_up) == before
+    assert json.loads(result(caught_up)["result"])["experiment_id"] == EXPERIMENT
 
 
 def test_a_running_experiment_is_shown_as_running_until_its_writer_is_gone(log: Store) -> None:

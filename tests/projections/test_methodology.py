@@ -163,13 +163,11 @@ def test_sql_gives_the_statistics_of_python(lengths: list[int]) -> None:
     assert by_sql["ttft"] == pytest.approx(found["ttft_mean_ms"])
 
 
-def test_lineage_names_segments_blocks_events_and_digests(log: Store) -> None:
+def test_lineage_names_segments_blocks_events_and_digests(caught_up: Store) -> None:
     """Exactly those that an independent reading of the files finds."""
-    experiment(log)
-    catch_up(log)
-    with open_readonly(log) as connection:
+    with open_readonly(caught_up) as connection:
         found = {segment.file: segment for segment in lineage(connection, EXPERIMENT)}
-    paths = sorted((log.log_path / EXPERIMENT).iterdir())
+    paths = sorted((caught_up.log_path / EXPERIMENT).iterdir())
     assert sorted(found) == [path.name for path in paths]
     for path in paths:
         with SegmentReader(path) as reader:

@@ -65,22 +65,20 @@ def tokens(log: Store, *, told: list[str], only: list[str] | None = None) -> dic
 
 @pytest.mark.slow
 @pytest.mark.parametrize("doing", ["reading", "writing"])
-def test_a_stranger_on_the_tables_blocks_nobody(log: Store, doing: str) -> None:
+def test_a_stranger_on_the_tables_blocks_nobody(caught_up: Store, doing: str) -> None:
     """After a moment the answer comes from the tables as they are, or from others; a result that has just ended is complete."""
-    experiment(log)
-    catch_up(log)
-    with stranger(log, doing=doing):
-        experiment(log, experiment_id="run-2")
+    with stranger(caught_up, doing=doing):
+        experiment(caught_up, experiment_id="run-2")
         told: list[str] = []
         started = time.monotonic()
-        found = tokens(log, told=told)
+        found = tokens(caught_up, told=told)
         assert time.monotonic() - started < 8
         assert found == ({EXPERIMENT: 120} if doing == "reading" else {EXPERIMENT: 120, "run-2": 120})
         assert len(told) == 1
         assert ("behind by 1 experiments" if doing == "reading" else "holds them open") in told[0]
-        with open_tables(log, told.append, only=["run-2"]) as connection:
+        with open_tables(caught_up, told.append, only=["run-2"]) as connection:
             assert results_for(connection, "run-2").total_tokens == 120
-    assert tokens(log, told=[]) == {EXPERIMENT: 120, "run-2": 120}
+    assert tokens(caught_up, told=[]) == {EXPERIMENT: 120, "run-2": 120}
 
 
 def test_tables_are_of_the_oldest_storage_version_and_a_snapshot_too(log: Store, tmp_path: Path) -> None:
@@ -97,13 +95,11 @@ def test_tables_are_of_the_oldest_storage_version_and_a_snapshot_too(log: Store,
 
 
 @pytest.mark.slow
-def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(log: Store, tmp_path: Path) -> None:
+def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(caught_up: Store, tmp_path: Path) -> None:
     """A stranger writes in them."""
-    experiment(log)
-    catch_up(log)
     path = tmp_path / "copy.duckdb"
-    with stranger(log, doing="writing"):
-        snapshot(log, path, lambda line: None)
+    with stranger(caught_up, doing="writing"):
+        snapshot(caught_up, path, lambda line: None)
     with duckdb.connect(str(path), read_only=True) as connection:
         assert connection.execute("SELECT total_tokens FROM experiment_results").fetchall() == [(120,)]
 
@@ -150,15 +146,13 @@ def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: boo
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(log: Store) -> None:
+def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(caught_up: Store) -> None:
     """A database file can run code in whoever opens it; the log is read instead, and the file stays as it is."""
-    experiment(log)
-    catch_up(log)
-    os.chown(log.projections_path, 12_345, -1)
+    os.chown(caught_up.projections_path, 12_345, -1)
     told: list[str] = []
-    assert tokens(log, told=told) == {EXPERIMENT: 120}
+    assert tokens(caught_up, told=told) == {EXPERIMENT: 120}
     assert "user 12345" in told[0]
-    assert log.projections_path.stat().st_uid == 12_345
+    assert caught_up.projections_path.stat().st_uid == 12_345
 
 
 def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(log: Store) -> None:

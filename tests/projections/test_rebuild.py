@@ -30,13 +30,11 @@ def test_rebuilding_twice_gives_equal_tables(log: Store) -> None:
     assert not report.differs
 
 
-def test_check_finds_a_changed_figure_and_changes_nothing(log: Store) -> None:
+def test_check_finds_a_changed_figure_and_changes_nothing(caught_up: Store) -> None:
     """The table of changes names experiment, column, before and after."""
-    experiment(log)
-    catch_up(log)
-    change(log, "UPDATE experiment_results SET total_energy_j = 1.0")
-    change(log, "DELETE FROM warnings")
-    report = rebuild(log, check=True)
+    change(caught_up, "UPDATE experiment_results SET total_energy_j = 1.0")
+    change(caught_up, "DELETE FROM warnings")
+    report = rebuild(caught_up, check=True)
     assert report.differs
     assert "experiment_results" in report.changed_tables
     (found,) = report.changes
@@ -46,9 +44,9 @@ def test_check_finds_a_changed_figure_and_changes_nothing(log: Store) -> None:
         1.0,
         4_080.0,
     )
-    assert result(log)["total_energy_j"] == 1.0
-    rebuild(log)
-    assert result(log)["total_energy_j"] == 4_080.0
+    assert result(caught_up)["total_energy_j"] == 1.0
+    rebuild(caught_up)
+    assert result(caught_up)["total_energy_j"] == 4_080.0
 
 
 def test_check_without_tables_says_why(log: Store) -> None:
@@ -59,15 +57,13 @@ def test_check_without_tables_says_why(log: Store) -> None:
     assert not log.projections_path.exists()
 
 
-def test_a_reader_keeps_its_tables_while_they_are_swapped(log: Store) -> None:
+def test_a_reader_keeps_its_tables_while_they_are_swapped(caught_up: Store) -> None:
     """And the next one sees the new ones."""
-    experiment(log)
-    catch_up(log)
-    with open_readonly(log) as reader:
-        experiment(log, experiment_id="run-2")
-        rebuild(log)
+    with open_readonly(caught_up) as reader:
+        experiment(caught_up, experiment_id="run-2")
+        rebuild(caught_up)
         assert reader.execute("SELECT count(*) FROM experiment_results").fetchall() == [(1,)]
-    with open_readonly(log) as reader:
+    with open_readonly(caught_up) as reader:
         assert reader.execute("SELECT count(*) FROM experiment_results").fetchall() == [(2,)]
 
 
@@ -85,35 +81,29 @@ def test_nothing_is_left_of_a_rebuild(log: Store) -> None:
     ]
 
 
-def test_a_write_ahead_log_of_a_crash_is_not_applied_to_new_tables(log: Store) -> None:
+def test_a_write_ahead_log_of_a_crash_is_not_applied_to_new_tables(caught_up: Store) -> None:
     """It belonged to the old file."""
-    experiment(log)
-    catch_up(log)
-    wal = log.projections_path.with_name("projections.duckdb.wal")
+    wal = caught_up.projections_path.with_name("projections.duckdb.wal")
     wal.write_bytes(b"left by a crash")
-    rebuild(log)
+    rebuild(caught_up)
     assert not wal.exists()
-    assert result(log)["total_tokens"] == 120
+    assert result(caught_up)["total_tokens"] == 120
 
 
-def test_rows_lost_in_a_crash_are_noticed(log: Store) -> None:
+def test_rows_lost_in_a_crash_are_noticed(caught_up: Store) -> None:
     """A write-ahead log is there and samples are missing: the tables are built anew."""
-    experiment(log)
-    catch_up(log)
-    change(log, "DELETE FROM samples WHERE at_ns % 2 = 0")
-    log.projections_path.with_name("projections.duckdb.wal").touch()
-    experiment(log, experiment_id="run-2")
-    assert catch_up(log).rebuilt == "rows were lost in a crash"
-    assert not rebuild(log, check=True).differs
+    change(caught_up, "DELETE FROM samples WHERE at_ns % 2 = 0")
+    caught_up.projections_path.with_name("projections.duckdb.wal").touch()
+    experiment(caught_up, experiment_id="run-2")
+    assert catch_up(caught_up).rebuilt == "rows were lost in a crash"
+    assert not rebuild(caught_up, check=True).differs
 
 
-def test_tables_that_are_whole_after_a_crash_are_kept(log: Store) -> None:
+def test_tables_that_are_whole_after_a_crash_are_kept(caught_up: Store) -> None:
     """A write-ahead log alone is no reason to build them anew."""
-    experiment(log)
-    catch_up(log)
-    log.projections_path.with_name("projections.duckdb.wal").touch()
-    experiment(log, experiment_id="run-2")
-    report = catch_up(log)
+    caught_up.projections_path.with_name("projections.duckdb.wal").touch()
+    experiment(caught_up, experiment_id="run-2")
+    report = catch_up(caught_up)
     assert (report.rebuilt, list(report.derived)) == (None, ["run-2"])
 
 
