@@ -17,6 +17,20 @@ def log(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of an empty store."""
+    store = Store(tmp_path_factory.mktemp("empty") / "store").create()
+    catch_up(store)
+    return store.projections_path
+
+
+@pytest.fixture
+def tables(log: Store, empty_tables: Path) -> None:
+    """Empty tables in the store of the test, to which it does not matter how tables are made."""
+    shutil.copy(empty_tables, log.projections_path)
+
+
+@pytest.fixture(scope="session")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with one usual experiment in its tables, which no test may change."""
     store = Store(tmp_path_factory.mktemp("usual") / "store").create()

@@ -10,6 +10,8 @@ from llem_events.events import RequestsCompleted
 from tests.projections.tables import one, rows
 from tests.world import at, experiment, request, sampler_events, worker_events
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 
 def long_batch(log: Store, *, source: str = "counter") -> None:
     """An experiment with one further batch from 12 s to 28 s, its first token at 16 s, of 60 and 20 tokens."""

@@ -36,6 +36,8 @@ from tests.world import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 Change = Callable[[list[Dated]], list[Dated]]
 
 

@@ -18,6 +18,8 @@ from tests.world import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 
 def process(log: Store, worker: list, sampler: list, index: int = 0, **header: object) -> None:
     """A worker's and its sampler's segment."""

@@ -24,6 +24,8 @@ from tests.world import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 
 def original(log: Store) -> bytes:
     """A result as another program would have left it, made of one of ours."""

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import MeterStarted, OtherMeter, SamplingCompleted, WindowClosed, WindowOpened
 from tests.projections.tables import result, rows
 from tests.world import PACKAGE, edges, experiment, sampler_events, with_package, worker_events
+
+pytestmark = pytest.mark.usefixtures("tables")
 
 
 def derived(log: Store, *, beside: bool) -> dict[str, Any]:
