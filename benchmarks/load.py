@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from llem.load.offers import Schedules
 from llem.load.source import Server, Source
@@ -24,6 +25,7 @@ from llem.plan import Plan
 from llem.plan_file import convert
 from llem_events import SegmentReader, unpack
 from llem_events.events import RequestsCompleted
+from tests.load.runs import serving
 
 ROUNDS = 3
 VOCABULARY = (0, 1_000)
@@ -51,9 +53,9 @@ class Ran(NamedTuple):
 
 
 WORK = (
-    Work("tokens", "tokens/CPU s", {}, 64, 1_600, 256),
-    Work("requests", "requests/CPU s", {}, 64, 30_000, 1),
-    Work("connections", "tokens/CPU s", {}, 1_000, 4_000, 64),
+    Work("tokens", "tokens/CPU s", {}, 64, 800, 256),
+    Work("requests", "requests/CPU s", {}, 64, 12_000, 1),
+    Work("connections", "tokens/CPU s", {}, 1_000, 2_000, 64),
     Work("paced", "CPU-ms/1,000 tokens", {"ttft_ms": 50, "chunk_ms": 10}, 16, 192, 128),
 )
 
@@ -65,11 +67,10 @@ def figure(work: Work, ran: Ran) -> float:
     return (ran.requests if work.name == "requests" else ran.tokens) / ran.cpu_s
 
 
-def ours(port: int, work: Work) -> Ran:
+def ours(url: str, work: Work) -> Ran:
     """A load process does the work."""
     asked = {"requests": work.requests, "min_duration_s": 0, "output_tokens": {"mean": work.tokens}}
     plan = convert({"workload": asked, "load": {"concurrency": work.connections}})
-    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
         setup = LoadSetup(
             experiment_id="bench",
@@ -101,15 +102,15 @@ def _times_ns(segment: Path, plan: Plan, url: str) -> dict[int, int]:
         for envelope in (each for block in reader.blocks() for each in reader.events(block)):
             event = unpack(envelope)
             for request in event.requests if isinstance(event, RequestsCompleted) else ():
-                body = source.request(request.request_id, is_warmup=False)[1].body
+                body = source.request(request.request_id)[1].body
                 assert request.first_token_ns is not None
                 found[zlib.crc32(body)] = request.first_token_ns - request.start_ns
     return found
 
 
-def peer(name: str, port: int, work: Work) -> Ran:
+def peer(name: str, url: str, work: Work) -> Ran:
     """The same by another client."""
-    numbers = map(str, (port, work.connections, work.requests, work.tokens))
+    numbers = map(str, (urlsplit(url).port, work.connections, work.requests, work.tokens))
     printed = subprocess.check_output([sys.executable, "-m", "benchmarks.load_peers", name, *numbers])
     told = json.loads(printed)
     ttft_ns = {digest: first_ns - sent_ns for digest, sent_ns, first_ns in told["times"]}
@@ -128,16 +129,12 @@ def measure(work: Work, peers: Sequence[str]) -> dict[str, list[tuple[Ran, list[
     found: dict[str, list[tuple[Ran, list[float]]]] = {name: [] for name in ("llem", *peers)}
     with tempfile.TemporaryDirectory() as folder:
         times = Path(folder) / "times"
-        behaviour = json.dumps(work.behaviour | {"times": str(times)})
-        command = [sys.executable, "-m", "tests.load.fake_server", behaviour]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
+        behaviour = work.behaviour | ({"times": str(times)} if work.name == "paced" else {})
+        with serving(**behaviour) as url:
             for _ in range(ROUNDS):
                 for name, runs in found.items():
-                    ran = ours(port, work) if name == "llem" else peer(name, port, work)
+                    ran = ours(url, work) if name == "llem" else peer(name, url, work)
                     runs.append((ran, errors_ms(times, ran) if work.name == "paced" else []))
-            server.terminate()
     return found
 
 

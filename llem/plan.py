@@ -109,6 +109,14 @@ class LengthPlan(Section, frozen=True, kw_only=True):
     max: Annotated[Tokens, says("of uniform and lognormal lengths")] = 4096
 
 
+class PrefixPlan(Section, frozen=True, kw_only=True):
+    """Tokens that synthetic prompts begin with and have in common, as those of one application do."""
+
+    share: Annotated[Fraction, says("of the prompts, those that begin with them")] = 0.0
+    tokens: Annotated[Tokens, says("put before the prompt's own")] = 512
+    groups: Annotated[Positive, says("so many different beginnings")] = 1
+
+
 class WorkloadPlan(Section, frozen=True, kw_only=True):
     """What is asked of the model."""
 
@@ -143,6 +151,7 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
     ] = 10
     input_tokens: LengthPlan = LengthPlan(mean=32)
     output_tokens: LengthPlan = LengthPlan(mean=32)
+    prefix: PrefixPlan = PrefixPlan()
     seed: Annotated[Seed, says("of lengths and synthetic prompts")] = 42
     record_text: Annotated[bool, says("keep prompts and outputs as text in the log")] = False
 

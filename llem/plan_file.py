@@ -233,9 +233,11 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None))
     left_out = _NOT_MEASURED if plan.is_served else (*_NOT_MEASURED, *_OF_SERVERS)
     table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in left_out}
+    # plans had no such keys before
     if not plan.meter.also:
-        # plans had no such key before
         del table["meter"]["also"]
+    if plan.workload.prefix.share == 0:
+        del table["workload"]["prefix"]
     measured = scrub_value([table, list(command)])  # a token that is renewed is no other configuration
     return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 

@@ -14,7 +14,7 @@ from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource
 from llem.errors import EngineError
 from llem.plan import WorkloadPlan
-from llem.prompts import ChatMessage, prompt_text
+from llem.prompts import ChatMessage, drawn_ids, prompt_text
 
 BYTES = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -178,7 +178,7 @@ class PromptEncoder:
             return text, self._ids(text, special=self._workload.special_tokens == "always")
         plain = prompt_text(prompt)
         if plain is None:
-            return None, random.Random(prompt.seed).choices(self._usable, k=prompt.input_tokens or 0)
+            return None, drawn_ids(prompt, self._usable)
         return plain, self._ids(plain, special=self._workload.special_tokens != "never")
 
     def _messages(self, prompt: Prompt) -> Sequence[ChatMessage] | None:

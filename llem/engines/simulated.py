@@ -8,7 +8,7 @@ from typing import ClassVar
 from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
 from llem.errors import EngineError, PlanError
 from llem.plan import OwnGenerationPlan, Plan
-from llem.prompts import prompt_text
+from llem.prompts import drawn_ids, prompt_text
 from llem.units import NS_PER_MS, NS_PER_S
 from llem_events.events import ModelLoaded, Request
 
@@ -119,14 +119,11 @@ def check(plan: Plan) -> None:
 
 def _encode(prompt: Prompt) -> EncodedPrompt:
     text = prompt_text(prompt)
-    if text is None:
-        token_ids = tuple(random.Random(prompt.seed).choices(range(256), k=prompt.input_tokens or 1))
-    else:
-        token_ids = tuple(text.encode())
+    token_ids = (drawn_ids(prompt, range(256)) or [0]) if text is None else text.encode()
     return EncodedPrompt(
         request_id=prompt.request_id,
         max_new_tokens=prompt.max_new_tokens,
-        token_ids=token_ids,
+        token_ids=tuple(token_ids),
         text=text,
     )
 

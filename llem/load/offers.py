@@ -167,9 +167,13 @@ class Schedules:
         self._trace: list[TracedRequest] = []
         if plan.load.kind == "trace":
             self._trace = read_trace(path_of(plan.load.trace or ""))
-            self.prompts = prompts_of(self._trace, seed=plan.workload.seed)
+            self.prompts, self.warmup_prompts = (
+                prompts_of(self._trace, seed=plan.workload.seed, is_warmup=is_warmup)
+                for is_warmup in (False, True)
+            )
         else:
-            self.prompts = load_prompts(plan)
+            self.prompts = self.warmup_prompts = load_prompts(plan)
+        # what is too large is told before anything is sent
         self.of("measurement")
 
     def of(self, window: Window) -> Schedule:

@@ -191,7 +191,12 @@ def _words(prompt: Prompt, round_index: int) -> str:
 
 
 def _numbers(prompt: Prompt, round_index: int) -> Sequence[int]:
-    """A number for each token, the same for the same seed and round."""
-    seed = f"{prompt.seed}:{round_index}".encode()
-    digest = shake_128(seed).digest(4 * (prompt.input_tokens or 0))
+    """A number for each token: those of a shared piece always the same, the prompt's own the same for the same seed and round."""
+    digest = _digest(f"{prompt.seed}:{round_index}", prompt.own_tokens())
+    if prompt.shared:
+        digest = b"".join(_digest(f"shared:{seed}", tokens) for seed, tokens in prompt.shared) + digest
     return array("I", digest)
+
+
+def _digest(seed: str, tokens: int) -> bytes:
+    return shake_128(seed.encode()).digest(4 * tokens)

@@ -26,10 +26,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 class Source:
     """The n-th request is the prompt n of the plan; the prompts are gone through again from their start."""
 
-    def __init__(self, plan: Plan, prompts: Sequence[Prompt], server: Server) -> None:
-        """Raises PlanError."""
+    def __init__(
+        self, plan: Plan, prompts: Sequence[Prompt], server: Server, *, is_warmup: bool = False
+    ) -> None:
+        """What a warm-up draws is drawn anew for a measurement, so that no cache knows it. Raises PlanError."""
         endpoint = _endpoint(plan, prompts)
-        self._prompts = prompts
+        self._prompts, self._is_warmup = prompts, is_warmup
         self._head = _head(server, endpoint)
         self._writer = RequestWriter(
             endpoint,
@@ -39,11 +41,10 @@ class Source:
             keeps_text=plan.workload.record_text,
         )
 
-    def request(self, number: int, *, is_warmup: bool) -> tuple[bytes, Prepared]:
+    def request(self, number: int) -> tuple[bytes, Prepared]:
         """The message of the n-th request, and what there is to know of it."""
         repeat, index = divmod(number, len(self._prompts))
-        # what is drawn for the warm-up is in no cache when it is measured
-        round_index = -1 - repeat if is_warmup else repeat
+        round_index = -1 - repeat if self._is_warmup else repeat
         prepared = self._writer.prepare(self._prompts[index], round_index=round_index)
         return self._head % len(prepared.body) + prepared.body, prepared
 

@@ -10,15 +10,17 @@ from llem.plan import MAX_TOKENS
 from llem.prompts import Prompt
 
 MAX_LINE_BYTES = 2**20
-_FIELDS = "timestamp (ms), input_length and output_length"
+BLOCK_TOKENS = 512  # of Mooncake's traces
+_FIELDS = "timestamp (ms), input_length and output_length, perhaps hash_ids"
 
 
 class TracedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One line; further fields are not used."""
+    """One line; equal `hash_ids` are equal blocks of tokens. Further fields are not used."""
 
     timestamp: float
     input_length: int
     output_length: int
+    hash_ids: list[int] = []
 
 
 _decoder = msgspec.json.Decoder(TracedRequest)
@@ -32,17 +34,29 @@ def read_trace(path: Path) -> list[TracedRequest]:
     return requests
 
 
-def prompts_of(requests: list[TracedRequest], *, seed: int) -> list[Prompt]:
-    """A prompt of drawn tokens for each request, as long as in the trace."""
+def prompts_of(requests: list[TracedRequest], *, seed: int, is_warmup: bool) -> list[Prompt]:
+    """A prompt of drawn tokens for each request, as long as in the trace and with the same blocks; a warm-up has blocks of its own."""
     return [
         Prompt(
             request_id=number,
             input_tokens=request.input_length,
             max_new_tokens=request.output_length,
             seed=seed + number,
+            shared=tuple(_blocks(request, is_warmup=is_warmup)),
         )
         for number, request in enumerate(requests)
     ]
+
+
+def _blocks(request: TracedRequest, *, is_warmup: bool) -> Iterator[tuple[int, int]]:
+    """Seed and tokens of each block; the last may be cut, and what no block covers is the prompt's own."""
+    left = request.input_length
+    for block in request.hash_ids:
+        tokens = min(BLOCK_TOKENS, left)
+        if tokens == 0:
+            return
+        left -= tokens
+        yield (-1 - block if is_warmup else block), tokens
 
 
 def _lines(path: Path) -> Iterator[TracedRequest]:

@@ -20,7 +20,6 @@ read from the environment variable that the setup names.
 
 import asyncio
 import contextlib
-import functools
 import gc
 import os
 import resource
@@ -102,17 +101,17 @@ class LoadProcess:
         self._setup, self._log, self._worker = setup, log, worker
         self._target = Target(setup.base_url)
         self._schedules = Schedules(setup.plan)
-        self._source = Source(
-            setup.plan,
-            self._schedules.prompts,
-            Server(
-                base_url=setup.base_url,
-                model=setup.model,
-                body=setup.body,
-                api_key_env=setup.api_key_env,
-                vocabulary=setup.vocabulary,
-            ),
+        server = Server(
+            base_url=setup.base_url,
+            model=setup.model,
+            body=setup.body,
+            api_key_env=setup.api_key_env,
+            vocabulary=setup.vocabulary,
         )
+        self._sources: dict[Window, Source] = {
+            "warmup": Source(setup.plan, self._schedules.warmup_prompts, server, is_warmup=True),
+            "measurement": Source(setup.plan, self._schedules.prompts, server),
+        }
         self._client: Client | None = None
         self._told: asyncio.Queue[AnyMessage | None] = asyncio.Queue()  # None: the worker is gone
 
@@ -150,7 +149,7 @@ class LoadProcess:
         schedule = self._schedules.of(window)
         self._client = client = Client(
             pool,
-            functools.partial(self._source.request, is_warmup=window == "warmup"),
+            self._sources[window].request,
             Sink(self._log, window),
             _rules(self._setup.plan),
             on_offered=lambda at_ns: self._tell(LoadOffered(at_ns)),

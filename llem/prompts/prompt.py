@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -20,7 +21,7 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the plan asks for: a text, messages, or else `input_tokens` seeded token ids."""
+    """What the plan asks for: a text, messages, or else `input_tokens` seeded token ids, of which the first may be those of others, too."""
 
     request_id: int
     max_new_tokens: int
@@ -28,6 +29,11 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[ChatMessage, ...] | None = None
     input_tokens: int | None = None
     seed: int = 0
+    shared: tuple[tuple[int, int], ...] = ()  # seed and tokens of each piece that it begins with
+
+    def own_tokens(self) -> int:
+        """How many of its drawn tokens are in no shared piece."""
+        return (self.input_tokens or 0) - sum(tokens for _, tokens in self.shared)
 
 
 class EncodedPrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +52,14 @@ def prompt_text(prompt: Prompt) -> str | None:
     if prompt.messages is None:
         return prompt.text
     return "\n".join(message.content for message in prompt.messages)
+
+
+def drawn_ids(prompt: Prompt, vocabulary: Sequence[int]) -> list[int]:
+    """The tokens of a prompt that has no words: its shared pieces, each drawn by its own seed, then the rest by the prompt's."""
+    pieces = [*prompt.shared, (prompt.seed, prompt.own_tokens())]
+    return [
+        token_id for seed, tokens in pieces for token_id in random.Random(seed).choices(vocabulary, k=tokens)
+    ]
 
 
 def draw_length(lengths: LengthPlan, rng: random.Random) -> int:

@@ -64,13 +64,17 @@ def prompt_set_sha256(encoded: Sequence[EncodedPrompt]) -> str:
 
 
 def _synthetic_prompts(workload: WorkloadPlan) -> list[Prompt]:
-    rng = random.Random(workload.seed)
+    rng, prefix_rng = random.Random(workload.seed), random.Random(f"{workload.seed}: prefixes")
     prompts = [
-        Prompt(
-            request_id=request_id,
-            input_tokens=draw_length(workload.input_tokens, rng),
-            max_new_tokens=draw_length(workload.output_tokens, rng),
-            seed=rng.getrandbits(48),
+        _begun(
+            Prompt(
+                request_id=request_id,
+                input_tokens=draw_length(workload.input_tokens, rng),
+                max_new_tokens=draw_length(workload.output_tokens, rng),
+                seed=rng.getrandbits(48),
+            ),
+            workload,
+            prefix_rng,
         )
         for request_id in range(workload.requests)
     ]
@@ -83,6 +87,19 @@ def _synthetic_prompts(workload: WorkloadPlan) -> list[Prompt]:
             hint="lower workload.requests or workload.input_tokens; the prompts are repeated anyway",
         )
     return prompts
+
+
+def _begun(prompt: Prompt, workload: WorkloadPlan, rng: random.Random) -> Prompt:
+    """The prompt, behind the tokens of its group where it is one of those that share some."""
+    prefix = workload.prefix
+    if rng.random() >= prefix.share:
+        return prompt
+    seed = workload.seed + rng.randrange(prefix.groups)
+    return msgspec.structs.replace(
+        prompt,
+        input_tokens=(prompt.input_tokens or 0) + prefix.tokens,
+        shared=((seed, prefix.tokens),),
+    )
 
 
 def _prompts_of(rows: Sequence[PromptRow], workload: WorkloadPlan) -> list[Prompt]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import json
 import subprocess
 import sys
@@ -102,7 +101,7 @@ async def _offer(
             max_failed_in_a_row=max_failed_in_a_row,
             keeps_text=plan.workload.record_text,
         )
-        client = Client(pool, functools.partial(source.request, is_warmup=False), kept, rules)
+        client = Client(pool, source.request, kept, rules)
         if meanwhile is not None:
             asyncio.get_running_loop().call_soon(meanwhile, client)
         await client.run(schedules.of("measurement").offer, starts_ns=time.monotonic_ns())

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import statistics
 from pathlib import Path
 from typing import get_args
@@ -10,8 +11,10 @@ import pytest
 
 from llem.errors import PlanError
 from llem.load.client import Client
+from llem.load.openai import RequestWriter
 from llem.load.schedule import arrivals_ns
 from llem.load.trace import prompts_of, read_trace
+from llem.prompts import Prompt, load_prompts
 from llem_events.events import Request
 from tests.load.fake_server import Behaviour, Fault
 from tests.load.runs import load_plan, offer
@@ -292,9 +295,43 @@ def test_a_trace_that_is_none_is_named_by_its_line(tmp_path: Path, content: str,
     assert said in str(refused.value)
 
 
-def test_prompts_of_a_trace_differ(tmp_path: Path) -> None:
-    """Each has a seed of its own, so that equal lengths are not equal prompts."""
+def test_blocks_of_a_trace_are_shared_within_a_window(tmp_path: Path) -> None:
+    """Equal hash_ids are equal tokens, the rest of a prompt is its own, and a warm-up leaves nothing of the measurement in a cache."""
     path = tmp_path / "trace.jsonl"
-    path.write_text(TRACE)
-    prompts = prompts_of(read_trace(path), seed=7)
-    assert len({prompt.seed for prompt in prompts}) == 3
+    rows = [(600, [7]), (600, [7]), (600, [8, 9]), (100, [7]), (600, [])]
+    lines = [
+        f'{{"timestamp": 0, "input_length": {length}, "output_length": 1, "hash_ids": {blocks}}}'
+        for length, blocks in rows
+    ]
+    path.write_text("\n".join(lines))
+    asked = {
+        is_warmup: [drawn(prompt) for prompt in prompts_of(read_trace(path), seed=7, is_warmup=is_warmup)]
+        for is_warmup in (False, True)
+    }
+    first, second, third, short, own = asked[False]
+    assert [len(prompt) for prompt in asked[False]] == [600, 600, 600, 100, 600]
+    assert first[:512] == second[:512]
+    assert first[512:] != second[512:]
+    assert short == first[:100]
+    assert third[:512] != first[:512] != own[:512]
+    assert asked[True][0][:512] == asked[True][1][:512] != first[:512]
+
+
+def drawn(prompt: Prompt) -> list[int]:
+    """The token ids that a server gets."""
+    writer = RequestWriter("completions", model="m", extra={}, vocabulary=(0, 1_000), keeps_text=False)
+    ids: list[int] = json.loads(writer.prepare(prompt, round_index=0).body)["prompt"]
+    return ids
+
+
+def test_prompts_begin_as_those_of_their_group() -> None:
+    """Half of them with one of two beginnings of 20 tokens, which no round draws anew, the others with none."""
+    plan = load_plan({}, requests=200, prefix={"share": 0.5, "tokens": 20, "groups": 2})
+    prompts = load_prompts(plan)
+    begun = [prompt for prompt in prompts if prompt.shared]
+    assert 70 <= len(begun) <= 130
+    assert {len(drawn(prompt)) for prompt in begun} == {52}
+    assert len({tuple(drawn(prompt)[:20]) for prompt in begun}) == 2
+    assert len({tuple(drawn(prompt)) for prompt in prompts}) == 200
+    alone = load_prompts(load_plan({}, requests=200))
+    assert [prompt.seed for prompt in prompts] == [prompt.seed for prompt in alone]
