@@ -203,6 +203,9 @@ class SimulatedServerPlan(Section, frozen=True, kw_only=True):
     jitter: Annotated[Fraction, says("spread of the delays, seeded")] = 0.0
     seed: Annotated[Seed, says("of the jitter")] = 42
     slots: Annotated[Positive | None, says("requests at a time, others wait; not set: all")] = None
+    overstates: Annotated[
+        Fraction, says("says that it wrote so many more tokens than it did, as a fraction")
+    ] = 0.0
     fail_requests: Annotated[RequestIds, says("which requests, counted from 1, get status 500")] = []
     crash_after_requests: Annotated[Positive | None, says("end the server after so many")] = None
 

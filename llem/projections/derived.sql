@@ -253,3 +253,10 @@ SELECT experiment_id, count(*) AS all_requests, count(*) FILTER (is_good) AS goo
        count(*) FILTER (is_good) / any_value(r.duration_sec) AS goodput_per_s,
        any_value(r.total_energy_j) / nullif(count(*) FILTER (is_good), 0) AS energy_per_good_request_j
 FROM met JOIN experiment_results r USING (experiment_id) GROUP BY experiment_id ORDER BY experiment_id;
+
+-- How many requests of the measurement were in flight, from each moment on at which it changed: from the first byte sent to the end.
+CREATE MACRO in_flight(experiment) AS TABLE
+WITH changes AS (
+    SELECT arrival_sec + (unnest([start_ns, end_ns]) - arrival_ns) / 1e9 AS at_sec, unnest([1, -1]) AS change, request_id
+    FROM timed_requests WHERE experiment_id = experiment AND window_kind = 'measurement')
+SELECT at_sec, sum(change) OVER (ORDER BY at_sec, change, request_id ROWS UNBOUNDED PRECEDING)::BIGINT AS in_flight FROM changes ORDER BY at_sec, change, request_id;

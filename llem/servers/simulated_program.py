@@ -147,7 +147,7 @@ class SimulatedProgram:
                 writer.write(_event(_piece("x" * tokens, chat=chat, is_last=written >= asked.output_tokens)))
                 await writer.drain()
             due_s += times.tokens_s(self._plan.tokens_per_chunk)
-        usage = _usage(asked.input_tokens, written)
+        usage = _usage(asked.input_tokens, round(written * (1 + self._plan.overstates)))
         if asked.stream:
             last = _event({"choices": [], "usage": usage}) if asked.wants_usage else b""
             writer.write(last + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,16 @@ def test_goodput_is_asked_for_any_objective_afterwards(llem: Run, measured: Path
     assert unasked["attainment"] == 1
 
 
+def test_requests_in_flight_are_asked_over_time(llem: Run, measured: Path) -> None:
+    """From none to none, one more or one less at each step, and never more than the load process saw."""
+    (row,) = _query(llem, measured, "FROM experiment_results")
+    steps = _query(llem, measured, f"FROM in_flight('{row['experiment_id']}')")
+    counts = [0, *(step["in_flight"] for step in steps)]
+    assert counts[-1] == 0 and min(counts) == 0 and max(counts) <= row["max_in_flight"]
+    assert {abs(after - before) for before, after in pairwise(counts)} == {1}
+    assert len(steps) == 2 * row["requests"]
+
+
 def test_what_a_server_says_of_itself_is_a_table(llem: Run, measured: Path) -> None:
     """A row for each metric and time."""
     rows = _query(
@@ -305,6 +316,16 @@ def test_requests_that_fail_are_told_and_counted(llem: Run) -> None:
     assert "HTTP 500: failed as server.simulated.fail_requests asks" in done.stdout
     result = _result(llem)
     assert result["failed_requests"] > 0 and "failed_requests" in _codes(result)
+
+
+@pytest.mark.slow
+def test_a_server_that_lies_about_its_tokens_is_told(llem: Run) -> None:
+    """Nobody but it counts its tokens, so its counters show it: both counts stand in the reason."""
+    done = llem("measure", *SERVED, *SHORT, "--set", "server.simulated.overstates=0.25")
+    assert done.returncode == 0, done.stderr
+    (reason,) = [each for each in _result(llem)["invalid_reasons"] if each["code"] == "counts_disagree"]
+    assert reason["value"] == pytest.approx(0.2)
+    assert "by its usage" in reason["text"] and "by its counters" in reason["text"]
 
 
 @pytest.mark.slow
