@@ -53,6 +53,7 @@ OPENED_S, CLOSED_S = 10.0, 30.0  # the measurement window
 BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)  # of processes without a log
 Curve = Callable[[float], float]
 Dated = tuple[float, Event]
+Batches = Sequence[tuple[float, RequestsCompleted]]
 
 
 def at(second: float) -> int:
@@ -201,7 +202,7 @@ def worker_events(
     uuid: str = "GPU-0",
     counter_j: tuple[float, float] | None = (1_000.0, 5_080.0),
     requests: Sequence[Request] | None = None,
-    batches: Sequence[tuple[float, RequestsCompleted]] | None = None,
+    batches: Batches | None = None,
     warmup: Sequence[Request] | None = None,
     opened_s: float = OPENED_S,
     closed_s: float = CLOSED_S,
@@ -210,27 +211,12 @@ def worker_events(
 ) -> list[Dated]:
     """What a worker writes: a model of 1,000 parameters, a baseline, a warm-up request, a measurement of 10 requests, each a batch."""
     if batches is None:
-        usual = [
-            request(number, opened_s + 2 * number, request_id=100 * index + number) for number in range(10)
-        ]
-        batches = [
-            (opened_s + 2 * n + 1.0, RequestsCompleted(window="measurement", requests=[r]))
-            for n, r in enumerate(usual if requests is None else requests)
-        ]
-    done = [request for _, batch in batches for request in batch.requests]
+        usual = [request(n, opened_s + 2 * n, request_id=100 * index + n) for n in range(10)]
+        batches = one_by_one(usual if requests is None else requests, opened_s=opened_s)
     open_mj, close_mj = (None, None) if counter_j is None else (round(edge * 1000) for edge in counter_j)
     started = ProcessStarted(process_index=index, devices=[device(uuid, host=host)], engine="transformers")
     power = BaselinePower(device_uuid=uuid, mean_power_w=baseline_w, std_power_w=1.0, samples=30)
     warmed = RequestsCompleted(window="warmup", requests=warmup or [request(900, 7.0)])
-    completed = ProcessCompleted(
-        process_index=index,
-        requests=len(done),
-        failed_requests=sum(one.finish_reason == "error" for one in done),
-        input_tokens=sum(one.input_tokens for one in done),
-        output_tokens=sum(one.output_tokens for one in done),
-        batches=len(batches),
-        peak_memory_bytes=512 * 2**20,
-    )
     return [
         (0.5, started),
         (1.0, WindowOpened(kind="baseline")),
@@ -243,8 +229,30 @@ def worker_events(
         (opened_s, WindowOpened(kind="measurement", edges=edges(uuid, open_mj, opened_s))),
         *batches,
         (closed_s, WindowClosed(kind="measurement", edges=edges(uuid, close_mj, closed_s))),
-        (closed_s + 1, completed),
+        (closed_s + 1, process_completed(index, batches)),
     ]
+
+
+def one_by_one(requests: Sequence[Request], *, opened_s: float = OPENED_S) -> Batches:
+    """Each request as a batch of its own, told every two seconds."""
+    return [
+        (opened_s + 2 * number + 1.0, RequestsCompleted(window="measurement", requests=[alone]))
+        for number, alone in enumerate(requests)
+    ]
+
+
+def process_completed(index: int, batches: Batches) -> ProcessCompleted:
+    """The end of a process that did these, with its counts."""
+    done = [request for _, batch in batches for request in batch.requests]
+    return ProcessCompleted(
+        process_index=index,
+        requests=len(done),
+        failed_requests=sum(request.finish_reason == "error" for request in done),
+        input_tokens=sum(request.input_tokens for request in done),
+        output_tokens=sum(request.output_tokens for request in done),
+        batches=len(batches),
+        peak_memory_bytes=512 * 2**20,
+    )
 
 
 def model() -> ModelLoaded:
