@@ -259,13 +259,14 @@ class _Sight:
         opened_sec, closed_sec = np.split(silence.found(), 2)
         outside = (starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec)
         short = ends - starts < MIN_PERIODS * view.resolution_sec
-        facts = zip(closed_j - opened_j, ends - starts, outside, short, closed_sec > opened_sec, strict=True)
+        columns = (closed_j - opened_j, ends - starts, outside, short, closed_sec > opened_sec)
+        facts = zip(*(column.tolist() for column in columns), strict=True)
         for energy_j, duration_sec, out, brief, gap in facts:
             yield _phase(view, energy_j, _reason(view, duration_sec, outside=out, short=brief, broken=gap))
 
 
 def _reason(view: _View, duration_sec: float, *, outside: bool, short: bool, broken: bool) -> str | None:
-    if np.isnan(duration_sec):
+    if math.isnan(duration_sec):
         return "there was no first token"
     if outside:
         return "the samples do not reach its edges"
@@ -278,10 +279,12 @@ def _reason(view: _View, duration_sec: float, *, outside: bool, short: bool, bro
 def _phase(view: _View, energy_j: float, reason: str | None) -> PhaseEnergy:
     if reason is not None:
         return PhaseEnergy(resolution_sec=view.resolution_sec, reason=reason)
-    return PhaseEnergy(energy_j=float(energy_j), source=view.source, resolution_sec=view.resolution_sec)
+    return PhaseEnergy(energy_j=energy_j, source=view.source, resolution_sec=view.resolution_sec)
 
 
 def _over_devices(by_device: Sequence[BatchEnergy]) -> BatchEnergy:
+    if len(by_device) == 1:
+        return by_device[0]
     return BatchEnergy(
         prefill=_sum([batch.prefill for batch in by_device]),
         decode=_sum([batch.decode for batch in by_device]),
