@@ -37,7 +37,9 @@ def requests_completed(requests: Sequence[Request], *, window: str) -> Iterator[
 
 def _size(request: Request) -> int:
     """Bytes of its message, at most."""
-    texts = sum(len(getattr(request, field) or "") for field in _TEXT_FIELDS)
+    texts = 0
+    for field in _TEXT_FIELDS:
+        texts += len(getattr(request, field) or "")
     times = len(request.token_times_ns) + len(request.chunk_times_ns)
     counts = len(request.chunk_tokens)
     return _OTHER_FIELDS_BYTES + _CHARACTER_BYTES * texts + _INTEGER_BYTES * times + _COUNT_BYTES * counts

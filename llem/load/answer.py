@@ -128,9 +128,10 @@ class Answer:
             self.fail("the stream ended before its answer was finished", at_ns)
             return
         end_ns = self._answered_ns or at_ns
-        problem = self._uncounted()
+        output_tokens = self._output_tokens()
+        problem = self._problem(output_tokens)
         if problem is None:
-            self._over(_FINISHED[self._finish or "stop"], end_ns)
+            self._over(_FINISHED[self._finish or "stop"], end_ns, output_tokens=output_tokens)
         else:
             self.fail(problem, end_ns)
 
@@ -174,17 +175,18 @@ class Answer:
         before, total = self._total, total_of(chunk)
         if total is not None:
             self._total = total
-            return None if before is None else total - before
+            # one that falls counts nothing
+            return None if before is None or total < before else total - before
         ids = chunk.choices[0].token_ids if chunk.choices else None
         if has_text or ids:
             self._total = None
         return None if ids is None else len(ids)
 
-    def _uncounted(self) -> str | None:
+    def _problem(self, output_tokens: int | None) -> str | None:
         """Why its tokens are not known, which makes it useless; None where they are."""
         if self._finish is not None and self._finish not in _FINISHED:
             return f"the server ended it: {self._finish}"
-        if self._output_tokens() is None:
+        if output_tokens is None:
             return "neither the pieces of its stream nor a usage at its end say how many tokens it brought"
         if self._input_tokens() is None:
             return "the server does not say how many tokens its prompt had"
@@ -203,26 +205,26 @@ class Answer:
             return self._usage.completion_tokens
         return self._prepared.max_tokens if self._finish == "length" else None
 
-    def _over(self, finish_reason: str, at_ns: int, *, error: str | None = None) -> None:
+    def _over(
+        self, finish_reason: str, at_ns: int, *, output_tokens: int | None = None, error: str | None = None
+    ) -> None:
+        """Without `output_tokens`, those that were counted until now."""
         if self._is_over:
             return
         self._is_over = True
-        self._on_end(self, self._request(finish_reason, at_ns, error))
+        if output_tokens is None:
+            output_tokens = sum(tokens for tokens in self._chunk_tokens if tokens != _UNKNOWN)
+        self._on_end(self, self._request(finish_reason, at_ns, output_tokens, error))
 
-    def _request(self, finish_reason: str, at_ns: int, error: str | None) -> Request:
+    def _request(self, finish_reason: str, at_ns: int, output_tokens: int, error: str | None) -> Request:
         usage = self._usage or _NO_USAGE
         details, cached = usage.completion_tokens_details, usage.prompt_tokens_details
-        start_ns = at_ns if self.start_ns is None else self.start_ns
-        output_tokens = self._output_tokens()
-        if finish_reason in ("error", "stopped"):
-            output_tokens = sum(tokens for tokens in self._chunk_tokens if tokens != _UNKNOWN)
-        assert output_tokens is not None
         return Request(
             request_id=self.request_id,
             batch_index=self.request_id,
             batch_size=1,
             arrival_ns=self.arrival_ns,
-            start_ns=start_ns,
+            start_ns=at_ns if self.start_ns is None else self.start_ns,
             first_token_ns=self._chunk_times_ns[0] if self._chunk_times_ns else None,
             end_ns=at_ns,
             input_tokens=self._input_tokens() or 0,

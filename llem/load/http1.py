@@ -217,7 +217,13 @@ class Connection(asyncio.BufferedProtocol):
             if line_end < 0:
                 self._keep_line(data[position:])
                 return None
-            size = _chunk_size(data[position:line_end])
+            line = data[position:line_end]
+            try:
+                size = int(line, 16)
+            except ValueError:
+                size = _size_with_extension(line)
+            if size < 0:
+                raise AnswerError(f"size of a chunk: found {line[:40].decode(errors='replace')!r}")
             position = line_end + _CRLF_BYTES
             if size == 0:
                 return position
@@ -416,16 +422,7 @@ def _stays_open(version: str, said: str) -> bool:
     return "keep-alive" in said if version == "http/1.0" else "close" not in said
 
 
-def _chunk_size(line: bytes) -> int:
-    try:
-        size = int(line, 16)
-    except ValueError:
-        size = _size_with_extension(line)
-    if size < 0:
-        raise AnswerError(f"size of a chunk: found {line[:40].decode(errors='replace')!r}")
-    return size
-
-
 def _size_with_extension(line: bytes) -> int:
+    """Of a chunk whose line holds more than its size; -1 where it holds none."""
     digits = line.partition(b";")[0].strip()
     return int(digits, 16) if _HEX.fullmatch(digits) else -1

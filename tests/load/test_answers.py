@@ -145,6 +145,12 @@ def test_a_total_that_comes_late_counts_what_follows_it() -> None:
     assert (request.chunk_tokens, request.output_tokens) == ([None, None, 1], 6)
 
 
+def test_a_total_that_falls_counts_nothing() -> None:
+    """Its piece stays uncounted, and the server's last total is what there is."""
+    request = answered(text(**usage(4)), text(finish="length", **usage(2)), END | usage(2))
+    assert (request.chunk_tokens, request.output_tokens) == ([4, None], 2)
+
+
 def test_without_a_total_a_request_that_ran_to_its_limit_has_so_many() -> None:
     """That is what the limit means; what the server counts stays unknown."""
     request = answered(text(), text(finish="length"), max_tokens=9)
