@@ -198,6 +198,24 @@ SELECT experiment_id, process_index, unnest(times_ns) AS at_ns, split_part(metri
        nullif(regexp_extract(metric, '\{(.*)\}', 1), '') AS labels, unnest(column_values) AS value
 FROM told;
 
+CREATE VIEW study_runs AS -- runs of studies: one row per experiment that a study measured
+-- study_id: the study
+-- cell_index: configuration, from 0
+-- cell: key of the plan and what the configuration sets it to
+-- block: repetition, from 0; runs of one block are compared in pairs
+-- position: place within the block
+-- attempt: from 0
+-- cell_hash: digest of the configuration without the seeds that repeats differ in
+-- counted: whether it is the run that counts for its place: the first that was measured to its end
+WITH runs AS (
+    SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
+           body -> 'study' -> 'cell' AS cell, CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
+           coalesce(CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status, e.started_ns
+    FROM events v JOIN experiments e USING (experiment_id) WHERE v.type = 'experiment_started' AND body -> 'study' ->> 'study_id' IS NOT NULL)
+SELECT * EXCLUDE (started_ns), status = 'completed'
+           AND row_number() OVER (PARTITION BY study_id, block, cell_index ORDER BY status <> 'completed', started_ns, experiment_id) = 1 AS counted
+FROM runs;
+
 CREATE VIEW power_over_time AS -- mean power of each device and second
 -- second: [s] from the start of the experiment's measurement
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
@@ -260,3 +278,11 @@ WITH changes AS (
     SELECT arrival_sec + (unnest([start_ns, end_ns]) - arrival_ns) / 1e9 AS at_sec, unnest([1, -1]) AS change, request_id
     FROM timed_requests WHERE experiment_id = experiment AND window_kind = 'measurement')
 SELECT at_sec, sum(change) OVER (ORDER BY at_sec, change, request_id ROWS UNBOUNDED PRECEDING)::BIGINT AS in_flight FROM changes ORDER BY at_sec, change, request_id;
+
+-- Each configuration of a study over its first one, block by block.
+CREATE MACRO paired_ratios(study) AS TABLE
+WITH runs AS (FROM study_runs JOIN experiment_results r USING (experiment_id) SELECT study_id, cell_index, cell, block, r.* WHERE counted AND study_id = study)
+SELECT b.block, b.cell_index, b.cell, b.experiment_id, b.energy_per_output_token_j / a.energy_per_output_token_j AS energy_per_output_token,
+       b.total_energy_j / a.total_energy_j AS total_energy, b.output_tokens_per_second / a.output_tokens_per_second AS output_tokens_per_second,
+       b.e2e_median_ms / a.e2e_median_ms AS e2e_median
+FROM runs a JOIN runs b USING (block) WHERE a.cell_index = 0 AND b.cell_index <> 0 ORDER BY b.cell_index, b.block;

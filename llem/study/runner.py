@@ -10,7 +10,7 @@ from llem.measure.diary import Diary
 from llem.measure.supervisor import Outcome
 from llem.plan import Plan
 from llem.store import Store, new_experiment_id, open_segment
-from llem.study.history import StudyHistory, find_study, read_history
+from llem.study.history import StudyHistory, find_study
 from llem.study.plan import Slot, Study, difference
 from llem_events.events import StudyCompleted, StudyInterrupted, StudyPlace, StudyResumed, StudyStarted
 
@@ -21,6 +21,16 @@ class MeasureRun(Protocol):
     """Measures one run of a study, and shows it as it goes."""
 
     def __call__(self, plan: Plan, *, place: StudyPlace, progress: str) -> Outcome: ...
+
+
+class _Ahead(NamedTuple):
+    """A study with what is done of it: the log that is being written is not read for it, because it is always a little behind."""
+
+    study: Study
+    study_id: str
+    schedule: list[Slot]
+    done: set[Slot]
+    attempts: dict[Slot, int]
 
 
 class StudyOutcome(NamedTuple):
@@ -52,7 +62,7 @@ def start_study(
     _folder(store, study_id, is_new=True)
     with _diary(store, study_id) as diary:
         diary.write(started)
-        return _go_on(study, study_id, schedule, store, diary, run)
+        return _go_on(_Ahead(study, study_id, schedule, set(), {}), diary, run)
 
 
 def resume_study(
@@ -84,7 +94,8 @@ def resume_study(
                 schedule=[list(slot) for slot in schedule],
             )
         )
-        return _go_on(study, history.study_id, schedule, store, diary, run)
+        ahead = _Ahead(study, history.study_id, schedule, set(history.counted()), _attempts(history))
+        return _go_on(ahead, diary, run)
 
 
 def _said(value: object) -> str:
@@ -112,38 +123,39 @@ def _diary(store: Store, study_id: str) -> Iterator[Diary]:
         diary.seal()
 
 
-def _go_on(
-    study: Study, study_id: str, schedule: Sequence[Slot], store: Store, diary: Diary, run: MeasureRun
-) -> StudyOutcome:
+def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
     """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
-    history = read_history(store, study_id)
-    done = set(history.counted())
-    attempts = _attempts(history)
+    study, study_id, schedule, done, attempts = ahead
     for block in range(max(slot.block for slot in schedule) + 1):
         waiting = [slot for slot in schedule if slot.block == block and slot not in done]
         tried: dict[Slot, int] = {}
         while waiting:
             slot = waiting.pop(0)
             place = _place(study, study_id, slot, attempts.get(slot, 0))
-            outcome = run(
-                study.plan_of(slot), place=place, progress=_progress(slot, schedule, study, len(done))
-            )
+            progress = _progress(slot, schedule, study, len(done))
+            try:
+                outcome = run(study.plan_of(slot), place=place, progress=progress)
+            except KeyboardInterrupt:  # between two runs
+                return _stopped(ahead, diary, cause="a signal")
             attempts[slot] = attempts.get(slot, 0) + 1
             tried[slot] = tried.get(slot, 0) + 1
             if outcome.is_complete:
                 done.add(slot)
             elif outcome.interrupted or study.plan.on_failure == "stop":
-                reason = f"stopped by {outcome.interrupted_by}" if outcome.interrupted else "a run failed"
-                left = len(schedule) - len(done)
-                diary.write(
-                    StudyInterrupted(study_id=study_id, reason=reason, runs=len(done), runs_left=left)
-                )
-                return StudyOutcome(study_id, len(done), left, outcome.interrupted_by)
+                return _stopped(ahead, diary, cause=outcome.interrupted_by)
             elif tried[slot] < ATTEMPTS:
                 waiting.append(slot)
     left = len(schedule) - len(done)
     diary.write(StudyCompleted(study_id=study_id, runs=len(done), failed_runs=left))
     return StudyOutcome(study_id, len(done), left, None)
+
+
+def _stopped(ahead: _Ahead, diary: Diary, *, cause: str | None) -> StudyOutcome:
+    """It ends here: by a signal, or because a run failed."""
+    runs, left = len(ahead.done), len(ahead.schedule) - len(ahead.done)
+    reason = f"stopped by {cause}" if cause else "a run failed"
+    diary.write(StudyInterrupted(study_id=ahead.study_id, reason=reason, runs=runs, runs_left=left))
+    return StudyOutcome(ahead.study_id, runs, left, cause)
 
 
 def _attempts(history: StudyHistory) -> dict[Slot, int]:
