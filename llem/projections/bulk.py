@@ -4,7 +4,7 @@ Many experiments are one transaction. Whatever is not plain goes the other way, 
 files, large experiments, and every experiment of which some value fits no column.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,12 +13,12 @@ from llem.projections import cells
 from llem.projections.cells import Batch
 from llem.projections.checkpoint import Files, SegmentFile
 from llem.projections.containment import LOG_TABLES, reason_against
-from llem.projections.database import Rows, Tables
+from llem.projections.database import Rows, Tables, release_cache
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
 from llem.projections.derive.source import Held, HeldRequests
-from llem.projections.ingest import Taken, read_whole, release_cache
+from llem.projections.ingest import Taken, read_whole
 from llem.projections.log_cells import held_samples, request_batch, sample_batch
 from llem.projections.ranges import check_ranges
 
@@ -131,7 +131,7 @@ class Bulk:
         release_cache(self._tables.connection)
 
 
-def _derive_one(experiment: Experiment) -> Mapping[str, Rows]:
+def _derive_one(experiment: Experiment) -> Mapping[str, Iterable[dict[str, Any]]]:
     """The derived rows of an experiment, and its checkpoints."""
     facts, source = experiment.facts(), experiment.source()
     check_ranges(source, facts)

@@ -48,6 +48,7 @@ _OF_THE_DISK = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionExc
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 MAX_ROWS = 20_000  # per statement; bounds the memory of its columns
+EMPTIED_CACHE = "16MB"
 LOCK_POLL_S = 0.05
 
 
@@ -239,6 +240,18 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
             known = [text for base in bases if (text := said.get((base, column))) is not None]
             if table == view and said[table, column] is None and known:
                 yield f"COMMENT ON COLUMN {view}.{column} IS {literal(known[0])}"
+
+
+def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let go of blocks that stand in the file already."""
+    limit_cache(connection, EMPTIED_CACHE)
+    limit_cache(connection, None)
+
+
+def limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
+    """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
+    with connection.cursor() as settings:  # a failed transaction takes no statement any more
+        settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
 
 
 class Tables:

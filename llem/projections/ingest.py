@@ -13,7 +13,7 @@ from llem.projections.arrow_stream import INTEGERS, WORDS, ArrowStream, Cells, m
 from llem.projections.cells import Batch
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, MisfitError, reason_against
-from llem.projections.database import Row, Rows, Tables
+from llem.projections.database import EMPTIED_CACHE, Row, Rows, Tables, limit_cache
 from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, split
 from llem.projections.ranges import check_header
 from llem_events import (
@@ -42,7 +42,7 @@ _VIEW = "samples_of_the_log"
 _SAMPLES = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid", "meter"), WORDS)
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
-_EMPTIED_CACHE, _WORKING_CACHE = "16MB", "512MB"
+_WORKING_CACHE = "512MB"
 # DuckDB writes a row group to the file at once, and keeps what is less in memory until the commit.
 ROW_GROUP = 122_880
 STATEMENT_TIMES = 4_000_000
@@ -180,28 +180,16 @@ def append_samples(
     try:
         return sum(_insert_all(connection, iter(batches), identity))
     finally:
-        _limit_cache(connection, None)
+        limit_cache(connection, None)
 
 
 def _insert_all(
     connection: duckdb.DuckDBPyConnection, batches: Iterator[SampleBatch], identity: Identity
 ) -> Iterator[int]:
     for first in batches:
-        _limit_cache(connection, _EMPTIED_CACHE)
-        _limit_cache(connection, _WORKING_CACHE)
+        limit_cache(connection, EMPTIED_CACHE)
+        limit_cache(connection, _WORKING_CACHE)
         yield _insert(connection, chain([first], islice(batches, _STATEMENT_BATCHES - 1)), identity)
-
-
-def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let go of blocks that stand in the file already."""
-    _limit_cache(connection, _EMPTIED_CACHE)
-    _limit_cache(connection, None)
-
-
-def _limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
-    """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
-    with connection.cursor() as settings:  # a failed transaction takes no statement any more
-        settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity) -> int:

@@ -40,7 +40,8 @@ def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
 
 def of_source(connection: duckdb.DuckDBPyConnection, source: Held | Stored, experiment_id: str) -> object:
     """All derived rows."""
-    return derived_rows(source, derive_experiment(source, load_facts(connection, experiment_id)))
+    derived = derive_experiment(source, load_facts(connection, experiment_id))
+    return {table: list(rows) for table, rows in derived_rows(source, derived).items()}
 
 
 def test_a_large_experiment_is_read_in_pieces(log: Store) -> None:

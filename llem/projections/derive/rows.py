@@ -1,6 +1,6 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llem.projections.containment import check_memory, reason_against, set_aside
-from llem.projections.database import Rows, Tables
+from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
 from llem.projections.derive.columns import Ints
 from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
@@ -95,6 +95,8 @@ def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]
 
 
 def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
+    for table in DERIVED_TABLES:
+        tables.delete_experiments(table, experiment_ids)
     rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
     offsets: Rows = []
     for facts, source in read_experiments(tables.connection, experiment_ids):
@@ -106,12 +108,23 @@ def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
             check_ranges(source, facts)
         derived = derive_experiment(source, facts)
         for table, new in derived_rows(source, derived).items():
-            rows[table] += new
+            rows[table] = _insert_while_many(tables, table, rows[table], new)
         offsets += clock_offsets(derived)
-    for table, new in rows.items():
-        tables.delete_experiments(table, experiment_ids)
-        tables.insert(table, new)
+        if isinstance(source, Stored):
+            release_cache(tables.connection)
+    for table, left in rows.items():
+        tables.insert(table, left)
     _mark(tables, offsets)
+
+
+def _insert_while_many(tables: Tables, table: str, held: Rows, new: Iterable[dict[str, Any]]) -> Rows:
+    """Hold more rows, insert them whenever they are many, and return those that are left."""
+    for row in new:
+        held.append(row)
+        if len(held) >= MAX_ROWS:
+            tables.insert(table, held)
+            held = []
+    return held
 
 
 def _check_types(result: ExperimentResult | None) -> None:
@@ -391,33 +404,27 @@ def _window_energy(
     }
 
 
-def batches(derived: Derived) -> Rows:
-    """One row per batch of every process's measurement windows."""
-    return [
-        row
-        for measured in derived.measured
-        # a server batches as it likes, and tells nobody
-        if measured.process.server is None
-        for number, batches in enumerate(measured.work.batches)
-        for row in _within(measured, number, batches)
-    ]
+def batches(derived: Derived) -> Iterator[dict[str, Any]]:
+    """One row per batch of every process's measurement windows: a long run has more than are held at once."""
+    for measured in derived.measured:
+        if measured.process.server is not None:
+            continue  # it batches as it likes, and tells nobody
+        for number, batches in enumerate(measured.work.batches):
+            yield from _within(measured, number, batches)
 
 
-def request_share_rows(derived: Derived) -> Rows:
+def request_share_rows(derived: Derived) -> Iterator[dict[str, Any]]:
     """One row per request of every server."""
-    return [
-        {
+    for measured in derived.measured:
+        if measured.shares is None:
+            continue
+        named = {
             "experiment_id": measured.process.segment.experiment_id,
             "process_index": measured.process.process_index,
-            "request_id": request_id,
-            "energy_attributed_j": energy_j,
         }
-        for measured in derived.measured
-        if measured.shares is not None
-        for request_id, energy_j in zip(
-            measured.shares.ids.tolist(), measured.shares.energy_j.tolist(), strict=True
-        )
-    ]
+        shares = (measured.shares.ids.tolist(), measured.shares.energy_j.tolist())
+        for request_id, energy_j in zip(*shares, strict=True):
+            yield named | {"request_id": request_id, "energy_attributed_j": energy_j}
 
 
 def _within(measured: Measured, number: int, batches: Batches) -> Iterator[dict[str, Any]]:
@@ -485,7 +492,7 @@ def clock_offsets(derived: Derived) -> Rows:
     ]
 
 
-def derived_rows(source: Source, derived: Derived) -> Mapping[str, Rows]:
+def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict[str, Any]]]:
     """The rows of every derived table. Raises ValidationError for a result that could not be read again."""
     _check_types(derived.result)
     return {
