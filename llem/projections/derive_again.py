@@ -63,7 +63,7 @@ def _derive_beside(tables: Tables) -> list[str]:
 def _lay_beside(connection: duckdb.DuckDBPyConnection) -> None:
     """Empty derived tables of this program, and the checkpoints, which say what results include. Raises UnusableError."""
     with database.in_memory() as fresh:
-        database.create_tables(fresh)
+        fresh.execute(database.SCHEMA_SQL)
         wanted = Tables(fresh)
         for table in _KEPT:
             if Tables(connection).types(table) != wanted.types(table):
