@@ -13,7 +13,7 @@ def samples_of(at_sec: np.ndarray, power_w: np.ndarray) -> DeviceSamples:
     columns = {name: np.full(len(at_sec), np.nan) for name in COLUMNS} | {"power_w": power_w}
     span = (START_NS, START_NS + round(DURATION_SEC * 1e9))
     at_ns = START_NS + np.round(at_sec * 1e9).astype(np.int64)
-    return DeviceSamples(span, lambda *_: [(at_ns, columns)], {})
+    return DeviceSamples(span, lambda *_: [(at_ns, columns)], dict)
 
 
 def every_100_ms(*, until_sec: float) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 
 import msgspec
 import numpy as np
 
 from llem.projections.derive.history import ProcessFacts, portions
-from llem.projections.derive.source import CURVES, Column, Device, Piece, Source, Span, Values
+from llem.projections.derive.source import Column, Device, Piece, Source, Span, Values
 from llem.results.nullable import largest
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
@@ -18,7 +19,7 @@ PIECE_SAMPLES = 2**17  # read at once
 _BUCKETS = 2**12  # of time, of which pieces are made
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0
-COLUMNS = (*CURVES, "throttle_reasons")
+COLUMNS = ("power_w", "power_average_w", "energy_j", "throttle_reasons")
 # Whole numbers, whose sum is the same in whatever order they are added.
 COUNTED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
 SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
@@ -156,9 +157,9 @@ class _Counter:
 class DeviceSamples:
     """What one device's samples say of a span; they are read once, in pieces, and again for what is asked of other moments."""
 
-    def __init__(self, span: Span, pieces: Pieces, values: Mapping[str, Values]) -> None:
+    def __init__(self, span: Span, pieces: Pieces, values: Callable[[], Mapping[str, Values]]) -> None:
         self.span = span
-        self._values = values
+        self._ask_values = values
         self.duration_sec = seconds(span[1] - span[0])
         self.count = self.repeated = 0
         self.highest_power_w: float | None = None
@@ -175,6 +176,11 @@ class DeviceSamples:
                 self._add(at_sec, columns)
                 throttle.add(*known(at_sec, columns["throttle_reasons"]))
         self.throttling = throttle.throttling()
+
+    @cached_property
+    def _values(self) -> Mapping[str, Values]:
+        """What columns that are only counted hold within the span; nobody asks it of most spans."""
+        return self._ask_values()
 
     def _add(self, at_sec: Column, columns: Mapping[str, Column]) -> None:
         within = (at_sec >= 0) & (at_sec <= self.duration_sec)
@@ -300,16 +306,17 @@ class DeviceTrace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _InPieces:
-    """A device's samples around a span, some time at once."""
+    """A device's samples around a span, some time at once: the same pieces for all spans, so that they are read once."""
 
     def __init__(self, source: Source, device: Device, span: Span) -> None:
         self._source, self._device = source, device
-        self._ranges = list(_cut(source, device, (span[0] - MARGIN_NS, span[1] + MARGIN_NS)))
+        self._span = span[0] - MARGIN_NS, span[1] + MARGIN_NS
+        self._ranges = list(_cut(source, device, self._span))
 
     def pieces(self, names: Sequence[str], span: Span | None) -> Iterator[Piece]:
         """Columns of all pieces, or from the piece before the span to the piece after it."""
         for range_ns in self._ranges if span is None else self._around(span):
-            yield self._source.samples(self._device, range_ns, names)
+            yield _within(self._source.samples(self._device, range_ns, names), self._span)
 
     def _around(self, span: Span) -> Sequence[Span]:
         touching = [
@@ -321,24 +328,33 @@ class _InPieces:
 
 
 def _cut(source: Source, device: Device, span: Span) -> Iterator[Span]:
-    """Ranges of time with about so many samples each."""
-    count, first_ns, last_ns = source.extent(device, span)
+    """Ranges of time that touch the span, of those with about so many samples each."""
+    count, first_ns, last_ns = source.extent(device)
     if count <= PIECE_SAMPLES:
-        yield span
+        yield first_ns, last_ns
         return
     step_ns = (last_ns - first_ns) // _BUCKETS + 1
-    steps, counts = source.histogram(device, (first_ns, last_ns), step_ns=step_ns)
+    steps, counts = source.histogram(device, first_ns, step_ns=step_ns)
     for start, end in portions(steps, counts, most=PIECE_SAMPLES):
-        yield first_ns + start * step_ns, first_ns + (end + 1) * step_ns - 1
+        range_ns = first_ns + start * step_ns, first_ns + (end + 1) * step_ns - 1
+        if range_ns[0] <= span[1] and range_ns[1] >= span[0]:
+            yield range_ns
 
 
 def between(source: Source, device: Device, span: Span, names: Sequence[str]) -> Iterator[Piece]:
     """Columns of the samples in a span, in pieces."""
     for range_ns in _cut(source, device, span):
-        yield source.samples(device, range_ns, names)
+        yield _within(source.samples(device, range_ns, names), span)
+
+
+def _within(piece: Piece, span: Span) -> Piece:
+    at_ns, columns = piece
+    first, end = np.searchsorted(at_ns, (span[0], span[1] + 1)).tolist()
+    return at_ns[first:end], {name: column[first:end] for name, column in columns.items()}
 
 
 def load_samples(source: Source, process: ProcessFacts, device_uuid: str, span: Span) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
     device = Device(process.process_index, device_uuid)
-    return DeviceSamples(span, _InPieces(source, device, span).pieces, source.values(device, span, COUNTED))
+    values = partial(source.values, device, span, COUNTED)
+    return DeviceSamples(span, _InPieces(source, device, span).pieces, values)

@@ -44,8 +44,7 @@ MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 
-CURVES = ("power_w", "power_average_w", "energy_j")
-KEPT_SAMPLES = 2**20  # of a large experiment, whose curves are asked for again and again
+KEPT_SAMPLES = 2**20  # of a large experiment, whose columns are asked for again and again
 
 
 class Values(NamedTuple):
@@ -110,11 +109,11 @@ class Source(Protocol):
     def sampled(self) -> Sequence[Sampled]:
         """All samples, counted."""
 
-    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
-        """How many samples lie in a span, the time of the first and of the last; zeros without any."""
+    def extent(self, device: Device) -> tuple[int, int, int]:
+        """How many samples there are, the time of the first and of the last; zeros without any."""
 
-    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
-        """The samples of a span in steps from its start: the number of each step that has any, ascending, and how many."""
+    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
+        """All samples in steps from the first: the number of each step that has any, ascending, and how many."""
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """Columns of those in a span."""
@@ -171,6 +170,8 @@ class Stored:
         self._connection = connection
         self._experiment_id = experiment_id
         self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
+        self._extents: dict[Device, tuple[int, int, int]] = {}
+        self._histograms: dict[Device, tuple[Ints, Ints]] = {}
         self._kept: dict[tuple[Device, Span], Piece] = {}
 
     def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
@@ -199,20 +200,22 @@ class Stored:
         limits = zip(POSSIBLE.values(), found[::2], found[1::2], strict=True)
         return all(low is None or (least <= low and high <= most) for (least, most), low, high in limits)
 
-    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
+    def extent(self, device: Device) -> tuple[int, int, int]:
         """See Source."""
-        extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {self._rows('samples')} {_OF_DEVICE}"
-        count, first_ns, last_ns = self._fetch(extent, *device, *span)[0]
-        return count, first_ns, last_ns
+        if device not in self._extents:
+            extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {self._rows('samples')} {_OF_DEVICE}"
+            self._extents[device] = self._fetch(extent, *device)[0]
+        return self._extents[device]
 
-    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
+    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
         """See Source."""
-        steps = self._columns(
-            f"SELECT (at_ns - {span[0]:d}) // {step_ns:d} AS step, count(*) AS samples {self._rows('samples')} {_OF_DEVICE} GROUP BY step ORDER BY step",
-            *device,
-            *span,
-        )
-        return np.asarray(steps["step"]), np.asarray(steps["samples"])
+        if device not in self._histograms:
+            steps = self._columns(
+                f"SELECT (at_ns - {first_ns:d}) // {step_ns:d} AS step, count(*) AS samples {self._rows('samples')} {_OF_DEVICE} GROUP BY step ORDER BY step",
+                *device,
+            )
+            self._histograms[device] = np.asarray(steps["step"]), np.asarray(steps["samples"])
+        return self._histograms[device]
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """See Source."""
@@ -224,22 +227,25 @@ class Stored:
 
     def _read(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-        rows = self._columns(f"SELECT at_ns, {cast} {self._rows('samples')} {_OF_DEVICE}", *device, *span)
+        rows = self._columns(
+            f"SELECT at_ns, {cast} {self._rows('samples')} {_OF_DEVICE} {_IN_SPAN}", *device, *span
+        )
         at_ns = np.asarray(rows["at_ns"], np.int64)
         return ascending(at_ns, {name: np.ma.filled(rows[name], np.nan) for name in names})
 
     def _keep(self, device: Device, span: Span, piece: Piece) -> None:
         kept_samples = sum(len(at_ns) for at_ns, _ in self._kept.values())
-        curves = {name: column for name, column in piece[1].items() if name in CURVES}
-        if curves and (device, span) not in self._kept and kept_samples + len(piece[0]) <= KEPT_SAMPLES:
-            self._kept[device, span] = piece[0], curves
+        if (device, span) not in self._kept and kept_samples + len(piece[0]) <= KEPT_SAMPLES:
+            self._kept[device, span] = piece
 
     def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
         """See Source."""
         parts = ", ".join(
             f"count({name}), coalesce(sum({name}), 0), min({name}), max({name})" for name in names
         )
-        found = self._fetch(f"SELECT {parts} {self._rows('samples')} {_OF_DEVICE}", *device, *span)[0]
+        found = self._fetch(
+            f"SELECT {parts} {self._rows('samples')} {_OF_DEVICE} {_IN_SPAN}", *device, *span
+        )[0]
         of_names = zip(names, found[::4], found[1::4], found[2::4], found[3::4], strict=True)
         return {name: _values_of(*values) for name, *values in of_names}
 
@@ -323,7 +329,8 @@ class Stored:
 _IMPOSSIBLE = " OR ".join(
     f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
 )
-_OF_DEVICE = "AND process_index = ? AND device_uuid = ? AND at_ns BETWEEN ? AND ?"
+_OF_DEVICE = "AND process_index = ? AND device_uuid = ?"
+_IN_SPAN = "AND at_ns BETWEEN ? AND ?"
 _OF_SEGMENT = "AND segment_id = ?"
 # Every statement on some events sees its rows in the order of the table.
 _EVENTS = f"{_OF_SEGMENT} AND window_kind = '{MEASUREMENT}' AND event_number BETWEEN ? AND ?"
@@ -466,15 +473,15 @@ class Held:
             counted[key] = counted[key].joined(some) if key in counted else some
         return list(counted.values())
 
-    def extent(self, device: Device, span: Span) -> tuple[int, int, int]:
+    def extent(self, device: Device) -> tuple[int, int, int]:
         """See Source."""
-        at_ns, _ = self.samples(device, span, ())
+        at_ns, _ = self._devices.get(device, _NO_SAMPLES)
         return (len(at_ns), int(at_ns[0]), int(at_ns[-1])) if len(at_ns) else (0, 0, 0)
 
-    def histogram(self, device: Device, span: Span, *, step_ns: int) -> tuple[Ints, Ints]:
+    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
         """See Source."""
-        at_ns, _ = self.samples(device, span, ())
-        steps, counts = np.unique((at_ns - span[0]) // step_ns, return_counts=True)
+        at_ns, _ = self._devices[device]
+        steps, counts = np.unique((at_ns - first_ns) // step_ns, return_counts=True)
         return steps, counts
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
