@@ -26,6 +26,7 @@ _BATCH = {
     "first_token_ns": np.maximum,
     "end_ns": np.maximum,
 }
+_OF_SERIES = {column for columns, _ in OF_REQUEST.values() for column in columns}
 NEVER = np.iinfo(np.int64).min  # in the place of a first token that did not come
 
 
@@ -256,9 +257,9 @@ class _Tally:
         )
         self.gaps.add(piece.token_times_ns, piece.times, finished)
         self.chunk_gaps_ms.append(gaps_ms(piece.columns.chunk_times_ns, finished))
-        numbers = {name: piece[name] for columns, _ in OF_REQUEST.values() for name in columns}
+        numbers = {column: piece[column][finished] for column in _OF_SERIES}
         for name, (columns, of_request) in OF_REQUEST.items():
-            values_ns = of_request(*(numbers[column][finished] for column in columns))
+            values_ns = of_request(*(numbers[column] for column in columns))
             self.series_ns[name].append(np.ma.compressed(values_ns))
         self.laws.add(piece.columns)
         self.batches.append(_batches(np.stack([piece["batch_index"][touched], piece["batch_size"][touched]])))
