@@ -36,7 +36,7 @@ SELECT error, count(*) AS requests, count(*) OVER () AS kinds FROM requests
 WHERE experiment_id = ? AND window_kind = 'measurement' AND error IS NOT NULL GROUP BY error ORDER BY requests DESC, error LIMIT 1
 """
 EXIT_STATUS = """
-SELECT max(CAST(body ->> 'exit_status' AS INTEGER)) FROM events WHERE experiment_id = ? AND type = 'process_completed'
+SELECT max(TRY_CAST(body ->> 'exit_status' AS BIGINT)) FROM events WHERE experiment_id = ? AND type = 'process_completed'
 """
 NOT_MEASURED = "not measured"
 _HELD = 0.99  # of the rate; below it, requests waited here

@@ -191,8 +191,8 @@ CREATE VIEW server_metrics AS -- what a server says of itself, about once a seco
 -- labels: as the server writes them; NULL where it has none
 -- value: what it was; NULL where it was not told then
 WITH told AS (
-    SELECT experiment_id, process_index, unnest(CAST(body -> 'names' AS VARCHAR[])) AS metric, CAST(body -> 'times_ns' AS BIGINT[]) AS times_ns,
-           unnest(CAST(body -> 'values' AS DOUBLE[][])) AS column_values
+    SELECT experiment_id, process_index, unnest(TRY_CAST(body -> 'names' AS VARCHAR[])) AS metric, TRY_CAST(body -> 'times_ns' AS BIGINT[]) AS times_ns,
+           unnest(TRY_CAST(body -> 'values' AS DOUBLE[][])) AS column_values
     FROM events WHERE type = 'server_metrics_read')
 SELECT experiment_id, process_index, unnest(times_ns) AS at_ns, split_part(metric, '{', 1) AS name,
        nullif(regexp_extract(metric, '\{(.*)\}', 1), '') AS labels, unnest(column_values) AS value
@@ -208,9 +208,9 @@ CREATE VIEW study_runs AS -- runs of studies: one row per experiment that a stud
 -- cell_hash: digest of the configuration without the seeds that repeats differ in
 -- counted: whether it is the run that counts for its place: the first that was measured to its end
 WITH runs AS (
-    SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
-           body -> 'study' -> 'cell' AS cell, CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
-           coalesce(CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status, e.started_ns
+    SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, TRY_CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
+           body -> 'study' -> 'cell' AS cell, TRY_CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, TRY_CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
+           coalesce(TRY_CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status, e.started_ns
     FROM events v JOIN experiments e USING (experiment_id) WHERE v.type = 'experiment_started' AND body -> 'study' ->> 'study_id' IS NOT NULL)
 SELECT * EXCLUDE (started_ns), status = 'completed'
            AND row_number() OVER (PARTITION BY study_id, block, cell_index ORDER BY status <> 'completed', started_ns, experiment_id) = 1 AS counted

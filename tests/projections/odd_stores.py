@@ -13,13 +13,17 @@ from llem_events import LogError, Reading, SegmentHeader, SegmentWriter, columns
 from llem_events.events import (
     BaselineMeasured,
     ClockRead,
+    Event,
     ExperimentInterrupted,
+    ExperimentStarted,
     LogFailed,
     ProcessFailed,
     PromptsEncoded,
     ResultImported,
     SamplesDropped,
     SamplesTaken,
+    ServerMetricsRead,
+    StudyPlace,
     WarmupCompleted,
     WarningRaised,
 )
@@ -61,6 +65,19 @@ UNUSUAL: list[Dated] = [
     (9.0, ExperimentInterrupted(reason="odd", processes_completed=1, processes_failed=0)),
     (9.0, BaselineMeasured(position="after", duration_s=2.0, devices=[], age_s=5.0, reused_from="run-0")),
     (9.0, ResultImported(format="llenergymeasure-2.0", file_name="x", file_sha256="x", original=b"{}")),
+    (9.0, ServerMetricsRead(names=["waiting", "running"], times_ns=[at(6.0)], values=[[1.0], [None]])),
+    (
+        9.0,
+        ExperimentStarted(
+            experiment_id="odd",
+            plan={},
+            measurement_config_hash="0" * 64,
+            expected_processes=1,
+            labels={},
+            llem_version="0",
+            study=StudyPlace(study_id="study", cell_index=0, cell={}, block=0, position=0),
+        ),
+    ),
 ]
 HEADER_FIELDS = SegmentHeader.__struct_fields__
 Place = tuple[str | int, ...]
@@ -175,6 +192,15 @@ def values(draw: st.DrawFn, before: Any) -> Any:
     if isinstance(before, str):
         made += [before + before, before.upper()]
     return draw(st.sampled_from(made + EXTREMES))
+
+
+def added(event: Event, place: Place, value: Any) -> Odd:
+    """A good experiment whose supervisor wrote one event more, with another value in it."""
+    segments = good()
+    (message,) = _messages([(9.0, event)])
+    body = replaced(message.body, place, value)
+    segments[0][1].insert(1, msgspec.structs.replace(message, body=body))
+    return Odd(f"{message.type} with {place} = {value!r:.80}", segments)
 
 
 @st.composite

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from llem.projections import catch_up, open_readonly
 from llem.store import Store
+from llem_events.events import ProcessCompleted
 from tests.conftest import LLEM
 from tests.forked import ForkedLlem
 from tests.projections import odd_stores
@@ -137,6 +138,30 @@ def close(found: Any, expected: Any) -> bool:
 def test_a_few_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd]) -> None:
     """Twenty of them, by the program's own entry point."""
     check(odd, forked)
+
+
+def test_numbers_that_no_column_holds_harm_nobody(forked: ForkedLlem) -> None:
+    """What tables and screens read from the body of an event may be of any size there, or no number at all."""
+    by_type = {event.TYPE: event for _, event in odd_stores.UNUSUAL}
+    ended = ProcessCompleted(
+        process_index=0, requests=0, failed_requests=0, input_tokens=0, output_tokens=0, exit_status=0
+    )
+    check(
+        [
+            *(odd_stores.added(ended, ("exit_status",), value) for value in (2**63 - 1, "odd", [])),
+            *(
+                odd_stores.added(by_type["experiment_started"], ("study", name), value)
+                for name in ("cell_index", "block", "position", "attempt")
+                for value in (2**40, "odd")
+            ),
+            *(
+                odd_stores.added(by_type["server_metrics_read"], (name,), value)
+                for name in ("names", "times_ns", "values")
+                for value in ("odd", [["odd"]], {})
+            ),
+        ],
+        forked,
+    )
 
 
 @pytest.mark.slow
