@@ -19,9 +19,12 @@ from typing import Any
 import zstandard
 
 from tests.conftest import LLEM
-from tests.measure.gpu_host import GpuHost, GpuRun, gpus
+from tests.measure.gpu_host import GpuHost, GpuRun, gpu
 from tests.simulated_nvml.build import build
+from tests.simulated_nvml.scenario import Scenario, constant
 
+# So odd that no other number of the run is the energy by chance.
+POWER_W = 691.377
 # What these are handed, another process, the disk or a person gets.
 ENDS = {
     "llem.measure.messages",
@@ -39,7 +42,12 @@ def modules() -> list[str]:
         folder = Path(name)
         build(folder)
         # The result of `measure` itself is not watched: its tables are made by `show`.
-        run = GpuHost(folder, folder).measure(gpus(1), "--sample-hz", 10, **_watched(folder / "measured"))
+        run = GpuHost(folder, folder).measure(
+            Scenario(gpus=[gpu(0, curve=constant(POWER_W))]),
+            "--sample-hz",
+            10,
+            **_watched(folder / "measured"),
+        )
         assert run.done.returncode == 0, run.done.stderr
         (run.store / "projections.duckdb").unlink()
         subprocess.run(
