@@ -28,6 +28,8 @@ QUICK = (
 )
 LIMIT_S = 60
 PATIENCE_S = 20
+# On stderr where work takes longer than a second.
+PROGRESS = ("llem: reading the log: ", "llem: deriving results: ", "llem: importing: ")
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 
 # How long an example takes on a busy machine says nothing of the code.
@@ -155,6 +157,11 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.05)
+
+
+def without_progress(told: str) -> str:
+    """What was said but for how far work was, which depends on the machine."""
+    return "".join(line for line in told.splitlines(keepends=True) if not line.startswith(PROGRESS))
 
 
 def mostly_slow(cases: Iterable[Any], *, every: int) -> list[Any]:

@@ -16,7 +16,7 @@ import pytest
 from tests.cli import fixed_store
 from tests.cli.fixed_store import FAILING, INTERRUPTED, NAMED, TWO_GPUS, WRAPPED
 from tests.cli.terminal import Size, Terminal, on_a_terminal, resize
-from tests.conftest import QUICK, SIMULATED
+from tests.conftest import PROGRESS, QUICK, SIMULATED
 from tests.forked import ForkedLlem
 
 GOLDENS = Path(__file__).with_name("screens")
@@ -28,8 +28,6 @@ TERMINALS = {
     "c": {"TERM": "xterm-256color", "LANG": "C", "LC_ALL": "C"},
 }
 USUAL = ("80x24", "colour")
-# Progress that is said without a live line, where work takes longer than a second.
-SLOW_MACHINE = ("llem: reading the log: ", "llem: deriving results: ", "llem: importing: ")
 MADE = (
     "measured",
     "imported",
@@ -236,9 +234,7 @@ def seen(case: Case, kind: tuple[str, str], folder: Path, forked: ForkedLlem | N
 
 def drawn(terminal: Terminal, mask: Callable[[str], str]) -> str:
     """The lines, and below each styled one a line of marks."""
-    lines = {
-        number: line for number, line in enumerate(terminal.lines()) if not line.startswith(SLOW_MACHINE)
-    }
+    lines = {number: line for number, line in enumerate(terminal.lines()) if not line.startswith(PROGRESS)}
     if mask in (names_of_checks, unfolded):
         return mask("\n".join(lines.values()))
     shown = []

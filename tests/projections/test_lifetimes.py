@@ -15,6 +15,7 @@ from llem.errors import StoreError
 from llem.projections import catch_up, database, rebuild
 from llem.projections.current import open_current
 from llem.store import Store
+from tests.conftest import without_progress
 from tests.projections.changed_llem import ROOT, Change, ChangedLlem
 from tests.projections.tables import hashes, one, result
 from tests.world import experiment, sampler_events, supervisor, worker_events, write
@@ -62,10 +63,10 @@ def garble(store: Store) -> None:
 
 
 def ask(llem: ChangedLlem, store: Store, sql: str = POWER) -> tuple[list[str], str]:
-    """Lines of the answer as CSV, without the head, and what was said on stderr."""
+    """Lines of the answer as CSV, without the head, and what was said on stderr but progress."""
     found = llem.run("query", sql, "-f", "csv", "--store", store.path)
     assert found.returncode == 0, found.stderr
-    return found.stdout.splitlines()[1:], found.stderr
+    return found.stdout.splitlines()[1:], without_progress(found.stderr)
 
 
 def test_a_changed_formula_derives_again_and_reads_nothing_of_the_log(

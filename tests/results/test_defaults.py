@@ -17,6 +17,7 @@ SAID = {
     "method": "sum_energy_avg_throughput",
     "streaming_mode": True,
     "measurement_mode": "true_streaming",
+    "verdict": "unclear",
 }
 
 
