@@ -15,7 +15,6 @@ from llem.load.openai import (
     error_of,
     in_stream,
     text_of,
-    total_of,
 )
 from llem.load.sse import EventParser
 from llem_events.events import Request
@@ -154,7 +153,7 @@ class Answer:
         for chunk in decode_chunks(events):
             text, choices = None, chunk.choices
             for choice in choices:
-                text = text_of(choice)
+                text = choice.text if choice.delta is None else text_of(choice.delta)
                 if choice.finish_reason is not None:
                     self._finish = choice.finish_reason
             tokens = self._count(chunk, has_text=bool(text))
@@ -166,13 +165,14 @@ class Answer:
 
     def _count(self, chunk: Chunk, *, has_text: bool) -> int | None:
         """The output tokens of a piece, from a total that goes on from piece to piece or from its token ids; None where nobody says."""
+        before, total = self._total, None
         if chunk.usage is not None:
             self._usage = chunk.usage
+            total = chunk.usage.completion_tokens
         elif chunk.error is not None:
             raise in_stream(chunk.error)
         elif chunk.timings is not None:
-            self._cached = chunk.timings.cache_n
-        before, total = self._total, total_of(chunk)
+            self._cached, total = chunk.timings.cache_n, chunk.timings.predicted_n
         if total is not None:
             self._total = total
             # one that falls counts nothing
