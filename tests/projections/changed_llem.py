@@ -24,9 +24,9 @@ class ChangedLlem:
     """The program with changes; `folder` is its own."""
 
     def __init__(self, folder: Path, changes: Sequence[Change]) -> None:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "llem", folder / "llem", ignore=ignored)
-        shutil.copytree(ROOT / "events" / "llem_events", folder / "llem_events", ignore=ignored)
+        # With what is compiled already: a changed file has another time and is compiled again.
+        shutil.copytree(ROOT / "llem", folder / "llem")
+        shutil.copytree(ROOT / "events" / "llem_events", folder / "llem_events")
         for change in changes:
             path = folder / change.file
             assert path.read_text().count(change.old) == 1, change

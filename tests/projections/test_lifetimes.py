@@ -1,10 +1,12 @@
 """After an upgrade: a changed formula derives again from the tables of the log, a changed decoding replays the log."""
 
 import ast
+import functools
 import os
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -40,18 +42,34 @@ TOLD = "llem: figures derived again from the tables: derived by another version 
 POWER = "SELECT experiment_id, mean_power_w FROM experiment_results ORDER BY ALL"
 
 
-@pytest.fixture
-def measured(log: Store) -> Store:
-    """A store with two experiments in its tables."""
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with two experiments in its tables."""
+    store = Store(tmp_path_factory.mktemp("measured") / "store").create()
     for experiment_id in ("run-1", "run-2"):
-        experiment(log, processes=2, experiment_id=experiment_id)
-    catch_up(log)
-    return log
+        experiment(store, processes=2, experiment_id=experiment_id)
+    catch_up(store)
+    return store.path
 
 
-def upgraded(tmp_path: Path, *changes: Change) -> ChangedLlem:
-    """The program after some changes."""
-    return ChangedLlem(tmp_path / "upgraded", changes)
+@pytest.fixture
+def measured(measured_once: Path, tmp_path: Path) -> Store:
+    """A copy of that store, for one test."""
+    return Store(shutil.copytree(measured_once, tmp_path / "store"))
+
+
+Upgraded = Callable[..., ChangedLlem]
+
+
+@pytest.fixture(scope="module")
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Upgraded:
+    """The program after some changes, which are made once."""
+
+    @functools.cache
+    def changed(*changes: Change) -> ChangedLlem:
+        return ChangedLlem(tmp_path_factory.mktemp("upgraded"), changes)
+
+    return changed
 
 
 def garble(store: Store) -> None:
@@ -70,20 +88,20 @@ def ask(llem: ChangedLlem, store: Store, sql: str = POWER) -> tuple[list[str], s
 
 
 def test_a_changed_formula_derives_again_and_reads_nothing_of_the_log(
-    measured: Store, tmp_path: Path
+    measured: Store, upgraded: Upgraded
 ) -> None:
     """One line says so, once; the log may be unreadable meanwhile."""
     power_w = result(measured)["mean_power_w"]
-    llem = upgraded(tmp_path, DOUBLED)
+    llem = upgraded(DOUBLED)
     garble(measured)
     lines, told = ask(llem, measured)
     assert (lines, told) == ([f"run-1,{2 * power_w}", f"run-2,{2 * power_w}"], TOLD)
     assert ask(llem, measured) == (lines, "")
 
 
-def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, tmp_path: Path) -> None:
+def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, upgraded: Upgraded) -> None:
     """Columns that are new are there; comments, views and macros too."""
-    llem = upgraded(tmp_path, DOUBLED, MORE_COLUMNS)
+    llem = upgraded(DOUBLED, MORE_COLUMNS)
     view = "SELECT requests_again, (SELECT count(*) FROM timed_samples) > 0, len(throttle_names(4)) FROM experiment_results"
     assert ask(llem, measured, view) == (["20,true,1"] * 2, TOLD)
     described = "SELECT count(*), count(comment) FROM duckdb_columns() WHERE NOT internal"
@@ -93,10 +111,10 @@ def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, tmp_path: 
     assert (checked.returncode, "the tables would be the same as before" in checked.stderr) == (0, True)
 
 
-def test_a_changed_decoding_replays_the_log(measured: Store, tmp_path: Path) -> None:
+def test_a_changed_decoding_replays_the_log(measured: Store, upgraded: Upgraded) -> None:
     """And says so."""
     told = "llem: tables built from the log: built by another version of llem\n"
-    assert ask(upgraded(tmp_path, DECODED), measured)[1] == told
+    assert ask(upgraded(DECODED), measured)[1] == told
 
 
 def test_log_tables_of_other_columns_replay_the_log(measured: Store) -> None:
@@ -108,16 +126,16 @@ def test_log_tables_of_other_columns_replay_the_log(measured: Store) -> None:
     assert rebuild(measured, check=True).changed_tables == []
 
 
-def test_what_is_new_in_the_log_is_taken_too(measured: Store, tmp_path: Path) -> None:
+def test_what_is_new_in_the_log_is_taken_too(measured: Store, upgraded: Upgraded) -> None:
     """In the same query."""
     experiment(measured, experiment_id="run-3")
-    lines, told = ask(upgraded(tmp_path, DOUBLED), measured)
+    lines, told = ask(upgraded(DOUBLED), measured)
     assert (len(lines), TOLD in told) == (3, True)
 
 
-def test_an_experiment_that_fails_its_new_formula_is_damaged(measured: Store, tmp_path: Path) -> None:
+def test_an_experiment_that_fails_its_new_formula_is_damaged(measured: Store, upgraded: Upgraded) -> None:
     """The other is answered; the next formula takes both again."""
-    llem = upgraded(tmp_path, FAILING)
+    llem = upgraded(FAILING)
     status = "SELECT experiment_id, status, problem FROM experiments ORDER BY ALL"
     lines, _ = ask(llem, measured, status)
     assert lines[0] == "run-1,completed,"
@@ -130,11 +148,11 @@ def test_an_experiment_that_fails_its_new_formula_is_damaged(measured: Store, tm
     )
 
 
-def test_a_reader_keeps_what_it_reads(measured: Store, tmp_path: Path) -> None:
+def test_a_reader_keeps_what_it_reads(measured: Store, upgraded: Upgraded) -> None:
     """The tables are derived in a copy then, and swapped in."""
     before = result(measured)["mean_power_w"]
     with database.open_readonly(measured) as reader:
-        lines, told = ask(upgraded(tmp_path, DOUBLED), measured)
+        lines, told = ask(upgraded(DOUBLED), measured)
         assert (lines[0], told) == (f"run-1,{2 * before}", TOLD)
         assert reader.execute(POWER).fetchall() == [("run-1", before), ("run-2", before)]
     assert {path.name for path in measured.path.iterdir()} == {
@@ -145,12 +163,12 @@ def test_a_reader_keeps_what_it_reads(measured: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_in_between_the_old_tables_stay(log: Store, tmp_path: Path) -> None:
+def test_killed_in_between_the_old_tables_stay(log: Store, upgraded: Upgraded) -> None:
     """Until the new ones are whole, at whatever moment; the next query makes them."""
     for number in range(40):
         experiment(log, processes=2, experiment_id=f"run-{number}")
     catch_up(log)
-    before, llem = hashes(log), upgraded(tmp_path, DOUBLED)
+    before, llem = hashes(log), upgraded(DOUBLED)
     moments = []
     for tenths in range(10, 60, 8):
         process = llem.start("query", POWER, "--store", log.path)
