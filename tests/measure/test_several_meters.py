@@ -135,6 +135,17 @@ def test_a_wrapped_program_has_them_too(llem: Run, powercap: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_servers_idle_power_is_the_first_meters(llem: Run, powercap: str) -> None:
+    """As the total, from which it is taken; the package's energy stands beside both."""
+    served = ("--server", "simulated", "--meter", "simulated,rapl", "--rate", "20")
+    done = llem("measure", *served, *QUICK, LLEM_POWERCAP=powercap)
+    assert done.returncode == 0, done.stderr
+    row = figures(llem)
+    assert row["server_idle_power_w"] == pytest.approx(100.0, rel=CLOSE)
+    assert row["energy_cpu_j"] == pytest.approx(PACKAGE_W * row["measured_sec"], rel=CLOSE)
+
+
+@pytest.mark.slow
 def test_a_baseline_is_reused_for_all_of_them(llem: Run, powercap: str) -> None:
     """One that does not cover the other meter's devices is refused, with their names."""
     alone = llem("measure", *SIMULATED, *QUICK)

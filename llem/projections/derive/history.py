@@ -15,6 +15,7 @@ from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,
+    BaselinePower,
     ClockRead,
     Event,
     ExperimentCompleted,
@@ -142,6 +143,12 @@ class ProcessFacts(Facts):
     def beside(self) -> list[OtherMeter]:
         """The meters that were read beside the first, each with its devices: none of them is part of the total."""
         return self.meter.beside if self.meter is not None else []
+
+    def idle_powers(self, position: str) -> list[BaselinePower]:
+        """Of the first meter's devices; none where there was no such baseline."""
+        baseline = self.baselines.get(position)
+        others = {metered.device.uuid for other in self.beside for metered in other.devices}
+        return [power for power in baseline.devices if power.device_uuid not in others] if baseline else []
 
     @property
     def every_device(self) -> list[tuple[str | None, MeteredDevice]]:

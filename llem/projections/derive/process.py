@@ -324,24 +324,17 @@ def energy_breakdown(
     process: ProcessFacts, devices: Sequence[DeviceEnergy], *, duration_sec: float
 ) -> EnergyBreakdown | None:
     """Energy with and without the idle power that was measured before loading; None without devices."""
-    before, after = process.baselines.get("before"), process.baselines.get("after")
+    before = process.baselines.get("before")
     if not devices:
         return None
-    uuids = {device.uuid for device in devices}
-    idle_before, idle_after = (
-        [power for power in baseline.devices if power.device_uuid in uuids] if baseline else None
-        for baseline in (before, after)
-    )
     method = None if before is None else "reused" if before.reused_from else "measured"
     return EnergyBreakdown.from_devices(
         devices,
         duration_sec=duration_sec,
         baseline_method=method,
         baseline_cache_age_sec=before.age_s if before is not None and before.reused_from else None,
-        baseline_std_w=None
-        if idle_before is None
-        else root_of_squares(power.std_power_w for power in idle_before),
-        baseline_after_w=None if idle_after is None else total(power.mean_power_w for power in idle_after),
+        baseline_std_w=root_of_squares(power.std_power_w for power in process.idle_powers("before")),
+        baseline_after_w=total(power.mean_power_w for power in process.idle_powers("after")),
     )
 
 

@@ -26,11 +26,11 @@ def serving_metrics(
     server = process.server
     if server is None:
         return None
-    idle, load, usage = process.baselines.get("server_idle"), process.load, requests.usage()
+    load, usage = process.load, requests.usage()
     duration_ns = load.ended_ns - load.starts_ns if load else 0
     others = [warning.value or 0.0 for warning in process.warnings if warning.code == OTHERS]
     return ServingMetrics(
-        server_idle_power_w=total(power.mean_power_w for power in idle.devices) if idle else None,
+        server_idle_power_w=total(power.mean_power_w for power in process.idle_powers("server_idle")),
         idle_energy_j=idle_energy_j,
         server_start_sec=_seconds(server.started_ns, server.first_answer_ns),
         **_rates(requests),
