@@ -8,6 +8,7 @@ from llem.load.errors import AnswerError
 from llem.load.http1 import Head
 from llem.load.openai import (
     DONE,
+    MAX_COUNT,
     Chunk,
     Prepared,
     Usage,
@@ -213,7 +214,9 @@ class Answer:
             return
         self._is_over = True
         if output_tokens is None:
-            output_tokens = sum(tokens for tokens in self._chunk_tokens if tokens != _UNKNOWN)
+            counted = sum(tokens for tokens in self._chunk_tokens if tokens != _UNKNOWN)
+            # totals that fall and rise may add up to more than a column holds
+            output_tokens = min(counted, MAX_COUNT)
         self._on_end(self, self._request(finish_reason, at_ns, output_tokens, error))
 
     def _request(self, finish_reason: str, at_ns: int, output_tokens: int, error: str | None) -> Request:

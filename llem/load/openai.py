@@ -4,9 +4,10 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import shake_128
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from llem.load.errors import AnswerError
 from llem.prompts import Prompt, prompt_text
@@ -16,6 +17,8 @@ PATHS: Mapping[Endpoint, str] = {"completions": "/v1/completions", "chat": "/v1/
 DONE = b"[DONE]"
 NUMBERS = 2**16  # of which one is drawn for each token
 _SHOWN_CHARACTERS = 300
+MAX_COUNT = 2**31 - 1  # what a column of the log holds; any larger number is no count
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 # Each is one token in most vocabularies.
 _TEXT = (
     "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were "
@@ -45,18 +48,18 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class CompletionDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class Usage(msgspec.Struct, gc=False):
     """Tokens as the server counts them, of the whole request so far."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 
@@ -64,8 +67,8 @@ class Usage(msgspec.Struct, gc=False):
 class Timings(msgspec.Struct, gc=False):
     """What llama.cpp adds; `predicted_n` counts the output tokens so far."""
 
-    predicted_n: int | None = None
-    cache_n: int | None = None
+    predicted_n: Count | None = None
+    cache_n: Count | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
