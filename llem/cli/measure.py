@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from llem.cli import console
-from llem.cli.loads import labelled, loads_of, write_curve
+from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
@@ -63,6 +63,22 @@ def measure(
             show_default=False,
         ),
     ] = None,
+    find: Annotated[
+        str | None,
+        typer.Option(
+            metavar="max-rate",
+            help="Search the highest rate of a server that holds --slo.",
+            show_default=False,
+        ),
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K=V[,K=V]",
+            help="What --find holds, of 99 in 100 requests: ttft_ms, tpot_ms, e2e_ms.",
+            show_default=False,
+        ),
+    ] = None,
     meter: Annotated[
         str | None,
         typer.Option(
@@ -110,12 +126,13 @@ def measure(
     """
     program: list[str] = context.obj or []
     loads = loads_of(rate=rate, concurrency=concurrency)
+    course = course_of(loads, find=find, slo=slo)
     options: dict[str, object] = {
         "model.name": model,
         "model.weights": weights,
         "engine.name": engine,
         **_served_by(server),
-        **loads[0],
+        **dict(loads[:1]),
         **_meters(meter),
         "meter.sample_hz": sample_hz,
         "devices.gpus": gpu.split(",") if gpu is not None else None,
@@ -127,12 +144,12 @@ def measure(
     plan = resolve_plan(plan_path, options=options, settings=settings or ())
     if plan.is_served:
         plan, program = _with_arguments(plan, program), []
-    elif loads != [{}]:
+    elif loads or course is not None:
         raise PlanError(
-            "--rate and --concurrency", found="no server", expected="--server NAME or --server URL"
+            "--rate, --concurrency and --find", found="no server", expected="--server NAME or --server URL"
         )
-    if len(loads) > 1 and output is not None:
-        raise PlanError("--output", found=f"{len(loads)} loads", expected="one, or llem export afterwards")
+    if course is not None and output is not None:
+        raise PlanError("--output", found="several loads", expected="one, or llem export afterwards")
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
@@ -141,44 +158,38 @@ def measure(
         return
     place = Store.locate(store)
     form = _Form(json=json, output=output, program=bool(program))
-    if len(loads) > 1:
-        again = [options | load for load in loads]
-        plans = [resolve_plan(plan_path, options=each, settings=settings or ()) for each in again]
-        plans = [
-            labelled(_with_arguments(each, list(context.obj or [])), load)
-            for each, load in zip(plans, loads, strict=True)
-        ]
-        sys.exit(_measure_in_turn(plans, loads, place, form, strict=strict))
+    if course is not None:
+        sys.exit(_measure_in_turn(plan, course, place, form, strict=strict))
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json)
         result, was_shown = _report(outcome, place, form)
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
-def _measure_in_turn(
-    plans: list[Plan], loads: list[dict[str, object]], place: Store, form: "_Form", *, strict: bool
-) -> int:
+def _measure_in_turn(plan: Plan, course: Course, place: Store, form: "_Form", *, strict: bool) -> int:
     """One load after the other under one server, until one is interrupted or cannot be measured; the worst status of all."""
-    results: list[ExperimentResult | None] = []
+    measured: list[tuple[Load, ExperimentResult | None]] = []
     statuses: list[int] = []
-    with Interruptions(), SharedServer(plans[0]) as server:
-        for number, plan in enumerate(plans, start=1):
-            keeps_server = number < len(plans)
+    with Interruptions(), SharedServer(plan) as server:
+        while (load := course.next()) is not None:
             outcome = _run(
-                server.plan_of(plan),
+                server.plan_of(under(plan, load)),
                 place,
                 [],
                 strict=strict,
                 quiet=form.json,
                 server=server,
-                keeps_server=keeps_server,
+                keeps_server=not course.ends_with_this,
             )
             result, was_shown = _report(outcome, place, form)
-            results.append(result)
+            course.take(load, result)
+            measured.append((load, result))
             statuses.append(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
             if outcome.interrupted or not outcome.has_measured:
                 break
-    write_curve(results, loads[: len(results)])
+    write_curve(measured)
+    if isinstance(course, Search):
+        console.note(f"llem: {course.told()}")
     return max(statuses)
 
 
