@@ -42,6 +42,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     # At a checkpoint DuckDB joins the row groups that a hundred experiments left half full, each with hundreds of MB.
     "max_vacuum_tasks": "1",
+    # And five of them would wait in memory for one another before they are written.
+    "write_buffer_row_group_count": "1",
 }
 _BUSY = ("Could not set lock", "Conflicting lock", "different configuration")
 _OF_THE_DISK = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException)
