@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from llem_events import Verdict
+from llem_events.damage import explains_torn_header
+from llem_events.format import BLOCK_HEADER_KIND, SEGMENT_HEADER_KIND, pack_record
 from tests.log.segments import Layout, Outcome, layout, read_segment, write_segment
 
 SECTOR_BYTES = 512
@@ -202,3 +204,20 @@ def test_reading_modifies_nothing(unsealed: Original) -> None:
     read_segment(unsealed.copy, salvage_damage=True)
     after = unsealed.copy.stat()
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("whole", "torn"),
+    [
+        (b"", True),
+        (bytes(3), True),
+        (b"\0\1", False),
+        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:3], True),
+        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:19], True),
+        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:20], True),
+        (pack_record(BLOCK_HEADER_KIND, 1, b""), False),
+    ],
+)
+def test_what_the_write_of_a_header_leaves(whole: bytes, torn: bool) -> None:
+    """Its beginning, or nothing but zeros; the beginning of another record is damage."""
+    assert explains_torn_header(whole) is torn
