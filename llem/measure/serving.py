@@ -44,6 +44,7 @@ from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess,
 from llem.units import MS_PER_S
 from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import (
+    Event,
     LoadCompleted,
     ModelLoaded,
     ProcessCompleted,
@@ -105,8 +106,8 @@ class Serving(Worker):
             self._baseline("after", self._plan.windows.baseline_after_s)
         self._append(_completed(self._setup, account, stopped_early=self._should_stop()))
 
-    def _append(self, event: object) -> None:
-        self._log.append(event, at_ns=time.monotonic_ns())  # type: ignore[arg-type]
+    def _append(self, event: Event) -> None:
+        self._log.append(event, at_ns=time.monotonic_ns())
 
     def _begin(self) -> None:
         self._enter("starting")

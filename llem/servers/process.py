@@ -211,7 +211,7 @@ class Awaited:
             ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
         )
         for path, asked in texts:
-            answer = self._asked(lambda p=path, a=asked: self._address.post(p, limits | a, timeout_s=left_s))  # type: ignore[misc]
+            answer = self._asked(lambda p=path, a=asked: self._address.post(p, limits | a, timeout_s=left_s))  # type: ignore[misc]  # mypy infers no lambda that has defaults
             if answer is None or answer.is_good or answer.status in _BUSY:
                 return answer is not None and answer.is_good
             self._refuse(answer)
