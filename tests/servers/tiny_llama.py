@@ -24,13 +24,14 @@ def write(folder: Path, *, seed: int = 0) -> Path:
     fast.chat_template = CHAT
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
+    # heads of 64, because vLLM on a CPU has no attention for smaller ones
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=128,
+        intermediate_size=256,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
         max_position_embeddings=2048,
         bos_token_id=0,
         eos_token_id=1,
