@@ -85,6 +85,10 @@ simulated-gpu *command: setup
 gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
 
+# Measure vLLM on this CPU, in an environment of its own; options are those of llem measure.
+vllm-cpu *options: setup
+    {{python}} -m benchmarks.vllm_cpu {{options}}
+
 # Make every generated file anew.
 goldens: schema reference figures screens
 
