@@ -255,7 +255,11 @@ def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
 def limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
     """Bound what DuckDB holds in memory; what stands in the file already goes at once."""
     with connection.cursor() as settings:  # a failed transaction takes no statement any more
-        settings.execute(f"SET memory_limit = '{limit}'" if limit else "RESET memory_limit")
+        if limit is None:
+            settings.execute("RESET memory_limit")
+            # DuckDB 1.5 then tells the default and keeps to the limit before.
+            limit = settings.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
+        settings.execute(f"SET memory_limit = '{limit}'")
 
 
 class Tables:

@@ -5,7 +5,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from llem.projections import bulk, catch_up, cells, rebuild
+from llem.projections import bulk, catch_up, cells, database, rebuild
 from llem.projections.containment import MisfitError
 from llem.store import Store
 from tests.projections.tables import hashes, rows
@@ -101,3 +101,14 @@ def test_what_no_column_holds_is_refused(kind: str, value: Any) -> None:
     with duckdb.connect() as connection, pytest.raises(duckdb.Error):
         connection.execute(f"CREATE TABLE kept (value {kind})")
         cells.insert(connection, "kept", [cells.batch([{"value": value}], {"value": kind})])
+
+
+def test_a_limit_of_the_cache_ends_when_it_is_lifted() -> None:
+    """What comes afterwards may take more memory than the emptied cache had."""
+    connection = database.in_memory()
+    connection.execute("SET temp_directory = ''")
+    database.release_cache(connection)
+    connection.execute(
+        "CREATE TABLE many AS SELECT range AS number, hash(range) AS other FROM range(5_000_000)"
+    )
+    assert connection.execute("SELECT count(*) FROM many").fetchall() == [(5_000_000,)]
