@@ -9,7 +9,7 @@ import pytest
 from benchmarks.catch_up import LATER_SAMPLES, Measurement
 from llem.projections import catch_up, database
 from llem.projections.database import Tables, create_tables
-from llem.projections.going_on import LARGE_BYTES, GoingOn, going_on
+from llem.projections.going_on import GoingOn, going_on
 from llem.projections.opening import open_tables
 from llem.store import Store
 
@@ -19,7 +19,7 @@ SEGMENT = {
     "file": "sampler",
     "verdict": "unclosed",
     "being_written": True,
-    "applied_bytes": LARGE_BYTES,
+    "applied_bytes": 16 * 2**20,
     "blocks": 100,
     "derived_blocks": 90,
 }
@@ -43,7 +43,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         ([FIRST, OTHER | {"derived_blocks": None}], False),
         ([FIRST, OTHER | {"blocks": 1}], False),
         ([{"derived_blocks": 89}], False),
-        ([{"applied_bytes": LARGE_BYTES - 1}], False),
+        ([{"applied_bytes": 16 * 2**20 - 1}], False),
     ],
 )
 def test_waits_while_all_write_and_little_is_new(

@@ -5,12 +5,16 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 import msgspec
+import numpy as np
 import pytest
 
 from llem.projections import cells, database
 from llem.projections.database import Tables, create_tables
-from llem.projections.log_cells import Identity, Reported, request_batch, split
+from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, sample_batch, split
+from llem_events import SAMPLE_COLUMNS
+from llem_events.columns import Column
 from llem_events.events import Request
+from llem_events.replay import SampleBatch
 
 WORKER, OTHER = Identity("run-1", 0, "aa"), Identity("run-2", None, "bb")
 
@@ -79,6 +83,33 @@ def test_times_of_tokens_and_chunks_count() -> None:
     assert Reported(WORKER, 0, "measurement", [request(0), chunked]).times == 5
 
 
+def test_samples_of_several_segments_are_one_batch(tables: Tables) -> None:
+    """Each column in its unit, what was not measured NULL, each segment's with its identity."""
+    numbers = np.arange(2) + 5_000
+    columns = {name: Column(numbers + 10 * place) for place, name in enumerate(SAMPLE_COLUMNS)}
+    columns["temperature_c"] = Column(numbers, np.array([True, False]))
+    batches = [SampleBatch("nvml", "GPU-1", 2, columns), SampleBatch("rapl", "CPU-0", 2, columns)]
+    tables.insert_batches("samples", [sample_batch([(WORKER, batches[0]), (OTHER, batches[1])])])
+    names = list(MEASURED)
+    found = tables.connection.execute(
+        f"SELECT experiment_id, process_index, segment_id, device_uuid, meter, {', '.join(names)} FROM samples"
+    ).fetchall()
+    keys = [(*WORKER, "GPU-1", "nvml")] * 2 + [(*OTHER, "CPU-0", "rapl")] * 2
+    assert [row[:5] for row in found] == keys
+    values = [dict(zip(names, row[5:], strict=True)) for row in found]
+    thousandths = {
+        "power_w": "power_mw",
+        "power_average_w": "power_average_mw",
+        "energy_j": "energy_mj",
+        "power_limit_w": "power_limit_mw",
+    }
+    for row, sample in zip(values, (0, 1, 0, 1), strict=True):
+        for name in names:
+            read = int(columns[thousandths.get(name, name)].values[sample])
+            expected = read / 1000 if name in thousandths else read
+            assert row[name] == (None if name == "temperature_c" and sample == 0 else expected)
+
+
 def test_every_field_reaches_its_column(tables: Tables) -> None:
     """Of requests that say much and little, of two segments and two windows."""
     full = request(
@@ -124,6 +155,10 @@ def test_every_field_reaches_its_column(tables: Tables) -> None:
         ("BIGINT[]", [[], []], [[], []]),
         ("VARCHAR", ["a", None, "", "ü"], ["a", None, "", "ü"]),
         ("VARCHAR", [None, None], [None, None]),
+        ("VARCHAR", ["a", 3, None, {"b": 1}], ["a", "3", None, '{"b":1}']),
+        ("INTEGER", [1, None], [1, None]),
+        ("JSON", [{"b": 1}, None], ['{"b":1}', None]),
+        ("VARCHAR[]", [["a"], [], None], [["a"], [], None]),
     ],
 )
 def test_values_are_what_they_were(kind: str, values: list[object], expected: list[object]) -> None:
