@@ -12,7 +12,6 @@ from tests.cli.terminal import on_a_terminal
 README = Path(__file__).parents[1] / "README.md"
 PROMPT = "$ .venv/bin/llem "
 SIZE = (120, 40)
-LIMIT_S = 240.0
 # What depends on the machine.
 LEFT_OUT = ("  ", "verdict", "warning", "llem: meter", "─")
 
@@ -43,9 +42,7 @@ def _commands(session: str) -> list[str]:
 def _run(command: str, folder: Path) -> str:
     usual = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     environment = {**usual, "TERM": "xterm-256color", "LANG": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
-    terminal, status = on_a_terminal(
-        shlex.split(command), size=SIZE, environment=environment, folder=folder, limit_s=LIMIT_S
-    )
+    terminal, status = on_a_terminal(shlex.split(command), size=SIZE, environment=environment, folder=folder)
     assert status == 0, terminal.lines()
     return "\n".join([PROMPT + command, *terminal.lines()])
 

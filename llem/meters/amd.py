@@ -230,7 +230,7 @@ def unavailable(*, devices: Sequence[Device]) -> str | None:
     if not devices:
         return "no GPU is used"
     try:
-        resolve_gpus([device.uuid for device in devices])
+        resolve_gpus(list(dict.fromkeys(device.uuid for device in devices)))
     except MeterError as error:
         return str(error)
     return None

@@ -548,7 +548,7 @@ def unavailable(*, devices: Sequence[Device]) -> str | None:
     if not devices:
         return "no GPU is used"
     try:
-        resolve_gpus([device.uuid for device in devices])
+        resolve_gpus(list(dict.fromkeys(device.uuid for device in devices)))
     except LlemError as error:
         return str(error)
     return None

@@ -11,8 +11,13 @@ import msgspec
 import pytest
 
 from llem.process_tree import descendants, name_of_living
+from llem.projections import open_readonly
+from llem.projections.derive.reading import read_experiments
+from llem.projections.derive.source import Held, Stored
+from llem.store import Store
 from tests.conftest import Run, Start, bare_events, events_of, segments, wait_until
 from tests.forked import ForkedLlem
+from tests.projections.test_reading import of_source
 from tests.servers.programs import simulated
 
 SERVED = ("--server", "simulated", "--meter", "simulated")
@@ -172,6 +177,16 @@ def test_the_energy_of_requests_that_run_together_adds_up(llem: Run, measured: P
     assert row["requests"] == row["all_requests"]
     assert row["attributed_j"] + row["idle_j"] == pytest.approx(row["total_j"], rel=1e-9)
     assert _query(llem, measured, "FROM batches") == []
+
+
+def test_a_large_served_run_gives_what_a_small_one_gives(measured: Path) -> None:
+    """Its figures are the same whether its rows are held or asked from the tables piece by piece."""
+    with open_readonly(Store(measured)) as connection:
+        (experiment_id,) = Store(measured).experiment_ids()
+        ((_, held),) = read_experiments(connection, [experiment_id])
+        stored = Stored(connection, experiment_id)
+        assert isinstance(held, Held)
+        assert of_source(connection, held, experiment_id) == of_source(connection, stored, experiment_id)
 
 
 def test_goodput_is_asked_for_any_objective_afterwards(llem: Run, measured: Path) -> None:

@@ -284,7 +284,7 @@ class Stored:
 
     def request_ids(self, segment_id: str) -> Ints:
         """See Source."""
-        sql = f"SELECT request_id {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'"
+        sql = f"SELECT request_id {self._rows('requests')} {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'"
         return np.asarray(self._columns(sql, segment_id)["request_id"], np.int64)
 
     def _lists(self, name: str, lengths: Ints, key: Sequence[Any]) -> Lists:
@@ -305,7 +305,8 @@ class Stored:
     def usage(self, segment_id: str) -> Usage:
         """See Source."""
         streamed, *said = self._fetch(
-            f"SELECT {_USAGE} {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'", segment_id
+            f"SELECT {_USAGE} {self._rows('requests')} {_OF_SEGMENT} AND window_kind = '{MEASUREMENT}'",
+            segment_id,
         )[0]
         return Usage(int(streamed or 0), *(None if count is None else int(count) for count in said))
 
