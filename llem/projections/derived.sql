@@ -211,7 +211,7 @@ WITH runs AS (
     SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, TRY_CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
            body -> 'study' -> 'cell' AS cell, TRY_CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, TRY_CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
            coalesce(TRY_CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status, e.started_ns
-    FROM events v JOIN experiments e USING (experiment_id) WHERE v.type = 'experiment_started' AND body -> 'study' ->> 'study_id' IS NOT NULL)
+    FROM events v JOIN experiments e USING (experiment_id) WHERE v.type = 'experiment_started' AND (body -> 'study' ->> 'study_id') IS NOT NULL)
 SELECT * EXCLUDE (started_ns), status = 'completed'
            AND row_number() OVER (PARTITION BY study_id, block, cell_index ORDER BY status <> 'completed', started_ns, experiment_id) = 1 AS counted
 FROM runs;
