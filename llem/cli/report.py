@@ -20,7 +20,6 @@ from llem.report.page import REPORTED, Report, page
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, study_ids
-from llem.study.plan import cell_name
 from llem_events.secrets import scrub, scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
@@ -89,15 +88,11 @@ def _study(store: Store, named: Sequence[str]) -> StudyHistory | None:
 
 
 def _cells(history: StudyHistory) -> dict[str, list[str]]:
-    """Name of each cell -> its runs, the reference first. Raises QueryError where nothing was measured."""
-    members: dict[str, list[str]] = {}
-    reference = cell_name(history.started.cells[history.started.reference_cell])
-    counted = sorted(history.counted().items(), key=lambda pair: (pair[0].cell, pair[0].block))
-    for slot, run in counted:
-        members.setdefault(cell_name(history.started.cells[slot.cell]), []).append(run.experiment_id)
+    """Name of each cell -> its runs. Raises QueryError where nothing was measured."""
+    members = history.cells()
     if not members:
         raise QueryError(f"study {history.study_id}", found="no run that was measured to its end")
-    return {reference: members.pop(reference), **members} if reference in members else members
+    return members
 
 
 def _groups(

@@ -126,13 +126,10 @@ def _write_findings(store: Store, history: StudyHistory) -> None:
     """Each cell beside the first, as far as there are runs; only now is the database loaded."""
     comparing = importlib.import_module("llem.comparing")
     compare, tables = (importlib.import_module(f"llem.cli.{name}") for name in ("compare", "tables"))
-    members: dict[str, list[str]] = {}
-    for slot, run in sorted(history.counted().items()):
-        members.setdefault(cell_name(history.started.cells[slot.cell]), []).append(run.experiment_id)
+    members = history.cells()
     first = cell_name(history.started.cells[history.started.reference_cell])
     if first not in members or len(members) < 2:
         return
-    members = {first: members.pop(first), **members}
     try:
         with tables.tables_of(store) as connection:
             findings = comparing.compare_groups(connection, members, usual=FEW)

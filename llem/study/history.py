@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from llem.errors import StoreError
 from llem.store import LAST, SEGMENT_SUFFIX, Store
-from llem.study.plan import Slot, Study, study_of
+from llem.study.plan import Slot, Study, cell_name, study_of
 from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
 from llem_events.events import (
@@ -55,6 +55,15 @@ class StudyHistory(NamedTuple):
             if run.is_complete and run.slot in planned:
                 found.setdefault(run.slot, run)
         return found
+
+    def cells(self) -> dict[str, list[str]]:
+        """Name of each cell that was measured -> its counted runs, block after block; the reference first."""
+        cells = self.started.cells
+        members: dict[str, list[str]] = {}
+        for slot, run in sorted(self.counted().items(), key=lambda pair: (pair[0].cell, pair[0].block)):
+            members.setdefault(cell_name(cells[slot.cell]), []).append(run.experiment_id)
+        reference = cell_name(cells[self.started.reference_cell])
+        return {reference: members.pop(reference), **members} if reference in members else members
 
 
 def study_ids(store: Store) -> list[str]:
