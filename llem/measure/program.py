@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 
-from llem.errors import MeasureError
 from llem.measure import baseline, children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.windows import SamplerLink, Windows
-from llem.measure.worker import open_log
+from llem.measure.worker import open_log, received_setup
 from llem.parent_death import adopt_orphans
 from llem.process_tree import descendants, name_of_living
 from llem_events import BackgroundWriter
@@ -27,9 +26,7 @@ GRACE_S = 1.0
 
 def wrap(supervisor: Channel, sampler: Channel) -> None:
     """The life of a wrapping worker: baseline, the program, completion marker, seal."""
-    setup = supervisor.receive()
-    if not isinstance(setup, WorkerSetup):
-        raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    setup = received_setup(supervisor)
     stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
     with open_log(setup) as log:
         link = SamplerLink(sampler)

@@ -22,7 +22,6 @@ from llem.measure.messages import (
     LoadOffered,
     LoadProgress,
     LoadSetup,
-    PeerGoneError,
     ReportDone,
     ReportProgress,
     ReportServer,
@@ -32,7 +31,7 @@ from llem.measure.messages import (
 )
 from llem.measure.scraper import Scraper, known_counters
 from llem.measure.warmup import Cooldown, cool_down
-from llem.measure.worker import Worker, open_log
+from llem.measure.worker import Worker, open_log, received_setup, run_logged
 from llem.meters import driver_state
 from llem.meters.gpus import GpuState
 from llem.plan import Plan
@@ -42,7 +41,7 @@ from llem.servers.keeper import Keeper
 from llem.servers.listening import family_of, listening_pid
 from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess, free_port
 from llem.units import MS_PER_S
-from llem_events import BackgroundWriter, LogWriteError
+from llem_events import BackgroundWriter
 from llem_events.events import (
     Event,
     LoadCompleted,
@@ -491,24 +490,13 @@ def _completed(setup: WorkerSetup, account: LoadCompleted, *, stopped_early: boo
 
 
 def serve(supervisor: Channel, sampler: Channel, keeper: Channel | None = None) -> None:
-    """The life of such a worker; a failure is written to the log before it is raised again."""
-    setup = supervisor.receive()
-    if not isinstance(setup, WorkerSetup):
-        raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    """The life of such a worker."""
+    setup = received_setup(supervisor)
     stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
     held = None if keeper is None else Keeper.inherited(os.dup(keeper.fileno()))
     with open_log(setup) as log:
         worker = Serving(setup, log, stop, supervisor=supervisor, sampler=sampler, keeper=held)
-        try:
-            worker.run()
-        except (PeerGoneError, LogWriteError):
-            raise
-        except Exception as error:
-            if not isinstance(error, StoppedError):
-                worker.fail(error)
-            log.seal()
-            raise
-        log.seal()
+        run_logged(worker, log, untold=(StoppedError,))
     supervisor.send(ReportDone())
 
 

@@ -249,23 +249,34 @@ def open_log(setup: WorkerSetup) -> BackgroundWriter:
     )
 
 
-def work(supervisor: Channel, sampler: Channel) -> None:
-    """The life of a worker: setup, windows, seal. A failure is written to the log before it is raised again."""
+def received_setup(supervisor: Channel) -> WorkerSetup:
+    """What a supervisor says first. Raises MeasureError for anything else."""
     setup = supervisor.receive()
     if not isinstance(setup, WorkerSetup):
         raise MeasureError("worker", found=type(setup).__name__, expected="WorkerSetup")
+    return setup
+
+
+def run_logged(worker: Worker, log: BackgroundWriter, *, untold: tuple[type[Exception], ...] = ()) -> None:
+    """Run a worker and seal its segment. A failure is written to the log before it is raised again, if it is not `untold`."""
+    try:
+        worker.run()
+    except (PeerGoneError, LogWriteError):
+        raise
+    except Exception as error:
+        if not isinstance(error, untold):
+            worker.fail(error)
+        log.seal()
+        raise
+    log.seal()
+
+
+def work(supervisor: Channel, sampler: Channel) -> None:
+    """The life of a worker: setup, windows, seal."""
+    setup = received_setup(supervisor)
     stop = StopFlag(lambda name: supervisor.offer(ReportStop(name)))
     with open_log(setup) as log:
-        worker = Worker(setup, log, stop, supervisor=supervisor, sampler=sampler)
-        try:
-            worker.run()
-        except (PeerGoneError, LogWriteError):
-            raise
-        except Exception as error:
-            worker.fail(error)
-            log.seal()
-            raise
-        log.seal()
+        run_logged(Worker(setup, log, stop, supervisor=supervisor, sampler=sampler), log)
     supervisor.send(ReportDone())
 
 
