@@ -25,7 +25,8 @@ NOT_COMPARED = frozenset(("name", "labels"))
 SHOWN_VALUES = 4
 
 _RUNS = """
-SELECT e.experiment_id, e.status, coalesce(e.labels, MAP {{}}) AS labels, e.plan, array_to_string(e.command, ' ') AS command,
+SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM events v
+        WHERE v.experiment_id = e.experiment_id AND v.type = 'experiment_completed') AS failure, coalesce(e.labels, MAP {{}}) AS labels, e.plan, array_to_string(e.command, ' ') AS command,
        r.model_name, r.valid, r.invalid_reasons, r.warnings, r.start_ns, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
        e.llem_version, r.engine, r.engine_version, r.gpu_name, r.driver_version, r.cuda_version,
        (SELECT string_agg(DISTINCT host, ', ' ORDER BY host) FROM processes p WHERE p.experiment_id = e.experiment_id) AS host,
@@ -55,7 +56,7 @@ class Group(NamedTuple):
 
     name: str
     runs: list[Run]
-    left_out: list[Run]  # not measured to their end
+    left_out: list[Run]  # failed, or not measured to their end
 
     def values(self, column: str) -> list[Any]:
         """Of every run."""
@@ -232,8 +233,8 @@ def _rows(
 
 
 def _group(name: str, runs: Sequence[Run], *, valid_only: bool) -> Group:
-    """The runs that measured to their end. Raises QueryError where there is none."""
-    complete = [run for run in runs if run["status"] == "completed"]
+    """The runs that were measured to their end. Raises QueryError where there is none."""
+    complete = [run for run in runs if run["status"] == "completed" and run["failure"] is None]
     kept = [run for run in complete if run["valid"] or not valid_only]
     if not kept:
         found = "no valid run" if complete else "no completed run"
@@ -316,8 +317,8 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     """What makes a comparison say less than it seems to."""
     for group in groups:
         if group.left_out:
-            ends = [f"{run['experiment_id']} ({run['status']})" for run in group.left_out]
-            yield f"{group.name}: left out, because it did not measure to its end: {_listed(ends)}"
+            ends = [f"{run['experiment_id']} ({run['failure'] or run['status']})" for run in group.left_out]
+            yield f"{group.name}: left out, because it failed or was not measured to its end: {_listed(ends)}"
         if invalid := [run["experiment_id"] for run in group.runs if not run["valid"]]:
             yield f"{group.name}: not valid: {_listed(invalid)}"
     yield from _mixed(groups, "energy_source", "energy comes from different sources")

@@ -37,6 +37,7 @@ from llem_events.events import (
     Request,
     RequestsCompleted,
     SamplingCompleted,
+    StudyPlace,
     WindowClosed,
     WindowOpened,
 )
@@ -136,11 +137,14 @@ def supervisor(
     end: Event | None = None,
     plan: Plan | None = None,
     labels: Mapping[str, str] | None = None,
+    study: StudyPlace | None = None,
     **options: Any,
 ) -> Path:
     """The supervisor's segment; `end` is experiment_completed unless given."""
     experiment_id = options.get("experiment_id", EXPERIMENT)
-    events = supervisor_events(processes, end=end, plan=plan, labels=labels, experiment_id=experiment_id)
+    events = supervisor_events(
+        processes, end=end, plan=plan, labels=labels, study=study, experiment_id=experiment_id
+    )
     return write(store, events, role="supervisor", **options)
 
 
@@ -150,6 +154,7 @@ def supervisor_events(
     end: Event | None = None,
     plan: Plan | None = None,
     labels: Mapping[str, str] | None = None,
+    study: StudyPlace | None = None,
     experiment_id: str = EXPERIMENT,
 ) -> list[Dated]:
     """What a supervisor writes."""
@@ -161,6 +166,7 @@ def supervisor_events(
         expected_processes=processes,
         labels=dict(labels or {}),
         llem_version="0",
+        study=study,
     )
     ended = end or ExperimentCompleted(processes_completed=processes, processes_failed=0)
     return [(0.0, started), (40.0, ended)]

@@ -159,6 +159,8 @@ class StudyPlace(Record, frozen=True, kw_only=True):
     block: Int32
     position: Int32  # within the block
     attempt: Int32 = 0
+    # how often its block was begun anew after too long a pause: runs of earlier beginnings do not count
+    block_restarts: Int32 = 0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -564,6 +566,8 @@ class ExperimentCompleted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "experiment_completed"
     processes_completed: Int64
     processes_failed: Int64
+    # what went wrong though every worker has measured to its end: a sampler died, or a wrapped program says that it failed
+    failure: str | None = None
 
 
 class ExperimentInterrupted(Event, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ def _run(
             outcome = measure(plan, store, command=command, place=place, on_progress=line.update)
         for failure in outcome.failures:
             console.complain(f"run {outcome.experiment_id} failed while {failure.stage}: {failure.text}")
+        if outcome.is_complete and not outcome.is_success:
+            console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
         return outcome
 
     if resume is not None:
@@ -117,7 +119,8 @@ def _least_s(plan: Plan) -> float:
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:
     left = f", {outcome.runs_left} left" if outcome.runs_left else ""
-    console.note(f"llem: study {outcome.study_id}: {counted(outcome.runs, 'run')}{left}")
+    why = f": {outcome.stopped}" if outcome.stopped else ""
+    console.note(f"llem: study {outcome.study_id}: {counted(outcome.runs, 'run')}{left}{why}")
     if outcome.runs_left:
         console.note(f"llem: `llem study --resume {outcome.study_id} --store {store.path}` goes on")
 

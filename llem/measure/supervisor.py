@@ -61,6 +61,18 @@ class Outcome:
         """Every process has its completion marker, and nothing and nobody ended it early."""
         return self.completed == self.processes and not self.interrupted and not self.failures
 
+    @property
+    def is_success(self) -> bool:
+        """It was measured to its end, and what it measured did its work: a wrapped program said so by status 0."""
+        return self.is_complete and not self.program_status
+
+    @property
+    def first_failure(self) -> str | None:
+        """What went wrong first, in words; None where nothing did."""
+        if self.failures:
+            return f"failed while {self.failures[0].stage}: {self.failures[0].text}"
+        return f"the program ended with exit status {self.program_status}" if self.program_status else None
+
 
 def measure(
     plan: Plan,
@@ -275,4 +287,6 @@ def _ended(outcome: Outcome) -> ExperimentCompleted | ExperimentInterrupted:
             processes_completed=outcome.completed,
             processes_failed=failed,
         )
-    return ExperimentCompleted(processes_completed=outcome.completed, processes_failed=failed)
+    return ExperimentCompleted(
+        processes_completed=outcome.completed, processes_failed=failed, failure=outcome.first_failure
+    )

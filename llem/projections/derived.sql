@@ -206,15 +206,26 @@ CREATE VIEW study_runs AS -- runs of studies: one row per experiment that a stud
 -- position: place within the block
 -- attempt: from 0
 -- cell_hash: digest of the configuration without the seeds that repeats differ in
--- counted: whether it is the run that counts for its place: the first that was measured to its end
-WITH runs AS (
+-- counted: whether it is the run that counts for its place: the first that succeeded since its block was last begun
+-- reason: why it does not count; NULL where it does
+WITH ends AS (
+    SELECT experiment_id, any_value(body ->> 'failure') AS failure FROM events WHERE type = 'experiment_completed' GROUP BY experiment_id),
+runs AS (
     SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, TRY_CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
            body -> 'study' -> 'cell' AS cell, TRY_CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, TRY_CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
-           coalesce(TRY_CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status, e.started_ns
-    FROM events v JOIN experiments e USING (experiment_id) WHERE v.type = 'experiment_started' AND (body -> 'study' ->> 'study_id') IS NOT NULL)
-SELECT * EXCLUDE (started_ns), status = 'completed'
-           AND row_number() OVER (PARTITION BY study_id, block, cell_index ORDER BY status <> 'completed', started_ns, experiment_id) = 1 AS counted
-FROM runs;
+           coalesce(TRY_CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status,
+           coalesce(TRY_CAST(body -> 'study' ->> 'block_restarts' AS INTEGER), 0) AS restarts,
+           CASE WHEN e.status <> 'completed' THEN coalesce(e.problem, e.status) ELSE failure END AS failure
+    FROM events v JOIN experiments e USING (experiment_id) LEFT JOIN ends USING (experiment_id)
+    WHERE v.type = 'experiment_started' AND (body -> 'study' ->> 'study_id') IS NOT NULL),
+placed AS (
+    SELECT *, restarts = max(restarts) OVER (PARTITION BY study_id, block) AS is_latest,
+           row_number() OVER (PARTITION BY study_id, block, cell_index, restarts ORDER BY failure IS NOT NULL, attempt, experiment_id) AS place
+    FROM runs)
+SELECT * EXCLUDE (restarts, failure, is_latest, place), failure IS NULL AND is_latest AND place = 1 AS counted,
+       CASE WHEN NOT is_latest THEN 'superseded: its block was begun anew' WHEN failure IS NOT NULL THEN failure
+            WHEN place > 1 THEN 'another run counts for its place' END AS reason
+FROM placed;
 
 CREATE VIEW power_over_time AS -- mean power of each device and second
 -- second: [s] from the start of the experiment's measurement

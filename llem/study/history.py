@@ -1,5 +1,7 @@
 """What the log knows of a study: its own segments say what was planned, those of its experiments what was measured."""
 
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +9,7 @@ from typing import NamedTuple
 from llem.errors import StoreError
 from llem.store import LAST, SEGMENT_SUFFIX, Store
 from llem.study.plan import Slot, Study, cell_name, study_of
+from llem.units import NS_PER_S
 from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
 from llem_events.events import (
@@ -26,7 +29,8 @@ class Run(NamedTuple):
 
     experiment_id: str
     place: StudyPlace
-    is_complete: bool  # every process of it has measured to its end
+    is_success: bool  # every process of it has measured to its end, and nothing failed
+    ended_ns: int | None  # wall clock; None where its end is not in the log
 
     @property
     def slot(self) -> Slot:
@@ -48,13 +52,34 @@ class StudyHistory(NamedTuple):
         return study_of(self.started.plan)
 
     def counted(self) -> dict[Slot, Run]:
-        """The first complete run of each place of the schedule."""
-        planned = set(self.schedule)
+        """The first successful run of each place of the schedule since its block was last begun."""
+        planned, restarts = set(self.schedule), self.restarts()
         found: dict[Slot, Run] = {}
-        for run in self.runs:
-            if run.is_complete and run.slot in planned:
+        for run in sorted(self.runs, key=lambda run: run.place.attempt):
+            if (
+                run.is_success
+                and run.slot in planned
+                and run.place.block_restarts == restarts[run.slot.block]
+            ):
                 found.setdefault(run.slot, run)
         return found
+
+    def restarts(self) -> Counter[int]:
+        """How often each block was begun anew."""
+        found: Counter[int] = Counter()
+        for run in self.runs:
+            found[run.slot.block] = max(found[run.slot.block], run.place.block_restarts)
+        return found
+
+    def interrupted_blocks(self, max_gap_s: float) -> set[int]:
+        """Blocks begun and not ended in which nothing was measured for longer than this."""
+        counted = self.counted()
+        latest_ns: dict[int, int] = {}
+        for slot, run in counted.items():
+            latest_ns[slot.block] = max(latest_ns.get(slot.block, 0), run.ended_ns or 0)
+        unfinished = {slot.block for slot in self.schedule if slot not in counted}
+        begun_before_ns = time.time_ns() - round(max_gap_s * NS_PER_S)
+        return {block for block in unfinished if latest_ns.get(block, begun_before_ns) < begun_before_ns}
 
     def cells(self) -> dict[str, list[str]]:
         """Name of each cell that was measured -> its counted runs, block after block; the reference first."""
@@ -118,7 +143,7 @@ def _events_of_study(store: Store, study_id: str) -> Iterator[Event]:
     folder = store.studies_path / study_id
     segments = sorted(folder.glob(f"*{SEGMENT_SUFFIX}"), key=_started_ns)
     for path in segments:
-        yield from _events(path)
+        yield from (event for _, event in _dated_events(path))
 
 
 def _started_ns(path: Path) -> int:
@@ -126,15 +151,16 @@ def _started_ns(path: Path) -> int:
         return reader.header.wall_ns if reader.header else 0
 
 
-def _events(path: Path) -> Iterator[Event]:
-    """What can be read of a segment: its writer may have been killed, or be at work."""
+def _dated_events(path: Path) -> Iterator[tuple[int, Event]]:
+    """What can be read of a segment, with its wall-clock time: its writer may have been killed, or be at work."""
     try:
         with SegmentReader(path) as reader:
+            offset_ns = reader.header.wall_ns - reader.header.monotonic_ns if reader.header else 0
             for block in reader.blocks():
                 for envelope in reader.events(block):
                     event = unpack(envelope)
                     if isinstance(event, Event):
-                        yield event
+                        yield envelope.at_ns + offset_ns, event
     except (LogError, OSError):
         return
 
@@ -146,12 +172,16 @@ def _runs(store: Store, study_id: str) -> Iterator[Run]:
             continue
         for path in store.segments(experiment_id):
             if path.name.startswith("supervisor"):
-                yield from _run(experiment_id, study_id, list(_events(path)))
+                yield from _run(experiment_id, study_id, list(_dated_events(path)))
 
 
-def _run(experiment_id: str, study_id: str, events: list[Event]) -> Iterator[Run]:
-    started = next((event for event in events if isinstance(event, ExperimentStarted)), None)
+def _run(experiment_id: str, study_id: str, dated: list[tuple[int, Event]]) -> Iterator[Run]:
+    started = next((event for _, event in dated if isinstance(event, ExperimentStarted)), None)
     if started is None or started.study is None or started.study.study_id != study_id:
         return
-    ended = next((event for event in events if isinstance(event, ExperimentCompleted)), None)
-    yield Run(experiment_id, started.study, ended is not None and ended.processes_failed == 0)
+    for at_ns, event in dated:
+        if isinstance(event, ExperimentCompleted):
+            is_success = event.processes_failed == 0 and event.failure is None
+            yield Run(experiment_id, started.study, is_success, at_ns)
+            return
+    yield Run(experiment_id, started.study, False, None)

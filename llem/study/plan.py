@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from llem.errors import PlanError
-from llem.plan import Name, Plan, Positive, Section, Seed, says
+from llem.plan import Name, Plan, Positive, PositiveSeconds, Seconds, Section, Seed, says
 from llem.plan_file import assign, check_section, convert, read_table
 
 Cell = dict[str, Any]
@@ -31,6 +31,15 @@ class StudyPlan(Section, frozen=True, kw_only=True):
     on_failure: Annotated[
         Literal["continue", "stop"], says("a failed run is tried again once, at the end of its block")
     ] = "continue"
+    max_block_gap_s: Annotated[
+        Seconds,
+        says(
+            "a block that was interrupted for longer is measured again whole, and its old runs do not count"
+        ),
+    ] = 1800.0
+    time_limit_s: Annotated[
+        PositiveSeconds | None, says("no run is started after so much time; --resume goes on")
+    ] = None
     vary: Annotated[dict[str, Any], says("key of the plan = list of values; all are combined")] = (
         msgspec.field(default_factory=dict)
     )

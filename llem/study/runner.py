@@ -1,5 +1,8 @@
 """Measures what is left of a study, run after run; whatever ends it, the log says where to go on."""
 
+import math
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -31,6 +34,7 @@ class _Ahead(NamedTuple):
     schedule: list[Slot]
     done: set[Slot]
     attempts: dict[Slot, int]
+    restarts: Counter[int]  # how often each block was begun anew
 
 
 class StudyOutcome(NamedTuple):
@@ -39,7 +43,8 @@ class StudyOutcome(NamedTuple):
     study_id: str
     runs: int  # that count
     runs_left: int
-    interrupted_by: str | None
+    stopped: str | None = None  # why, before all was measured
+    interrupted_by: str | None = None  # the signal
 
 
 def start_study(
@@ -62,7 +67,7 @@ def start_study(
     _folder(store, study_id, is_new=True)
     with _diary(store, study_id) as diary:
         diary.write(started)
-        return _go_on(_Ahead(study, study_id, schedule, set(), {}), diary, run)
+        return _go_on(_Ahead(study, study_id, schedule, set(), {}, Counter()), diary, run)
 
 
 def resume_study(
@@ -83,7 +88,9 @@ def resume_study(
     if repeats is not None and repeats < blocks:
         raise PlanError("--repeats", found=repeats, expected=f"{blocks} or more: so many blocks were planned")
     schedule = study.schedule(repeats or blocks)
-    left = len(schedule) - len(history.counted())
+    anew = history.interrupted_blocks(study.plan.max_block_gap_s)
+    done = {slot for slot in history.counted() if slot.block not in anew}
+    left = len(schedule) - len(done)
     reason = "more blocks were asked for" if len(schedule) > len(history.schedule) else "interrupted"
     with _diary(store, history.study_id) as diary:
         diary.write(
@@ -94,7 +101,8 @@ def resume_study(
                 schedule=[list(slot) for slot in schedule],
             )
         )
-        ahead = _Ahead(study, history.study_id, schedule, set(history.counted()), _attempts(history))
+        restarts = history.restarts() + Counter(anew)
+        ahead = _Ahead(study, history.study_id, schedule, done, _attempts(history), restarts)
         return _go_on(ahead, diary, run)
 
 
@@ -125,37 +133,42 @@ def _diary(store: Store, study_id: str) -> Iterator[Diary]:
 
 def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
     """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
-    study, study_id, schedule, done, attempts = ahead
-    for block in range(max(slot.block for slot in schedule) + 1):
-        waiting = [slot for slot in schedule if slot.block == block and slot not in done]
-        tried: dict[Slot, int] = {}
+    plan, done = ahead.study.plan, ahead.done
+    deadline = math.inf if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
+    for block in range(ahead.schedule[-1].block + 1):
+        waiting = [slot for slot in ahead.schedule if slot.block == block and slot not in done]
+        tried: Counter[Slot] = Counter()
         while waiting:
+            if time.monotonic() >= deadline:
+                return _stopped(ahead, diary, f"its time limit of {plan.time_limit_s:g} s is over")
             slot = waiting.pop(0)
-            place = _place(study, study_id, slot, attempts.get(slot, 0))
-            progress = _progress(slot, schedule, study, len(done))
             try:
-                outcome = run(study.plan_of(slot), place=place, progress=progress)
+                outcome = run(
+                    ahead.study.plan_of(slot), place=_place(ahead, slot), progress=_progress(ahead, slot)
+                )
             except KeyboardInterrupt:  # between two runs
-                return _stopped(ahead, diary, cause="a signal")
-            attempts[slot] = attempts.get(slot, 0) + 1
-            tried[slot] = tried.get(slot, 0) + 1
-            if outcome.is_complete:
+                return _stopped(ahead, diary, "stopped by a signal", cause="a signal")
+            ahead.attempts[slot] = ahead.attempts.get(slot, 0) + 1
+            tried[slot] += 1
+            if outcome.is_success:
                 done.add(slot)
-            elif outcome.interrupted or study.plan.on_failure == "stop":
-                return _stopped(ahead, diary, cause=outcome.interrupted_by)
+            elif outcome.interrupted:
+                cause = outcome.interrupted_by
+                return _stopped(ahead, diary, f"stopped by {cause}", cause=cause)
+            elif plan.on_failure == "stop":
+                return _stopped(ahead, diary, "a run failed")
             elif tried[slot] < ATTEMPTS:
                 waiting.append(slot)
-    left = len(schedule) - len(done)
-    diary.write(StudyCompleted(study_id=study_id, runs=len(done), failed_runs=left))
-    return StudyOutcome(study_id, len(done), left, None)
+    left = len(ahead.schedule) - len(done)
+    diary.write(StudyCompleted(study_id=ahead.study_id, runs=len(done), failed_runs=left))
+    return StudyOutcome(ahead.study_id, len(done), left)
 
 
-def _stopped(ahead: _Ahead, diary: Diary, *, cause: str | None) -> StudyOutcome:
-    """It ends here: by a signal, or because a run failed."""
+def _stopped(ahead: _Ahead, diary: Diary, reason: str, *, cause: str | None = None) -> StudyOutcome:
+    """It ends here, before all is measured; `cause` is the signal that asked for it."""
     runs, left = len(ahead.done), len(ahead.schedule) - len(ahead.done)
-    reason = f"stopped by {cause}" if cause else "a run failed"
     diary.write(StudyInterrupted(study_id=ahead.study_id, reason=reason, runs=runs, runs_left=left))
-    return StudyOutcome(ahead.study_id, runs, left, cause)
+    return StudyOutcome(ahead.study_id, runs, left, stopped=reason, interrupted_by=cause)
 
 
 def _attempts(history: StudyHistory) -> dict[Slot, int]:
@@ -166,19 +179,24 @@ def _attempts(history: StudyHistory) -> dict[Slot, int]:
     return found
 
 
-def _place(study: Study, study_id: str, slot: Slot, attempt: int) -> StudyPlace:
+def _place(ahead: _Ahead, slot: Slot) -> StudyPlace:
     return StudyPlace(
-        study_id=study_id,
+        study_id=ahead.study_id,
         cell_index=slot.cell,
-        cell=study.cells[slot.cell],
+        cell=ahead.study.cells[slot.cell],
         block=slot.block,
         position=slot.position,
-        attempt=attempt,
+        attempt=ahead.attempts.get(slot, 0),
+        block_restarts=ahead.restarts[slot.block],
     )
 
 
-def _progress(slot: Slot, schedule: Sequence[Slot], study: Study, done: int) -> str:
+def _progress(ahead: _Ahead, slot: Slot) -> str:
     """Where it stands, for people."""
-    blocks = max(each.block for each in schedule) + 1
-    cell = ", ".join(f"{key}={value}" for key, value in study.cells[slot.cell].items()) or "as in the plan"
-    return f"run {done + 1} of {len(schedule)}, block {slot.block + 1} of {blocks}: {cell}"
+    blocks = ahead.schedule[-1].block + 1
+    anew = ", begun anew" if ahead.restarts[slot.block] else ""
+    cell = ", ".join(f"{key}={value}" for key, value in ahead.study.cells[slot.cell].items())
+    return (
+        f"run {len(ahead.done) + 1} of {len(ahead.schedule)}, block {slot.block + 1} of {blocks}{anew}: "
+        f"{cell or 'as in the plan'}"
+    )

@@ -151,13 +151,17 @@ def test_another_plan_does_not_resume_a_study(llem: Run, plan: Path, store: Path
 
 @pytest.mark.slow
 def test_a_wrapped_command_is_studied(llem: Run, tmp_path: Path, store: Path) -> None:
-    """The command is kept with the study; how it ends is its own matter, as in `llem measure`."""
+    """The command is kept with the study; a run whose program fails is tried once more and does not count."""
     plan = tmp_path / "command.toml"
     plan.write_text(
         '[meter]\nname = "simulated"\n[windows]\nbaseline_s = 0.1\nbaseline_after_s = 0.0\n'
         '[study]\nrepeats = 1\n[[study.together]]\n"labels.size" = "small"\n[[study.together]]\n"labels.size" = "large"\n'
     )
-    done = llem("study", plan, "--", "false")
+    done = llem("study", plan, "--", "sh", "-c", f"mkdir {tmp_path}/first || exit 3")
     known = history(store)
-    assert known.started.command == ["false"]
-    assert (done.returncode, len(known.runs)) == (0, 2)
+    assert known.started.command[:2] == ["sh", "-c"]
+    assert (done.returncode, len(known.runs), len(known.counted())) == (1, 3, 1)
+    assert "failed: the program ended with exit status 3" in done.stderr
+    rows = llem("query", "SELECT counted, reason FROM study_runs ORDER BY counted, attempt", "-f", "csv")
+    failed = "false,the program ended with exit status 3"
+    assert rows.stdout.splitlines()[1:] == [failed, failed, "true,"]

@@ -356,6 +356,30 @@ SERVER_EVENTS: tuple[Event, ...] = (
     ),
 )
 
+# A run of a study that failed, in a block that was begun anew.
+FAILED_RUN: tuple[Event, ...] = (
+    ExperimentStarted(
+        experiment_id="20250101-000001-abcdef012345",
+        plan={"engine": {"name": "simulated"}},
+        measurement_config_hash="cd" * 32,
+        expected_processes=1,
+        llem_version="0.1.0",
+        study=StudyPlace(
+            study_id="20250101-000000-abcdef012345",
+            cell_index=1,
+            cell={"engine.batch_size": 16},
+            block=1,
+            position=0,
+            attempt=2,
+            block_restarts=1,
+        ),
+        cell_hash="ef" * 32,
+    ),
+    ExperimentCompleted(
+        processes_completed=1, processes_failed=0, failure="the program ended with exit status 3"
+    ),
+)
+
 # Of a study, in a segment of its own.
 STUDY_EVENTS: tuple[Event, ...] = (
     StudyStarted(

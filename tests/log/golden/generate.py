@@ -23,7 +23,14 @@ from llem_events import (
     unpack,
 )
 from llem_events.events import Event, SamplesTaken
-from tests.log.golden.examples import ADDED_FIELDS, EXAMPLES, LOAD_EVENTS, SERVER_EVENTS, STUDY_EVENTS
+from tests.log.golden.examples import (
+    ADDED_FIELDS,
+    EXAMPLES,
+    FAILED_RUN,
+    LOAD_EVENTS,
+    SERVER_EVENTS,
+    STUDY_EVENTS,
+)
 from tests.log.segments import START_NS, segment_header
 
 FOLDER = Path(__file__).parent
@@ -68,7 +75,7 @@ def unknown_events() -> list[Event | bytes]:
 
 
 def segments() -> dict[str, Blocks]:
-    """Name of each golden segment -> its blocks; `unclosed`, `torn`, `added_fields`, `load`, `server` and `study` get no seal."""
+    """Name of each golden segment -> its blocks; `unclosed`, `torn`, `added_fields`, `load`, `server`, `study` and `failed_run` get no seal."""
     third = len(EXAMPLES) // 3
     every = [list(EXAMPLES[:third]), list(EXAMPLES[third : 2 * third]), list(EXAMPLES[2 * third :])]
     return {
@@ -80,6 +87,7 @@ def segments() -> dict[str, Blocks]:
         "load": [list(LOAD_EVENTS)],
         "server": [list(SERVER_EVENTS)],
         "study": [list(STUDY_EVENTS)],
+        "failed_run": [list(FAILED_RUN)],
     }
 
 

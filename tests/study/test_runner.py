@@ -1,0 +1,116 @@
+"""What a study runs, tries again and counts, with runs that are written instead of measured."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llem.measure.supervisor import Outcome
+from llem.plan import Plan
+from llem.store import Store
+from llem.study.history import StudyHistory, find_study
+from llem.study.plan import Slot, study_of
+from llem.study.runner import StudyOutcome, resume_study, start_study
+from llem.units import NS_PER_S
+from llem_events.events import ExperimentCompleted, StudyPlace
+from tests.world import supervisor
+
+HOUR_S = 3600.0
+Statuses = Callable[[StudyPlace], int]
+
+
+class Machine:
+    """Measures nothing: writes the log of a run that ended so long ago, with the status that its program is to have."""
+
+    def __init__(self, store: Store, *, status: Statuses = lambda place: 0) -> None:
+        self.store, self.status = store, status
+        self.ended_ago_s = 0.0
+        self.runs_left: int | None = None
+        self.lines: list[str] = []
+
+    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str) -> Outcome:
+        if self.runs_left == 0:
+            raise KeyboardInterrupt
+        self.runs_left = None if self.runs_left is None else self.runs_left - 1
+        self.lines.append(progress)
+        run = f"29990101-000000-{len(self.store.experiment_ids()):012x}"
+        outcome = Outcome(run, None, 1, 1, has_measured=True, program_status=self.status(place))
+        end = ExperimentCompleted(processes_completed=1, processes_failed=0, failure=outcome.first_failure)
+        began_ns = time.time_ns() - round((self.ended_ago_s + 40) * NS_PER_S)
+        supervisor(self.store, experiment_id=run, end=end, study=place, wall_ns=began_ns)
+        return outcome
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """With an empty store."""
+    return Machine(Store(tmp_path / "store").create())
+
+
+def start(machine: Machine, **keys: Any) -> StudyOutcome:
+    """A study of two cells in two blocks."""
+    table = {"study": {"repeats": 2, "vary": {"engine.batch_size": [1, 4]}, **keys}}
+    return start_study(study_of(table), machine.store, command=[], repeats=None, run=machine)
+
+
+def resume(machine: Machine) -> StudyHistory:
+    """Goes on with it, and reads its log."""
+    machine.runs_left = None
+    resume_study("@last", machine.store, planned=None, repeats=None, run=machine)
+    return find_study(machine.store, "@last")
+
+
+def test_a_failed_run_is_tried_once_more_at_the_end_of_its_block(machine: Machine) -> None:
+    """What fails twice is left out, the others count, and nothing is counted that failed."""
+    machine.status = lambda place: int(place.cell_index == 1 and place.block == 0)
+    outcome = start(machine, order="as_written")
+    history = find_study(machine.store, "@last")
+    assert (outcome.runs, outcome.runs_left, history.end) == (3, 1, "completed")
+    assert [run.slot for run in history.runs] == [
+        *(Slot(0, 0, 0), Slot(0, 1, 1), Slot(0, 1, 1)),
+        *(Slot(1, 0, 0), Slot(1, 1, 1)),
+    ]
+    assert Slot(0, 1, 1) not in history.counted()
+
+
+def test_a_failed_run_ends_a_study_that_is_to_stop(machine: Machine) -> None:
+    """on_failure = "stop"."""
+    machine.status = lambda place: 3
+    outcome = start(machine, on_failure="stop")
+    assert (outcome.runs, outcome.runs_left, outcome.stopped) == (0, 4, "a run failed")
+
+
+@pytest.mark.parametrize(("gap_s", "runs", "restarts"), [(2 * HOUR_S, 4, 0), (HOUR_S / 2, 5, 1)])
+def test_a_block_that_was_interrupted_for_long_is_measured_again_whole(
+    machine: Machine, gap_s: float, runs: int, restarts: int
+) -> None:
+    """Its old runs stay in the log and do not count; after a short pause only what is left is measured."""
+    machine.ended_ago_s, machine.runs_left = HOUR_S, 3
+    assert start(machine, max_block_gap_s=gap_s).interrupted_by == "a signal"
+    machine.ended_ago_s = 0.0
+    history = resume(machine)
+    assert len(history.runs) == runs
+    assert set(history.counted()) == set(history.schedule)
+    assert history.restarts()[1] == restarts
+    assert [run.place.block_restarts for run in history.counted().values() if run.slot.block == 1] == [
+        restarts
+    ] * 2
+    assert ("begun anew" in machine.lines[-1]) == bool(restarts)
+
+
+def test_a_block_that_was_not_begun_is_not_begun_anew(machine: Machine) -> None:
+    """Only what has runs can be too old."""
+    machine.ended_ago_s, machine.runs_left = HOUR_S, 2
+    start(machine, max_block_gap_s=0.0)
+    history = resume(machine)
+    assert (len(history.runs), not history.restarts().total()) == (4, True)
+
+
+def test_a_study_ends_at_its_time_limit(machine: Machine) -> None:
+    """No run is started after it, the log says so, and the rest is left for --resume."""
+    outcome = start(machine, time_limit_s=1e-9)
+    assert (outcome.runs, outcome.runs_left) == (0, 4)
+    assert outcome.stopped == "its time limit of 1e-09 s is over"
+    assert find_study(machine.store, "@last").end == "interrupted"
