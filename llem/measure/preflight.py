@@ -76,6 +76,7 @@ def check(
 def check_plan(plan: Plan, *, command: Sequence[str] = ()) -> None:
     """All of it that does not ask for GPUs, meters or a store. Raises LlemError."""
     _check_recordable(plan, command)
+    _check_gpus(plan)
     if command and plan.is_served:
         raise PlanError("a server and a program", found=command[0], expected="one of them to be measured")
     if command:
@@ -104,6 +105,24 @@ def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
             found=str(error),
             hint="shorten the labels or the command",
         ) from error
+
+
+def _check_gpus(plan: Plan) -> None:
+    """Raises PlanError for GPUs without a name, and for GPUs of a model on the CPU."""
+    named = plan.devices.gpus
+    if named is None:
+        return
+    if not all(name.strip() for name in named):
+        raise PlanError(
+            "devices.gpus", found=repr(",".join(named)), expected="indices or UUIDs, separated by commas"
+        )
+    if plan.engine.device == "cpu":
+        raise PlanError(
+            "devices.gpus",
+            found=f"{','.join(named)} with engine.device=cpu",
+            expected="no GPUs for a model on the CPU",
+            hint="leave out --gpu, or set engine.device=auto",
+        )
 
 
 def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
@@ -211,18 +230,7 @@ def _groups(gpus: Sequence[Device], plan: Plan) -> list[Sequence[Device]]:
 def _devices(plan: Plan, vendor: Vendor) -> list[Device]:
     """The GPUs to use; none where none was asked for and none can be read."""
     named = plan.devices.gpus
-    if named is not None and not all(name.strip() for name in named):
-        raise PlanError(
-            "devices.gpus", found=repr(",".join(named)), expected="indices or UUIDs, separated by commas"
-        )
     if plan.engine.device == "cpu":
-        if named is not None:
-            raise PlanError(
-                "devices.gpus",
-                found=f"{','.join(named)} with engine.device=cpu",
-                expected="no GPUs for a model on the CPU",
-                hint="leave out --gpu, or set engine.device=auto",
-            )
         return []
     try:
         return vendor.resolve_gpus(named)

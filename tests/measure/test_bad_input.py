@@ -60,7 +60,13 @@ def test_wrong_input_is_one_line(arguments: list[str], told: str, llem: Run, sto
 
 @pytest.mark.parametrize(
     "name",
-    ["fewer prompts than workers", "prompt file that is not there", "model folder that is not there"],
+    [
+        "fewer prompts than workers",
+        "prompt file that is not there",
+        "model folder that is not there",
+        "a GPU without a name",
+        "GPUs of a model on the CPU",
+    ],
 )
 @pytest.mark.slow
 def test_a_dry_run_refuses_what_a_measurement_would(name: str, llem: Run, store: Path) -> None:
