@@ -231,7 +231,11 @@ class Pair:
         self.is_sampling = False
         if not self.is_working or self.is_done or self.lacks_meter or self.sampler_failure is not None:
             return
-        text = _last_words(self._sampler, self._sampler.end(timeout_s=END_LIMIT_S))
+        status = self._sampler.end(timeout_s=END_LIMIT_S)
+        if status == 0:
+            # so it ends when its worker has, of which we may hear later
+            return
+        text = _last_words(self._sampler, status)
         self._warn_of_sampler(text)
         self.sampler_failure = Failure(self.index, "SamplerDied", text, f"sampling, {self.stage}", 1)
 

@@ -1,5 +1,6 @@
 """Every signal that means "stop" keeps what was measured, ends with 130 and names the run; only a second one kills."""
 
+import contextlib
 import os
 import re
 import signal
@@ -71,6 +72,13 @@ def session_of(pid: int) -> list[int]:
     return members
 
 
+def signal_all(session: int, name: str) -> None:
+    """As a service manager does it: a process that has just ended is none of its business."""
+    for pid in session_of(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, getattr(signal, f"SIG{name}"))
+
+
 def is_measuring(store: Path) -> bool:
     opened = events_of(store, "worker", "window_opened") if segments(store, "worker") else []
     return any(body["kind"] == "measurement" for body in opened)
@@ -92,8 +100,7 @@ def test_a_signal_to_every_process_at_once(name: str, runs: Runs, store: Path) -
     """As systemd and Slurm send it: the energy is whole, all segments are sealed, status 130."""
     running = runs.start(*LONG)
     wait_until(lambda: is_measuring(store))
-    for pid in session_of(running.pid):
-        os.kill(pid, getattr(signal, f"SIG{name}"))
+    signal_all(running.pid, name)
     stdout, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130, stderr
     assert_kept(store, stderr)
@@ -116,8 +123,7 @@ def test_nohup_is_respected(runs: Runs, store: Path) -> None:
     """What was ignored when llem started stays ignored, in all of its processes."""
     running = runs.start(*SIMULATED, *QUICK, "--set", "workload.min_duration_s=1.5", ignored="HUP")
     wait_until(lambda: is_measuring(store))
-    for pid in session_of(running.pid):
-        os.kill(pid, signal.SIGHUP)
+    signal_all(running.pid, "HUP")
     _, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 0, stderr
     assert events_of(store, "supervisor", "experiment_completed")
@@ -127,8 +133,7 @@ def test_a_stop_while_the_worker_starts(runs: Runs, store: Path) -> None:
     """A signal in the first moment of a child is neither lost nor a failure: interrupted, and no more than that."""
     running = runs.start(*LONG)
     wait_until(lambda: len(session_of(running.pid)) > 1)
-    for pid in session_of(running.pid):
-        os.kill(pid, signal.SIGTERM)
+    signal_all(running.pid, "TERM")
     _, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130, stderr
     assert "failed" not in stderr and next((store / "log").iterdir()).name in stderr
