@@ -36,6 +36,7 @@ DEFAULT_FOLDER = "llem-data"
 LOG_FOLDER = "log"
 LAST = "@last"
 SEGMENT_SUFFIX = ".events.zst"
+FRACTION_BITS = 16
 ID_GRAMMAR = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _WINDOWS_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -59,8 +60,13 @@ def check_id(text: str, what: str = "experiment id") -> str:
 
 
 def new_experiment_id() -> str:
-    """An id that sorts by time: date, time, and 48 random bits, so that 4,000 in one second collide with a chance of 3e-8."""
-    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(time.time_ns() / NS_PER_S)) + secrets.token_hex(6)
+    """An id that sorts by time: date, time, 16 bits of the second's fraction, and 32 random ones.
+
+    4,000 that begin in one second collide with a chance of 3e-8.
+    """
+    second, ns = divmod(time.time_ns(), NS_PER_S)
+    fraction = (ns << FRACTION_BITS) // NS_PER_S
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(second))}-{fraction:04x}{secrets.token_hex(4)}"
 
 
 def mend_access(path: Path) -> str:

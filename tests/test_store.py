@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_new_ids_are_ids_and_differ() -> None:
     assert all(re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{12}", each) for each in ids)
 
 
+def test_new_ids_sort_by_time() -> None:
+    """Those of two runs that begin in one second, too."""
+    ids = []
+    for _ in range(20):
+        ids.append(new_experiment_id())
+        time.sleep(0.001)
+    assert ids == sorted(ids)
+
+
 def test_links_and_strange_folders_are_not_experiments(tmp_path: Path) -> None:
     """Links are never followed, and other folders in the log are left alone."""
     store = Store(tmp_path / "store").create()
@@ -77,6 +87,7 @@ def test_what_is_listed_can_be_resolved(tmp_path: Path) -> None:
 
 CLOSED = """
 import sys
+import time
 from pathlib import Path
 from llem.store import Store
 store = Store(Path(sys.argv[1]))
