@@ -1,5 +1,6 @@
 """Groups of runs as people name them, the figures in which they are compared, and what else differs between them."""
 
+import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,13 +86,37 @@ class Findings(NamedTuple):
     differences: dict[str, list[str]]  # plan key -> its values in each group
     doubts: list[str]
 
+    @property
+    def study_id(self) -> str | None:
+        """The study that all runs are of; None where there is none."""
+        places = [run["study"] for group in self.groups for run in group.runs]
+        studies = {json.loads(place)["study_id"] if place else None for place in places}
+        return studies.pop() if len(studies) == 1 else None
+
 
 def named_groups(
-    connection: duckdb.DuckDBPyConnection, store: Store, named: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    named: Sequence[str],
+    *,
+    within: str | None = None,
+    everywhere: bool = False,
 ) -> dict[str, list[str]]:
-    """Name -> experiments of groups as people write them: RUN, RUN,RUN or KEY=VALUE. Raises QueryError and StoreError."""
-    plans = _Plans(connection)
-    ids = [plans.matching(name) if "=" in name else _of_runs(store, name) for name in named]
+    """Name -> experiments of groups as people write them: RUN, RUN,RUN or KEY=VALUE.
+
+    A KEY is looked for in the runs that count of the study `within`; else in those of the newest study that varies it, unless
+    `everywhere`; else in all runs. Raises QueryError and StoreError.
+    """
+    experiments = _experiments(connection)
+
+    @functools.cache
+    def plans(key: str) -> _Plans:
+        return _Plans(_scope(experiments, key, within=within, everywhere=everywhere))
+
+    ids = [
+        plans(name.partition("=")[0]).matching(name) if "=" in name else _of_runs(store, name)
+        for name in named
+    ]
     _check_apart(named, ids)
     return dict(zip(named, ids, strict=True))
 
@@ -156,15 +181,51 @@ def _check_apart(named: Sequence[str], ids: Sequence[Sequence[str]]) -> None:
             seen[member] = name
 
 
-class _Plans:
-    """Labels and plans of all experiments, to find those in which a key has a value."""
+class _Experiment(NamedTuple):
+    """What tells an experiment from others."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        rows = connection.execute(
-            "SELECT experiment_id, coalesce(labels, MAP {}), plan FROM experiments ORDER BY started_ns, experiment_id"
-        ).fetchall()
-        self._labels: dict[str, dict[str, str]] = {run: labels for run, labels, _ in rows}
-        self._plans = {run: flat_plan(plan) for run, _, plan in rows}
+    labels: dict[str, str]
+    plan: str | None
+    study_id: str | None  # of which it is a run that counts
+    cell: dict[str, Any]
+
+    def varies(self, key: str) -> bool:
+        """Whether its study measures several values of this key."""
+        return any(key in (name, name.rpartition(".")[2]) for name in self.cell)
+
+
+def _experiments(connection: duckdb.DuckDBPyConnection) -> dict[str, _Experiment]:
+    """All of them, the oldest first."""
+    rows = connection.execute(
+        "SELECT experiment_id, coalesce(labels, MAP {}), plan, study_id, cell FROM experiments"
+        " LEFT JOIN (FROM study_runs WHERE counted) USING (experiment_id) ORDER BY started_ns, experiment_id"
+    ).fetchall()
+    return {
+        run: _Experiment(labels, plan, study_id, json.loads(cell) if cell else {})
+        for run, labels, plan, study_id, cell in rows
+    }
+
+
+def _scope(
+    experiments: Mapping[str, _Experiment], key: str, *, within: str | None, everywhere: bool
+) -> dict[str, _Experiment]:
+    """Those among which a value of the key is looked for. Raises QueryError for a study of which no run counts."""
+    varying = (each.study_id for each in experiments.values() if each.study_id and each.varies(key))
+    study_id = within or (None if everywhere else max(varying, default=None))
+    if study_id is None:
+        return dict(experiments)
+    scope = {run: each for run, each in experiments.items() if each.study_id == study_id}
+    if not scope:
+        raise QueryError(f"study {study_id}", found="no run that counts")
+    return scope
+
+
+class _Plans:
+    """Labels and plans of some experiments, to find those in which a key has a value."""
+
+    def __init__(self, experiments: Mapping[str, _Experiment]) -> None:
+        self._labels = {run: each.labels for run, each in experiments.items()}
+        self._plans = {run: flat_plan(each.plan) for run, each in experiments.items()}
 
     def matching(self, written: str) -> list[str]:
         """Experiments with this label, or whose plan says this. Raises QueryError for an unknown key or value."""
@@ -322,7 +383,8 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
         if invalid := [run["experiment_id"] for run in group.runs if not run["valid"]]:
             yield f"{group.name}: not valid: {_listed(invalid)}"
     yield from _mixed(groups, "energy_source", "energy comes from different sources")
-    yield from _mixed(groups, "prompts", "the prompts are not the same", quoted=False)
+    if any(not _has_same_prompts(groups[0], group) for group in groups[1:]):
+        yield "the prompts are not the same"
     for column in _ENVIRONMENT:
         yield from _mixed(groups, column, f"{column} differs")
     methods = {each.comparison.method for each in compared}
@@ -332,11 +394,19 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     yield from _far_from_the_others(groups, compared)
 
 
-def _mixed(groups: Sequence[Group], column: str, what: str, *, quoted: bool = True) -> Iterator[str]:
+def _mixed(groups: Sequence[Group], column: str, what: str) -> Iterator[str]:
+    """More than one value, between the groups or within one."""
     values = [sorted({str(value) for value in group.values(column) if value is not None}) for group in groups]
-    if any(each != values[0] for each in values):
+    if len({value for each in values for value in each}) > 1:
         said = "; ".join(f"{group.name}: {_listed(each)}" for group, each in zip(groups, values, strict=True))
-        yield f"{what}: {said}" if quoted else what
+        yield f"{what}: {said}"
+
+
+def _has_same_prompts(reference: Group, group: Group) -> bool:
+    """Of both runs of each pair, where runs are compared in pairs; else of the groups."""
+    if pairs := _pairs(reference, group):
+        return all(before["prompts"] == after["prompts"] for before, after in pairs)
+    return set(reference.values("prompts")) == set(group.values("prompts"))
 
 
 def _unpaired(groups: Sequence[Group]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
 from llem.store import Store
+from llem.study.history import find_study_id
 
 COLUMNS = (
     *(
@@ -70,6 +71,16 @@ def compare(
     level: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="How often an interval shall hold the truth.")
     ] = LEVEL,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--in",
+            metavar="STUDY",
+            help="Look for KEY=VALUE in this study, not in the newest that varies KEY.",
+            show_default=False,
+        ),
+    ] = None,
+    everywhere: Annotated[bool, typer.Option("--all", help="Look for KEY=VALUE in all runs.")] = False,
     valid: Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")] = False,
     output_format: Annotated[Format, typer.Option("-f", "--format", help="How to write it.")] = Format.TABLE,
     fail_if: Annotated[
@@ -81,14 +92,25 @@ def compare(
     """Compare groups of runs: each figure's ratio to the first group's, with its interval."""
     if len(groups) < 2:
         raise QueryError("groups to compare", found=len(groups), expected="two or more")
+    _check_scope(groups, within=within, everywhere=everywhere)
     place = Store.locate(store)
+    study_id = None if within is None else find_study_id(place.require(), within)
     with tables_of(place) as connection:
-        members = named_groups(connection, place, groups)
+        members = named_groups(connection, place, groups, within=study_id, everywhere=everywhere)
         findings = compare_groups(
             connection, members, figures=figure or (), valid_only=valid, level=level, margin=margin
         )
     _write(findings, output_format, level)
     _fail(findings, fail_if)
+
+
+def _check_scope(groups: Sequence[str], *, within: str | None, everywhere: bool) -> None:
+    """What would do nothing is refused."""
+    if within is not None and everywhere:
+        raise QueryError("--in and --all", found="both", expected="one of them")
+    if (within is not None or everywhere) and not any("=" in group for group in groups):
+        option = "--all" if everywhere else "--in"
+        raise QueryError(option, found="no group KEY=VALUE", expected="one, to be looked for there")
 
 
 def _write(findings: Findings, output_format: Format, level: float) -> None:
@@ -130,6 +152,7 @@ def _record(each: Compared) -> list[Any]:
 
 def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     return {
+        "study_id": findings.study_id,
         "groups": {group.name: group.values("experiment_id") for group in findings.groups},
         "differences": findings.differences,
         "doubts": findings.doubts,
@@ -139,7 +162,8 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 def _before(findings: Findings) -> Iterator[str]:
     """What is compared, and what a reader has to know before."""
-    yield "; ".join(f"{group.name}: {console.counted(len(group.runs), 'run')}" for group in findings.groups)
+    runs = "; ".join(f"{group.name}: {console.counted(len(group.runs), 'run')}" for group in findings.groups)
+    yield f"{runs}; all of study {findings.study_id}" if findings.study_id else runs
     for key, values in findings.differences.items():
         yield f"{key}: {' | '.join(values)}"
     for doubt in findings.doubts:

@@ -100,6 +100,11 @@ def study_ids(store: Store) -> list[str]:
 
 def find_study(store: Store, named: str) -> StudyHistory:
     """The study with this id, prefix of one, or name; or @last. Raises StoreError."""
+    return read_history(store, find_study_id(store, named))
+
+
+def find_study_id(store: Store, named: str) -> str:
+    """The id of the study that is meant, without looking at its runs. Raises StoreError."""
     known = study_ids(store)
     matches = known[-1:] if named == LAST else [each for each in known if each.startswith(named) and named]
     if len(matches) != 1:
@@ -111,7 +116,7 @@ def find_study(store: Store, named: str) -> StudyHistory:
             expected="the id of one study, a prefix of it, its name, or @last",
             hint="`llem studies` lists them",
         )
-    return read_history(store, matches[0])
+    return matches[0]
 
 
 def _name(store: Store, study_id: str) -> str | None:

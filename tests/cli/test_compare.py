@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from llem.comparing import compare_groups, named_groups
+from llem.errors import QueryError
 from llem.plan import EnginePlan, Plan, ValidityPlan
+from llem.projections.current import open_caught_up
 from llem.store import Store
+from llem_events.events import ExperimentCompleted, StudyPlace
 from tests.conftest import Run
 from tests.world import (
     CLOSED_S,
@@ -22,15 +27,26 @@ OTHER_SPREAD = (0.003, -0.002, 0.001, -0.004, 0.005)
 SECONDS = CLOSED_S - OPENED_S
 
 
-def run_id(cell: int, block: int) -> str:
-    return f"20260102-0304{cell}{block}-0123456789ab"
+def run_id(cell: int, block: int, *, day: str = "2") -> str:
+    return f"2026010{day}-0304{cell}{block}-0123456789ab"
 
 
 def measured(
-    store: Store, cell: int, block: int, *, energy: float = 1.0, source: str = "counter", labels: bool = True
+    store: Store,
+    cell: int,
+    block: int,
+    *,
+    energy: float = 1.0,
+    source: str = "counter",
+    labels: bool = True,
+    study: str | None = None,
+    failure: str | None = None,
 ) -> str:
     """A run of one GPU that took so many times the usual energy."""
-    run = run_id(cell, block)
+    run = run_id(cell, block, day=study[7] if study else "2")
+    place = study and StudyPlace(
+        study_id=study, cell_index=cell - 1, cell={"engine.batch_size": cell}, block=block, position=cell
+    )
     plan = Plan(
         name=f"cell {cell}", engine=EnginePlan(batch_size=cell), validity=ValidityPlan(min_duration_s=1.0)
     )
@@ -39,6 +55,8 @@ def measured(
         store,
         experiment_id=run,
         plan=plan,
+        study=place or None,
+        end=ExperimentCompleted(processes_completed=1, processes_failed=0, failure=failure),
         labels={"block": str(block), "cell": f"c{cell}"} if labels else None,
         worker=worker_events(counter_j=counter),
         sampler=sampler_events(power_w=lambda second: energy * ramp_w(second), source=source),
@@ -146,6 +164,9 @@ def test_three_groups_stand_in_one_table(tmp_path: Path, llem: Run) -> None:
         (("cell=c1", "cell=c2", "--figure", "joules"), "figure joules: found no such number"),
         (("cell=c1", "no such run"), "found no experiment"),
         (("cell=c1", ","), "expected RUN, RUN,RUN or KEY=VALUE"),
+        (("cell=c1", "cell=c2", "--in", "s", "--all"), "--in and --all: found both"),
+        (("cell=c1", "cell=c2", "--in", "s"), "study s: found none"),
+        (("cell 1", "cell 2", "--all"), "--all: found no group KEY=VALUE"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -155,3 +176,74 @@ def test_what_cannot_be_compared_is_refused(
     done = llem("compare", *arguments, "--store", str(cells.path))
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, duckdb.DuckDBPyConnection]:
+    """Two studies of two cells, the newer with a failed run, and two runs of none; no test changes them."""
+    store = Store(tmp_path_factory.mktemp("studies") / "store").create()
+    for cell in (1, 2):
+        measured(store, cell, 0)
+        for block in (0, 1):
+            measured(store, cell, block, study="2026010300")
+            measured(
+                store, cell, block, study="2026010400", failure="sampler" if (cell, block) == (1, 0) else None
+            )
+    return store, open_caught_up(store, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("written", "scope", "runs"),
+    [
+        ("batch_size=1", {}, [run_id(1, 1, day="4")]),
+        ("engine.batch_size=1", {"within": "2026010300"}, [run_id(1, block, day="3") for block in (0, 1)]),
+        (
+            "batch_size=2",
+            {"everywhere": True},
+            [run_id(2, block, day=day) for day, block in ("20", "30", "31", "40", "41")],
+        ),
+        ("name=cell 1", {}, [run_id(1, block, day=day) for day, block in ("20", "30", "31", "40", "41")]),
+        (run_id(1, 0, day="3"), {}, [run_id(1, 0, day="3")]),
+    ],
+)
+def test_a_key_is_looked_for_in_the_newest_study_that_varies_it(
+    studies: tuple[Store, duckdb.DuckDBPyConnection], written: str, scope: dict[str, str], runs: list[str]
+) -> None:
+    """In its runs that count; elsewhere where that is asked for, or where no study varies it."""
+    store, tables = studies
+    assert named_groups(tables, store, [written], **scope) == {written: runs}
+
+
+def test_groups_of_one_study_say_so_and_runs_that_failed_are_named(
+    studies: tuple[Store, duckdb.DuckDBPyConnection],
+) -> None:
+    """Pairs of the blocks that both have, and the study above the table."""
+    store, tables = studies
+    found = compare_groups(tables, named_groups(tables, store, ["batch_size=1", "batch_size=2"]))
+    assert found.study_id == "2026010400"
+    named = named_groups(tables, store, ["batch_size=1", "batch_size=2"], everywhere=True)
+    everything = compare_groups(tables, named)
+    assert everything.study_id is None
+    failed = f"{run_id(1, 0, day='4')} (sampler)"
+    assert any("left out, because it failed" in doubt and failed in doubt for doubt in everything.doubts)
+
+
+def test_a_study_without_a_run_that_counts_is_refused(
+    studies: tuple[Store, duckdb.DuckDBPyConnection],
+) -> None:
+    """Nothing is compared in its place."""
+    store, tables = studies
+    with pytest.raises(QueryError, match="found no run that counts"):
+        named_groups(tables, store, ["batch_size=1"], within="2026010900")
+
+
+def test_sources_that_are_mixed_alike_in_both_groups_are_named_too(tmp_path: Path) -> None:
+    """Not only what tells the groups apart."""
+    store = Store(tmp_path / "store").create()
+    for cell in (1, 2):
+        for block, source in enumerate(("counter", "integrated")):
+            measured(store, cell, block, source=source)
+    with open_caught_up(store, lambda line: None) as tables:
+        found = compare_groups(tables, named_groups(tables, store, ["cell=c1", "cell=c2"]))
+    sources = "cell=c1: counter, integrated; cell=c2: counter, integrated"
+    assert f"energy comes from different sources: {sources}" in found.doubts
