@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from llem.load.offers import Schedules
 from llem.load.source import Server, Source
 from llem.measure.load_link import LoadLink
@@ -25,6 +27,7 @@ from llem.plan import Plan
 from llem.plan_file import convert
 from llem_events import SegmentReader, unpack
 from llem_events.events import RequestsCompleted
+from tests.load.fake_server import Answered
 from tests.load.runs import serving
 
 ROUNDS = 3
@@ -119,9 +122,9 @@ def peer(name: str, url: str, work: Work) -> Ran:
 
 def errors_ms(times: Path, ran: Ran) -> list[float]:
     """How far each time to the first token is from the server's own, between its reading and its writing."""
-    rows = [tuple(map(int, line.split())) for line in times.read_text().splitlines()]
+    answers = [msgspec.json.decode(line, type=Answered) for line in times.read_bytes().splitlines()]
     times.unlink()
-    return [(ran.ttft_ns[digest] - (first_ns - read_ns)) / 1e6 for digest, read_ns, first_ns in rows]
+    return [(ran.ttft_ns[told.digest] - (told.first_ns - told.read_ns)) / 1e6 for told in answers]
 
 
 def measure(work: Work, peers: Sequence[str]) -> dict[str, list[tuple[Ran, list[float]]]]:

@@ -55,8 +55,18 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault = ""
     fault_every: int = 1  # of requests, those that get the fault
     wants_key: str = ""  # refuses a request without it
-    # a file that gets a line for each answer: digest of the request's body, when it was read, when the first piece was written (ns)
-    times: str = ""
+    times: str = ""  # a file that gets an Answered as a line of JSON for each answer
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server knows of one of its answers; times are monotonic."""
+
+    digest: int  # of the request's body
+    read_ns: int
+    first_ns: int  # the first piece was written
+    last_ns: int  # the last piece with tokens was written
+    tokens: int
+    first_tokens: int  # in the first piece
 
 
 class Reply:
@@ -69,7 +79,7 @@ class Reply:
         is_due = server.requests % self._behaviour.fault_every == 0
         self.fault: Fault = self._behaviour.fault if is_due else ""
         self._is_chat = "chat" in path
-        self._tokens = int(asked.get("max_tokens", 16))
+        self._tokens = int(asked.get("max_completion_tokens") or asked.get("max_tokens", 16))
         prompt = asked.get("prompt", [1])
         self._prompt_tokens = len(prompt) if isinstance(prompt, list) else len(str(prompt).split())
         self._sent = 0
@@ -215,8 +225,7 @@ class Reply:
 
     def _finish(self) -> None:
         if self._behaviour.times:
-            with open(self._behaviour.times, "a") as file:
-                print(self.digest, self._read_ns, self._first_ns, file=file)
+            self._note()
         self._event({"choices": [self._choice("", finish="length")]})
         if self.fault != "no_usage":
             claimed = round(self._tokens * self._behaviour.usage_factor)
@@ -230,8 +239,23 @@ class Reply:
             self._transport.close()
         self.on_end()
 
+    def _note(self) -> None:
+        """Add this answer to the file of times."""
+        answered = Answered(
+            digest=self.digest,
+            read_ns=self._read_ns,
+            first_ns=self._first_ns,
+            last_ns=time.monotonic_ns(),
+            tokens=self._tokens,
+            first_tokens=min(self._behaviour.tokens_per_chunk, self._tokens),
+        )
+        with open(self._behaviour.times, "ab") as file:
+            file.write(msgspec.json.encode(answered) + b"\n")
+
     def _event(self, said: dict[str, Any]) -> None:
-        self._raw(b"data: " + json.dumps(said).encode() + 2 * self._newline)
+        # some clients take no piece of a chat that does not say what it is
+        kind = {"object": "chat.completion.chunk"} if self._is_chat else {}
+        self._raw(b"data: " + json.dumps(kind | said).encode() + 2 * self._newline)
 
     def _raw(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -259,6 +283,10 @@ class Served(asyncio.Protocol):
         head, end, rest = self._data.partition(b"\r\n\r\n")
         if self._is_busy or not end:
             return
+        if head.startswith(b"GET "):
+            self._data = rest
+            self._list_models()
+            return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         if len(rest) < length:
             return
@@ -270,6 +298,12 @@ class Served(asyncio.Protocol):
         if wanted and f"authorization: bearer {wanted}".encode() not in head.lower():
             reply.fault = "status_500"
         reply.begin()
+
+    def _list_models(self) -> None:
+        """What every client asks first, whatever it asks."""
+        body = b'{"object":"list","data":[{"id":"fake","object":"model"}]}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self._transport.write(head % len(body) + body)
 
     def _free(self) -> None:
         self._is_busy = False
