@@ -161,6 +161,10 @@ class StudyPlace(Record, frozen=True, kw_only=True):
     attempt: Int32 = 0
     # how often its block was begun anew after too long a pause: runs of earlier beginnings do not count
     block_restarts: Int32 = 0
+    # of the study when this was started: its name, and how many cells and blocks were planned
+    name: str | None = None
+    cells: Int32 | None = None
+    blocks: Int32 | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -27,10 +27,11 @@ _VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
 _BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
 _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
-LOG_SQL, DERIVED_SQL = (
+LOG_SQL, DERIVED_SQL, _STUDENT_T_SQL = (
     made + resources.files("llem.projections").joinpath(file).read_text("utf-8")
-    for made, file in ((REQUESTS_SQL, "log.sql"), (RESULTS_SQL, "derived.sql"))
+    for made, file in ((REQUESTS_SQL, "log.sql"), (RESULTS_SQL, "derived.sql"), ("", "student_t.sql"))
 )
+DERIVED_SQL += _STUDENT_T_SQL
 SCHEMA_SQL = LOG_SQL + DERIVED_SQL
 VERSION = tables_version()
 POLL_S = 0.05

@@ -227,6 +227,21 @@ SELECT * EXCLUDE (restarts, failure, is_latest, place), failure IS NULL AND is_l
             WHEN place > 1 THEN 'another run counts for its place' END AS reason
 FROM placed;
 
+CREATE VIEW studies AS -- studies of which a run was begun; llem studies lists all
+-- study_id: the study
+-- name: in its plan; NULL where it has none
+-- cells: configurations
+-- blocks: repetitions, as last planned
+-- runs: experiments, those that do not count too
+-- counted_runs: of these, those that count
+-- runs_left: places of the schedule without a run that counts
+-- started_time: when its first run was started, UTC
+SELECT study_id, any_value(body -> 'study' ->> 'name') AS name, max(TRY_CAST(body -> 'study' ->> 'cells' AS INTEGER)) AS cells,
+       max(TRY_CAST(body -> 'study' ->> 'blocks' AS INTEGER)) AS blocks, count(*) AS runs, count(*) FILTER (counted) AS counted_runs,
+       cells * blocks - counted_runs AS runs_left, min(e.started_time) AS started_time
+FROM study_runs s JOIN events v USING (experiment_id) JOIN experiments e USING (experiment_id)
+WHERE v.type = 'experiment_started' GROUP BY study_id;
+
 CREATE VIEW power_over_time AS -- mean power of each device and second
 -- second: [s] from the start of the experiment's measurement
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
@@ -290,10 +305,36 @@ WITH changes AS (
     FROM timed_requests WHERE experiment_id = experiment AND window_kind = 'measurement')
 SELECT at_sec, sum(change) OVER (ORDER BY at_sec, change, request_id ROWS UNBOUNDED PRECEDING)::BIGINT AS in_flight FROM changes ORDER BY at_sec, change, request_id;
 
--- Each configuration of a study over its first one, block by block.
-CREATE MACRO paired_ratios(study) AS TABLE
-WITH runs AS (FROM study_runs JOIN experiment_results r USING (experiment_id) SELECT study_id, cell_index, cell, block, r.* WHERE counted AND study_id = study)
-SELECT b.block, b.cell_index, b.cell, b.experiment_id, b.energy_per_output_token_j / a.energy_per_output_token_j AS energy_per_output_token,
-       b.total_energy_j / a.total_energy_j AS total_energy, b.output_tokens_per_second / a.output_tokens_per_second AS output_tokens_per_second,
-       b.e2e_median_ms / a.e2e_median_ms AS e2e_median
-FROM runs a JOIN runs b USING (block) WHERE a.cell_index = 0 AND b.cell_index <> 0 ORDER BY b.cell_index, b.block;
+-- Each configuration of a study over another one, block by block, in one figure of experiment_results: ln(figure / figure of the reference).
+CREATE MACRO paired_log_ratios(study, figure := 'energy_per_output_token_j', reference := 0) AS TABLE
+WITH results AS (SELECT experiment_id, to_json(r) AS figures FROM (SELECT * EXCLUDE (result) FROM experiment_results) r),
+runs AS (
+    SELECT s.*, CASE WHEN list_contains(json_keys(figures), figure) THEN TRY_CAST((figures ->> figure) AS DOUBLE)
+                     ELSE error('no figure of experiment_results: ' || figure) END AS value
+    FROM study_runs s JOIN results USING (experiment_id) WHERE s.counted AND s.study_id = study)
+SELECT b.block, b.cell_index, b.cell, b.experiment_id, a.experiment_id AS reference_id, ln(b.value / a.value) AS log_ratio
+FROM runs a JOIN runs b USING (block)
+WHERE a.cell_index = reference AND b.cell_index <> reference AND a.value > 0 AND b.value > 0 ORDER BY b.cell_index, b.block;
+
+-- The same over all blocks: the ratio with the interval that holds the true one at this level (0.9, 0.95 or 0.99), by Student's t of the pairs.
+CREATE MACRO paired_ratio(study, figure := 'energy_per_output_token_j', reference := 0, level := 0.95) AS TABLE
+WITH pairs AS (
+    SELECT cell_index, any_value(cell) AS cell, count(*) AS pairs, avg(log_ratio) AS mean, stddev_samp(log_ratio) / sqrt(count(*)) AS deviation
+    FROM paired_log_ratios(study, figure, reference) GROUP BY cell_index),
+halves AS (
+    SELECT *, deviation * CASE level WHEN 0.9 THEN q90 WHEN 0.95 THEN q95 WHEN 0.99 THEN q99
+                               ELSE error('level: found ' || level || ', expected 0.9, 0.95 or 0.99') END AS half
+    FROM pairs LEFT JOIN student_t ON df = pairs - 1)
+SELECT cell_index, cell, pairs, exp(mean) AS ratio, exp(mean - half) AS ratio_low, exp(mean + half) AS ratio_high FROM halves ORDER BY cell_index;
+
+-- Power of each device of an experiment in so many even steps of time, for a picture: nothing is to be integrated from it.
+CREATE MACRO power_envelope(experiment, buckets := 600) AS TABLE
+WITH sampled AS (
+    SELECT host, device_uuid, at_sec, coalesce(power_w, power_average_w) AS watts, temperature_c, throttled_by,
+           min(at_sec) OVER (PARTITION BY host, device_uuid) AS first_sec, max(at_sec) OVER (PARTITION BY host, device_uuid) AS last_sec
+    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL),
+placed AS (
+    SELECT *, least(CAST(floor(buckets * (at_sec - first_sec) / nullif(last_sec - first_sec, 0)) AS BIGINT), buckets - 1) AS place FROM sampled)
+SELECT host, device_uuid, coalesce(place, 0) AS bucket, min(at_sec) AS from_sec, max(at_sec) AS to_sec, min(watts) AS min_power_w, avg(watts) AS mean_power_w,
+       max(watts) AS max_power_w, max(temperature_c) AS max_temperature_c, bool_or(len(list_filter(throttled_by, lambda name: name <> 'idle')) > 0) AS throttled
+FROM placed GROUP BY host, device_uuid, place ORDER BY ALL;

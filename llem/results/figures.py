@@ -240,6 +240,28 @@ SERVING_FIGURES: tuple[Figure[ExperimentResult], ...] = (
 )
 
 
+STUDY_FIGURES: tuple[Figure[ExperimentResult], ...] = (
+    Figure("study_id", "VARCHAR", "", "study that it is a run of; NULL for none", told_by_the_log),
+    Figure(
+        "cell",
+        "MAP(VARCHAR, VARCHAR)",
+        "",
+        "key of the plan and what the study sets it to; NULL without a study",
+        told_by_the_log,
+    ),
+    Figure("block", "INTEGER", "", "repetition within the study, from 0; NULL without one", told_by_the_log),
+    Figure(
+        "position", "INTEGER", "", "place within the block, from 0; NULL without a study", told_by_the_log
+    ),
+    Figure(
+        "cell_hash",
+        "VARCHAR",
+        "",
+        "digest of the configuration without the seeds that repeats may differ in; NULL in old logs",
+        told_by_the_log,
+    ),
+)
+
 EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     Figure("experiment_id", "VARCHAR", "", "experiment"),
     Figure(
@@ -546,6 +568,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     ),
     Figure("results_version", "INTEGER", "", "version of the formulas", lambda _: RESULTS_VERSION),
     Figure("result", "JSON", "", "the whole ExperimentResult; NULL where nothing was measured", _itself),
+    *STUDY_FIGURES,
 )
 
 PROCESS_FIGURES: tuple[Figure[RawProcessResult], ...] = (

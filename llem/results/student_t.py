@@ -2,15 +2,22 @@
 
 Sources: the continued fraction of the incomplete beta function and Lentz's way to evaluate it (Press et al., Numerical
 Recipes, 6.4 and 5.2); NIST DLMF 8.17 for the identities.
+
+`python -m llem.results.student_t` prints llem/projections/student_t.sql, because DuckDB has no such function.
 """
 
 import math
+import sys
+import textwrap
+from collections.abc import Iterator
 from statistics import NormalDist
 
 MAX_TERMS = 10_000
 MAX_STEPS = 100
 TINY = 1e-300
 RELATIVE_ERROR = 1e-14
+TABLE_LEVELS = {"q90": 0.9, "q95": 0.95, "q99": 0.99}
+TABLE_DEGREES = 200
 
 
 def two_sided_p(t: float, degrees: float) -> float:
@@ -74,3 +81,30 @@ def _fraction(a: float, b: float, x: float) -> float:
 
 def _not_zero(value: float) -> float:
     return value if abs(value) > TINY else TINY
+
+
+def as_sql() -> str:
+    """The view of quantiles for users of SQL."""
+    columns = ",\n".join(
+        f"unnest([\n{_quantiles(level)}]::DOUBLE[]) AS {name}" for name, level in TABLE_LEVELS.items()
+    )
+    return f"{_VIEW}SELECT unnest(range(1, {TABLE_DEGREES + 1})) AS df,\n{columns};\n"
+
+
+_VIEW = """-- Made by `python -m llem.results.student_t`; do not edit.
+
+CREATE VIEW student_t AS -- quantiles of Student's t distribution, for intervals: mean plus and minus so many standard errors
+-- df: degrees of freedom: runs, or pairs of runs, less one
+-- q90: 90 % of the distribution lie within this, both sides of 0 together
+-- q95: the same of 95 %
+-- q99: the same of 99 %
+"""
+
+
+def _quantiles(level: float) -> str:
+    numbers: Iterator[str] = (f"{quantile(level, degrees):.12g}" for degrees in range(1, TABLE_DEGREES + 1))
+    return textwrap.fill(", ".join(numbers), width=150)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_sql())

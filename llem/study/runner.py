@@ -188,6 +188,9 @@ def _place(ahead: _Ahead, slot: Slot) -> StudyPlace:
         position=slot.position,
         attempt=ahead.attempts.get(slot, 0),
         block_restarts=ahead.restarts[slot.block],
+        name=ahead.study.plan.name,
+        cells=len(ahead.study.cells),
+        blocks=ahead.schedule[-1].block + 1,
     )
 
 

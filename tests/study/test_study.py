@@ -95,8 +95,10 @@ def test_a_study_measures_compares_and_is_extended(llem: Run, plan: Path, store:
         tuple(slot) for slot in after.schedule
     ]
     assert len({row["cell_hash"] for row in rows}) == 2
-    ratios = llem("query", f"FROM paired_ratios('{after.study_id}')", "-f", "csv").stdout.splitlines()
-    assert len(ratios) == 1 + 3
+    sql = f"SELECT pairs, ratio > 1 FROM paired_ratio('{after.study_id}', 'e2e_median_ms')"
+    assert llem("query", sql, "-f", "csv").stdout.splitlines()[1:] == ["3,true"]
+    sql = "SELECT name, cells, blocks, runs, counted_runs, runs_left FROM studies"
+    assert llem("query", sql, "-f", "csv").stdout.splitlines()[1:] == ["token time,2,3,6,6,0"]
     repeats = json.loads(llem("query", "--saved", "repeats", "-f", "json").stdout)
     assert [row["repeats"] for row in repeats] == [3, 3]
     compared = llem("compare", "token_ms=1", "token_ms=2", "--figure", "e2e_median_ms", "-f", "csv")

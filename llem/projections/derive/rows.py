@@ -29,7 +29,7 @@ from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
 from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import MeteredDevice, ModelLoaded
+from llem_events.events import MeteredDevice, ModelLoaded, StudyPlace
 
 DERIVED_TABLES = (
     "experiments",
@@ -183,12 +183,24 @@ def experiment_results(derived: Derived) -> Rows:
         "name": derived.facts.plan.get("name"),
         "status": derived.status,
         "expected_processes": started.expected_processes if started else None,
+        "cell_hash": started.cell_hash if started else None,
+        **_place_in_study(started.study if started else None),
     }
     if derived.result is None:
         return [_not_measured(derived) | planned]
     meters = [measured.process.meter.meter for measured in derived.measured if measured.process.meter]
     row = figures.row(EXPERIMENT_FIGURES, derived.result) | planned | {"meter": next(iter(meters), None)}
     return [_with_times(row, (derived.start_ns, derived.end_ns) if derived.measured else None)]
+
+
+def _place_in_study(place: StudyPlace | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    cell = {
+        key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for key, value in place.cell.items()
+    }
+    return {"study_id": place.study_id, "cell": cell, "block": place.block, "position": place.position}
 
 
 def _not_measured(derived: Derived) -> dict[str, Any]:
