@@ -275,6 +275,18 @@ class DevicesPlan(Section, frozen=True, kw_only=True):
         None
     )
     gpus_per_worker: Annotated[Annotated[int, Meta(gt=0, le=4096)], says("GPUs of each process")] = 1
+    power_limit_w: Annotated[
+        Watts | None, says("set on each GPU for the run, and put back after it; needs permission")
+    ] = None
+    lock_clocks_mhz: Annotated[
+        Annotated[int, Meta(gt=0, le=100_000)] | None, says("the same: the SM clock is held there")
+    ] = None
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What is set on every device for the length of the run, by the key's name."""
+        found = {"power_limit_w": self.power_limit_w, "lock_clocks_mhz": self.lock_clocks_mhz}
+        return {setting: float(value) for setting, value in found.items() if value is not None}
 
 
 class WindowsPlan(Section, frozen=True, kw_only=True):

@@ -238,6 +238,9 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
         del table["meter"]["also"]
     if plan.workload.prefix.share == 0:
         del table["workload"]["prefix"]
+    for setting in ("power_limit_w", "lock_clocks_mhz"):
+        if setting not in plan.devices.settings:
+            del table["devices"][setting]
     measured = scrub_value([table, list(command)])  # a token that is renewed is no other configuration
     return hashlib.sha256(msgspec.json.encode(measured, order="sorted")).hexdigest()
 

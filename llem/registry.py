@@ -15,6 +15,8 @@ class MeterKind(NamedTuple):
     gpus: Literal["real", "made up"] | None = None
     # It reads nothing else.
     needs_gpus: bool = False
+    # The module that sets power limits and clocks of its GPUs; None: llem does not set them.
+    settings: str | None = None
     # How the bus names the maker of the GPUs, so that hardware is known without its driver.
     pci_vendor: str | None = None
 
@@ -38,14 +40,23 @@ class ServerKind(NamedTuple):
 
 
 METERS = {
-    "nvml": MeterKind("llem.meters.nvml", rank=10, gpus="real", needs_gpus=True, pci_vendor="0x10de"),
+    "nvml": MeterKind(
+        "llem.meters.nvml",
+        rank=10,
+        gpus="real",
+        needs_gpus=True,
+        settings="llem.meters.nvml_settings",
+        pci_vendor="0x10de",
+    ),
     "amd": MeterKind(
         "llem.meters.amd", extra="amd", rank=20, gpus="real", needs_gpus=True, pci_vendor="0x1002"
     ),
     "rapl": MeterKind("llem.meters.rapl", rank=30),
     "zeus": MeterKind("llem.meters.zeus", extra="zeus", gpus="real"),
     "estimate": MeterKind("llem.meters.estimate", rank=100),
-    "simulated": MeterKind("llem.meters.simulated", gpus="made up"),
+    "simulated": MeterKind(
+        "llem.meters.simulated", gpus="made up", settings="llem.meters.simulated_settings"
+    ),
 }
 ENGINES = {
     "transformers": EngineKind(

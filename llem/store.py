@@ -81,6 +81,7 @@ class Store:
         self.path = path
         self.log_path = path / LOG_FOLDER
         self.studies_path = path / "studies"
+        self.settings_path = path / "settings"
         self.projections_path = path / "projections.duckdb"
         self.lock_path = path / "projections.lock"
 

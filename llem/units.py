@@ -5,6 +5,7 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 MJ_PER_J = 1_000  # millijoules, as NVML counts energy
+J_PER_KWH = 3_600_000
 MW_PER_W = 1_000  # milliwatts, as NVML reports power
 BYTES_PER_MB = 2**20  # as NVML, torch and the results of LLenergyMeasure count memory
 

@@ -407,6 +407,19 @@ class LoadCompleted(Event, frozen=True, kw_only=True):
     gave_up: str | None = None  # why it ended before its plan did
 
 
+class DeviceSettingChanged(Event, frozen=True, kw_only=True):
+    """A device was set otherwise for the length of the run, or put back after it."""
+
+    TYPE: ClassVar[str] = "device_setting_changed"
+    device_uuid: str
+    setting: str  # power_limit_w or lock_clocks_mhz: a key of the plan's devices, with its unit
+    before: float | None  # None: the driver decided, or does not tell
+    asked: float | None  # None: left to the driver
+    read_back: float | None = None  # what the driver says after it
+    reason: str | None = None  # why nothing was read back
+    restored: bool = False  # put back as it was before the run
+
+
 class WarningRaised(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warning_raised"
     code: str
@@ -597,6 +610,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     LoadPlanned,
     RequestProgressed,
     LoadCompleted,
+    DeviceSettingChanged,
     WarningRaised,
     ServerStarted,
     ServerStopped,

@@ -122,6 +122,8 @@ def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bo
             return result.serving is not None
         case "inter_chunk_median_ms" | "ttft_sent_median_ms":
             return _tells_more(figure.name, result)
+        case "power_limit_set_w" | "clocks_locked_mhz":
+            return figure.value_of(result) is not None
         case "throttle_sec":
             return result.thermal_throttle is not None and bool(result.thermal_throttle.detected)
     return result.latency_stats is not None or not figure.name.endswith("_median_ms")

@@ -12,11 +12,13 @@ from typing import Literal
 import msgspec
 
 from llem.errors import LlemError
+from llem.measure.device_settings import Kept, left
 from llem.measure.environment import torch_cuda_version, torch_version
 from llem.meters import choose_meter, create_meter, driver_state, unavailable_meters, vendor_of
 from llem.meters.gpus import DriverState, GpuState
 from llem.plan import MeterPlan, Plan
 from llem.registry import METERS, install_hint, one_of
+from llem.store import Store
 from llem.units import NS_PER_MS
 from llem_events.events import Device, MeteredDevice
 
@@ -183,6 +185,7 @@ def checks(store_path: Path) -> list[Check]:
         _driver(state),
         *_other_drivers(reasons),
         *(check for gpu in gpus for check in gpu_checks(gpu)),
+        *map(_left_set, left(Store(store_path).settings_path)),
         _torch(state if isinstance(state, DriverState) else None),
         _rapl(reasons["rapl"]),
         _meters(reasons),
@@ -190,6 +193,16 @@ def checks(store_path: Path) -> list[Check]:
         disk_speed(store_path),
         time_synchronisation(),
     ]
+
+
+def _left_set(kept: Kept) -> Check:
+    return Check(
+        name=f"settings of gpu {kept.device.index}",
+        status="warn",
+        found=f"{kept}, which was killed",
+        why="whatever runs on the device now is slowed down; results under these settings are not the card's",
+        fix="llem doctor --restore, or the next llem measure",
+    )
 
 
 def _driver_state() -> DriverState | str:

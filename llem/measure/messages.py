@@ -7,7 +7,15 @@ from typing import Any, Literal
 import msgspec
 
 from llem.plan import Plan
-from llem_events.events import BaselinePower, Device, EnergyEdge, LoadCompleted, MeteredDevice, OtherMeter
+from llem_events.events import (
+    BaselinePower,
+    Device,
+    DeviceSettingChanged,
+    EnergyEdge,
+    LoadCompleted,
+    MeteredDevice,
+    OtherMeter,
+)
 
 Barrier = Literal["baseline", "measurement", "after"]
 MEASURING = "measuring"  # the stage from which on a run has something to show
@@ -150,6 +158,39 @@ class EdgeRead(Message, frozen=True, kw_only=True):
     temperature_c: float | None
 
 
+class SetDevices(Message, frozen=True, kw_only=True):
+    """Supervisor to guardian: set these devices, whose files lie in `folder`."""
+
+    folder: str
+    experiment_id: str
+    meter: str
+    devices: list[Device]
+    asked: dict[str, float]
+
+
+class DevicesSet(Message, frozen=True):
+    """Guardian to supervisor: what was set."""
+
+    changes: list[DeviceSettingChanged]
+
+
+class SettingRefused(Message, frozen=True):
+    """Guardian to supervisor: why not; nothing is set any more."""
+
+    text: str
+
+
+class PutBackDevices(Message, frozen=True):
+    """Supervisor to guardian: the measurement is over. The end of the channel means the same."""
+
+
+class DevicesPutBack(Message, frozen=True):
+    """Guardian to supervisor: what was put back, and what could not be."""
+
+    changes: list[DeviceSettingChanged]
+    problems: list[str]
+
+
 class LoadSetup(Message, frozen=True, kw_only=True):
     """Worker to load process: which server is asked, and how."""
 
@@ -231,6 +272,11 @@ AnyMessage = (
     | AnnounceMeter
     | ReadEdge
     | EdgeRead
+    | SetDevices
+    | DevicesSet
+    | SettingRefused
+    | PutBackDevices
+    | DevicesPutBack
     | LoadSetup
     | LoadReady
     | StartLoad

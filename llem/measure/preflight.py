@@ -13,7 +13,8 @@ import msgspec
 from llem._version import __version__
 from llem.engines import check_engine
 from llem.errors import LlemError, MeasureError, MeterError, PlanError, StoreError
-from llem.meters import MeterChoice, Vendor, driver_state, require_meter, vendor_of
+from llem.measure.device_settings import check_settings
+from llem.meters import MeterChoice, Vendor, driver_state, require_meter, vendor_name, vendor_of
 from llem.plan import Plan
 from llem.prompts import read_prompt_set
 from llem.registry import METERS, ranked_meters
@@ -66,6 +67,8 @@ def check(
     devices = [device for placement in placements for device in placement.devices]
     if strict:
         _refuse_instances(devices)
+    if plan.devices.settings:
+        check_settings(plan.devices.settings, devices, meter=vendor_name(plan, wraps_program=bool(command)))
     meter = require_meter(plan, devices=devices)
     _check_open_files(len(placements))
     store.create()

@@ -15,6 +15,7 @@ from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
 from llem.measure.messages import RunningServer
 from llem.measure.pair import Failure, Pair, PairSetup
+from llem.measure.run_settings import devices_set, put_back_earlier
 from llem.measure.shared_server import SharedServer
 from llem.meters import MeterChoice
 from llem.plan import Plan
@@ -96,40 +97,45 @@ def measure(
     with Interruptions() as asked:
         baselines = known_baselines(store, plan.windows)
         is_running = server is not None and server.running is not None
+        earlier = put_back_earlier(store)
         placements, meter = preflight.check(
             plan, store, command=command, strict=strict, server_runs=is_running
         )
         experiment_id = new_experiment_id()
         started = _started(plan, experiment_id, len(placements), command, place)
-        asked.is_measuring = True
-        folder = store.create_experiment(experiment_id)
-        log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
-        with Whereabouts(folder) as whereabouts, log, _own_or_shared(plan, server) as shared:
-            diary = Diary(log)
-            diary.write(started)
-            _quietly(lambda: on_start(experiment_id, meter))
-            setups = [
-                PairSetup(
-                    plan=plan,
-                    placement=placement,
-                    index=index,
-                    processes=len(placements),
-                    experiment_id=experiment_id,
-                    folder=folder,
-                    command=command,
-                    known_baselines=baselines,
-                    keeper=shared.keeper,
-                    running_server=shared.running,
-                    keeps_server=keeps_server,
-                )
-                for index, placement in enumerate(placements)
-            ]
-            supervision = Supervision(setups, diary, asked, whereabouts, on_progress)
-            supervision.run()
-            shared.running = supervision.running_server
-            outcome = supervision.outcome(experiment_id)
-            diary.write(_ended(outcome))
-            diary.seal()
+        with devices_set(plan, store, placements, command=command, experiment_id=experiment_id) as settings:
+            asked.is_measuring = True
+            folder = store.create_experiment(experiment_id)
+            log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
+            with Whereabouts(folder) as whereabouts, log, _own_or_shared(plan, server) as shared:
+                diary = Diary(log)
+                for event in (started, *earlier, *settings.events):
+                    diary.write(event)
+                _quietly(lambda: on_start(experiment_id, meter))
+                setups = [
+                    PairSetup(
+                        plan=plan,
+                        placement=placement,
+                        index=index,
+                        processes=len(placements),
+                        experiment_id=experiment_id,
+                        folder=folder,
+                        command=command,
+                        known_baselines=baselines,
+                        keeper=shared.keeper,
+                        running_server=shared.running,
+                        keeps_server=keeps_server,
+                    )
+                    for index, placement in enumerate(settings.placements)
+                ]
+                supervision = Supervision(setups, diary, asked, whereabouts, on_progress)
+                supervision.run()
+                shared.running = supervision.running_server
+                for event in settings.put_back():
+                    diary.write(event)
+                outcome = supervision.outcome(experiment_id)
+                diary.write(_ended(outcome))
+                diary.seal()
         return outcome
 
 

@@ -7,10 +7,10 @@ from typing import cast
 import msgspec
 
 from llem.errors import MeterError, MissingExtraError
-from llem.meters.base import Meter, MeterModule, Vendor
+from llem.meters.base import Meter, MeterModule, SettingsModule, Vendor
 from llem.meters.gpus import DriverState
 from llem.plan import Plan
-from llem.registry import ENGINES, METERS, SERVERS, install_hint, ranked_meters
+from llem.registry import ENGINES, METERS, SERVERS, install_hint, one_of, ranked_meters
 from llem_events.events import Device
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "create_meters",
     "driver_state",
     "require_meter",
+    "settings_module",
     "unavailable_meters",
+    "vendor_name",
     "vendor_of",
 ]
 
@@ -52,16 +54,32 @@ def vendor(name: str) -> Vendor:
     return cast(Vendor, _module(name))
 
 
+def settings_module(name: str) -> SettingsModule:
+    """What sets the GPUs that the meter of this name reads. Raises MeterError where nothing does."""
+    module = METERS[name].settings
+    if module is None:
+        able = [meter for meter, kind in METERS.items() if kind.settings]
+        raise MeterError(
+            "power limits and clocks", found=f"GPUs of the meter {name}", expected=f"those of {one_of(*able)}"
+        )
+    return cast(SettingsModule, importlib.import_module(module))
+
+
 def vendor_of(plan: Plan, *, wraps_program: bool) -> Vendor:
+    """The module of whose GPUs the plan means."""
+    return vendor(vendor_name(plan, wraps_program=wraps_program))
+
+
+def vendor_name(plan: Plan, *, wraps_program: bool) -> str:
     """Whose GPUs the plan means: those of a meter of its own that has some, else of the first vendor that has any here."""
     engine = ENGINES[plan.engine.name] if plan.server.kind is None else SERVERS[plan.server.kind]
     runs_on_gpus = engine.uses_gpus and not wraps_program
     for name in plan.meter.names:
         kind = METERS.get(name)
         if kind and (kind.gpus == "real" or (kind.gpus == "made up" and not runs_on_gpus)):
-            return vendor(name)
+            return name
     names = [name for name in ranked_meters() if METERS[name].gpus == "real"]
-    return vendor(next(filter(_sees_gpus, names), names[0]))
+    return next(filter(_sees_gpus, names), names[0])
 
 
 def _sees_gpus(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar, NamedTuple, Protocol
 
 from llem.meters.gpus import DriverState
@@ -63,6 +64,29 @@ class Vendor(MeterModule, Protocol):
 
     def driver_state(self) -> DriverState:
         """The driver and what every GPU is set to. Raises MeterError where it cannot be asked."""
+        ...
+
+
+class SettingsModule(Protocol):
+    """The module that changes what a vendor's devices are set to; a setting is a key of the plan's `devices`, with its unit.
+
+    All but `driver` are called while that is open.
+    """
+
+    def driver(self) -> AbstractContextManager[None]:
+        """The driver, open for the length of a block. Raises MeterError."""
+        ...
+
+    def range_of(self, device: Device, setting: str) -> tuple[float, float] | None:
+        """The least and the most that the device takes; None where it does not tell."""
+        ...
+
+    def read(self, device: Device, setting: str) -> float | None:
+        """What is set now; None where the driver decides, or does not tell. Raises MeterError."""
+        ...
+
+    def write(self, device: Device, setting: str, value: float | None) -> None:
+        """Set it; None leaves it to the driver. Raises MeterError, with the command that grants it where that is not permitted."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The simulated meter: a given power curve and an energy counter that is its exact integral, for any machine."""
 
+import math
 import socket
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import ClassVar
 
 from llem.errors import MeterError
+from llem.meters import simulated_settings
 from llem.meters.base import SYSTEM_CLOCK, Clock, Meter
 from llem.meters.gpus import DriverState, each_once
 from llem.plan import MeterPlan, SimulatedMeterPlan
@@ -22,17 +24,20 @@ _PREFIX = "SIM-"
 
 
 class SimulatedMeter:
-    """Every device follows the same curve over the monotonic clock, so that all processes of a host agree."""
+    """Every device follows the same curve over the monotonic clock, so that all processes of a host agree.
+
+    It draws no more than the power limit that it has when the meter is opened.
+    """
 
     NAME: ClassVar[str] = "simulated"
 
     def __init__(
         self, plan: SimulatedMeterPlan, *, gpus: Sequence[str] = ("0",), clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self._curve: Curve = curve_of(plan)
         self._tick_ns = round(plan.counter_tick_ms * NS_PER_MS) or None
         self._clock = clock
         self._devices = [self._metered(device) for device in resolve_gpus(gpus)]
+        self._curves = [curve_of(plan).capped(_limit_w(metered.device)) for metered in self._devices]
 
     def _metered(self, device: Device) -> MeteredDevice:
         missing = dict.fromkeys(_UNSIMULATED, "not simulated")
@@ -53,14 +58,20 @@ class SimulatedMeter:
     def read(self) -> Sequence[Reading]:
         """The curve's value now, once per device."""
         at_ns = self._clock.now_ns()
-        power_mw = round(self._curve.power_w(at_ns / NS_PER_S) * MW_PER_W)
-        return [Reading(at_ns, power_mw=power_mw, energy_mj=self._energy_mj(at_ns)) for _ in self._devices]
+        return [
+            Reading(
+                at_ns,
+                power_mw=round(curve.power_w(at_ns / NS_PER_S) * MW_PER_W),
+                energy_mj=self._energy_mj(curve, at_ns),
+            )
+            for curve in self._curves
+        ]
 
-    def _energy_mj(self, at_ns: int) -> int | None:
+    def _energy_mj(self, curve: "Curve", at_ns: int) -> int | None:
         if self._tick_ns is None:
             return None
         ticked_ns = at_ns - at_ns % self._tick_ns
-        return int(self._curve.energy_j(ticked_ns / NS_PER_S) * MJ_PER_J)
+        return int(curve.energy_j(ticked_ns / NS_PER_S) * MJ_PER_J)
 
     def read_edge(self) -> list[EnergyEdge]:
         """The counter just after its next tick."""
@@ -71,10 +82,10 @@ class SimulatedMeter:
             EnergyEdge(
                 device_uuid=metered.device.uuid,
                 at_ns=at_ns,
-                energy_mj=self._energy_mj(at_ns),
+                energy_mj=self._energy_mj(curve, at_ns),
                 reason=metered.missing.get("energy_mj"),
             )
-            for metered in self._devices
+            for metered, curve in zip(self._devices, self._curves, strict=True)
         ]
 
     def faults(self) -> list[tuple[str, str, str]]:
@@ -83,6 +94,11 @@ class SimulatedMeter:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _limit_w(device: Device) -> float:
+    limit_w = simulated_settings.read(device, "power_limit_w")
+    return math.inf if limit_w is None else limit_w
 
 
 def resolve_gpus(gpus: Sequence[str] | None) -> list[Device]:
@@ -152,6 +168,15 @@ class Curve:
             + (rest_s - start_s) * (start_w + self.power_w(rest_s)) / 2
         )
         return periods * self._energies[-1] + within
+
+    def capped(self, limit_w: float) -> "Curve":
+        """The same, nowhere above a limit."""
+        rows: list[Row] = []
+        for (start_s, start_w), (end_s, end_w) in pairwise(self._rows):
+            rows.append((start_s, min(start_w, limit_w)))
+            if (start_w - limit_w) * (end_w - limit_w) < 0:
+                rows.append((start_s + (end_s - start_s) * (limit_w - start_w) / (end_w - start_w), limit_w))
+        return Curve([*rows, (self.period_s, min(self._rows[-1][1], limit_w))])
 
     def _around(self, at_s: float) -> tuple[Row, Row]:
         index = bisect_right(self._times, at_s)

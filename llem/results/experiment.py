@@ -87,6 +87,9 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     extended_metrics: ExtendedEfficiencyMetrics | None = None
     serving: ServingMetrics | None = None  # of the one process that measures a server
     thermal_throttle: ThermalThrottleInfo | None = None
+    # what the plan had set on the devices for this run, the lowest of all; None: as they were
+    power_limit_set_w: float | None = None
+    clocks_locked_mhz: float | None = None
     warmup_result: WarmupResult | None = None  # one that did not converge, else the first process's
     warmup_excluded_samples: int | None = None  # warm-up batches of all processes
     environment_snapshot: EnvironmentSnapshot | None = None
@@ -131,7 +134,9 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
         energy_uncertainty=ratio(result.energy_uncertainty_j, result.total_energy_j),
         samples=_fewest(process.samples for process in processes),
         max_sample_gap_sec=largest(process.max_sample_gap_sec for process in processes),
-        throttled_fraction=largest(_throttled(process) for process in processes),
+        throttled_fraction=largest(
+            _throttled(process, is_limited=result.power_limit_set_w is not None) for process in processes
+        ),
         temperature_drift_c=largest(process.temperature_drift_c for process in processes),
         requests=result.total_requests,
         failed_requests=result.failed_requests,
@@ -155,8 +160,11 @@ def _measured_sec(process: RawProcessResult) -> float:
     return duration(process.spans).total_seconds()
 
 
-def _throttled(process: RawProcessResult) -> float | None:
+def _throttled(process: RawProcessResult, *, is_limited: bool) -> float | None:
+    """Of the time. A device that keeps to the limit that the plan has set does what was asked."""
     throttling = process.thermal_throttle
+    if throttling and is_limited and not (throttling.thermal or throttling.hw_power):
+        return 0.0
     return ratio(throttling.throttle_duration_sec, _measured_sec(process)) if throttling else None
 
 

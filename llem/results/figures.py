@@ -14,7 +14,9 @@ import msgspec
 from llem.results.energy import adjusted
 from llem.results.experiment import ExperimentResult
 from llem.results.latency import SERIES, STATISTICS
+from llem.results.nullable import ratio
 from llem.results.process import RawProcessResult
+from llem.units import J_PER_KWH
 from llem.versions import RESULTS_VERSION
 from llem_events.events import Request
 
@@ -428,6 +430,22 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         better="lower",
     ),
     Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy", better="higher"),
+    Figure(
+        "output_tokens_per_kwh",
+        "DOUBLE",
+        "1/kWh",
+        "output tokens over energy, in kilowatt-hours",
+        lambda result: ratio(result.total_output_tokens, ratio(result.total_energy_j, J_PER_KWH)),
+        better="higher",
+    ),
+    Figure(
+        "kwh_per_million_output_tokens",
+        "DOUBLE",
+        "kWh",
+        "energy in kilowatt-hours over millions of output tokens",
+        lambda result: ratio(ratio(result.total_energy_j, J_PER_KWH), ratio(result.total_output_tokens, 1e6)),
+        better="lower",
+    ),
     Figure("mean_power_w", "DOUBLE", "W", "total_energy_j over duration_sec"),
     *SERVING_FIGURES,
     *_latencies(),
@@ -474,6 +492,20 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "extended_metrics.memory.peak_memory_mb",
         predecessor="gpu_mem_peak_mb",
         better="lower",
+    ),
+    Figure(
+        "power_limit_set_w",
+        "DOUBLE",
+        "W",
+        "power limit that the plan had set for the run, as read back, of the device with the lowest; NULL where it set none",
+        shown="power limit",
+    ),
+    Figure(
+        "clocks_locked_mhz",
+        "DOUBLE",
+        "MHz",
+        "the same of the SM clock; as it was asked where the driver does not tell, for samples have the clock that ran; NULL where it set none",
+        shown="clocks locked",
     ),
     Figure("total_flops", "DOUBLE", "FLOP", "NULL where the model is unknown", shown="FLOPs"),
     Figure("flops_method", "VARCHAR", "", "how they were counted"),

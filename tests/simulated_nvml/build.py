@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from llem.meters.base import Clock
 from tests.simulated_nvml.scenario import Scenario
 
@@ -48,6 +50,7 @@ def environment(scenario: Scenario, folder: Path, *, epoch_ns: int | None = None
     """This process's environment with the simulated GPUs in it, for a child; the scenario starts now."""
     library = build(folder)
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".scenario", delete=False) as file:
+        scenario = msgspec.structs.replace(scenario, settings=scenario.settings or f"{file.name}.settings")
         file.write(scenario.lines(epoch_ns=time.monotonic_ns() if epoch_ns is None else epoch_ns))
     paths = [str(library.parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     hidden = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}

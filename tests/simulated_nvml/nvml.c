@@ -3,25 +3,34 @@
  * The scenario is a file of lines (written by tests/simulated_nvml/scenario.py), named by SIMULATED_NVML_SCENARIO or
  * given to sim_load(). Seconds in it count from `epoch_ns` on the monotonic clock. sim_set_time_ns() puts simulated
  * time in the place of the clock. Only what the tests and the programs under test call is here.
+ *
+ * What is set (power limit, locked clocks) is a line at the end of the scenario's `settings` file: "NS GPU limit MW" or
+ * "NS GPU clock MHZ", 0 MHz being no lock. Every process reads all of it, so that all agree on each moment's power.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { MAX_GPUS = 16, MAX_MIGS = 8, MAX_ROWS = 8192, MAX_FAULTS = 16, MAX_THROTTLES = 8, MAX_PROCESSES = 8 };
 enum { FIELD_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186 };
 enum { TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
-enum { THROTTLE_IDLE = 1 };
+enum { THROTTLE_IDLE = 1, THROTTLE_POWER_CAP = 4 };
+enum { MAX_CHANGES = 1024, MAX_LIMITS = 16, CLOCK_STEP_MHZ = 15 };
 
 typedef struct { char function[32]; int code; double from, until, slow_ms; } Fault;
 typedef struct { double from, until; unsigned long long reasons; unsigned sm_mhz; } Throttle;
 typedef struct { char uuid[96], profile[32]; unsigned memory_mib; } Mig;
 typedef struct { int gpu, mig; } Handle; /* mig < 0: the GPU itself */
+typedef struct { double at, limit_w; } Change;
+typedef struct { double limit_w, row_j[MAX_ROWS]; } Capped; /* energy of the rows under a limit */
 typedef struct {
     char name[96], uuid[96], pci[32];
     int major, minor, has_instant, has_average, has_energy_field, has_mig, persistence, ecc, compute_mode;
@@ -29,7 +38,11 @@ typedef struct {
     double limit_w, default_limit_w, cool_c, hot_c, average_s, seen_share, seen_period_s, tick_s;
     double reset_at, stuck_at, jump_at, spike_from, spike_until, spike_w;
     unsigned long long counter_start_mj, jump_mj;
-    int linear, rows, faults, throttles, migs, processes;
+    int linear, rows, faults, throttles, migs, processes, changes, limits;
+    unsigned locked_mhz;
+    double least_limit_w;
+    Change change[MAX_CHANGES];
+    Capped capped[MAX_LIMITS];
     double row_s[MAX_ROWS], row_w[MAX_ROWS], row_j[MAX_ROWS];
     Fault fault[MAX_FAULTS];
     Throttle throttle[MAX_THROTTLES];
@@ -43,6 +56,8 @@ static int gpu_count, loaded, driver_error, references, cuda_version = 12080;
 static char driver_version[80] = "570.86.15";
 static long long epoch_ns, simulated_ns, call_ns, calls;
 static double initialised_at, restart_at = INFINITY, restart_for;
+static char settings_path[512];
+static long settings_read; /* bytes */
 
 /* ---- time ---- */
 
@@ -68,6 +83,7 @@ static Gpu *add_gpu(void) {
     memset(gpu, 0, sizeof *gpu);
     gpu->linear = 1;
     gpu->limit_w = gpu->default_limit_w = 700;
+    gpu->least_limit_w = 200;
     gpu->average_s = 1;
     gpu->reset_at = gpu->stuck_at = gpu->jump_at = gpu->spike_from = INFINITY;
     return gpu;
@@ -113,6 +129,7 @@ static int parse_gpu(Gpu *g, const char *line) {
     return sscanf(line, "pci %31s", g->pci) == 1 || sscanf(line, "capability %d.%d", &g->major, &g->minor) == 2 ||
            sscanf(line, "memory_mib %u %u", &g->memory_mib, &g->used_mib) == 2 ||
            sscanf(line, "limit_w %lf %lf", &g->limit_w, &g->default_limit_w) == 2 ||
+           sscanf(line, "least_limit_w %lf", &g->least_limit_w) == 1 ||
            sscanf(line, "temperature_c %lf %lf", &g->cool_c, &g->hot_c) == 2 ||
            sscanf(line, "clocks_mhz %u %u %u", &g->sm_min, &g->sm_max, &g->memory_mhz) == 3 ||
            sscanf(line, "modes %d %d %d", &g->persistence, &g->ecc, &g->compute_mode) == 3 ||
@@ -129,6 +146,7 @@ static int parse_gpu(Gpu *g, const char *line) {
 static int parse(Gpu **gpu, const char *line) {
     if (!strcmp(line, "gpu")) return gpu_count < MAX_GPUS && (*gpu = add_gpu());
     return sscanf(line, "driver_error %d", &driver_error) == 1 ||
+           sscanf(line, "settings %511s", settings_path) == 1 ||
            sscanf(line, "driver %79s %d", driver_version, &cuda_version) == 2 ||
            sscanf(line, "epoch_ns %lld", &epoch_ns) == 1 || sscanf(line, "call_ns %lld", &call_ns) == 1 ||
            sscanf(line, "restart %lf %lf", &restart_at, &restart_for) == 2 || (*gpu && parse_gpu(*gpu, line));
@@ -141,7 +159,8 @@ int sim_load(const char *path) {
     Gpu *gpu = NULL;
     gpu_count = driver_error = 0;
     initialised_at = 0; /* who has the driver open keeps it open */
-    calls = epoch_ns = call_ns = simulated_ns = 0;
+    calls = epoch_ns = call_ns = simulated_ns = settings_read = 0;
+    settings_path[0] = 0;
     restart_at = INFINITY;
     loaded = 1;
     if (!file) return -1;
@@ -165,19 +184,100 @@ static int row_before(const Gpu *g, double s) {
     return low;
 }
 
-static double power_at(const Gpu *g, double s) {
-    double period = g->row_s[g->rows - 1], rest = s - floor(s / period) * period;
-    int i = row_before(g, rest);
-    double width = g->row_s[i + 1] - g->row_s[i];
-    if (!g->linear || width <= 0) return g->row_w[i];
-    return g->row_w[i] + (g->row_w[i + 1] - g->row_w[i]) * (rest - g->row_s[i]) / width;
+/* ---- what is set ---- */
+
+static double capped_w(double watts, double limit_w) { return fmin(watts, limit_w); }
+
+/* The rows' energy under a limit, worked out once; a limit beyond the last kept one takes the last one's place. */
+static const Capped *capped(Gpu *g, double limit_w) {
+    for (int i = 0; i < g->limits; i++)
+        if (g->capped[i].limit_w == limit_w) return &g->capped[i];
+    if (g->limits < MAX_LIMITS) g->limits++;
+    Capped *c = &g->capped[g->limits - 1];
+    c->limit_w = limit_w;
+    c->row_j[0] = 0;
+    for (int n = 1; n < g->rows; n++) {
+        double before = capped_w(g->row_w[n - 1], limit_w), after = capped_w(g->row_w[n], limit_w);
+        double mean = g->linear ? (before + after) / 2 : before;
+        c->row_j[n] = c->row_j[n - 1] + (g->row_s[n] - g->row_s[n - 1]) * mean;
+    }
+    return c;
 }
 
-static double energy_until(const Gpu *g, double s) {
+static void take_change(long long at_ns, unsigned gpu, const char *what, unsigned value) {
+    if ((int)gpu >= gpu_count) return;
+    Gpu *g = &gpus[gpu];
+    if (!strcmp(what, "clock")) g->locked_mhz = value;
+    if (strcmp(what, "limit") || g->changes >= MAX_CHANGES) return;
+    g->limit_w = value / 1e3;
+    g->change[g->changes++] = (Change){(at_ns - epoch_ns) / 1e9, g->limit_w};
+}
+
+/* Lines that other processes have written since. */
+static void read_settings(void) {
+    struct stat status;
+    if (!settings_path[0] || stat(settings_path, &status) || status.st_size <= settings_read) return;
+    FILE *file = fopen(settings_path, "r");
+    char line[128], what[16];
+    long long at_ns;
+    unsigned gpu, value;
+    if (!file) return;
+    fseek(file, settings_read, SEEK_SET);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "%lld %u %15s %u", &at_ns, &gpu, what, &value) == 4) take_change(at_ns, gpu, what, value);
+    settings_read = ftell(file);
+    fclose(file);
+}
+
+static int write_setting(int gpu, const char *what, unsigned value) {
+    char line[128];
+    int length = snprintf(line, sizeof line, "%lld %d %s %u\n", sim_time_ns(), gpu, what, value);
+    if (!settings_path[0]) {
+        take_change(sim_time_ns(), gpu, what, value);
+        return SUCCESS;
+    }
+    int fd = open(settings_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) return UNKNOWN;
+    int written = write(fd, line, length) == length;
+    close(fd);
+    read_settings();
+    return written ? SUCCESS : UNKNOWN;
+}
+
+static double limit_at(const Gpu *g, double s) {
+    double limit_w = INFINITY; /* until something is set, the curve is what it is */
+    for (int i = 0; i < g->changes && g->change[i].at <= s; i++) limit_w = g->change[i].limit_w;
+    return limit_w;
+}
+
+static double wanted_power_at(const Gpu *g, double s, double limit_w) {
+    double period = g->row_s[g->rows - 1], rest = s - floor(s / period) * period;
+    int i = row_before(g, rest);
+    double width = g->row_s[i + 1] - g->row_s[i], from = capped_w(g->row_w[i], limit_w);
+    if (!g->linear || width <= 0) return from;
+    return from + (capped_w(g->row_w[i + 1], limit_w) - from) * (rest - g->row_s[i]) / width;
+}
+
+static double power_at(const Gpu *g, double s) { return wanted_power_at(g, s, limit_at(g, s)); }
+
+static double energy_under(const Gpu *g, double s, double limit_w) {
+    const double *row_j = isinf(limit_w) ? g->row_j : capped((Gpu *)g, limit_w)->row_j;
     double period = g->row_s[g->rows - 1], whole = floor(s / period), rest = s - whole * period;
     int i = row_before(g, rest);
-    double mean = g->linear ? (g->row_w[i] + power_at(g, s)) / 2 : g->row_w[i];
-    return whole * g->row_j[g->rows - 1] + g->row_j[i] + (rest - g->row_s[i]) * mean;
+    double from = capped_w(g->row_w[i], limit_w);
+    double mean = g->linear ? (from + wanted_power_at(g, s, limit_w)) / 2 : from;
+    return whole * row_j[g->rows - 1] + row_j[i] + (rest - g->row_s[i]) * mean;
+}
+
+/* Under one limit after the other. */
+static double energy_until(const Gpu *g, double s) {
+    double limit_w = INFINITY, energy_j = 0, from = 0;
+    for (int i = 0; i < g->changes && g->change[i].at <= s; i++) {
+        energy_j += energy_under(g, g->change[i].at, limit_w) - energy_under(g, from, limit_w);
+        from = g->change[i].at;
+        limit_w = g->change[i].limit_w;
+    }
+    return energy_j + energy_under(g, s, limit_w) - energy_under(g, from, limit_w);
 }
 
 static double mean_power(const Gpu *g, double from, double until) {
@@ -223,6 +323,7 @@ static const Throttle *throttle_at(const Gpu *g, double s) {
 /* The truth that no sensor sees: joules of a GPU between two times of the monotonic clock. */
 double sim_true_energy_j(int gpu, long long from_ns, long long until_ns) {
     const Gpu *g = &gpus[gpu];
+    read_settings();
     return energy_until(g, (until_ns - epoch_ns) / 1e9) - energy_until(g, (from_ns - epoch_ns) / 1e9);
 }
 
@@ -250,6 +351,7 @@ static int enter(const Handle *h, const char *function) {
     calls++;
     if (simulated_ns) simulated_ns += call_ns;
     if (driver_state()) return driver_state();
+    read_settings();
     return h ? fault_of(h, function) : INVALID_ARGUMENT;
 }
 
@@ -399,7 +501,7 @@ int nvmlDeviceGetFieldValues(Handle *h, int count, Field *fields) {
     return SUCCESS;
 }
 static double temperature_at(const Gpu *g, double s) { /* follows the mean power of the last 10 s */
-    return g->cool_c + (g->hot_c - g->cool_c) * mean_power(g, s - 10, s) / g->limit_w;
+    return g->cool_c + (g->hot_c - g->cool_c) * mean_power(g, s - 10, s) / g->default_limit_w;
 }
 int nvmlDeviceGetTemperature(Handle *h, int sensor, unsigned *celsius) {
     (void)sensor;
@@ -434,7 +536,7 @@ int nvmlDeviceGetClockInfo(Handle *h, int kind, unsigned *mhz) {
     ENTER(h, "clocks");
     const Throttle *t = throttle_at(g, s);
     double load = fmin(1, power_at(g, s) / g->limit_w);
-    *mhz = kind == 2 ? g->memory_mhz : t ? t->sm_mhz : (unsigned)(g->sm_min + (g->sm_max - g->sm_min) * load);
+    *mhz = kind == 2 ? g->memory_mhz : t ? t->sm_mhz : g->locked_mhz ? g->locked_mhz : (unsigned)(g->sm_min + (g->sm_max - g->sm_min) * load);
     return SUCCESS;
 }
 int nvmlDeviceGetMaxClockInfo(Handle *h, int kind, unsigned *mhz) {
@@ -446,7 +548,8 @@ int nvmlDeviceGetApplicationsClock(Handle *h, int kind, unsigned *mhz) { return 
 int nvmlDeviceGetCurrentClocksEventReasons(Handle *h, unsigned long long *reasons) {
     ENTER(h, "throttle");
     const Throttle *t = throttle_at(g, s);
-    *reasons = t ? t->reasons : power_at(g, s) < 0.2 * g->limit_w ? THROTTLE_IDLE : 0;
+    int is_capped = wanted_power_at(g, s, INFINITY) > limit_at(g, s);
+    *reasons = t ? t->reasons : is_capped ? THROTTLE_POWER_CAP : power_at(g, s) < 0.2 * g->limit_w ? THROTTLE_IDLE : 0;
     return SUCCESS;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Handle *h, unsigned long long *reasons) {
@@ -461,9 +564,43 @@ int nvmlDeviceGetPowerManagementDefaultLimit(Handle *h, unsigned *mw) {
 }
 int nvmlDeviceGetPowerManagementLimitConstraints(Handle *h, unsigned *least_mw, unsigned *most_mw) {
     ENTER(h, "limit");
-    *least_mw = 200000;
+    *least_mw = g->least_limit_w * 1e3;
     *most_mw = g->default_limit_w * 1e3;
     return SUCCESS;
+}
+int nvmlDeviceSetPowerManagementLimit(Handle *h, unsigned mw) {
+    ENTER(h, "set_limit");
+    NOT_ON_MIG(h);
+    if (mw < g->least_limit_w * 1e3 || mw > g->default_limit_w * 1e3) return INVALID_ARGUMENT;
+    return write_setting(h->gpu, "limit", mw);
+}
+int nvmlDeviceGetSupportedMemoryClocks(Handle *h, unsigned *count, unsigned *mhz) {
+    ENTER(h, "clocks");
+    unsigned room = *count;
+    *count = 1;
+    if (!mhz || room < 1) return INSUFFICIENT_SIZE;
+    *mhz = g->memory_mhz;
+    return SUCCESS;
+}
+int nvmlDeviceGetSupportedGraphicsClocks(Handle *h, unsigned memory_mhz, unsigned *count, unsigned *mhz) {
+    ENTER(h, "clocks");
+    unsigned room = *count;
+    if (memory_mhz != g->memory_mhz) return INVALID_ARGUMENT;
+    *count = (g->sm_max - g->sm_min) / CLOCK_STEP_MHZ + 1;
+    if (!mhz || room < *count) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < *count; i++) mhz[i] = g->sm_max - i * CLOCK_STEP_MHZ;
+    return SUCCESS;
+}
+int nvmlDeviceSetGpuLockedClocks(Handle *h, unsigned least_mhz, unsigned most_mhz) {
+    ENTER(h, "set_clocks");
+    NOT_ON_MIG(h);
+    if (least_mhz > most_mhz || most_mhz > g->sm_max) return INVALID_ARGUMENT;
+    return write_setting(h->gpu, "clock", most_mhz - (g->sm_max - most_mhz) % CLOCK_STEP_MHZ);
+}
+int nvmlDeviceResetGpuLockedClocks(Handle *h) {
+    ENTER(h, "set_clocks");
+    NOT_ON_MIG(h);
+    return write_setting(h->gpu, "clock", 0);
 }
 
 /* ---- NVML: modes ---- */

@@ -56,6 +56,7 @@ class Gpu(Part, kw_only=True):
     memory_mib: tuple[int, int] = (81559, 74153)  # total, used
     limit_w: float = 700.0
     default_limit_w: float = 700.0
+    least_limit_w: float = 200.0
     temperature_c: tuple[float, float] = (30.0, 80.0)  # at 0 W, at the limit
     clocks_mhz: tuple[int, int, int] = (345, 1980, 2619)  # SM least and most, memory
     persistence: bool = True
@@ -87,6 +88,9 @@ class Scenario(Part, kw_only=True):
     driver_mismatch: bool = False  # library and kernel module of different versions
     restart: tuple[float, float] | None = None  # the driver goes away at a second, for so many
     call_us: float = 20.0  # what a call costs in simulated time
+    settings: str | None = (
+        None  # the file of what is set, which all processes share; None: each knows its own
+    )
 
     def lines(self, *, epoch_ns: int) -> str:
         """The scenario in the library's own words."""
@@ -98,6 +102,7 @@ class Scenario(Part, kw_only=True):
         head += [f"driver_error {DRIVER_NOT_LOADED}"] if self.driver_absent else []
         head += [f"driver_error {VERSION_MISMATCH}"] if self.driver_mismatch else []
         head += [f"restart {self.restart[0]} {self.restart[1]}"] if self.restart else []
+        head += [f"settings {self.settings}"] if self.settings else []
         return "\n".join([*head, *(line for gpu in self.gpus for line in _gpu_lines(gpu))]) + "\n"
 
 
@@ -110,6 +115,7 @@ def _gpu_lines(gpu: Gpu) -> list[str]:
         f"capability {gpu.capability}",
         f"memory_mib {_words(gpu.memory_mib)}",
         f"limit_w {gpu.limit_w} {gpu.default_limit_w}",
+        f"least_limit_w {gpu.least_limit_w}",
         f"temperature_c {_words(gpu.temperature_c)}",
         f"clocks_mhz {_words(gpu.clocks_mhz)}",
         f"modes {int(gpu.persistence)} {int(gpu.ecc)} 0",

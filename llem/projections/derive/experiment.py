@@ -142,6 +142,8 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
         result,
         status=RESULT_STATUS.get(derived.status, "incomplete"),
         labels=started.labels if started else {},
+        power_limit_set_w=facts.setting("power_limit_w"),
+        clocks_locked_mhz=facts.setting("lock_clocks_mhz"),
     )
     if derived.status == "running":
         return labelled

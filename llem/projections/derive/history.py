@@ -17,6 +17,7 @@ from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
     ClockRead,
+    DeviceSettingChanged,
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
@@ -221,6 +222,16 @@ class ExperimentFacts(Facts):
             for segment in segments
             if segment.role == "worker" and segment.segment_id is not None
         ]
+
+    def setting(self, name: str) -> float | None:
+        """What the devices were set to for this run: as the driver says, or as it was told; the lowest of all devices."""
+        changes = [
+            change
+            for change in self.every(DeviceSettingChanged)
+            if change.setting == name and not change.restored
+        ]
+        made = [change.asked if change.read_back is None else change.read_back for change in changes]
+        return min((value for value in made if value is not None), default=None)
 
     @property
     def refused(self) -> Segment | None:

@@ -5,6 +5,7 @@ from llem_events.events import (
     BaselinePower,
     ClockRead,
     Device,
+    DeviceSettingChanged,
     EnergyEdge,
     Event,
     ExperimentCompleted,
@@ -407,4 +408,26 @@ STUDY_EVENTS: tuple[Event, ...] = (
         schedule=[[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]],
     ),
     StudyCompleted(study_id="20250101-000000-abcdef012345", runs=3, failed_runs=1),
+)
+
+# Of a supervisor whose plan sets a device.
+SETTING_EVENTS: tuple[Event, ...] = (
+    DeviceSettingChanged(
+        device_uuid="GPU-1", setting="power_limit_w", before=700.0, asked=350.0, read_back=350.0
+    ),
+    DeviceSettingChanged(
+        device_uuid="GPU-1",
+        setting="lock_clocks_mhz",
+        before=None,
+        asked=1200.0,
+        reason="the driver does not tell",
+    ),
+    DeviceSettingChanged(
+        device_uuid="GPU-1",
+        setting="power_limit_w",
+        before=350.0,
+        asked=700.0,
+        read_back=700.0,
+        restored=True,
+    ),
 )

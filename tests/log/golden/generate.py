@@ -29,6 +29,7 @@ from tests.log.golden.examples import (
     FAILED_RUN,
     LOAD_EVENTS,
     SERVER_EVENTS,
+    SETTING_EVENTS,
     STUDY_EVENTS,
 )
 from tests.log.segments import START_NS, segment_header
@@ -75,7 +76,7 @@ def unknown_events() -> list[Event | bytes]:
 
 
 def segments() -> dict[str, Blocks]:
-    """Name of each golden segment -> its blocks; `unclosed`, `torn`, `added_fields`, `load`, `server`, `study` and `failed_run` get no seal."""
+    """Name of each golden segment -> its blocks; only `every_event` and `samples` get a seal."""
     third = len(EXAMPLES) // 3
     every = [list(EXAMPLES[:third]), list(EXAMPLES[third : 2 * third]), list(EXAMPLES[2 * third :])]
     return {
@@ -88,6 +89,7 @@ def segments() -> dict[str, Blocks]:
         "server": [list(SERVER_EVENTS)],
         "study": [list(STUDY_EVENTS)],
         "failed_run": [list(FAILED_RUN)],
+        "settings": [list(SETTING_EVENTS)],
     }
 
 
