@@ -6,6 +6,7 @@ Recipes, 6.4 and 5.2); NIST DLMF 8.17 for the identities.
 `python -m llem.results.student_t` prints llem/projections/student_t.sql, because DuckDB has no such function.
 """
 
+import functools
 import math
 import sys
 import textwrap
@@ -27,6 +28,7 @@ def two_sided_p(t: float, degrees: float) -> float:
     return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
 
 
+@functools.lru_cache(maxsize=1024)  # a table of comparisons asks for few, many times
 def quantile(level: float, degrees: float) -> float:
     """The t within which a share `level` of the distribution lies, both sides of 0 together.
 
