@@ -150,6 +150,20 @@ class BaselinePower(Record, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+# As many as steps of a training: none is part of a cycle.
+class Region(Record, frozen=True, kw_only=True, gc=False):
+    """A part of a wrapped program that it named itself; where two have one index, the later one says how it ended."""
+
+    index: Int64  # unique within the worker, in the order of beginning
+    name: str
+    parent_index: Int64 | None = None  # the region that it stands in; None: in none
+    process: str  # of the program, as it names itself: its id and when it started
+    began_ns: Int64
+    ended_ns: Int64 | None = None  # None: it had not ended yet
+    tokens: Int64 | None = None  # that the program reported in it; None: it reported none
+    requests: Int64 | None = None
+
+
 class StudyPlace(Record, frozen=True, kw_only=True):
     """Where in a study an experiment stands: which configuration it measures, and when in the schedule."""
 
@@ -340,6 +354,23 @@ class RequestsCompleted(Event, frozen=True, kw_only=True):
     MAX_BYTES: ClassVar[int] = 8 * 2**20  # a batch of 512 requests with 1,500 token times each
     window: str  # warmup or measurement
     requests: list[Request]
+
+
+class RegionsReported(Event, frozen=True, kw_only=True):
+    """Regions of a wrapped program that have ended since the event before, and those that began and have lasted for a second."""
+
+    TYPE: ClassVar[str] = "regions_reported"
+    regions: list[Region]
+
+
+class WorkReported(Event, frozen=True, kw_only=True):
+    """All work that a wrapped program has reported so far; None for what it never named."""
+
+    TYPE: ClassVar[str] = "work_reported"
+    tokens: Int64 | None = None
+    input_tokens: Int64 | None = None
+    output_tokens: Int64 | None = None
+    requests: Int64 | None = None
 
 
 class LoadPlanned(Event, frozen=True, kw_only=True):
@@ -607,6 +638,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     PromptsEncoded,
     WarmupCompleted,
     RequestsCompleted,
+    RegionsReported,
+    WorkReported,
     LoadPlanned,
     RequestProgressed,
     LoadCompleted,

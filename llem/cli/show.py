@@ -8,6 +8,7 @@ from typing import Annotated, TextIO
 import duckdb
 import msgspec
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from llem.cli import console
@@ -38,10 +39,30 @@ WHERE experiment_id = ? AND window_kind = 'measurement' AND error IS NOT NULL GR
 EXIT_STATUS = """
 SELECT max(TRY_CAST(body ->> 'exit_status' AS BIGINT)) FROM events WHERE experiment_id = ? AND type = 'process_completed'
 """
+REGIONS = """
+SELECT name, regions, measured, total_sec, energy_j, mean_power_w, tokens, energy_per_token_j, measured_energy_j, reason FROM regions
+WHERE experiment_id = ? ORDER BY total_sec DESC, name LIMIT ?
+"""
+REGIONS_SHOWN = 20
 NOT_MEASURED = "not measured"
 _HELD = 0.99  # of the rate; below it, requests waited here
 Row = tuple[str, float | int | str | None, str]
 _CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
+
+
+class RegionFacts(msgspec.Struct, frozen=True):
+    """All regions of one name."""
+
+    name: str
+    regions: int
+    measured: int  # of these
+    total_sec: float
+    energy_j: float | None
+    mean_power_w: float | None
+    tokens: int | None
+    energy_per_token_j: float | None
+    measured_energy_j: float | None
+    reason: str | None
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +72,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     command: str | None = None  # as a shell would read it
     exit_status: int | None = None  # of that program
     failures: str | None = None  # the commonest error of failed requests, and how many had it
+    regions: Sequence[RegionFacts] = ()  # of that program, the longest first
 
 
 def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunFacts:
@@ -61,11 +83,13 @@ def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunF
     name, command = experiment.fetchone() or (None, None)
     status = connection.execute(EXIT_STATUS, [experiment_id]).fetchone()
     commonest = connection.execute(FAILURES, [experiment_id]).fetchone()
+    regions = connection.execute(REGIONS, [experiment_id, REGIONS_SHOWN + 1]).fetchall()
     return RunFacts(
         name=name,
         command=shlex.join(command) if command else None,
         exit_status=status[0] if status and command else None,
         failures=None if commonest is None else _told(*commonest),
+        regions=[RegionFacts(*row) for row in regions],
     )
 
 
@@ -85,8 +109,22 @@ def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None
     for name, value, unit in _rows(result):
         table.add_row(Text(name), Text(_text(value)), Text(unit if value is not None else ""))
     draw(console, table)
+    if facts.regions:
+        _draw_regions(console, facts.regions[:REGIONS_SHOWN])
     for line in _remarks(result, facts):
         console.print(Text(folded(on_one_line(line), out)), soft_wrap=True)
+
+
+def _draw_regions(console: Console, regions: Sequence[RegionFacts]) -> None:
+    table = plain_table()
+    table.add_column("region", overflow="fold")
+    for head in ("times", "s", "J", "W", "tokens", "J/token"):
+        table.add_column(head, justify="right")
+    for region in regions:
+        figures = (region.regions, region.total_sec, region.energy_j, region.mean_power_w)
+        of_tokens = () if region.tokens is None else (region.tokens, region.energy_per_token_j)
+        table.add_row(Text(on_one_line(region.name)), *map(Text, map(_text, (*figures, *of_tokens))))
+    draw(console, table)
 
 
 def _title(result: ExperimentResult, facts: RunFacts) -> str:
@@ -225,8 +263,19 @@ def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
         yield "  " + ": ".join([reason.text, *details.values()])
     if facts.failures:
         yield facts.failures
+    for region in facts.regions[:REGIONS_SHOWN]:
+        if region.measured < region.regions:
+            yield _unmeasured(region)
+    if len(facts.regions) > REGIONS_SHOWN:
+        yield f"more than {REGIONS_SHOWN} regions; `llem query regions` shows all"
     for warning in warnings:
         yield f"warning: {warning}"
+
+
+def _unmeasured(region: RegionFacts) -> str:
+    """How much is known of a region that is too short at times, and why no more."""
+    known = f", together {_text(region.measured_energy_j)} J" if region.measured else ""
+    return f"region {region.name}: {region.measured:,} of {region.regions:,} have an energy{known}; others none: {region.reason}"
 
 
 def _details(reason: InvalidReason, result: ExperimentResult, warnings: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from llem.measure import baseline, children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
+from llem.measure.regions import Listener
 from llem.measure.windows import SamplerLink, Windows
 from llem.measure.worker import open_log, received_setup
 from llem.parent_death import adopt_orphans
@@ -21,6 +22,7 @@ PATIENCE_S = 0.5  # the rest of a pipeline may end a moment after its last comma
 _SHOWN = 5
 ENGINE_NAME = "command"
 POLL_S = 0.2
+LISTEN_S = 0.02
 GRACE_S = 1.0
 
 
@@ -38,7 +40,7 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
             raise StoppedError("stopped before the program was started")
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
-            exit_status = _run(setup.command, stop)
+            exit_status = _run(setup.command, stop, log)
         if left := processes_left():
             log.append(warning(left), at_ns=time.monotonic_ns())
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())
@@ -69,30 +71,45 @@ def _baseline(
     log.append(event, at_ns=time.monotonic_ns())
 
 
-def _run(command: list[str], stop: StopFlag) -> int:
-    """Run the program on our terminal; returns its exit status as a shell would."""
+def _run(command: list[str], stop: StopFlag, log: BackgroundWriter) -> int:
+    """Run the program on our terminal, and hear of its regions; returns its exit status as a shell would."""
     adopt_orphans()
-    process = subprocess.Popen([sys.executable, "-m", "llem.parent_death", str(os.getpid()), *command])
-    ended = os.pidfd_open(process.pid)
-    try:
-        _wait(process, ended, stop)
-    finally:
-        os.close(ended)
+    with Listener(log) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llem.parent_death", str(os.getpid()), *command],
+            pass_fds=[listener.write_end],
+            env={**os.environ, **listener.environment},
+        )
+        ended = os.pidfd_open(process.pid)
+        try:
+            _wait(process, ended, stop, listener)
+        finally:
+            os.close(ended)
+        listener.end()
     status = process.wait()
     return 128 - status if status < 0 else status
 
 
-def _wait(process: subprocess.Popen[bytes], ended: int, stop: StopFlag) -> None:
+def _wait(process: subprocess.Popen[bytes], ended: int, stop: StopFlag, listener: Listener) -> None:
     """Until the program has ended. Asked to stop, it has GRACE_S for the Ctrl-C that it got itself; then it is told once."""
     stopping_since: float | None = None
     told = False
-    while not select.select([ended], [], [], POLL_S)[0]:
+    while not _has_ended(ended, listener):
         if not stop():
             continue
         stopping_since = stopping_since or time.monotonic()
         if not told and time.monotonic() - stopping_since >= GRACE_S:
             process.terminate()
             told = True
+
+
+def _has_ended(ended: int, listener: Listener) -> bool:
+    """Whether it has, after some time; what it says is heard at once, and then not again for a moment: every waking costs the program."""
+    readable, _, _ = select.select([ended, listener.fileno()], [], [], POLL_S)
+    listener.hear()
+    if ended not in readable and readable:
+        readable, _, _ = select.select([ended], [], [], LISTEN_S)
+    return ended in readable
 
 
 def _completed(setup: WorkerSetup, exit_status: int, stop: StopFlag) -> ProcessCompleted:

@@ -77,7 +77,7 @@ CREATE TABLE devices ( -- one row per device of each worker
 CREATE TABLE windows ( -- one row per window and device
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
-    kind VARCHAR, -- baseline, warmup or measurement
+    kind VARCHAR, -- baseline, warmup, measurement, or region of a wrapped program
     window_index BIGINT, -- counts the windows of a kind within a worker
     opened_ns BIGINT, -- [ns, monotonic] when it opened
     closed_ns BIGINT, -- [ns, monotonic] when it closed, or the last thing known of a worker that was killed
@@ -94,7 +94,12 @@ CREATE TABLE windows ( -- one row per window and device
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of energy_j, as far as the sensor sees it; NULL where unknown
     mean_power_w DOUBLE, -- [W] energy over duration
     samples BIGINT, -- samples of the device in the window
-    reason VARCHAR -- why energy_j is NULL
+    reason VARCHAR, -- why energy_j is NULL
+    name VARCHAR, -- of a region, as the program calls it; NULL for other windows
+    parent_index BIGINT, -- window_index of the region around it; NULL where there is none
+    program_process VARCHAR, -- process of the program that it ran in: its id and when it started; NULL for other windows
+    tokens BIGINT, -- tokens that the program reported in the region; NULL where it reported none
+    requests BIGINT -- requests that the program reported in the region; NULL where it reported none
 );
 
 CREATE TABLE batches ( -- one row per batch of the measurement, with the energy of its worker's devices while it ran
@@ -144,6 +149,34 @@ SELECT model_name, batch_size, energy_source,
        sum(total_energy_j) / nullif(sum(total_tokens), 0) AS avg_energy_per_token_j,
        count(*) AS experiments, count(*) FILTER (valid) AS valid_experiments, weights, engine, dtype
 FROM experiment_results WHERE total_energy_j IS NOT NULL AND total_tokens IS NOT NULL GROUP BY ALL;
+
+CREATE VIEW regions AS -- regions of wrapped programs by name: how often and how long, their energy on all devices of the run, and their work
+-- regions: how often it ran
+-- measured: of these, with an energy; others are too short for the sensors, or samples are missing
+-- total_sec: [s] time in it; parts that ran at once count more than once
+-- energy_j: [J] energy of all; NULL where any was not measured. What else ran at the time is in it
+-- measured_sec: [s] time in those that have an energy
+-- measured_energy_j: [J] energy of those
+-- mean_power_w: [W] the one over the other
+-- energy_per_token_j: [J] energy over tokens of those that have both
+-- energy_source: counter, integrated, estimated or simulated; mixed where they differ
+-- reason: why an energy is missing; NULL where none is
+WITH devices_once AS (
+    SELECT d.* FROM devices d JOIN processes p USING (experiment_id, process_index) WHERE d.meter IS NOT DISTINCT FROM p.meter
+    QUALIFY row_number() OVER (PARTITION BY experiment_id, process_index, d.host, coalesce(parent_uuid, device_uuid) ORDER BY device_index) = 1),
+each_region AS (
+    SELECT experiment_id, process_index, name, window_index, any_value(w.duration_sec) AS sec, any_value(w.tokens) AS tokens, any_value(w.requests) AS requests,
+           CASE WHEN count(w.energy_j) = count(*) THEN sum(w.energy_j) END AS energy_j, any_value(w.reason) AS reason,
+           CASE WHEN count(DISTINCT w.energy_source) > 1 THEN 'mixed' ELSE any_value(w.energy_source) END AS energy_source
+    FROM windows w LEFT JOIN devices_once d USING (experiment_id, process_index, device_uuid)
+    WHERE w.kind = 'region' AND (d.device_uuid IS NOT NULL OR w.device_uuid IS NULL) GROUP BY ALL)
+SELECT experiment_id, process_index, name, count(*) AS regions, count(energy_j) AS measured, sum(sec) AS total_sec,
+       CASE WHEN count(energy_j) = count(*) THEN sum(energy_j) END AS energy_j, sum(sec) FILTER (energy_j IS NOT NULL) AS measured_sec,
+       sum(energy_j) AS measured_energy_j, sum(energy_j) / nullif(sum(sec) FILTER (energy_j IS NOT NULL), 0) AS mean_power_w,
+       sum(tokens)::BIGINT AS tokens, sum(requests)::BIGINT AS requests,
+       sum(energy_j) FILTER (tokens IS NOT NULL) / nullif(sum(tokens) FILTER (energy_j IS NOT NULL), 0) AS energy_per_token_j,
+       CASE WHEN count(DISTINCT energy_source) > 1 THEN 'mixed' ELSE any_value(energy_source) END AS energy_source, any_value(reason) AS reason
+FROM each_region GROUP BY experiment_id, process_index, name;
 
 -- NVML's clocks-event reasons by name.
 CREATE MACRO throttle_names(mask) AS CASE WHEN mask IS NOT NULL THEN list_filter([

@@ -4,6 +4,7 @@ from llem.projections.containment import MisfitError
 from llem.projections.derive.history import ExperimentFacts
 from llem.projections.derive.source import COUNTS, MOMENTS, TIMES, Source
 from llem_events import SegmentHeader
+from llem_events.events import RegionsReported, WorkReported
 
 MAX_MONOTONIC_NS = 2**60  # 36 years without a reboot
 MAX_WALL_NS = 2**62  # the year 2116
@@ -30,6 +31,7 @@ def check_header(header: SegmentHeader) -> None:
 def check_ranges(source: Source, facts: ExperimentFacts) -> None:
     """Raises MisfitError for moments and counts of the log that cannot be."""
     _check_start(facts)
+    _check_reports(facts)
     for table, limits in _LIMITS.items():
         for column, extremes in source.extremes(table, list(limits)).items():
             for extreme in extremes:
@@ -40,6 +42,21 @@ def _check_start(facts: ExperimentFacts) -> None:
     """Raises MisfitError for a number of processes that cannot be."""
     if facts.started is not None:
         _check("expected_processes", facts.started.expected_processes, least=0, most=MAX_PROCESSES)
+
+
+def _check_reports(facts: ExperimentFacts) -> None:
+    """Raises MisfitError for moments and counts of a wrapped program that cannot be."""
+    for event in facts.every(RegionsReported):
+        for region in event.regions:
+            _check("began_ns of a region", region.began_ns, least=-MAX_MONOTONIC_NS, most=MAX_MONOTONIC_NS)
+            _check(
+                "ended_ns of a region", region.ended_ns or 0, least=-MAX_MONOTONIC_NS, most=MAX_MONOTONIC_NS
+            )
+            for count in (region.tokens, region.requests):
+                _check("work in a region", count or 0, least=0, most=MAX_COUNT)
+    for work in facts.every(WorkReported):
+        for name in work.__struct_fields__:
+            _check(f"{name} that were reported", getattr(work, name) or 0, least=0, most=MAX_COUNT)
 
 
 def _check(what: str, found: int, *, least: int, most: int) -> None:

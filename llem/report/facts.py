@@ -29,7 +29,7 @@ GROUP BY at_s ORDER BY at_s
 """
 _WINDOWS = """
 SELECT kind, min((opened_ns - $start_ns) / 1e9), max((closed_ns - $start_ns) / 1e9) FROM windows
-WHERE experiment_id = $run AND closed_ns IS NOT NULL GROUP BY kind, window_index ORDER BY 2
+WHERE experiment_id = $run AND closed_ns IS NOT NULL AND kind <> 'region' GROUP BY kind, window_index ORDER BY 2
 """
 _LATENCIES = """
 SELECT quantile_cont({series}, $shares) FROM timed_requests

@@ -52,7 +52,7 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     steady_state_window: tuple[float, float] | None = None  # seconds from start_time
     start_time: datetime
     end_time: datetime
-    total_tokens: int | None  # None: not measured, as of a wrapped program
+    total_tokens: int | None  # None: not measured, as of a wrapped program that reports none
     total_input_tokens: int | None = None
     total_output_tokens: int | None = None
     total_requests: int | None = None

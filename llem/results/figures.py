@@ -327,7 +327,12 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     Figure("failed_requests", "BIGINT", "", "of these, failed", better="lower"),
     Figure("input_tokens", "BIGINT", "", "tokens of prompts", "total_input_tokens", shown="input tokens"),
     Figure("output_tokens", "BIGINT", "", "tokens generated", "total_output_tokens", shown="output tokens"),
-    Figure("total_tokens", "BIGINT", "", "both; NULL where not measured, as of a wrapped program"),
+    Figure(
+        "total_tokens",
+        "BIGINT",
+        "",
+        "both; NULL where not measured, as of a wrapped program that reports none",
+    ),
     Figure("avg_tokens_per_second", "DOUBLE", "1/s", "mean of the processes' own rates", better="higher"),
     Figure(
         "output_tokens_per_second",
@@ -649,7 +654,7 @@ PROCESS_FIGURES: tuple[Figure[RawProcessResult], ...] = (
         "total_tokens",
         "BIGINT",
         "",
-        "both; NULL where not measured, as of a wrapped program",
+        "both; NULL where not measured, as of a wrapped program that reports none",
         "inference_metrics.total_tokens",
     ),
     Figure(

@@ -130,7 +130,7 @@ def batch_energies(
     edges = ((starts, firsts), (firsts, ends), (starts, ends))
     by_device = [_phases(device, edges) for device in devices]
     batches = [
-        [_labelled(device, _adding_up(*batch)) for batch in zip(*phases, strict=True)]
+        [_labelled_batch(device, _adding_up(*batch)) for batch in zip(*phases, strict=True)]
         for device, phases in zip(devices, by_device, strict=True)
     ]
     return [_over_devices(batch) for batch in zip(*batches, strict=True)]
@@ -142,21 +142,25 @@ def _adding_up(prefill: PhaseEnergy, decode: PhaseEnergy, whole: PhaseEnergy) ->
     return BatchEnergy(prefill=prefill, decode=decode, whole=whole)
 
 
-def _labelled(device: Watched, batch: BatchEnergy) -> BatchEnergy:
+def _labelled_batch(device: Watched, batch: BatchEnergy) -> BatchEnergy:
+    return BatchEnergy(
+        prefill=_labelled(device, batch.prefill),
+        decode=_labelled(device, batch.decode),
+        whole=_labelled(device, batch.whole),
+    )
+
+
+def _labelled(device: Watched, phase: PhaseEnergy) -> PhaseEnergy:
     """What no sensor read says so, in whichever way it was added up."""
-
-    def label(phase: PhaseEnergy) -> PhaseEnergy:
-        if device.made_up is None or phase.source is None:
-            return phase
-        return msgspec.structs.replace(phase, source=device.made_up)
-
-    return BatchEnergy(prefill=label(batch.prefill), decode=label(batch.decode), whole=label(batch.whole))
+    if device.made_up is None or phase.source is None:
+        return phase
+    return msgspec.structs.replace(phase, source=device.made_up)
 
 
 def phase_energies(device: Watched, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:
     """Energy of one device in every phase, by its counter where that resolves the phase, else by its power."""
     (phases,) = _phases(device, [(np.asarray(starts_sec, np.float64), np.asarray(ends_sec, np.float64))])
-    return phases
+    return [_labelled(device, phase) for phase in phases]
 
 
 def _phases(device: Watched, edges: Sequence[Edges]) -> list[list[PhaseEnergy]]:

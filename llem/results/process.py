@@ -32,7 +32,7 @@ class Timestamps(msgspec.Struct, frozen=True, kw_only=True):
 class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens and speed of one process; padding and tokens after end-of-sequence are not tokens.
 
-    Counts are None where tokens are not measured, as of a wrapped program.
+    Counts are None where tokens are not measured, as of a wrapped program that reports none.
     """
 
     total_tokens: int | None  # input and output
@@ -65,6 +65,26 @@ class InferenceMetrics(msgspec.Struct, frozen=True, kw_only=True):
             latency_per_token_ms=ratio(1000 * inference_time_sec, output_tokens),
             time_to_first_token_ms=latency_measurements.ttft_mean_ms if latency_measurements else None,
             latency_measurements=latency_measurements,
+        )
+
+    @classmethod
+    def from_reports(
+        cls,
+        *,
+        total_tokens: int | None,
+        input_tokens: int | None,
+        output_tokens: int | None,
+        inference_time_sec: float,
+    ) -> Self:
+        """What a wrapped program counted itself; it may know the sum and not its parts."""
+        return cls(
+            total_tokens=total_tokens,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            inference_time_sec=inference_time_sec,
+            tokens_per_second=ratio(total_tokens, inference_time_sec),
+            output_tokens_per_second=ratio(output_tokens, inference_time_sec),
+            latency_per_token_ms=ratio(1000 * inference_time_sec, output_tokens),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from llem.projections.derive.history import ProcessFacts, Window
-from llem.projections.derive.samples import DeviceSamples
+from llem.projections.derive.samples import DeviceSamples, DeviceTrace
 from llem.results import DeviceEnergy
 from llem.results.nullable import total
 from llem.results.power import counter_uncertainty_j
@@ -107,6 +107,15 @@ def _integral_uncertainty_j(metered: MeteredDevice, samples: Sequence[DeviceSamp
 def _limit_w(metered: MeteredDevice) -> float | None:
     limit_mw = metered.device.power_limit_mw
     return None if limit_mw is None else limit_mw / MW_PER_W
+
+
+def trace(metered: MeteredDevice, samples: DeviceSamples) -> DeviceTrace:
+    """A device as the energy of parts of a span is read from it."""
+    return samples.trace(
+        counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),
+        power_window_sec=seconds(metered.power_window_ns or 0),
+        made_up=metered.energy_source if metered.energy_source in ("estimated", "simulated") else None,
+    )
 
 
 def baseline_power_w(

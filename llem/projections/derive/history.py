@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 import duckdb
@@ -31,6 +32,8 @@ from llem_events.events import (
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
+    Region,
+    RegionsReported,
     ResultImported,
     SamplingCompleted,
     ServerStarted,
@@ -39,6 +42,7 @@ from llem_events.events import (
     WarningRaised,
     WindowClosed,
     WindowOpened,
+    WorkReported,
 )
 
 Kind = TypeVar("Kind", bound=Event)
@@ -126,6 +130,7 @@ class ProcessFacts(Facts):
             baseline.position: baseline for baseline in self.every(BaselineMeasured)
         }
         self.warnings = self.every(WarningRaised)
+        self.work = self.last(WorkReported)  # of a wrapped program that reported any
         self.server = self.last(ServerStarted)
         self.server_end = self.last(ServerStopped)
         self.load = next(
@@ -190,9 +195,15 @@ class ProcessFacts(Facts):
         """Those whose figures are the process's result."""
         return [window for window in self.windows if window.opened.kind == "measurement"]
 
+    @cached_property
+    def regions(self) -> list[Region]:
+        """Those of a wrapped program, each once, in the order of beginning; what is said last of one holds."""
+        told = {region.index: region for event in self.every(RegionsReported) for region in event.regions}
+        return [told[index] for index in sorted(told)]
+
     @property
     def wraps_program(self) -> bool:
-        """Whether another program ran in the place of an engine: it has no tokens, requests or latencies."""
+        """Whether another program ran in the place of an engine: it has no latencies, and only the tokens and requests that it reported."""
         return self.started is not None and self.started.engine == WRAPPED_PROGRAM
 
 

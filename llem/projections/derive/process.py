@@ -48,7 +48,7 @@ from llem.results.flops import FLOPS_METHOD, model_shape
 from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
 from llem.units import BYTES_PER_MB, seconds
-from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised
+from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised, WorkReported
 
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
@@ -59,6 +59,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     process: ProcessFacts
     spans: Sequence[Span]
+    is_whole: bool  # whether these are all of its measurement
     samples: Sequence[Sequence[DeviceSamples]]  # per device, per span
     devices: Sequence[DeviceEnergy]
     beside: Sequence[DeviceEnergy]  # of the other meters
@@ -95,6 +96,7 @@ def measure_process(
     seen = Seen(
         process=process,
         spans=spans,
+        is_whole=chosen is None,
         samples=samples,
         devices=_energies(process, process.devices, samples, windows),
         beside=_energies(process, others, samples_beside, windows),
@@ -128,7 +130,8 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None
         for start, end in seen.spans
     ]
     duration_sec = sum((end - start for start, end in walls), timedelta()).total_seconds()
-    inference = _inference(seen, duration_sec)
+    work_reported = process.work if process.wraps_program and seen.is_whole else None
+    inference = _inference(seen, duration_sec, work_reported)
     serving = serving_metrics(
         process, seen.requests, seen.spans, idle_energy_j=shares.idle_j if shares else None
     )
@@ -158,7 +161,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None
             ),
             *serving_doubts(serving),
         ],
-        requests=None if process.wraps_program else work.requests,
+        requests=_told(work_reported, "requests") if process.wraps_program else work.requests,
         failed_requests=None if process.wraps_program else work.failed_requests,
         status=process_status(process),
         **_sampling(seen.samples),
@@ -173,11 +176,14 @@ def process_status(process: ProcessFacts) -> Status:
     return "failed" if process.failed is not None else "incomplete"
 
 
-def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
-    """Tokens and latencies; a wrapped program's are not measured, and no rate of them is."""
+def _inference(seen: Seen, duration_sec: float, reported: WorkReported | None) -> InferenceMetrics:
+    """Tokens and latencies; a wrapped program has the tokens that it reported, and nothing else is known of it."""
     if seen.process.wraps_program:
-        return InferenceMetrics(
-            total_tokens=None, input_tokens=None, output_tokens=None, inference_time_sec=duration_sec
+        return InferenceMetrics.from_reports(
+            total_tokens=_told(reported, "tokens"),
+            input_tokens=_told(reported, "input_tokens"),
+            output_tokens=_told(reported, "output_tokens"),
+            inference_time_sec=duration_sec,
         )
     return InferenceMetrics.from_counts(
         input_tokens=seen.work.input_tokens,
@@ -185,6 +191,11 @@ def _inference(seen: Seen, duration_sec: float) -> InferenceMetrics:
         inference_time_sec=duration_sec,
         latency_measurements=seen.work.measured,
     )
+
+
+def _told(work: WorkReported | None, name: str) -> int | None:
+    count: int | None = getattr(work, name, None)
+    return count
 
 
 def _sampling(samples: Sequence[Sequence[DeviceSamples]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Results of experiments as rows, replaced as a whole whenever the log grew."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
 from llem.projections.derive.columns import Ints
-from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
+from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter, trace
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
 from llem.projections.derive.history import (
     ProcessFacts,
@@ -20,6 +21,7 @@ from llem.projections.derive.history import (
 )
 from llem.projections.derive.process import Measured, process_status
 from llem.projections.derive.reading import read_experiments
+from llem.projections.derive.regions import region_rows
 from llem.projections.derive.requests import NEVER, Batches
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
 from llem.projections.derive.source import Source, Span, Stored
@@ -468,11 +470,7 @@ def _energies(measured: Measured, number: int, span: Span, batches: Mapping[str,
 
 def _traces(measured: Measured, number: int) -> list[DeviceTrace]:
     return [
-        spanned[number].trace(
-            counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),
-            power_window_sec=seconds(metered.power_window_ns or 0),
-            made_up=metered.energy_source if metered.energy_source in ("estimated", "simulated") else None,
-        )
+        trace(metered, spanned[number])
         for metered, spanned in zip(measured.process.devices, measured.samples, strict=True)
     ]
 
@@ -511,7 +509,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict
         "experiments": experiments(derived),
         "processes": processes(derived),
         "devices": devices(derived),
-        "windows": windows(source, derived),
+        "windows": chain(windows(source, derived), region_rows(source, derived)),
         "batches": batches(derived),
         "request_shares": request_share_rows(derived),
         "warnings": warnings(derived),

@@ -21,6 +21,8 @@ from llem_events.events import (
     ProcessFailed,
     ProcessStarted,
     PromptsEncoded,
+    Region,
+    RegionsReported,
     Request,
     RequestProgressed,
     RequestsCompleted,
@@ -39,6 +41,7 @@ from llem_events.events import (
     WarningRaised,
     WindowClosed,
     WindowOpened,
+    WorkReported,
 )
 
 DEVICE = Device(
@@ -382,6 +385,26 @@ FAILED_RUN: tuple[Event, ...] = (
     ExperimentCompleted(
         processes_completed=1, processes_failed=0, failure="the program ended with exit status 3"
     ),
+)
+
+# Of a wrapped program, in its worker's segment.
+REGION_EVENTS: tuple[Event, ...] = (
+    RegionsReported(
+        regions=[
+            Region(
+                index=1,
+                name="step \\x1b[31m",
+                parent_index=0,
+                process="4244.5000000000",
+                began_ns=5_100_000_000,
+                ended_ns=5_900_000_000,
+                tokens=4096,
+                requests=8,
+            ),
+            Region(index=0, name="epoch", process="4244.5000000000", began_ns=5_000_000_000),
+        ]
+    ),
+    WorkReported(tokens=4096, input_tokens=4000, output_tokens=96, requests=8),
 )
 
 # Of a study, in a segment of its own.
