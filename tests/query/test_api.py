@@ -98,7 +98,7 @@ def test_unknown_names_are_attribute_errors() -> None:
     """Laziness does not hide a mistake."""
     with pytest.raises(AttributeError, match="nothing"):
         llem.nothing  # noqa: B018
-    assert llem.__all__ == ["__version__", "open_store"]
+    assert llem.__all__ == ["__version__", "open_store", "region", "report"]
     assert dir(llem) == llem.__all__
 
 
