@@ -106,6 +106,10 @@ class SegmentReader:
         """Bytes of the file when reading last began."""
         return self._size
 
+    def fileno(self) -> int:
+        """The open file, which may have been moved since."""
+        return self._file.fileno()
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._file.close()

@@ -1,13 +1,10 @@
-"""Replaying a segment, in bounded memory: its samples in large batches of columns, every other event as it stands; and following one that grows."""
+"""Replaying a segment, in bounded memory: its samples in large batches of columns, every other event as it stands."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from llem_events import columns
 from llem_events.columns import Column
-from llem_events.damage import Verdict
 from llem_events.envelope import Envelope, UnknownEvent, unpack
 from llem_events.errors import EventError
 from llem_events.events import Event, SamplesTaken
@@ -15,7 +12,6 @@ from llem_events.reader import Block, Position, SegmentReader
 from llem_events.texts import check_known
 
 BATCH_SAMPLES = 122_880  # a row group of DuckDB's tables
-TICK_S = 0.25
 
 
 class SampleBatch(NamedTuple):
@@ -94,36 +90,3 @@ class _Waiting:
         """What is left, in the order in which it began."""
         for key in list(self._events):
             yield self._take(*key)
-
-
-def follow(
-    paths: Callable[[], Iterable[Path]], *, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[tuple[Path, int, Envelope]]:
-    """(path, number, event) of all segments that `paths` names, now and later, until every writer has ended.
-
-    Raises CorruptError where a segment turns out damaged.
-    """
-    readers: dict[Path, SegmentReader] = {}
-    try:
-        while True:
-            for path in paths():
-                if path not in readers:
-                    readers[path] = SegmentReader(path)
-            at_work = [reader.is_being_written() for reader in readers.values()]
-            for path, reader in readers.items():
-                for number, envelope in numbered_events(reader):
-                    yield path, number, envelope
-            if not any(at_work):
-                return
-            sleep(TICK_S)
-    finally:
-        for reader in readers.values():
-            reader.close()
-
-
-def numbered_events(reader: SegmentReader) -> Iterator[tuple[int, Envelope]]:
-    """(number in the segment, event) of what has become readable since the reader last looked."""
-    if reader.verdict is Verdict.CLEAN:
-        return
-    for block in reader.blocks():
-        yield from enumerate(reader.events(block), block.header.first_event)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
@@ -99,6 +100,21 @@ def columns_of(out: TextIO) -> int:
         return os.get_terminal_size(out.fileno()).columns or DEFAULT_COLUMNS
     except OSError:
         return DEFAULT_COLUMNS
+
+
+def can_be_drawn_over(out: TextIO) -> bool:
+    """Whether it is a terminal on which a line can be written again."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def clipped(text: str, columns: int) -> str:
+    """As much of the text as fits into so many columns; wide characters take two."""
+    left = columns
+    for place, character in enumerate(text):
+        left -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if left < 0:
+            return text[:place]
+    return text
 
 
 def say(text: str) -> None:

@@ -30,9 +30,9 @@ from llem_events import (
     segment_digest,
     survey,
 )
+from llem_events.following import follow, numbered_events
 from llem_events.inspection import plain, readable_row
 from llem_events.recovery import DEFAULT_LIMIT_BYTES
-from llem_events.replay import follow, numbered_events
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -118,6 +118,10 @@ def measure(
         bool,
         typer.Option("--dry-run", help="Check model, options and prompts, print the resolved plan and stop."),
     ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Show power, energy, tokens and what is missing to be valid as it goes."),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Measure a model on this machine, a server, or any program: llem measure -- PROGRAM ARGUMENTS.
@@ -150,6 +154,13 @@ def measure(
         )
     if course is not None and output is not None:
         raise PlanError("--output", found="several loads", expected="one, or llem export afterwards")
+    if live and program:
+        raise PlanError(
+            "--live",
+            found="a program, which writes to the same terminal",
+            expected="none",
+            hint="`llem watch` shows the same in another terminal",
+        )
     if output is not None and not target.is_stdout(output):
         target.check(output.resolve(), force=False, hint="name a new file")
     if dry_run:
@@ -159,14 +170,16 @@ def measure(
     place = Store.locate(store)
     form = _Form(json=json, output=output, program=bool(program))
     if course is not None:
-        sys.exit(_measure_in_turn(plan, course, place, form, strict=strict))
+        sys.exit(_measure_in_turn(plan, course, place, form, strict=strict, live=live))
     with Interruptions():
-        outcome = _run(plan, place, program, strict=strict, quiet=json)
+        outcome = _run(plan, place, program, strict=strict, quiet=json, live=live)
         result, was_shown = _report(outcome, place, form)
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
 
 
-def _measure_in_turn(plan: Plan, course: Course, place: Store, form: "_Form", *, strict: bool) -> int:
+def _measure_in_turn(
+    plan: Plan, course: Course, place: Store, form: "_Form", *, strict: bool, live: bool
+) -> int:
     """One load after the other under one server, until one is interrupted or cannot be measured; the worst status of all."""
     measured: list[tuple[Load, ExperimentResult | None]] = []
     statuses: list[int] = []
@@ -178,6 +191,7 @@ def _measure_in_turn(plan: Plan, course: Course, place: Store, form: "_Form", *,
                 [],
                 strict=strict,
                 quiet=form.json,
+                live=live,
                 server=server,
                 keeps_server=not course.ends_with_this,
             )
@@ -245,10 +259,21 @@ def _run(
     *,
     strict: bool,
     quiet: bool,
+    live: bool,
     server: SharedServer | None = None,
     keeps_server: bool = False,
 ) -> Outcome:
-    with progress_line(quiet=quiet or bool(program)) as line:
+    is_drawn = live and not quiet and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
+    shown: AbstractContextManager[Any] = (
+        _module("live").live_panel(store) if is_drawn else progress_line(quiet=quiet or bool(program))
+    )
+    with shown as line:
+
+        def begin(experiment_id: str, meter: MeterChoice) -> None:
+            _say_what_starts(experiment_id, meter)
+            if is_drawn:
+                line.begin(experiment_id)
+
         return run_measurement(
             plan,
             store,
@@ -256,7 +281,7 @@ def _run(
             strict=strict,
             server=server,
             keeps_server=keeps_server,
-            on_start=_say_what_starts,
+            on_start=begin,
             on_progress=line.update,
         )
 

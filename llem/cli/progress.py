@@ -1,9 +1,7 @@
 """The progress line on stderr: drawn over itself twice a second on a terminal, written now and then elsewhere."""
 
-import os
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ class StatusLine:
     """One line on a terminal that is drawn over itself; elsewhere a line for each stage, and for its figures every `write_s`."""
 
     def __init__(self, *, write_s: float = float("inf")) -> None:
-        self._is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_live = console.can_be_drawn_over(sys.stderr)
         self._wait_s = REDRAW_S if self._is_live else write_s
         self._started = time.monotonic()
         self._shown_at = float("-inf")
@@ -57,7 +55,7 @@ class StatusLine:
         minutes, seconds = divmod(int(elapsed_s), 60)
         mark = SPINNER[self._redraws % len(SPINNER)]
         text = console.on_one_line(f"{mark} {minutes}:{seconds:02d}  {line}")
-        sys.stderr.write(ERASE + _clipped(text, console.columns_of(sys.stderr) - 1))
+        sys.stderr.write(ERASE + console.clipped(text, console.columns_of(sys.stderr) - 1))
         sys.stderr.flush()
 
 
@@ -143,13 +141,3 @@ def _figures(progress: "Progress") -> str:
         rates = f"{progress.output_tokens_per_second:,.0f} output tokens/s, {progress.tokens_per_second:,.0f} all tokens/s"
         figures += [rates, f"{progress.requests:,} requests"]
     return "  ".join(figures)
-
-
-def _clipped(text: str, columns: int) -> str:
-    """As much of the text as fits into so many columns; wide characters take two."""
-    left = columns
-    for place, character in enumerate(text):
-        left -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if left < 0:
-            return text[:place]
-    return text

@@ -64,8 +64,8 @@ def warm_up(
     deadline = time.monotonic() + plan.warmup_max_s
     reason = None
     while reason is None:
-        latencies_ms.append(_step_latency_ms(run_batch()))
-        spread = _coefficient_of_variation(latencies_ms[-LATENCIES_COMPARED:])
+        latencies_ms.append(step_latency_ms(run_batch()))
+        spread = coefficient_of_variation(latencies_ms[-LATENCIES_COMPARED:])
         reason = _reason_to_end(
             plan, len(latencies_ms), spread, late=time.monotonic() >= deadline, stopped=should_stop()
         )
@@ -92,13 +92,14 @@ def _reason_to_end(
     return "warmup_max_s reached" if late else None
 
 
-def _step_latency_ms(requests: Sequence[Request]) -> float:
+def step_latency_ms(requests: Sequence[Request]) -> float:
     """Duration of a batch divided by its longest request's tokens, so that batches of other lengths compare."""
     duration_ns = max(request.end_ns for request in requests) - min(request.start_ns for request in requests)
     return duration_ns / NS_PER_MS / max(1, *(request.output_tokens for request in requests))
 
 
-def _coefficient_of_variation(latencies_ms: Sequence[float]) -> float | None:
+def coefficient_of_variation(latencies_ms: Sequence[float]) -> float | None:
+    """Standard deviation over mean of latencies; None where they are too few to compare."""
     if len(latencies_ms) < LATENCIES_COMPARED:
         return None
     mean = statistics.fmean(latencies_ms)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import duckdb
 
-from llem.projections.derive.samples import ANY_REASON
 from llem.report.charts import Trace
+from llem.results.throttling import ANY_REASON
 
 STEPS = 600  # of a trace: a pixel each
 COUNTED_NS = 500_000_000  # several ticks of a counter

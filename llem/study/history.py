@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llem.errors import StoreError
 from llem.store import LAST, SEGMENT_SUFFIX, Store
 from llem.study.plan import Slot, Study, cell_name, study_of
-from llem.units import NS_PER_S
+from llem.units import NS_PER_S, seconds
 from llem_events import SegmentReader, unpack
 from llem_events.errors import LogError
 from llem_events.events import (
@@ -30,12 +30,18 @@ class Run(NamedTuple):
     experiment_id: str
     place: StudyPlace
     is_success: bool  # every process of it has measured to its end, and nothing failed
-    ended_ns: int | None  # wall clock; None where its end is not in the log
+    started_ns: int  # wall clock
+    ended_ns: int | None  # None where its end is not in the log
 
     @property
     def slot(self) -> Slot:
         """The place of the schedule that it is for."""
         return Slot(self.place.block, self.place.position, self.place.cell_index)
+
+    @property
+    def took_s(self) -> float | None:
+        """From its start to its end; None where it has none."""
+        return None if self.ended_ns is None else seconds(self.ended_ns - self.started_ns)
 
 
 class StudyHistory(NamedTuple):
@@ -181,12 +187,14 @@ def _runs(store: Store, study_id: str) -> Iterator[Run]:
 
 
 def _run(experiment_id: str, study_id: str, dated: list[tuple[int, Event]]) -> Iterator[Run]:
-    started = next((event for _, event in dated if isinstance(event, ExperimentStarted)), None)
+    started_ns, started = next(
+        ((at_ns, event) for at_ns, event in dated if isinstance(event, ExperimentStarted)), (0, None)
+    )
     if started is None or started.study is None or started.study.study_id != study_id:
         return
     for at_ns, event in dated:
         if isinstance(event, ExperimentCompleted):
             is_success = event.processes_failed == 0 and event.failure is None
-            yield Run(experiment_id, started.study, is_success, at_ns)
+            yield Run(experiment_id, started.study, is_success, started_ns, at_ns)
             return
-    yield Run(experiment_id, started.study, False, None)
+    yield Run(experiment_id, started.study, False, started_ns, None)

@@ -28,10 +28,17 @@ def test_help_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["llem.measure.worker", "llem.measure.sampler", "llem.measure.program", "llem.measure.supervisor"],
+    [
+        "llem.measure.worker",
+        "llem.measure.sampler",
+        "llem.measure.program",
+        "llem.measure.supervisor",
+        "llem.live.follower",
+        "llem.live.study",
+    ],
 )
 def test_measuring_loads_no_database_and_no_screen(module: str) -> None:
-    """What measures has no DuckDB, no typer and no rich, and no model runtime before it loads a model."""
+    """What measures or watches has no DuckDB, no typer and no rich, and no model runtime before it loads a model."""
     assert loaded_after(f"import {module}").isdisjoint(
         {"duckdb", "typer", "rich", "click", "torch", "transformers"}
     )

@@ -9,7 +9,7 @@ import pytest
 from llem_events import BackgroundWriter, LogWriteError, SegmentWriter
 from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
-from llem_events.replay import follow
+from llem_events.following import follow
 from tests.conftest import wait_until
 from tests.log.segments import read_segment, segment_header
 

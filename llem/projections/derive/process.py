@@ -12,16 +12,7 @@ from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc
 from llem.projections.derive.request_shares import RequestShares, request_shares
 from llem.projections.derive.requests import Requests, Work, work_of
-from llem.projections.derive.samples import (
-    ANY_REASON,
-    HW_POWER,
-    HW_THERMAL,
-    SW_POWER,
-    SW_THERMAL,
-    DeviceSamples,
-    Throttling,
-    load_samples,
-)
+from llem.projections.derive.samples import DeviceSamples, Throttling, load_samples
 from llem.projections.derive.serving import serving_doubts, serving_metrics
 from llem.projections.derive.source import Source, Span
 from llem.results import (
@@ -47,6 +38,7 @@ from llem.results.energy import GPU_KINDS
 from llem.results.flops import FLOPS_METHOD, model_shape
 from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
+from llem.results.throttling import ANY_REASON, HW_POWER, HW_THERMAL, SW_POWER, SW_THERMAL
 from llem.units import BYTES_PER_MB, seconds
 from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised, WorkReported
 

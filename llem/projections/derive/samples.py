@@ -12,6 +12,7 @@ from llem.projections.derive.source import Column, Device, Piece, Source, Span, 
 from llem.results.nullable import largest
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
+from llem.results.throttling import ANY_REASON
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
@@ -22,8 +23,6 @@ DRIVER_AVERAGE_SEC = 1.0
 COLUMNS = ("power_w", "power_average_w", "energy_j", "throttle_reasons")
 # Whole numbers, whose sum is the same in whatever order they are added.
 COUNTED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
-SW_POWER, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER = 0x4, 0x8, 0x20, 0x40, 0x80
-ANY_REASON = SW_POWER | HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | HW_POWER
 _MAX_STARTS = 10_000  # of stretches that a result may name
 # Some columns, all or those from before a span to after it.
 Pieces = Callable[[Sequence[str], Span | None], Iterable[Piece]]

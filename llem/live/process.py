@@ -1,0 +1,159 @@
+"""One process of a run so far: how far it has come, and what its requests say."""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+
+from llem.live.device import Window
+from llem.measure.warmup import LATENCIES_COMPARED, coefficient_of_variation, step_latency_ms
+from llem.plan import Plan
+from llem.units import NS_PER_MS, NS_PER_S, seconds
+from llem_events.events import (
+    BaselineMeasured,
+    Event,
+    ModelLoaded,
+    ProcessCompleted,
+    ProcessFailed,
+    ProcessStarted,
+    Request,
+    RequestProgressed,
+    RequestsCompleted,
+    ServerStarted,
+    WarmupCompleted,
+    WindowClosed,
+    WindowOpened,
+)
+
+RECENT_REQUESTS = 4096  # of which the median is
+STAGES = (
+    "starting",
+    "reading prompts",
+    "baseline before",
+    "loading",
+    "cooling down",
+    "warming up",
+    "about to measure",
+    "measuring",
+    "ending",
+    "done",
+)
+
+
+class LiveProcess:
+    """What a process has written so far."""
+
+    def __init__(self) -> None:
+        self.engine: str | None = None
+        self.model: str | None = None
+        self.windows: dict[str, list[Window]] = {"baseline": [], "warmup": [], "measurement": []}
+        self.idle_w: dict[str, float | None] = {}  # of each device, before anything is loaded
+        self.warmup: WarmupCompleted | None = None
+        self.requests = self.failed_requests = self.input_tokens = 0
+        self.failure: ProcessFailed | None = None
+        self.is_done = False
+        self._output_tokens = 0
+        self._in_flight: dict[int, int] = {}  # tokens of requests that have not ended
+        self._reached_ns = 0
+        self._ttft_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
+        self._warmup_steps_ms: list[float] = []
+
+    def take(self, event: Event, at_ns: int) -> None:
+        """Note one event of the process."""
+        match event:
+            case ProcessStarted():
+                self.engine = event.engine
+            case WindowOpened() if event.kind in self.windows:
+                self.windows[event.kind].append(Window(at_ns, opening=event.edges))
+            case WindowClosed() if self.windows.get(event.kind):
+                window = self.windows[event.kind][-1]
+                window.closed_ns, window.closing = at_ns, event.edges
+            case BaselineMeasured(position="before"):
+                self.idle_w = {power.device_uuid: power.mean_power_w for power in event.devices}
+            case ModelLoaded():
+                self.model = event.model_name
+            case ServerStarted():
+                self.model = event.model or self.model
+                self.engine = event.kind
+            case RequestsCompleted(window="warmup"):
+                self._warmup_steps_ms.append(step_latency_ms(event.requests))
+            case WarmupCompleted():
+                self.warmup = event
+            case RequestsCompleted(window="measurement"):
+                self._count(event.requests)
+            case RequestProgressed(window="measurement"):
+                tokens = sum(count for count in event.chunk_tokens if count is not None)
+                self._in_flight[event.request_id] = self._in_flight.get(event.request_id, 0) + tokens
+                self._reached_ns = max(self._reached_ns, at_ns)
+            case ProcessFailed():
+                self.failure = event
+            case ProcessCompleted():
+                self.is_done = True
+
+    @property
+    def measurement(self) -> Window | None:
+        """The window that the figures are of."""
+        return self.windows["measurement"][-1] if self.windows["measurement"] else None
+
+    @property
+    def output_tokens(self) -> int:
+        """Those of requests that have ended, and those told of the others."""
+        return self._output_tokens + sum(self._in_flight.values())
+
+    @property
+    def counted_s(self) -> float:
+        """From the measurement's start to the last request that is counted, or to its end."""
+        window = self.measurement
+        if window is None:
+            return 0.0
+        return max(0.0, seconds((window.closed_ns or self._reached_ns) - window.opened_ns))
+
+    @property
+    def ttft_p50_ms(self) -> float | None:
+        """Of the last requests that had a first token."""
+        return median(self._ttft_ms) if self._ttft_ms else None
+
+    @property
+    def warmup_steps_ms(self) -> Sequence[float]:
+        """What a token took in each batch of the warm-up so far, or in each span of it under load."""
+        return self.warmup.latencies_ms if self.warmup else self._warmup_steps_ms
+
+    @property
+    def warmup_variation(self) -> float | None:
+        """How much the last of these differ."""
+        if self.warmup is not None:
+            return self.warmup.coefficient_of_variation
+        return coefficient_of_variation(self._warmup_steps_ms[-LATENCIES_COMPARED:])
+
+    def stage(self, plan: Plan) -> str:
+        """One of STAGES, as far as the log tells it."""
+        if self.is_done:
+            return "done"
+        if self.measurement is not None:
+            return "measuring" if self.measurement.closed_ns is None else "ending"
+        if self.windows["warmup"]:
+            return "about to measure" if self.windows["warmup"][-1].closed_ns else "warming up"
+        if self.model is not None:
+            return "cooling down"
+        if baseline := self.windows["baseline"]:
+            return "loading" if baseline[-1].closed_ns else "baseline before"
+        if self.engine is None:
+            return "starting"
+        return "reading prompts" if plan.windows.baseline_s > 0 else "loading"
+
+    def elapsed_s(self, kind: str, now_ns: int) -> float | None:
+        """How long the last window of a kind has been open, or was; None before."""
+        if not self.windows[kind]:
+            return None
+        window = self.windows[kind][-1]
+        return max(0, (window.closed_ns or now_ns) - window.opened_ns) / NS_PER_S
+
+    def _count(self, requests: Sequence[Request]) -> None:
+        self.requests += len(requests)
+        for request in requests:
+            self._in_flight.pop(request.request_id, None)
+            self.failed_requests += request.finish_reason == "error"
+            self.input_tokens += request.input_tokens
+            self._output_tokens += request.output_tokens
+            self._reached_ns = max(self._reached_ns, request.end_ns)
+            if request.first_token_ns is not None:
+                self._ttft_ms.append((request.first_token_ns - request.arrival_ns) / NS_PER_MS)
