@@ -17,7 +17,6 @@ from llem.live.run import LiveRun
 from llem.live.study import Standing, StudyFollower
 from llem.store import LAST, Store
 from llem.study.history import find_study
-from llem_events.events import ExperimentCompleted
 
 TICK_S = 0.1  # between two looks at the sizes of files
 
@@ -56,7 +55,7 @@ def watch(
         with closing(RunFollower(place, next_id)) as follower:
             run = view.follow(follower, study)
     view.leave(run, _standing(study, run))
-    if not isinstance(run.ended, ExperimentCompleted) or run.ended.processes_failed:
+    if not run.is_success():
         sys.exit(console.FAILED)
 
 

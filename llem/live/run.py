@@ -163,12 +163,21 @@ class LiveRun:
         return judge(facts, self.plan.validity).invalid_reasons
 
     def failures(self) -> list[str]:
-        """What processes said when they failed."""
-        return [
+        """What processes said when they failed, and what else went wrong with the run."""
+        told = [
             f"process {index} failed while {process.failure.stage}: {process.failure.message}"
             for index, process in sorted(self.processes.items())
             if process.failure is not None
         ]
+        ended = self.ended
+        if isinstance(ended, ExperimentCompleted) and ended.failure is not None:
+            told.append(ended.failure)
+        return told
+
+    def is_success(self) -> bool:
+        """Whether it has come to its end, and nothing failed."""
+        ended = self.ended
+        return isinstance(ended, ExperimentCompleted) and not ended.processes_failed and not self.failures()
 
     def is_counted(self) -> bool:
         """Whether there are requests and tokens: a wrapped program has none."""
