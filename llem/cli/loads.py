@@ -15,7 +15,7 @@ from llem.results import ExperimentResult
 MAX_LOADS = 100
 MAX_TRIES = 16
 MAX_HALVINGS = 4  # of a rate that does not hold, before a search is given up
-CLOSE = 1.1  # a search ends where what holds and what does not are so near
+CLOSE = 1.2  # where what holds and what does not are so near, one try in between leaves them within a tenth, and is the last
 KINDS = {"load.rate": "open", "load.concurrency": "closed"}
 COLUMNS = ("output tokens/s", "J/output token", "ttft p99 ms", "tpot p99 ms", "verdict")
 # objective -> the statistic that has to meet it
@@ -40,7 +40,7 @@ class Course(Protocol):
 
     @property
     def ends_with_this(self) -> bool:
-        """Whether the load given last is known to be the last."""
+        """Whether the load given last is taken to be the last, so that it ends the server; if it was not, the next starts one of its own."""
 
 
 class Given:
@@ -66,16 +66,17 @@ class Search:
     def __init__(self, objectives: Mapping[str, float], *, start: float) -> None:
         self._objectives = objectives
         self._rate, self._tries = start, 0
+        self._is_last = False
         self.holds: float | None = None
         self.fails: float | None = None
 
     def next(self) -> Load | None:
-        is_hopeless = self.holds is None and self._tries > MAX_HALVINGS
-        if self._tries == MAX_TRIES or is_hopeless or self._is_close:
+        if self._is_last or self._is_hopeless:
             return None
         if self.holds is not None or self.fails is not None:
             self._rate = self._between()
         self._tries += 1
+        self._is_last = self._tries == MAX_TRIES or self._is_close
         return Load("load.rate", self._rate)
 
     def take(self, load: Load, result: ExperimentResult | None) -> None:
@@ -86,8 +87,8 @@ class Search:
 
     @property
     def ends_with_this(self) -> bool:
-        """That depends on what comes of it."""
-        return False
+        """Whatever comes of it; where none has held so far, if this one does not either."""
+        return self._is_last or self._is_hopeless
 
     def told(self) -> str:
         """What was found."""
@@ -98,6 +99,10 @@ class Search:
         return (
             f"the highest rate that holds {asked} (99th percentiles) is {self.holds:g} requests/s; {beyond}"
         )
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return self.holds is None and self._tries > MAX_HALVINGS
 
     @property
     def _is_close(self) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llem.errors import LlemError, MeasureError
 from llem.measure import children
@@ -59,6 +59,7 @@ WATCH_S = 0.5
 SPAN_S = 0.5  # of the warm-up, whose rate is compared with that of others
 COMPARED = 5
 CHANCE = 1.5  # times the spread that the number of requests alone explains
+NewsKind = TypeVar("NewsKind", LoadOffered, LoadDone)
 
 
 class Served:
@@ -90,6 +91,7 @@ class Serving(Worker):
         super().__init__(setup, log, stop, supervisor=supervisor, sampler=sampler)
         self._keeper = keeper
         self._server: Server = create_server(setup.plan)
+        self._has_died = self._is_load_ended = False
 
     def run(self) -> None:
         """The whole life; the server has ended when this returns or raises, unless it was there before."""
@@ -344,35 +346,34 @@ class Serving(Worker):
         scraper.read()
         with self._windows.open("measurement"):
             link.start("measurement")
-            account = self._until_done(link, served)
+            self._until(LoadOffered, link, served)
+        with self._windows.open("drain"):
+            self._enter(MEASURING, "until what is in flight has ended")
+            account = self._until(LoadDone, link, served).account
+        served.check()
         scraper.read()
         self._tell_of_others(served)
-        served.check()
         if account.gave_up is not None:
             raise LoadFailedError(account.gave_up, exit_status=1)
         return account
 
-    def _until_done(self, link: LoadLink, served: Served) -> LoadCompleted:
-        is_told = False
-        died: ServerDiedError | None = None
-        while True:
-            try:
-                match self._hear(link, served if died is None else None):
-                    case LoadDone(account=account):
-                        if died is not None:
-                            raise died
-                        return account
-                    case LoadProgress() as progress:
-                        self._report(progress)
-                    case LoadOffered():
-                        self._enter(MEASURING, "until what is in flight has ended")
-            except ServerDiedError as error:
-                if died is not None:
-                    raise
-                died = error
-            if (self._should_stop() or died is not None) and not is_told:
-                is_told = True
+    def _until(self, kind: type[NewsKind], link: LoadLink, served: Served) -> NewsKind:
+        """The first news of a kind; where a signal came, or the server has died, the load ends early and says so."""
+        while not isinstance(news := self._hear_of_death(link, served), kind):
+            if isinstance(news, LoadProgress):
+                self._report(news)
+            if (self._should_stop() or self._has_died) and not self._is_load_ended:
+                self._is_load_ended = True
                 link.end(drain=False)
+        return news
+
+    def _hear_of_death(self, link: LoadLink, served: Served) -> object:
+        """The next news of the load; that the server has died is noted, and raised when all is in the log."""
+        try:
+            return self._hear(link, None if self._has_died else served)
+        except ServerDiedError:
+            self._has_died = True
+            return None
 
     def _hear(self, link: LoadLink, served: Served | None) -> object:
         """The next news of the load. Raises ServerDiedError where there is no server any more."""

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 START_LIMIT_S = 20.0  # a driver that is not loaded takes seconds to come up
 EDGE_LIMIT_S = 2.0
-WindowKind = Literal["baseline", "warmup", "measurement"]
+WindowKind = Literal["baseline", "warmup", "measurement", "drain"]
 
 
 class SamplerLink:

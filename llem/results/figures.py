@@ -195,6 +195,30 @@ SERVING_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "part of total_energy_j while no request was in flight; NULL without a server",
     ),
     _served(
+        "drain_sec",
+        "DOUBLE",
+        "s",
+        "from the measurement's end, when no request is due any more, to the last answer; NULL without a drain",
+    ),
+    _served(
+        "drain_energy_j",
+        "DOUBLE",
+        "J",
+        "energy in this time, no part of total_energy_j; NULL without a drain",
+    ),
+    _served(
+        "drain_requests",
+        "BIGINT",
+        "",
+        "requests that ended in this time, counted in requests, and in latencies where they ended well; NULL without a drain",
+    ),
+    _served(
+        "drain_output_tokens",
+        "BIGINT",
+        "",
+        "output tokens that came in this time: with output_tokens, all that came for the requests; NULL without a drain",
+    ),
+    _served(
         "server_start_sec",
         "DOUBLE",
         "s",

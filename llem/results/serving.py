@@ -10,6 +10,10 @@ class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     server_idle_power_w: float | None = None  # weights loaded, nothing to do; sum over devices
     idle_energy_j: float | None = None  # of the measurement, while no request was in flight
+    drain_sec: float | None = None  # after the measurement, until the last of its requests was answered
+    drain_energy_j: float | None = None
+    drain_requests: int | None = None  # that ended then
+    drain_output_tokens: int | None = None  # with those of the measurement, all that came
     server_start_sec: float | None = None  # from its start to its first answer
     offered_rate_per_s: float | None = None  # requests due over the time in which they were
     sent_rate_per_s: float | None = None  # the same requests over the time in which they were sent

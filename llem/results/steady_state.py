@@ -34,19 +34,21 @@ class Curve(Protocol):
 
 
 class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """When tokens came, in seconds."""
+    """When tokens came, in seconds, and how many at each moment; None: one."""
 
     at_sec: ArrayLike
+    tokens: ArrayLike | None = None
 
     @property
     def count(self) -> int:
-        """Tokens."""
+        """Moments."""
         return int(np.size(self.at_sec))
 
     def until(self, edges_sec: FloatArray) -> FloatArray:
         """Tokens before each moment."""
-        at_sec = np.sort(np.asarray(self.at_sec, dtype=np.float64))
-        return np.searchsorted(at_sec, edges_sec).astype(np.float64)
+        after = np.searchsorted(edges_sec, np.asarray(self.at_sec, dtype=np.float64), side="right")
+        tokens = None if self.tokens is None else np.asarray(self.tokens, np.float64)
+        return np.cumsum(np.bincount(after, tokens, len(edges_sec) + 1)[:-1], dtype=np.float64)
 
 
 class PowerSamples(msgspec.Struct, frozen=True, kw_only=True):

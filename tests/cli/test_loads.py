@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llem.cli.loads import Given, Load, Search, course_of, loads_of, meets, under
 from llem.errors import PlanError
@@ -23,11 +25,13 @@ def _result(ttft_p99_ms: float, *codes: str, **latencies: Any) -> ExperimentResu
 
 
 def _rates(search: Search, *, holds_up_to: float) -> list[float]:
-    """The rates that it tries on a server that holds up to one."""
-    tried = []
+    """The rates that it tries on a server that holds up to one; the last, and no other, was taken to be it."""
+    tried, ends = [], []
     while (load := search.next()) is not None:
         tried.append(load.number)
+        ends.append(search.ends_with_this)
         search.take(load, _result(100.0 if load.number <= holds_up_to else 300.0))
+    assert ends == [False] * (len(tried) - 1) + [True]
     return tried
 
 
@@ -48,6 +52,26 @@ def test_a_search_that_begins_too_high_comes_down() -> None:
     hopeless = Search(OBJECTIVE, start=64.0)
     assert _rates(hopeless, holds_up_to=0.0) == [64, 32, 16, 8, 4]
     assert hopeless.told().startswith("no rate tried holds ttft_ms <= 200")
+
+
+def test_a_search_that_was_nearly_given_up_goes_on() -> None:
+    """A first rate that holds after the limit of halvings: its try was taken to be the last, which the next mends by a server of its own."""
+    search = Search(OBJECTIVE, start=64.0)
+    for _ in range(4):
+        search.take(search.next() or Load("load.rate", 0), _result(300.0))
+    last = search.next()
+    assert last == Load("load.rate", 4.0) and search.ends_with_this
+    search.take(last, _result(100.0))
+    assert search.next() == Load("load.rate", 6.0) and not search.ends_with_this
+
+
+@given(holds_up_to=st.floats(1.1, 900.0))
+def test_what_a_search_finds_is_within_a_tenth(holds_up_to: float) -> None:
+    """Whatever the server holds, and every last try is known to be the last."""
+    search = Search(OBJECTIVE, start=1.0)
+    _rates(search, holds_up_to=holds_up_to)
+    assert search.holds is not None and search.fails is not None
+    assert search.holds <= holds_up_to < search.fails <= search.holds * 1.1 * (1 + 1e-9)
 
 
 def test_a_search_without_an_end_has_one() -> None:

@@ -78,7 +78,11 @@ def test_a_server_is_measured_from_nothing_to_its_figures(llem: Run, measured: P
         body for body in events_of(measured, "load", "load_completed") if body["window"] == "measurement"
     ]
     assert result["total_requests"] == account["requests"] >= 8
-    assert result["total_output_tokens"] == 8 * account["requests"]
+    assert (
+        result["total_output_tokens"] + result["serving"]["drain_output_tokens"]
+        == account["output_tokens"]
+        == 8 * account["requests"]
+    )
     assert result["latency_stats"]["ttft_median_ms"] >= 20
     assert (next(measured.glob("log/*/server.log")).stat().st_mode & 0o777) == 0o600
 
@@ -93,6 +97,9 @@ def test_idle_power_is_measured_before_and_with_the_server(measured: Path) -> No
         _at(measured, "baseline_measured", position="server_idle"),
         _at(measured, "window_opened", kind="warmup"),
         _at(measured, "window_opened", kind="measurement"),
+        _at(measured, "window_closed", kind="measurement"),
+        _at(measured, "window_opened", kind="drain"),
+        _at(measured, "window_closed", kind="drain"),
         _at(measured, "server_stopped"),
         _at(measured, "baseline_measured", position="after"),
     ]
@@ -100,9 +107,10 @@ def test_idle_power_is_measured_before_and_with_the_server(measured: Path) -> No
 
 
 def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path) -> None:
-    """Read just before and just after the measurement, so that their difference is what was measured."""
+    """Read just before the measurement and just after its drain, so that their difference is what was asked."""
     opened_ns, closed_ns = (
-        _at(measured, f"window_{end}", kind="measurement") for end in ("opened", "closed")
+        _at(measured, "window_opened", kind="measurement"),
+        _at(measured, "window_closed", kind="drain"),
     )
     readings = sorted(
         (at_ns, dict(zip(event["names"], column, strict=True)))
@@ -112,7 +120,7 @@ def test_the_servers_own_counters_agree_with_what_came(llem: Run, measured: Path
     before = [values for at_ns, values in readings if at_ns <= opened_ns][-1]
     after = next(values for at_ns, values in readings if at_ns >= closed_ns)
     name = "simulated:generation_tokens_total"
-    assert after[name] - before[name] == _result(llem, measured)["total_output_tokens"]
+    assert after[name] - before[name] == _result(llem, measured)["serving"]["streamed_output_tokens"]
 
 
 @pytest.mark.slow
@@ -144,6 +152,23 @@ def test_every_rate_is_an_experiment_of_its_own_under_one_server(llem: Run, stor
     assert rates == sorted(rates)
 
 
+@pytest.mark.slow
+def test_the_last_try_of_a_search_ends_the_server(llem: Run, store: Path) -> None:
+    """With its event, and the board's idle power after it; nothing holds a first token within a millisecond, so that five tries are made."""
+    done = llem(
+        "measure", *SERVED, *SHORT, "--find", "max-rate", "--rate", "64", "--slo", "ttft_ms=1", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    runs = [msgspec.json.decode(line)["experiment_id"] for line in done.stdout.splitlines()]
+    assert len(runs) == 5
+    ends = _query(
+        llem,
+        store,
+        "SELECT experiment_id FROM events WHERE type = 'server_stopped' OR type = 'baseline_measured' AND body ->> 'position' = 'after'",
+    )
+    assert [end["experiment_id"] for end in ends] == [runs[-1]] * 2
+
+
 def _query(llem: Run, store: Path, sql: str) -> list[dict[str, Any]]:
     asked = llem("query", sql, "-f", "json", "--store", store)
     assert asked.returncode == 0, asked.stderr
@@ -157,12 +182,37 @@ def test_a_servers_figures_stand_beside_the_others(llem: Run, measured: Path) ->
     assert row["server_idle_power_w"] == pytest.approx(100.0, rel=0.01)
     above_j = row["total_energy_j"] - row["server_idle_power_w"] * row["duration_sec"]
     assert row["energy_above_server_idle_j"] == pytest.approx(above_j, abs=1e-6)
-    assert row["output_tokens"] == row["usage_output_tokens"] == row["server_output_tokens"]
-    assert row["input_tokens"] == row["usage_input_tokens"] == row["server_input_tokens"]
+    assert row["output_tokens"] + row["drain_output_tokens"] == row["usage_output_tokens"]
+    assert row["usage_output_tokens"] == row["server_output_tokens"]
+    assert row["usage_input_tokens"] == row["server_input_tokens"] >= row["input_tokens"]
     assert row["batch_size"] is None and row["sent_rate_per_s"] == pytest.approx(
         row["offered_rate_per_s"], rel=0.05
     )
     assert row["ttft_sent_mean_ms"] <= row["ttft_mean_ms"] and row["tpot_vllm_mean_ms"] > 0
+
+
+def test_a_measurement_ends_when_its_load_does(llem: Run, measured: Path) -> None:
+    """What is in flight then is answered in a drain of its own: its energy is no part of the measurement's, its requests and their latencies are told."""
+    (row,) = _query(llem, measured, "FROM experiment_results")
+    drain, window = _query(
+        llem,
+        measured,
+        "SELECT kind, duration_sec, energy_j FROM windows WHERE kind IN ('drain', 'measurement') ORDER BY kind",
+    )
+    assert (drain["energy_j"], window["energy_j"]) == (row["drain_energy_j"], row["total_energy_j"])
+    assert (drain["duration_sec"], window["duration_sec"]) == pytest.approx(
+        (row["drain_sec"], row["duration_sec"]), abs=1e-5
+    )
+    (account,) = [
+        body for body in events_of(measured, "load", "load_completed") if body["window"] == "measurement"
+    ]
+    planned_s = (account["offered_ns"] - account["starts_ns"]) / 1e9
+    assert planned_s <= row["duration_sec"] < planned_s + 0.5
+    assert 1 <= row["drain_requests"] < row["requests"] == account["requests"]
+    (all_of_them,) = _query(
+        llem, measured, "SELECT avg(e2e_ms) AS mean_ms FROM timed_requests WHERE window_kind = 'measurement'"
+    )
+    assert row["e2e_mean_ms"] == pytest.approx(all_of_them["mean_ms"])
 
 
 def test_the_energy_of_requests_that_run_together_adds_up(llem: Run, measured: Path) -> None:

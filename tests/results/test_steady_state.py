@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llem.results import PowerSamples, SteadyState, find_steady_state
-from llem.results.steady_state import longest_run
+from llem.results.steady_state import Curve, TokenTimes, longest_run
 
 
 def tokens_at(*rates: tuple[float, float, float]) -> np.ndarray:
@@ -17,7 +17,9 @@ def constant_power(power_w: float = 100.0, seconds: float = 120.0) -> PowerSampl
     return PowerSamples(at_sec=at_sec, power_w=np.full(len(at_sec), power_w))
 
 
-def found(tokens: np.ndarray, *power: PowerSamples, end_sec: float = 120.0, **options: float) -> SteadyState:
+def found(
+    tokens: np.ndarray | Curve, *power: PowerSamples, end_sec: float = 120.0, **options: float
+) -> SteadyState:
     return find_steady_state(start_sec=0.0, end_sec=end_sec, token_times_sec=tokens, power=power, **options)
 
 
@@ -49,6 +51,15 @@ def test_power_alone_can_end_the_steady_state() -> None:
     assert span is not None
     assert span[0] == 0.0
     assert span[1] == pytest.approx(70.0, abs=2.0)
+
+
+def test_tokens_that_come_in_chunks_are_steady_as_their_tokens_are() -> None:
+    """Chunks that come half as often and bring twice as much are no change of throughput."""
+    at_sec = tokens_at((0, 60, 10), (60, 120, 5))
+    chunks = TokenTimes(at_sec=at_sec, tokens=np.repeat([1, 2], [600, 300]))
+    assert found(chunks, constant_power()).span_sec == (0.0, 120.0)
+    assert chunks.until(np.array([0.0, 60.0, 120.0])).tolist() == [0.0, 600.0, 1200.0]
+    assert TokenTimes(at_sec=at_sec[::-1]).until(np.array([0.0, 60.0, 120.0])).tolist() == [0.0, 600.0, 900.0]
 
 
 def test_a_drift_is_steady_only_within_the_tolerance() -> None:

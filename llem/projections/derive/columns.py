@@ -140,6 +140,33 @@ class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
             first[np.flatnonzero(filled)[self.chunk_tokens.missing[starts]]] = np.ma.masked
         return first
 
+    @property
+    def arrivals(self) -> tuple[Lists, NDArray[np.float64]]:
+        """When each request's tokens came, one by one or in chunks, and how many at each of these moments."""
+        alone, chunks = self.token_times_ns, self.chunk_times_ns
+        ones = np.ones(len(alone.values))
+        if not len(chunks.values):
+            return alone, ones
+        rows = np.arange(len(self))
+        order = np.argsort(
+            np.concatenate([np.repeat(rows, times.lengths) for times in (alone, chunks)]), kind="stable"
+        )
+        times_ns = np.concatenate([alone.values, chunks.values])[order]
+        tokens = np.concatenate([ones, self._tokens_of_chunks()])[order]
+        return Lists(times_ns, alone.lengths + chunks.lengths), tokens
+
+    def _tokens_of_chunks(self) -> NDArray[np.float64]:
+        """Where nobody counted them, an equal part of the request's."""
+        counted, lengths = self.chunk_tokens, self.chunk_times_ns.lengths
+        equal: NDArray[np.float64] = np.repeat(
+            self.numbers["output_tokens"] / np.maximum(lengths, 1), lengths
+        )
+        if not np.array_equal(counted.lengths, lengths):
+            return equal
+        if counted.missing is None:
+            return counted.values.astype(np.float64)
+        return np.where(counted.missing, equal, counted.values)
+
     def rows(self, first: int, end: int) -> Self:
         """The requests from one to before another."""
         if (first, end) == (0, len(self)):

@@ -192,13 +192,13 @@ class _Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def count(self) -> int:
-        return sum(seen.work.token_times for seen, _ in self.measured)
+        return sum(seen.work.arrivals for seen, _ in self.measured)
 
     def until(self, edges_sec: FloatArray) -> FloatArray:
         counts = np.zeros_like(edges_sec)
         for seen, shift_ns in self.measured:
-            for times_ns in seen.requests.token_times_ns():
-                counts += TokenTimes(at_sec=(times_ns + shift_ns) / NS_PER_S).until(edges_sec)
+            for times_ns, tokens in seen.requests.arrivals():
+                counts += TokenTimes(at_sec=(times_ns + shift_ns) / NS_PER_S, tokens=tokens).until(edges_sec)
         return counts
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import duckdb
@@ -11,7 +12,7 @@ import numpy as np
 
 from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.columns import Ints
-from llem.projections.derive.source import Source, Span
+from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
 from llem.units import NS_PER_S, NS_PER_US
 from llem_events.events import (
     EVENT_TYPES,
@@ -193,7 +194,12 @@ class ProcessFacts(Facts):
     @property
     def measurement_windows(self) -> list[Window]:
         """Those whose figures are the process's result."""
-        return [window for window in self.windows if window.opened.kind == "measurement"]
+        return [window for window in self.windows if window.opened.kind == MEASUREMENT]
+
+    @property
+    def drain_windows(self) -> list[Window]:
+        """Those in which a server answered what had been asked in a measurement."""
+        return [window for window in self.windows if window.opened.kind == DRAIN]
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -402,13 +408,25 @@ def window_span(source: Source, process: ProcessFacts, window: Window) -> Span:
     opened_ns = window.opened_ns
     if window.closed_ns is not None:
         return opened_ns, window.closed_ns
-    latest_ns = source.last_end_ns(process.requests_segment_id or "", window.opened.kind, opened_ns)
+    # what ends in a drain was asked in the measurement
+    kind = MEASUREMENT if window.opened.kind == DRAIN else window.opened.kind
+    latest_ns = source.last_end_ns(process.requests_segment_id or "", kind, opened_ns)
     return opened_ns, latest_ns or source.last_sample_ns(process.process_index, opened_ns) or opened_ns
 
 
 def measurement_spans(source: Source, process: ProcessFacts) -> list[Span]:
     """When the measurement windows of a process were open, in the order of opening."""
     return [window_span(source, process, window) for window in process.measurement_windows]
+
+
+def with_drains(source: Source, process: ProcessFacts, spans: Sequence[Span]) -> list[Span]:
+    """Spans of the measurement; one that reaches the end of its window goes on to the end of the drain after it, where its last requests are answered."""
+    ends_ns = {
+        window_span(source, process, measured)[1]: window_span(source, process, drain)[1]
+        for measured, drain in pairwise(process.windows)
+        if (measured.opened.kind, drain.opened.kind) == (MEASUREMENT, DRAIN)
+    }
+    return [(start, max(end, ends_ns.get(end, end))) for start, end in spans]
 
 
 def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:

@@ -9,11 +9,11 @@ import msgspec
 
 from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
-from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc
+from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc, window_span
 from llem.projections.derive.request_shares import RequestShares, request_shares
 from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import DeviceSamples, Throttling, load_samples
-from llem.projections.derive.serving import serving_doubts, serving_metrics
+from llem.projections.derive.serving import Drain, serving_doubts, serving_metrics
 from llem.projections.derive.source import Source, Span
 from llem.results import (
     BatchEfficiencyMetrics,
@@ -34,7 +34,7 @@ from llem.results import (
     WarmupResult,
     least_trusted,
 )
-from llem.results.energy import GPU_KINDS
+from llem.results.energy import GPU_KINDS, distinct
 from llem.results.flops import FLOPS_METHOD, model_shape
 from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
@@ -57,6 +57,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     beside: Sequence[DeviceEnergy]  # of the other meters
     requests: Requests
     work: Work
+    drain: Drain | None = None  # after the spans, where these are the whole measurement of a server
 
 
 class Measured(Seen, frozen=True, kw_only=True):
@@ -85,6 +86,7 @@ def measure_process(
     )
     windows = process.measurement_windows if chosen is None else None
     requests = Requests(source, process, spans)
+    work = work_of(requests, shape=model_shape(process.model) if process.model else None)
     seen = Seen(
         process=process,
         spans=spans,
@@ -93,11 +95,31 @@ def measure_process(
         devices=_energies(process, process.devices, samples, windows),
         beside=_energies(process, others, samples_beside, windows),
         requests=requests,
-        work=work_of(requests, shape=model_shape(process.model) if process.model else None),
+        work=work,
+        drain=None if windows is None else _drain(source, process, requests, work),
     )
     shares = request_shares(requests, spans, samples, seen.devices) if process.server else None
     result = _result(seen, clocks, plan, shares)
     return Measured(**msgspec.structs.asdict(seen), result=result, shares=shares)
+
+
+def _drain(source: Source, process: ProcessFacts, requests: Requests, work: Work) -> Drain | None:
+    """What was done after the measurement for requests that were due in it; None where it went on until its last answer."""
+    windows = process.drain_windows
+    if not windows:
+        return None
+    spans = [window_span(source, process, window) for window in windows]
+    samples = [
+        [load_samples(source, process, metered.device.uuid, span) for span in spans]
+        for metered in process.devices
+    ]
+    devices = _energies(process, process.devices, samples, windows)
+    return Drain(
+        duration_sec=sum(seconds(end - start) for start, end in spans),
+        energy_j=total(device.energy_j for device in distinct(devices)),
+        requests=requests.answered_after(spans[0][0]),
+        output_tokens=requests.usage().streamed_output_tokens - work.output_tokens,
+    )
 
 
 def _energies(
@@ -125,7 +147,7 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None
     work_reported = process.work if process.wraps_program and seen.is_whole else None
     inference = _inference(seen, duration_sec, work_reported)
     serving = serving_metrics(
-        process, seen.requests, seen.spans, idle_energy_j=shares.idle_j if shares else None
+        process, seen.requests, drain=seen.drain, idle_energy_j=shares.idle_j if shares else None
     )
     return RawProcessResult(
         experiment_id=process.segment.experiment_id,

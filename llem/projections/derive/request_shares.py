@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llem.projections.derive.columns import Ints, Lists, RequestColumns
+from llem.projections.derive.columns import Ints, RequestColumns
 from llem.projections.derive.requests import Requests
 from llem.projections.derive.samples import DeviceSamples
 from llem.projections.derive.source import Span
@@ -75,25 +75,13 @@ def _work(columns: RequestColumns, rows: Ints, edges_sec: Floats, opened_ns: int
         _sec(np.ma.getdata(first_ns)[known], opened_ns),
         columns.numbers["input_tokens"][known].astype(np.float64),
     )
-    for times, tokens in ((columns.token_times_ns, None), (columns.chunk_times_ns, _chunks(columns))):
-        which = np.repeat(np.arange(len(rows)), times.lengths)
-        counted = well[which]
-        brought = np.ones(len(which)) if tokens is None else tokens
-        came = tokens_in_spans(
-            edges_sec, rows[which][counted], _sec(times.values[counted], opened_ns), brought[counted]
-        )
-        prompts = prompts.joined(came)
-    return prompts
-
-
-def _chunks(columns: RequestColumns) -> Floats:
-    """Tokens of each chunk; where nobody counted them, an equal part of the request's."""
-    counted: Lists = columns.chunk_tokens
-    tokens = counted.values.astype(np.float64)
-    if counted.missing is not None:
-        mean = columns.numbers["output_tokens"] / np.maximum(counted.lengths, 1)
-        tokens = np.where(counted.missing, np.repeat(mean, counted.lengths), tokens)
-    return tokens
+    times, tokens = columns.arrivals
+    which = np.repeat(np.arange(len(rows)), times.lengths)
+    counted = well[which]
+    came = tokens_in_spans(
+        edges_sec, rows[which][counted], _sec(times.values[counted], opened_ns), tokens[counted]
+    )
+    return prompts.joined(came)
 
 
 def _presence(columns: RequestColumns, rows: Ints, edges_sec: Floats, opened_ns: int) -> Weights:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from llem.projections.derive.columns import Groups, Ints, Lists, Mask, RequestColumns
-from llem.projections.derive.history import ProcessFacts, measurement_spans, portions
+from llem.projections.derive.history import ProcessFacts, measurement_spans, portions, with_drains
 from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
 from llem.projections.derive.source import Source, Span, Usage
 from llem.results import LatencyMeasurements
@@ -35,6 +35,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: RequestColumns
     spans: Sequence[Span]
+    answered: Sequence[Span]  # the same, with the drains in which the last of their requests were answered
 
     def __getitem__(self, name: str) -> Any:
         """A number of each request."""
@@ -60,6 +61,11 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
         """Those whose arrival and end lie in one span."""
         return within(self.columns, self.spans)
 
+    @property
+    def finished(self) -> Mask:
+        """Those that were due in a span and ran to their end in it, or in the drain after it."""
+        return self.touched & within(self.columns, self.answered) & self.columns.finished
+
     def inside(self, at_ns: Ints) -> Mask:
         """Which moments lie in a span."""
         return self._any(lambda start, end: (at_ns >= start) & (at_ns <= end))
@@ -78,24 +84,29 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tokens_within(piece: Piece) -> Tokens:
-    """A prompt's tokens count where its first output token came, an output token where it came itself.
+    """A prompt's tokens count where its first output token came, an output token where it came itself, or its chunk.
 
-    A failed request has done no work; one without times of tokens has done it when it ended.
+    A failed request has done no work; one without any times has done it when it ended.
     """
     worked = piece.touched & ~piece.columns.failed
-    at_once = piece.whole | (piece.times == 0)
+    times, brought = piece.columns.arrivals
+    at_once = piece.whole | (times.lengths == 0)
     counted = worked & at_once & piece.inside(piece["end_ns"])
     found = Tokens(
         prompt=np.where(counted, piece["input_tokens"], 0),
         answer=np.where(counted, piece["output_tokens"], 0),
         first=np.zeros(len(counted), np.int64),
     )
-    ends = np.cumsum(piece.times)
+    ends = times.ends
     for row in np.flatnonzero(worked & ~at_once):
-        places = np.flatnonzero(piece.inside(piece.token_times_ns[ends[row] - piece.times[row] : ends[row]]))
-        found.answer[row] = len(places)
+        of_row = slice(ends[row] - times.lengths[row], ends[row])
+        places = np.flatnonzero(piece.inside(times.values[of_row]))
         if len(places):
-            found.first[row] = places[0]
+            # whole tokens, also where a chunk's are an equal part
+            until = np.rint(np.cumsum(brought[of_row])).astype(np.int64)
+            each = np.diff(until, prepend=0)
+            found.answer[row] = each[places].sum()
+            found.first[row] = until[places[0]] - each[places[0]]
             found.prompt[row] = 0 if places[0] else piece["input_tokens"][row]
     return found
 
@@ -174,7 +185,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     failed_requests: int
     input_tokens: int
     output_tokens: int
-    token_times: int  # known ones, of all requests that ran at all within a span
+    arrivals: int  # known moments at which tokens came, of all requests that ran at all within a span
     flops: int | None  # None where the model is unknown
     batches: Sequence[Batches]  # of each span
     batch_count: int
@@ -189,7 +200,8 @@ class Requests:
 
     def __init__(self, source: Source, process: ProcessFacts, spans: Sequence[Span]) -> None:
         self._source, self.spans = source, spans
-        self.windows = measurement_spans(source, process)
+        self.windows = with_drains(source, process, measurement_spans(source, process))
+        self._answered = with_drains(source, process, spans)
         self._segment_id = process.requests_segment_id or ""
         sizes = source.request_sizes(self._segment_id)
         self.warmup_requests, self.tokens = sizes.warmup_requests, sizes.token_times
@@ -202,10 +214,15 @@ class Requests:
             yield self._kept
             return
         for first, last in self._ranges:
-            piece = Piece(columns=self._source.requests(self._segment_id, first, last), spans=self.spans)
+            columns = self._source.requests(self._segment_id, first, last)
+            piece = Piece(columns=columns, spans=self.spans, answered=self._answered)
             if len(self._ranges) == 1:
                 self._kept = piece
             yield piece
+
+    def answered_after(self, at_ns: int) -> int:
+        """How many of them ended later."""
+        return sum(int(np.count_nonzero(piece["end_ns"] > at_ns)) for piece in self.pieces())
 
     def ids(self) -> Ints:
         """Of all of them, in the order of the pieces."""
@@ -215,10 +232,12 @@ class Requests:
         """What a server says of their tokens."""
         return self._source.usage(self._segment_id)
 
-    def token_times_ns(self) -> Iterator[Ints]:
-        """When the tokens came of the requests that ran at all within a span."""
+    def arrivals(self) -> Iterator[tuple[Ints, FloatArray]]:
+        """When tokens came of the requests that ran at all within a span, and how many at each of these moments."""
         for piece in self.pieces():
-            yield piece.token_times_ns[np.repeat(piece.touched, piece.times)]
+            times, tokens = piece.columns.arrivals
+            touched = np.repeat(piece.touched, times.lengths)
+            yield times.values[touched], tokens[touched]
 
 
 def count_requests(source: Source, process: ProcessFacts) -> RequestCounts:
@@ -244,7 +263,7 @@ class _Tally:
         self.batches: list[Ints] = []  # index and size
 
     def add(self, piece: Piece) -> None:
-        touched, finished = piece.touched, piece.touched & piece.whole & piece.columns.finished
+        touched, finished = piece.touched, piece.finished
         tokens = tokens_within(piece)
         self.counts.update(
             requests=int(touched.sum()),
@@ -252,7 +271,7 @@ class _Tally:
             input_tokens=_sum(tokens.prompt),
             output_tokens=_sum(tokens.answer),
             finished_tokens=_sum(piece["output_tokens"][finished]),
-            token_times=int(piece.times[touched].sum()),
+            arrivals=int((piece.times + piece.columns.chunk_times_ns.lengths)[touched].sum()),
             flops=0 if self.shape is None else piece_flops(self.shape, piece, tokens),
         )
         self.gaps.add(piece.token_times_ns, piece.times, finished)
@@ -318,7 +337,7 @@ def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
         failed_requests=counts["failed_requests"],
         input_tokens=counts["input_tokens"],
         output_tokens=counts["output_tokens"],
-        token_times=counts["token_times"],
+        arrivals=counts["arrivals"],
         flops=None if shape is None else counts["flops"],
         batches=tally.of_spans(),
         batch_count=len(sizes),

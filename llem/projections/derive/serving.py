@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.requests import Requests
 from llem.projections.derive.source import Span
@@ -19,8 +21,21 @@ Reading = tuple[int, float]  # when, and what
 Edges = tuple[int, int, int]  # first due, last due, last sent
 
 
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done after a measurement for requests that were due in it."""
+
+    duration_sec: float
+    energy_j: float | None
+    requests: int  # that ended then
+    output_tokens: int
+
+
 def serving_metrics(
-    process: ProcessFacts, requests: Requests, spans: Sequence[Span], *, idle_energy_j: float | None = None
+    process: ProcessFacts,
+    requests: Requests,
+    *,
+    drain: Drain | None = None,
+    idle_energy_j: float | None = None,
 ) -> ServingMetrics | None:
     """Of a process that measured a server; None for any other."""
     server = process.server
@@ -32,6 +47,10 @@ def serving_metrics(
     return ServingMetrics(
         server_idle_power_w=total(power.mean_power_w for power in process.idle_powers("server_idle")),
         idle_energy_j=idle_energy_j,
+        drain_sec=drain.duration_sec if drain else None,
+        drain_energy_j=drain.energy_j if drain else None,
+        drain_requests=drain.requests if drain else None,
+        drain_output_tokens=drain.output_tokens if drain else None,
         server_start_sec=_seconds(server.started_ns, server.first_answer_ns),
         **_rates(requests),
         send_lag_p99_ms=_ms(load.send_lag_p99_ns) if load else None,
@@ -43,7 +62,7 @@ def serving_metrics(
         usage_output_tokens=usage.output_tokens,
         counted_output_tokens=usage.counted_output_tokens,
         streamed_output_tokens=usage.streamed_output_tokens,
-        **_counters(process, server, spans),
+        **_counters(process, server, requests.windows),
         other_processes_on_gpus=int(max(others, default=0)),
     )
 
