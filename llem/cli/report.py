@@ -1,30 +1,18 @@
 """llem report."""
 
-import json
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.tables import tables_of
-from llem.comparing import Findings, compare_groups, named_groups
-from llem.errors import ExportError, QueryError, StoreError
+from llem.errors import ExportError
 from llem.export import target
-from llem.report.facts import distribution, traces
-from llem.report.page import REPORTED, Report, page
+from llem.report.making import chosen_study, make_page
 from llem.results.comparison import LEVEL, MARGIN
-from llem.store import LAST, Store
-from llem.study.history import StudyHistory, find_study, study_ids
-from llem_events.secrets import scrub, scrub_value
-
-DRAWN_RUNS = 30  # whose power is drawn: one of each group
-SERIES = ("ttft_ms", "e2e_ms")
-CHECKED_RUNS = 3  # of which the page writes the command that checks the log
+from llem.store import Store
 
 
 def report(
@@ -54,85 +42,19 @@ def report(
         raise ExportError(f"no page can be written to {output}", expected="a name ending in .html")
     target.check(output.resolve(), force=force)
     place = Store.locate(store).require()
-    study = _study(place, named or [])
+    study = chosen_study(place, named or [])
     with tables_of(place) as connection:
-        members = _cells(study) if study else _groups(connection, place, named or [LAST])
-        findings = compare_groups(
-            connection, members, usual=REPORTED, valid_only=valid, level=level, margin=margin
-        )
-        written = Report(
-            title=title or (study.started.name or study.study_id if study else _title(findings)),
-            findings=findings,
-            traces={run: traces(connection, run) for run in _drawn(findings)},
-            distributions=_distributions(connection, findings),
+        made = make_page(
+            connection,
+            place,
+            study,
+            named or [],
+            file_name=output.name,
+            title=title,
             margin=margin,
             level=level,
-            again=_again([study.study_id] if study else [*members], findings, output),
-            plan=json.dumps(scrub_value(study.started.plan), indent=1) if study else None,
+            valid_only=valid,
         )
     with target.text_file(output, force=force) as file:
-        file.write(scrub(page(written)))
-    console.note(f"llem: {output}: {console.counted(sum(len(each.runs) for each in findings.groups), 'run')}")
-
-
-def _study(store: Store, named: Sequence[str]) -> StudyHistory | None:
-    """The study that is meant; None where runs are."""
-    if not named:
-        return find_study(store, LAST) if study_ids(store) else None
-    if len(named) > 1 or "=" in named[0] or "," in named[0]:
-        return None
-    try:
-        return find_study(store, named[0])
-    except StoreError:
-        return None
-
-
-def _cells(history: StudyHistory) -> dict[str, list[str]]:
-    """Name of each cell -> its runs. Raises QueryError where nothing was measured."""
-    members = history.cells()
-    if not members:
-        raise QueryError(f"study {history.study_id}", found="no run that was measured to its end")
-    return members
-
-
-def _groups(
-    connection: duckdb.DuckDBPyConnection, store: Store, named: Sequence[str]
-) -> dict[str, list[str]]:
-    """Groups of runs; one that is named as a run goes by its id."""
-    members = named_groups(connection, store, named)
-    return {runs[0] if len(runs) == 1 and "=" not in name else name: runs for name, runs in members.items()}
-
-
-def _drawn(findings: Findings) -> list[str]:
-    """Runs whose power is drawn: the first of each group, which others of it resemble."""
-    return [group.runs[0]["experiment_id"] for group in findings.groups[:DRAWN_RUNS]]
-
-
-def _distributions(
-    connection: duckdb.DuckDBPyConnection, findings: Findings
-) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    return {
-        series: {
-            group.name: distribution(connection, group.values("experiment_id"), series)
-            for group in findings.groups
-        }
-        for series in SERIES
-    }
-
-
-def _title(findings: Findings) -> str:
-    """The model of the only run, or the names of the groups."""
-    runs = [run for group in findings.groups for run in group.runs]
-    if len(runs) == 1 and runs[0]["model_name"]:
-        return str(runs[0]["model_name"])
-    return " and ".join(group.name for group in findings.groups)
-
-
-def _again(words: Sequence[str], findings: Findings, output: Path) -> list[str]:
-    """The commands that check and make the page anew."""
-    runs = [run["experiment_id"] for group in findings.groups for run in group.runs]
-    return [
-        *(f"llem log verify {run}" for run in runs[:CHECKED_RUNS]),
-        "llem rebuild --check",
-        shlex.join(["llem", "report", *words, "-o", output.name]),
-    ]
+        file.write(made.html)
+    console.note(f"llem: {output}: {console.counted(made.runs, 'run')}")
