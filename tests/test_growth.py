@@ -15,6 +15,7 @@ from tests.conftest import LLEM
 pytestmark = pytest.mark.slow
 MORE = 4
 MAX_CPU, MAX_MEMORY = 4.4, 1.4
+RETRIES = 2
 MAX_REBUILD_MEMORY = 1.5  # all latencies of a run are held at once for exact percentiles
 ONE = Shape(requests=4_000, tokens=32, batch=8, samples=200_000)
 COMMANDS = (
@@ -83,10 +84,19 @@ def test_a_rebuild_of_four_times_as_much(stores: tuple[Path, Path], tmp_path: Pa
 
 
 def check(command: tuple[str, ...], smaller: Path, larger: Path, *, max_memory: float = MAX_MEMORY) -> None:
-    """Compare what a command takes with two stores."""
+    """Compare what a command takes with two stores: at best, where others on the machine made it slow at first."""
     less, more = cost(command, smaller), cost(command, larger)
+    for _ in range(RETRIES):
+        if more.cpu_s <= MAX_CPU * less.cpu_s and more.peak_mb <= max_memory * less.peak_mb:
+            return
+        less, more = least(less, cost(command, smaller)), least(more, cost(command, larger))
     assert more.cpu_s <= MAX_CPU * less.cpu_s
     assert more.peak_mb <= max_memory * less.peak_mb
+
+
+def least(one: Cost, other: Cost) -> Cost:
+    """The less of each."""
+    return Cost(min(one.cpu_s, other.cpu_s), min(one.peak_mb, other.peak_mb))
 
 
 def cost(command: tuple[str, ...], folder: Path) -> Cost:
