@@ -235,15 +235,16 @@ def comments(sql: str) -> Iterator[str]:
 
 def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     """A view's column that says nothing of itself is that of the first table in the view's FROM that has it."""
+    rows = connection.execute(
+        "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    )
+    said = {(table, column): comment for table, column, comment in rows.fetchall()}
     for view, body in _VIEW.findall(SCHEMA_SQL):
-        rows = connection.execute(
-            "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
-        )
-        said = {(table, column): comment for table, column, comment in rows.fetchall()}
         bases = _BASE.findall(body)
         for table, column in said:
             known = [text for base in bases if (text := said.get((base, column))) is not None]
             if table == view and said[table, column] is None and known:
+                said[table, column] = known[0]
                 yield f"COMMENT ON COLUMN {view}.{column} IS {literal(known[0])}"
 
 
