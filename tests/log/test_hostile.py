@@ -123,6 +123,7 @@ def bodies(draw: st.DrawFn) -> tuple[str, int, bytes]:
     st.lists(bodies() | st.binary(max_size=40).map(lambda body: ("model_melted", 1, body)), max_size=6),
     st.integers(-1, 2),
 )
+@pytest.mark.slow
 def test_any_body_with_valid_digests(events: list[tuple[str, int, bytes]], lie: int) -> None:
     """Bodies of any shape, and counts that lie, raise nothing foreign."""
     with tempfile.TemporaryDirectory() as folder:

@@ -153,7 +153,7 @@ def result(size: int) -> Event:
     return ResultImported(format="f", file_name="n", file_sha256="0", original=bytes(size))
 
 
-@pytest.mark.parametrize("make", [started, completed, result])
+@pytest.mark.parametrize("make", [started, pytest.param(completed, marks=pytest.mark.slow), result])
 def test_an_event_may_have_its_limit(make: Callable[[int], Event]) -> None:
     """Its message is written and read at exactly the cap, and refused over it; so is a body over it that another wrote."""
     cap = make(0).MAX_BYTES

@@ -29,8 +29,8 @@ def run(environment: dict[str, str], *arguments: str, **changes: str) -> subproc
     ("arguments", "changes", "expected"),
     mostly_slow(
         [
-            (("--meter", "amd", "--gpu", "2,0"), {}, [2, 0]),
             (("--meter", "amd"), {"HIP_VISIBLE_DEVICES": "1"}, [1]),
+            (("--meter", "amd", "--gpu", "2,0"), {}, [2, 0]),
             (("--meter", "amd", "--gpu", "0"), {"ROCR_VISIBLE_DEVICES": "2,1"}, [2]),
             (("--meter", "auto"), {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0,2"}, [0, 2]),
         ],

@@ -18,6 +18,7 @@ def three(log: Store) -> None:
         experiment(log, processes=2, experiment_id=f"run-{number}")
 
 
+@pytest.mark.usefixtures("tables")
 def test_at_once_and_one_by_one_give_the_same_tables(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit of every column, whichever way an experiment went."""
     three(log)
@@ -29,6 +30,7 @@ def test_at_once_and_one_by_one_give_the_same_tables(log: Store, monkeypatch: py
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 64])
+@pytest.mark.usefixtures("tables")
 def test_one_that_does_not_fit_hurts_no_other(
     log: Store, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
@@ -46,6 +48,7 @@ def test_one_that_does_not_fit_hurts_no_other(
     ]
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_full_disk_is_no_damage_of_an_experiment(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not the log's ends the catch-up, and no experiment is called damaged."""
     three(log)
@@ -58,6 +61,7 @@ def test_a_full_disk_is_no_damage_of_an_experiment(log: Store, monkeypatch: pyte
         catch_up(log)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_misfit_goes_the_slow_way(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that cannot be derived at once is still in the tables."""
     three(log)

@@ -105,6 +105,7 @@ def test_a_second_experiment_leaves_the_first_alone(caught_up: Store, tmp_path: 
     assert hashes(caught_up) == from_scratch(caught_up, tmp_path)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_removed_experiment_leaves_the_tables(log: Store, tmp_path: Path) -> None:
     """Its folder is gone, so are all its rows."""
     experiment(log)
@@ -116,6 +117,7 @@ def test_a_removed_experiment_leaves_the_tables(log: Store, tmp_path: Path) -> N
     assert hashes(log) == from_scratch(log, tmp_path)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_torn_tail_is_read_up_to_it(log: Store) -> None:
     """A crash in the middle of the last write costs that block only."""
     supervisor(log)
@@ -128,6 +130,7 @@ def test_a_torn_tail_is_read_up_to_it(log: Store) -> None:
     assert result(log)["status"] == "incomplete"
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_file_torn_inside_its_header_holds_nothing(log: Store) -> None:
     """It is listed, and nothing else is harmed."""
     experiment(log)
@@ -138,6 +141,7 @@ def test_a_file_torn_inside_its_header_holds_nothing(log: Store) -> None:
     assert result(log)["total_energy_j"] == 4_080.0  # the worker's edges have the counter
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_corrupt_segment_keeps_its_experiment_out(log: Store, tmp_path: Path) -> None:
     """Named by file, bytes and blocks; the other experiments are there; told again every time, from the tables."""
     experiment(log)
@@ -168,6 +172,7 @@ def test_salvage_goes_on_and_says_what_is_missing(caught_up: Store, tmp_path: Pa
     assert hashes(caught_up) == from_scratch(caught_up, tmp_path, salvage=True)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_healed_segment_brings_its_experiment_back(log: Store, tmp_path: Path) -> None:
     """The file is restored from a copy."""
     experiment(log)
@@ -189,6 +194,7 @@ def test_damage_behind_the_checkpoint_is_noticed(caught_up: Store, tmp_path: Pat
     assert isinstance(error, DamagedLogError)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_recovered_segment_stands_in_for_the_damaged_one(log: Store) -> None:
     """Both files are there; only the recovered one counts."""
     experiment(log)
@@ -202,6 +208,7 @@ def test_a_recovered_segment_stands_in_for_the_damaged_one(log: Store) -> None:
     assert result(log)["total_tokens"] == 120
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_copy_of_a_segment_counts_once(log: Store) -> None:
     """Whoever collects logs of several hosts may copy one twice."""
     experiment(log)
@@ -212,6 +219,7 @@ def test_a_copy_of_a_segment_counts_once(log: Store) -> None:
     assert one(log, "FROM segments WHERE file = 'worker-copy.events.zst'")["problem"].startswith("a copy of")
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_segment_in_the_wrong_folder_is_refused(log: Store) -> None:
     """The header says which experiment it belongs to."""
     experiment(log)
@@ -222,6 +230,7 @@ def test_a_segment_in_the_wrong_folder_is_refused(log: Store) -> None:
     assert "the header names experiment 'run-1'" in str(error)
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_newer_schema_is_refused_with_the_way_out(log: Store) -> None:
     """The store's other experiments stay usable."""
     experiment(log)
@@ -237,6 +246,7 @@ def test_a_newer_schema_is_refused_with_the_way_out(log: Store) -> None:
 
 
 @pytest.mark.parametrize("word", ["role", "finish reason"])
+@pytest.mark.usefixtures("tables")
 def test_a_word_of_a_later_llem_is_newer_and_no_damage(log: Store, word: str) -> None:
     """A role or a finish reason that is not known here keeps its experiment out with the way out; the others stay usable."""
     experiment(log)
@@ -251,6 +261,7 @@ def test_a_word_of_a_later_llem_is_newer_and_no_damage(log: Store, word: str) ->
     assert result(log, "run-2")["total_tokens"] == 120
 
 
+@pytest.mark.usefixtures("tables")
 def test_unknown_events_are_kept_and_change_nothing(log: Store) -> None:
     """An unknown type, and a later version of a known one."""
     later = LaterWarning(code="x", text="y")

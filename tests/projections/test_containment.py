@@ -115,6 +115,7 @@ DAMAGED: dict[str, tuple[Make, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_makes_its_experiment_damaged(log: Store) -> None:
     """The reason is in the tables and in the report, the other experiment has its figures, and nothing is tried twice."""
     experiment(log)
@@ -135,6 +136,7 @@ def test_what_cannot_be_makes_its_experiment_damaged(log: Store) -> None:
     assert not rebuild(log, check=True).differs
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_damaged_experiment_that_grows_is_tried_again(log: Store) -> None:
     """Its file is replaced by one that can be read."""
     experiment(log)
@@ -180,6 +182,7 @@ def test_every_command_answers_beside_a_damaged_experiment(log: Store, tmp_path:
     assert run(log, "rebuild").returncode == 3
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_user_is_damaged_and_named(log: Store) -> None:
     """As `sudo llem measure` leaves it in the store of an ordinary user: the command that mends it is told, the others are answered."""
     experiment(log)
@@ -214,6 +217,7 @@ def test_moments_of_the_fake_world_lie_within_the_limits() -> None:
     assert at(40.0) < 2**60
 
 
+@pytest.mark.slow
 def test_a_run_too_large_to_derive_here_is_damaged_and_the_others_are_answered(log: Store) -> None:
     """With less memory than it needs, here for a million million samples; `llem rebuild` where there is enough brings it back."""
     experiment(log)

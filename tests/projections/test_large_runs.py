@@ -13,6 +13,7 @@ from llem_events.events import Request
 from tests.projections.tables import hashes, one, result, rows
 from tests.world import at, experiment, request, sampler_events, supervisor, worker_events, write
 
+pytestmark = pytest.mark.usefixtures("tables")
 PROCESSES, OPENED_S, CLOSED_S = 2, 10.0, 30.0
 
 

@@ -99,6 +99,7 @@ def test_a_changed_formula_derives_again_and_reads_nothing_of_the_log(
     assert ask(llem, measured) == (lines, "")
 
 
+@pytest.mark.slow
 def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, upgraded: Upgraded) -> None:
     """Columns that are new are there; comments, views and macros too."""
     llem = upgraded(DOUBLED, MORE_COLUMNS)
@@ -133,6 +134,7 @@ def test_what_is_new_in_the_log_is_taken_too(measured: Store, upgraded: Upgraded
     assert (len(lines), TOLD in told) == (3, True)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_fails_its_new_formula_is_damaged(measured: Store, upgraded: Upgraded) -> None:
     """The other is answered; the next formula takes both again."""
     llem = upgraded(FAILING)
@@ -148,6 +150,7 @@ def test_an_experiment_that_fails_its_new_formula_is_damaged(measured: Store, up
     )
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_what_it_reads(measured: Store, upgraded: Upgraded) -> None:
     """The tables are derived in a copy then, and swapped in."""
     before = result(measured)["mean_power_w"]
@@ -185,6 +188,7 @@ def test_killed_in_between_the_old_tables_stay(log: Store, upgraded: Upgraded) -
     assert llem.run("rebuild", "--check", "--store", log.path).returncode == 0
 
 
+@pytest.mark.usefixtures("tables")
 def test_refused_experiments_stay_refused(log: Store) -> None:
     """Damage is damage by every formula, and nothing is read again to know."""
     experiment(log)

@@ -80,6 +80,7 @@ def test_windows_add_up(pair: Store) -> None:
         assert sum(getattr(half, name) for half in halves) == pytest.approx(getattr(whole, name)), name
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_window_with_a_sampled_counter_uses_it(log: Store) -> None:
     """100 J a second for ten seconds."""
     experiment(log, sampler=sampler_events(counter_j=lambda second: 100 * second))
@@ -89,6 +90,7 @@ def test_a_window_with_a_sampled_counter_uses_it(log: Store) -> None:
     assert found.energy_source == "counter"
 
 
+@pytest.mark.usefixtures("tables")
 def test_the_steady_state_is_found_in_the_log(log: Store) -> None:
     """Constant power and one request every two seconds, all the time; the plan asks for 10 s."""
     experiment(
@@ -120,6 +122,7 @@ def test_what_cannot_be_recomputed_is_said(usual: Store) -> None:
             results_for(connection, "run-9")
 
 
+@pytest.mark.usefixtures("tables")
 def test_energy_between_agrees_with_python(log: Store) -> None:
     """The same trapezoids, one row per device; a device that two workers sample is there once."""
     supervisor(log, processes=2)

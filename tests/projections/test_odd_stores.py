@@ -42,7 +42,8 @@ SETTINGS = settings(
     ],  # a failure names what was odd; making it smaller takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-FEW = st.lists(odd_stores.odd_experiments(), min_size=20, max_size=20)
+FEW = st.lists(odd_stores.odd_experiments(), min_size=6, max_size=6)
+SOME = st.lists(odd_stores.odd_experiments(), min_size=20, max_size=20)
 MANY = st.lists(odd_stores.odd_experiments(), min_size=TOGETHER, max_size=TOGETHER)
 
 
@@ -136,10 +137,11 @@ def close(found: Any, expected: Any) -> bool:
 @given(odd=FEW)
 @settings(SETTINGS, max_examples=1, database=None)
 def test_a_few_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd]) -> None:
-    """Twenty of them, by the program's own entry point."""
+    """By the program's own entry point."""
     check(odd, forked)
 
 
+@pytest.mark.slow
 def test_numbers_that_no_column_holds_harm_nobody(forked: ForkedLlem) -> None:
     """What tables and screens read from the body of an event may be of any size there, or no number at all."""
     by_type = {event.TYPE: event for _, event in odd_stores.UNUSUAL}
@@ -177,7 +179,7 @@ def test_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd], part: i
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@given(FEW)
+@given(SOME)
 @settings(SETTINGS, max_examples=1, database=None)
 def test_odd_experiments_harm_no_real_program(odd: list[Odd]) -> None:
     """Every command in a process of its own, as a user runs it."""

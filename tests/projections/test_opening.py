@@ -167,6 +167,7 @@ def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(lo
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+@pytest.mark.usefixtures("tables")
 def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(
     log: Store, llem: Run, zone: str
 ) -> None:

@@ -12,6 +12,8 @@ from llem.projections.derive.source import Held, Stored
 from llem.store import Store
 from tests.world import experiment, sampler_events, supervisor, worker_events, write
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 
 @pytest.fixture
 def three(log: Store) -> Store:

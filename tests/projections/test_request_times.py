@@ -1,5 +1,6 @@
 """The rule for a request's times, in the log's words and for all requests at once: the two never part."""
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -46,18 +47,21 @@ def times(draw: st.DrawFn) -> dict[str, Any]:
     suppress_health_check=list(HealthCheck),
 )
 @given(fields=st.lists(times(), min_size=30, max_size=60))
-def test_the_rule_for_all_requests_is_the_rule_of_the_log(fields: list[dict[str, Any]]) -> None:
+def test_the_rule_for_all_requests_is_the_rule_of_the_log(
+    empty_tables: Path, fields: list[dict[str, Any]]
+) -> None:
     """Whatever times a request has, both find the same ones wrong, as they are decoded and after their way through the tables."""
     requests = [request(number, 10.0, **changed) for number, changed in enumerate(fields)]
     wrong = [times_problem(asked) is not None for asked in requests]
     assert mistimed(RequestColumns.of(requests)).tolist() == wrong
-    assert mistimed(from_tables(requests)).tolist() == wrong
+    assert mistimed(from_tables(requests, empty_tables)).tolist() == wrong
 
 
-def from_tables(requests: list[Request]) -> RequestColumns:
+def from_tables(requests: list[Request], empty_tables: Path) -> RequestColumns:
     """The same after they were written and read."""
     with TemporaryDirectory() as folder:
         log = Store(Path(folder) / "store").create()
+        shutil.copy(empty_tables, log.projections_path)
         supervisor(log)
         write(log, worker_events(requests=requests, closed_s=200.0), role="worker", index=0, checked=False)
         catch_up(log)

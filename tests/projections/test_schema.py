@@ -31,6 +31,7 @@ def test_a_table_has_the_figures_of_its_list(table: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["experiment_results", "raw_process_results"])
+@pytest.mark.usefixtures("tables")
 def test_no_figure_of_a_full_log_is_null_without_its_reason(table: str, log: Store) -> None:
     """Where a log says everything, a column is NULL only as its comment says that it can be."""
     experiment(log, processes=2, plan=Plan(name="base"), labels={"ticket": "7"})
