@@ -1,9 +1,8 @@
 """llem runs."""
 
-import re
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -12,28 +11,9 @@ from llem.cli.console import text_output
 from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
-from llem.errors import QueryError
 from llem.export import formats
+from llem.query.runs import COLUMNS, SCREEN, select_runs, started_since_ns
 from llem.store import Store
-from llem.units import NS_PER_S
-
-COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, e.labels, coalesce(e.started_time, r.start_time) AS started_time,
-       r.duration_sec, r.measured_sec, r.total_energy_j, r.output_tokens_per_second, r.output_tokens,
-       r.tokens_per_second, r.total_tokens, r.energy_source"""
-SCREEN = """experiment_id AS run,
-       CASE WHEN e.status <> 'completed' THEN e.status WHEN r.valid THEN 'valid' WHEN NOT r.valid THEN 'not valid' ELSE 'not judged' END AS verdict,
-       coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
-       round(coalesce(r.measured_sec, r.duration_sec), 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.output_tokens_per_second, 1) AS "output tokens/s",
-       r.output_tokens AS "output tokens", r.energy_source AS source"""
-RUNS = """
-SELECT {columns}
-FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
-WHERE ($name IS NULL OR e.name GLOB $name) AND ($since_ns IS NULL OR coalesce(e.started_ns, r.start_ns) >= $since_ns)
-  AND list_has_all(list_transform(map_entries(coalesce(e.labels, MAP {{}})), lambda pair: pair.key || '=' || pair.value), $labels)
-ORDER BY coalesce(e.started_ns, r.start_ns) DESC NULLS LAST, experiment_id DESC
-LIMIT $limit
-"""
-AGES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def runs(
@@ -54,39 +34,23 @@ def runs(
     store: StoreOption = None,
 ) -> None:
     """List the experiments in the store, the newest first."""
-    wanted: dict[str, Any] = {
-        "labels": ["=".join(key_and_value(pair)) for pair in label or ()],
-        "name": name,
-        "since_ns": None if since is None else started_since_ns(since, now=datetime.now(UTC)),
-        "limit": limit,
-    }
+    labels = ["=".join(key_and_value(pair)) for pair in label or ()]
+    since_ns = None if since is None else started_since_ns(since, now=datetime.now(UTC))
     place = Store.locate(store)
     with tables_of(place) as connection:
-        selected = connection.execute(RUNS.format(columns=COLUMNS if json else SCREEN), wanted)
-        columns = [column[0] for column in selected.description or ()]
-        rows = selected.fetchall()
+        found = select_runs(
+            connection,
+            columns=COLUMNS if json else SCREEN,
+            labels=labels,
+            name=name,
+            since_ns=since_ns,
+            limit=limit,
+        )
     if json:
         with text_output() as out:
-            formats.write_json(out, columns, rows)
+            formats.write_json(out, found.columns, found.rows)
         return
-    if rows:
-        write_table(sys.stdout, columns, rows, instead="--json")
+    if found.rows:
+        write_table(sys.stdout, found.columns, found.rows, instead="--json")
     else:
         console.note(f"llem: no such experiment in {place.path}")
-
-
-def started_since_ns(written: str, *, now: datetime) -> int:
-    """Nanoseconds since 1970 of a moment in ISO 8601 (UTC unless it says otherwise), or of so long ago. Raises QueryError."""
-    try:
-        if age := re.fullmatch(r"(\d+)([mhdw])", written):
-            moment = now - timedelta(**{AGES[age[2]]: int(age[1])})
-        else:
-            moment = datetime.fromisoformat(written)
-    except (ValueError, OverflowError):
-        raise QueryError(
-            "--since",
-            found=repr(written),
-            expected="a time such as 2026-01-31T12:00, or an age such as 90m, 12h, 3d, 2w",
-        ) from None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(aware.timestamp()) * NS_PER_S
