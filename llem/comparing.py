@@ -48,6 +48,22 @@ _ENVIRONMENT = (
     "llem_version",
 )
 
+COLUMNS = (
+    *(
+        "group",
+        "figure",
+        "unit",
+        "reference_runs",
+        "runs",
+        "reference",
+        "value",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+    ),
+    *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
+)
+
 
 Run = dict[str, Any]  # a row of the tables, by column
 
@@ -436,3 +452,28 @@ def _listed(values: Iterable[str]) -> str:
     found = list(values)
     more = f" and {len(found) - SHOWN_VALUES} more" if len(found) > SHOWN_VALUES else ""
     return ", ".join(value or "nothing" for value in found[:SHOWN_VALUES]) + more
+
+
+def record(each: Compared) -> list[Any]:
+    """A row of `COLUMNS`."""
+    named = {
+        "group": each.group,
+        "figure": each.figure.name,
+        "unit": each.figure.unit,
+        "energy_bound": each.energy_bound,
+    }
+    return [named[column] if column in named else getattr(each.comparison, column) for column in COLUMNS]
+
+
+def remarks(findings: Findings) -> Iterator[str]:
+    """What is compared, and what a reader has to know before."""
+    runs = "; ".join(f"{group.name}: {_runs(len(group.runs))}" for group in findings.groups)
+    yield f"{runs}; all of study {findings.study_id}" if findings.study_id else runs
+    for key, values in findings.differences.items():
+        yield f"{key}: {' | '.join(values)}"
+    for doubt in findings.doubts:
+        yield f"warning: {doubt}"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"

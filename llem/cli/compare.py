@@ -1,7 +1,7 @@
 """llem compare."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,28 +12,13 @@ from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
-from llem.comparing import Compared, Findings, compare_groups, named_groups
+from llem.comparing import COLUMNS, Compared, Findings, compare_groups, named_groups, record, remarks
 from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
 from llem.store import Store
 from llem.study.history import find_study_id
 
-COLUMNS = (
-    *(
-        "group",
-        "figure",
-        "unit",
-        "reference_runs",
-        "runs",
-        "reference",
-        "value",
-        "ratio",
-        "ratio_low",
-        "ratio_high",
-    ),
-    *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
-)
 FAILED = 1
 
 
@@ -114,7 +99,7 @@ def _check_scope(groups: Sequence[str], *, within: str | None, everywhere: bool)
 
 
 def _write(findings: Findings, output_format: Format, level: float) -> None:
-    rows = [_record(each) for each in findings.compared]
+    rows = [record(each) for each in findings.compared]
     with text_output() as out:
         match output_format:
             case Format.CSV:
@@ -122,7 +107,7 @@ def _write(findings: Findings, output_format: Format, level: float) -> None:
             case Format.JSON:
                 formats.write_json_objects(out, [_whole(findings, rows)])
             case Format.MD:
-                out.writelines(f"- {on_one_line(line)}\n" for line in _before(findings))
+                out.writelines(f"- {on_one_line(line)}\n" for line in remarks(findings))
                 out.write("\n")
                 formats.write_markdown(out, *_screen(findings, level))
             case Format.TABLE:
@@ -135,19 +120,9 @@ def _write(findings: Findings, output_format: Format, level: float) -> None:
 def write_comparison(findings: Findings, level: float = LEVEL, *, instead: str) -> None:
     """The table for people, and above it what they have to know; `instead` shows what did not fit."""
     with text_output() as out:
-        out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in _before(findings))
+        out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in remarks(findings))
     columns, screen = _screen(findings, level)
     write_table(sys.stdout, columns, screen, instead=instead)
-
-
-def _record(each: Compared) -> list[Any]:
-    named = {
-        "group": each.group,
-        "figure": each.figure.name,
-        "unit": each.figure.unit,
-        "energy_bound": each.energy_bound,
-    }
-    return [named[column] if column in named else getattr(each.comparison, column) for column in COLUMNS]
 
 
 def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -158,16 +133,6 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "doubts": findings.doubts,
         "comparisons": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
     }
-
-
-def _before(findings: Findings) -> Iterator[str]:
-    """What is compared, and what a reader has to know before."""
-    runs = "; ".join(f"{group.name}: {console.counted(len(group.runs), 'run')}" for group in findings.groups)
-    yield f"{runs}; all of study {findings.study_id}" if findings.study_id else runs
-    for key, values in findings.differences.items():
-        yield f"{key}: {' | '.join(values)}"
-    for doubt in findings.doubts:
-        yield f"warning: {doubt}"
 
 
 def _screen(findings: Findings, level: float) -> tuple[list[str], list[list[str]]]:
