@@ -85,6 +85,10 @@ simulated-gpu *command: setup
 gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
 
+# llem beside aiperf, guidellm and vllm bench, each in an environment of its own: just compare-clients --rounds 3
+compare-clients *options: setup
+    {{python}} -m benchmarks.compare_clients {{options}}
+
 # Measure vLLM on this CPU, in an environment of its own; options are those of llem measure.
 vllm-cpu *options: setup
     {{python}} -m benchmarks.vllm_cpu {{options}}
