@@ -370,6 +370,18 @@ def experiment(
         write(store, sampled, role="sampler", blocks=6, **same)
 
 
+def run_of_energy(store: Store, energy: float, *, source: str = "counter", **options: Any) -> None:
+    """A whole experiment of one GPU that took so many times the usual energy, by its counter or by its power."""
+    experiment(
+        store,
+        worker=worker_events(
+            counter_j=(1_000.0, 1_000.0 + 4_000.0 * energy) if source == "counter" else None
+        ),
+        sampler=sampler_events(power_w=lambda second: energy * ramp_w(second), source=source),
+        **options,
+    )
+
+
 def wall_time(seconds: float) -> datetime:
     """Wall-clock time this long after the start of the experiment."""
     return BEGAN + timedelta(seconds=seconds)

@@ -13,14 +13,7 @@ from llem.projections.current import open_caught_up
 from llem.store import Store
 from llem_events.events import ExperimentCompleted, StudyPlace
 from tests.conftest import Run
-from tests.world import (
-    CLOSED_S,
-    OPENED_S,
-    experiment,
-    ramp_w,
-    sampler_events,
-    worker_events,
-)
+from tests.world import CLOSED_S, OPENED_S, run_of_energy
 
 SPREAD = (0.0, 0.004, -0.006, 0.002, -0.001)  # of the energies of five blocks
 OTHER_SPREAD = (0.003, -0.002, 0.001, -0.004, 0.005)
@@ -50,16 +43,15 @@ def measured(
     plan = Plan(
         name=f"cell {cell}", engine=EnginePlan(batch_size=cell), validity=ValidityPlan(min_duration_s=1.0)
     )
-    counter = (1_000.0, 1_000.0 + 4_000.0 * energy) if source == "counter" else None
-    experiment(
+    run_of_energy(
         store,
+        energy,
+        source=source,
         experiment_id=run,
         plan=plan,
         study=place or None,
         end=ExperimentCompleted(processes_completed=1, processes_failed=0, failure=failure),
         labels={"block": str(block), "cell": f"c{cell}"} if labels else None,
-        worker=worker_events(counter_j=counter),
-        sampler=sampler_events(power_w=lambda second: energy * ramp_w(second), source=source),
     )
     return run
 

@@ -9,7 +9,7 @@ from llem.projections.current import open_caught_up
 from llem.results import comparison, student_t
 from llem.store import Store
 from llem_events.events import ExperimentCompleted, StudyPlace
-from tests.world import experiment, ramp_w, sampler_events, worker_events
+from tests.world import run_of_energy
 
 STUDY = "20260102-030400-000000000000"
 ENERGIES = ([1.0, 1.01, 0.99], [2.02, 1.99, 2.0])  # of each cell, block after block
@@ -39,14 +39,8 @@ def measured(
         cells=2,
         blocks=4,
     )
-    experiment(
-        store,
-        experiment_id=f"20260102-03040{block}-{restarts:04}{attempt:04}{cell:04}",
-        study=place,
-        worker=worker_events(counter_j=(1_000.0, 1_000.0 + 4_000.0 * energy)),
-        sampler=sampler_events(power_w=lambda second: energy * ramp_w(second)),
-        **end,
-    )
+    run = f"20260102-03040{block}-{restarts:04}{attempt:04}{cell:04}"
+    run_of_energy(store, energy, experiment_id=run, study=place, **end)
 
 
 @pytest.fixture(scope="module")
