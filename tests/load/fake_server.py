@@ -285,7 +285,7 @@ class Served(asyncio.Protocol):
             return
         if head.startswith(b"GET "):
             self._data = rest
-            self._list_models()
+            self._answer_get(head.split()[1])
             return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         if len(rest) < length:
@@ -299,11 +299,13 @@ class Served(asyncio.Protocol):
             reply.fault = "status_500"
         reply.begin()
 
-    def _list_models(self) -> None:
-        """What every client asks first, whatever it asks."""
-        body = b'{"object":"list","data":[{"id":"fake","object":"model"}]}'
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        self._transport.write(head % len(body) + body)
+    def _answer_get(self, path: bytes) -> None:
+        """What clients ask first, and nothing else."""
+        status, body = b"404 Not Found", b""
+        if path in (b"/v1/models", b"/health"):
+            status, body = b"200 OK", b'{"object":"list","data":[{"id":"fake","object":"model"}]}'
+        head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self._transport.write(head % (status, len(body)) + body)
 
     def _free(self) -> None:
         self._is_busy = False
