@@ -293,6 +293,12 @@ class WindowsPlan(Section, frozen=True, kw_only=True):
     """The order of a measurement: baseline, load, cool-down, warm-up, measurement, baseline again."""
 
     baseline_s: Annotated[Seconds, says("idle before loading")] = 3.0
+    guard_s: Annotated[
+        Seconds | None,
+        says(
+            "idle right after the measurement; not set: 1.6 where a 1 s average is all that tells power, else 0"
+        ),
+    ] = None
     baseline_after_s: Annotated[Seconds, says("idle after the measurement")] = 2.0
     baseline_from: Annotated[
         Text | None, says("an experiment of the store whose idle baseline stands for the first")

@@ -228,12 +228,13 @@ def _renamed(decoding: object) -> PlanError:
 def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     """SHA-256 of what is measured and how.
 
-    Name, labels, log, thresholds of the verdict, and the run that lent its baseline leave it unchanged.
+    Name, labels, log, thresholds of the verdict, the guard after the measurement, and the run that lent its baseline leave it unchanged.
     """
-    plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None))
+    plan = structs.replace(plan, windows=structs.replace(plan.windows, baseline_from=None, guard_s=None))
     left_out = _NOT_MEASURED if plan.is_served else (*_NOT_MEASURED, *_OF_SERVERS)
     table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in left_out}
     # plans had no such keys before
+    del table["windows"]["guard_s"]
     if not plan.meter.also:
         del table["meter"]["also"]
     if plan.workload.prefix.share == 0:

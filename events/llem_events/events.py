@@ -230,14 +230,14 @@ class MeterStarted(Event, frozen=True, kw_only=True):
 
 class WindowOpened(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_opened"
-    kind: str  # baseline, warmup, measurement or drain
+    kind: str  # baseline, warmup, measurement, drain or guard
     window_index: Int32 = 0  # counts the windows of one kind within a process
     edges: list[EnergyEdge] = []
 
 
 class WindowClosed(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "window_closed"
-    kind: str  # baseline, warmup, measurement or drain
+    kind: str  # baseline, warmup, measurement, drain or guard
     window_index: Int32 = 0
     edges: list[EnergyEdge] = []
 

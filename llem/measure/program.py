@@ -11,7 +11,7 @@ from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.regions import Listener
-from llem.measure.windows import SamplerLink, Windows
+from llem.measure.windows import SamplerLink, Windows, guard_s
 from llem.measure.worker import open_log, received_setup
 from llem.parent_death import adopt_orphans
 from llem.process_tree import descendants, name_of_living
@@ -41,6 +41,7 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
             exit_status = _run(setup.command, stop, log)
+        windows.guard(guard_s(setup.plan.windows.guard_s, link), sleep=stop.sleep)
         if left := processes_left():
             log.append(warning(left), at_ns=time.monotonic_ns())
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())

@@ -2,19 +2,29 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from llem.measure.messages import AnnounceMeter, Channel, EdgeRead, PeerGoneError, ReadEdge
+from llem.units import seconds
 from llem_events import BackgroundWriter
-from llem_events.events import BaselinePower, Device, EnergyEdge, OtherMeter, WindowClosed, WindowOpened
+from llem_events.events import (
+    BaselinePower,
+    Device,
+    EnergyEdge,
+    MeteredDevice,
+    OtherMeter,
+    WindowClosed,
+    WindowOpened,
+)
 
 T = TypeVar("T")
 
 START_LIMIT_S = 20.0  # a driver that is not loaded takes seconds to come up
 EDGE_LIMIT_S = 2.0
-WindowKind = Literal["baseline", "warmup", "measurement", "drain"]
+GUARD_REFRESHES_S = 0.6  # two refreshes of the slowest sensor that is known, and a little more
+WindowKind = Literal["baseline", "warmup", "measurement", "drain", "guard"]
 
 
 class SamplerLink:
@@ -28,6 +38,7 @@ class SamplerLink:
         self.gpus: list[Device] = []
         self.temperature_c: float | None = None  # of the hottest device at the last edge
         self.powers: list[BaselinePower] = []  # between the last two edges
+        self.averaged_s = 0.0  # over which a device without an energy counter averages its power
         announced = self._ask(AnnounceMeter, START_LIMIT_S)
         if announced is not None:
             self._note(announced)
@@ -37,6 +48,7 @@ class SamplerLink:
         for each in (first, *announced.beside):
             devices = [metered.device for metered in each.devices]
             (self.devices if each is first else self.beside).extend(devices)
+            self.averaged_s = max(self.averaged_s, *map(_averaged_s, each.devices), 0.0)
             if gpus := [device for device in devices if device.kind in ("gpu", "mig")]:
                 self.gpu_meter, self.gpus = each.meter, gpus
 
@@ -93,6 +105,25 @@ class Windows:
         finally:
             edges = self._sampler.read_edges()
             self._log.append(WindowClosed(kind=kind, window_index=index, edges=edges), at_ns=_earliest(edges))
+
+    def guard(self, duration_s: float, *, sleep: Callable[[float], None]) -> None:
+        """A window in which nothing is done, so that what sensors averaged over the measurement can be told from what came after it."""
+        if duration_s > 0:
+            with self.open("guard"):
+                sleep(duration_s)
+
+
+def guard_s(planned_s: float | None, sampler: SamplerLink) -> float:
+    """How long nothing should be done after the measurement: where averages are all that is known, until they hold none of it."""
+    if planned_s is not None:
+        return planned_s
+    return sampler.averaged_s + GUARD_REFRESHES_S if sampler.averaged_s else 0.0
+
+
+def _averaged_s(metered: MeteredDevice) -> float:
+    """Over how long the power of a device is averaged that has no energy counter; 0 for any other."""
+    has_counter = metered.counter_tick_ns is not None or "energy_mj" not in metered.missing
+    return 0.0 if has_counter else seconds(metered.power_window_ns or 0)
 
 
 def _latest(edges: Sequence[EnergyEdge]) -> int:

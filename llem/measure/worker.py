@@ -24,7 +24,7 @@ from llem.measure.messages import (
     WorkerSetup,
 )
 from llem.measure.warmup import cool_down, warm_up
-from llem.measure.windows import SamplerLink, Windows
+from llem.measure.windows import SamplerLink, Windows, guard_s
 from llem.measure.workload import BatchRunner, Progress, Totals, encode
 from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
@@ -170,9 +170,16 @@ class Worker:
                 self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer)
             )
             engine.synchronize()
+        self._guard()
         if totals.failed_batches >= self._plan.workload.max_failed_batches:
             self._give_up(totals)
         return totals
+
+    def _guard(self) -> None:
+        duration_s = guard_s(self._plan.windows.guard_s, self._sampler)
+        if duration_s > 0 and not self._should_stop():
+            self._enter("guard", f"{duration_s:g} s of idling, for sensors that average power")
+            self._windows.guard(duration_s, sleep=self._should_stop.sleep)
 
     def _give_up(self, totals: Totals) -> None:
         """The model fails for good: its process fails, and what it did until then is kept."""

@@ -89,7 +89,9 @@ CREATE TABLE windows ( -- one row per window and device
     energy_j DOUBLE, -- [J] energy of the device in the window; NULL where not measured
     energy_source VARCHAR, -- counter, integrated, estimated or simulated
     counter_energy_j DOUBLE, -- [J] energy counter at close minus at open; NULL without a counter
-    integrated_energy_j DOUBLE, -- [J] power integrated by trapezoids; NULL without two samples
+    integrated_energy_j DOUBLE, -- [J] power integrated as `integration` says; NULL without two samples
+    integration VARCHAR, -- trapezoid; or telescoped, from averages that end in idle: closer to the truth
+    trapezoid_energy_j DOUBLE, -- [J] the same by trapezoids, whatever integrated_energy_j is by
     energy_disagreement DOUBLE, -- [1] distance of the two as a fraction of the larger; NULL where both are views of one estimate
     energy_uncertainty_j DOUBLE, -- [J] the truth lies within this of energy_j, as far as the sensor sees it; NULL where unknown
     mean_power_w DOUBLE, -- [W] energy over duration

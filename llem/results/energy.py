@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -11,6 +11,7 @@ from llem.units import BYTES_PER_MB
 from llem_events.events import Device
 
 EnergySource = str  # counter, integrated, estimated or simulated
+Integration = Literal["trapezoid", "telescoped"]
 DeviceKind = str  # gpu, mig, cpu_package, dram, process or simulated
 DeviceKey = tuple[str, str]
 TRUST: tuple[EnergySource, ...] = ("estimated", "simulated", "integrated", "counter")  # least first
@@ -32,6 +33,8 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     energy_source: EnergySource | None = None
     counter_energy_j: float | None = None
     integrated_energy_j: float | None = None
+    integration: Integration | None = None  # how power became energy
+    trapezoid_energy_j: float | None = None  # the same by trapezoids, whatever integrated_energy_j is by
     disagreement: float | None = None  # |counter - integrated| over the larger
     uncertainty_j: float | None = None  # the truth lies within this of energy_j, as far as the sensor sees it
     counter_open_j: float | None = None  # the counter at the edges of a single window
@@ -48,6 +51,8 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
         energy_source: EnergySource | None,
         counter_energy_j: float | None = None,
         integrated_energy_j: float | None = None,
+        integration: Integration | None = None,
+        trapezoid_energy_j: float | None = None,
         counter_open_j: float | None = None,
         counter_close_j: float | None = None,
         baseline_power_w: float | None = None,
@@ -69,6 +74,8 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
             energy_source=_source(energy_source, counter_energy_j, integrated_energy_j),
             counter_energy_j=counter_energy_j,
             integrated_energy_j=integrated_energy_j,
+            integration=integration,
+            trapezoid_energy_j=trapezoid_energy_j,
             disagreement=None
             if energy_source == "estimated"
             else disagreement(counter_energy_j, integrated_energy_j),

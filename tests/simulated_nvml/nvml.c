@@ -35,7 +35,7 @@ typedef struct {
     char name[96], uuid[96], pci[32];
     int major, minor, has_instant, has_average, has_energy_field, has_mig, persistence, ecc, compute_mode;
     unsigned memory_mib, used_mib, sm_min, sm_max, memory_mhz;
-    double limit_w, default_limit_w, cool_c, hot_c, average_s, seen_share, seen_period_s, tick_s;
+    double limit_w, default_limit_w, cool_c, hot_c, average_s, refresh_s, refresh_phase_s, seen_share, seen_period_s, tick_s;
     double reset_at, stuck_at, jump_at, spike_from, spike_until, spike_w;
     unsigned long long counter_start_mj, jump_mj;
     int linear, rows, faults, throttles, migs, processes, changes, limits;
@@ -136,6 +136,7 @@ static int parse_gpu(Gpu *g, const char *line) {
            sscanf(line, "fields %d %d %d", &g->has_instant, &g->has_average, &g->has_energy_field) == 3 ||
            sscanf(line, "counter %lf %llu", &g->tick_s, &g->counter_start_mj) == 2 ||
            sscanf(line, "average_s %lf", &g->average_s) == 1 ||
+           sscanf(line, "refresh %lf %lf", &g->refresh_s, &g->refresh_phase_s) == 2 ||
            sscanf(line, "seen %lf %lf", &g->seen_share, &g->seen_period_s) == 2 ||
            sscanf(line, "linear %d", &g->linear) == 1 || sscanf(line, "counter_reset %lf", &g->reset_at) == 1 ||
            sscanf(line, "counter_stuck %lf", &g->stuck_at) == 1 ||
@@ -293,6 +294,7 @@ static double instant_power(const Gpu *g, double s) {
 }
 
 static double average_power(const Gpu *g, double s) {
+    if (g->refresh_s > 0) s = floor((s - g->refresh_phase_s) / g->refresh_s) * g->refresh_s + g->refresh_phase_s;
     if (g->seen_share <= 0) return mean_power(g, s - g->average_s, s);
     double sum = 0;
     int periods = fmax(1, round(g->average_s / g->seen_period_s));

@@ -65,6 +65,9 @@ class Gpu(Part, kw_only=True):
     counter_tick_ms: float = 100.0  # 0: no energy counter
     counter_start_mj: int = 5_000_000_000
     average_s: float = 1.0
+    refresh: tuple[float, float] | None = (
+        None  # the average is renewed every so many seconds, from a second on; else at every reading
+    )
     seen: tuple[float, float] | None = None  # the sensor sees this share of each period of so many seconds
     curve: tuple[Row, ...] = ((0.0, 300.0), (1.0, 300.0))
     linear: bool = True  # between rows; else each row holds until the next
@@ -137,6 +140,7 @@ def _mig_lines(gpu: Gpu) -> list[str]:
 
 def _trouble_lines(gpu: Gpu) -> list[str]:
     once = {
+        "refresh": gpu.refresh,
         "seen": gpu.seen,
         "counter_reset": None if gpu.counter_reset_s is None else (gpu.counter_reset_s,),
         "counter_stuck": None if gpu.counter_stuck_s is None else (gpu.counter_stuck_s,),
@@ -179,6 +183,14 @@ def random_walk(
         rows.append((step * step_s, power_w))
         power_w = min(high_w, max(low_w, power_w + rng.gauss(0, (high_w - low_w) / 20)))
     return tuple(rows)
+
+
+def ending(curve: tuple[Row, ...], *, end_s: float, idle_w: float, idle_s: float) -> tuple[Row, ...]:
+    """A curve repeated up to a second, and then so many seconds of idling."""
+    period_s, rows = curve[-1][0], []
+    for start_s in (number * period_s for number in range(math.ceil(end_s / period_s))):
+        rows += [(start_s + at_s, watts) for at_s, watts in curve if start_s + at_s < end_s]
+    return (*rows, (end_s, rows[-1][1]), (end_s, idle_w), (end_s + idle_s, idle_w))
 
 
 def recorded(path: Path = TRACE) -> tuple[Row, ...]:

@@ -8,6 +8,7 @@ import msgspec
 from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace
 from llem.results import DeviceEnergy
+from llem.results.energy import Integration
 from llem.results.nullable import total
 from llem.results.power import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
@@ -27,6 +28,15 @@ class Counter(msgspec.Struct, frozen=True, kw_only=True):
         if self.open_mj is None or self.close_mj is None or self.close_mj < self.open_mj:
             return None
         return self.close_mj - self.open_mj
+
+
+class Integral(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy from power."""
+
+    energy_j: float | None = None
+    uncertainty_j: float | None = None
+    method: Integration | None = None
+    trapezoid_j: float | None = None
 
 
 def read_counter(window: Window, device_uuid: str) -> Counter:
@@ -55,7 +65,7 @@ def device_energy(
     counter_j = between_samples_j if at_edges_j is None else at_edges_j
     if not any(in_span.count for in_span in samples) and not counter_j:
         counter_j = at_edges_j = None  # a counter that stood still while nobody looked says nothing
-    integrated_j = total(in_span.integrated_energy_j for in_span in samples)
+    integral = _integral(process, metered, samples, telescope=counter_j is None)
     single = (
         counters[0] if counters and len(counters) == 1 and counters[0].energy_mj is not None else Counter()
     )
@@ -63,17 +73,17 @@ def device_energy(
         metered.device,
         energy_source=metered.energy_source,
         counter_energy_j=counter_j,
-        integrated_energy_j=integrated_j,
+        integrated_energy_j=integral.energy_j,
+        integration=integral.method,
+        trapezoid_energy_j=integral.trapezoid_j,
         counter_open_j=_joules(single.open_mj),
         counter_close_j=_joules(single.close_mj),
         baseline_power_w=baseline_power_w(process, metered.device.uuid),
         uncertainty_j=_counter_uncertainty_j(metered, samples, at_edges=at_edges_j is not None)
         if counter_j is not None
-        else _integral_uncertainty_j(metered, samples)
-        if integrated_j is not None
-        else None,
+        else integral.uncertainty_j,
         reason=None
-        if counter_j is not None or integrated_j is not None
+        if counter_j is not None or integral.energy_j is not None
         else _reason(process, metered, counters, samples),
     )
 
@@ -94,14 +104,37 @@ def _counter_uncertainty_j(
     return total(bounds)
 
 
-def _integral_uncertainty_j(metered: MeteredDevice, samples: Sequence[DeviceSamples]) -> float | None:
-    if metered.energy_source == "estimated":
-        return None
-    window_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
-    return total(
-        in_span.integral_uncertainty_j(power_window_sec=window_sec, power_limit_w=limit_w)
+def _integral(
+    process: ProcessFacts, metered: MeteredDevice, samples: Sequence[DeviceSamples], *, telescope: bool
+) -> Integral:
+    """Power integrated by trapezoids; or telescoped, where power is averaged, the device idled afterwards and the bound is closer."""
+    trapezoid_j = total(in_span.integrated_energy_j for in_span in samples)
+    if trapezoid_j is None:
+        return Integral()
+    averaged_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
+    is_estimate = metered.energy_source == "estimated"
+    bound_j = total(
+        None
+        if is_estimate
+        else in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
         for in_span in samples
     )
+    by_trapezoids = Integral(
+        energy_j=trapezoid_j, uncertainty_j=bound_j, method="trapezoid", trapezoid_j=trapezoid_j
+    )
+    if not telescope or is_estimate or metered.power_kind != "average":
+        return by_trapezoids
+    telescoped = [
+        in_span.telescoped(
+            averaged_sec=averaged_sec, guard_sec=process.idled_sec(in_span.span[1]), power_limit_w=limit_w
+        )
+        for in_span in samples
+    ]
+    energy_j = total(each and each.energy_j for each in telescoped)
+    closer_j = total(each and each.uncertainty_j for each in telescoped)
+    if energy_j is None or (bound_j is not None and (closer_j is None or closer_j > bound_j)):
+        return by_trapezoids
+    return Integral(energy_j=energy_j, uncertainty_j=closer_j, method="telescoped", trapezoid_j=trapezoid_j)
 
 
 def _limit_w(metered: MeteredDevice) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.columns import Ints
 from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
-from llem.units import NS_PER_S, NS_PER_US
+from llem.units import NS_PER_S, NS_PER_US, seconds
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,
@@ -53,6 +53,7 @@ _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
 Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+GUARD_FOLLOWS_NS = NS_PER_S // 2  # the end of a measurement, at most
 MAX_DRIFT_NS = NS_PER_S // 10
 
 
@@ -206,6 +207,14 @@ class ProcessFacts(Facts):
         """Those of a wrapped program, each once, in the order of beginning; what is said last of one holds."""
         told = {region.index: region for event in self.every(RegionsReported) for region in event.regions}
         return [told[index] for index in sorted(told)]
+
+    def idled_sec(self, after_ns: int) -> float:
+        """For how long it did nothing after a moment at which a guard follows; 0 after any other."""
+        for window in self.windows:
+            follows_ns = window.opened_ns - after_ns
+            if window.opened.kind == "guard" and window.closed_ns and 0 <= follows_ns <= GUARD_FOLLOWS_NS:
+                return seconds(window.closed_ns - after_ns)
+        return 0.0
 
     @property
     def wraps_program(self) -> bool:

@@ -410,6 +410,8 @@ def _window_energy(
         "energy_source": energy.energy_source,
         "counter_energy_j": energy.counter_energy_j,
         "integrated_energy_j": energy.integrated_energy_j,
+        "integration": energy.integration,
+        "trapezoid_energy_j": energy.trapezoid_energy_j,
         "energy_disagreement": energy.disagreement,
         "energy_uncertainty_j": energy.uncertainty_j,
         "mean_power_w": ratio(energy.energy_j, samples.duration_sec),

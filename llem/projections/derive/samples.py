@@ -9,6 +9,7 @@ import numpy as np
 
 from llem.projections.derive.history import ProcessFacts, portions
 from llem.projections.derive.source import Column, Device, Piece, Source, Span, Values
+from llem.results.averaged_power import AveragedReadings, Telescoped
 from llem.results.nullable import largest
 from llem.results.phases import Samples, known
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
@@ -234,6 +235,27 @@ class DeviceSamples:
             power_limit_w=power_limit_w,
         )
 
+    def telescoped(
+        self, *, averaged_sec: float, guard_sec: float, power_limit_w: float | None
+    ) -> Telescoped | None:
+        """Energy from averaged power, where the device idled for `guard_sec` after the span; None where that cannot be told."""
+        if not averaged_sec or not guard_sec:
+            return None
+        readings = AveragedReadings()
+        name = self._power_column
+        for at_sec, columns in self.read([name]):
+            readings.add(*known(at_sec, columns[name]))
+        return readings.telescoped(
+            duration_sec=self.duration_sec,
+            averaged_sec=averaged_sec,
+            guard_sec=guard_sec,
+            power_limit_w=power_limit_w,
+        )
+
+    @property
+    def _power_column(self) -> str:
+        return "power_w" if self._power is self._instant else "power_average_w"
+
     @property
     def counted_energy_j(self) -> float | None:
         """Energy counter at the end minus at the start, each between two samples; None where either is beyond them.
@@ -254,7 +276,7 @@ class DeviceSamples:
 
     def power_curve(self, edges_sec: Column, *, shift_sec: float) -> Column:
         """Joules up to each of some moments, on a clock on which the span begins at `shift_sec`."""
-        name = "power_w" if self._power is self._instant else "power_average_w"
+        name = self._power_column
         curve = EnergyCurve(edges_sec)
         for at_sec, columns in self.read([name]):
             curve.add(*known(at_sec + shift_sec, columns[name]))

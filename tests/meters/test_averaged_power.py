@@ -1,0 +1,108 @@
+"""Energy from a 1 s average of power, on simulated GPUs that tell nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llem.results.averaged_power import AveragedReadings
+from tests.simulated_nvml.averaged import CURVES, GUARD_S, REFRESHES_MS, Found, found, measure, table
+from tests.simulated_nvml.build import Simulation
+
+AVERAGED = {"averaged_sec": 1.0, "power_limit_w": 700.0}
+
+
+def assert_close(windows: dict[str, Found], *, most: float) -> None:
+    for name, window in windows.items():
+        assert window.error <= most, name
+        assert abs(window.telescoped_j - window.true_j) <= window.bound_j, name
+        assert window.bound_j <= window.trapezoid_bound_j, name
+
+
+@pytest.mark.parametrize("refresh_ms", REFRESHES_MS)
+def test_ten_seconds_are_known_to_one_percent(nvml: Simulation, refresh_ms: float) -> None:
+    """Whatever the curve and however seldom the average is renewed; the truth lies within the bound, which is closer than the trapezoid's."""
+    windows = found(refresh_ms, 10.0)
+    assert_close(windows, most=0.01)
+    assert np.median([window.bound_j / window.true_j for window in windows.values()]) <= 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window_s", [5.0, 30.0, 60.0])
+@pytest.mark.parametrize("refresh_ms", REFRESHES_MS)
+def test_windows_of_other_lengths(nvml: Simulation, refresh_ms: float, window_s: float) -> None:
+    """Short ones are known to 2 %, longer ones better than those of 10 s."""
+    windows = found(refresh_ms, window_s)
+    assert_close(windows, most=0.02 if window_s < 10 else 0.01)
+    if window_s >= 30:
+        assert np.median([window.bound_j / window.true_j for window in windows.values()]) <= 0.01
+
+
+@pytest.mark.parametrize("window_s", [9.999, 10.0, 10.001, 12.345])
+def test_a_window_need_not_be_a_multiple_of_the_average(nvml: Simulation, window_s: float) -> None:
+    """What of the last average lies after the window is idle power, and taken off."""
+    window = measure(CURVES["square"], refresh_ms=100, window_s=window_s, phase_s=0.03)
+    assert window.error <= 0.01
+
+
+@pytest.mark.slow
+def test_the_documented_table_is_what_is_measured(nvml: Simulation) -> None:
+    """docs/accuracy.md shows this very table."""
+    documented = (Path(__file__).parents[2] / "docs" / "accuracy.md").read_text()
+    assert "\n".join(table()) in documented
+
+
+def readings(at_sec: np.ndarray, power_w: np.ndarray, *, pieces: int = 1) -> AveragedReadings:
+    collected = AveragedReadings()
+    for some in np.array_split(np.arange(len(at_sec)), pieces):
+        collected.add(at_sec[some], power_w[some])
+    return collected
+
+
+def steady(until_sec: float) -> tuple[np.ndarray, np.ndarray]:
+    at_sec = np.arange(-1.0, until_sec, 0.02)
+    return at_sec, np.full(len(at_sec), 200.0)
+
+
+def test_a_power_that_never_changes(nvml: Simulation) -> None:
+    """No refresh is seen at all: 200 W for 10 s are 2,000 J."""
+    energy = readings(*steady(11.8)).telescoped(duration_sec=10.0, guard_sec=GUARD_S, **AVERAGED)
+    assert energy is not None and energy.energy_j == pytest.approx(2000.0)
+
+
+def test_pieces_are_as_good_as_the_whole(nvml: Simulation) -> None:
+    """A long run is read some time at once."""
+    at_sec, _ = steady(11.8)
+    power_w = np.floor(at_sec * 10) % 7 * 50.0 + 100.0
+    whole, cut = (
+        readings(at_sec, power_w, pieces=pieces).telescoped(duration_sec=10.0, guard_sec=GUARD_S, **AVERAGED)
+        for pieces in (1, 13)
+    )
+    assert cut == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("until_sec", "guard_sec"),
+    [(10.9, GUARD_S), (11.8, 0.0), (11.8, 1.0)],
+    ids=["no readings", "no guard", "short"],
+)
+def test_without_a_guard_there_is_no_such_energy(until_sec: float, guard_sec: float) -> None:
+    """What was averaged over the end of the load has to be told from what came after it."""
+    collected = readings(*steady(until_sec))
+    assert collected.telescoped(duration_sec=10.0, guard_sec=guard_sec, **AVERAGED) is None
+
+
+def test_without_readings_there_is_none() -> None:
+    """Nothing was read, or nothing before the window."""
+    assert AveragedReadings().telescoped(duration_sec=10.0, guard_sec=GUARD_S, **AVERAGED) is None
+    at_sec, power_w = steady(11.8)
+    late = readings(at_sec[60:], power_w[60:])
+    assert late.telescoped(duration_sec=10.0, guard_sec=GUARD_S, **AVERAGED) is None
+
+
+def test_a_device_without_a_limit_has_no_bound() -> None:
+    """The energy is known all the same."""
+    energy = readings(*steady(11.8)).telescoped(
+        duration_sec=10.0, guard_sec=GUARD_S, averaged_sec=1.0, power_limit_w=None
+    )
+    assert energy is not None and energy.uncertainty_j is None
