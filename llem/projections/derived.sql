@@ -77,7 +77,7 @@ CREATE TABLE devices ( -- one row per device of each worker
 CREATE TABLE windows ( -- one row per window and device
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
-    kind VARCHAR, -- baseline, warmup, measurement, region of a wrapped program, or drain: what was in flight at the end of a server's measurement
+    kind VARCHAR, -- baseline, warmup, measurement, guard (idle after it), region of a wrapped program, or drain: what was in flight at the end of a server's measurement
     window_index BIGINT, -- counts the windows of a kind within a worker
     opened_ns BIGINT, -- [ns, monotonic] when it opened
     closed_ns BIGINT, -- [ns, monotonic] when it closed, or the last thing known of a worker that was killed
