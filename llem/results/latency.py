@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, Self
 
@@ -10,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llem.results.nullable import ratio
+from llem.results.selection import FloatArray, Pieces, percentiles
 from llem.units import NS_PER_MS
 from llem_events.events import Request
 
 MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
 FINISHED = ("length", "eos")
-FloatArray = NDArray[np.float64]
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,48 +188,55 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     e2e_samples: int = 0
 
 
-class LatencyColumns(msgspec.Struct, frozen=True, kw_only=True):
-    """The same values as arrays; of `itl_ms` the first `inner_gaps` are those without each request's first and last."""
+class LatencyValues(msgspec.Struct, frozen=True, kw_only=True):
+    """The same values in pieces, which may be more than fit into memory."""
 
-    of_request_ms: Mapping[str, FloatArray]  # series -> a value for each request that has one
-    itl_ms: FloatArray
-    inner_gaps: int
+    requests: int  # that ran to their end
+    outer_gaps: int
+    of_request_ms: Mapping[str, Pieces]  # series -> a value for each request that has one
+    # between tokens: without each request's first and last, and these
+    inner_gaps_ms: Pieces
+    outer_gaps_ms: Pieces
     # between pieces that were not one token each
-    chunk_gaps_ms: FloatArray
+    chunk_gaps_ms: Pieces
 
     def statistics(self) -> LatencyStatistics:
-        """Over all of these values, whose order is lost."""
-        figures: dict[str, Any] = {
-            **_statistics("itl_trimmed", self.itl_ms[: self.inner_gaps]),
-            **_statistics("itl", self.itl_ms.copy()),
-        }
+        """Over all of these values."""
+        gaps_ms = _chained([self.inner_gaps_ms, self.outer_gaps_ms])
+        figures: dict[str, Any] = _statistics("itl_trimmed", self.inner_gaps_ms)
+        figures |= _statistics("itl", gaps_ms)
         for name, values_ms in self.of_request_ms.items():
             figures |= _statistics(name, values_ms)
-        return LatencyStatistics(**figures, **self._between_chunks(figures))
-
-    def _between_chunks(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """Where every piece was a token, the same as between tokens."""
-        if len(self.chunk_gaps_ms):
-            return _statistics("inter_chunk", np.concatenate([self.itl_ms, self.chunk_gaps_ms]))
-        return {
-            f"inter_chunk_{name.removeprefix('itl_')}": value
-            for name, value in figures.items()
-            if name.startswith("itl_") and not name.startswith(("itl_trimmed_", "itl_aiperf_"))
-        }
+        if _count(self.chunk_gaps_ms):
+            figures |= _statistics("inter_chunk", _chained([gaps_ms, self.chunk_gaps_ms]))
+        else:
+            figures |= _as_between_tokens(figures)
+        return LatencyStatistics(**figures)
 
 
-def joined(parts: Sequence[LatencyColumns]) -> LatencyColumns:
+def _as_between_tokens(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Where every piece was a token, what is between chunks is what is between tokens."""
+    return {
+        f"inter_chunk_{name.removeprefix('itl_')}": value
+        for name, value in figures.items()
+        if name.startswith("itl_") and not name.startswith(("itl_trimmed_", "itl_aiperf_"))
+    }
+
+
+def joined(parts: Sequence[LatencyValues]) -> LatencyValues:
     """The values of several processes together."""
-    inner_ms = [part.itl_ms[: part.inner_gaps] for part in parts]
-    outer_ms = [part.itl_ms[part.inner_gaps :] for part in parts]
-    return LatencyColumns(
-        of_request_ms={
-            name: np.concatenate([part.of_request_ms[name] for part in parts]) for name in OF_REQUEST
-        },
-        itl_ms=np.concatenate([*inner_ms, *outer_ms]),
-        inner_gaps=sum(part.inner_gaps for part in parts),
-        chunk_gaps_ms=np.concatenate([part.chunk_gaps_ms for part in parts]),
+    return LatencyValues(
+        requests=sum(part.requests for part in parts),
+        outer_gaps=sum(part.outer_gaps for part in parts),
+        of_request_ms={name: _chained([part.of_request_ms[name] for part in parts]) for name in OF_REQUEST},
+        inner_gaps_ms=_chained([part.inner_gaps_ms for part in parts]),
+        outer_gaps_ms=_chained([part.outer_gaps_ms for part in parts]),
+        chunk_gaps_ms=_chained([part.chunk_gaps_ms for part in parts]),
     )
+
+
+def _chained(parts: Sequence[Pieces]) -> Pieces:
+    return lambda: chain.from_iterable(pieces() for pieces in parts)
 
 
 class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,16 +268,14 @@ class LatencyMeasurements(msgspec.Struct, frozen=True, kw_only=True):
         return self.statistics.e2e_mean_ms if self.statistics else _mean(self.e2e_ms)
 
     @classmethod
-    def of_columns(
-        cls, columns: LatencyColumns, *, output_tokens: int, warmup_requests_excluded: int
-    ) -> Self:
+    def of_values(cls, values: LatencyValues, *, output_tokens: int, warmup_requests_excluded: int) -> Self:
         """Counts and statistics of values that are kept elsewhere."""
         return cls(
-            request_count=len(columns.of_request_ms["e2e"]),
+            request_count=values.requests,
             total_output_tokens=output_tokens,
-            excluded_tokens=len(columns.itl_ms) - columns.inner_gaps,
+            excluded_tokens=values.outer_gaps,
             warmup_requests_excluded=warmup_requests_excluded,
-            statistics=columns.statistics(),
+            statistics=values.statistics(),
         )
 
     @classmethod
@@ -343,8 +349,8 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
     figures: dict[str, Any] = {}
     for series in SERIES:
         if series.raw is not None:
-            values = concatenated([getattr(measured, series.raw) for measured in measurements])
-            figures |= _statistics(series.name, values)
+            values_ms = concatenated([getattr(measured, series.raw) for measured in measurements])
+            figures |= _statistics(series.name, partial(iter, (values_ms,)))
     return LatencyStatistics(**figures)
 
 
@@ -378,18 +384,23 @@ def concatenated(parts: Sequence[Sequence[float]]) -> FloatArray:
     return np.fromiter(chain.from_iterable(parts), dtype=np.float64, count=sum(map(len, parts)))
 
 
-def _statistics(name: str, values: FloatArray) -> dict[str, float | int]:
-    if not len(values):
+def _statistics(name: str, pieces: Pieces) -> dict[str, float | int]:
+    count = _count(pieces)
+    if not count:
         return {}
-    # One at a time: a list of all would be three times the array.
-    mean = math.fsum(values) / len(values)
-    low, median, p95, p99, high = np.percentile(values, (0, 50, 95, 99, 100), overwrite_input=True).tolist()
+    # A piece at a time: a list of all would be four times the array.
+    mean = math.fsum(chain.from_iterable(piece.tolist() for piece in pieces())) / count
+    median, p95, p99 = percentiles(pieces, (50, 95, 99))
     return {
         f"{name}_mean_ms": mean,
         f"{name}_median_ms": median,
         f"{name}_p95_ms": p95,
         f"{name}_p99_ms": p99,
-        f"{name}_min_ms": low,
-        f"{name}_max_ms": high,
-        f"{name}_samples": len(values),
+        f"{name}_min_ms": min(float(piece.min()) for piece in pieces() if len(piece)),
+        f"{name}_max_ms": max(float(piece.max()) for piece in pieces() if len(piece)),
+        f"{name}_samples": count,
     }
+
+
+def _count(pieces: Pieces) -> int:
+    return sum(map(len, pieces()))

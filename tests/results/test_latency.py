@@ -1,12 +1,16 @@
 """From times of tokens to statistics."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem.results.latency import OF_REQUEST, SERIES, STATISTICS, LatencyColumns, joined
+from llem.results.latency import OF_REQUEST, SERIES, STATISTICS, LatencyValues, joined
+from llem.results.selection import Pieces
 from llem_events.events import Request
 
 MS = 1_000_000
@@ -117,37 +121,44 @@ def test_columns_of_other_lengths_are_an_error(column: str) -> None:
         LatencyMeasurements.from_columns(**columns | {column: [5]}, output_tokens=0)
 
 
-def columns_of(*requests: Request) -> LatencyColumns:
+def values_of(*requests: Request) -> LatencyValues:
     """The values of these requests as a table would give them."""
     raw = LatencyMeasurements.from_requests(requests)
     inner, outer = list(raw.itl_trimmed_ms), list(raw.itl_full_ms)
     for gap in inner:
         outer.remove(gap)
-    return LatencyColumns(
-        of_request_ms=dict.fromkeys(OF_REQUEST, np.empty(0))
-        | {"ttft": np.array(raw.ttft_ms), "e2e": np.array(raw.e2e_ms)},
-        itl_ms=np.array([*inner, *outer]),
-        inner_gaps=len(inner),
-        chunk_gaps_ms=np.empty(0),
+    return LatencyValues(
+        requests=len(raw.e2e_ms),
+        outer_gaps=len(outer),
+        of_request_ms=dict.fromkeys(OF_REQUEST, pieces())
+        | {"ttft": pieces(raw.ttft_ms), "e2e": pieces(raw.e2e_ms)},
+        inner_gaps_ms=pieces(inner),
+        outer_gaps_ms=pieces(outer),
+        chunk_gaps_ms=pieces(),
     )
+
+
+def pieces(*parts: Sequence[float]) -> Pieces:
+    """Values that can be walked as often as one likes."""
+    return partial(iter, [np.array(part, np.float64) for part in parts])
 
 
 FIRST, SECOND = request(10, 11, 13, 16, 22), request(5, 9, 17, end_ms=40.0)
 
 
-def test_columns_have_the_statistics_of_their_requests() -> None:
-    """Whether values are kept as lists or read in columns, of one process or of two, the figures are the same."""
+def test_values_in_pieces_have_the_statistics_of_their_requests() -> None:
+    """Whether values are kept as lists or come in pieces, of one process or of two, the figures are the same."""
     raw = [LatencyMeasurements.from_requests([one]) for one in (FIRST, SECOND)]
     whole = latency_statistics(raw)
-    assert columns_of(FIRST, SECOND).statistics() == whole
-    assert joined([columns_of(FIRST), columns_of(SECOND)]).statistics() == whole
-    assert joined([columns_of(FIRST), columns_of()]).statistics() == latency_statistics(raw[:1])
+    assert values_of(FIRST, SECOND).statistics() == whole
+    assert joined([values_of(FIRST), values_of(SECOND)]).statistics() == whole
+    assert joined([values_of(FIRST), values_of()]).statistics() == latency_statistics(raw[:1])
 
 
-def test_measurements_of_columns_keep_counts_and_statistics() -> None:
+def test_measurements_of_values_keep_counts_and_statistics() -> None:
     """The values stay where they are; means come from the statistics, as they come from values where these are kept."""
-    kept = LatencyMeasurements.of_columns(
-        columns_of(FIRST, SECOND), output_tokens=8, warmup_requests_excluded=3
+    kept = LatencyMeasurements.of_values(
+        values_of(FIRST, SECOND), output_tokens=8, warmup_requests_excluded=3
     )
     assert (kept.request_count, kept.total_output_tokens, kept.excluded_tokens) == (2, 8, 4)
     assert (kept.warmup_requests_excluded, kept.ttft_ms, kept.itl_full_ms) == (3, [], [])
@@ -158,7 +169,7 @@ def test_measurements_of_columns_keep_counts_and_statistics() -> None:
 
 def test_statistics_of_several_processes_have_what_can_be_joined() -> None:
     """Means by their counts, extremes, counts; percentiles of two sets of values cannot be known from theirs."""
-    own = LatencyMeasurements.of_columns(columns_of(FIRST), output_tokens=5, warmup_requests_excluded=0)
+    own = LatencyMeasurements.of_values(values_of(FIRST), output_tokens=5, warmup_requests_excluded=0)
     raw, none = (
         LatencyMeasurements.from_requests([SECOND]),
         LatencyMeasurements(statistics=LatencyStatistics()),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,10 +12,12 @@ from llem.projections.derive.columns import Groups, Ints, Lists, Mask, RequestCo
 from llem.projections.derive.history import ProcessFacts, measurement_spans, portions, with_drains
 from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
 from llem.projections.derive.source import Source, Span, Usage
+from llem.projections.derive.spool import Spool
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
-from llem.results.latency import OF_REQUEST, FloatArray, LatencyColumns
+from llem.results.latency import OF_REQUEST, LatencyValues
 from llem.results.nullable import ratio
+from llem.results.selection import FloatArray
 from llem.units import NS_PER_MS
 
 PIECE_VALUES = 2**18  # requests and times of tokens that are read at once
@@ -27,6 +30,7 @@ _BATCH = {
     "end_ns": np.maximum,
 }
 _OF_SERIES = {column for columns, _ in OF_REQUEST.values() for column in columns}
+_INNER, _OUTER, _CHUNKS = "inner gaps", "outer gaps", "gaps between chunks"
 NEVER = np.iinfo(np.int64).min  # in the place of a first token that did not come
 
 
@@ -133,34 +137,15 @@ def _flops(shape: ModelShape, context: int, prompt: int, answer: int, first_outp
     return prefill + decode_flops(shape, context=context + first, steps=steps)
 
 
-class Gaps:
-    """Intervals between tokens in one array: inner ones from its start, each request's first and last from its end."""
-
-    def __init__(self, most: int) -> None:
-        self._ms = np.empty(most, np.float64)
-        self.inner = self._outer = 0
-
-    def add(self, token_times_ns: Ints, times: Ints, finished: Mask) -> None:
-        """The intervals of the finished ones among some requests with so many times each."""
-        streams = finished & (times > 1)
-        ends = np.cumsum(times)
-        within = np.repeat(streams, times)
-        within[ends[streams] - 1] = False
-        edge = np.zeros(len(token_times_ns), np.bool_)
-        edge[(ends - times)[streams]] = edge[ends[streams] - 2] = True
-        gaps_ms = np.diff(token_times_ns) / NS_PER_MS
-        inner_ms, outer_ms = gaps_ms[(within & ~edge)[:-1]], gaps_ms[(within & edge)[:-1]]
-        self._ms[self.inner : self.inner + len(inner_ms)] = inner_ms
-        self.inner += len(inner_ms)
-        self._outer += len(outer_ms)
-        free = len(self._ms) - self._outer
-        self._ms[free : free + len(outer_ms)] = outer_ms
-
-    def ms(self) -> FloatArray:
-        """All of them, the inner ones first."""
-        outer_ms = self._ms[len(self._ms) - self._outer :].copy()
-        self._ms[self.inner : self.inner + self._outer] = outer_ms
-        return self._ms[: self.inner + self._outer]
+def token_gaps_ms(lists: Lists, finished: Mask) -> tuple[FloatArray, FloatArray]:
+    """Every interval between two tokens of one request, of the finished ones: inner ones, and each request's first and last."""
+    streams = finished & (lists.lengths > 1)
+    within = np.repeat(streams, lists.lengths)
+    within[lists.ends[streams] - 1] = False
+    edge = np.zeros(len(lists.values), np.bool_)
+    edge[(lists.ends - lists.lengths)[streams]] = edge[lists.ends[streams] - 2] = True
+    every_ms = np.diff(lists.values) / NS_PER_MS
+    return every_ms[(within & ~edge)[:-1]], every_ms[(within & edge)[:-1]]
 
 
 def gaps_ms(lists: Lists, rows: Mask) -> FloatArray:
@@ -190,7 +175,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     batches: Sequence[Batches]  # of each span
     batch_count: int
     mean_batch_size: float | None
-    latencies: LatencyColumns  # of the requests that ran to their end within a span
+    latencies: LatencyValues  # of the requests that ran to their end within a span
     measured: LatencyMeasurements  # what these say
     counts: RequestCounts  # of all requests of its measurement
 
@@ -204,7 +189,7 @@ class Requests:
         self._answered = with_drains(source, process, spans)
         self._segment_id = process.requests_segment_id or ""
         sizes = source.request_sizes(self._segment_id)
-        self.warmup_requests, self.tokens = sizes.warmup_requests, sizes.token_times
+        self.warmup_requests = sizes.warmup_requests
         self._ranges = list(portions(sizes.event_numbers, sizes.values, most=PIECE_VALUES))
         self._kept: Piece | None = None
 
@@ -255,11 +240,9 @@ class _Tally:
     def __init__(self, requests: Requests, shape: ModelShape | None) -> None:
         self.shape = shape
         self.counts: Counter[str] = Counter()
-        self.gaps = Gaps(requests.tokens)
-        self.chunk_gaps_ms: list[FloatArray] = []
+        self.latencies_ms = Spool()
         self.laws = RequestLaws(requests.windows)
         self._of_spans = [(span, Groups(_BATCH)) for span in requests.spans]
-        self.series_ns: dict[str, list[Ints]] = {name: [] for name in OF_REQUEST}
         self.batches: list[Ints] = []  # index and size
 
     def add(self, piece: Piece) -> None:
@@ -267,6 +250,7 @@ class _Tally:
         tokens = tokens_within(piece)
         self.counts.update(
             requests=int(touched.sum()),
+            finished=int(finished.sum()),
             failed_requests=int((touched & piece.columns.failed).sum()),
             input_tokens=_sum(tokens.prompt),
             output_tokens=_sum(tokens.answer),
@@ -274,12 +258,8 @@ class _Tally:
             arrivals=int((piece.times + piece.columns.chunk_times_ns.lengths)[touched].sum()),
             flops=0 if self.shape is None else piece_flops(self.shape, piece, tokens),
         )
-        self.gaps.add(piece.token_times_ns, piece.times, finished)
-        self.chunk_gaps_ms.append(gaps_ms(piece.columns.chunk_times_ns, finished))
-        numbers = {column: piece[column][finished] for column in _OF_SERIES}
-        for name, (columns, of_request) in OF_REQUEST.items():
-            values_ns = of_request(*(numbers[column] for column in columns))
-            self.series_ns[name].append(np.ma.compressed(values_ns))
+        for name, values_ms in _latencies_ms(piece, finished):
+            self.latencies_ms.add(name, values_ms)
         self.laws.add(piece.columns)
         self.batches.append(_batches(np.stack([piece["batch_index"][touched], piece["batch_size"][touched]])))
 
@@ -291,15 +271,27 @@ class _Tally:
         found = (groups.found() for _, groups in self._of_spans)
         return [Batches(indices=indices, columns=columns) for indices, columns in found]
 
-    def latencies(self) -> LatencyColumns:
-        return LatencyColumns(
-            of_request_ms={
-                name: _concatenated(parts_ns) / NS_PER_MS for name, parts_ns in self.series_ns.items()
-            },
-            itl_ms=self.gaps.ms(),
-            inner_gaps=self.gaps.inner,
-            chunk_gaps_ms=np.concatenate([np.empty(0, np.float64), *self.chunk_gaps_ms]),
+    def latencies(self) -> LatencyValues:
+        spool = self.latencies_ms
+        return LatencyValues(
+            requests=self.counts["finished"],
+            outer_gaps=spool.count(_OUTER),
+            of_request_ms={name: partial(spool.pieces, name) for name in OF_REQUEST},
+            inner_gaps_ms=partial(spool.pieces, _INNER),
+            outer_gaps_ms=partial(spool.pieces, _OUTER),
+            chunk_gaps_ms=partial(spool.pieces, _CHUNKS),
         )
+
+
+def _latencies_ms(piece: Piece, finished: Mask) -> Iterator[tuple[str, FloatArray]]:
+    """Values of every series by its name, and gaps."""
+    inner_ms, outer_ms = token_gaps_ms(piece.columns.token_times_ns, finished)
+    yield from ((_INNER, inner_ms), (_OUTER, outer_ms))
+    yield _CHUNKS, gaps_ms(piece.columns.chunk_times_ns, finished)
+    numbers = {column: piece[column][finished] for column in _OF_SERIES}
+    for name, (columns, of_request) in OF_REQUEST.items():
+        values_ns = of_request(*(numbers[column] for column in columns))
+        yield name, np.ma.compressed(values_ns) / NS_PER_MS
 
 
 def _add_batches(groups: Groups, piece: Piece, span: Span) -> None:
@@ -321,10 +313,6 @@ def _sum(counts: Ints) -> int:
     return sum(counts.tolist())
 
 
-def _concatenated(parts: Sequence[Ints]) -> Ints:
-    return np.concatenate([np.empty(0, np.int64), *parts])
-
-
 def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
     """What was done for all of them, read once."""
     tally = _Tally(requests, shape)
@@ -343,7 +331,7 @@ def work_of(requests: Requests, *, shape: ModelShape | None) -> Work:
         batch_count=len(sizes),
         mean_batch_size=ratio(float(sizes.sum()), len(sizes)),
         latencies=latencies,
-        measured=LatencyMeasurements.of_columns(
+        measured=LatencyMeasurements.of_values(
             latencies,
             output_tokens=counts["finished_tokens"],
             warmup_requests_excluded=requests.warmup_requests,

@@ -44,7 +44,7 @@ MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 
-KEPT_SAMPLES = 2**20  # of a large experiment, whose columns are asked for again and again
+KEPT_SAMPLES = 2**19  # of a large experiment, whose columns are asked for again and again
 
 
 class Values(NamedTuple):
@@ -86,7 +86,6 @@ class Sizes(NamedTuple):
 
     event_numbers: Ints  # ascending, of events with requests of the measurement
     values: Ints  # requests of each of these, and times of tokens and chunks
-    token_times: int
     warmup_requests: int
 
 
@@ -265,7 +264,6 @@ class Stored:
         return Sizes(
             np.asarray(sizes["event_number"])[measured],
             np.asarray(sizes["values"])[measured],
-            int(sizes["token_times"].sum()),
             int(sizes["warmup_requests"].sum()),
         )
 
@@ -343,7 +341,6 @@ _LENGTHS = {name: f"coalesce(len({name}), 0)" for name in LISTS}
 _SIZES = f"""
 event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
        coalesce(sum(1 + {" + ".join(_LENGTHS.values())}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS values,
-       coalesce(sum({_LENGTHS["token_times_ns"]}) FILTER (window_kind = '{MEASUREMENT}'), 0)::BIGINT AS token_times,
        count(*) FILTER (window_kind = '{WARMUP}') AS warmup_requests
 """
 _MASKS = {
@@ -422,7 +419,7 @@ class HeldRequests:
         values.add(self._event_numbers, {"values": 1 + sum(lengths)})
         numbers, counted = values.found()
         warmup = int(np.count_nonzero(self._kinds == WARMUP))
-        return Sizes(numbers, counted["values"], int(measured.token_times_ns.lengths.sum()), warmup)
+        return Sizes(numbers, counted["values"], warmup)
 
     def usage(self) -> Usage:
         """See Source."""
@@ -509,7 +506,7 @@ class Held:
     def request_sizes(self, segment_id: str) -> Sizes:
         """See Source."""
         held = self._requests.get(segment_id)
-        return Sizes(NO_INTS, NO_INTS, 0, 0) if held is None else held.sizes()
+        return Sizes(NO_INTS, NO_INTS, 0) if held is None else held.sizes()
 
     def requests(self, segment_id: str, first_event: int, last_event: int) -> RequestColumns:
         """See Source."""

@@ -1,0 +1,79 @@
+"""Percentiles of more values than are held in memory, exact: the pieces of the values are walked several times, and only those near a percentile are sorted."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Ints = NDArray[np.int64]
+# All values, none of them NaN, in pieces; called anew for each walk.
+Pieces = Callable[[], Iterable[FloatArray]]
+HELD_VALUES = 2**17  # that are sorted at once
+_DIGIT_BITS = 16
+_SIGN = np.uint64(2**63)
+
+
+def percentiles(pieces: Pieces, shares: Sequence[float]) -> list[float]:
+    """Values below which so many per cent lie, between two neighbours as numpy's default has it, to the last digit."""
+    places = np.true_divide(shares, 100) * (sum(map(len, pieces())) - 1)
+    lower, upper = np.floor(places).astype(np.int64), np.ceil(places).astype(np.int64)
+    ranks = np.union1d(lower, upper)
+    found = ranked(pieces, ranks)
+    ends = (found[np.searchsorted(ranks, places)].tolist() for places in (lower, upper))
+    return list(map(_between, *ends, (places - lower).tolist()))
+
+
+def _between(low: float, high: float, share: float) -> float:
+    """As numpy does it, from the nearer of both."""
+    step = high - low
+    return low + step * share if share < 0.5 else high - step * (1 - share)
+
+
+def ranked(pieces: Pieces, ranks: Ints) -> FloatArray:
+    """What would stand at some places, ascending ones, if all values were sorted."""
+    if sum(map(len, pieces())) <= HELD_VALUES:
+        return np.sort(np.concatenate(list(pieces())))[ranks]
+    lowest, highest = _extremes(pieces)
+    if lowest == highest:
+        return np.full(len(ranks), next(filter(len, pieces()))[0])
+    shift = max(0, (highest - lowest).bit_length() - _DIGIT_BITS)
+    counts = _histogram(pieces, lowest, shift)
+    ends = np.cumsum(counts)
+    digits = np.searchsorted(ends, ranks, side="right")
+    found = []
+    for digit in np.unique(digits).tolist():
+        first = lowest + (digit << shift)
+        inside = partial(_inside, pieces, first, min(first + (1 << shift) - 1, highest))
+        found.append(ranked(inside, ranks[digits == digit] - (ends - counts)[digit]))
+    return np.concatenate(found)
+
+
+def _extremes(pieces: Pieces) -> tuple[int, int]:
+    """The least and the largest key."""
+    ends = [(piece.min(), piece.max()) for piece in pieces() if len(piece)]
+    lowest, highest = _keys(np.array([min(low for low, _ in ends), max(high for _, high in ends)])).tolist()
+    return lowest, highest
+
+
+def _histogram(pieces: Pieces, lowest: int, shift: int) -> Ints:
+    """How many values there are by the leading bits of their distance from the lowest."""
+    counts = np.zeros(2**_DIGIT_BITS, np.int64)
+    for piece in pieces():
+        digits = (_keys(piece) - np.uint64(lowest)) >> np.uint64(shift)
+        counts += np.bincount(digits.astype(np.int64), minlength=len(counts))
+    return counts
+
+
+def _inside(pieces: Pieces, first: int, last: int) -> Iterator[FloatArray]:
+    """The values with keys from one to another."""
+    for piece in pieces():
+        keys = _keys(piece)
+        yield piece[(keys >= np.uint64(first)) & (keys <= np.uint64(last))]
+
+
+def _keys(values: FloatArray) -> NDArray[np.uint64]:
+    """Integers in the order of the values: their bits, all turned in a negative one."""
+    bits = (values + 0.0).view(np.uint64)
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
