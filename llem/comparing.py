@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
+import msgspec
 
 from llem.errors import QueryError
 from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.results.token_costs import Cost, RunTotals, TokenCosts, token_costs
 from llem.store import Store
 
 USUAL = (
@@ -24,6 +26,8 @@ ENERGIES = frozenset(
 BLOCK = "block"  # the label by which runs that are of no study are compared in pairs
 NOT_COMPARED = frozenset(("name", "labels"))
 SHOWN_VALUES = 4
+LENGTHS = ("workload.input_tokens.", "workload.output_tokens.", "workload.path")
+AMOUNTS = ("workload.requests", "workload.min_duration_s", "workload.max_duration_s")
 
 _RUNS = """
 SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM events v
@@ -34,6 +38,8 @@ SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM eve
        (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,
        (SELECT any_value(body -> 'study') FROM events v
         WHERE v.experiment_id = e.experiment_id AND v.type = 'experiment_started') AS study,
+       {{'input_tokens': r.input_tokens, 'output_tokens': r.output_tokens, 'duration_sec': r.duration_sec, 'energy_j': r.total_energy_j,
+         'idle_power_w': coalesce(r.server_idle_power_w, r.baseline_power_w)}} AS totals,
        {figures}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
 WHERE list_contains($ids, e.experiment_id)
@@ -101,6 +107,7 @@ class Findings(NamedTuple):
     compared: list[Compared]
     differences: dict[str, list[str]]  # plan key -> its values in each group
     doubts: list[str]
+    costs: TokenCosts | None  # None: the groups differ in other things than in their lengths
 
     @property
     def study_id(self) -> str | None:
@@ -163,11 +170,13 @@ def compare_groups(
         if figures or any(run[figure.name] is not None for run in (*reference.runs, *group.runs))
     ]
     comparisons = adjusted([each.comparison for each in compared], level=level)
+    differences = _differences(groups)
     return Findings(
         groups,
         [each._replace(comparison=judged) for each, judged in zip(compared, comparisons, strict=True)],
-        _differences(groups),
+        differences,
         list(_doubts(groups, compared)),
+        _costs(groups, level) if _differ_in_length(differences) else None,
     )
 
 
@@ -390,6 +399,18 @@ def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
     return found
 
 
+def _differ_in_length(differences: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the groups are one configuration under prompts and answers of different lengths."""
+    return any(key.startswith(LENGTHS) for key in differences) and all(
+        key.startswith((*LENGTHS, *AMOUNTS)) for key in differences
+    )
+
+
+def _costs(groups: Sequence[Group], level: float) -> TokenCosts:
+    totals = [msgspec.convert(run["totals"], RunTotals) for group in groups for run in group.runs]
+    return token_costs(totals, level=level)
+
+
 def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
     """What makes a comparison say less than it seems to."""
     for group in groups:
@@ -471,8 +492,31 @@ def remarks(findings: Findings) -> Iterator[str]:
     yield f"{runs}; all of study {findings.study_id}" if findings.study_id else runs
     for key, values in findings.differences.items():
         yield f"{key}: {' | '.join(values)}"
+    if findings.costs is not None:
+        yield said_of_costs(findings.costs)
     for doubt in findings.doubts:
         yield f"warning: {doubt}"
+
+
+def said_of_costs(costs: TokenCosts) -> str:
+    """In a sentence."""
+    if costs.reason is not None:
+        return f"what a token costs cannot be told: {costs.reason}"
+    r2 = "" if costs.r2 is None else f", R2 {costs.r2:.4f}"
+    told = [
+        f"{what} {_interval(cost)} J"
+        for what, cost in (
+            ("a prompt token", costs.input_token_j),
+            ("an output token", costs.output_token_j),
+            ("a second of idling", costs.idle_w),
+        )
+        if cost is not None
+    ]
+    return f"above idle {told[0]}, {told[1]}; {told[2]} (regression over {_runs(costs.runs)}{r2})"
+
+
+def _interval(cost: Cost) -> str:
+    return f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"
 
 
 def _runs(count: int) -> str:

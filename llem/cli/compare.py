@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from llem.cli import console
@@ -131,6 +132,7 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "groups": {group.name: group.values("experiment_id") for group in findings.groups},
         "differences": findings.differences,
         "doubts": findings.doubts,
+        "costs": findings.costs and msgspec.to_builtins(findings.costs),
         "comparisons": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
     }
 

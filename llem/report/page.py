@@ -5,7 +5,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import Compared, Findings, Group
+from llem.comparing import Compared, Findings, Group, said_of_costs
 from llem.report import charts
 from llem.report.charts import Span, Trace
 from llem.report.svg import number
@@ -264,6 +264,13 @@ def _frontier(report: Report) -> Iterator[str]:
     yield _chart(charts.frontier("Energy against throughput", axes, points))
 
 
+def _costs(report: Report) -> Iterator[str]:
+    """Of tokens and of idling, where only lengths differ."""
+    if report.findings.costs is not None:
+        yield "<h2>What a token costs</h2>"
+        yield f"<p>{escape(said_of_costs(report.findings.costs))}.</p>"
+
+
 def _traces(report: Report) -> Iterator[str]:
     if not any(report.traces.values()):
         yield "<h2>Power</h2><p>No power was sampled.</p>"
@@ -371,5 +378,17 @@ def _again(report: Report) -> Iterator[str]:
 
 
 _SECTIONS: tuple[Callable[[Report], Iterator[str]], ...] = (
-    *(_head, _badges, _main_figure, _frontier, _table, _traces, _latencies, _drift, _environment, _again),
+    *(
+        _head,
+        _badges,
+        _main_figure,
+        _frontier,
+        _costs,
+        _table,
+        _traces,
+        _latencies,
+        _drift,
+        _environment,
+        _again,
+    ),
 )

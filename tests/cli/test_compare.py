@@ -8,12 +8,20 @@ import pytest
 
 from llem.comparing import compare_groups, named_groups
 from llem.errors import QueryError
-from llem.plan import EnginePlan, Plan, ValidityPlan
+from llem.plan import EnginePlan, LengthPlan, Plan, ValidityPlan, WorkloadPlan
 from llem.projections.current import open_caught_up
 from llem.store import Store
 from llem_events.events import ExperimentCompleted, StudyPlace
 from tests.conftest import Run
-from tests.world import CLOSED_S, OPENED_S, run_of_energy
+from tests.world import (
+    CLOSED_S,
+    OPENED_S,
+    experiment,
+    request,
+    run_of_energy,
+    sampler_events,
+    worker_events,
+)
 
 SPREAD = (0.0, 0.004, -0.006, 0.002, -0.001)  # of the energies of five blocks
 OTHER_SPREAD = (0.003, -0.002, 0.001, -0.004, 0.005)
@@ -239,3 +247,46 @@ def test_sources_that_are_mixed_alike_in_both_groups_are_named_too(tmp_path: Pat
         found = compare_groups(tables, named_groups(tables, store, ["cell=c1", "cell=c2"]))
     sources = "cell=c1: counter, integrated; cell=c2: counter, integrated"
     assert f"energy comes from different sources: {sources}" in found.doubts
+
+
+def of_lengths(store: Store, prompt: int, answer: int, block: int) -> None:
+    """A run in which a token of a prompt takes 0.05 J above idle, an output token 2 J, idling 50 W, and a little by chance."""
+    requests = [request(n, OPENED_S + 2 * n, tokens=answer, input_tokens=prompt) for n in range(10)]
+    energy_j = 10 * (0.05 * prompt + 2.0 * answer) * (1 + SPREAD[block]) + 50.0 * SECONDS
+    experiment(
+        store,
+        experiment_id=f"20260102-0304{len(store.experiment_ids()):02}-0123456789ab",
+        plan=Plan(
+            name=f"{prompt} {answer}",
+            workload=WorkloadPlan(
+                input_tokens=LengthPlan(mean=prompt), output_tokens=LengthPlan(mean=answer)
+            ),
+        ),
+        labels={"block": str(block)},
+        worker=worker_events(counter_j=(1_000.0, 1_000.0 + energy_j), requests=requests),
+        sampler=sampler_events(power_w=lambda _: energy_j / SECONDS),
+    )
+
+
+def test_runs_of_different_lengths_tell_what_a_token_costs(tmp_path: Path, llem: Run) -> None:
+    """A line above the table, the three costs with intervals in JSON, and nothing where other things differ too."""
+    store = Store(tmp_path / "store").create()
+    lengths = ((8, 4), (400, 4), (8, 20))
+    for block in range(2):
+        for prompt, answer in lengths:
+            of_lengths(store, prompt, answer, block)
+    groups = [f"{prompt} {answer}" for prompt, answer in lengths]
+    done = llem("compare", *groups, "-f", "json", "--store", store.path)
+    costs = json.loads(done.stdout)[0]["costs"]
+    assert [costs[name]["value"] for name in ("input_token_j", "output_token_j", "idle_w")] == pytest.approx(
+        [0.05, 2.0, 50.0], rel=0.01
+    )
+    assert costs["r2"] > 0.99
+    said = llem("compare", *groups, "--store", store.path).stdout
+    assert "above idle a prompt token 0.0" in said and "(regression over 6 runs, R2 " in said
+
+
+def test_nothing_is_said_of_tokens_where_other_things_differ(cells: Store, llem: Run) -> None:
+    """Batch sizes are no lengths."""
+    done = llem("compare", "batch_size=1", "batch_size=2", "-f", "json", "--store", str(cells.path))
+    assert json.loads(done.stdout)[0]["costs"] is None
