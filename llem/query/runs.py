@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from llem.errors import QueryError
-from llem.query.process import QueryResult
+from llem.query.result import QueryResult
 from llem.units import NS_PER_S
 
 COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, e.labels, coalesce(e.started_time, r.start_time) AS started_time,
