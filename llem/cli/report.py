@@ -34,13 +34,22 @@ def report(
         float, typer.Option(min=0.5, max=0.9999, help="How often an interval shall hold the truth.")
     ] = LEVEL,
     valid: Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write each chart into a folder too, as a file for papers."),
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Put every sample of power into the page, to look closer.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE, and charts in DIR.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Write a page that can be handed out: one file, complete without JavaScript and without a network."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise ExportError(f"no page can be written to {output}", expected="a name ending in .html")
     target.check(output.resolve(), force=force)
+    if svg is not None and svg.exists() and not svg.is_dir():
+        raise ExportError(f"{svg} is not a folder", expected="a folder, or a name for one")
     place = Store.locate(store).require()
     study = chosen_study(place, named or [])
     with tables_of(place) as connection:
@@ -54,7 +63,19 @@ def report(
             margin=margin,
             level=level,
             valid_only=valid,
+            with_samples=samples,
         )
     with target.text_file(output, force=force) as file:
         file.write(made.html)
+    if svg is not None:
+        _write_charts(svg, made.charts, force=force)
     console.note(f"llem: {output}: {console.counted(made.runs, 'run')}")
+
+
+def _write_charts(folder: Path, charts: dict[str, str], *, force: bool) -> None:
+    """A file for each chart."""
+    folder.mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        with target.text_file(folder / f"{name}.svg", force=force) as file:
+            file.write(chart)
+    console.note(f"llem: {folder}: {console.counted(len(charts), 'chart')}")

@@ -1,13 +1,18 @@
 """The charts of a report, each from plain numbers: what is compared is drawn with every run in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llem.report.svg import HEIGHT, TOP, Plot, number, scale
+from llem.report.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
 
 ROW = 34.0  # height of one configuration
-NAMES = 190.0  # width of its name
+LEAST_NAMES, MOST_NAMES = 110.0, 290.0  # width of its name
+FAR = 8.0  # values that are so many times others lie on a logarithmic axis
+STRIP, GAP, THROTTLE = 46.0, 20.0, 7.0  # heights below the power
+LABEL = 6.4  # width of a character beside a point
 Values = Mapping[str, Sequence[tuple[str, float]]]  # configuration -> its runs: id and figure
+Points = Mapping[str, Sequence[tuple[str, float, float]]]
+Curve = Sequence[tuple[float, float]]
 
 
 class Span(NamedTuple):
@@ -18,24 +23,34 @@ class Span(NamedTuple):
     high: float | None
 
 
+class Curves(NamedTuple):
+    """The distribution of all requests of a configuration, and that of each of its runs."""
+
+    whole: Curve
+    runs: Sequence[Curve]
+
+
 class Trace(NamedTuple):
     """Power of one device of one run in even steps of time, seconds from the measurement's start."""
 
+    run: str
+    device_uuid: str
     name: str
     at_s: Sequence[float]
     low_w: Sequence[float]
     mean_w: Sequence[float]
     high_w: Sequence[float]
+    temperature_c: Sequence[float | None]
     windows: Sequence[tuple[str, float, float]]  # kind, opened, closed
     counter_w: Sequence[tuple[float, float]]  # seconds, watts that the energy counter gained
-    throttled_s: Sequence[float]
+    throttled: Sequence[tuple[float, float]]  # from and to
 
 
 def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
     """A row a configuration: a dot a run, a bar for the interval of the mean."""
-    plot = Plot(title=title, height=TOP + ROW * len(runs) + 48, left=NAMES)
+    plot = Plot(title=title, height=TOP + ROW * len(runs) + 48, left=_room_of(runs))
     edges = [edge for span in means.values() for edge in span if edge is not None]
-    x = scale([figure for group in runs.values() for _, figure in group] + edges, plot.left, plot.right)
+    x = _fitting([figure for group in runs.values() for _, figure in group] + edges, plot.left, plot.right)
     plot.x_axis(x, axis)
     rows = [TOP + ROW * (place + 0.5) for place in range(len(runs))]
     plot.names(rows, list(runs))
@@ -50,7 +65,7 @@ def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
 
 def forest(title: str, ratios: Mapping[str, Span], *, margin: float) -> str:
     """Ratios to the reference with their intervals, around 1 and the margin in which a difference does not matter."""
-    plot = Plot(title=title, height=TOP + ROW * len(ratios) + 48, left=NAMES)
+    plot = Plot(title=title, height=TOP + ROW * len(ratios) + 48, left=_room_of(ratios))
     edges = [edge for span in ratios.values() for edge in span if edge is not None]
     x = scale([*edges, 1 - margin, 1 + margin], plot.left, plot.right, is_log=True)
     plot.shade(x.at(1 / (1 + margin)), x.at(1 + margin))
@@ -65,61 +80,111 @@ def forest(title: str, ratios: Mapping[str, Span], *, margin: float) -> str:
     return plot.svg()
 
 
-def frontier(
-    title: str, axes: tuple[str, str], runs: Mapping[str, Sequence[tuple[str, float, float]]]
-) -> str:
-    """Two figures against each other, a dot a run; down and to the right is where one wants to be."""
-    plot = Plot(title=title)
+def frontier(title: str, axes: tuple[str, str], runs: Points, spans: Mapping[str, tuple[Span, Span]]) -> str:
+    """Two figures against each other, a dot a run and a cross of intervals a configuration; down and to the right is where one wants to be.
+
+    The dotted line joins the configurations that no other beats in both.
+    """
+    plot = Plot(title=title, height=HEIGHT * 1.15)
+    edges = [[edge for pair in spans.values() for edge in pair[axis] if edge is not None] for axis in (0, 1)]
     points = [point for group in runs.values() for point in group]
-    x = scale([first for _, first, _ in points], plot.left, plot.right)
-    y = scale([second for _, _, second in points], plot.bottom, plot.top)
+    x = _fitting([point[1] for point in points] + edges[0], plot.left, plot.right)
+    y = _fitting([point[2] for point in points] + edges[1], plot.bottom, plot.top)
     plot.x_axis(x, axes[0])
     plot.y_axis(y, axes[1])
+    best = undominated([(first.value, second.value) for first, second in spans.values()])
+    plot.path([(x.at(first), y.at(second)) for first, second in best], kind="pareto")
     for place, (name, group) in enumerate(runs.items()):
+        _cross(plot, x, y, spans[name], series=place)
         for run, first, second in group:
             says = f"{name}, {run}: {number(first)}, {number(second)}"
             plot.dot(x.at(first), y.at(second), series=place, says=says)
+        _name_beside(plot, x.at(spans[name][0].value), y.at(spans[name][1].value), name)
     return plot.svg()
 
 
-def distributions(title: str, axis: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Cumulative distributions on a logarithmic axis: share of requests that took no longer, a line a configuration."""
-    plot = Plot(title=title)
-    x = scale([at for curve in curves.values() for at, _ in curve], plot.left, plot.right, is_log=True)
+def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those beside which no other has more of the first and less of the second, from the least of the first on."""
+    best: list[tuple[float, float]] = []
+    for first, second in sorted(points, key=lambda point: (-point[0], point[1])):
+        if not best or second < best[-1][1]:
+            best.append((first, second))
+    return best[::-1]
+
+
+def _cross(plot: Plot, x: Scale, y: Scale, spans: tuple[Span, Span], *, series: int) -> None:
+    first, second = spans
+    if None in (*first, *second):
+        return
+    across = x.at(first.low or 0.0), x.at(first.high or 0.0)
+    along = y.at(second.low or 0.0), y.at(second.high or 0.0)
+    plot.cross(across, along, (x.at(first.value), y.at(second.value)), series=series)
+
+
+def _name_beside(plot: Plot, x: float, y: float, name: str) -> None:
+    """To the right of a point, or to its left where there is no room."""
+    fits = x + 14 + LABEL * len(name) < plot.right
+    plot.text(x + (10 if fits else -10), y - 9, name, anchor="start" if fits else "end", kind="name")
+
+
+def distributions(title: str, axis: str, groups: Mapping[str, Curves]) -> str:
+    """Cumulative distributions on a logarithmic axis: share of requests that took no longer, a line a configuration, a faint one a run."""
+    plot = Plot(title=title, keys=list(groups))
+    x = scale(
+        [at for curves in groups.values() for curve in (curves.whole, *curves.runs) for at, _ in curve],
+        *(plot.left, plot.right),
+        is_log=True,
+    )
     y = scale([0.0, 1.0], plot.bottom, plot.top, room=0.0)
     plot.x_axis(x, axis)
     plot.y_axis(y, "share of requests")
-    for place, curve in enumerate(curves.values()):
-        plot.line([(x.at(at), y.at(share)) for at, share in curve], series=place)
+    for kind in ("faint", "line"):
+        for place, curves in enumerate(groups.values()):
+            for curve in curves.runs if kind == "faint" else [curves.whole]:
+                plot.line([(x.at(at), y.at(share)) for at, share in curve], series=place, kind=kind)
     return plot.svg()
 
 
 def trace(title: str, drawn: Trace) -> str:
-    """Power over time: what the samples spanned and their mean, the counter's power dashed, windows shaded, throttling marked."""
-    plot = Plot(title=title)
+    """Power over time: what the samples spanned and their mean, the counter's power dashed, windows shaded; below, where the device was slowed down, and its temperature."""
+    temperatures = [each for each in drawn.temperature_c if each is not None]
+    below = GAP + THROTTLE + (STRIP + GAP if temperatures else 0.0)
+    plot = Plot(title=title, height=HEIGHT + below)
     x = scale([*drawn.at_s], plot.left, plot.right, room=0.01)
     highest = max(*drawn.high_w, *(watts for _, watts in drawn.counter_w))
-    y = scale([0.0, highest], plot.bottom, plot.top, room=0.05)._replace(low=0.0)
+    y = scale([0.0, highest], plot.bottom - below, plot.top + 16, room=0.02)._replace(low=0.0)
     for kind, opened, closed in drawn.windows:
-        plot.shade(x.at(max(opened, x.low)), x.at(min(closed, x.high)), kind, kind=f"shade w-{kind}")
+        start, end = (min(max(at, x.low), x.high) for at in (opened, closed))
+        plot.shade(x.at(start), x.at(end), kind, kind=f"shade w-{kind}")
     plot.x_axis(x, "seconds from the start of the measurement")
     plot.y_axis(y, "power, W")
     upper = [(x.at(at), y.at(watts)) for at, watts in zip(drawn.at_s, drawn.high_w, strict=True)]
     lower = [(x.at(at), y.at(watts)) for at, watts in zip(drawn.at_s, drawn.low_w, strict=True)]
     plot.band(upper, lower, series=0)
     plot.line([(x.at(at), y.at(watts)) for at, watts in zip(drawn.at_s, drawn.mean_w, strict=True)], series=0)
-    plot.line([(x.at(at), y.at(watts)) for at, watts in drawn.counter_w], series=1, kind="dashed")
-    for at in drawn.throttled_s:
-        plot.shade(x.at(at), x.at(at) + 1.5, kind="throttled")
+    plot.path([(x.at(at), y.at(watts)) for at, watts in drawn.counter_w], kind="counter")
+    for since, until in drawn.throttled:
+        plot.block(x.at(since), x.at(until), plot.bottom - below + GAP / 2, THROTTLE, kind="throttled")
+    if temperatures:
+        _heat(plot, x, drawn, temperatures)
     return plot.svg()
 
 
-def drift(title: str, axis: str, runs: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
+def _heat(plot: Plot, x: Scale, drawn: Trace, temperatures: Sequence[float]) -> None:
+    """The temperature in a strip of its own at the bottom."""
+    y = scale(temperatures, plot.bottom, plot.bottom - STRIP, room=0.15)
+    edges = sorted({min(temperatures), max(temperatures)})
+    plot.y_axis(y, "°C", ticks=edges)
+    known = zip(drawn.at_s, drawn.temperature_c, strict=True)
+    plot.path([(x.at(at), y.at(heat)) for at, heat in known if heat is not None], kind="heat")
+
+
+def drift(title: str, axis: str, runs: Points) -> str:
     """A figure against the time of its run: a slope here says why blocks were needed."""
-    plot = Plot(title=title, height=HEIGHT * 0.8)
+    plot = Plot(title=title, height=HEIGHT * 0.85, keys=list(runs))
     points = [point for group in runs.values() for point in group]
     x = scale([minutes for _, minutes, _ in points], plot.left, plot.right)
-    y = scale([figure for _, _, figure in points], plot.bottom, plot.top)
+    y = _fitting([figure for _, _, figure in points], plot.bottom, plot.top)
     plot.x_axis(x, "minutes from the first run")
     plot.y_axis(y, axis)
     for place, (name, group) in enumerate(runs.items()):
@@ -127,3 +192,15 @@ def drift(title: str, axis: str, runs: Mapping[str, Sequence[tuple[str, float, f
         for run, minutes, figure in group:
             plot.dot(x.at(minutes), y.at(figure), series=place, says=f"{name}, {run}: {number(figure)}")
     return plot.svg()
+
+
+def _room_of(names: Iterable[str]) -> float:
+    """The width that the longest name needs at the left."""
+    longest = NAME_CHARACTER * max(map(len, names), default=0) + 24
+    return min(max(longest, LEAST_NAMES), MOST_NAMES)
+
+
+def _fitting(values: Sequence[float], start: float, end: float) -> Scale:
+    """Logarithmic where some values are many times others."""
+    is_log = min(values) > 0 and max(values) > FAR * min(values)
+    return scale(values, start, end, is_log=is_log)

@@ -5,14 +5,18 @@ import math
 from collections.abc import Sequence
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
-from llem.report.charts import Trace
+from llem.report.charts import Curves, Trace
 from llem.results.throttling import ANY_REASON
 
 STEPS = 600  # of a trace: a pixel each
 COUNTED_NS = 500_000_000  # several ticks of a counter
 COUNTED_STEPS = 80
 LEAD_S = 2.0  # before the first window
+GAP_REQUESTS = 500
+Floats = npt.NDArray[np.float64]
 SHARES = [0.0, 0.01, *(step / 50 for step in range(1, 50)), 0.99, 0.999, 1.0]
 
 _DEVICES = """
@@ -22,8 +26,8 @@ _START = "SELECT min(opened_ns) FROM windows WHERE experiment_id = ? AND kind = 
 _SPAN = "SELECT min(at_ns), max(at_ns) FROM samples WHERE experiment_id = ? AND device_uuid = ? AND power_w IS NOT NULL"
 _TRACE = """
 SELECT (floor((at_ns - $first_ns) / $step_ns) + 0.5) * $step_ns / 1e9 + ($first_ns - $start_ns) / 1e9 AS at_s,
-       min(power_w), avg(power_w), max(power_w), arg_min(energy_j, at_ns), arg_min(at_ns, at_ns),
-       bool_or(throttle_reasons & $slowed > 0)
+       min(power_w), avg(power_w), max(power_w), arg_min(energy_j, at_ns), min(at_ns),
+       bool_or(throttle_reasons & $slowed > 0), max(temperature_c)
 FROM samples WHERE experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL
 GROUP BY at_s ORDER BY at_s
 """
@@ -32,8 +36,23 @@ SELECT kind, min((opened_ns - $start_ns) / 1e9), max((closed_ns - $start_ns) / 1
 WHERE experiment_id = $run AND closed_ns IS NOT NULL AND kind <> 'region' GROUP BY kind, window_index ORDER BY 2
 """
 _LATENCIES = """
-SELECT quantile_cont({series}, $shares) FROM timed_requests
+SELECT experiment_id, quantile_cont({series}, $shares) FROM timed_requests
 WHERE list_contains($runs, experiment_id) AND window_kind = 'measurement' AND error IS NULL AND {series} > 0
+GROUP BY GROUPING SETS ((), (experiment_id)) ORDER BY experiment_id
+"""
+_GAPS = """
+WITH chosen AS (
+    SELECT experiment_id, token_times_ns AS times FROM requests
+    WHERE list_contains($runs, experiment_id) AND window_kind = 'measurement' AND error IS NULL AND len(token_times_ns) > 1
+    QUALIFY row_number() OVER (PARTITION BY experiment_id ORDER BY hash(request_id)) <= $most),
+gaps AS (
+    SELECT experiment_id, unnest(list_transform(range(1, len(times)), lambda i: (times[i + 1] - times[i]) / 1e6)) AS gap_ms FROM chosen)
+SELECT experiment_id, quantile_cont(gap_ms, $shares) FROM gaps WHERE gap_ms > 0
+GROUP BY GROUPING SETS ((), (experiment_id)) ORDER BY experiment_id
+"""
+_SAMPLES = """
+SELECT (at_ns - $start_ns) / 1e9 AS at_s, power_w FROM samples
+WHERE experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL ORDER BY at_ns
 """
 
 
@@ -70,9 +89,32 @@ def _trace(
     rows = [row for row in connection.execute(_TRACE, named).fetchall() if row[0] >= from_s]
     if len(rows) < 2:
         return None
-    at_s, low, mean, high, *_ = zip(*rows, strict=True)
-    throttled = [row[0] for row in rows if row[6]]
-    return Trace(device, at_s, low, mean, high, [], list(_counter_power(rows, start_ns)), throttled)
+    at_s, low, mean, high, *_, temperature = zip(*rows, strict=True)
+    return Trace(
+        run=run,
+        device_uuid=device,
+        name=device,
+        at_s=at_s,
+        low_w=low,
+        mean_w=mean,
+        high_w=high,
+        temperature_c=temperature,
+        windows=[],
+        counter_w=list(_counter_power(rows, start_ns)),
+        throttled=_stretches([(row[0], bool(row[6])) for row in rows]),
+    )
+
+
+def _stretches(steps: Sequence[tuple[float, bool]]) -> list[tuple[float, float]]:
+    """From and to of the steps in a row that are marked; a step lasts until the next one."""
+    ends = [at_s for at_s, _ in steps[1:]] + [steps[-1][0]]
+    marked = zip(steps, ends, strict=True)
+    found = []
+    for is_marked, group in itertools.groupby(marked, key=lambda step: step[0][1]):
+        if is_marked:
+            members = list(group)
+            found.append((members[0][0][0], members[-1][1]))
+    return found
 
 
 def _counter_power(rows: Sequence[tuple[float, ...]], start_ns: int) -> list[tuple[float, float]]:
@@ -91,11 +133,29 @@ def _counter_power(rows: Sequence[tuple[float, ...]], start_ns: int) -> list[tup
     ]
 
 
-def distribution(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], series: str
-) -> list[tuple[float, float]]:
-    """Milliseconds and the share of the runs' requests that took no longer; nothing where it was not measured."""
+def distribution(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], series: str) -> Curves | None:
+    """Milliseconds and the share of requests that took no longer, of all runs and of each; None where it was not measured."""
     named = {"runs": list(runs), "shares": SHARES}
-    row = connection.execute(_LATENCIES.format(series=series), named).fetchone()
-    values = row[0] if row else None
-    return list(zip(values, SHARES, strict=True)) if values else []
+    return _curves(connection.execute(_LATENCIES.format(series=series), named).fetchall())
+
+
+def token_gaps(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> Curves | None:
+    """The same of the times between two tokens, of at most `GAP_REQUESTS` requests of each run, the same ones every time."""
+    named = {"runs": list(runs), "shares": SHARES, "most": GAP_REQUESTS}
+    return _curves(connection.execute(_GAPS, named).fetchall())
+
+
+def _curves(rows: Sequence[tuple[str | None, list[float] | None]]) -> Curves | None:
+    curves = {run: list(zip(values, SHARES, strict=True)) for run, values in rows if values}
+    if None not in curves:
+        return None
+    whole = curves.pop(None)
+    return Curves(whole, list(curves.values()) if len(curves) > 1 else [])
+
+
+def all_samples(connection: duckdb.DuckDBPyConnection, drawn: Trace) -> tuple[Floats, Floats]:
+    """Seconds from the measurement's start, and power, of every sample of a device."""
+    start = connection.execute(_START, [drawn.run]).fetchone()
+    named = {"run": drawn.run, "device": drawn.device_uuid, "start_ns": start[0] if start else 0}
+    columns = connection.execute(_SAMPLES, named).fetchnumpy()
+    return columns["at_s"], columns["power_w"]

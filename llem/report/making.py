@@ -9,23 +9,26 @@ import duckdb
 
 from llem.comparing import Findings, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
-from llem.report.facts import distribution, traces
-from llem.report.page import REPORTED, Report, page
+from llem.report.charts import Curves
+from llem.report.facts import all_samples, distribution, token_gaps, traces
+from llem.report.page import REPORTED, Report, drawings, page
+from llem.report.svg import alone
+from llem.report.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, study_ids
 from llem_events.secrets import scrub, scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
-SERIES = ("ttft_ms", "e2e_ms")
 CHECKED_RUNS = 3  # of which the page writes the command that checks the log
 
 
 class Page(NamedTuple):
-    """A page, and how many runs it is of."""
+    """A page, and how many runs it is of; its charts by name, each a file of its own."""
 
     html: str
     runs: int
+    charts: dict[str, str]
 
 
 def make_page(
@@ -39,23 +42,40 @@ def make_page(
     margin: float = MARGIN,
     level: float = LEVEL,
     valid_only: bool = False,
+    with_samples: bool = False,
 ) -> Page:
-    """The page of a study, else of groups of runs, without secrets; `file_name` stands in the command that makes it anew. Raises QueryError."""
+    """The page of a study, else of groups of runs, without secrets; `file_name` stands in the command that makes it anew.
+
+    `with_samples` puts every sample of power into it. Raises QueryError.
+    """
     members = _cells(study) if study else _groups(connection, store, named or [LAST])
     findings = compare_groups(
         connection, members, usual=REPORTED, valid_only=valid_only, level=level, margin=margin
     )
-    written = Report(
+    drawn = [trace for run in _drawn(findings) for trace in traces(connection, run)]
+    report = Report(
         title=title or (study.started.name or study.study_id if study else _title(findings)),
         findings=findings,
-        traces={run: traces(connection, run) for run in _drawn(findings)},
+        traces=drawn,
         distributions=_distributions(connection, findings),
         margin=margin,
         level=level,
         again=_again([study.study_id] if study else [*members], findings, file_name),
-        plan=json.dumps(scrub_value(study.started.plan), indent=1) if study else None,
+        plan=_plan(study, findings),
+        samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
-    return Page(scrub(page(written)), sum(len(group.runs) for group in findings.groups))
+    runs = sum(len(group.runs) for group in findings.groups)
+    return Page(page(report), runs, {each.name: scrub(alone(each.svg)) for each in drawings(report)})
+
+
+def _plan(study: StudyHistory | None, findings: Findings) -> str | None:
+    """That of the study, or of the only run."""
+    if study is not None:
+        return json.dumps(scrub_value(study.started.plan), indent=1)
+    runs = [run for group in findings.groups for run in group.runs]
+    if len(runs) > 1 or not runs[0]["plan"]:
+        return None
+    return json.dumps(scrub_value(json.loads(runs[0]["plan"])), indent=1)
 
 
 def chosen_study(store: Store, named: Sequence[str]) -> StudyHistory | None:
@@ -91,16 +111,18 @@ def _drawn(findings: Findings) -> list[str]:
     return [group.runs[0]["experiment_id"] for group in findings.groups[:DRAWN_RUNS]]
 
 
-def _distributions(
-    connection: duckdb.DuckDBPyConnection, findings: Findings
-) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    return {
-        series: {
-            group.name: distribution(connection, group.values("experiment_id"), series)
-            for group in findings.groups
-        }
-        for series in SERIES
-    }
+def _distributions(connection: duckdb.DuckDBPyConnection, findings: Findings) -> dict[str, dict[str, Curves]]:
+    """Series -> group -> its curves, where it was measured."""
+    curves: dict[str, dict[str, Curves]] = {series: {} for series in ("ttft_ms", "itl_ms", "e2e_ms")}
+    for group in findings.groups:
+        runs = group.values("experiment_id")
+        for series in curves:
+            measured = (
+                token_gaps(connection, runs) if series == "itl_ms" else distribution(connection, runs, series)
+            )
+            if measured is not None:
+                curves[series][group.name] = measured
+    return curves
 
 
 def _title(findings: Findings) -> str:
@@ -115,7 +137,7 @@ def _again(words: Sequence[str], findings: Findings, file_name: str) -> list[str
     """The commands that check and make the page anew."""
     runs = [run["experiment_id"] for group in findings.groups for run in group.runs]
     return [
-        *(f"llem log verify {run}" for run in runs[:CHECKED_RUNS]),
+        *(f"llem log {check} {run}" for run in runs[:CHECKED_RUNS] for check in ("verify", "digest")),
         "llem rebuild --check",
         shlex.join(["llem", "report", *words, "-o", file_name]),
     ]

@@ -1,16 +1,20 @@
 """The page: every section from the findings of a comparison, top to bottom, as text that no browser has to complete."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any, NamedTuple
 
 from llem._version import __version__
 from llem.comparing import Compared, Findings, Group, said_of_costs
-from llem.report import charts
-from llem.report.charts import Span, Trace
+from llem.report import charts, zoom
+from llem.report.charts import Curves, Span, Trace
+from llem.report.style import SERIES, STYLE
 from llem.report.svg import number
 from llem.results.comparison import mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.units import NS_PER_S
+from llem_events.secrets import scrub
 
 FIGURES: dict[str, Figure[Any]] = {figure.name: figure for figure in EXPERIMENT_FIGURES}
 MAIN = (
@@ -38,6 +42,7 @@ REPORTED = (
         "energy_uncertainty_j",
         "peak_memory_mb",
         "max_temperature_c",
+        "throttle_sec",
         "model_flops_utilisation",
     ),
 )
@@ -50,37 +55,22 @@ ENVIRONMENT = (
     "engine_version",
     "llem_version",
 )
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-STYLE = """
-:root { --paper: #fcfcfb; --ink: #1c1e21; --soft: #646b73; --grid: #e3e5e8; --card: #ffffff; --edge: #dfe2e6; --good: #1a7f4b; --bad: #b3401f;
-  --c0: #2563a8; --c1: #c2571a; --c2: #23876b; --c3: #9b3f86; --c4: #8a7a12; --c5: #3f8fb0; --c6: #a83a4a; --c7: #5a5f9e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e6e8ea; --soft: #9aa2ab; --grid: #2b2f34; --card: #1d2024; --edge: #30353b;
-  --good: #58c08a; --bad: #ee8a66; --c0: #6ea8e8; --c1: #ee955c; --c2: #58c2a0; --c3: #d584c0; --c4: #cdbb4d; --c5: #7cc4e0; --c6: #ea808e; --c7: #9ba0e4; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .4rem; }
-p { margin: .4rem 0; max-width: 46rem; } .lead { font-size: 1.1rem; } .soft, .note { color: var(--soft); } .note { font-size: .9rem; }
-.chart { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: .6rem; margin: .7rem 0; overflow-x: auto; }
-svg { display: block; width: 100%; min-width: 34rem; height: auto; font: 12px system-ui, "Liberation Sans", sans-serif; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .8rem; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } th { color: var(--soft); font-weight: 600; }
-.badges { display: flex; flex-wrap: wrap; gap: .4rem; list-style: none; margin: .8rem 0; padding: 0; }
-details.badge { border: 1px solid var(--edge); border-radius: 999px; padding: .15rem .8rem; font-size: .87rem; background: var(--card); }
-details.badge[open] { border-radius: 10px; } details.badge.bad > summary { color: var(--bad); } details.badge.good > summary { color: var(--good); }
-summary { cursor: pointer; } .key { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .35em; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .9rem; margin: .4rem 0; }
-code, pre { font: .87rem/1.5 ui-monospace, "Liberation Mono", monospace; } pre { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: .7rem; }
-.grid { stroke: var(--grid); } .tick { fill: var(--soft); } .axis { fill: var(--ink); } .window { fill: var(--soft); font-size: 11px; }
-.rule { stroke: var(--ink); stroke-width: 1.2; } .shade { fill: var(--grid); opacity: .55; } .w-measurement { fill: var(--c0); opacity: .09; }
-.throttled { fill: var(--bad); opacity: .5; } .line, .faint, .dashed { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
-.faint { opacity: .35; } .dashed { stroke-dasharray: 5 4; } .band { opacity: .25; } .bar { stroke-width: 9; stroke-linecap: round; opacity: .32; }
-@media print { body { max-width: none; } .chart { break-inside: avoid; } }
-""" + "".join(
-    f".dot.c{n}, .band.c{n}, .k{n} {{ fill: var(--c{n}); background: var(--c{n}); }} .line.c{n}, .faint.c{n}, .dashed.c{n}, .bar.c{n} {{ stroke: var(--c{n}); }}\n"
-    for n in range(8)
-)
+SERIES_NAMES = {
+    "ttft_ms": ("time-to-first-token", "time to first token, ms"),
+    "itl_ms": ("time-between-tokens", "time between two tokens, ms"),
+    "e2e_ms": ("end-to-end", "end to end, ms"),
+}
+
+
+class Drawing(NamedTuple):
+    """A chart, by the name that its file gets; `trace` is its place among those that can be looked at closer."""
+
+    name: str
+    svg: str
+    trace: int | None = None
+
+
+Part = str | Drawing
 
 
 class Report(NamedTuple):
@@ -88,56 +78,119 @@ class Report(NamedTuple):
 
     title: str
     findings: Findings
-    traces: Mapping[str, Sequence[Trace]]  # run -> its devices
-    distributions: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]  # series -> group -> curve
+    traces: Sequence[Trace]  # of one run of each group, a device each
+    distributions: Mapping[str, Mapping[str, Curves]]  # series -> group -> curves
     margin: float
     level: float
     again: Sequence[str]  # commands that make the page and its figures anew
-    plan: str | None  # of a study, as it was written
+    plan: str | None  # of a study, as it was written, or of the only run
+    samples: Sequence[str] = ()  # of each trace, packed; empty where they are not embedded
 
 
 def page(report: Report) -> str:
-    """The whole document."""
-    body = "\n".join(part for section in _SECTIONS for part in section(report))
+    """The whole document, without secrets: what stands in it was said by others, but for the script."""
+    script = zoom.script() if report.traces else None
+    body = scrub("\n".join(map(_html, _parts(report))))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{zoom.policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>{escape(scrub(report.title))}</title>\n<style>{zoom.style() if script else ''}{STYLE}</style></head>\n"
+        f"<body>\n{body}\n{_scripts(report, script)}</body></html>\n"
     )
 
 
-def _head(report: Report) -> Iterator[str]:
+def drawings(report: Report) -> Iterator[Drawing]:
+    """Every chart of the page."""
+    yield from (part for part in _parts(report) if isinstance(part, Drawing))
+
+
+def _parts(report: Report) -> Iterator[Part]:
+    return (part for section in _SECTIONS for part in section(report))
+
+
+def _html(part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    data = "" if part.trace is None else f' data-trace="{part.trace}"'
+    return f"<figure{data}>{part.svg}</figure>"
+
+
+def _scripts(report: Report, script: str | None) -> str:
+    """What a browser with JavaScript looks closer with."""
+    if script is None:
+        return ""
+    samples = "".join(
+        f'<script type="text/plain" id="samples-{place}">{text}</script>\n'
+        for place, text in enumerate(report.samples)
+    )
+    numbers = f'<script type="application/json" id="traces">{zoom.numbers(report.traces)}</script>\n'
+    return f"{numbers}{samples}<script>{script}</script>\n"
+
+
+def _head(report: Report) -> Iterator[Part]:
     yield f"<h1>{escape(report.title)}</h1>"
-    for sentence in _sentences(report):
-        yield f'<p class="lead">{escape(sentence)}</p>'
-    runs = sum(len(group.runs) for group in report.findings.groups)
-    yield f'<p class="soft">{runs} run{"" if runs == 1 else "s"}; llem {escape(__version__)}. {_level(report)} intervals are of runs, by the t distribution.</p>'
+    yield f'<p class="lead">{escape(_headline(report))}</p>'
+    groups = report.findings.groups
+    runs = [run for group in groups for run in group.runs]
+    hosts = ", ".join(sorted({run["host"] for run in runs if run["host"]}))
+    said = [
+        f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' on {hosts}' if hosts else ''}",
+        _when([run["start_ns"] for run in runs if run["start_ns"] is not None]),
+        f"llem {__version__}",
+        f"{_level(report)} intervals are of runs, by the t distribution" if len(runs) > len(groups) else "",
+    ]
+    yield f'<p class="soft">{escape("; ".join(filter(None, said)))}.</p>'
+
+
+def _when(starts_ns: Sequence[int]) -> str:
+    """From the first run's start to the last one's, UTC."""
+    if not starts_ns:
+        return ""
+    first, last = (datetime.fromtimestamp(edge(starts_ns) / NS_PER_S, UTC) for edge in (min, max))
+    if first == last:
+        return f"measured {first:%Y-%m-%d %H:%M} UTC"
+    return f"measured {first:%Y-%m-%d %H:%M} to {last:{'%H:%M' if first.date() == last.date() else '%Y-%m-%d %H:%M'}} UTC"
+
+
+def _headline(report: Report) -> str:
+    """What was found about the figure that the report is about: the best configuration beside the reference."""
+    main = _main(report.findings)
+    if main is None:
+        return "No energy and no duration was measured in every run."
+    reference, *others = report.findings.groups
+    best = min(others, key=lambda group: mean_of_runs(group.values(main))[0], default=reference)
+    found = _found(report, best.name, main)
+    if found is None or found.comparison.verdict != "lower":
+        beside = f"; no other is clearly lower ({_level(report)})" if others else ""
+        return f"{reference.name}: {_said(main, reference, report.level)}{beside}."
+    return f"{best.name}: {_said(main, best, report.level)}, {_ratio(found)} that of {reference.name} ({_runs_and_p(found)}){_at_rate(report, best)}."
+
+
+def _at_rate(report: Report, group: Group) -> str:
+    found = next((found for name in RATES if (found := _found(report, group.name, name))), None)
+    ratio = found.comparison.ratio if found is not None else None
+    if found is None or ratio is None:
+        return ""
+    times = "the same" if abs(ratio - 1) < report.margin else f"{ratio:.3g} times the"
+    return f", at {times} {found.figure.shown}"
+
+
+def _runs_and_p(found: Compared) -> str:
+    comparison = found.comparison
+    of = "blocks" if comparison.method == "paired" else "runs"
+    p = "" if comparison.p_adjusted is None else f", Holm p {comparison.p_adjusted:.2g}"
+    return f"n = {comparison.runs} {of}{p}"
+
+
+def _found(report: Report, group: str, name: str) -> Compared | None:
+    return next(
+        (each for each in report.findings.compared if (each.group, each.figure.name) == (group, name)), None
+    )
 
 
 def _level(report: Report) -> str:
     return f"{100 * report.level:g} %"
-
-
-def _sentences(report: Report) -> Iterator[str]:
-    """What was found about the figure that the report is about."""
-    main = _main(report.findings)
-    if main is None:
-        yield "No figure was measured in every run."
-        return
-    reference, *others = report.findings.groups
-    yield f"{reference.name}: {_said(main, reference, report.level)}."
-    for group in others:
-        found = next(
-            (
-                each
-                for each in report.findings.compared
-                if each.group == group.name and each.figure.name == main
-            ),
-            None,
-        )
-        if found is not None:
-            yield f"{group.name}: {_said(main, group, report.level)}, {_ratio(found)} the reference's: {_verdict(found)}."
 
 
 def _said(name: str, group: Group, level: float) -> str:
@@ -159,57 +212,79 @@ def _ratio(found: Compared) -> str:
     return f"{comparison.ratio:.3g}{interval} times"
 
 
-def _verdict(found: Compared) -> str:
-    comparison = found.comparison
-    p = "" if comparison.p_adjusted is None else f" (Holm p {comparison.p_adjusted:.2g})"
-    return comparison.verdict + p + (f", {comparison.reason}" if comparison.reason else "")
-
-
 def _main(findings: Findings) -> str | None:
     """The first figure that is above 0 in every run."""
     runs = [run for group in findings.groups for run in group.runs]
     return next((name for name in MAIN if all((run[name] or 0) > 0 for run in runs)), None)
 
 
-def _badges(report: Report) -> Iterator[str]:
-    yield '<ul class="badges">'
+def _overview(report: Report) -> Iterator[Part]:
+    """A row a configuration: its figure, how it compares, and whether it can be relied on."""
+    main = _main(report.findings)
+    figure = FIGURES[main] if main else None
+    heads = ["", *([f"{figure.shown or main}, {figure.unit}", "ratio", "verdict"] if figure else [])]
+    rows = []
     for place, group in enumerate(report.findings.groups):
-        for text, is_good, details in _facts_of(group):
-            listed = "".join(f"<li>{escape(detail)}</li>" for detail in details)
-            kind = "good" if is_good else "bad"
-            head = f'<summary><span class="key k{place % 8}"></span>{escape(group.name)}: {escape(text)}</summary>'
-            yield f'<li><details class="badge {kind}">{head}<ul>{listed}</ul></details></li>'
-    yield "</ul>"
-    doubts = [doubt for doubt in report.findings.doubts if ": not valid: " not in doubt]  # the badges say it
+        name = f'<span class="key k{place % SERIES}"></span>{escape(group.name)}'
+        found = _found(report, group.name, main) if main else None
+        compared = _compared_cells(found, is_reference=place == 0) if main else []
+        mean = [_mean(group.values(main), report.level)] if main else []
+        rows.append([name, *mean, *compared, *_trust(group)])
+    yield _rows_of_html([*heads, "valid", "energy", "throttled", "warnings"], rows)
+    doubts = [doubt for doubt in report.findings.doubts if ": not valid: " not in doubt]  # the table says it
     if doubts:
         yield f'<ul class="note">{"".join(f"<li>{escape(doubt)}</li>" for doubt in doubts)}</ul>'
 
 
-def _facts_of(group: Group) -> Iterator[tuple[str, bool, list[str]]]:
-    """(what, whether it is as it should be, details) of a group."""
-    valid = [run for run in group.runs if run["valid"]]
+def _compared_cells(found: Compared | None, *, is_reference: bool) -> list[str]:
+    if found is None or found.comparison.ratio is None:
+        return ["reference" if is_reference else "", ""]
+    comparison = found.comparison
+    interval = _interval(comparison.ratio_low, comparison.ratio_high)
+    kind = {"lower": "good", "higher": "bad"}.get(comparison.verdict, "soft")
+    why = f' <span class="of">{escape(comparison.reason)}</span>' if comparison.reason else ""
+    return [f"{comparison.ratio:.3g}{interval}", f'<span class="{kind}">{comparison.verdict}</span>{why}']
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f' <span class="of">[{number(low)}, {number(high)}]</span>'
+
+
+def _trust(group: Group) -> Iterator[str]:
+    """Valid runs, where the energy comes from, runs that were slowed down, and warnings, with what stands behind each."""
+    valid = sum(bool(run["valid"]) for run in group.runs)
     reasons = [
         f"{run['experiment_id']}: {reason}" for run in group.runs for reason in run["invalid_reasons"] or ()
     ]
-    yield (
-        f"valid {len(valid)} of {len(group.runs)}",
-        len(valid) == len(group.runs),
-        reasons or ["no reason against any run"],
-    )
+    yield _folded(f"{valid} of {len(group.runs)}", reasons, is_good=valid == len(group.runs))
     sources = sorted({run["energy_source"] or "not measured" for run in group.runs})
+    yield _folded(", ".join(sources), [], is_good=set(sources) <= {"counter", "integrated"})
+    slowed = [
+        f"{run['experiment_id']}: {number(run['throttle_sec'])} s"
+        for run in group.runs
+        if run["throttle_sec"]
+    ]
+    told = any(run["throttle_sec"] is not None for run in group.runs)
     yield (
-        f"energy {', '.join(sources)}",
-        sources in (["counter"], ["integrated"]),
-        [f"{run['experiment_id']}: {run['energy_source'] or 'not measured'}" for run in group.runs],
+        _folded(f"{len(slowed)} of {len(group.runs)}", slowed, is_good=not slowed)
+        if told
+        else '<span class="of">not told</span>'
     )
     warnings = [
         f"{run['experiment_id']}: {warning}" for run in group.runs for warning in run["warnings"] or ()
     ]
-    if warnings:
-        yield f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}", False, warnings
+    yield _folded(str(len(warnings) or "none"), warnings, is_good=not warnings)
 
 
-def _main_figure(report: Report) -> Iterator[str]:
+def _folded(text: str, details: Sequence[str], *, is_good: bool) -> str:
+    head = f'<span class="{"good" if is_good else "bad"}">{escape(text)}</span>'
+    if not details:
+        return head
+    listed = "".join(f"<li>{escape(detail)}</li>" for detail in details)
+    return f"<details><summary>{head}</summary><ul>{listed}</ul></details>"
+
+
+def _main_figure(report: Report) -> Iterator[Part]:
     main = _main(report.findings)
     if main is None or sum(len(group.runs) for group in report.findings.groups) < 2:
         return
@@ -225,7 +300,7 @@ def _main_figure(report: Report) -> Iterator[str]:
         group.name: Span(*mean_of_runs(group.values(main), level=report.level))
         for group in report.findings.groups
     }
-    yield _chart(charts.dots(name, f"{name}, {figure.unit}", runs, means))
+    yield Drawing("runs", charts.dots(name, f"{name}, {figure.unit}", runs, means))
     ratios = {
         each.group: Span(each.comparison.ratio, each.comparison.ratio_low, each.comparison.ratio_high)
         for each in report.findings.compared
@@ -233,98 +308,146 @@ def _main_figure(report: Report) -> Iterator[str]:
     }
     if ratios:
         yield f'<p class="note">Against {escape(report.findings.groups[0].name)}; grey: within {100 * report.margin:g} %, where a difference does not matter.</p>'
-        yield _chart(charts.forest(f"{name}, ratios", ratios, margin=report.margin))
+        yield Drawing("ratios", charts.forest(f"{name}, ratios", ratios, margin=report.margin))
 
 
-def _chart(svg: str) -> str:
-    return f'<div class="chart">{svg}</div>'
-
-
-def _legend(groups: Iterable[str]) -> str:
-    keys = "".join(
-        f'<span><span class="key k{place % 8}"></span>{escape(name)}</span>'
-        for place, name in enumerate(groups)
-    )
-    return f'<div class="legend">{keys}</div>'
-
-
-def _frontier(report: Report) -> Iterator[str]:
+def _frontier(report: Report) -> Iterator[Part]:
     runs = [run for group in report.findings.groups for run in group.runs]
     energy = "energy_per_output_token_j"
     rate = next((name for name in RATES if all(run[name] is not None for run in runs)), None)
-    if rate is None or len(runs) < 2 or any(run[energy] is None for run in runs):
+    if rate is None or len(runs) < 2 or any((run[energy] or 0) <= 0 or run[rate] <= 0 for run in runs):
         return
     yield "<h2>Energy against throughput</h2>"
-    yield _legend(group.name for group in report.findings.groups)
+    yield '<p class="note">Down and to the right is better; crosses are intervals of the means. The dotted line joins what nothing else beats in both.</p>'
+    groups = report.findings.groups
     points = {
-        group.name: [(run["experiment_id"], run[rate], run[energy]) for run in group.runs]
-        for group in report.findings.groups
+        group.name: [(run["experiment_id"], run[rate], run[energy]) for run in group.runs] for group in groups
+    }
+    spans = {
+        group.name: (
+            Span(*mean_of_runs(group.values(rate), level=report.level)),
+            Span(*mean_of_runs(group.values(energy), level=report.level)),
+        )
+        for group in groups
     }
     axes = (f"{FIGURES[rate].shown or rate}", "J per output token")
-    yield _chart(charts.frontier("Energy against throughput", axes, points))
+    yield Drawing("frontier", charts.frontier("Energy against throughput", axes, points, spans))
 
 
-def _costs(report: Report) -> Iterator[str]:
+def _utilisation(report: Report) -> Iterator[Part]:
+    """How much of what the devices could compute was used, where FLOPs and peaks are known."""
+    name = "model_flops_utilisation"
+    groups = [
+        group for group in report.findings.groups if all((value or 0) > 0 for value in group.values(name))
+    ]
+    if not groups:
+        return
+    yield "<h2>Share of the peak</h2>"
+    yield '<p class="note">FLOPs that the model needs over what all devices could do at their peak (MFU): low where memory or waiting decides.</p>'
+    runs = {group.name: [(run["experiment_id"], run[name]) for run in group.runs] for group in groups}
+    means = {group.name: Span(*mean_of_runs(group.values(name), level=report.level)) for group in groups}
+    yield Drawing("utilisation", charts.dots("Share of the peak", "share of the peak FLOP/s", runs, means))
+
+
+def _costs(report: Report) -> Iterator[Part]:
     """Of tokens and of idling, where only lengths differ."""
     if report.findings.costs is not None:
         yield "<h2>What a token costs</h2>"
         yield f"<p>{escape(said_of_costs(report.findings.costs))}.</p>"
 
 
-def _traces(report: Report) -> Iterator[str]:
-    if not any(report.traces.values()):
-        yield "<h2>Power</h2><p>No power was sampled.</p>"
-        return
+def _traces(report: Report) -> Iterator[Part]:
     yield "<h2>Power</h2>"
-    yield '<p class="note">Lines are means over a pixel of time, the band what its samples spanned; dashed: what the energy counter gained. Red: the device slowed itself down. Energies stand in the table; the area under a picture is none.</p>'
-    for run, devices in report.traces.items():
-        for device in devices:
-            yield f'<p class="soft">{escape(run)}: {escape(device.name)}</p>'
-            yield _chart(charts.trace(f"Power of {device.name}", device))
+    if not report.traces:
+        yield "<p>No power was sampled.</p>"
+        return
+    yield (
+        '<p class="note">The line is the mean over a pixel of time, the band what its samples spanned; dashed: what the energy counter gained. Below: red where the '
+        "device was slowed down, and its temperature. Energies stand in the table; the area under a picture is none.</p>"
+    )
+    yield '<div class="two">'
+    for place, drawn in enumerate(report.traces):
+        named = _group_of(report, drawn.run)
+        yield f'<div><h3>{named}</h3><p class="note">{escape(drawn.run)}, {escape(drawn.name)}</p>'
+        yield Drawing(f"power-{place + 1}", charts.trace(f"Power of {drawn.name}", drawn), trace=place)
+        yield "</div>"
+    yield "</div>"
 
 
-def _latencies(report: Report) -> Iterator[str]:
-    drawn = {series: curves for series, curves in report.distributions.items() if any(curves.values())}
+def _group_of(report: Report, run: str) -> str:
+    for place, group in enumerate(report.findings.groups):
+        if run in group.values("experiment_id"):
+            return f'<span class="key k{place % SERIES}"></span>{escape(group.name)}'
+    return ""
+
+
+def _latencies(report: Report) -> Iterator[Part]:
+    drawn = {series: groups for series, groups in report.distributions.items() if groups}
     if not drawn:
         return
     yield "<h2>Latency</h2>"
-    yield _legend(group.name for group in report.findings.groups)
-    names = {"ttft_ms": "time to first token, ms", "e2e_ms": "end to end, ms"}
-    for series, curves in drawn.items():
-        yield _chart(charts.distributions(names[series], names[series], curves))
+    yield '<p class="note">Share of the requests that took no longer; faint: each run. Between tokens: of up to 500 requests a run.</p>'
+    yield '<div class="two">'
+    for series, groups in drawn.items():
+        name, axis = SERIES_NAMES[series]
+        yield "<div>"
+        yield Drawing(f"latency-{name}", charts.distributions(axis, axis, groups))
+        yield "</div>"
+    yield "</div>"
 
 
-def _table(report: Report) -> Iterator[str]:
-    """Every figure: the geometric mean of each group's runs, and the ratio where there are two groups."""
+def _table(report: Report) -> Iterator[Part]:
+    """Every figure: the mean of each group's runs with its interval."""
     groups = report.findings.groups
     yield "<h2>Figures</h2>"
-    heads = ["figure", "unit", *(group.name for group in groups)]
     rows = []
     for name in REPORTED:
         values = [group.values(name) for group in groups]
         if any(value is not None for each in values for value in each):
-            figure = FIGURES[name]
-            rows.append([figure.shown or name, figure.unit, *map(_mean, values)])
-    yield _rows(heads, rows)
-    yield '<p class="note">Means over runs (geometric, of figures above 0); “not measured” where a run lacks it.</p>'
+            means = [_mean(each, report.level) for each in values]
+            rows.append([escape(FIGURES[name].shown or _words(name)), escape(FIGURES[name].unit), *means])
+    yield _rows_of_html(["", "unit", *(group.name for group in groups)], rows)
+    yield '<p class="note">Means over runs (geometric, of figures above 0) with their intervals; “not measured” where a run lacks it.</p>'
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _words(name: str) -> str:
+    """A figure's name without its unit, for people."""
+    words = (
+        name.removesuffix("_ms").removesuffix("_j").removesuffix("_mb").removesuffix("_c").removesuffix("_w")
+    )
+    for short, long in (
+        ("ttft", "time to first token"),
+        ("itl", "inter-token latency"),
+        ("e2e", "end to end"),
+    ):
+        words = words.replace(short, long)
+    return words.replace("_", " ")
+
+
+def _mean(values: Sequence[float | None], level: float) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
-        return "not measured"
+        return '<span class="of">not measured</span>'
+    if len(known) == 1:  # as the tables have it, for whoever points at it
+        return f'<span title="{known[0]!r}">{number(known[0])}</span>'
     if min(known) > 0:
-        return number(mean_of_runs(known)[0])
+        value, low, high = mean_of_runs(known, level=level)
+        return number(value) + _interval(low, high)
     return number(sum(known) / len(known))
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return _rows_of_html(heads, [[escape(cell) for cell in row] for row in rows])
+
+
+def _rows_of_html(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells are markup already."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _drift(report: Report) -> Iterator[str]:
+def _drift(report: Report) -> Iterator[Part]:
     main = _main(report.findings)
     runs = [run for group in report.findings.groups for run in group.runs]
     if main is None or len(runs) < 3 or any(run["start_ns"] is None for run in runs):
@@ -333,17 +456,16 @@ def _drift(report: Report) -> Iterator[str]:
     figure = FIGURES[main]
     yield "<h2>Order and drift</h2>"
     yield '<p class="note">Each run at the time when it was measured. A slope here says why configurations are measured in blocks.</p>'
-    yield _legend(group.name for group in report.findings.groups)
     points = {
         group.name: sorted(
             (run["experiment_id"], (run["start_ns"] - first) / 60e9, run[main]) for run in group.runs
         )
         for group in report.findings.groups
     }
-    yield _chart(charts.drift("Drift", f"{figure.shown or main}, {figure.unit}", points))
+    yield Drawing("drift", charts.drift("Drift", f"{figure.shown or main}, {figure.unit}", points))
 
 
-def _environment(report: Report) -> Iterator[str]:
+def _environment(report: Report) -> Iterator[Part]:
     groups = report.findings.groups
     names = ["", *(group.name for group in groups)]
     everything = [_environment_row(column, groups) for column in ENVIRONMENT]
@@ -369,7 +491,7 @@ def _environment_row(column: str, groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _again(report: Report) -> Iterator[str]:
+def _again(report: Report) -> Iterator[Part]:
     yield "<h2>Made again</h2>"
     yield "<p>Every figure follows from the log, and is the same when it is derived again.</p>"
     yield f"<pre>{escape(chr(10).join(report.again))}</pre>"
@@ -377,18 +499,7 @@ def _again(report: Report) -> Iterator[str]:
         yield f"<details><summary>The plan</summary><pre>{escape(report.plan)}</pre></details>"
 
 
-_SECTIONS: tuple[Callable[[Report], Iterator[str]], ...] = (
-    *(
-        _head,
-        _badges,
-        _main_figure,
-        _frontier,
-        _costs,
-        _table,
-        _traces,
-        _latencies,
-        _drift,
-        _environment,
-        _again,
-    ),
+_SECTIONS: tuple[Callable[[Report], Iterator[Part]], ...] = (
+    *(_head, _overview, _main_figure, _frontier, _costs, _utilisation, _table, _traces, _latencies),
+    *(_drift, _environment, _again),
 )

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from llem.report.style import ALONE, SERIES
+
 WIDTH, HEIGHT = 720.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 12.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 16.0, 12.0, 44.0
 CHARACTER = 6.6  # width of one in a label
+NAME_CHARACTER = 9.4  # on a narrow screen, where labels are larger
 MAX_TICKS = 7
 NARROW = 3.0  # a logarithmic axis over no more than this has the ticks of an even one
 LOG_FACTORS = (
@@ -21,7 +24,7 @@ LOG_FACTORS = (
     (1, 3),
     (1,),
 )
-SERIES = 8  # colours of the page
+KEY_ROW = 18.0  # height of a row of the legend
 Point = tuple[float, float]
 
 
@@ -89,19 +92,25 @@ def number(value: float) -> str:
     """A value as a label has it."""
     if value == 0:
         return "0"
-    if abs(value) >= 1e5 or abs(value) < 1e-3:
-        return f"{value:.2g}"
-    return f"{value:,.4g}"
+    if abs(value) >= 1e7 or abs(value) < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.4g}"
 
 
 class Plot:
     """A drawing with two axes; marks are added in data coordinates, in the order in which they lie over each other."""
 
-    def __init__(self, *, title: str, height: float = HEIGHT, left: float = LEFT) -> None:
-        self._title, self._height = title, height
-        self.left, self.right = left, WIDTH - RIGHT
-        self.top, self.bottom = TOP, height - BOTTOM
+    def __init__(
+        self, *, title: str, height: float = HEIGHT, left: float = LEFT, keys: Sequence[str] = ()
+    ) -> None:
+        """`keys` are the names of the series; where there are several, a legend stands above."""
+        self._title = title
+        self.left, self.right, self.top = left, WIDTH - RIGHT, TOP
         self._marks: list[str] = []
+        if len(keys) > 1:
+            self._legend(keys)
+        self._height = height + self.top - TOP
+        self.bottom = self._height - BOTTOM
 
     def x_axis(self, x: Scale, name: str, *, ticks: Sequence[float] | None = None) -> None:
         """Ticks and name below, light lines upwards."""
@@ -113,29 +122,30 @@ class Plot:
             self.text(at, self.bottom + 16, number(tick), anchor="middle")
         self.text((self.left + self.right) / 2, self._height - 6, name, anchor="middle", kind="axis")
 
-    def y_axis(self, y: Scale, name: str) -> None:
-        """Ticks to the left, the name above them, light lines to the right."""
-        for tick in y.ticks():
+    def y_axis(self, y: Scale, name: str, *, ticks: Sequence[float] | None = None) -> None:
+        """Ticks to the left, the name beside them, light lines to the right."""
+        for tick in y.ticks() if ticks is None else ticks:
             at = y.at(tick)
             self._add(
                 f'<line class="grid" x1="{self.left:.1f}" y1="{at:.1f}" x2="{self.right:.1f}" y2="{at:.1f}"/>'
             )
             self.text(self.left - 6, at + 4, number(tick), anchor="end")
-        middle = (self.top + self.bottom) / 2
+        middle = (y.start + y.end) / 2
         self._add(
-            f'<text class="axis" text-anchor="middle" transform="rotate(-90 13 {middle:.1f})" '
-            f'x="13" y="{middle:.1f}">{escape(name)}</text>'
+            f'<text class="axis" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})" '
+            f'x="12" y="{middle:.1f}">{escape(name)}</text>'
         )
 
     def names(self, y: Sequence[float], names: Sequence[str]) -> None:
         """A name at the left of each row."""
-        room = int((self.left - 12) / CHARACTER)
+        room = int((self.left - 12) / NAME_CHARACTER)
         for at, name in zip(y, names, strict=True):
             self.text(
                 self.left - 8,
                 at + 4,
                 name if len(name) <= room else name[: room - 1] + "…",
                 anchor="end",
+                kind="name",
                 full=name,
             )
 
@@ -161,19 +171,36 @@ class Plot:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             self._add(f'<polyline class="{kind} c{series % SERIES}" points="{path}"/>')
 
+    def path(self, points: Sequence[Point], *, kind: str) -> None:
+        """A line of no series."""
+        if len(points) > 1:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            self._add(f'<polyline class="{kind}" points="{path}"/>')
+
     def band(self, upper: Sequence[Point], lower: Sequence[Point], *, series: int) -> None:
         """The area between two lines."""
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
         self._add(f'<polygon class="band c{series % SERIES}" points="{path}"/>')
 
+    def cross(self, x: Point, y: Point, middle: Point, *, series: int) -> None:
+        """Two thin lines through a middle: from one x to another, and from one y to another."""
+        path = f"M{x[0]:.1f} {middle[1]:.1f}H{x[1]:.1f}M{middle[0]:.1f} {y[0]:.1f}V{y[1]:.1f}"
+        self._add(f'<path class="cross c{series % SERIES}" d="{path}"/>')
+
+    def block(self, start: float, end: float, top: float, height: float, *, kind: str) -> None:
+        """A filled part of a strip."""
+        self._add(
+            f'<rect class="{kind}" x="{start:.1f}" y="{top:.1f}" width="{max(end - start, 1.0):.1f}" height="{height:.1f}"/>'
+        )
+
     def shade(self, start: float, end: float, name: str = "", *, kind: str = "shade") -> None:
-        """A part of the plot from one x to another, over its whole height."""
+        """A part of the plot from one x to another, over its whole height, with its name at the top."""
         self._add(
             f'<rect class="{kind}" x="{start:.1f}" y="{self.top:.1f}" width="{max(end - start, 0.5):.1f}" '
             f'height="{self.bottom - self.top:.1f}"/>'
         )
         if len(name) * CHARACTER < end - start:
-            self.text((start + end) / 2, self.bottom - 8, name, anchor="middle", kind="window")
+            self.text((start + end) / 2, self.top + 12, name, anchor="middle", kind="window")
 
     def rule(self, x: float) -> None:
         """A line from top to bottom that others are compared with."""
@@ -198,8 +225,27 @@ class Plot:
             + "</svg>"
         )
 
+    def _legend(self, keys: Sequence[str]) -> None:
+        """A dot and a name for each series, in as many rows as they need."""
+        x, y = LEFT, TOP
+        for place, name in enumerate(keys):
+            width = NAME_CHARACTER * len(name) + 30
+            if x > LEFT and x + width > WIDTH - RIGHT:
+                x, y = LEFT, y + KEY_ROW
+            self.dot(x + 4, y, series=place)
+            self.text(x + 13, y + 4, name, kind="name")
+            x += width
+        self.top = y + KEY_ROW
+
     def _add(self, mark: str) -> None:
         self._marks.append(mark)
+
+
+def alone(svg: str) -> str:
+    """A drawing as a file of its own: light, whoever shows it."""
+    size = f'width="{WIDTH:g}" xmlns="http://www.w3.org/2000/svg"'
+    head, _, marks = svg.partition(">")
+    return f"{head.replace('<svg', f'<svg {size}', 1)}><style>{ALONE}</style>{marks}\n"
 
 
 def _tip(words: str) -> str:

@@ -1,18 +1,27 @@
 """`llem report`: one page that needs nothing else, in which every run can be seen and no text of others does anything."""
 
+import base64
+import gzip
+import hashlib
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from llem.plan import EnginePlan, Plan
+from llem.report.charts import undominated
 from llem.report.svg import Scale, scale
+from llem.report.zoom import packed
 from llem.store import Store
-from tests.conftest import Run
+from tests.conftest import LIMIT_S, Run
 from tests.world import experiment, ramp_w, sampler_events, worker_events
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 ALLOWED = {
     *(
@@ -45,6 +54,10 @@ ALLOWED = {
         "polyline",
         "polygon",
         "rect",
+        "path",
+        "h3",
+        "figure",
+        "script",
     ),
 }
 
@@ -98,14 +111,16 @@ def page_of(llem: Run, store: Store, *arguments: str) -> str:
 
 
 def test_page_needs_nothing_else(llem: Run, two_cells: Store) -> None:
-    """No script, no address, no element that could load one; a policy that forbids it; every drawing is whole XML."""
+    """No address, no element that could load one; a policy that lets one script run, by its digest; every drawing is whole XML."""
     page = page_of(llem, two_cells, "cell=c1", "cell=c2")
     assert Elements(page).names <= ALLOWED
     assert not Elements(page).attributes & {"src", "href", "srcset", "style", "onload", "onerror"}
-    assert "default-src 'none'" in page
-    assert not re.search(r"https?://|url\(|@import", page)
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'" in page
+    assert not re.search(r"https?://|url\(|@import", page.replace(script, ""))
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(drawings) >= 6
+    assert len(drawings) >= 8
     for drawing in drawings:
         ElementTree.fromstring(drawing)
 
@@ -114,7 +129,9 @@ def test_page_says_what_was_found(llem: Run, two_cells: Store) -> None:
     """The ratio with its interval and verdict, a dot for each run, the verdicts of the runs, and how to check it."""
     page = page_of(llem, two_cells, "cell=c1", "cell=c2")
     assert re.search(r"cell=c2: energy per output token [\d.]+ J \[[\d.]+, [\d.]+\], 0\.[45]\d* \[", page)
-    assert "lower (Holm p" in page
+    assert "times that of cell=c1 (n = 3 blocks, Holm p" in page
+    assert "at the same output tokens/s." in page
+    assert '<span class="good">lower</span>' in page
     for cell in (1, 2):
         for block in range(3):
             assert page.count(run_id(cell, block)) >= 2
@@ -127,8 +144,9 @@ def test_energy_of_one_run_is_that_of_the_table(llem: Run, tmp_path: Path) -> No
     store = Store(tmp_path / "store").create()
     measured(store, 1, 0, energy=1.0)
     page = page_of(llem, store)
-    assert "<td>energy</td><td>J</td><td>4,000</td>" in page
+    assert '<td>energy</td><td>J</td><td><span title="4000.0">4,000</span></td>' in page
     assert len(page.encode()) < 200_000
+    assert "What differs" not in page and "<summary>The plan</summary>" in page
 
 
 def test_texts_of_others_are_shown_and_do_nothing(llem: Run, tmp_path: Path) -> None:
@@ -163,6 +181,122 @@ def test_a_run_without_anything_is_still_a_page(llem: Run, store: Path) -> None:
     page = page_of(llem, Store(store))
     assert "<h2>Figures</h2>" in page
     assert "<h2>Latency</h2>" not in page
+
+
+def test_charts_are_files_for_papers(llem: Run, two_cells: Store, tmp_path: Path) -> None:
+    """Each drawing of the page, whole XML with its own colours; nothing there is replaced unless forced."""
+    page = page_of(llem, two_cells, "cell=c1", "cell=c2", "--svg", str(tmp_path / "charts"))
+    files = sorted(path.name for path in (tmp_path / "charts").iterdir())
+    assert files == [
+        *("drift.svg", "frontier.svg", "latency-end-to-end.svg", "latency-time-between-tokens.svg"),
+        *("latency-time-to-first-token.svg", "power-1.svg", "power-2.svg", "ratios.svg", "runs.svg"),
+    ]
+    for path in (tmp_path / "charts").iterdir():
+        drawing = path.read_text(encoding="utf-8")
+        assert ElementTree.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+        assert drawing.partition("</style>")[2].strip() in page
+    again = llem(
+        "report",
+        "cell=c1",
+        "-o",
+        tmp_path / "r.html",
+        "--svg",
+        tmp_path / "charts",
+        "--store",
+        two_cells.path,
+    )
+    assert again.returncode == 2 and "exists" in again.stderr
+
+
+def test_power_is_drawn_with_what_happened(llem: Run, tmp_path: Path) -> None:
+    """Windows by name, one block for each time that the device was slowed down, and its temperature."""
+    store = Store(tmp_path / "store").create()
+    sampler = sampler_events(
+        throttle=lambda second: 4 if 12 < second < 14 or second > 28 else 0,
+        temperature_c=lambda second: 40 + second,
+    )
+    experiment(store, experiment_id=run_id(1, 0), sampler=sampler)
+    page = page_of(llem, store)
+    assert page.count('<rect class="throttled"') == 2
+    assert page.count('<polyline class="heat"') == 1
+    assert {"shade w-baseline", "shade w-warmup", "shade w-measurement"} <= set(
+        re.findall(r'<rect class="(.*?)"', page)
+    )
+    assert ">measurement</text>" in page
+
+
+def test_all_samples_in_the_page(llem: Run, tmp_path: Path) -> None:
+    """What stands there, unpacked by hand, is what was sampled, to a tenth of a watt and of a millisecond."""
+    store = Store(tmp_path / "store").create()
+    experiment(store, experiment_id=run_id(1, 0))
+    page = page_of(llem, store, "--samples")
+    (text,) = re.findall(r'<script type="text/plain" id="samples-0">(.*?)</script>', page)
+    at_s, power_w = unpacked(text)
+    assert len(at_s) == 345
+    assert at_s[0] == pytest.approx(-9.45) and np.diff(at_s) == pytest.approx(0.1, abs=1e-4)
+    assert power_w == pytest.approx([ramp_w(10 + second) for second in at_s], abs=0.05)
+
+
+def test_a_million_samples_are_small() -> None:
+    """Less than 1.6 MB for a million that come irregularly, of power that is never the same twice."""
+    random = np.random.default_rng(1)
+    at_s = np.cumsum(0.01 + 0.0002 * random.standard_normal(50_000))
+    text = packed(at_s, 300 + 5 * random.standard_normal(50_000))
+    assert len(text) * 20 < 1_600_000 * 2
+    assert unpacked(text)[0] == pytest.approx(at_s, abs=1e-4)
+
+
+def test_what_nothing_else_beats() -> None:
+    """More of the first and less of the second is better; equal points are one."""
+    assert undominated([(1, 5), (2, 3), (2, 4), (3, 3.5), (4, 9), (4, 8)]) == [(2, 3), (3, 3.5), (4, 8)]
+
+
+def unpacked(text: str) -> tuple[list[float], list[float]]:
+    """Seconds and watts of packed samples, by arithmetic of its own."""
+    planes = gzip.decompress(base64.b64decode(text))
+    count = len(planes) // 8
+    columns = []
+    for start, per in ((0, 10_000), (4 * count, 10)):
+        total, values = 0, []
+        for place in range(count):
+            zigzag = sum(planes[start + plane * count + place] << 8 * plane for plane in range(4))
+            total += -(zigzag + 1) // 2 if zigzag & 1 else zigzag // 2
+            values.append(total / per)
+        columns.append(values)
+    return columns[0], columns[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+def test_in_a_browser(llem: Run, two_cells: Store, tmp_path: Path) -> None:
+    """Without a network nothing is asked for and no error is told; power can be looked at closer; the drawings that stand there without JavaScript stay, for printing."""
+    page_of(llem, two_cells, "cell=c1", "cell=c2", "--samples")
+    page = two_cells.path.parent / "report.html"
+    shown, told = in_chromium(page, tmp_path / "profile")
+    assert shown.count('class="uplot') == 2 and shown.count("345 samples. Drag to look closer") == 2
+    assert "CONSOLE" not in told
+    assert shown.count("<svg") == page.read_text().count("<svg") == 9
+
+
+def in_chromium(page: Path, profile: Path) -> tuple[str, str]:
+    """The document once it is drawn, and what the browser told."""
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"),
+            *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--window-size=1400,9000"),
+            *(
+                "--virtual-time-budget=5000",
+                "--run-all-compositor-stages-before-draw",
+                "--dump-dom",
+                page.as_uri(),
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT_S,
+    )
+    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
