@@ -104,9 +104,9 @@ schema: setup
 screens *options: setup
     {{python}} -m pytest -q -n 0 tests/cli/test_screens.py --update-goldens {{options}}
 
-# Run the session of the README on this machine and keep what it shows.
+# Run the session of the README and the notebook on this machine and keep what they show.
 session: setup
-    {{python}} -m pytest -q -n 0 tests/test_readme.py --update-goldens
+    {{python}} -m pytest -q -n 0 tests/test_readme.py tests/test_notebook_page.py --update-goldens
 
 # Write the page of figures from their list.
 figures: setup

@@ -106,7 +106,7 @@ def html_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _html_cells(row: Sequence[Any]) -> str:
-    return "".join(f"<td>{'' if cell is None else html.escape(str(cell))}</td>" for cell in row)
+    return "".join(f"<td>{html.escape(_text(cell))}</td>" for cell in row)
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
@@ -117,8 +117,16 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[
 
 
 def _cell(value: Any) -> str:
-    text = "" if value is None else printable(f"{value:.6g}" if isinstance(value, float) else str(value))
+    text = printable(_text(value))
     return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    """For people: six digits of a figure, and all before the point; nothing for NULL."""
+    if isinstance(value, float):
+        rounded = f"{value:.6g}"
+        return f"{value:.0f}" if "e" in rounded and 1e5 < abs(value) < 1e9 else rounded
+    return "" if value is None else str(value)
 
 
 def printable(text: str) -> str:

@@ -92,7 +92,7 @@ def test_results_are_short_to_look_at(store: OpenStore) -> None:
     assert repr(results).startswith("<Results: 20260101-000000-000000000000, ") and len(repr(results)) < 120
     assert [result.total_energy_j for result in results] == [4_080.0, 4_180.0, 2_080.0]
     drawn = results._repr_html_()
-    assert "<td>total_energy_j</td><td>4080.0</td><td>4180.0</td><td>2080.0</td>" in drawn
+    assert "<td>total_energy_j</td><td>4080</td><td>4180</td><td>2080</td>" in drawn
     assert llem.open_store(store.path).results([])._repr_html_().startswith("<table>")
 
 
