@@ -1,5 +1,6 @@
 """What a command takes grows with what there is to do, and its memory hardly at all."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ MORE = 4
 MAX_CPU, MAX_MEMORY = 4.4, 1.3
 RETRIES = 2
 ONE = Shape(requests=4_000, tokens=32, batch=8, samples=200_000)
+# n log n: an export is sorted, the larger one on the disk
+MAX_CPU_SORTED = MAX_CPU * math.log(MORE * ONE.samples) / math.log(ONE.samples)
 COMMANDS = (
     ("runs",),
     ("show", EXPERIMENT),
@@ -73,8 +76,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_four_times_as_much_takes_four_times_the_time_and_the_same_memory(
     command: tuple[str, ...], stores: tuple[Path, Path]
 ) -> None:
-    """CPU at most 4.4 x, which allows for noise, and memory at most 1.3 x, of every command that reads a run."""
-    check(command, *stores)
+    """CPU at most 4.4 x, which allows for noise, 4.9 x where rows are sorted, and memory at most 1.3 x, of every command that reads a run."""
+    check(command, *stores, max_cpu=MAX_CPU_SORTED if command[0] == "export" else MAX_CPU)
 
 
 def test_a_rebuild_of_four_times_as_much(stores: tuple[Path, Path], tmp_path: Path) -> None:
@@ -82,14 +85,14 @@ def test_a_rebuild_of_four_times_as_much(stores: tuple[Path, Path], tmp_path: Pa
     check(("rebuild",), stores[1], run_of(MORE * MORE, tmp_path))
 
 
-def check(command: tuple[str, ...], smaller: Path, larger: Path) -> None:
+def check(command: tuple[str, ...], smaller: Path, larger: Path, *, max_cpu: float = MAX_CPU) -> None:
     """Compare what a command takes with two stores: at best, where others on the machine made it slow at first."""
     less, more = cost(command, smaller), cost(command, larger)
     for _ in range(RETRIES):
-        if more.cpu_s <= MAX_CPU * less.cpu_s and more.peak_mb <= MAX_MEMORY * less.peak_mb:
+        if more.cpu_s <= max_cpu * less.cpu_s and more.peak_mb <= MAX_MEMORY * less.peak_mb:
             return
         less, more = least(less, cost(command, smaller)), least(more, cost(command, larger))
-    assert more.cpu_s <= MAX_CPU * less.cpu_s
+    assert more.cpu_s <= max_cpu * less.cpu_s
     assert more.peak_mb <= MAX_MEMORY * less.peak_mb
 
 

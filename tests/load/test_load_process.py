@@ -223,6 +223,6 @@ def test_an_open_loop_holds_its_rate(tmp_path: Path) -> None:
     sent = [request.start_ns for request in requests]
     assert account.failed_requests == 0
     assert len(sent) == len(drawn)
-    assert (sent[-1] - sent[0]) / (drawn[-1] - drawn[0]) == pytest.approx(1, abs=0.005)
+    assert (sent[-1] - sent[0]) / (drawn[-1] - drawn[0]) == pytest.approx(1, abs=0.02)
     assert ks_p_value(gaps([request.arrival_ns for request in requests]), 200.0) > 0.05
     assert (account.send_lag_p50_ns or 0) < 5e6

@@ -18,7 +18,7 @@ from tests.conftest import (
     wait_until,
 )
 
-LONGER = ("--set", "workload.min_duration_s=2")
+LONGER = ("--set", "workload.min_duration_s=3")
 LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
 
 

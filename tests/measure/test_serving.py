@@ -186,7 +186,7 @@ def test_a_servers_figures_stand_beside_the_others(llem: Run, measured: Path) ->
     assert row["usage_output_tokens"] == row["server_output_tokens"]
     assert row["usage_input_tokens"] == row["server_input_tokens"] >= row["input_tokens"]
     assert row["batch_size"] is None and row["sent_rate_per_s"] == pytest.approx(
-        row["offered_rate_per_s"], rel=0.05
+        row["offered_rate_per_s"], rel=0.2
     )
     assert row["ttft_sent_mean_ms"] <= row["ttft_mean_ms"] and row["tpot_vllm_mean_ms"] > 0
 
