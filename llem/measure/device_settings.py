@@ -1,5 +1,6 @@
 """What is set on devices for the length of a run, and a file for each device that says what to put back, whatever ends the run."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -75,13 +76,13 @@ def _check_range(module: SettingsModule, device: Device, setting: str, value: fl
 class Held:
     """A device's file, locked as long as this process lives, so that nobody puts back what is in use."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises MeasureError where another living process holds it, StoreError where it cannot be written."""
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Raises MeasureError where another living process holds it, StoreError where it cannot be opened or made."""
         self._path = path
-        self._fd = _locked(path)
-        while os.fstat(self._fd).st_nlink == 0:  # put back and forgotten while we waited to open it
+        self._fd = _locked(path, create=create)
+        while os.fstat(self._fd).st_nlink == 0:  # another has put back and forgotten it meanwhile
             os.close(self._fd)
-            self._fd = _locked(path)
+            self._fd = _locked(path, create=create)
 
     def kept(self) -> Kept | None:
         """What an earlier run left; None where it had not come to setting anything."""
@@ -97,8 +98,10 @@ class Held:
         os.fsync(self._fd)
 
     def forget(self) -> None:
-        """Nothing is left to put back."""
-        self._path.unlink(missing_ok=True)
+        """Nothing is left to put back, wherever the file is now."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            self._path.unlink(missing_ok=True)
         self.release()
 
     def release(self) -> None:
@@ -106,10 +109,12 @@ class Held:
         os.close(self._fd)
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, *, create: bool) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if create:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(path, flags, 0o600)
     except OSError as error:
         raise StoreError(f"{path} cannot be written", found=error.strerror) from error
     try:
@@ -262,6 +267,6 @@ def _is_here(kept: Kept) -> bool:
 
 def _free(path: Path) -> Held | None:
     try:
-        return Held(path)
+        return Held(path, create=False)
     except (MeasureError, StoreError):
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llem.errors import LlemError, MeasureError
 from llem.measure.children import held_back
-from llem.measure.device_settings import DeviceSettings, PutBack
+from llem.measure.device_settings import DeviceSettings, PutBack, put_back_left
 from llem.measure.messages import (
     AnyMessage,
     Channel,
@@ -35,6 +35,7 @@ class Guardian:
     """Our end of a guardian's channel. Closed, everything is put back."""
 
     def __init__(self) -> None:
+        self._folder: Path | None = None
         self._channel, theirs = Channel.pair()
         with held_back():
             self._process = subprocess.Popen(
@@ -57,6 +58,7 @@ class Guardian:
         experiment_id: str,
     ) -> list[DeviceSettingChanged]:
         """Raises MeasureError where a device refuses; then nothing is set."""
+        self._folder = folder
         answer = self._tell(
             SetDevices(
                 folder=str(folder.absolute()),
@@ -74,12 +76,11 @@ class Guardian:
         raise MeasureError("the guardian of the devices' settings is gone", hint="was it killed?")
 
     def put_back(self) -> PutBack:
-        """The devices are as they were before; what is not has its reason."""
+        """The devices are as they were before; what is not has its reason. Where the guardian was killed, we do its work."""
         match self._tell(PutBackDevices()):
             case DevicesPutBack(changes, problems):
                 return PutBack(changes=changes, problems=problems)
-        lost = "the guardian of the devices' settings is gone; `llem doctor --restore` puts back what it has left"
-        return PutBack(problems=[lost])
+        return PutBack() if self._folder is None else put_back_left(self._folder)
 
     def close(self) -> None:
         """Let go of it, and wait until it has done its work."""

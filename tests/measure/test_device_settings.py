@@ -144,6 +144,20 @@ def test_a_guardian_puts_back_when_its_channel_closes(folder: Path) -> None:
     assert limit_w() == 1000.0
 
 
+def test_what_a_guardian_does_not_do_is_done_for_it(folder: Path) -> None:
+    """Where it alone was killed, the run puts back at its end."""
+    with guardian() as started:
+        started.set(
+            {"power_limit_w": 60.0}, [DEVICE], meter="simulated", folder=folder, experiment_id="run-1"
+        )
+        started._process.kill()
+        started._process.wait()
+        assert limit_w() == 60.0
+        done = started.put_back()
+    assert ([change.asked for change in done.changes], done.problems, limit_w()) == ([1000.0], [], 1000.0)
+    assert not list(folder.iterdir())
+
+
 def test_a_simulated_device_draws_no_more_than_its_limit() -> None:
     """Its power and its energy counter both follow the limited curve."""
     meter_plan = SimulatedMeterPlan(curve=[(0.0, 50.0), (1.0, 150.0), (1.0, 20.0), (2.0, 20.0)])
@@ -180,6 +194,25 @@ def on_nvml(*, functions: tuple[str, ...] = (), **about: object) -> Scenario:
     refusing = [Fault(function=function, code=NO_PERMISSION) for function in functions]
     gpus = [Gpu(uuid=uuid_of(index), curve=constant(600.0)) for index in range(2)]
     return Scenario(gpus=[gpus[0], msgspec.structs.replace(gpus[1], faults=refusing, **about)])
+
+
+@pytest.mark.slow
+def test_a_simulated_device_is_set_for_a_run(llem: Run, store: Path) -> None:
+    """Of the public meter, under an engine and under a wrapped program."""
+    limited = (
+        *("--meter", "simulated", "--gpu", "0", "--set", "devices.power_limit_w=60"),
+        *("--set", "windows.baseline_s=0.2", "--set", "windows.baseline_after_s=0.1"),
+    )
+    engine = ("--engine", "simulated", "--set", "workload.min_duration_s=0.6")
+    for arguments in ((*engine, *limited), (*limited, "--", "sleep", "0.5")):
+        done = llem("measure", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert limit_w() == 1000.0
+    rows = json.loads(
+        llem("query", "SELECT power_limit_set_w, mean_power_w FROM experiment_results", "-f", "json").stdout
+    )
+    assert [row["power_limit_set_w"] for row in rows] == [60.0, 60.0]
+    assert [row["mean_power_w"] for row in rows] == pytest.approx([60.0, 60.0], rel=0.05)
 
 
 @needs_compiler

@@ -16,6 +16,7 @@ from tests.recomputation.printed import (
     sum_of,
 )
 
+JOULES_OF_A_KWH = Range.exactly(1000 * 60 * 60)
 EXPERIMENT_ROW = (
     Rule("duration_sec", ("start_ns", "end_ns"), lambda start, end: _nanoseconds(end.minus(start))),
     sum_of("total_tokens", "input_tokens", "output_tokens"),
@@ -30,6 +31,18 @@ EXPERIMENT_ROW = (
     quotient("avg_energy_per_token_j", "total_energy_j", "total_tokens"),
     quotient("energy_per_output_token_j", "total_energy_j", "output_tokens"),
     quotient("tokens_per_joule", "total_tokens", "total_energy_j"),
+    Rule(
+        "output_tokens_per_kwh",
+        ("output_tokens", "total_energy_j"),
+        lambda tokens, energy: tokens.over(energy).times(JOULES_OF_A_KWH),
+        "total_energy_j",
+    ),
+    Rule(
+        "kwh_per_million_output_tokens",
+        ("total_energy_j", "output_tokens"),
+        lambda energy, tokens: energy.over(tokens).over(JOULES_OF_A_KWH).times(Range.exactly(10**6)),
+        "output_tokens",
+    ),
     quotient("mean_power_w", "total_energy_j", "duration_sec"),
 )
 PROCESS_ROW = (

@@ -152,3 +152,22 @@ def test_a_judged_result_carries_its_verdict() -> None:
     assert judged(result).valid is False
     assert [reason.code for reason in judged(result).invalid_reasons] == ["too_short"]
     assert judged(result, ValidityPlan(min_duration_s=1.0)).valid is True
+
+
+@pytest.mark.parametrize(
+    ("limit_w", "reasons", "fraction"),
+    [
+        (350.0, {"power": True, "thermal": False, "hw_power": False}, 0.0),
+        (350.0, {"power": True, "thermal": True, "hw_power": False}, 0.1),
+        (350.0, {"power": True, "thermal": False, "hw_power": True}, 0.1),
+        (None, {"power": True, "thermal": False, "hw_power": False}, 0.1),
+    ],
+)
+def test_keeping_to_the_limit_that_was_set_is_no_fault(
+    limit_w: float | None, reasons: dict[str, bool], fraction: float
+) -> None:
+    """A power cap counts where the plan has set no limit, and every other reason always does."""
+    throttle = ThermalThrottleInfo(detected=True, throttle_duration_sec=1.0, **reasons)
+    result = aggregate_results([process(thermal_throttle=throttle)], "run", "hash")
+    limited = msgspec.structs.replace(result, power_limit_set_w=limit_w)
+    assert measured_facts(limited).throttled_fraction == fraction
