@@ -34,7 +34,7 @@ class Trace(NamedTuple):
     """Power of one device of one run in even steps of time, seconds from the measurement's start."""
 
     run: str
-    device_uuid: str
+    place: Mapping[str, object]  # where its samples stand in the tables
     name: str
     at_s: Sequence[float]
     low_w: Sequence[float]
@@ -175,8 +175,13 @@ def _heat(plot: Plot, x: Scale, drawn: Trace, temperatures: Sequence[float]) -> 
     y = scale(temperatures, plot.bottom, plot.bottom - STRIP, room=0.15)
     edges = sorted({min(temperatures), max(temperatures)})
     plot.y_axis(y, "°C", ticks=edges)
-    known = zip(drawn.at_s, drawn.temperature_c, strict=True)
-    plot.path([(x.at(at), y.at(heat)) for at, heat in known if heat is not None], kind="heat")
+    known = [(at, heat) for at, heat in zip(drawn.at_s, drawn.temperature_c, strict=True) if heat is not None]
+    turns = [
+        point
+        for place, point in enumerate(known)
+        if place in (0, len(known) - 1) or not known[place - 1][1] == point[1] == known[place + 1][1]
+    ]
+    plot.path([(x.at(at), y.at(heat)) for at, heat in turns], kind="heat")
 
 
 def drift(title: str, axis: str, runs: Points) -> str:

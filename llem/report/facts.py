@@ -3,15 +3,18 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from llem.projections.database import limit_cache
 from llem.report.charts import Curves, Trace
 from llem.results.throttling import ANY_REASON
 
-STEPS = 600  # of a trace: a pixel each
+STEPS, FEW_STEPS = 600, 360  # of a trace: a pixel each; of one among many
+CACHE = "160MB"  # of what DuckDB has read of the samples: each is read twice at most
 COUNTED_NS = 500_000_000  # several ticks of a counter
 COUNTED_STEPS = 80
 LEAD_S = 2.0  # before the first window
@@ -19,16 +22,18 @@ GAP_REQUESTS = 500
 Floats = npt.NDArray[np.float64]
 SHARES = [0.0, 0.01, *(step / 50 for step in range(1, 50)), 0.99, 0.999, 1.0]
 
-_DEVICES = """
-SELECT DISTINCT device_uuid, device_name FROM devices WHERE experiment_id = ? AND device_uuid IS NOT NULL ORDER BY device_uuid
-"""
+_NAME = "SELECT device_name FROM devices WHERE experiment_id = ? AND device_uuid = ?"
 _START = "SELECT min(opened_ns) FROM windows WHERE experiment_id = ? AND kind = 'measurement'"
-_SPAN = "SELECT min(at_ns), max(at_ns) FROM samples WHERE experiment_id = ? AND device_uuid = ? AND power_w IS NOT NULL"
+# Once for all runs: a name in WHERE alone lets DuckDB read all samples, rows from one to another do not.
+_EXTENTS = """
+SELECT experiment_id, device_uuid, min(rowid) AS first_row, max(rowid) AS last_row, min(at_ns) AS first_ns, max(at_ns) AS last_ns
+FROM samples WHERE experiment_id IN (SELECT unnest($runs::VARCHAR[])) AND power_w IS NOT NULL GROUP BY ALL ORDER BY device_uuid
+"""
 _TRACE = """
 SELECT (floor((at_ns - $first_ns) / $step_ns) + 0.5) * $step_ns / 1e9 + ($first_ns - $start_ns) / 1e9 AS at_s,
        min(power_w), avg(power_w), max(power_w), arg_min(energy_j, at_ns), min(at_ns),
        bool_or(throttle_reasons & $slowed > 0), max(temperature_c)
-FROM samples WHERE experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL
+FROM samples WHERE rowid BETWEEN $first_row AND $last_row AND experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL
 GROUP BY at_s ORDER BY at_s
 """
 _WINDOWS = """
@@ -52,54 +57,72 @@ GROUP BY GROUPING SETS ((), (experiment_id)) ORDER BY experiment_id
 """
 _SAMPLES = """
 SELECT (at_ns - $start_ns) / 1e9 AS at_s, power_w FROM samples
-WHERE experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL ORDER BY at_ns
+WHERE rowid BETWEEN $first_row AND $last_row AND experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL ORDER BY at_ns
 """
 
 
-def traces(connection: duckdb.DuckDBPyConnection, run: str) -> list[Trace]:
-    """Power of every device of a run; none for one without samples."""
-    start = connection.execute(_START, [run]).fetchone()
-    start_ns = start[0] if start else None
-    if start_ns is None:
-        return []
-    windows = connection.execute(_WINDOWS, {"run": run, "start_ns": start_ns}).fetchall()
-    from_s = windows[0][1] - LEAD_S if windows else -math.inf
-    found = []
-    for uuid, name in connection.execute(_DEVICES, [run]).fetchall():
-        if (drawn := _trace(connection, run, uuid, start_ns, from_s)) is not None:
-            found.append(drawn._replace(name=f"{name} ({uuid})", windows=windows))
-    return found
+class _Extent(NamedTuple):
+    """Where the samples of a device of a run stand, and when they were taken."""
+
+    run: str
+    device: str
+    first_row: int
+    last_row: int
+    first_ns: int
+    last_ns: int
+
+    @property
+    def place(self) -> dict[str, object]:
+        """For a statement."""
+        return {
+            "run": self.run,
+            "device": self.device,
+            "first_row": self.first_row,
+            "last_row": self.last_row,
+        }
 
 
-def _trace(
-    connection: duckdb.DuckDBPyConnection, run: str, device: str, start_ns: int, from_s: float
-) -> Trace | None:
-    first_ns, last_ns = connection.execute(_SPAN, [run, device]).fetchone() or (None, None)
-    if first_ns is None or last_ns == first_ns:
+def traces(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *, steps: int = STEPS) -> list[Trace]:
+    """Power of every device of some runs, run after run; none of one without samples."""
+    limit_cache(connection, CACHE)
+    try:
+        rows = connection.execute(_EXTENTS, {"runs": list(runs)}).fetchall()
+        extents = sorted((_Extent(*row) for row in rows), key=lambda extent: runs.index(extent.run))
+        found = [_trace(connection, extent, steps=steps) for extent in extents]
+    finally:
+        limit_cache(connection, None)
+    return [drawn for drawn in found if drawn is not None]
+
+
+def _trace(connection: duckdb.DuckDBPyConnection, extent: _Extent, *, steps: int) -> Trace | None:
+    start = connection.execute(_START, [extent.run]).fetchone()
+    if start is None or start[0] is None or extent.last_ns == extent.first_ns:
         return None
-    step_ns = max((last_ns - first_ns) // STEPS, 1)
+    (start_ns,) = start
+    windows = connection.execute(_WINDOWS, {"run": extent.run, "start_ns": start_ns}).fetchall()
+    from_s = windows[0][1] - LEAD_S if windows else -math.inf
     named = {
-        "run": run,
-        "device": device,
+        **extent.place,
         "start_ns": start_ns,
-        "first_ns": first_ns,
-        "step_ns": step_ns,
+        "first_ns": extent.first_ns,
+        "step_ns": max((extent.last_ns - extent.first_ns) // steps, 1),
         "slowed": ANY_REASON,
     }
     rows = [row for row in connection.execute(_TRACE, named).fetchall() if row[0] >= from_s]
     if len(rows) < 2:
         return None
+    (name,) = connection.execute(_NAME, [extent.run, extent.device]).fetchone() or ("device",)
     at_s, low, mean, high, *_, temperature = zip(*rows, strict=True)
     return Trace(
-        run=run,
-        device_uuid=device,
-        name=device,
+        run=extent.run,
+        place=extent.place,
+        name=f"{name} ({extent.device})",
         at_s=at_s,
         low_w=low,
         mean_w=mean,
         high_w=high,
         temperature_c=temperature,
-        windows=[],
+        windows=windows,
         counter_w=list(_counter_power(rows, start_ns)),
         throttled=_stretches([(row[0], bool(row[6])) for row in rows]),
     )
@@ -156,6 +179,6 @@ def _curves(rows: Sequence[tuple[str | None, list[float] | None]]) -> Curves | N
 def all_samples(connection: duckdb.DuckDBPyConnection, drawn: Trace) -> tuple[Floats, Floats]:
     """Seconds from the measurement's start, and power, of every sample of a device."""
     start = connection.execute(_START, [drawn.run]).fetchone()
-    named = {"run": drawn.run, "device": drawn.device_uuid, "start_ns": start[0] if start else 0}
+    named = {**drawn.place, "start_ns": start[0] if start else 0}
     columns = connection.execute(_SAMPLES, named).fetchnumpy()
     return columns["at_s"], columns["power_w"]

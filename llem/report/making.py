@@ -10,16 +10,17 @@ import duckdb
 from llem.comparing import Findings, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
 from llem.report.charts import Curves
-from llem.report.facts import all_samples, distribution, token_gaps, traces
+from llem.report.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
 from llem.report.page import REPORTED, Report, drawings, page
 from llem.report.svg import alone
 from llem.report.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, study_ids
-from llem_events.secrets import scrub, scrub_value
+from llem_events.secrets import scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
+FEW = 6
 CHECKED_RUNS = 3  # of which the page writes the command that checks the log
 
 
@@ -52,7 +53,9 @@ def make_page(
     findings = compare_groups(
         connection, members, usual=REPORTED, valid_only=valid_only, level=level, margin=margin
     )
-    drawn = [trace for run in _drawn(findings) for trace in traces(connection, run)]
+    runs = _drawn(findings)
+    steps = STEPS if len(runs) <= FEW else FEW_STEPS
+    drawn = traces(connection, runs, steps=steps)
     report = Report(
         title=title or (study.started.name or study.study_id if study else _title(findings)),
         findings=findings,
@@ -64,8 +67,8 @@ def make_page(
         plan=_plan(study, findings),
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
-    runs = sum(len(group.runs) for group in findings.groups)
-    return Page(page(report), runs, {each.name: scrub(alone(each.svg)) for each in drawings(report)})
+    charts = {each.name: alone(each.svg) for each in drawings(report)}
+    return Page(page(report), sum(len(group.runs) for group in findings.groups), charts)
 
 
 def _plan(study: StudyHistory | None, findings: Findings) -> str | None:

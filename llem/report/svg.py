@@ -167,20 +167,17 @@ class Plot:
 
     def line(self, points: Sequence[Point], *, series: int, kind: str = "line") -> None:
         """A line through all points."""
-        if len(points) > 1:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            self._add(f'<polyline class="{kind} c{series % SERIES}" points="{path}"/>')
+        self.path(points, kind=f"{kind} c{series % SERIES}")
 
     def path(self, points: Sequence[Point], *, kind: str) -> None:
         """A line of no series."""
         if len(points) > 1:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            self._add(f'<polyline class="{kind}" points="{path}"/>')
+            self._add(f'<path class="{kind}" d="{_steps(points)}"/>')
 
     def band(self, upper: Sequence[Point], lower: Sequence[Point], *, series: int) -> None:
         """The area between two lines."""
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
-        self._add(f'<polygon class="band c{series % SERIES}" points="{path}"/>')
+        path = _steps([*upper, *reversed(lower)])
+        self._add(f'<path class="band c{series % SERIES}" d="{path}z"/>')
 
     def cross(self, x: Point, y: Point, middle: Point, *, series: int) -> None:
         """Two thin lines through a middle: from one x to another, and from one y to another."""
@@ -239,6 +236,17 @@ class Plot:
 
     def _add(self, mark: str) -> None:
         self._marks.append(mark)
+
+
+def _steps(points: Sequence[Point]) -> str:
+    """A path through points, in tenths of a pixel: each as its distance from the one before, which is half as long to write."""
+    parts, at = [], (0, 0)
+    for x, y in points:
+        to = round(10 * x), round(10 * y)
+        across, down = ((after - before) / 10 for before, after in zip(at, to, strict=True))
+        parts.append(f"{across:g}{'' if down < 0 else ' '}{down:g}")
+        at = to
+    return "m" + " ".join(parts)
 
 
 def alone(svg: str) -> str:

@@ -3,7 +3,11 @@
   "use strict";
   const data = document.getElementById("traces");
   if (!data || !window.uPlot) return;
-  const traces = JSON.parse(data.textContent);
+  const values = (steps, per) => { let at = 0; return steps.map(step => step == null ? null : (at += step) / per); };
+  const traces = JSON.parse(data.textContent).map(trace => ({
+    ...trace, at: values(trace.at, 1000), low: values(trace.low, 10), mean: values(trace.mean, 10),
+    high: values(trace.high, 10), temperature: values(trace.temperature, 1),
+  }));
   const root = document.documentElement;
   const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
   const faded = (hex, share) => hex + Math.round(255 * share).toString(16).padStart(2, "0");

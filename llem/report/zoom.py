@@ -49,19 +49,28 @@ def numbers(drawn: Sequence[Trace]) -> str:
 
 def _of(trace: Trace) -> dict[str, object]:
     return {
-        "at": [round(at, 3) for at in trace.at_s],
-        "low": _watts(trace.low_w),
-        "mean": _watts(trace.mean_w),
-        "high": _watts(trace.high_w),
+        "at": _steps(trace.at_s, 1000),
+        "low": _steps(trace.low_w, 10),
+        "mean": _steps(trace.mean_w, 10),
+        "high": _steps(trace.high_w, 10),
+        "temperature": _steps(trace.temperature_c, 1) if any(trace.temperature_c) else [],
         "throttled": [[round(since, 3), round(until, 3)] for since, until in trace.throttled],
-        "temperature": list(trace.temperature_c) if any(trace.temperature_c) else [],
         "counter": [[round(at, 3), round(watts, 1)] for at, watts in trace.counter_w],
         "windows": [[kind, round(opened, 3), round(closed, 3)] for kind, opened, closed in trace.windows],
     }
 
 
-def _watts(values: Sequence[float]) -> list[float]:
-    return [round(value, 1) for value in values]
+def _steps(values: Sequence[float | None], per: int) -> list[int | None]:
+    """Each value as its distance from the one before, in whole parts of one."""
+    steps: list[int | None] = []
+    last = 0
+    for value in values:
+        if value is None:
+            steps.append(None)
+            continue
+        steps.append(round(value * per) - last)
+        last = round(value * per)
+    return steps
 
 
 def packed(at_s: Floats, power_w: Floats) -> str:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -51,8 +52,6 @@ ALLOWED = {
         "line",
         "text",
         "circle",
-        "polyline",
-        "polygon",
         "rect",
         "path",
         "h3",
@@ -169,8 +168,9 @@ def test_one_sample_that_stands_out_can_be_seen(llem: Run, tmp_path: Path) -> No
     )
     experiment(store, experiment_id=run, sampler=sampler)
     page = page_of(llem, store)
-    (band,) = re.findall(r'<polygon class="band c0" points="(.*?)"', page)
-    heights = [float(point.split(",")[1]) for point in band.split()]
+    (band,) = re.findall(r'<path class="band c0" d="m(.*?)z"', page)
+    steps = [float(step) for step in re.findall(r"-?[\d.]+", band)]
+    heights = list(itertools.accumulate(steps[1::2]))
     assert min(heights) < 40 < 200 < sorted(heights)[5]
 
 
@@ -218,7 +218,7 @@ def test_power_is_drawn_with_what_happened(llem: Run, tmp_path: Path) -> None:
     experiment(store, experiment_id=run_id(1, 0), sampler=sampler)
     page = page_of(llem, store)
     assert page.count('<rect class="throttled"') == 2
-    assert page.count('<polyline class="heat"') == 1
+    assert page.count('<path class="heat"') == 1
     assert {"shade w-baseline", "shade w-warmup", "shade w-measurement"} <= set(
         re.findall(r'<rect class="(.*?)"', page)
     )
@@ -272,9 +272,12 @@ def test_in_a_browser(llem: Run, two_cells: Store, tmp_path: Path) -> None:
     """Without a network nothing is asked for and no error is told; power can be looked at closer; the drawings that stand there without JavaScript stay, for printing."""
     page_of(llem, two_cells, "cell=c1", "cell=c2", "--samples")
     page = two_cells.path.parent / "report.html"
-    shown, told = in_chromium(page, tmp_path / "profile")
+    for attempt in range(5):  # on a busy machine virtual time runs out before samples are unpacked
+        shown, told = in_chromium(page, tmp_path / f"profile-{attempt}")
+        assert "CONSOLE" not in told
+        if 'class="uplot' in shown:
+            break
     assert shown.count('class="uplot') == 2 and shown.count("345 samples. Drag to look closer") == 2
-    assert "CONSOLE" not in told
     assert shown.count("<svg") == page.read_text().count("<svg") == 9
 
 
