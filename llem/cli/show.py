@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import duckdb
 import msgspec
@@ -28,6 +28,7 @@ from llem.projections import SegmentLineage, lineage, results_for
 from llem.results import DeviceEnergy, ExperimentResult, InvalidReason, least_trusted
 from llem.results.energy import CPU_KINDS, GPU_KINDS, RAM_KINDS, EnergySource
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.results.phase_split import Estimate
 from llem.results.process import ThermalThrottleInfo
 from llem.store import LAST, Store
 from llem_events import LogError
@@ -47,6 +48,7 @@ REGIONS_SHOWN = 20
 NOT_MEASURED = "not measured"
 _HELD = 0.99  # of the rate; below it, requests waited here
 Row = tuple[str, float | int | str | None, str]
+Phase = Literal["prefill", "decode"]
 _CANNOT_BE_READ = (LlemError, LogError, OSError, duckdb.Error)
 
 
@@ -160,6 +162,10 @@ def _has_place(figure: Figure[ExperimentResult], result: ExperimentResult) -> bo
             return result.serving is not None
         case "inter_chunk_median_ms" | "ttft_sent_median_ms":
             return _tells_more(figure.name, result)
+        case "energy_per_prompt_token_estimate_j":
+            return _says_something(result, "prefill")
+        case "energy_per_decoded_token_estimate_j":
+            return _says_something(result, "decode")
         case "power_limit_set_w" | "clocks_locked_mhz":
             return figure.value_of(result) is not None
         case "throttle_sec":
@@ -222,6 +228,21 @@ def _age(result: ExperimentResult) -> str:
     return f" of an earlier run, {_text(breakdown.baseline_cache_age_sec)} s old"
 
 
+def _says_something(result: ExperimentResult, phase: Phase) -> bool:
+    """Whether an estimate is known to be more than nothing."""
+    estimate: Estimate | None = getattr(result.phases, phase, None)
+    return estimate is not None and estimate.energy_j > estimate.within_j
+
+
+def _of_phase(phase: Phase) -> Callable[[ExperimentResult], str]:
+    def note(result: ExperimentResult) -> str:
+        estimate: Estimate | None = getattr(result.phases, phase, None)
+        within_j = estimate.per_token_within_j if estimate else None
+        return f"J above idle, an estimate, within {_text(within_j)} J"
+
+    return note
+
+
 def _throttled_by(result: ExperimentResult) -> str:
     """For how long, and by which of NVML's reasons."""
     throttle = result.thermal_throttle or ThermalThrottleInfo()
@@ -247,6 +268,8 @@ _NOTES: dict[str, Callable[[ExperimentResult], str]] = {
     "output_tokens_per_second": lambda _: "",
     "tokens_per_second": lambda _: "input and output",
     "energy_adjusted_j": _above_idle,
+    "energy_per_prompt_token_estimate_j": _of_phase("prefill"),
+    "energy_per_decoded_token_estimate_j": _of_phase("decode"),
     "throttle_sec": _throttled_by,
     "total_flops": _share_of_peak,
 }

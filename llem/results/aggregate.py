@@ -16,6 +16,7 @@ from llem.results.energy import (
     EnergyBreakdown,
     MultiGPUMetrics,
     adjusted,
+    distinct,
     least_trusted,
 )
 from llem.results.environment import EnvironmentSnapshot
@@ -25,6 +26,7 @@ from llem.results.intervals import Interval, duration, run_together
 from llem.results.latency import LatencyStatistics, latency_statistics
 from llem.results.merging import merge_efficiency, merge_throttling
 from llem.results.nullable import largest, mean, ratio, total
+from llem.results.phase_split import PhaseSplit, joined
 from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, WarmupResult
 
 Fact = TypeVar("Fact")
@@ -261,11 +263,23 @@ def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
         "environment_snapshot": _first(results, lambda result: result.environment_snapshot),
         "effective_config": _first(results, lambda result: result.effective_config or None) or {},
         "timeseries": _first(results, lambda result: result.timeseries),
+        "phases": _phases(results),
         "serving": results[0].serving if len(results) == 1 else None,
         "total_requests": _count([result.requests for result in results]),
         "failed_requests": _count([result.failed_requests for result in results]),
         "status": next(status for status in STATUSES if status in {result.status for result in results}),
     }
+
+
+def _phases(results: Sequence[RawProcessResult]) -> PhaseSplit | None:
+    """Both phases' energy of all processes; a device that several used belongs to none of them alone."""
+    splits = [result.phases for result in results if result.phases is not None]
+    if len(splits) < len(results):
+        return None
+    keys = [device.key for result in results for device in distinct(result.devices)]
+    if len(set(keys)) < len(keys):
+        return PhaseSplit(reason="several processes used a device")
+    return splits[0] if len(splits) == 1 else joined(splits)
 
 
 def _first(

@@ -13,6 +13,7 @@ from llem.results.environment import EnvironmentSnapshot
 from llem.results.intervals import duration
 from llem.results.latency import LatencyStatistics
 from llem.results.nullable import largest, ratio
+from llem.results.phase_split import PhaseSplit
 from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, WarmupResult
 from llem.results.serving import ServingMetrics
 from llem.results.validity import DEFAULT_THRESHOLDS, InvalidReason, MeasuredFacts, judge
@@ -85,6 +86,7 @@ class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     model_flops_utilisation: float | None = None  # of the devices' peak; None where one is unknown
     latency_stats: LatencyStatistics | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
+    phases: PhaseSplit | None = None  # of all processes, where each has devices of its own
     serving: ServingMetrics | None = None  # of the one process that measures a server
     thermal_throttle: ThermalThrottleInfo | None = None
     # what the plan had set on the devices for this run, the lowest of all; None: as they were

@@ -176,6 +176,62 @@ def _above_server_idle_j(result: ExperimentResult) -> float | None:
     return adjusted(result.total_energy_j, baseline_w=idle_w, duration_sec=result.duration_sec)
 
 
+def _of_phase(phase: Literal["prefill", "decode"], token: str) -> Iterator[Figure[ExperimentResult]]:
+    """What is estimated of a phase, and of each of its tokens."""
+    of_phase, within = (
+        f"phases.{phase}",
+        "the truth lies within this of {}, with a probability of 95 %, if energy follows tokens",
+    )
+    energy, per_token = f"{phase}_energy_estimate_j", f"energy_per_{token}_token_estimate_j"
+    yield Figure(
+        energy,
+        "DOUBLE",
+        "J",
+        f"energy above idle of the {phase} of all requests, by regression over time: an estimate; NULL where phase_fit_reason says why",
+        f"{of_phase}.energy_j",
+    )
+    yield Figure(f"{phase}_energy_within_j", "DOUBLE", "J", within.format(energy), f"{of_phase}.within_j")
+    yield Figure(
+        per_token,
+        "DOUBLE",
+        "J",
+        f"{energy} over the tokens that it computed: {_TOKENS_OF[phase]}",
+        f"{of_phase}.per_token_j",
+        shown=f"energy per {token} token",
+        better="lower",
+    )
+    yield Figure(
+        f"energy_per_{token}_token_within_j",
+        "DOUBLE",
+        "J",
+        within.format(per_token),
+        f"{of_phase}.per_token_within_j",
+    )
+
+
+_TOKENS_OF = {
+    "prefill": "those of prompts that were in no cache",
+    "decode": "output tokens but the first of each request, which the prompt's pass brings",
+}
+PHASE_FIGURES: tuple[Figure[ExperimentResult], ...] = (
+    *_of_phase("prefill", "prompt"),
+    *_of_phase("decode", "decoded"),
+    Figure(
+        "phase_fit_r2",
+        "DOUBLE",
+        "1",
+        "part of the variance of the energy over time that tokens explain; below 0 where a constant power explains more; NULL without an estimate",
+        "phases.r2",
+    ),
+    Figure(
+        "phase_fit_reason",
+        "VARCHAR",
+        "",
+        "why the energy of prefill and decoding cannot be estimated; NULL where it is",
+        "phases.reason",
+    ),
+)
+
 SERVING_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     _served(
         "server_idle_power_w",
@@ -463,6 +519,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         shown="energy per output token",
         better="lower",
     ),
+    *PHASE_FIGURES,
     Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy", better="higher"),
     Figure(
         "output_tokens_per_kwh",

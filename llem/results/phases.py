@@ -186,6 +186,12 @@ def _best(ways: Sequence[Sequence[PhaseEnergy]]) -> list[PhaseEnergy]:
     ]
 
 
+def resolution_sec(device: Watched) -> float | None:
+    """How well the edges of a phase can be seen, in the better of its two ways; None where it was not read."""
+    views = (_counter_view(device), _power_view(device))
+    return min((view.resolution_sec for view in views if view is not None), default=None)
+
+
 def allocate(energy_j: float | None, tokens: Sequence[int]) -> list[float | None]:
     """A batch's energy divided among its requests by their tokens: an allocation, for no sensor can tell them apart."""
     whole = sum(tokens)

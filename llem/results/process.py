@@ -10,6 +10,7 @@ from llem.results.energy import DeviceEnergy, EnergyBreakdown, EnergyMetrics, En
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.latency import LatencyMeasurements
 from llem.results.nullable import ratio
+from llem.results.phase_split import PhaseSplit
 from llem.results.serving import ServingMetrics
 from llem.versions import SCHEMA_VERSION
 
@@ -200,6 +201,7 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     thermal_throttle: ThermalThrottleInfo | None = None
     warmup_result: WarmupResult | None = None
     extended_metrics: ExtendedEfficiencyMetrics | None = None
+    phases: PhaseSplit | None = None  # None: of a wrapped program, which has none
     serving: ServingMetrics | None = None  # None: an engine in the process itself, or a program
     environment_snapshot: EnvironmentSnapshot | None = None
     effective_config: dict[str, Any] = {}

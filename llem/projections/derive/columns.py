@@ -20,7 +20,9 @@ GIVEN = ("batch_index", "batch_size", "arrival_ns", "start_ns", "end_ns", "input
 FOLLOWING = ("last_token_ns", "first_chunk_tokens")
 MAYBE = tuple(
     sorted(
-        {"first_token_ns", "tokens_computed"}.union(*(each.of_columns for each in SERIES))
+        {"first_token_ns", "tokens_computed", "cached_input_tokens"}.union(
+            *(each.of_columns for each in SERIES)
+        )
         - {*GIVEN, *FOLLOWING}
     )
 )

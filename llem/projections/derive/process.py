@@ -10,6 +10,7 @@ import msgspec
 from llem.plan import ValidityPlan
 from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc, window_span
+from llem.projections.derive.phase_split import phase_split
 from llem.projections.derive.request_shares import RequestShares, request_shares
 from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import DeviceSamples, Throttling, load_samples
@@ -99,7 +100,8 @@ def measure_process(
         drain=None if windows is None else _drain(source, process, requests, work),
     )
     shares = request_shares(requests, spans, samples, seen.devices) if process.server else None
-    result = _result(seen, clocks, plan, shares)
+    phases = phase_split(process, requests, work, spans, samples)
+    result = msgspec.structs.replace(_result(seen, clocks, plan, shares), phases=phases)
     return Measured(**msgspec.structs.asdict(seen), result=result, shares=shares)
 
 
