@@ -20,7 +20,7 @@ from llem.query.process import Limits, Parameter, running
 from llem.query.result import QueryResult, html_table, printable
 from llem.query.runs import select_runs, started_since_ns
 from llem.query.statements import CATALOG
-from llem.report.making import Page, chosen_study, make_page
+from llem.reporting.making import Page, chosen_study, make_page
 from llem.results import ExperimentResult
 from llem.results.comparison import LEVEL, MARGIN
 from llem.results.experiment import Methodology

@@ -50,9 +50,9 @@ def test_the_wheel_holds_both_packages_and_their_data(wheel: Path) -> None:
         "llem/projections/log.sql",
         "llem/projections/derived.sql",
         "llem/engines/presets/tiny-llama.json",
-        "llem/report/zoom.js",
-        "llem/report/uplot/uPlot.iife.min.js",
-        "llem/report/uplot/LICENSE",
+        "llem/reporting/zoom.js",
+        "llem/reporting/uplot/uPlot.iife.min.js",
+        "llem/reporting/uplot/LICENSE",
         "llem_events/reader.py",
     ):
         assert needed in names

@@ -10,7 +10,7 @@ from llem.cli.options import StoreOption
 from llem.cli.tables import tables_of
 from llem.errors import ExportError
 from llem.export import target
-from llem.report.making import chosen_study, make_page
+from llem.reporting.making import chosen_study, make_page
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import Store
 

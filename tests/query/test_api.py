@@ -100,6 +100,8 @@ def test_unknown_names_are_attribute_errors() -> None:
         llem.nothing  # noqa: B018
     assert llem.__all__ == ["__version__", "open_store", "region", "report"]
     assert dir(llem) == llem.__all__
+    modules = {path.stem for path in Path(llem.__file__).parent.iterdir()}
+    assert not modules & set(llem.__all__)  # a module that is imported takes the place of the name
 
 
 def test_a_result_is_short_to_look_at(database: Store) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from llem.plan import EnginePlan, Plan
-from llem.report.charts import undominated
-from llem.report.svg import Scale, scale
-from llem.report.zoom import packed
+from llem.reporting.charts import undominated
+from llem.reporting.svg import Scale, scale
+from llem.reporting.zoom import packed
 from llem.store import Store
 from tests.conftest import LIMIT_S, Run
 from tests.world import experiment, ramp_w, sampler_events, worker_events

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from llem.report.style import ALONE, SERIES
+from llem.reporting.style import ALONE, SERIES
 
 WIDTH, HEIGHT = 720.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 72.0, 16.0, 12.0, 44.0

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from llem._version import __version__
 from llem.comparing import Compared, Findings, Group, said_of_costs
-from llem.report import charts, zoom
-from llem.report.charts import Curves, Span, Trace
-from llem.report.style import SERIES, STYLE
-from llem.report.svg import number
+from llem.reporting import charts, zoom
+from llem.reporting.charts import Curves, Span, Trace
+from llem.reporting.style import SERIES, STYLE
+from llem.reporting.svg import number
 from llem.results.comparison import mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.units import NS_PER_S

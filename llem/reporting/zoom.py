@@ -13,12 +13,12 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from llem.report.charts import Trace
+from llem.reporting.charts import Trace
 
 TICKS_PER_S = 10_000  # of a sample's time
 STEPS_PER_W = 10
 Floats = npt.NDArray[np.float64]
-_UPLOT = files("llem.report") / "uplot"
+_UPLOT = files("llem.reporting") / "uplot"
 
 
 def style() -> str:
@@ -28,7 +28,7 @@ def style() -> str:
 
 def script() -> str:
     """uPlot, and what puts it in the place of the drawings."""
-    ours = (files("llem.report") / "zoom.js").read_text(encoding="utf-8")
+    ours = (files("llem.reporting") / "zoom.js").read_text(encoding="utf-8")
     return (_UPLOT / "uPlot.iife.min.js").read_text(encoding="utf-8") + ours
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llem.projections.database import limit_cache
-from llem.report.charts import Curves, Trace
+from llem.reporting.charts import Curves, Trace
 from llem.results.throttling import ANY_REASON
 
 STEPS, FEW_STEPS = 600, 360  # of a trace: a pixel each; of one among many

@@ -9,11 +9,11 @@ import duckdb
 
 from llem.comparing import Findings, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
-from llem.report.charts import Curves
-from llem.report.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
-from llem.report.page import REPORTED, Report, drawings, page
-from llem.report.svg import alone
-from llem.report.zoom import packed
+from llem.reporting.charts import Curves
+from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
+from llem.reporting.page import REPORTED, Report, drawings, page
+from llem.reporting.svg import alone
+from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, study_ids

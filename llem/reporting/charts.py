@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llem.report.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
+from llem.reporting.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
 
 ROW = 34.0  # height of one configuration
 LEAST_NAMES, MOST_NAMES = 110.0, 290.0  # width of its name
