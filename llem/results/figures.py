@@ -13,8 +13,9 @@ import msgspec
 
 from llem.results.energy import adjusted
 from llem.results.experiment import ExperimentResult
-from llem.results.latency import SERIES, STATISTICS
+from llem.results.latency import INTERVALS, SERIES, STATISTICS, WITH_INTERVALS
 from llem.results.nullable import ratio
+from llem.results.order_statistics import least_count
 from llem.results.process import RawProcessResult
 from llem.units import J_PER_KWH
 from llem.versions import RESULTS_VERSION
@@ -346,6 +347,46 @@ STUDY_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         "",
         "digest of the configuration without the seeds that repeats may differ in; NULL in old logs",
         told_by_the_log,
+    ),
+)
+
+
+def _intervals() -> Iterator[Figure[ExperimentResult]]:
+    """Both ends of each percentile's interval."""
+    meanings = {series.name: series.meaning for series in SERIES}
+    for series in WITH_INTERVALS:
+        for statistic, share in INTERVALS.items():
+            what = f"{STATISTICS[statistic]} of {meanings[series]} lies with 95 %, were requests independent"
+            for end, word in (("low", "above"), ("high", "below")):
+                name = f"{series}_{statistic}_{end}_ms"
+                needed = f"NULL below {least_count(share)} requests"
+                yield Figure(
+                    name, "DOUBLE", "ms", f"{word} this the {what}; {needed}", f"latency_stats.{name}"
+                )
+
+
+SPREAD_FIGURES: tuple[Figure[ExperimentResult], ...] = (
+    *_intervals(),
+    Figure(
+        "interval_reason",
+        "VARCHAR",
+        "",
+        "why percentiles have no interval; NULL where all have one, and where there are no requests",
+        "latency_stats.interval_reason",
+    ),
+    Figure(
+        "batch_means_cv",
+        "DOUBLE",
+        "1",
+        "relative standard deviation of the mean times from arrival to end of ten equal parts of the requests in their order; NULL below 20 requests",
+        "latency_stats.batch_means_cv",
+    ),
+    Figure(
+        "batch_means_lag1",
+        "DOUBLE",
+        "1",
+        "correlation of each of these ten means with the next: far above 0, the run drifts or is too short for them; NULL below 20 requests or without a spread",
+        "latency_stats.batch_means_lag1",
     ),
 )
 
@@ -694,6 +735,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
     Figure("results_version", "INTEGER", "", "version of the formulas", lambda _: RESULTS_VERSION),
     Figure("result", "JSON", "", "the whole ExperimentResult; NULL where nothing was measured", _itself),
     *STUDY_FIGURES,
+    *SPREAD_FIGURES,
 )
 
 PROCESS_FIGURES: tuple[Figure[RawProcessResult], ...] = (

@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from llem.results.batch_means import batch_means
 from llem.results.nullable import ratio
-from llem.results.selection import FloatArray, Pieces, percentiles
+from llem.results.order_statistics import interval_ranks, least_count
+from llem.results.selection import FloatArray, Pieces, percentiles, ranked
 from llem.units import NS_PER_MS
 from llem_events.events import Request
 
@@ -107,6 +109,9 @@ OF_REQUEST = {
     series.name: (series.of_columns, series.of_request) for series in SERIES if series.of_request is not None
 }
 STATISTICS = {"mean": "mean", "median": "median", "p95": "95th percentile", "p99": "99th percentile"}
+# Percentiles that have an interval, of series with a value for each request: gaps between tokens of one request are not independent.
+INTERVALS = {"p95": 0.95, "p99": 0.99}
+WITH_INTERVALS = ("ttft", "e2e")
 
 
 class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +119,7 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     Percentiles interpolate linearly between the two nearest values, as numpy does by default. `itl` is every
     gap between two tokens of a request, `itl_trimmed` LLenergyMeasure's: each request's first and last gap left out.
+    Between `low` and `high` the true percentile lies with 95 %, were requests independent; None for too few of them.
     """
 
     ttft_mean_ms: float | None = None
@@ -186,6 +192,24 @@ class LatencyStatistics(msgspec.Struct, frozen=True, kw_only=True):
     e2e_min_ms: float | None = None
     e2e_max_ms: float | None = None
     e2e_samples: int = 0
+    ttft_p95_low_ms: float | None = None
+    ttft_p95_high_ms: float | None = None
+    ttft_p99_low_ms: float | None = None
+    ttft_p99_high_ms: float | None = None
+    e2e_p95_low_ms: float | None = None
+    e2e_p95_high_ms: float | None = None
+    e2e_p99_low_ms: float | None = None
+    e2e_p99_high_ms: float | None = None
+    batch_means_cv: float | None = None  # of the times from arrival to end, see llem.results.batch_means
+    batch_means_lag1: float | None = None
+
+    @property
+    def interval_reason(self) -> str | None:
+        """Why percentiles have no interval; None where all have one."""
+        found = min(self.ttft_samples or self.e2e_samples, self.e2e_samples)
+        lacking = {name: least for name, share in INTERVALS.items() if found < (least := least_count(share))}
+        needs = ", ".join(f"{name} needs {least}" for name, least in lacking.items())
+        return f"{needs} requests, found {found}" if lacking else None
 
 
 class LatencyValues(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +223,8 @@ class LatencyValues(msgspec.Struct, frozen=True, kw_only=True):
     outer_gaps_ms: Pieces
     # between pieces that were not one token each
     chunk_gaps_ms: Pieces
+    # from arrival to end, of each process in its order
+    e2e_of_processes_ms: Sequence[Pieces]
 
     def statistics(self) -> LatencyStatistics:
         """Over all of these values."""
@@ -211,7 +237,7 @@ class LatencyValues(msgspec.Struct, frozen=True, kw_only=True):
             figures |= _statistics("inter_chunk", _chained([gaps_ms, self.chunk_gaps_ms]))
         else:
             figures |= _as_between_tokens(figures)
-        return LatencyStatistics(**figures)
+        return LatencyStatistics(**figures, **_of_batch_means(self.e2e_of_processes_ms))
 
 
 def _as_between_tokens(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,6 +258,7 @@ def joined(parts: Sequence[LatencyValues]) -> LatencyValues:
         inner_gaps_ms=_chained([part.inner_gaps_ms for part in parts]),
         outer_gaps_ms=_chained([part.outer_gaps_ms for part in parts]),
         chunk_gaps_ms=_chained([part.chunk_gaps_ms for part in parts]),
+        e2e_of_processes_ms=[values_ms for part in parts for values_ms in part.e2e_of_processes_ms],
     )
 
 
@@ -351,7 +378,8 @@ def latency_statistics(measurements: Sequence[LatencyMeasurements]) -> LatencySt
         if series.raw is not None:
             values_ms = concatenated([getattr(measured, series.raw) for measured in measurements])
             figures |= _statistics(series.name, partial(iter, (values_ms,)))
-    return LatencyStatistics(**figures)
+    streams = [partial(iter, (np.array(measured.e2e_ms),)) for measured in measurements]
+    return LatencyStatistics(**figures, **_of_batch_means(streams))
 
 
 def _of_statistics(parts: Sequence[LatencyStatistics]) -> LatencyStatistics:
@@ -399,7 +427,26 @@ def _statistics(name: str, pieces: Pieces) -> dict[str, float | int]:
         f"{name}_min_ms": min(float(piece.min()) for piece in pieces() if len(piece)),
         f"{name}_max_ms": max(float(piece.max()) for piece in pieces() if len(piece)),
         f"{name}_samples": count,
+        **(_intervals(name, pieces, count) if name in WITH_INTERVALS else {}),
     }
+
+
+def _intervals(name: str, pieces: Pieces, count: int) -> dict[str, float]:
+    """Between which values the percentiles lie, where there are enough."""
+    ranks = {statistic: interval_ranks(count, share) for statistic, share in INTERVALS.items()}
+    places = {
+        f"{name}_{statistic}_{end}_ms": rank
+        for statistic, both in ranks.items()
+        for end, rank in zip(("low", "high"), both or (), strict=False)
+    }
+    wanted = np.unique(np.array(list(places.values()), np.int64))
+    found = dict(zip(wanted.tolist(), ranked(pieces, wanted).tolist(), strict=True)) if places else {}
+    return {figure: found[rank] for figure, rank in places.items()}
+
+
+def _of_batch_means(streams: Sequence[Pieces]) -> dict[str, Any]:
+    means = batch_means(streams)
+    return {"batch_means_cv": means.cv, "batch_means_lag1": means.lag1}
 
 
 def _count(pieces: Pieces) -> int:

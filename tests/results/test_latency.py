@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import LatencyMeasurements, LatencyStatistics, latency_statistics
-from llem.results.latency import OF_REQUEST, SERIES, STATISTICS, LatencyValues, joined
+from llem.results.latency import (
+    INTERVALS,
+    OF_REQUEST,
+    SERIES,
+    STATISTICS,
+    WITH_INTERVALS,
+    LatencyValues,
+    joined,
+)
+from llem.results.order_statistics import interval_ranks
 from llem.results.selection import Pieces
 from llem_events.events import Request
 
@@ -107,10 +116,17 @@ def test_intervals_equal_those_taken_request_by_request(streams: list[list[int]]
 
 
 def test_statistics_are_those_of_the_series() -> None:
-    """Every series has seven fields, and no field is of another."""
+    """Every series has seven fields, some percentiles an interval, and no other field is of a series."""
     kinds = [*(f"{kind}_ms" for kind in (*STATISTICS, "min", "max")), "samples"]
     listed = [f"{series.name}_{kind}" for series in SERIES for kind in kinds]
-    assert list(LatencyStatistics.__struct_fields__) == listed
+    ends = [
+        f"{name}_{statistic}_{end}_ms"
+        for name in WITH_INTERVALS
+        for statistic in INTERVALS
+        for end in ("low", "high")
+    ]
+    means = ["batch_means_cv", "batch_means_lag1"]
+    assert list(LatencyStatistics.__struct_fields__) == listed + ends + means
 
 
 @pytest.mark.parametrize("column", ["first_token_ns", "end_ns"])
@@ -135,6 +151,7 @@ def values_of(*requests: Request) -> LatencyValues:
         inner_gaps_ms=pieces(inner),
         outer_gaps_ms=pieces(outer),
         chunk_gaps_ms=pieces(),
+        e2e_of_processes_ms=[pieces(raw.e2e_ms)],
     )
 
 
@@ -182,3 +199,55 @@ def test_statistics_of_several_processes_have_what_can_be_joined() -> None:
     assert (both.e2e_mean_ms, both.e2e_min_ms, both.e2e_max_ms, both.e2e_samples) == (70.0, 40.0, 100.0, 2)
     assert both.itl_median_ms is both.itl_p95_ms is both.itl_p99_ms is None
     assert latency_statistics([none, none]) == LatencyStatistics()
+
+
+def of_lengths(lengths_ms: Sequence[float]) -> LatencyMeasurements:
+    """Requests that took so long, one after the other."""
+    return LatencyMeasurements(ttft_ms=list(lengths_ms), e2e_ms=list(lengths_ms))
+
+
+@pytest.mark.parametrize(
+    ("requests", "reason"),
+    [
+        (0, "p95 needs 59, p99 needs 299 requests, found 0"),
+        (58, "p95 needs 59, p99 needs 299 requests, found 58"),
+        (59, "p99 needs 299 requests, found 59"),
+        (298, "p99 needs 299 requests, found 298"),
+        (299, None),
+    ],
+)
+def test_a_percentile_has_an_interval_where_there_are_enough_requests(
+    requests: int, reason: str | None
+) -> None:
+    """Else none, and the reason."""
+    found = latency_statistics([of_lengths(range(requests, 0, -1))])
+    assert found is not None
+    assert found.interval_reason == reason
+    for name in WITH_INTERVALS:
+        low, p95, high = (getattr(found, f"{name}_p95{end}_ms") for end in ("_low", "", "_high"))
+        assert (low is None, high is None) == (requests < 59,) * 2
+        assert requests < 59 or low < p95 < high
+        assert (getattr(found, f"{name}_p99_low_ms") is None) == (requests < 299)
+
+
+def test_intervals_are_the_values_at_their_ranks() -> None:
+    """Of values in any order and in pieces."""
+    lengths = np.random.default_rng(3).permutation(1_000) + 1.0
+    found = latency_statistics([of_lengths(part.tolist()) for part in np.split(lengths, [300])])
+    assert found is not None
+    assert (found.e2e_p95_low_ms, found.e2e_p95_high_ms) == tuple(
+        rank + 1 for rank in interval_ranks(1_000, 0.95) or ()
+    )
+    assert (found.ttft_p99_low_ms, found.ttft_p99_high_ms) == tuple(
+        rank + 1 for rank in interval_ranks(1_000, 0.99) or ()
+    )
+
+
+def test_batch_means_are_of_each_process_in_its_order() -> None:
+    """Two processes that slow down alike are one run that does, not one that falls back in its middle."""
+    slower = [100.0 + number for number in range(50)]
+    alone, both = (latency_statistics([of_lengths(slower)] * processes) for processes in (1, 2))
+    assert alone is not None
+    assert both is not None
+    assert (both.batch_means_cv, both.batch_means_lag1) == (alone.batch_means_cv, alone.batch_means_lag1)
+    assert (alone.batch_means_lag1 or 0) > 0.5

@@ -280,6 +280,7 @@ class _Tally:
             inner_gaps_ms=partial(spool.pieces, _INNER),
             outer_gaps_ms=partial(spool.pieces, _OUTER),
             chunk_gaps_ms=partial(spool.pieces, _CHUNKS),
+            e2e_of_processes_ms=[partial(spool.pieces, "e2e")],
         )
 
 
