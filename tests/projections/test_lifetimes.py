@@ -37,7 +37,7 @@ FAILING = Change(
     "return ratio(self.total_energy_j, self.duration_sec)",
     'return 1 / 0 if self.experiment_id == "run-2" else 1.0',
 )
-DECODED = Change("llem_events/replay.py", "TICK_S = 0.25", "TICK_S = 0.5")
+DECODED = Change("llem_events/replay.py", "BATCH_SAMPLES = 122_880", "BATCH_SAMPLES = 61_440")
 TOLD = "llem: figures derived again from the tables: derived by another version of llem\n"
 POWER = "SELECT experiment_id, mean_power_w FROM experiment_results ORDER BY ALL"
 
