@@ -71,7 +71,7 @@ class Sink:
     def completed(self, request: Request) -> None:
         self._held.append(request)
         if len(self._held) >= _MAX_HELD_REQUESTS:
-            self.flush(hurry=False)
+            self._write_held()
 
     def progressed(self, answer: Answer, times_ns: list[int], tokens: list[int | None]) -> None:
         assert answer.start_ns is not None
@@ -85,12 +85,14 @@ class Sink:
         )
         self._log.append(event, at_ns=time.monotonic_ns())
 
-    def flush(self, *, hurry: bool) -> None:
+    def flush(self) -> None:
+        self._write_held()
+        self._log.hurry()
+
+    def _write_held(self) -> None:
         held, self._held = self._held, []
         for event in requests_completed(held, window=self._window):
             self._log.append(event, at_ns=time.monotonic_ns())
-        if hurry:
-            self._log.hurry()
 
 
 class LoadProcess:

@@ -34,6 +34,7 @@ class Kept:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.progress: list[tuple[int, list[int]]] = []
+        self.ages_ns: list[int] = []  # of the oldest chunk, each time
 
     def completed(self, request: Request) -> None:
         assert times_problem(request) is None
@@ -42,8 +43,9 @@ class Kept:
     def progressed(self, answer: Answer, times_ns: list[int], tokens: list[int | None]) -> None:
         assert len(times_ns) == len(tokens)
         self.progress.append((answer.request_id, times_ns))
+        self.ages_ns.append(time.monotonic_ns() - times_ns[0])
 
-    def flush(self, *, hurry: bool) -> None:
+    def flush(self) -> None:
         """Nothing is kept back."""
 
 
@@ -52,6 +54,7 @@ class Ran(msgspec.Struct):
 
     requests: list[Request]
     progress: list[tuple[int, list[int]]]
+    ages_ns: list[int]
     client: Any
     pool: Any
     server: FakeServer
@@ -107,7 +110,7 @@ async def _offer(
         await client.run(schedules.of("measurement").offer, starts_ns=time.monotonic_ns())
         await pool.close()
     kept.requests.sort(key=lambda request: request.request_id)
-    return Ran(kept.requests, kept.progress, client, pool, server)
+    return Ran(kept.requests, kept.progress, kept.ages_ns, client, pool, server)
 
 
 @contextlib.contextmanager

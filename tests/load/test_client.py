@@ -10,11 +10,12 @@ from typing import get_args
 import pytest
 
 from llem.errors import PlanError
-from llem.load.client import Client
+from llem.load.client import LONG_NS, LOOK_NS, TICK_NS, Client
 from llem.load.openai import RequestWriter
 from llem.load.schedule import arrivals_ns
 from llem.load.trace import prompts_of, read_trace
 from llem.prompts import Prompt, load_prompts
+from llem.units import NS_PER_S
 from llem_events.events import Request
 from tests.load.fake_server import Behaviour, Fault
 from tests.load.runs import load_plan, offer
@@ -231,12 +232,18 @@ def test_a_server_that_fails_for_good_is_not_asked_for_ever() -> None:
 
 
 def test_a_long_request_is_told_as_it_goes() -> None:
-    """What comes after its first second is told in pieces that join to what the request has in the end."""
+    """In pieces that join to what the request has in the end, each so soon that a kill loses less than a second, but for how late the loop is."""
     plan = load_plan({"concurrency": 1}, requests=1, tokens=30)
     ran = offer(Behaviour(ttft_ms=20, chunk_ms=60), plan)
     told = [at_ns for _, times_ns in ran.progress for at_ns in times_ns]
     assert told == ran.requests[0].token_times_ns[: len(told)]
     assert len(told) > 15
+    within_ns = LONG_NS + LOOK_NS + TICK_NS
+    assert within_ns < 0.75 * NS_PER_S
+    late_ns = ran.client.account.completed(
+        process_index=0, window="measurement", starts_ns=0, offered_ns=0, connections=1, stale_connections=0
+    ).loop_lag_max_ns
+    assert max(ran.ages_ns) <= within_ns + 2 * late_ns
 
 
 def test_a_port_where_nobody_listens_fails_each_request() -> None:
