@@ -18,6 +18,11 @@ USUAL = (
     *("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "mean_power_w"),
     *("duration_sec", "ttft_median_ms", "itl_median_ms", "e2e_median_ms", "e2e_p95_ms"),
 )
+# What a program counts that does not tell input from output; nobody asks it where the other is known.
+INSTEAD = {
+    "avg_energy_per_token_j": "energy_per_output_token_j",
+    "tokens_per_second": "output_tokens_per_second",
+}
 NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
 FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type in NUMBERS}
 ENERGIES = frozenset(
@@ -158,7 +163,7 @@ def compare_groups(
 
     Raises QueryError.
     """
-    chosen = [_figure(name) for name in figures or usual]
+    chosen = [_figure(name) for name in figures or dict.fromkeys((*usual, *INSTEAD))]
     groups = [
         _group(name, _rows(connection, ids, chosen), valid_only=valid_only) for name, ids in members.items()
     ]
@@ -167,7 +172,7 @@ def compare_groups(
         _compared(reference, group, figure, level=level, margin=margin)
         for group in others
         for figure in chosen
-        if figures or any(run[figure.name] is not None for run in (*reference.runs, *group.runs))
+        if figures or _is_usual(figure.name, usual, (*reference.runs, *group.runs))
     ]
     comparisons = adjusted([each.comparison for each in compared], level=level)
     differences = _differences(groups)
@@ -178,6 +183,15 @@ def compare_groups(
         list(_doubts(groups, compared)),
         _costs(groups, level) if _differ_in_length(differences) else None,
     )
+
+
+def _is_usual(name: str, usual: Sequence[str], runs: Sequence[Run]) -> bool:
+    """Whether a figure was measured at all, and does not only say less well what another says."""
+
+    def is_known(column: str) -> bool:
+        return any(run[column] is not None for run in runs)
+
+    return is_known(name) and (name in usual or not is_known(INSTEAD[name]))
 
 
 def _figure(name: str) -> Figure[Any]:

@@ -1,5 +1,6 @@
 """A worker that wraps any program: samples, windows and energy around it, its exit status passed on, and what it leaves behind named."""
 
+import json
 import os
 import select
 import subprocess
@@ -20,6 +21,7 @@ from llem_events.events import ProcessCompleted, ProcessStarted, WarningRaised
 
 PATIENCE_S = 0.5  # the rest of a pipeline may end a moment after its last command
 _SHOWN = 5
+LABELS = "LLEM_LABELS"  # the variable in which the program finds the labels of its run, as JSON: in a study those of its cell
 ENGINE_NAME = "command"
 POLL_S = 0.2
 LISTEN_S = 0.02
@@ -40,7 +42,7 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
             raise StoppedError("stopped before the program was started")
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
-            exit_status = _run(setup.command, stop, log)
+            exit_status = _run(setup, stop, log)
         windows.guard(guard_s(setup.plan.windows.guard_s, link), sleep=stop.sleep)
         if left := processes_left():
             log.append(warning(left), at_ns=time.monotonic_ns())
@@ -72,14 +74,15 @@ def _baseline(
     log.append(event, at_ns=time.monotonic_ns())
 
 
-def _run(command: list[str], stop: StopFlag, log: BackgroundWriter) -> int:
+def _run(setup: WorkerSetup, stop: StopFlag, log: BackgroundWriter) -> int:
     """Run the program on our terminal, and hear of its regions; returns its exit status as a shell would."""
     adopt_orphans()
+    labels = {LABELS: json.dumps(setup.plan.labels)}
     with Listener(log) as listener:
         process = subprocess.Popen(
-            [sys.executable, "-m", "llem.parent_death", str(os.getpid()), *command],
+            [sys.executable, "-m", "llem.parent_death", str(os.getpid()), *setup.command],
             pass_fds=[listener.write_end],
-            env={**os.environ, **listener.environment},
+            env={**os.environ, **labels, **listener.environment},
         )
         ended = os.pidfd_open(process.pid)
         try:

@@ -157,19 +157,25 @@ def _labelled(device: Watched, phase: PhaseEnergy) -> PhaseEnergy:
     return msgspec.structs.replace(phase, source=device.made_up)
 
 
-def phase_energies(device: Watched, *, starts_sec: ArrayLike, ends_sec: ArrayLike) -> list[PhaseEnergy]:
-    """Energy of one device in every phase, by its counter where that resolves the phase, else by its power."""
-    (phases,) = _phases(device, [(np.asarray(starts_sec, np.float64), np.asarray(ends_sec, np.float64))])
+def phase_energies(
+    device: Watched, *, starts_sec: ArrayLike, ends_sec: ArrayLike, silent_share: float = 0.0
+) -> list[PhaseEnergy]:
+    """Energy of one device in every phase, by its counter where that resolves the phase, else by its power.
+
+    No more than `silent_share` of a phase may lie in gaps between samples.
+    """
+    edges = [(np.asarray(starts_sec, np.float64), np.asarray(ends_sec, np.float64))]
+    (phases,) = _phases(device, edges, silent_share=silent_share)
     return [_labelled(device, phase) for phase in phases]
 
 
-def _phases(device: Watched, edges: Sequence[Edges]) -> list[list[PhaseEnergy]]:
+def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float = 0.0) -> list[list[PhaseEnergy]]:
     """The same for several kinds of phases, all of them from one reading of the samples."""
     views = [view for view in (_counter_view(device), _power_view(device)) if view is not None]
     if not views or not len(edges[0][0]):
         unknown = PhaseEnergy(reason="neither an energy counter nor power was read")
         return [[unknown] * len(starts) for starts, _ in edges]
-    by_view = [_Sight(view, edges) for view in views]
+    by_view = [_Sight(view, edges, silent_share=silent_share) for view in views]
     first_sec = min(float(np.nanmin(starts, initial=math.inf)) for starts, _ in edges)
     last_sec = max(float(np.nanmax(ends, initial=-math.inf)) for _, ends in edges)
     for samples in device.pieces(first_sec, last_sec):
@@ -236,8 +242,8 @@ def _power_view(device: Watched) -> _View | None:
 class _Sight:
     """Phases of several kinds as one way of seeing has them, from samples that come in pieces."""
 
-    def __init__(self, view: _View, edges: Sequence[Edges]) -> None:
-        self._view, self._edges = view, edges
+    def __init__(self, view: _View, edges: Sequence[Edges], *, silent_share: float) -> None:
+        self._view, self._edges, self._silent_share = view, edges, silent_share
         moments = [np.concatenate(pair) for pair in edges]
         self._energies = [view.curve(of_kind) for of_kind in moments]
         self._silences = [Interpolated(of_kind) for of_kind in moments]
@@ -269,7 +275,8 @@ class _Sight:
         opened_sec, closed_sec = np.split(silence.found(), 2)
         outside = (starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec)
         short = ends - starts < MIN_PERIODS * view.resolution_sec
-        columns = (closed_j - opened_j, ends - starts, outside, short, closed_sec > opened_sec)
+        broken = closed_sec - opened_sec > self._silent_share * (ends - starts)
+        columns = (closed_j - opened_j, ends - starts, outside, short, broken)
         facts = zip(*(column.tolist() for column in columns), strict=True)
         for energy_j, duration_sec, out, brief, gap in facts:
             yield _phase(view, energy_j, _reason(view, duration_sec, outside=out, short=brief, broken=gap))

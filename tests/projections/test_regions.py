@@ -2,6 +2,7 @@
 
 import pytest
 
+from llem import open_store
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import (
@@ -63,6 +64,22 @@ def test_energy_of_regions(log: Store) -> None:
     assert rows(log, "FROM warnings WHERE code = 'not_conserved'") == []
 
 
+def test_a_late_sample_takes_little_away(log: Store) -> None:
+    """A gap of a twentieth of a region is bridged; in a shorter one samples are missing."""
+    late = [
+        (second, event)
+        for second, event in sampler_events(power_w=lambda _: 300.0, hz=100.0)
+        if not 15.0 < second < 16.0
+    ]
+    regions = [region(0, "long", 10.0, 34.0), region(1, "short", 13.0, 17.0), region(2, "beside", 17.0, 20.0)]
+    experiment(log, worker=program(RegionsReported(regions=regions)), sampler=late)
+    catch_up(log)
+    windows = rows(log, "FROM windows WHERE kind = 'region' ORDER BY window_index")
+    energies = [row["energy_j"] for row in windows]
+    assert energies[0] == pytest.approx(300 * 24) and energies[2] == pytest.approx(900)
+    assert energies[1] is None and windows[1]["reason"] == "samples are missing in it"
+
+
 def test_what_is_said_last_of_a_region_holds(log: Store) -> None:
     """One that lasted for more than a second is told twice; one that never ended lasts as long as the program, and says so."""
     first = RegionsReported(regions=[region(0, "epoch", 12.0, None), region(1, "killed", 15.0, None)])
@@ -88,6 +105,19 @@ def test_reported_tokens_are_those_of_the_result(log: Store) -> None:
     assert found["energy_per_output_token_j"] == pytest.approx(found["total_energy_j"] / 80)
     assert found["tokens_per_second"] == pytest.approx(20.0)
     assert found["ttft_mean_ms"] is None and found["total_flops"] is None
+
+
+def test_programs_are_compared_by_the_tokens_that_they_report(log: Store) -> None:
+    """Energy per token where they do not tell input from output, as nobody asks for it where they do."""
+    for experiment_id, tokens in (("run-1", 400), ("run-2", 800)):
+        experiment(log, experiment_id=experiment_id, worker=program(WorkReported(tokens=tokens)))
+    store = open_store(log.path)
+    ratios = {row["figure"]: row["ratio"] for row in store.compare("run-1", "run-2").dicts()}
+    assert ratios["avg_energy_per_token_j"] == pytest.approx(0.5)
+    assert ratios["tokens_per_second"] == pytest.approx(2.0) and "output_tokens_per_second" not in ratios
+    experiment(log, experiment_id="run-3", worker=program(WorkReported(tokens=400, output_tokens=400)))
+    figures = [row["figure"] for row in store.compare("run-3", "run-1").dicts()]
+    assert "energy_per_output_token_j" in figures and "avg_energy_per_token_j" not in figures
 
 
 def test_the_view_of_regions_counts_the_devices_of_the_total(log: Store) -> None:

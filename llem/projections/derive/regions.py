@@ -18,6 +18,7 @@ from llem.units import NS_PER_S
 from llem_events.events import MeteredDevice, Region
 
 KIND = "region"
+SILENT_SHARE = 0.05  # of a region that lasts for an hour: one late sample in it takes nothing away
 
 
 def region_rows(source: Source, derived: Derived) -> Iterator[dict[str, Any]]:
@@ -71,7 +72,9 @@ def _energies(
     origin_ns = samples.span[0]
     starts_sec = (np.array([region.began_ns for region in regions]) - origin_ns) / NS_PER_S
     ends_sec = (np.array(ends_ns) - origin_ns) / NS_PER_S
-    phases = phase_energies(trace(metered, samples), starts_sec=starts_sec, ends_sec=ends_sec)
+    phases = phase_energies(
+        trace(metered, samples), starts_sec=starts_sec, ends_sec=ends_sec, silent_share=SILENT_SHARE
+    )
     counts = _counts(samples, starts_sec, ends_sec)
     lengths = (ends_sec - starts_sec).tolist()
     for phase, count, duration_sec in zip(phases, counts, lengths, strict=True):
