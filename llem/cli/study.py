@@ -22,6 +22,7 @@ from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, read_history, study_ids
 from llem.study.plan import Study, cell_name, read_study
 from llem.study.runner import StudyOutcome, resume_study, start_study
+from llem.study.server import StudyServer
 from llem_events.events import StudyPlace
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
@@ -84,20 +85,35 @@ def _run(
             )
         command = find_study(store, resume).started.command
 
-    def run(plan: Plan, *, place: StudyPlace, progress: str) -> Outcome:
-        console.note(f"llem: {progress}")
-        with progress_line(quiet=bool(command) or not sys.stderr.isatty()) as line:
-            outcome = measure(plan, store, command=command, place=place, on_progress=line.update)
-        for failure in outcome.failures:
-            console.complain(f"run {outcome.experiment_id} failed while {failure.stage}: {failure.text}")
-        if outcome.is_complete and not outcome.is_success:
-            console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
-        return outcome
+    with StudyServer() as server:
 
-    if resume is not None:
-        return resume_study(resume, store, planned=planned, repeats=repeats, run=run)
-    assert planned is not None
-    return start_study(planned, store, command=command, repeats=repeats, run=run)
+        def run(plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
+            console.note(f"llem: {progress}")
+            shared = server.under(plan)
+            with progress_line(quiet=bool(command) or not sys.stderr.isatty()) as line:
+                outcome = measure(
+                    plan if shared is None else shared.plan_of(plan),
+                    store,
+                    command=command,
+                    place=place,
+                    server=shared,
+                    keeps_server=server.is_kept_for(following),
+                    on_progress=line.update,
+                )
+            _say_what_failed(outcome)
+            return outcome
+
+        if resume is not None:
+            return resume_study(resume, store, planned=planned, repeats=repeats, run=run)
+        assert planned is not None
+        return start_study(planned, store, command=command, repeats=repeats, run=run)
+
+
+def _say_what_failed(outcome: Outcome) -> None:
+    for failure in outcome.failures:
+        console.complain(f"run {outcome.experiment_id} failed while {failure.stage}: {failure.text}")
+    if outcome.is_complete and not outcome.is_success:
+        console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
 
 
 def _write_schedule(study: Study, repeats: int | None) -> None:

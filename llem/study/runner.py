@@ -23,7 +23,8 @@ ATTEMPTS = 2  # of a run that fails
 class MeasureRun(Protocol):
     """Measures one run of a study, and shows it as it goes."""
 
-    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str) -> Outcome: ...
+    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
+        """`following` is what is measured next if this goes well; None for the last."""
 
 
 class _Ahead(NamedTuple):
@@ -144,7 +145,10 @@ def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
             slot = waiting.pop(0)
             try:
                 outcome = run(
-                    ahead.study.plan_of(slot), place=_place(ahead, slot), progress=_progress(ahead, slot)
+                    ahead.study.plan_of(slot),
+                    place=_place(ahead, slot),
+                    progress=_progress(ahead, slot),
+                    following=_following(ahead, slot, waiting),
                 )
             except KeyboardInterrupt:  # between two runs
                 return _stopped(ahead, diary, "stopped by a signal", cause="a signal")
@@ -177,6 +181,12 @@ def _attempts(history: StudyHistory) -> dict[Slot, int]:
     for run in history.runs:
         found[run.slot] = max(found.get(run.slot, 0), run.place.attempt + 1)
     return found
+
+
+def _following(ahead: _Ahead, slot: Slot, waiting: Sequence[Slot]) -> Plan | None:
+    later = (each for each in ahead.schedule if each.block > slot.block and each not in ahead.done)
+    next_slot = waiting[0] if waiting else next(later, None)
+    return None if next_slot is None else ahead.study.plan_of(next_slot)
 
 
 def _place(ahead: _Ahead, slot: Slot) -> StudyPlace:

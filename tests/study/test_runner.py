@@ -29,12 +29,14 @@ class Machine:
         self.ended_ago_s = 0.0
         self.runs_left: int | None = None
         self.lines: list[str] = []
+        self.batch_sizes: list[tuple[int, int | None]] = []  # of a run and of the one that follows
 
-    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str) -> Outcome:
+    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
         if self.runs_left == 0:
             raise KeyboardInterrupt
         self.runs_left = None if self.runs_left is None else self.runs_left - 1
         self.lines.append(progress)
+        self.batch_sizes.append((plan.engine.batch_size, following and following.engine.batch_size))
         run = f"29990101-000000-{len(self.store.experiment_ids()):012x}"
         outcome = Outcome(run, None, 1, 1, has_measured=True, program_status=self.status(place))
         end = ExperimentCompleted(processes_completed=1, processes_failed=0, failure=outcome.first_failure)
@@ -73,6 +75,12 @@ def test_a_failed_run_is_tried_once_more_at_the_end_of_its_block(machine: Machin
         *(Slot(1, 0, 0), Slot(1, 1, 1)),
     ]
     assert Slot(0, 1, 1) not in history.counted()
+
+
+def test_a_run_is_told_what_follows(machine: Machine) -> None:
+    """In its block and in the next; after the last nothing."""
+    start(machine, order="as_written")
+    assert machine.batch_sizes == [(1, 4), (4, 1), (1, 4), (4, None)]
 
 
 def test_a_failed_run_ends_a_study_that_is_to_stop(machine: Machine) -> None:
