@@ -135,11 +135,12 @@ def named_groups(
     A KEY is looked for in the runs that count of the study `within`; else in those of the newest study that varies it, unless
     `everywhere`; else in all runs. Raises QueryError and StoreError.
     """
-    experiments = _experiments(connection)
+    # runs that are named by their ids need no look at all others
+    experiments = functools.cache(lambda: _experiments(connection))
 
     @functools.cache
     def plans(key: str) -> _Plans:
-        return _Plans(_scope(experiments, key, within=within, everywhere=everywhere))
+        return _Plans(_scope(experiments(), key, within=within, everywhere=everywhere))
 
     ids = [
         plans(name.partition("=")[0]).matching(name) if "=" in name else _of_runs(store, name)
