@@ -37,7 +37,7 @@ def fit(design: Floats, observed: Floats, *, starts: Sequence[int]) -> Fit | Non
     # the whole, then without each block
     squares = np.concatenate([squares.sum(axis=0)[None], squares.sum(axis=0) - squares])
     products = np.concatenate([products.sum(axis=0)[None], products.sum(axis=0) - products])
-    if _are_alike(squares):
+    if are_alike(squares):
         return None
     found = np.linalg.solve(squares, products[:, :, None])[:, :, 0]
     deviations = found[1:] - found[1:].mean(axis=0)
@@ -45,6 +45,7 @@ def fit(design: Floats, observed: Floats, *, starts: Sequence[int]) -> Fit | Non
     return Fit(found[0] / scale, errors / scale, blocks - columns)
 
 
-def _are_alike(squares: Floats) -> bool:
+def are_alike(squares: Floats) -> bool:
+    """Whether in any of these matrices of squares and products a column follows from the others."""
     sizes = np.prod(np.diagonal(squares, axis1=1, axis2=2), axis=1)
     return bool((sizes <= 0).any() or (np.linalg.det(squares) <= ALIKE * sizes).any())

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from llem.results import student_t
+from llem.results.least_squares import Floats, are_alike, fit
 from llem.results.nullable import ratio, root_of_squares, total
 
-Floats = NDArray[np.float64]
 LEVEL = 0.95
 MIN_SPANS = 20
 BLOCKS = 20
-ALIKE = 1e-6  # of 1 - cos^2 of the angle between both kinds of tokens over time
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,18 +61,18 @@ def split_phases(*, energy_j: Floats, span_sec: Floats, tokens: Floats, idle_pow
     if not (seen.sum(axis=1) > 0).all():
         return PhaseSplit(reason="there was only one phase")
     lag = _best_lag(seen, above_j)
-    fit = None if lag is None else _fit(seen[lag], above_j)
-    if lag is None or fit is None:
+    costs = None if lag is None else _fit(seen[lag], above_j)
+    if lag is None or costs is None:
         return PhaseSplit(reason="prompts and output tokens came in one proportion all the time")
     prefill, decode = (
         Estimate(energy_j=float(cost * count), within_j=float(error * count), tokens=float(count))
-        for cost, error, count in zip(*fit, tokens[lag].sum(axis=0), strict=True)
+        for cost, error, count in zip(*costs, tokens[lag].sum(axis=0), strict=True)
     )
     if max(prefill.within_j, decode.within_j) > above_j.sum():
         return PhaseSplit(reason="the energy of a phase may lie anywhere between nothing and all of it")
     if min(prefill.energy_j + prefill.within_j, decode.energy_j + decode.within_j) < 0:
         return PhaseSplit(reason="energy did not follow tokens: a phase would have less than none")
-    left_j = above_j - seen[lag] @ fit[0]
+    left_j = above_j - seen[lag] @ costs[0]
     unexplained = ratio(float((left_j**2).sum()), float(((above_j - above_j.mean()) ** 2).sum()))
     return PhaseSplit(prefill=prefill, decode=decode, r2=None if unexplained is None else 1 - unexplained)
 
@@ -82,31 +80,19 @@ def split_phases(*, energy_j: Floats, span_sec: Floats, tokens: Floats, idle_pow
 def _best_lag(tokens: Floats, above_j: Floats) -> int | None:
     """The one with the least squares; None where the two kinds of tokens cannot be told apart."""
     squares, products = np.swapaxes(tokens, 1, 2) @ tokens, above_j @ tokens
-    if _are_alike(squares):
+    if are_alike(squares):
         return None
     costs = np.linalg.solve(squares, products[:, :, None])[:, :, 0]
     return int(np.argmax((products * costs).sum(axis=1)))
 
 
-def _are_alike(squares: Floats) -> bool:
-    sizes = squares[:, 0, 0] * squares[:, 1, 1]
-    return bool((sizes <= 0).any() or (np.linalg.det(squares) <= ALIKE * sizes).any())
-
-
 def _fit(tokens: Floats, above_j: Floats) -> tuple[Floats, Floats] | None:
     """Both costs, and how far the truth may lie from each; None where the two kinds of tokens cannot be told apart."""
     blocks = min(BLOCKS, len(above_j))
-    starts = np.arange(blocks) * len(above_j) // blocks
-    squares = np.add.reduceat(tokens[:, :, None] * tokens[:, None, :], starts)
-    products = np.add.reduceat(tokens * above_j[:, None], starts)
-    without = np.concatenate([squares.sum(axis=0)[None], squares.sum(axis=0) - squares])
-    if _are_alike(without):
+    found = fit(tokens, above_j, starts=(np.arange(blocks) * len(above_j) // blocks).tolist())
+    if found is None:
         return None
-    sums = np.concatenate([products.sum(axis=0)[None], products.sum(axis=0) - products])
-    costs = np.linalg.solve(without, sums[:, :, None])[:, :, 0]
-    deviations = costs[1:] - costs[1:].mean(axis=0)
-    errors = np.sqrt((blocks - 1) / blocks * (deviations**2).sum(axis=0))
-    return costs[0], errors * student_t.quantile(LEVEL, blocks - 1)
+    return found.coefficients, found.errors * student_t.quantile(LEVEL, blocks - 1)
 
 
 def joined(splits: Sequence[PhaseSplit]) -> PhaseSplit:
