@@ -1,11 +1,11 @@
 """The charts of a report, each from plain numbers: what is compared is drawn with every run in it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from llem.reporting.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
 
-ROW = 34.0  # height of one configuration
+ROW, LOW_ROW, MANY_ROWS = 34.0, 22.0, 12  # height of one configuration, and of one of many
 LEAST_NAMES, MOST_NAMES = 110.0, 290.0  # width of its name
 FAR = 8.0  # values that are so many times others lie on a logarithmic axis
 STRIP, GAP, THROTTLE = 46.0, 20.0, 7.0  # heights below the power
@@ -48,11 +48,12 @@ class Trace(NamedTuple):
 
 def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
     """A row a configuration: a dot a run, a bar for the interval of the mean."""
-    plot = Plot(title=title, height=TOP + ROW * len(runs) + 48, left=_room_of(runs))
+    row = _row_of(runs)
+    plot = Plot(title=title, height=TOP + row * len(runs) + 48, left=_room_of(runs))
     edges = [edge for span in means.values() for edge in span if edge is not None]
     x = _fitting([figure for group in runs.values() for _, figure in group] + edges, plot.left, plot.right)
     plot.x_axis(x, axis)
-    rows = [TOP + ROW * (place + 0.5) for place in range(len(runs))]
+    rows = [TOP + row * (place + 0.5) for place in range(len(runs))]
     plot.names(rows, list(runs))
     for place, ((name, group), y) in enumerate(zip(runs.items(), rows, strict=True)):
         if (span := means.get(name)) and span.low is not None and span.high is not None:
@@ -65,13 +66,14 @@ def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
 
 def forest(title: str, ratios: Mapping[str, Span], *, margin: float) -> str:
     """Ratios to the reference with their intervals, around 1 and the margin in which a difference does not matter."""
-    plot = Plot(title=title, height=TOP + ROW * len(ratios) + 48, left=_room_of(ratios))
+    row = _row_of(ratios)
+    plot = Plot(title=title, height=TOP + row * len(ratios) + 48, left=_room_of(ratios))
     edges = [edge for span in ratios.values() for edge in span if edge is not None]
     x = scale([*edges, 1 - margin, 1 + margin], plot.left, plot.right, is_log=True)
     plot.shade(x.at(1 / (1 + margin)), x.at(1 + margin))
     plot.x_axis(x, "ratio to the reference")
     plot.rule(x.at(1.0))
-    rows = [TOP + ROW * (place + 0.5) for place in range(len(ratios))]
+    rows = [TOP + row * (place + 0.5) for place in range(len(ratios))]
     plot.names(rows, list(ratios))
     for place, (span, y) in enumerate(zip(ratios.values(), rows, strict=True), start=1):
         if span.low is not None and span.high is not None:
@@ -197,6 +199,10 @@ def drift(title: str, axis: str, runs: Points) -> str:
         for run, minutes, figure in group:
             plot.dot(x.at(minutes), y.at(figure), series=place, says=f"{name}, {run}: {number(figure)}")
     return plot.svg()
+
+
+def _row_of(rows: Sized) -> float:
+    return ROW if len(rows) <= MANY_ROWS else LOW_ROW
 
 
 def _room_of(names: Iterable[str]) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from llem.comparing import Findings, compare_groups, named_groups
+from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
 from llem.reporting.charts import Curves
 from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
@@ -21,6 +21,7 @@ from llem_events.secrets import scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
 FEW = 6
+NAMED_GROUPS = 4  # in a heading
 CHECKED_RUNS = 3  # of which the page writes the command that checks the log
 
 
@@ -129,11 +130,20 @@ def _distributions(connection: duckdb.DuckDBPyConnection, findings: Findings) ->
 
 
 def _title(findings: Findings) -> str:
-    """The model of the only run, or the names of the groups."""
+    """The name or the model of the only run, or the names of the groups."""
     runs = [run for group in findings.groups for run in group.runs]
-    if len(runs) == 1 and runs[0]["model_name"]:
-        return str(runs[0]["model_name"])
-    return " and ".join(group.name for group in findings.groups)
+    if len(runs) == 1 and (name := _name(runs[0])):
+        return name
+    names = [group.name for group in findings.groups]
+    more = [f"{len(names) - NAMED_GROUPS + 1} more"] if len(names) > NAMED_GROUPS else []
+    *others, last = [*names[: NAMED_GROUPS - len(more)], *more]
+    return " and ".join(filter(None, (", ".join(others), last)))
+
+
+def _name(run: Run) -> str | None:
+    named = json.loads(run["plan"]).get("name") if run["plan"] else None
+    name = named or run["model_name"]
+    return None if name is None else str(name)
 
 
 def _again(words: Sequence[str], findings: Findings, file_name: str) -> list[str]:

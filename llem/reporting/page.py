@@ -7,9 +7,10 @@ from html import escape
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import Compared, Findings, Group, said_of_costs
+from llem.comparing import Compared, Findings, Group, Run, said_of_costs
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
+from llem.reporting.facts import GAP_REQUESTS
 from llem.reporting.style import SERIES, STYLE
 from llem.reporting.svg import number
 from llem.results.comparison import mean_of_runs
@@ -56,6 +57,7 @@ ENVIRONMENT = (
     "engine_version",
     "llem_version",
 )
+TRUST = ("valid", "energy", "throttled", "warnings")
 SERIES_NAMES = {
     "ttft_ms": ("time-to-first-token", "time to first token, ms"),
     "itl_ms": ("time-between-tokens", "time between two tokens, ms"),
@@ -173,9 +175,11 @@ def _headline(report: Report) -> str:
     reference, *others = report.findings.groups
     best = min(others, key=lambda group: mean_of_runs(group.values(main))[0], default=reference)
     found = _found(report, best.name, main)
+    if len(report.findings.groups) == 1:
+        said = _said(main, reference, report.level)
+        return f"{said[0].upper()}{said[1:]}."
     if found is None or found.comparison.verdict != "lower":
-        beside = f"; no other is clearly lower ({_level(report)})" if others else ""
-        return f"{reference.name}: {_said(main, reference, report.level)}{beside}."
+        return f"{reference.name}: {_said(main, reference, report.level)}; no other is clearly lower ({_level(report)})."
     return f"{best.name}: {_said(main, best, report.level)}, {_ratio(found)} that of {reference.name} ({_runs_and_p(found)}){_at_rate(report, best)}."
 
 
@@ -231,69 +235,87 @@ def _main(findings: Findings) -> str | None:
 
 
 def _overview(report: Report) -> Iterator[Part]:
-    """A row a configuration: its figure, how it compares, and whether it can be relied on."""
-    main = _main(report.findings)
-    figure = FIGURES[main] if main else None
-    heads = ["", *([f"{figure.shown or main}, {figure.unit}", "ratio", "verdict"] if figure else [])]
+    """A row a configuration: its figure, how it compares, and whether it can be relied on; of one alone a row for each of these."""
+    groups, main = report.findings.groups, _main(report.findings)
+    is_compared = main is not None and len(groups) > 1
+    heads = [] if main is None else [f"{FIGURES[main].shown or main}, {FIGURES[main].unit}"]
+    heads += [*(["ratio", "verdict"] if is_compared else []), *TRUST]
     rows = []
-    for place, group in enumerate(report.findings.groups):
-        name = f'<span class="key k{place % SERIES}"></span>{escape(group.name)}'
-        found = _found(report, group.name, main) if main else None
-        compared = _compared_cells(found, is_reference=place == 0) if main else []
-        mean = [_mean(group.values(main), report.level)] if main else []
-        rows.append([name, *mean, *compared, *_trust(group)])
-    yield _rows_of_html([*heads, "valid", "energy", "throttled", "warnings"], rows)
+    for place, group in enumerate(groups):
+        row = [] if main is None else [_mean(group.values(main), report.level)]
+        row += _compared_cells(_found(report, group.name, main or "")) if is_compared else []
+        is_open = sum(len(each.runs) for each in groups) == 1
+        rows.append([_key(place) + escape(group.name), *row, *_trust(group, is_open=is_open)])
+    if len(groups) == 1:
+        yield _rows_of_html([], [[escape(head), cell] for head, cell in zip(heads, rows[0][1:], strict=True)])
+    else:
+        yield _rows_of_html(["", *heads], rows)
     doubts = [doubt for doubt in report.findings.doubts if ": not valid: " not in doubt]  # the table says it
     if doubts:
         yield f'<ul class="note">{"".join(f"<li>{escape(doubt)}</li>" for doubt in doubts)}</ul>'
 
 
-def _compared_cells(found: Compared | None, *, is_reference: bool) -> list[str]:
-    if found is None or found.comparison.ratio is None:
-        return ["reference" if is_reference else "", ""]
+def _key(place: int) -> str:
+    """The colour of a configuration."""
+    return f'<span class="key k{place % SERIES}"></span>'
+
+
+def _compared_cells(found: Compared | None) -> list[str]:
+    if found is None:
+        return ["reference", ""]
     comparison = found.comparison
-    interval = _interval(comparison.ratio_low, comparison.ratio_high)
+    ratio = "" if comparison.ratio is None else f"{comparison.ratio:.3g}"
     kind = {"lower": "good", "higher": "bad"}.get(comparison.verdict, "soft")
-    why = f' <span class="of">{escape(comparison.reason)}</span>' if comparison.reason else ""
-    return [f"{comparison.ratio:.3g}{interval}", f'<span class="{kind}">{comparison.verdict}</span>{why}']
+    why = [comparison.reason] if comparison.reason else []
+    return [
+        ratio + _interval(comparison.ratio_low, comparison.ratio_high),
+        _folded(comparison.verdict, why, kind=kind),
+    ]
 
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f' <span class="of">[{number(low)}, {number(high)}]</span>'
 
 
-def _trust(group: Group) -> Iterator[str]:
+def _trust(group: Group, *, is_open: bool) -> Iterator[str]:
     """Valid runs, where the energy comes from, runs that were slowed down, and warnings, with what stands behind each."""
-    valid = sum(bool(run["valid"]) for run in group.runs)
-    reasons = [
-        f"{run['experiment_id']}: {reason}" for run in group.runs for reason in run["invalid_reasons"] or ()
-    ]
-    yield _folded(f"{valid} of {len(group.runs)}", reasons, is_good=valid == len(group.runs))
-    sources = sorted({run["energy_source"] or "not measured" for run in group.runs})
-    yield _folded(", ".join(sources), [], is_good=set(sources) <= {"counter", "integrated"})
-    slowed = [
-        f"{run['experiment_id']}: {number(run['throttle_sec'])} s"
-        for run in group.runs
-        if run["throttle_sec"]
-    ]
-    told = any(run["throttle_sec"] is not None for run in group.runs)
-    yield (
-        _folded(f"{len(slowed)} of {len(group.runs)}", slowed, is_good=not slowed)
-        if told
-        else '<span class="of">not told</span>'
-    )
-    warnings = [
-        f"{run['experiment_id']}: {warning}" for run in group.runs for warning in run["warnings"] or ()
-    ]
-    yield _folded(str(len(warnings) or "none"), warnings, is_good=not warnings)
+    runs = group.runs
+    valid = sum(bool(run["valid"]) for run in runs)
+    reasons = _told(runs, "invalid_reasons", by_name=not is_open)
+    yield _folded(f"{valid} of {len(runs)}", reasons, kind=_kind(valid == len(runs)), is_open=is_open)
+    sources = sorted({run["energy_source"] or "not measured" for run in runs})
+    yield _folded(", ".join(sources), [], kind=_kind(set(sources) <= {"counter", "integrated"}))
+    if any(run["throttle_sec"] is not None for run in runs):
+        slowed = [
+            f"{run['experiment_id']}: {number(run['throttle_sec'])} s" for run in runs if run["throttle_sec"]
+        ]
+        yield _folded(f"{len(slowed)} of {len(runs)}", slowed, kind=_kind(not slowed))
+    else:
+        yield '<span class="of">not told</span>'
+    warnings = _told(runs, "warnings", by_name=not is_open)
+    yield _folded(str(len(warnings) or "none"), warnings, kind=_kind(not warnings), is_open=is_open)
 
 
-def _folded(text: str, details: Sequence[str], *, is_good: bool) -> str:
-    head = f'<span class="{"good" if is_good else "bad"}">{escape(text)}</span>'
+def _told(runs: Sequence[Run], column: str, *, by_name: bool) -> list[str]:
+    """What is said of runs, each with the run's id where there are several."""
+    return [
+        f"{run['experiment_id']}: {said}" if by_name else str(said)
+        for run in runs
+        for said in run[column] or ()
+    ]
+
+
+def _kind(is_good: bool) -> str:
+    return "good" if is_good else "bad"
+
+
+def _folded(text: str, details: Sequence[str], *, kind: str, is_open: bool = False) -> str:
+    """A word, and below it what unfolds."""
+    head = f'<span class="{kind}">{escape(text)}</span>'
     if not details:
         return head
     listed = "".join(f"<li>{escape(detail)}</li>" for detail in details)
-    return f"<details><summary>{head}</summary><ul>{listed}</ul></details>"
+    return f"<details{' open' if is_open else ''}><summary>{head}</summary><ul>{listed}</ul></details>"
 
 
 def _main_figure(report: Report) -> Iterator[Part]:
@@ -389,7 +411,7 @@ def _traces(report: Report) -> Iterator[Part]:
 def _group_of(report: Report, run: str) -> str:
     for place, group in enumerate(report.findings.groups):
         if run in group.values("experiment_id"):
-            return f'<span class="key k{place % SERIES}"></span>{escape(group.name)}'
+            return _key(place) + escape(group.name)
     return ""
 
 
@@ -398,7 +420,9 @@ def _latencies(report: Report) -> Iterator[Part]:
     if not drawn:
         return
     yield "<h2>Latency</h2>"
-    yield '<p class="note">Share of the requests that took no longer; faint: each run. Between tokens: of up to 500 requests a run.</p>'
+    faint = any(curves.runs for groups in drawn.values() for curves in groups.values())
+    each = "; faint: each run" if faint else ""
+    yield f'<p class="note">Share of the requests that took no longer{each}. Between tokens: of up to {GAP_REQUESTS} requests a run.</p>'
     yield '<div class="two">'
     for series, groups in drawn.items():
         name, axis = SERIES_NAMES[series]
@@ -418,7 +442,8 @@ def _table(report: Report) -> Iterator[Part]:
         if any(value is not None for each in values for value in each):
             means = [_mean(each, report.level) for each in values]
             rows.append([escape(FIGURES[name].shown or _words(name)), escape(FIGURES[name].unit), *means])
-    yield _rows_of_html(["", "unit", *(group.name for group in groups)], rows)
+    names = [group.name for group in groups] if len(groups) > 1 else [""]
+    yield _rows_of_html(["", "unit", *names], rows)
     yield '<p class="note">Means over runs (geometric, of figures above 0) with their intervals; “not measured” where a run lacks it.</p>'
 
 
@@ -482,7 +507,7 @@ def _environment(report: Report) -> Iterator[Part]:
     names = ["", *(group.name for group in groups)]
     everything = [_environment_row(column, groups) for column in ENVIRONMENT]
     if len(groups) == 1:
-        yield "<h2>Where it ran</h2>" + _rows(names, everything)
+        yield "<h2>Where it ran</h2>" + _rows([], everything)
     else:
         rows = [[key, *values] for key, values in report.findings.differences.items()]
         rows += [row for row in everything if len(set(row[1:])) > 1]

@@ -28,13 +28,14 @@ svg { display: block; width: 100%; height: auto; font: 11px FONT; }
 th, td { text-align: right; padding: .34rem .8rem; border-bottom: 1px solid var(--grid); white-space: nowrap; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { color: var(--soft); font-weight: 600; }
 td .of { color: var(--soft); font-size: .85em; } td.text, th.text { text-align: left; }
-.good { color: var(--good); } .bad { color: var(--bad); } summary { cursor: pointer; } td details ul { text-align: left; white-space: normal; min-width: 18rem; margin: .3rem 0; padding-left: 1.1rem; }
+.good { color: var(--good); } .bad { color: var(--bad); } summary { cursor: pointer; } td details ul { text-align: left; white-space: normal; min-width: min(18rem, 52vw); margin: .3rem 0; padding-left: 1.1rem; }
 .key { display: inline-block; width: .72em; height: .72em; border-radius: 50%; margin-right: .45em; }
 code, pre { font: .87rem/1.5 ui-monospace, "Liberation Mono", monospace; }
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: .7rem .9rem; }
 .zoomed > svg { display: none; } .uplot { font-family: inherit; } .u-legend { font-size: .85rem; color: var(--soft); } .u-legend th { font-weight: 400; } .u-legend th, .u-legend td { border: 0; } .u-legend .u-value { color: var(--ink); }
 .u-select { background: var(--ink); opacity: .1; } .hint { color: var(--soft); font-size: .85rem; text-align: center; }
-@media (max-width: 640px) { body { padding: 1.2rem .8rem 3rem; } figure { padding: .4rem; } svg, .two svg { font-size: 18px; } .window { font-size: 15px; } h1 { font-size: 1.4rem; } }
+@media (max-width: 640px) { body { padding: 1.2rem .8rem 3rem; } figure { padding: .4rem; } svg, .two svg { font-size: 18px; } .window { font-size: 15px; } h1 { font-size: 1.4rem; }
+  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; } th, td { padding: .34rem .5rem; } }
 @media print { body { max-width: none; } figure { break-inside: avoid; } .zoomed > svg { display: block; } .uplot, .hint { display: none; } }
 """.replace("FONT", FONT)
 STYLE = f":root {{ {LIGHT} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}\n@media print {{ :root {{ {LIGHT} }} }}\n{PAGE}{MARKS}"
