@@ -201,14 +201,14 @@ def test_what_a_program_loads_for_it() -> None:
     assert not heavy & set(done.stdout.split())
 
 
-def test_the_package_of_reports_leaves_the_name_a_function() -> None:
+def test_the_name_stays_a_function() -> None:
     """`llem.report` is a call also where pages were made in the same process, in whichever order."""
     for first in (
-        "import llem.report.page",
-        "llem.report(tokens=1); import llem.report.page",
+        "import llem.reporting.page",
+        "llem.report(tokens=1); import llem.reporting.page",
         "llem.open_store",
     ):
-        program = f"import llem; {first}; llem.report(tokens=1); from llem.report.page import page; llem.report(requests=1)"
+        program = f"import llem; {first}; llem.report(tokens=1); from llem.reporting.page import page; llem.report(requests=1)"
         subprocess.run([sys.executable, "-c", program], check=True)
 
 

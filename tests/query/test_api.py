@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         llem.nothing  # noqa: B018
     assert llem.__all__ == ["__version__", "open_store", "region", "report"]
     assert dir(llem) == llem.__all__
-    modules = {path.stem for path in Path(llem.__file__).parent.iterdir()}
+    modules = {module.name for module in iter_modules([str(Path(llem.__file__).parent)])}
     assert not modules & set(llem.__all__)  # a module that is imported takes the place of the name
 
 
