@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from llem.results.sensor_response import Load, sensor_response
+
 Floats = npt.NDArray[np.float64]
 
 SENSORS = ("instant_w", "average_w", "counter_j")
@@ -135,10 +137,11 @@ def write(folder: Path, lines: Sequence[Sequence[int]], loads: Sequence[tuple[st
 
 
 class Trace(NamedTuple):
-    """Seconds and values, both of shape (changes,), of every sensor; spans of each wave in seconds."""
+    """Seconds and values, both of shape (changes,), of every sensor; in seconds the spans of each wave, and when the load was on."""
 
     values: dict[str, tuple[Floats, Floats]]
     spans: dict[str, tuple[float, float]]
+    loads: list[tuple[float, float]]
 
 
 def read(folder: Path) -> Trace:
@@ -151,11 +154,13 @@ def read(folder: Path) -> Trace:
         changes = np.flatnonzero(np.diff(column, prepend=np.nan))
         values[name] = columns[0][changes] / 1e3, column[changes]
     spans: dict[str, tuple[float, float]] = {}
+    loads: list[tuple[float, float]] = []
     with (folder / "loads.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             began_s, ended_s = float(row["began_ms"]) / 1e3, float(row["ended_ms"]) / 1e3
+            loads.append((began_s, ended_s))
             spans[row["wave"]] = (spans.get(row["wave"], (began_s, 0.0))[0], ended_s)
-    return Trace(values, spans)
+    return Trace(values, spans, loads)
 
 
 def mean_power(trace: Trace, sensor: str, span: tuple[float, float]) -> float:
@@ -181,6 +186,17 @@ def table(trace: Trace) -> Iterator[str]:
         apart = (mean_power(trace, name, span) / counter - 1 for name in ("instant_w", "average_w"))
         cells = [f"{100 * each:+.1f} %" for each in apart]
         yield f"| {wave} | " + " | ".join(cells) + f" | {counter:.0f} W |"
+    yield f"| the load, by what is fitted to it | {_fitted(trace, 'instant_w')} | {_fitted(trace, 'average_w')} | |"
+
+
+def _fitted(trace: Trace, sensor: str) -> str:
+    """Over how long the sensor averages, and how late it is."""
+    found = sensor_response(*trace.values[sensor], Load.of(trace.loads))
+    if found.window_sec is None or found.delay_sec is None:
+        return found.reason or f"a low-pass, by {found.explained or 0:.0%}"
+    window_ms, delay_ms = 1e3 * found.window_sec, 1e3 * found.delay_sec
+    widths = 1e3 * (found.window_half_width_sec or 0), 1e3 * (found.delay_half_width_sec or 0)
+    return f"{window_ms:.0f} ± {widths[0]:.0f} ms, {delay_ms:.0f} ± {widths[1]:.0f} ms late ({found.explained:.0%} explained)"
 
 
 def main() -> int:

@@ -89,7 +89,7 @@ class AveragedReadings:
             return None
         before, after, power_w = (np.concatenate(parts) for parts in zip(*self._changes, strict=True))
         between_sec = float(np.median(self._periods_sec))
-        period_sec = _period_sec((before + after) / 2, between_sec)
+        period_sec = refresh_period_sec((before + after) / 2, between_sec)
         at = np.concatenate(([self._first[0]], (before + after) / 2))
         power = np.concatenate(([self._first[1]], power_w))
         within = np.concatenate(([between_sec], after - before))
@@ -112,7 +112,7 @@ def refreshes_at(refreshes: Refreshes, moments: FloatArray) -> FloatArray:
     return found
 
 
-def _period_sec(taken_sec: FloatArray, between_readings_sec: float) -> float:
+def refresh_period_sec(taken_sec: FloatArray, between_readings_sec: float) -> float:
     """Time between two refreshes, from when the value changed; at least that between two readings."""
     if len(taken_sec) < _FEWEST_REFRESHES:
         return between_readings_sec

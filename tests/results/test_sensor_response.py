@@ -1,0 +1,131 @@
+"""Sensors whose window, delay and refresh are known are found again from what they read of a known load."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llem.results.sensor_response import Load, SensorResponse, sensor_response
+
+IDLE_W, LOAD_W = 80.0, 600.0
+# period in seconds, share of it that is on, periods
+WAVES = ((4.0, 0.5, 3), (0.4, 0.5, 15), (1.0, 0.25, 6), (0.13, 0.5, 40), (0.057, 0.5, 60), (0.7, 0.4, 12))
+H200 = Path(__file__).parents[2] / "benchmarks" / "data" / "h200_square_waves"
+
+
+def spans() -> Iterator[tuple[float, float]]:
+    """A minute of square waves, and a constant load."""
+    at_sec = 5.0
+    for period_sec, share, periods in WAVES:
+        for number in range(periods):
+            yield at_sec + number * period_sec, at_sec + (number + share) * period_sec
+        at_sec += periods * period_sec + 2.0
+    yield at_sec, at_sec + 10.0
+
+
+LOAD = Load.of(list(spans()))
+
+
+class Sensor:
+    """Looks every so often at the mean of the load over a window that ends some time ago."""
+
+    def __init__(self, seed: int, *, low_pass: bool = False) -> None:
+        rng = np.random.default_rng(seed)
+        self.refresh_sec = rng.choice([0.06, 0.1, 0.25]) * rng.uniform(0.9, 1.1)
+        part_time = rng.random() < 0.5
+        self.window_sec = self.refresh_sec * rng.uniform(0.15, 1) if part_time else rng.uniform(0.3, 2)
+        self.delay_sec = rng.uniform(0, 0.1)
+        self._low_pass, self._rng = low_pass, rng
+
+    @property
+    def seen_share(self) -> float:
+        return min(1.0, self.window_sec / self.refresh_sec)
+
+    def readings(self) -> tuple[np.ndarray, np.ndarray]:
+        """A hundred a second, not quite in step, with noise of 2 W."""
+        rng, refresh_sec = self._rng, self.refresh_sec
+        at_sec = np.arange(0.0, LOAD.at_sec[-1] + 3, 0.01)
+        at_sec += rng.uniform(0, 0.002, len(at_sec))
+        phase = rng.uniform(0, refresh_sec)
+        number = np.floor((at_sec - phase) / refresh_sec).astype(int)
+        look = LOAD.filtered if self._low_pass else LOAD.mean
+        seen = look(number * refresh_sec + phase, self.window_sec, self.delay_sec)
+        noise = rng.normal(0, 2, number.max() + 2)[number]
+        return at_sec, np.round(IDLE_W + (LOAD_W - IDLE_W) * seen + noise, 3)
+
+    def response(self) -> SensorResponse:
+        return sensor_response(*self.readings(), LOAD)
+
+
+def assert_found(sensor: Sensor) -> None:
+    found = sensor.response()
+    assert found.reason is None and found.shape == "boxcar"
+    assert found.refresh_sec == pytest.approx(sensor.refresh_sec, rel=0.01)
+    assert found.delay_sec == pytest.approx(sensor.delay_sec, abs=0.01)
+    assert found.seen_share == pytest.approx(sensor.seen_share, abs=0.05)
+    if sensor.window_sec > 0.3:
+        assert found.window_sec == pytest.approx(sensor.window_sec, rel=0.05)
+    assert (found.idle_w, found.load_w) == pytest.approx((IDLE_W, LOAD_W), rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sensor_is_found_again(seed: int) -> None:
+    """Refresh within 1 %, window within 5 %, delay within 10 ms, the share of time that it sees within 5 points."""
+    assert_found(Sensor(seed))
+
+
+@pytest.mark.slow
+def test_fifty_sensors_are_found_again() -> None:
+    """Whatever their refresh, window and delay."""
+    for seed in range(100, 150):
+        assert_found(Sensor(seed))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_low_pass_is_called_so(seed: int) -> None:
+    """It is no mean over a window, so it has none."""
+    found = Sensor(seed, low_pass=True).response()
+    assert (found.shape, found.window_sec, found.seen_share) == ("exponential", None, None)
+
+
+def test_the_intervals_are_narrow_where_much_is_known() -> None:
+    """A window of a second is known to a few per cent, with what it may be wrong."""
+    sensor = Sensor(0)
+    sensor.refresh_sec, sensor.window_sec = 0.1, 1.0
+    found = sensor.response()
+    assert abs(found.window_sec - 1.0) <= 0.02 and 0 < found.window_half_width_sec < 0.05
+
+
+def test_refreshes_closer_than_readings_say_nothing_of_the_share_seen() -> None:
+    """At a hundred readings a second, a sensor that looks every 20 ms may see all of the time or a part of it."""
+    sensor = Sensor(0)
+    sensor.refresh_sec, sensor.window_sec = 0.02, 0.005
+    assert sensor.response().seen_share is None
+
+
+def test_a_load_that_changes_nothing_tells_nothing() -> None:
+    """Power that stays the same, and power that somebody else draws."""
+    at_sec = np.arange(0.0, LOAD.at_sec[-1] + 3, 0.01)
+    assert "changed 0 times" in sensor_response(at_sec, np.full(len(at_sec), 80.0), LOAD).reason
+    noise = np.random.default_rng(1).uniform(80, 600, len(at_sec))
+    assert "explains" in sensor_response(at_sec, noise, LOAD).reason
+
+
+def column(path: Path, name: str) -> np.ndarray:
+    with path.open(newline="") as file:
+        return np.array([float(row[name]) for row in csv.DictReader(file)])
+
+
+def test_the_average_of_a_real_h200() -> None:
+    """Recorded on the device: a mean over a second, renewed every tenth of one, some 20 ms late."""
+    began, ended = (column(H200 / "loads.csv", name) / 1000 for name in ("began_ms", "ended_ms"))
+    at_sec = column(H200 / "sensors.csv", "t_ms") / 1000
+    average = sensor_response(
+        at_sec, column(H200 / "sensors.csv", "average_w"), Load.of(list(zip(began, ended, strict=True)))
+    )
+    assert average.shape == "boxcar" and average.explained > 0.95
+    assert average.refresh_sec == pytest.approx(0.101, abs=0.002)
+    assert average.window_sec == pytest.approx(1.0, abs=0.06)
+    assert average.delay_sec == pytest.approx(0.02, abs=0.05)
