@@ -38,6 +38,7 @@ from llem_events.events import (
     RequestsCompleted,
     SamplingCompleted,
     StudyPlace,
+    StudyStarted,
     WindowClosed,
     WindowOpened,
 )
@@ -380,6 +381,20 @@ def run_of_energy(store: Store, energy: float, *, source: str = "counter", **opt
         sampler=sampler_events(power_w=lambda second: energy * ramp_w(second), source=source),
         **options,
     )
+
+
+def begun_study(store: Store, study_id: str) -> None:
+    """A study's own segment, with its beginning alone."""
+    (folder := store.studies_path / study_id).mkdir(mode=0o700, parents=True)
+    started = StudyStarted(
+        study_id=study_id, plan={}, cells=[{}], schedule=[[0, 0, 0]], order="random", seed=1, llem_version="0"
+    )
+    writer = SegmentWriter(
+        folder / "study.events.zst", header_of("study", experiment_id=study_id), sync="close"
+    )
+    writer.append(started, at_ns=at(0))
+    writer.seal()
+    writer.close()
 
 
 def wall_time(seconds: float) -> datetime:

@@ -19,7 +19,7 @@ from llem.measure.children import Interruptions
 from llem.measure.supervisor import Outcome, measure
 from llem.plan import Plan
 from llem.store import LAST, Store
-from llem.study.history import StudyHistory, find_study, read_history, study_ids
+from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Study, cell_name, read_study
 from llem.study.runner import StudyOutcome, resume_study, start_study
 from llem.study.server import StudyServer
@@ -162,6 +162,8 @@ def studies(json: JsonOption = False, store: StoreOption = None) -> None:
     place = Store.locate(store).require()
     columns = ("study", "name", "state", "cells", "blocks", "runs", "runs_left")
     rows = [_row(read_history(place, study_id)) for study_id in reversed(study_ids(place))]
+    for study_id in studies_not_begun(place):
+        console.complain(f"the log of study {study_id} has no beginning that can be read: it is passed over")
     if json:
         with console.text_output() as out:
             formats.write_json(out, columns, rows)

@@ -98,7 +98,16 @@ class StudyHistory(NamedTuple):
 
 
 def study_ids(store: Store) -> list[str]:
-    """Ids of all studies, the newest last."""
+    """Ids of all studies that were begun, the newest last."""
+    return [each for each in _folders(store) if _beginning(store, each) is not None]
+
+
+def studies_not_begun(store: Store) -> list[str]:
+    """Ids of those whose log has no beginning that can be read: killed at once, or damaged."""
+    return [each for each in _folders(store) if _beginning(store, each) is None]
+
+
+def _folders(store: Store) -> list[str]:
     if not store.studies_path.is_dir():
         return []
     return sorted(folder.name for folder in store.studies_path.iterdir() if folder.is_dir())
@@ -126,8 +135,13 @@ def find_study_id(store: Store, named: str) -> str:
 
 
 def _name(store: Store, study_id: str) -> str | None:
+    started = _beginning(store, study_id)
+    return started.name if started else None
+
+
+def _beginning(store: Store, study_id: str) -> StudyStarted | None:
     events = _events_of_study(store, study_id)
-    return next((event.name for event in events if isinstance(event, StudyStarted)), None)
+    return next((event for event in events if isinstance(event, StudyStarted)), None)
 
 
 def read_history(store: Store, study_id: str) -> StudyHistory:

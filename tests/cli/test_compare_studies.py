@@ -10,7 +10,7 @@ from llem.store import Store
 from llem_events.events import StudyPlace
 from tests.conftest import Run
 from tests.simulated_studies import figures
-from tests.world import run_of_energy
+from tests.world import begun_study, run_of_energy
 
 # Numbers of studies; in the latter the second cell takes 5 % more energy.
 EQUAL, WORSE = range(100, 120), range(120, 140)
@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """All studies, ten runs each; no test changes them."""
     store = Store(tmp_path_factory.mktemp("studies") / "store").create()
     for number in (*EQUAL, *WORSE):
-        (store.studies_path / study_id(number)).mkdir(parents=True)
+        begun_study(store, study_id(number))
         for cell, blocks in enumerate(energies(number)):
             plan = Plan(engine=EnginePlan(batch_size=cell + 1), validity=ValidityPlan(min_duration_s=1.0))
             for block, energy in enumerate(blocks):

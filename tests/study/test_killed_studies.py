@@ -52,7 +52,7 @@ def kill_while_it_runs(study: subprocess.Popen[bytes], chance: random.Random, ki
                 kills.append(kind)
         else:
             return
-    study.wait(120)
+    study.wait(300)
 
 
 @pytest.mark.slow

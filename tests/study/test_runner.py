@@ -10,7 +10,7 @@ import pytest
 from llem.measure.supervisor import Outcome
 from llem.plan import Plan
 from llem.store import Store
-from llem.study.history import StudyHistory, find_study
+from llem.study.history import StudyHistory, find_study, studies_not_begun, study_ids
 from llem.study.plan import Slot, study_of
 from llem.study.runner import StudyOutcome, resume_study, start_study
 from llem.units import NS_PER_S
@@ -114,6 +114,14 @@ def test_a_block_that_was_not_begun_is_not_begun_anew(machine: Machine) -> None:
     start(machine, max_block_gap_s=0.0)
     history = resume(machine)
     assert (len(history.runs), not history.restarts().total()) == (4, True)
+
+
+def test_a_study_that_was_killed_before_its_beginning_is_passed_over(machine: Machine) -> None:
+    """The newest is then the one before."""
+    begun = start(machine).study_id
+    (machine.store.studies_path / "29991231-235959-000000000000").mkdir()
+    assert (study_ids(machine.store), find_study(machine.store, "@last").study_id) == ([begun], begun)
+    assert studies_not_begun(machine.store) == ["29991231-235959-000000000000"]
 
 
 def test_a_study_ends_at_its_time_limit(machine: Machine) -> None:
