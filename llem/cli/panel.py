@@ -8,7 +8,7 @@ from typing import NamedTuple, TextIO
 
 from llem.cli import console
 from llem.live.device import LiveDevice
-from llem.live.run import Figures, LiveRun
+from llem.live.run import Figures, LiveRun, Reported
 from llem.live.study import Standing
 from llem.results.throttling import short_names
 
@@ -203,7 +203,7 @@ def _measured(run: LiveRun, figures: Figures | None) -> Iterator[Line]:
     source = f" ({figures.energy_source})" if figures.energy_source else ""
     yield Line("energy", ", ".join(filter(None, energy)) + source)
     if not run.is_counted():
-        yield Line("tokens", "not counted: a program tells none")
+        yield from _reported(run.reported())
         return
     per_token = figures.energy_per_output_token_j
     if per_token is None:
@@ -216,6 +216,22 @@ def _measured(run: LiveRun, figures: Figures | None) -> Iterator[Line]:
         yield Line("rate", rates)
     ttft = "" if figures.ttft_p50_ms is None else f", time to first token p50 {figures.ttft_p50_ms:,.1f} ms"
     yield Line("requests", f"{figures.requests:,}, {figures.failed_requests or 'none'} failed{ttft}")
+
+
+def _reported(work: Reported | None) -> Iterator[Line]:
+    """What a wrapped program tells of its own."""
+    if work is None:
+        yield Line("tokens", "the program tells none")
+        return
+    if work.tokens is not None:
+        said = [f"{work.tokens:,}"]
+        if work.tokens_per_second is not None:
+            said.append(f"{work.tokens_per_second:,.1f} tokens/s")
+        if work.energy_per_token_j is not None:
+            said.append(f"{work.energy_per_token_j:,.4g} J each")
+        yield Line("tokens", ", ".join(said))
+    if work.requests is not None:
+        yield Line("requests", f"{work.requests:,}")
 
 
 def _joules(energy_j: float | None) -> str:

@@ -22,6 +22,7 @@ from llem_events.events import (
     WarmupCompleted,
     WindowClosed,
     WindowOpened,
+    WorkReported,
 )
 
 RECENT_REQUESTS = 4096  # of which the median is
@@ -49,6 +50,7 @@ class LiveProcess:
         self.idle_w: dict[str, float | None] = {}  # of each device, before anything is loaded
         self.warmup: WarmupCompleted | None = None
         self.requests = self.failed_requests = self.input_tokens = 0
+        self.work: WorkReported | None = None  # of a wrapped program
         self.failure: ProcessFailed | None = None
         self.is_done = False
         self._output_tokens = 0
@@ -84,6 +86,8 @@ class LiveProcess:
                 tokens = sum(count for count in event.chunk_tokens if count is not None)
                 self._in_flight[event.request_id] = self._in_flight.get(event.request_id, 0) + tokens
                 self._reached_ns = max(self._reached_ns, at_ns)
+            case WorkReported():
+                self.work, self._reached_ns = event, at_ns
             case ProcessFailed():
                 self.failure = event
             case ProcessCompleted():
@@ -98,6 +102,14 @@ class LiveProcess:
     def output_tokens(self) -> int:
         """Those of requests that have ended, and those told of the others."""
         return self._output_tokens + sum(self._in_flight.values())
+
+    @property
+    def reported_tokens(self) -> int | None:
+        """All that a wrapped program has told so far; None where it tells none."""
+        if self.work is None:
+            return None
+        apart = [count for count in (self.work.input_tokens, self.work.output_tokens) if count is not None]
+        return self.work.tokens if self.work.tokens is not None or not apart else sum(apart)
 
     @property
     def counted_s(self) -> float:

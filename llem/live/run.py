@@ -1,8 +1,8 @@
 """A run so far: its processes and devices, the figures that they add up to, and what still keeps them from being valid."""
 
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from llem_events.events import (
 )
 from llem_events.replay import Occurrence, SampleBatch
 
+N = TypeVar("N", int, float)
 COMPARABLE_S = 5.0  # before, a tick of the counter is too much of the energy to hold it against the power
 
 
@@ -42,6 +43,15 @@ class Figures(NamedTuple):
     requests: int
     failed_requests: int
     ttft_p50_ms: float | None  # of the slowest process
+
+
+class Reported(NamedTuple):
+    """What wrapped programs say that they have done so far."""
+
+    tokens: int | None
+    requests: int | None
+    tokens_per_second: float | None
+    energy_per_token_j: float | None
 
 
 class LiveRun:
@@ -134,6 +144,21 @@ class LiveRun:
             requests=sum(process.requests for process in counted),
             failed_requests=sum(process.failed_requests for process in counted),
             ttft_p50_ms=largest(process.ttft_p50_ms for process in counted),
+        )
+
+    def reported(self) -> Reported | None:
+        """The work of wrapped programs; None where none tells any."""
+        told = [process for process in self.processes.values() if process.work is not None]
+        if not told:
+            return None
+        energies, spans = self._energies()
+        mean_w = ratio(total(each.energy_j for each in energies), max(spans, default=0.0))
+        rate = _sum_of(ratio(process.reported_tokens, process.counted_s) for process in told)
+        return Reported(
+            tokens=_sum_of(process.reported_tokens for process in told),
+            requests=_sum_of(process.work.requests for process in told if process.work is not None),
+            tokens_per_second=rate,
+            energy_per_token_j=ratio(mean_w, rate),
         )
 
     def reasons(self) -> list[InvalidReason]:
@@ -238,9 +263,10 @@ class LiveRun:
                 self._last_ns = max(self._last_ns, int(batch.columns["at_ns"].values[-1]))
 
 
-def _sum_of(rates: Any) -> float | None:
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) if known else None
+def _sum_of(counts: Iterable[N | None]) -> N | None:
+    """Of those that are known; None where none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def _plan(written: dict[str, Any]) -> Plan:

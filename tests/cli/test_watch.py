@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,8 @@ def _kill_with_all_below(pid: int) -> None:
     """As if the machine took them all."""
     below = [int(line) for line in _children(pid)]
     for each in (pid, *below):
-        os.kill(each, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it dies with its parent
+            os.kill(each, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[str]:

@@ -10,7 +10,7 @@ from llem.plan import Plan, WindowsPlan
 from llem.projections import rebuild, results_for
 from llem.projections.database import open_readonly
 from llem.store import Store
-from llem_events.events import ProcessFailed
+from llem_events.events import ProcessFailed, RequestsCompleted, WorkReported
 from tests.live.growing import Growing
 from tests.world import EXPERIMENT, at, experiment, sampler_events, worker_events
 
@@ -130,3 +130,15 @@ def test_a_failed_process_and_a_plan_of_another_llem(place: Store) -> None:
     run = seen(place)
     assert run.failures() == ["process 0 failed while loading: out of memory"]
     assert run.figures() is None
+
+
+def test_what_a_wrapped_program_tells(place: Store) -> None:
+    """Tokens that it has reported so far, at the power of the measurement so far; what it never named is not known."""
+    told = [(second, WorkReported(tokens=round(100 * (second - 10)))) for second in (12.0, 14.0)]
+    worker = [each for each in worker_events() if not isinstance(each[1], RequestsCompleted)]
+    experiment(place, worker=sorted([*worker, *told], key=lambda dated: dated[0]))
+    reported = seen(place).reported()
+    assert reported is not None
+    assert (reported.tokens, reported.requests) == (400, None)
+    assert reported.tokens_per_second == pytest.approx(400 / 20)
+    assert reported.energy_per_token_j == pytest.approx(4_080 / 400)
