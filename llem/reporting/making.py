@@ -11,7 +11,7 @@ from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
 from llem.reporting.charts import Curves
 from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
-from llem.reporting.page import REPORTED, Report, drawings, page
+from llem.reporting.page import BOUNDS, REPORTED, Report, drawings, page
 from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
@@ -51,8 +51,9 @@ def make_page(
     `with_samples` puts every sample of power into it. Raises QueryError.
     """
     members = _cells(study) if study else _groups(connection, store, named or [LAST])
+    bounds = [bound for pair in BOUNDS.values() for bound in pair] if len(members) == 1 else []
     findings = compare_groups(
-        connection, members, usual=REPORTED, valid_only=valid_only, level=level, margin=margin
+        connection, members, usual=(*REPORTED, *bounds), valid_only=valid_only, level=level, margin=margin
     )
     runs = _drawn(findings)
     steps = STEPS if len(runs) <= FEW else FEW_STEPS

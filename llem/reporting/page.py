@@ -48,6 +48,12 @@ REPORTED = (
         "model_flops_utilisation",
     ),
 )
+# Of a run alone: the bounds of a quantile, by its requests; where there are several runs, these say how far it can be off.
+BOUNDS = {
+    f"{series}_{quantile}_ms": (f"{series}_{quantile}_low_ms", f"{series}_{quantile}_high_ms")
+    for series in ("ttft", "e2e")
+    for quantile in ("p95", "p99")
+}
 ENVIRONMENT = (
     "host",
     "gpu_name",
@@ -440,11 +446,27 @@ def _table(report: Report) -> Iterator[Part]:
     for name in REPORTED:
         values = [group.values(name) for group in groups]
         if any(value is not None for each in values for value in each):
-            means = [_mean(each, report.level) for each in values]
+            means = [
+                _mean(each, report.level) + _bounds(name, group.runs)
+                for each, group in zip(values, groups, strict=True)
+            ]
             rows.append([escape(FIGURES[name].shown or _words(name)), escape(FIGURES[name].unit), *means])
     names = [group.name for group in groups] if len(groups) > 1 else [""]
     yield _rows_of_html(["", "unit", *names], rows)
-    yield '<p class="note">Means over runs (geometric, of figures above 0) with their intervals; “not measured” where a run lacks it.</p>'
+    is_alone = sum(len(group.runs) for group in groups) == 1
+    said = (
+        "In brackets: where a quantile lies by the run's own requests, as far as they are enough."
+        if is_alone
+        else "Means over runs (geometric, of figures above 0) with their intervals; “not measured” where a run lacks it."
+    )
+    yield f'<p class="note">{said}</p>'
+
+
+def _bounds(name: str, runs: Sequence[Run]) -> str:
+    """Those of a quantile of the only run."""
+    if len(runs) > 1 or name not in BOUNDS:
+        return ""
+    return _interval(*(runs[0].get(bound) for bound in BOUNDS[name]))
 
 
 def _words(name: str) -> str:

@@ -20,7 +20,7 @@ from llem.reporting.svg import Scale, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
 from tests.conftest import LIMIT_S, Run
-from tests.world import experiment, ramp_w, sampler_events, worker_events
+from tests.world import experiment, ramp_w, request, sampler_events, worker_events
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -146,6 +146,18 @@ def test_energy_of_one_run_is_that_of_the_table(llem: Run, tmp_path: Path) -> No
     assert '<td>energy</td><td>J</td><td><span title="4000.0">4,000</span></td>' in page
     assert len(page.encode()) < 200_000
     assert "What differs" not in page and "<summary>The plan</summary>" in page
+
+
+def test_quantiles_of_one_run(llem: Run, tmp_path: Path) -> None:
+    """With the interval that its own requests give: 80 are enough for the 95th percentile, not for the 99th."""
+    store = Store(tmp_path / "store").create()
+    requests = [request(number, 10 + number / 8) for number in range(80)]
+    experiment(store, experiment_id=run_id(1, 0), worker=worker_events(requests=requests))
+    cells = dict(re.findall(r"<tr><td>(end to end p9.)</td><td>ms</td><td>(.*?)</td>", page_of(llem, store)))
+    assert re.fullmatch(
+        r'<span title="260.*?">260</span> <span class="of">\[260, 260\]</span>', cells["end to end p95"]
+    )
+    assert cells["end to end p99"].endswith(">260</span>")
 
 
 def test_texts_of_others_are_shown_and_do_nothing(llem: Run, tmp_path: Path) -> None:
