@@ -1,9 +1,9 @@
-"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, and what measuring costs a bare `generate`.
+"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, what measuring costs a bare `generate`, a served model.
 
-Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each; needs torch,
-transformers and this repository, and no network. The findings are printed as JSON and kept as
-docs/validation/<device>-<date>.json. `--engine simulated` tries the procedure itself, under simulated GPUs too: it is
-marked as such and never kept. Without a GPU: one line, and exit status 2.
+Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each, and then a small llama behind `transformers serve`;
+needs torch, `transformers[serving]` and this repository, and no network. The findings are printed as JSON and kept as
+docs/validation/<device>-<date>.json. `--engine simulated` tries the procedure itself, under simulated GPUs too, and `--server transformers --device cpu`
+with it the served model on a CPU: they are marked as such and never kept. Without a GPU: one line, and exit status 2.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from llem_events.events import Device, MeterStarted, SamplingCompleted
 FOLDER = Path(__file__).parents[1] / "docs" / "validation"
 MODELS = ("llama-1b", "llama-8b")
 COMMAND_LIMIT_S = 1800
+SERVED_SHAPE = ("1024", "16")  # hidden size and layers: 170 M parameters
 
 
 def nvml_answers(uuid: str) -> dict[str, Any]:
@@ -63,10 +65,35 @@ def measure(options: argparse.Namespace, model: str) -> dict[str, Any]:
             *("--model", model, "--weights", "random"),
             *("--set", f"workload.min_duration_s={options.seconds}", "--set", "generation.ignore_eos=true"),
         ]
-        done = _llem("measure", *arguments)
-        if done.returncode:
-            return {"error": done.stderr.strip().splitlines()[-1]}
-        return _figures(json.loads(done.stdout)) | {"sampler": _sampler(Path(folder))}
+        return _measured(Path(folder), arguments)
+
+
+def serve(options: argparse.Namespace) -> dict[str, Any]:
+    """The same of a server under eight requests at a time, with what it and its load say."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [
+            *("--server", options.server, "--concurrency", "8", "--meter", "nvml"),
+            *("--store", f"{folder}/store", "--json", "--set", f"workload.min_duration_s={options.seconds}"),
+            *("--set", "workload.output_tokens.mean=64", "--set", "workload.input_tokens.mean=128"),
+        ]
+        if options.server == "transformers":
+            model = f"{folder}/model"
+            written = _python("-m", "tests.servers.tiny_llama", model, *options.served_shape)
+            if written.returncode:
+                return _failed(written)
+            arguments += ["--model", model, "--", "--device", options.device]
+        return _measured(Path(folder) / "store", arguments)
+
+
+def _measured(store: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    done = _llem("measure", *arguments)
+    if done.returncode:
+        return _failed(done)
+    return _figures(json.loads(done.stdout)) | {"sampler": _sampler(store)}
+
+
+def _failed(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
 
 
 def _llem(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -84,7 +111,7 @@ def _figures(result: dict[str, Any]) -> dict[str, Any]:
     names = (
         *("model_name", "dtype", "batch_size", "total_output_tokens", "tokens_per_second", "total_energy_j"),
         *("energy_source", "energy_disagreement", "energy_per_output_token_j", "baseline_power_w", "valid"),
-        *("invalid_reasons", "measurement_warnings", "steady_state_window"),
+        *("invalid_reasons", "measurement_warnings", "steady_state_window", "phases", "serving"),
     )
     (device,) = result["process_results"][0]["devices"]
     energies = {name: device[name] for name in ("counter_energy_j", "integrated_energy_j")}
@@ -115,7 +142,7 @@ def harness(model: str, *, rounds: int, pairs: int) -> dict[str, Any]:
         "-m", "benchmarks.harness", "--model", model, "--rounds", str(rounds), "--pairs", str(pairs)
     )
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
+        return _failed(done)
     line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return line
 
@@ -139,6 +166,8 @@ def check(device: Device, options: argparse.Namespace) -> dict[str, Any]:
         findings["measurements"][model] = measure(options, model)
         if real:
             findings["harness"][model] = harness(model, rounds=options.rounds, pairs=options.pairs)
+    print(f"measuring a server, {options.server}, for {options.seconds:g} s", file=sys.stderr)
+    findings["served"] = {options.server: serve(options)}
     return findings
 
 
@@ -154,11 +183,17 @@ def main() -> int:
     """Check the first visible GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--engine", choices=("transformers", "simulated"), default="transformers")
+    parser.add_argument(
+        "--server", choices=("transformers", "simulated"), help="not set: the engine's namesake"
+    )
+    parser.add_argument("--device", default="cuda:0", help="of the served model")
+    parser.add_argument("--served-shape", nargs=2, default=SERVED_SHAPE, metavar=("HIDDEN", "LAYERS"))
     parser.add_argument("--rounds", type=int, default=3, help="of benchmarks.harness")
     parser.add_argument("--pairs", type=int, default=15, help="of benchmarks.harness, in a round")
     options = parser.parse_args()
+    options.server = options.server or options.engine
     try:
         device = resolve_gpus(None)[0]
     except LlemError as error:
@@ -169,7 +204,8 @@ def main() -> int:
     print(json.dumps(findings))
     if options.engine == "transformers":
         print(f"kept as {keep(findings)}", file=sys.stderr)
-    failed = any("error" in found for found in findings["measurements"].values())
+    measured = [*findings["measurements"].values(), *findings["served"].values()]
+    failed = any("error" in found for found in measured)
     return int(failed)
 
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import gpu_sensors
 from benchmarks.nvml_functions import FIELD_VALUES, FUNCTIONS
 from tests.measure.gpu_host import gpu
+from tests.servers.test_real_servers import needs_transformers
 from tests.simulated_nvml.build import environment
 from tests.simulated_nvml.scenario import NOT_SUPPORTED, Fault, Scenario
 
@@ -40,7 +41,7 @@ def check(folder: Path, scenario: Scenario, *options: str) -> subprocess.Complet
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
 
@@ -69,7 +70,24 @@ def test_on_simulated_gpus_it_is_whole_and_not_kept(simulated_nvml: Path) -> Non
     assert measured["counter_energy_j"] == pytest.approx(measured["integrated_energy_j"], rel=0.2)
     assert measured["sampler"]["counter_tick_ns"] == pytest.approx(20e6, rel=0.2)
     assert 0 < measured["sampler"]["cores"] < 1
+    served = found["served"]["simulated"]
+    assert served["serving"]["streamed_output_tokens"] == served["serving"]["server_output_tokens"] > 0
+    assert served["counter_energy_j"] > 0 and served["sampler"]["samples"] > 0
     assert set((ROOT / "docs" / "validation").iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@needs_transformers
+def test_a_served_model_is_checked_as_on_a_gpu(simulated_nvml: Path) -> None:
+    """Under a simulated driver, by a small model that `transformers serve` runs on a CPU."""
+    options = ("--engine", "simulated", "--seconds", "2", "--models", "--server", "transformers")
+    on_a_cpu = ("--device", "cpu", "--served-shape", "128", "2")
+    done = check(simulated_nvml, Scenario(gpus=[gpu(0)]), *options, *on_a_cpu)
+    assert done.returncode == 0, done.stderr
+    served = json.loads(done.stdout)["served"]["transformers"]
+    assert served["serving"]["usage_output_tokens"] == served["serving"]["streamed_output_tokens"] > 0
+    assert served["total_energy_j"] == served["counter_energy_j"] > 0
 
 
 def test_every_function_that_the_meter_asks_is_checked() -> None:

@@ -1,6 +1,6 @@
 """A folder with a llama of two layers, random weights and a byte-level tokenizer, which `transformers serve` loads in a second.
 
-`python -m tests.servers.tiny_llama FOLDER` writes it; needs torch, transformers and tokenizers.
+`python -m tests.servers.tiny_llama FOLDER [HIDDEN_SIZE LAYERS]` writes it; needs torch, transformers and tokenizers.
 """
 
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 
 
-def write(folder: Path, *, seed: int = 0) -> Path:
-    """Configuration, weights, tokenizer."""
+def write(folder: Path, *, seed: int = 0, hidden_size: int = 128, layers: int = 2) -> Path:
+    """Configuration, weights, tokenizer; heads of 64, because vLLM on a CPU has no attention for smaller ones."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,14 +24,13 @@ def write(folder: Path, *, seed: int = 0) -> Path:
     fast.chat_template = CHAT
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    # heads of 64, because vLLM on a CPU has no attention for smaller ones
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 64,
+        num_key_value_heads=hidden_size // 64,
         max_position_embeddings=2048,
         bos_token_id=0,
         eos_token_id=1,
@@ -41,4 +40,5 @@ def write(folder: Path, *, seed: int = 0) -> Path:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    sizes = map(int, sys.argv[2:4])
+    write(Path(sys.argv[1]), **dict(zip(("hidden_size", "layers"), sizes, strict=False)))
