@@ -91,10 +91,10 @@ def measured(store: Store, cell: int, block: int, *, energy: float, name: str | 
     )
 
 
-@pytest.fixture
-def two_cells(tmp_path: Path) -> Store:
+@pytest.fixture(scope="module")
+def two_cells(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three blocks of two cells, of which the second takes half the energy."""
-    store = Store(tmp_path / "store").create()
+    store = Store(tmp_path_factory.mktemp("two-cells") / "store").create()
     for block, spread in enumerate((0.0, 0.01, -0.005)):
         measured(store, 1, block, energy=1 + spread)
         measured(store, 2, block, energy=0.5 * (1 - spread))
@@ -280,17 +280,20 @@ def unpacked(text: str) -> tuple[list[float], list[float]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
-def test_in_a_browser(llem: Run, two_cells: Store, tmp_path: Path) -> None:
-    """Without a network nothing is asked for and no error is told; power can be looked at closer; the drawings that stand there without JavaScript stay, for printing."""
-    page_of(llem, two_cells, "cell=c1", "cell=c2", "--samples")
-    page = two_cells.path.parent / "report.html"
+def test_in_a_browser(llem: Run, tmp_path: Path) -> None:
+    """With names that would be markup and without a network nothing is asked for and no error is told; power can be looked at closer; the drawings that stand there without JavaScript stay, for printing."""
+    store = Store(tmp_path / "store").create()
+    measured(store, 1, 0, energy=1.0, name=HOSTILE)
+    measured(store, 2, 0, energy=1.0, name='quoted "label"')
+    page_of(llem, store, f"cell={HOSTILE}", 'cell=quoted "label"', "--samples")
+    page = tmp_path / "report.html"
     for attempt in range(5):  # on a busy machine virtual time runs out before samples are unpacked
         shown, told = in_chromium(page, tmp_path / f"profile-{attempt}")
         assert "CONSOLE" not in told
         if 'class="uplot' in shown:
             break
     assert shown.count('class="uplot') == 2 and shown.count("345 samples. Drag to look closer") == 2
-    assert shown.count("<svg") == page.read_text().count("<svg") == 9
+    assert shown.count("<svg") == page.read_text().count("<svg") >= 7
 
 
 def in_chromium(page: Path, profile: Path) -> tuple[str, str]:
