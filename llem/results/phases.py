@@ -244,35 +244,50 @@ class _Sight:
 
     def __init__(self, view: _View, edges: Sequence[Edges], *, silent_share: float) -> None:
         self._view, self._edges, self._silent_share = view, edges, silent_share
-        moments = [np.concatenate(pair) for pair in edges]
-        self._energies = [view.curve(of_kind) for of_kind in moments]
-        self._silences = [Interpolated(of_kind) for of_kind in moments]
-        self._silent_sec = 0.0
+        self._moments = np.concatenate([moments for pair in edges for moments in pair])
+        self._energy = view.curve(self._moments)
+        self._silences: list[FloatArray] = []  # starts and ends
         self._last_sec = math.nan
 
     def add(self, samples: Samples) -> None:
         at_sec, values = self._view.known(samples)
         if not len(at_sec):
             return
-        gaps_sec = np.diff(at_sec, prepend=self._last_sec)
+        moments = np.concatenate(([self._last_sec], at_sec))
         # NaN, as the first gap is, is not longer than anything.
-        silent = np.where(gaps_sec > SILENT_PERIODS * self._view.rhythm.period_sec, gaps_sec, 0.0)
-        silent_sec = np.cumsum(np.concatenate(([self._silent_sec], silent)))[1:]
-        self._silent_sec, self._last_sec = float(silent_sec[-1]), float(at_sec[-1])
-        for energy, silence in zip(self._energies, self._silences, strict=True):
-            energy.add(at_sec, values)
-            silence.add(at_sec, silent_sec)
+        silent = np.flatnonzero(np.diff(moments) > SILENT_PERIODS * self._view.rhythm.period_sec)
+        self._silences.append(np.stack([moments[silent], moments[silent + 1]], axis=1))
+        self._last_sec = float(at_sec[-1])
+        self._energy.add(at_sec, values)
 
     def phases(self) -> list[list[PhaseEnergy]]:
-        curves = zip(self._edges, self._energies, self._silences, strict=True)
-        return [list(self._of_kind(*edges, energy, silence)) for edges, energy, silence in curves]
+        energies, silences = self._by_edges(self._energy.found()), self._by_edges(self._silent_sec())
+        return [
+            list(self._of_kind(edges, energies_j, silences_sec))
+            for edges, energies_j, silences_sec in zip(self._edges, energies, silences, strict=True)
+        ]
 
-    def _of_kind(
-        self, starts: FloatArray, ends: FloatArray, energy: AtMoments, silence: AtMoments
-    ) -> Iterator[PhaseEnergy]:
+    def _by_edges(self, at_moments: FloatArray) -> Iterator[Edges]:
+        """What is known at all starts and at all ends of each kind."""
+        ends = np.cumsum([len(moments) for pair in self._edges for moments in pair])
+        parts = iter(np.split(at_moments, ends[:-1]))
+        return zip(parts, parts, strict=True)
+
+    def _silent_sec(self) -> FloatArray:
+        """How long nothing was read before each of the moments."""
+        silences = np.concatenate([np.empty((0, 2)), *self._silences])
+        if not len(silences):
+            return np.zeros(len(self._moments))
+        passed = np.cumsum(silences[:, 1] - silences[:, 0])
+        before = np.concatenate(([0.0], passed[:-1]))
+        until: FloatArray = np.interp(
+            self._moments, silences.ravel(), np.stack([before, passed], axis=1).ravel()
+        )
+        return until
+
+    def _of_kind(self, edges: Edges, energies_j: Edges, silences_sec: Edges) -> Iterator[PhaseEnergy]:
         view = self._view
-        opened_j, closed_j = np.split(energy.found(), 2)
-        opened_sec, closed_sec = np.split(silence.found(), 2)
+        (starts, ends), (opened_j, closed_j), (opened_sec, closed_sec) = edges, energies_j, silences_sec
         outside = (starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec)
         short = ends - starts < MIN_PERIODS * view.resolution_sec
         broken = closed_sec - opened_sec > self._silent_share * (ends - starts)

@@ -69,28 +69,15 @@ class EnergyCurve(AtMoments):
         return summed - first if len(first) else summed
 
     def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
-        grid, on_grid = at_sec, values
-        if len(moments):
-            grid, on_grid = _with_moments(moments, at_sec, values)
-        trapezoids = np.diff(grid) * (on_grid[1:] + on_grid[:-1]) / 2
+        trapezoids = np.diff(at_sec)
+        trapezoids *= values[1:] + values[:-1]
+        trapezoids /= 2
         summed = np.cumsum(np.concatenate(([self._summed_j], trapezoids)))
         self._summed_j = float(summed[-1])
-        found: FloatArray = summed[np.searchsorted(grid, moments)]
+        before = np.maximum(np.searchsorted(at_sec, moments, side="right") - 1, 0)
+        mean_w = (values[before] + np.interp(moments, at_sec, values)) / 2
+        found: FloatArray = summed[before] + (moments - at_sec[before]) * mean_w
         return found
-
-
-def _with_moments(
-    moments: FloatArray, at_sec: FloatArray, values: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Samples and moments, each time once and ascending, and the values at them. The moments ascend."""
-    if not (at_sec[1:] > at_sec[:-1]).all():
-        grid = np.union1d(at_sec, moments)
-        return grid, np.interp(grid, at_sec, values)
-    places = np.searchsorted(at_sec, moments)
-    new = at_sec[np.minimum(places, len(at_sec) - 1)] != moments
-    new[1:] &= moments[1:] != moments[:-1]
-    between = np.interp(moments[new], at_sec, values)
-    return np.insert(at_sec, places[new], moments[new]), np.insert(values, places[new], between)
 
 
 class Rhythm:
@@ -111,7 +98,7 @@ class Rhythm:
         gaps_sec = np.diff(np.concatenate((before, at_sec)))
         if len(gaps_sec):
             self._periods_sec.append(float(np.median(gaps_sec)))
-        self.fell = self.fell or bool(values[0] < self._last_value or (np.diff(values) < 0).any())
+        self.fell = self.fell or bool(values[0] < self._last_value or (values[1:] < values[:-1]).any())
         if self.count == 0:
             self.first_sec, self.first_value = float(at_sec[0]), float(values[0])
         self.last_sec, self._last_value = float(at_sec[-1]), float(values[-1])
@@ -170,9 +157,11 @@ def integral_uncertainty_j(
 
 def half_steps_j(at_sec: FloatArray, power_w: FloatArray, *, start_sec: float, end_sec: float) -> float:
     """Half of every step between two samples that touches the span, for as long as it lasts."""
-    touched = (at_sec[1:] > start_sec) & (at_sec[:-1] < end_sec)
-    steps_j = np.abs(np.diff(power_w)) / 2 * np.diff(at_sec)
-    return float(steps_j[touched].sum())
+    first = int(np.searchsorted(at_sec[1:], start_sec, side="right"))
+    end = int(np.searchsorted(at_sec[:-1], end_sec)) + 1
+    steps_j = np.abs(np.diff(power_w[first:end]))
+    steps_j *= np.diff(at_sec[first:end])
+    return float(steps_j.sum()) / 2
 
 
 def uncertainty_of_j(steps_j: float, *, power_window_sec: float, power_limit_w: float | None) -> float | None:

@@ -269,7 +269,7 @@ def _of_the_experiment(source: Source, facts: ExperimentFacts) -> Iterator[str]:
         for _, metered in process.every_device
     }
     begun = {segment.segment_id: segment.monotonic_ns or 0 for segment in facts.segments}
-    for (index, uuid), segment_id, count, first_ns, impossible in source.sampled():
+    for (index, uuid), segment_id, count, first_ns, _, impossible in source.sampled():
         if impossible:
             yield f"{impossible} samples of {uuid} hold what no device can read"
         if (index or 0, uuid) not in known:

@@ -21,7 +21,8 @@ PIECE_SAMPLES = 2**17  # read at once
 _BUCKETS = 2**12  # of time, of which pieces are made
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0
-COLUMNS = ("power_w", "power_average_w", "energy_j", "throttle_reasons")
+COLUMNS = ("power_w", "energy_j", "throttle_reasons")
+AVERAGE = "power_average_w"  # the driver's, which nobody asks for where it has something better
 # Whole numbers, whose sum is the same in whatever order they are added.
 COUNTED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
 _MAX_STARTS = 10_000  # of stretches that a result may name
@@ -74,6 +75,12 @@ class _Throttle:
         self._lengths_sec.append(float(lengths[reported].sum()))
 
 
+def _between(at_sec: Column, duration_sec: float) -> slice:
+    """Those of ascending moments that lie in a span."""
+    first, end = np.searchsorted(at_sec, 0.0), np.searchsorted(at_sec, duration_sec, side="right")
+    return slice(int(first), int(end))
+
+
 class _Gaps:
     """The longest time without a moment within a span, edges included."""
 
@@ -83,12 +90,11 @@ class _Gaps:
         self._reached_sec = self._longest_sec = 0.0
 
     def add(self, at_sec: Column) -> None:
-        inside = at_sec[(at_sec >= 0) & (at_sec <= self._duration_sec)]
+        inside = at_sec[_between(at_sec, self._duration_sec)]
         if len(inside):
             self.count += len(inside)
-            self._longest_sec = max(
-                self._longest_sec, float(np.diff(inside, prepend=self._reached_sec).max())
-            )
+            longest_sec = float(np.diff(inside).max(initial=0.0))
+            self._longest_sec = max(self._longest_sec, float(inside[0]) - self._reached_sec, longest_sec)
             self._reached_sec = float(inside[-1])
 
     @property
@@ -161,7 +167,7 @@ class DeviceSamples:
         self.span = span
         self._ask_values = values
         self.duration_sec = seconds(span[1] - span[0])
-        self.count = self.repeated = 0
+        self.repeated = 0
         self.highest_power_w: float | None = None
         self._pieces = pieces
         self._rows = _Gaps(self.duration_sec)
@@ -171,11 +177,14 @@ class DeviceSamples:
         last_sec = -math.inf
         for at_sec, columns in self.read(COLUMNS):
             if len(at_sec):
-                self.repeated += int(np.count_nonzero(np.diff(at_sec, prepend=last_sec) <= 0))
+                self.repeated += int(np.count_nonzero(at_sec[1:] <= at_sec[:-1]) + (at_sec[0] <= last_sec))
                 last_sec = float(at_sec[-1])
                 self._add(at_sec, columns)
                 throttle.add(*known(at_sec, columns["throttle_reasons"]))
         self.throttling = throttle.throttling()
+        if not self._instant.rhythm.count:
+            for at_sec, columns in self.read([AVERAGE]):
+                self._average.add(*known(at_sec, columns[AVERAGE]))
 
     @cached_property
     def _values(self) -> Mapping[str, Values]:
@@ -183,19 +192,18 @@ class DeviceSamples:
         return self._ask_values()
 
     def _add(self, at_sec: Column, columns: Mapping[str, Column]) -> None:
-        within = (at_sec >= 0) & (at_sec <= self.duration_sec)
-        self.count += int(np.count_nonzero(within))
         self._rows.add(at_sec)
         self._counter.add(*known(at_sec, columns["energy_j"]))
         self._instant.add(*known(at_sec, columns["power_w"]))
-        if not self._instant.rhythm.count:
-            self._average.add(*known(at_sec, columns["power_average_w"]))
-        self._add_highest(columns["power_w"][within])
+        highest_w = float(
+            np.fmax.reduce(columns["power_w"][_between(at_sec, self.duration_sec)], initial=np.nan)
+        )
+        self.highest_power_w = largest([self.highest_power_w, None if math.isnan(highest_w) else highest_w])
 
-    def _add_highest(self, power_w: Column) -> None:
-        known_w = power_w[~np.isnan(power_w)]
-        if len(known_w):
-            self.highest_power_w = largest([self.highest_power_w, float(known_w.max())])
+    @property
+    def count(self) -> int:
+        """Samples within the span."""
+        return self._rows.count
 
     def read(
         self, names: Sequence[str], between_sec: tuple[float, float] | None = None
@@ -254,7 +262,7 @@ class DeviceSamples:
 
     @property
     def _power_column(self) -> str:
-        return "power_w" if self._power is self._instant else "power_average_w"
+        return "power_w" if self._power is self._instant else AVERAGE
 
     @property
     def counted_energy_j(self) -> float | None:

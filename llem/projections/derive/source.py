@@ -70,6 +70,7 @@ class Sampled(NamedTuple):
     segment_id: str
     samples: int
     first_ns: int
+    last_ns: int
     impossible: int
 
     def joined(self, others: "Sampled") -> "Sampled":
@@ -77,6 +78,7 @@ class Sampled(NamedTuple):
         return self._replace(
             samples=self.samples + others.samples,
             first_ns=min(self.first_ns, others.first_ns),
+            last_ns=max(self.last_ns, others.last_ns),
             impossible=self.impossible + others.impossible,
         )
 
@@ -169,7 +171,7 @@ class Stored:
         self._connection = connection
         self._experiment_id = experiment_id
         self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
-        self._extents: dict[Device, tuple[int, int, int]] = {}
+        self._sampled: Sequence[Sampled] | None = None
         self._histograms: dict[Device, tuple[Ints, Ints]] = {}
         self._kept: dict[tuple[Device, Span], Piece] = {}
 
@@ -185,12 +187,14 @@ class Stored:
 
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""
-        impossible = "0" if self._all_possible() else f"count(*) FILTER ({_IMPOSSIBLE})"
-        rows = self._fetch(
-            f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), {impossible} "
-            f"{self._rows('samples')} GROUP BY process_index, device_uuid, segment_id"
-        )
-        return [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
+        if self._sampled is None:
+            impossible = "0" if self._all_possible() else f"count(*) FILTER ({_IMPOSSIBLE})"
+            rows = self._fetch(
+                f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), max(at_ns), {impossible} "
+                f"{self._rows('samples')} GROUP BY process_index, device_uuid, segment_id"
+            )
+            self._sampled = [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
+        return self._sampled
 
     def _all_possible(self) -> bool:
         """Whether no value is beyond its limits: quicker than to count those that are."""
@@ -201,10 +205,11 @@ class Stored:
 
     def extent(self, device: Device) -> tuple[int, int, int]:
         """See Source."""
-        if device not in self._extents:
-            extent = f"SELECT count(*), coalesce(min(at_ns), 0), coalesce(max(at_ns), 0) {self._rows('samples')} {_OF_DEVICE}"
-            self._extents[device] = self._fetch(extent, *device)[0]
-        return self._extents[device]
+        found = [each for each in self.sampled() if each.device == device]
+        if not found:
+            return 0, 0, 0
+        first_ns, last_ns = min(each.first_ns for each in found), max(each.last_ns for each in found)
+        return sum(each.samples for each in found), first_ns, last_ns
 
     def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
         """See Source."""
@@ -384,8 +389,14 @@ class HeldSamples(NamedTuple):
         beyond = np.zeros(len(self.at_ns), np.bool_)
         for name, (least, most) in POSSIBLE.items():
             beyond |= (self.columns[name] < least) | (self.columns[name] > most)
-        first_ns = int(self.at_ns.min())
-        return Sampled(self.device, self.segment_id, len(self.at_ns), first_ns, int(np.count_nonzero(beyond)))
+        return Sampled(
+            self.device,
+            self.segment_id,
+            samples=len(self.at_ns),
+            first_ns=int(self.at_ns.min()),
+            last_ns=int(self.at_ns.max()),
+            impossible=int(np.count_nonzero(beyond)),
+        )
 
 
 class HeldRequests:
