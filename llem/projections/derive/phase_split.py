@@ -24,6 +24,7 @@ SPAN_PERIODS = MIN_PERIODS + 2  # of the finest resolution: each edge is put to 
 # Of the finest resolution: cells into which tokens are put, and how far the readings of energy may lag behind them.
 CELLS, MAX_LAG, LAGS = 4, 2.0, 9
 MAX_CELLS = 200_000
+LONG_PERIODS = 100  # a span of so many has edges that matter to a hundredth of its energy
 
 
 def phase_split(
@@ -58,7 +59,9 @@ def phase_split(
         if (untimed := _untimed(piece.columns)) > 0:
             return PhaseSplit(reason=f"the times of tokens of {untimed} requests are not known")
         computed += _computed(piece.columns, cells_sec, spans[0][0])
-    edges_sec = _at_samples(traces[0], np.linspace(0.0, duration_sec, count + 1))
+    edges_sec = np.linspace(0.0, duration_sec, count + 1)
+    if span_sec < LONG_PERIODS * finest_sec:
+        edges_sec = _at_samples(traces[0], edges_sec)
     lags_sec = np.linspace(0.0, MAX_LAG, LAGS) * finest_sec
     return split_phases(
         energy_j=_energy_j(traces, edges_sec),
