@@ -55,7 +55,7 @@ def panel(
     for device_lines in (_device, _device_in_short):
         devices = [line for device in run.devices for line in device_lines(device, blocks)]
         if len(above) + len(devices) + len(below) + 2 <= lines:
-            return [*above, Line(""), *devices, Line(""), *below]
+            return [*above, *([Line(""), *devices] if devices else []), Line(""), *below]
     room = max(lines - len(above) - len(below), 1)
     if len(devices) > room:
         devices = [*devices[: room - 1], Line("", f"and {len(devices) - room + 1} more devices")]
@@ -197,7 +197,7 @@ def _highest(values: Sequence[float | None]) -> float:
 def _measured(run: LiveRun, figures: Figures | None) -> Iterator[Line]:
     """Energy, tokens and requests of the measurement."""
     if figures is None:
-        yield Line("energy", "nothing is measured yet")
+        yield Line("energy", "nothing is measured yet" if run.ended is None else "nothing was measured")
         return
     energy = [_joules(figures.energy_j), _above_idle(figures.above_idle_j, "J")]
     source = f" ({figures.energy_source})" if figures.energy_source else ""
