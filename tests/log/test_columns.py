@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem_events import SAMPLE_COLUMNS, Envelope, EventError, Reading, columns, unpack
@@ -129,6 +129,7 @@ def some_readings(count: int, *, seed: int = 0) -> list[Reading]:
     ]
 
 
+@settings(max_examples=40)
 @given(columns_of_readings())
 def test_what_is_packed_comes_back(readings: list[Reading]) -> None:
     """Every 64-bit value and every gap survives, through the decoder and by hand from the format's words."""
@@ -137,6 +138,7 @@ def test_what_is_packed_comes_back(readings: list[Reading]) -> None:
     assert rows_by_hand(event) == readings
 
 
+@settings(max_examples=40)
 @given(columns_of_readings())
 def test_the_first_version_becomes_the_same_samples(readings: list[Reading]) -> None:
     """An event of version 1 is read as today's, sample by sample."""

@@ -105,6 +105,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
             SegmentReader(path)
 
 
+@pytest.mark.slow
 def test_events_that_cannot_be_written(tmp_path: Path) -> None:
     """An event that no column can hold, or over its cap, is refused to whoever appends it, and the log goes on."""
     path = tmp_path / "a.events.zst"

@@ -39,7 +39,7 @@ def assert_measured(store: Path) -> str:
 @pytest.mark.parametrize(
     ("redirection", "status"),
     [
-        ("2>&-", 0),
+        pytest.param("2>&-", 0, marks=pytest.mark.slow),
         pytest.param("2>/dev/full", 0, marks=pytest.mark.slow),
         pytest.param("2> >(head -2 >/dev/null)", 0, marks=pytest.mark.slow),
         pytest.param("2>&- </dev/null", 0, marks=pytest.mark.slow),

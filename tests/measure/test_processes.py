@@ -84,6 +84,7 @@ def request_ids(path: Path) -> list[int]:
     return [request["request_id"] for body in measured for request in body["requests"]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(start_llem: Start, store: Path) -> None:
     """A Ctrl-C ends the run with 130; every segment is sealed and the experiment is marked as interrupted."""
     running = start_llem("measure", *SIMULATED, *LONG, "--workers", 2)
@@ -108,6 +109,7 @@ def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, stor
     assert events_of(store, "supervisor", "experiment_completed")[0]["processes_failed"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_sampler_is_noticed_within_a_second(start_llem: Start, store: Path) -> None:
     """kill -9 of a sampler: a warning within a second, and the measurement goes on to its end, which is 1 and says why."""
     running = start_llem("measure", *SIMULATED, *QUICK, *LONGER)

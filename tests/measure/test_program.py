@@ -66,6 +66,7 @@ def test_the_program_dies_with_llem(start_llem: Start, store: Path) -> None:
     wait_until(lambda: not sleepers("61.5"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_the_programs_own_first(start_llem: Start, store: Path) -> None:
     """A program that handles Ctrl-C ends in its own way; the run is marked as interrupted, and its energy is kept."""
     handler = "trap 'echo handled; exit 7' INT; echo ready; while :; do sleep 0.1; done"

@@ -53,7 +53,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "asked", "told"), mostly_slow(FILES.values(), every=2), ids=FILES.keys()
+    ("name", "content", "asked", "told"), mostly_slow(FILES.values(), every=6), ids=FILES.keys()
 )
 def test_what_is_in_the_file_is_asked(
     name: str, content: bytes, asked: list[tuple[int, int]], told: str, llem: Run, tmp_path: Path, store: Path

@@ -8,6 +8,7 @@ import pytest
 from llem.projections import bulk, catch_up, cells, database, rebuild
 from llem.projections.containment import MisfitError
 from llem.store import Store
+from tests.conftest import mostly_slow
 from tests.projections.tables import hashes, rows
 from tests.world import experiment, sampler_events
 
@@ -29,7 +30,7 @@ def test_at_once_and_one_by_one_give_the_same_tables(log: Store, monkeypatch: py
     assert hashes(log) == at_once
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 64])
+@pytest.mark.parametrize("chunk", mostly_slow([2, 1, 64], every=3))
 @pytest.mark.usefixtures("tables")
 def test_one_that_does_not_fit_hurts_no_other(
     log: Store, monkeypatch: pytest.MonkeyPatch, chunk: int

@@ -12,6 +12,7 @@ from llem.projections import catch_up, rebuild
 from llem.store import Store
 from llem_events.events import Event, WarningRaised
 from llem_events.recovery import recover
+from tests.conftest import mostly_slow
 from tests.projections.tables import hashes, one, result, rows
 from tests.world import (
     EXPERIMENT,
@@ -106,6 +107,7 @@ def test_a_second_experiment_leaves_the_first_alone(caught_up: Store, tmp_path: 
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_removed_experiment_leaves_the_tables(log: Store, tmp_path: Path) -> None:
     """Its folder is gone, so are all its rows."""
     experiment(log)
@@ -173,6 +175,7 @@ def test_salvage_goes_on_and_says_what_is_missing(caught_up: Store, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_healed_segment_brings_its_experiment_back(log: Store, tmp_path: Path) -> None:
     """The file is restored from a copy."""
     experiment(log)
@@ -275,7 +278,9 @@ def test_unknown_events_are_kept_and_change_nothing(log: Store) -> None:
     assert result(log)["valid"] is True
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database", b"\0" * 20_000], ids=["empty", "text", "zeros"])
+@pytest.mark.parametrize(
+    "content", mostly_slow([b"not a database", b"", b"\0" * 20_000], every=3), ids=["text", "empty", "zeros"]
+)
 def test_an_unreadable_projection_is_built_anew(log: Store, content: bytes) -> None:
     """Only the log is the truth."""
     experiment(log)
@@ -286,11 +291,14 @@ def test_an_unreadable_projection_is_built_anew(log: Store, content: bytes) -> N
 
 @pytest.mark.parametrize(
     "change",
-    [
-        "UPDATE projection SET log_digest = 'older'",
-        "ALTER TABLE projection DROP COLUMN log_digest",
-        "ALTER TABLE projection RENAME COLUMN derived_digest TO derivation_version",
-    ],
+    mostly_slow(
+        [
+            "UPDATE projection SET log_digest = 'older'",
+            "ALTER TABLE projection DROP COLUMN log_digest",
+            "ALTER TABLE projection RENAME COLUMN derived_digest TO derivation_version",
+        ],
+        every=3,
+    ),
 )
 def test_tables_of_another_version_are_built_anew(caught_up: Store, change: str) -> None:
     """The report says why, also where that version had other columns to say which one it is."""

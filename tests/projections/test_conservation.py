@@ -199,6 +199,7 @@ def test_samples_are_conserved_too(log: Store, samples: list[Dated], text: str) 
     assert text in " ".join(text for _, text in reasons(log))
 
 
+@pytest.mark.slow
 def test_salvage_and_recovery_are_reasons(log: Store) -> None:
     """Plain commands afterwards still say so: in the warnings, and against the result."""
     experiment(log)

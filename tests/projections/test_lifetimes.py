@@ -118,6 +118,7 @@ def test_a_changed_decoding_replays_the_log(measured: Store, upgraded: Upgraded)
     assert ask(upgraded(DECODED), measured)[1] == told
 
 
+@pytest.mark.slow
 def test_log_tables_of_other_columns_replay_the_log(measured: Store) -> None:
     """Whatever the digests say."""
     with duckdb.connect(measured.projections_path) as connection:
@@ -127,6 +128,7 @@ def test_log_tables_of_other_columns_replay_the_log(measured: Store) -> None:
     assert rebuild(measured, check=True).changed_tables == []
 
 
+@pytest.mark.slow
 def test_what_is_new_in_the_log_is_taken_too(measured: Store, upgraded: Upgraded) -> None:
     """In the same query."""
     experiment(measured, experiment_id="run-3")
@@ -189,6 +191,7 @@ def test_killed_in_between_the_old_tables_stay(log: Store, upgraded: Upgraded) -
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_refused_experiments_stay_refused(log: Store) -> None:
     """Damage is damage by every formula, and nothing is read again to know."""
     experiment(log)
@@ -204,6 +207,7 @@ def test_refused_experiments_stay_refused(log: Store) -> None:
     assert rebuild(log, check=True).changed_tables == []
 
 
+@pytest.mark.slow
 def test_tables_of_a_crash_that_miss_rows_are_built_anew(measured: Store) -> None:
     """What is derived again from too little would look whole."""
     with duckdb.connect(measured.projections_path) as connection:

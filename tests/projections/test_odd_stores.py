@@ -134,6 +134,7 @@ def close(found: Any, expected: Any) -> bool:
     return found is None or bool(found == expected)
 
 
+@pytest.mark.slow
 @given(odd=FEW)
 @settings(SETTINGS, max_examples=1, database=None)
 def test_a_few_odd_experiments_harm_nobody(forked: ForkedLlem, odd: list[Odd]) -> None:

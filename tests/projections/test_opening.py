@@ -14,7 +14,7 @@ import pytest
 
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
-from tests.conftest import LLEM, Run
+from tests.conftest import LLEM, Run, mostly_slow
 from tests.world import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +155,7 @@ def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(caugh
     assert caught_up.projections_path.stat().st_uid == 12_345
 
 
+@pytest.mark.slow
 def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(log: Store) -> None:
     """A folder stands in their place."""
     experiment(log)
@@ -166,7 +167,7 @@ def test_tables_that_can_neither_be_read_nor_made_are_replaced_for_the_moment(lo
     assert tokens(log, told=told, only=[EXPERIMENT]) == {EXPERIMENT: 120}
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+@pytest.mark.parametrize("zone", mostly_slow(["Asia/Kolkata", "America/New_York", "UTC"], every=3))
 @pytest.mark.usefixtures("tables")
 def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(
     log: Store, llem: Run, zone: str
@@ -178,6 +179,7 @@ def test_now_minus_a_time_of_the_tables_is_an_age_in_every_time_zone(
     assert done.stdout.split() == ["apart", "0"]
 
 
+@pytest.mark.slow
 def test_two_snapshots_of_one_log_hold_the_same(log: Store, tmp_path: Path) -> None:
     """A rebuild in between changes nothing."""
     experiment(log)

@@ -46,6 +46,7 @@ def of_source(connection: duckdb.DuckDBPyConnection, source: Held | Stored, expe
     return {table: list(rows) for table, rows in derived_rows(source, derived).items()}
 
 
+@pytest.mark.slow
 def test_a_large_experiment_is_read_in_pieces(log: Store) -> None:
     """A small one beside it is not."""
     experiment(log, experiment_id="run-1")
@@ -58,6 +59,7 @@ def test_a_large_experiment_is_read_in_pieces(log: Store) -> None:
         assert [type(source) for _, source in found] == [Held, Stored]
 
 
+@pytest.mark.slow
 def test_rows_that_stand_between_others_are_found(three: Store) -> None:
     """A file that grows while others are taken has rows in more than one place."""
     grown = write(three, sampler_events(), role="sampler", index=0, experiment_id="run-2")

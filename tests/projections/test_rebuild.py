@@ -16,6 +16,7 @@ def change(log: Store, sql: str) -> None:
         connection.execute(sql)
 
 
+@pytest.mark.slow
 def test_rebuilding_twice_gives_equal_tables(log: Store) -> None:
     """Every table, every row, every column."""
     experiment(log, processes=2)
@@ -90,6 +91,7 @@ def test_a_write_ahead_log_of_a_crash_is_not_applied_to_new_tables(caught_up: St
     assert result(caught_up)["total_tokens"] == 120
 
 
+@pytest.mark.slow
 def test_rows_lost_in_a_crash_are_noticed(caught_up: Store) -> None:
     """A write-ahead log is there and samples are missing: the tables are built anew."""
     change(caught_up, "DELETE FROM samples WHERE at_ns % 2 = 0")

@@ -48,7 +48,7 @@ def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Pat
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("sql", mostly_slow(STOPPED, every=4))
+@pytest.mark.parametrize("sql", mostly_slow(STOPPED, every=12))
 def test_endless_and_greedy_sql_is_stopped(sql: str, database: Store, tmp_path: Path) -> None:
     """It ends in a QueryError soon after its second is over or its gigabyte used, and leaves nothing behind."""
     before = contents(tmp_path)
