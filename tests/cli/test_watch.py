@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from llem.cli.panel import ASCII_BLOCKS, sparkline
+from llem.cli.panel import ASCII_BLOCKS, OwnCost, panel, sparkline
+from llem.live.follower import RunFollower
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
 from tests.conftest import LLEM, PATIENCE_S, SIMULATED, Run, Start
 from tests.forked import ForkedLlem
 from tests.live.growing import Growing
-from tests.world import EXPERIMENT, NS, ORIGIN_NS, experiment, sampler_events, worker_events
+from tests.world import EXPERIMENT, NS, ORIGIN_NS, experiment, sampler_events, with_package, worker_events
 
 ENVIRONMENT = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "LANG": "C.UTF-8"}
 COLOUR = re.compile(rb"\x1b\[[0-9;]*(3[0-7]|4[0-7]|9[0-7])[;m]")
@@ -112,6 +113,23 @@ def test_live_needs_the_terminal_for_itself(llem: Run) -> None:
     refused = llem("measure", "--live", "--meter", "simulated", "--", "true")
     assert refused.returncode == 2
     assert "--live" in refused.stderr and "`llem watch`" in refused.stderr
+
+
+@pytest.mark.parametrize("has_package", [True, False])
+def test_the_view_says_what_it_costs(place: Store, has_package: bool) -> None:
+    """Its CPU time stands on the last line, with a word where RAPL on the same host has it in its energy."""
+    worker, sampler = worker_events(), sampler_events()
+    if has_package:
+        worker, sampler = with_package(worker, sampler)
+    growing = Growing(place, worker=worker, sampler=sampler, host=os.uname().nodename)
+    growing.until(15.7)
+    follower = RunFollower(place, EXPERIMENT)
+    follower.read()
+    *_, last = panel(follower.run, cost=OwnCost())
+    assert re.search(r"; [\d.]+ ms of CPU time a second", last.text)
+    assert last.text.endswith("which the meter of this CPU counts too") == has_package
+    follower.close()
+    growing.die()
 
 
 def test_a_sparkline() -> None:
