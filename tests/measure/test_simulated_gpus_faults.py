@@ -16,7 +16,8 @@ SOON, LATER = (
     (8.0, 8.0),
 )  # second of the fault, length of the window: later where more has to start
 
-pytestmark = pytest.mark.slow  # whole runs of several seconds each
+# whole runs of several seconds each, three of them where the machine is slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 LAST = ((8.0, 10.0), (25.0, 30.0))  # on a slow machine
 
 HEALTHY, LOST, RESET, STUCK, JUMPED, POWERLESS, FORBIDDEN, SLOW = range(8)
