@@ -141,7 +141,7 @@ class OpenStore:
     def compare(
         self,
         *groups: str,
-        figures: Sequence[str] = (),
+        figures: Sequence[str] | str = (),
         within: str | None = None,
         everywhere: bool = False,
         valid_only: bool = False,
@@ -152,10 +152,11 @@ class OpenStore:
         if len(groups) < 2:
             raise QueryError("groups to compare", found=len(groups), expected="two or more")
         study_id = None if within is None else find_study_id(self._store, within)
+        chosen = [figures] if isinstance(figures, str) else figures
         with self._tables() as connection:
             members = named_groups(connection, self._store, groups, within=study_id, everywhere=everywhere)
             findings = compare_groups(
-                connection, members, figures=figures, valid_only=valid_only, level=level, margin=margin
+                connection, members, figures=chosen, valid_only=valid_only, level=level, margin=margin
             )
         rows = [tuple(record(each)) for each in findings.compared]
         return QueryResult(

@@ -48,8 +48,8 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise ExportError(f"no page can be written to {output}", expected="a name ending in .html")
     target.check(output.resolve(), force=force)
-    if svg is not None and svg.exists() and not svg.is_dir():
-        raise ExportError(f"{svg} is not a folder", expected="a folder, or a name for one")
+    if svg is not None:
+        _check_folder(svg)
     place = Store.locate(store).require()
     study = chosen_study(place, named or [])
     with tables_of(place) as connection:
@@ -65,11 +65,27 @@ def report(
             valid_only=valid,
             with_samples=samples,
         )
+    if svg is not None:
+        _check_charts(svg, made.charts, force=force)
     with target.text_file(output, force=force) as file:
         file.write(made.html)
     if svg is not None:
         _write_charts(svg, made.charts, force=force)
     console.note(f"llem: {output}: {console.counted(made.runs, 'run')}")
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is not a folder", expected="a folder, or a name for one")
+    if not folder.resolve().parent.is_dir():
+        raise ExportError(f"{folder} cannot be made", found=f"no folder {folder.resolve().parent}")
+
+
+def _check_charts(folder: Path, charts: dict[str, str], *, force: bool) -> None:
+    """Raises ExportError where a chart could not be written, so that no page is left without its charts."""
+    if folder.is_dir():
+        for name in charts:
+            target.check(folder / f"{name}.svg", force=force)
 
 
 def _write_charts(folder: Path, charts: dict[str, str], *, force: bool) -> None:

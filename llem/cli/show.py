@@ -297,8 +297,8 @@ def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
 
 def _unmeasured(region: RegionFacts) -> str:
     """How much is known of a region that is too short at times, and why no more."""
-    known = f", together {_text(region.measured_energy_j)} J" if region.measured else ""
-    return f"region {region.name}: {region.measured:,} of {region.regions:,} have an energy{known}; others none: {region.reason}"
+    known = f", together {_text(region.measured_energy_j)} J; others none" if region.measured else ""
+    return f"region {region.name}: {region.measured:,} of {region.regions:,} have an energy{known}: {region.reason}"
 
 
 def _details(reason: InvalidReason, result: ExperimentResult, warnings: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,8 @@ from llem.study.server import StudyServer
 from llem_events.events import StudyPlace
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
-AROUND_RUN_S = 5.0  # what starting, loading and warming up take at least
+AROUND_RUN_S = 1.0  # what starting, loading and warming up take at least
+SECONDS_SAID = 180  # of more, whole minutes are said
 FAILED = 1
 
 
@@ -125,7 +126,8 @@ def _write_schedule(study: Study, repeats: int | None) -> None:
         order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
         say(f"block {block + 1}: cells {order}")
     seconds = sum(_least_s(study.plan_of(slot)) for slot in slots)
-    say(f"{counted(len(slots), 'run')}, at least {seconds / 60:.0f} minutes")
+    length = f"{int(seconds)} s" if seconds < SECONDS_SAID else f"{int(seconds / 60)} minutes"
+    say(f"{counted(len(slots), 'run')}, at least {length}")
 
 
 def _least_s(plan: Plan) -> float:

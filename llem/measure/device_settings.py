@@ -54,7 +54,7 @@ def check_settings(asked: Settings, devices: Sequence[Device], *, meter: str) ->
             f"plan key devices.{setting}",
             found="no GPU that it could be set on",
             expected="at least one",
-            hint="name one with --gpu 0",
+            hint='name one: --gpu 0, or devices.gpus = ["0"] in the plan',
         )
     module = settings_module(meter)
     with module.driver():

@@ -52,7 +52,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict = "unclear"
     within_margin: bool = False  # the interval of twice the error probability lies within the margin
     reason: str | None = None
-    repeats_needed: int | None = None  # runs of each until the interval is as narrow as the margin
+    # runs of each until the interval is as narrow as the margin; adjusted() leaves it where the verdict is unclear
+    repeats_needed: int | None = None
 
 
 def compare(
@@ -91,7 +92,9 @@ def adjusted(comparisons: Sequence[Comparison], *, level: float = LEVEL) -> list
     for rank, place in enumerate(ranked):
         each = comparisons[place]
         least = max(least, min(1.0, (len(ranked) - rank) * (each.p or 0.0)))
-        result[place] = replace(each, p_adjusted=least, verdict=_verdict(each, least, level))
+        verdict = _verdict(each, least, level)
+        needed = each.repeats_needed if verdict == "unclear" else None
+        result[place] = replace(each, p_adjusted=least, verdict=verdict, repeats_needed=needed)
     return result
 
 
@@ -166,8 +169,7 @@ def _judged(said: Comparison, spread: Spread, *, level: float, margin: float) ->
         p=p,
         within_margin=abs(difference) + narrow <= math.log1p(margin),
     )
-    said = replace(said, verdict=_verdict(said, p, level))
-    return replace(said, repeats_needed=_needed(said, spread, level, margin))
+    return replace(said, verdict=_verdict(said, p, level), repeats_needed=_needed(spread, level, margin))
 
 
 def _verdict(comparison: Comparison, p: float, level: float) -> Verdict:
@@ -176,10 +178,8 @@ def _verdict(comparison: Comparison, p: float, level: float) -> Verdict:
     return "equivalent" if comparison.within_margin else "unclear"
 
 
-def _needed(judged: Comparison, spread: Spread, level: float, margin: float) -> int | None:
+def _needed(spread: Spread, level: float, margin: float) -> int | None:
     """Runs of each group at which the interval is no wider than the margin to each side, were the spread the same."""
-    if judged.verdict != "unclear":
-        return None
     deviation = spread.error * math.sqrt(spread.degrees + 1)
 
     def is_narrow(runs: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.cli.panel import ASCII_BLOCKS, OwnCost, panel, sparkline
+from llem.cli.panel import ASCII_BLOCKS, OwnCost, panel, sparkline, warmup_target
 from llem.live.follower import RunFollower
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
@@ -137,6 +137,15 @@ def test_a_sparkline() -> None:
     assert sparkline([0.0, 50.0, None, 100.0]) == "▁▅ █"
     assert sparkline([0.0, 50.0, None, 100.0], ASCII_BLOCKS) == "_+ @"
     assert sparkline([None, None]) == "  "
+
+
+def test_a_warm_up_that_ended_above_its_target_says_why() -> None:
+    """Under load so few requests differ more than the target by chance; without an end it is the target."""
+    assert warmup_target(0.3, at_most=0.05, has_converged=False) == "target below 0.05"
+    assert warmup_target(0.04, at_most=0.05, has_converged=True) == "target below 0.05"
+    assert (
+        warmup_target(0.3, at_most=0.05, has_converged=True) == "no more than so few requests have by chance"
+    )
 
 
 @pytest.mark.slow

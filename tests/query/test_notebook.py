@@ -105,8 +105,9 @@ def test_a_comparison_is_that_of_the_command_line(store: OpenStore, llem: Run) -
     assert found.dicts()[1]["ratio"] == pytest.approx(float(told[2][told[0].index("ratio")]))
     assert any("batch_size" in note for note in found.notes)
     assert str(found).startswith(found.notes[0]) and f"<p>{found.notes[0]}</p>" in found._repr_html_()
-    only = store.compare(*words, figures=["mean_power_w"])
-    assert [row["figure"] for row in only.dicts()] == ["mean_power_w"]
+    for figures in (["mean_power_w"], "mean_power_w"):
+        only = store.compare(*words, figures=figures)
+        assert [row["figure"] for row in only.dicts()] == ["mean_power_w"]
 
 
 def test_a_page_and_files(store: OpenStore, llem: Run, tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ def test_charts_are_files_for_papers(llem: Run, two_cells: Store, tmp_path: Path
         two_cells.path,
     )
     assert again.returncode == 2 and "exists" in again.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_charts_without_a_place_are_refused_before_the_page(
+    llem: Run, two_cells: Store, tmp_path: Path
+) -> None:
+    """A folder that cannot be made is named, and no page is left behind."""
+    page = tmp_path / "r.html"
+    done = llem("report", "-o", page, "--svg", tmp_path / "no" / "charts", "--store", two_cells.path)
+    assert done.returncode == 2 and f"no folder {tmp_path / 'no'}" in done.stderr
+    assert not page.exists()
 
 
 def test_power_is_drawn_with_what_happened(llem: Run, tmp_path: Path) -> None:

@@ -141,6 +141,16 @@ def test_holm_multiplies_by_what_is_left() -> None:
     assert [each.p_adjusted for each in adjusted(table)] == pytest.approx([0.042, 0.03, 0.042])
 
 
+def test_what_holm_leaves_unclear_says_how_many_runs_would_do() -> None:
+    """A figure that is told apart alone, and not among ten, has its number too; one that stays told apart has none."""
+    lower = compare([1.0, 1.0, 1.0], [0.925, 0.93, 0.96], paired=True)
+    assert lower.verdict == "lower"
+    assert adjusted([lower])[0].repeats_needed is None
+    among_others = adjusted([lower] * 10)[0]
+    assert among_others.verdict == "unclear"
+    assert among_others.repeats_needed is not None and among_others.repeats_needed > 3
+
+
 def test_figures_that_hardly_differ_are_equivalent() -> None:
     """An interval within the margin says so; the same spread around a larger difference does not."""
     close = compare([1.0, 1.001, 0.999, 1.0], [1.0, 0.999, 1.001, 1.0], paired=False)
