@@ -13,7 +13,7 @@ from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.facts import GAP_REQUESTS
 from llem.reporting.style import SERIES, STYLE
 from llem.reporting.svg import number
-from llem.results.comparison import mean_of_runs
+from llem.results.comparison import arithmetic_mean_of_runs, mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.units import NS_PER_S
 from llem_events.secrets import scrub
@@ -48,6 +48,7 @@ REPORTED = (
         "model_flops_utilisation",
     ),
 )
+DIFFERENCES = ("energy_adjusted_j",)  # may be 0 or negative, and have no geometric mean to rely on
 # Of a run alone: the bounds of a quantile, by its requests; where there are several runs, these say how far it can be off.
 BOUNDS = {
     f"{series}_{quantile}_ms": (f"{series}_{quantile}_low_ms", f"{series}_{quantile}_high_ms")
@@ -248,7 +249,7 @@ def _overview(report: Report) -> Iterator[Part]:
     heads += [*(["ratio", "verdict"] if is_compared else []), *TRUST]
     rows = []
     for place, group in enumerate(groups):
-        row = [] if main is None else [_mean(group.values(main), report.level)]
+        row = [] if main is None else [_mean(main, group.values(main), report.level)]
         row += _compared_cells(_found(report, group.name, main or "")) if is_compared else []
         is_open = sum(len(each.runs) for each in groups) == 1
         rows.append([_key(place) + escape(group.name), *row, *_trust(group, is_open=is_open)])
@@ -447,7 +448,7 @@ def _table(report: Report) -> Iterator[Part]:
         values = [group.values(name) for group in groups]
         if any(value is not None for each in values for value in each):
             means = [
-                _mean(each, report.level) + _bounds(name, group.runs)
+                _mean(name, each, report.level) + _bounds(name, group.runs)
                 for each, group in zip(values, groups, strict=True)
             ]
             rows.append([escape(FIGURES[name].shown or _words(name)), escape(FIGURES[name].unit), *means])
@@ -457,7 +458,7 @@ def _table(report: Report) -> Iterator[Part]:
     said = (
         "In brackets: where a quantile lies by the run's own requests, as far as they are enough."
         if is_alone
-        else "Means over runs (geometric, of figures above 0) with their intervals; “not measured” where a run lacks it."
+        else "Means over runs (geometric, but of energy above idle and of figures that reach 0) with their intervals; “not measured” where a run lacks it."
     )
     yield f'<p class="note">{said}</p>'
 
@@ -483,16 +484,15 @@ def _words(name: str) -> str:
     return words.replace("_", " ")
 
 
-def _mean(values: Sequence[float | None], level: float) -> str:
+def _mean(name: str, values: Sequence[float | None], level: float) -> str:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return '<span class="of">not measured</span>'
     if len(known) == 1:  # as the tables have it, for whoever points at it
         return f'<span title="{known[0]!r}">{number(known[0])}</span>'
-    if min(known) > 0:
-        value, low, high = mean_of_runs(known, level=level)
-        return number(value) + _interval(low, high)
-    return number(sum(known) / len(known))
+    mean_of = arithmetic_mean_of_runs if name in DIFFERENCES or min(known) <= 0 else mean_of_runs
+    value, low, high = mean_of(known, level=level)
+    return number(value) + _interval(low, high)
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -110,6 +110,17 @@ def mean_of_runs(
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
+def arithmetic_mean_of_runs(
+    values: Sequence[float], *, level: float = LEVEL
+) -> tuple[float, float | None, float | None]:
+    """The same of a figure that may be 0 or negative, such as a difference: its mean, and Student's interval of it."""
+    mean = statistics.fmean(values)
+    if len(values) < 2 or (deviation := statistics.stdev(values)) == 0:
+        return mean, None, None
+    half = student_t.quantile(level, len(values) - 1) * deviation / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
 def outliers(values: Sequence[float]) -> list[int]:
     """Places of values far from the others, by the modified z score; they are marked, never dropped."""
     if len(values) < LEAST_FOR_OUTLIERS:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import student_t
-from llem.results.comparison import Comparison, Verdict, adjusted, compare, outliers
+from llem.results.comparison import Comparison, Verdict, adjusted, arithmetic_mean_of_runs, compare, outliers
 from tests.simulated_studies import figures
 
 # Worked out with mpmath 1.3 and 40 digits, from the regularised incomplete beta function: degrees of freedom -> what 90, 95 and 99 % lie within.
@@ -149,6 +149,15 @@ def test_what_holm_leaves_unclear_says_how_many_runs_would_do() -> None:
     among_others = adjusted([lower] * 10)[0]
     assert among_others.verdict == "unclear"
     assert among_others.repeats_needed is not None and among_others.repeats_needed > 3
+
+
+def test_a_mean_of_differences_may_be_of_any_sign() -> None:
+    """Student's interval around the arithmetic mean, none of one run or without spread."""
+    mean, low, high = arithmetic_mean_of_runs([-1.0, 0.0, 4.0])
+    assert mean == pytest.approx(1.0)
+    assert (low, high) == (pytest.approx(1 - 6.5724, abs=1e-3), pytest.approx(1 + 6.5724, abs=1e-3))
+    assert arithmetic_mean_of_runs([2.0]) == (2.0, None, None)
+    assert arithmetic_mean_of_runs([2.0, 2.0]) == (2.0, None, None)
 
 
 def test_figures_that_hardly_differ_are_equivalent() -> None:
