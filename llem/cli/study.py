@@ -61,7 +61,11 @@ def study(
     planned = read_study(plan_path) if plan_path is not None else None
     place = Store.locate(store)
     if dry_run:
-        _write_schedule(planned or find_study(place, resume or LAST).study(), repeats)
+        if planned is not None:
+            _write_schedule(planned, repeats, is_program=bool(program))
+        else:
+            begun = find_study(place, resume or LAST)
+            _write_schedule(begun.study(), repeats, is_program=bool(begun.started.command))
         return
     with Interruptions():
         outcome = _run(planned, place, program, resume=resume, repeats=repeats)
@@ -117,7 +121,7 @@ def _say_what_failed(outcome: Outcome) -> None:
         console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
 
 
-def _write_schedule(study: Study, repeats: int | None) -> None:
+def _write_schedule(study: Study, repeats: int | None, *, is_program: bool) -> None:
     """Cells, the order of every block, and how long it takes at least."""
     for number, cell in enumerate(study.cells):
         say(f"cell {number}: {cell_name(cell)}")
@@ -125,14 +129,15 @@ def _write_schedule(study: Study, repeats: int | None) -> None:
     for block in range(slots[-1].block + 1):
         order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
         say(f"block {block + 1}: cells {order}")
-    seconds = sum(_least_s(study.plan_of(slot)) for slot in slots)
+    seconds = sum(_least_s(study.plan_of(slot), is_program=is_program) for slot in slots)
     length = f"{int(seconds)} s" if seconds < SECONDS_SAID else f"{int(seconds / 60)} minutes"
     say(f"{counted(len(slots), 'run')}, at least {length}")
 
 
-def _least_s(plan: Plan) -> float:
-    windows = plan.windows
-    return plan.workload.min_duration_s + windows.baseline_s + windows.baseline_after_s + AROUND_RUN_S
+def _least_s(plan: Plan, *, is_program: bool) -> float:
+    """Without the measurement of a program, which nobody knows before."""
+    measured_s = 0.0 if is_program else plan.workload.min_duration_s
+    return measured_s + plan.windows.baseline_s + plan.windows.baseline_after_s + AROUND_RUN_S
 
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:

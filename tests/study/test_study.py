@@ -55,7 +55,9 @@ def test_a_study_is_planned_before_it_is_measured(llem: Run, plan: Path, store: 
     first, second = (llem("study", plan, "--dry-run") for _ in range(2))
     assert first.stdout == second.stdout
     assert first.stdout.splitlines()[:2] == ["cell 0: token_ms=1", "cell 1: token_ms=2"]
-    assert "4 runs, at least" in first.stdout
+    assert first.stdout.endswith("4 runs, at least 5 s\n")
+    of_program = llem("study", plan, "--dry-run", "--", "true")
+    assert of_program.stdout.endswith("4 runs, at least 4 s\n"), "how long a program runs is not known before"
     assert not store.exists()
 
 
