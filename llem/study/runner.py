@@ -207,7 +207,7 @@ def _place(ahead: _Ahead, slot: Slot) -> StudyPlace:
 def _progress(ahead: _Ahead, slot: Slot) -> str:
     """Where it stands, for people."""
     blocks = ahead.schedule[-1].block + 1
-    anew = ", begun anew" if ahead.restarts[slot.block] else ""
+    anew = ", begun anew" if ahead.restarts[slot.block] else ", again" if ahead.attempts.get(slot) else ""
     cell = ", ".join(f"{key}={value}" for key, value in ahead.study.cells[slot.cell].items())
     return (
         f"run {len(ahead.done) + 1} of {len(ahead.schedule)}, block {slot.block + 1} of {blocks}{anew}: "

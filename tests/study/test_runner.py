@@ -75,6 +75,7 @@ def test_a_failed_run_is_tried_once_more_at_the_end_of_its_block(machine: Machin
         *(Slot(1, 0, 0), Slot(1, 1, 1)),
     ]
     assert Slot(0, 1, 1) not in history.counted()
+    assert [", again: " in line for line in machine.lines] == [False, False, True, False, False]
 
 
 def test_a_run_is_told_what_follows(machine: Machine) -> None:
