@@ -229,9 +229,11 @@ def _age(result: ExperimentResult) -> str:
 
 
 def _says_something(result: ExperimentResult, phase: Phase) -> bool:
-    """Whether an estimate is known to be more than nothing."""
+    """Whether a sensor saw the energy that is split, and the part is known to be more than nothing."""
     estimate: Estimate | None = getattr(result.phases, phase, None)
-    return estimate is not None and estimate.energy_j > estimate.within_j
+    if estimate is None or result.energy_source == "estimated":
+        return False
+    return estimate.energy_j > estimate.within_j
 
 
 def _of_phase(phase: Phase) -> Callable[[ExperimentResult], str]:
