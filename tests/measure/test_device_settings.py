@@ -179,7 +179,7 @@ def test_wrong_settings_are_refused_before_anything_is_set(llem: Run, store: Pat
         True,
     )
     nowhere = llem(*simulated, "--set", "devices.lock_clocks_mhz=900")
-    assert (nowhere.returncode, "name one with --gpu 0" in nowhere.stderr) == (2, True)
+    assert (nowhere.returncode, "name one: --gpu 0, or devices.gpus" in nowhere.stderr) == (2, True)
     assert not store.exists()
 
 
