@@ -88,6 +88,7 @@ def test_every_segment_is_private(measured_once: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 
+@pytest.mark.slow
 def test_energy_is_the_difference_of_the_edges(llem: Run, store: Path) -> None:
     """The energy of a device in the measurement window is its counter at close minus at open, in joules."""
     assert llem("measure", *SIMULATED, *QUICK).returncode == 0
@@ -118,6 +119,7 @@ def test_an_estimate_is_called_one_everywhere(measured: Path, llem: Run, tmp_pat
     assert row["energy_source"] == "estimated"
 
 
+@pytest.mark.slow
 def test_the_prompts_of_the_plan_reach_the_engine(llem: Run, store: Path, tmp_path: Path) -> None:
     """Prompts of a file are what the engine gets, byte for byte, and their text stays out of the log unless asked for."""
     prompts = ["hello", "a longer prompt, ä", "x"]

@@ -112,6 +112,7 @@ def test_runs_without_blocks_are_not_paired_and_it_is_said(tmp_path: Path, llem:
     assert any("not paired" in doubt for doubt in found["doubts"])
 
 
+@pytest.mark.slow
 def test_a_regression_of_five_percent_fails_and_none_does_not(
     cells: Store, tmp_path: Path, llem: Run
 ) -> None:

@@ -124,6 +124,7 @@ def test_the_stdout_of_a_wrapped_program_stays_its_own(llem: Run, store: Path, t
     assert "output tokens" in shown and "not measured" in shown
 
 
+@pytest.mark.slow
 def test_what_made_requests_fail_is_on_the_screen(llem: Run, store: Path) -> None:
     """The commonest error and how many requests had it."""
     failing = ("--set", "engine.simulated.fail_requests=[0,1,2]")

@@ -25,6 +25,7 @@ POLLS_PER_S = 5
 EXPERIMENTS = 240  # of which tables are built for longer than a second
 
 
+@pytest.mark.slow
 def test_stages_say_what_they_wait_for(llem: Run) -> None:
     """In a pipe each stage is one line, with what ends it and how long that takes at most."""
     said = llem("measure", *SIMULATED, *QUICK, "--set", "workload.max_duration_s=3").stderr.splitlines()

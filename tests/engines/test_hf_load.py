@@ -41,6 +41,7 @@ def test_facts_of_a_saved_model(make_plan: MakePlan, worded_llama_folder: Path) 
     assert (facts.load_time_ns or 0) > 0
 
 
+@pytest.mark.slow
 def test_tied_head_is_counted_once_and_multiplies(
     make_plan: MakePlan, save_llama: Callable[..., Path]
 ) -> None:

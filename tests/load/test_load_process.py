@@ -151,6 +151,7 @@ def test_the_process_takes_little_memory(tmp_path: Path) -> None:
     assert peak_bytes < 60e6
 
 
+@pytest.mark.slow
 def test_a_killed_load_process_is_noticed_and_leaves_its_log(tmp_path: Path) -> None:
     """At most a second of what long requests brought is lost, and the segment reads as unclosed."""
     with serving(ttft_ms=10, chunk_ms=10) as url:

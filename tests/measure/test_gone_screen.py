@@ -54,9 +54,8 @@ def test_stderr_that_cannot_be_written(
     assert assert_measured(store) in done.stdout
 
 
-@pytest.mark.parametrize(
-    "redirection", [">/dev/full", pytest.param(">&-", marks=pytest.mark.slow)], ids=["full", "closed"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"], ids=["full", "closed"])
 def test_stdout_that_cannot_be_written(redirection: str, environment: dict[str, str], store: Path) -> None:
     """The result goes to stderr, and the status says that something failed."""
     done = shell(f"{MEASURE} {redirection}", environment)

@@ -96,6 +96,7 @@ def test_ctrl_c_keeps_what_was_measured(start_llem: Start, store: Path) -> None:
     assert events_of(store, "sampler", "sampling_completed")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_makes_the_experiment_incomplete(start_llem: Start, store: Path) -> None:
     """kill -9 of one worker: exit status 1, the other one finishes, the death is written down with its signal."""
     running = start_llem("measure", *SIMULATED, *QUICK, *LONGER, "--workers", 2)
@@ -126,6 +127,7 @@ def test_a_killed_sampler_is_noticed_within_a_second(start_llem: Start, store: P
     assert "energy_mj" not in closed[0]["edges"][0] and closed[0]["edges"][0]["reason"]
 
 
+@pytest.mark.slow
 def test_no_child_outlives_a_killed_supervisor(start_llem: Start, store: Path) -> None:
     """kill -9 of the supervisor takes its workers and samplers with it."""
     running = start_llem("measure", *SIMULATED, *LONG, "--workers", 2)

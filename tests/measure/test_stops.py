@@ -121,6 +121,7 @@ def test_a_file_that_may_not_grow(environment: dict[str, str], store: Path) -> N
     assert re.search(r"energy +[0-9.,]+ +J", done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_a_store_that_is_removed(start_llem: Start, store: Path) -> None:
     """The run ends within a moment, says what happened, and names itself."""
     running = start_llem("measure", *LONG)

@@ -47,6 +47,7 @@ def test_what_a_dead_server_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert not is_alive(grandchild)
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_the_process_that_holds_its_keeper(tmp_path: Path) -> None:
     """Killed without a chance to say anything."""
     output = tmp_path / "server.log"
