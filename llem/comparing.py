@@ -49,7 +49,7 @@ SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM eve
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
 WHERE list_contains($ids, e.experiment_id)
 """
-_ENVIRONMENT = (
+ENVIRONMENT = (
     "host",
     "gpu_name",
     "driver_version",
@@ -437,7 +437,7 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     yield from _mixed(groups, "energy_source", "energy comes from different sources")
     if any(not _has_same_prompts(groups[0], group) for group in groups[1:]):
         yield "the prompts are not the same"
-    for column in _ENVIRONMENT:
+    for column in ENVIRONMENT:
         yield from _mixed(groups, column, f"{column} differs")
     methods = {each.comparison.method for each in compared}
     if "welch" in methods:

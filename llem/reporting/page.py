@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import Compared, Findings, Group, Run, said_of_costs
+from llem.comparing import ENVIRONMENT, Compared, Findings, Group, Run, said_of_costs
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.facts import GAP_REQUESTS
@@ -55,15 +55,6 @@ BOUNDS = {
     for series in ("ttft", "e2e")
     for quantile in ("p95", "p99")
 }
-ENVIRONMENT = (
-    "host",
-    "gpu_name",
-    "driver_version",
-    "cuda_version",
-    "engine",
-    "engine_version",
-    "llem_version",
-)
 TRUST = ("valid", "energy", "throttled", "warnings")
 SERIES_NAMES = {
     "ttft_ms": ("time-to-first-token", "time to first token, ms"),

@@ -8,9 +8,8 @@ but idle power after it, the window's energy is that sum less idle power x (kA -
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from llem.results.power import FloatArray
 
 SEEN_APART = 1.5  # readings in a refresh, from which on two refreshes are told apart
 STANDARD_DEVIATIONS = 3.0
@@ -97,9 +96,10 @@ class AveragedReadings:
         unseen = np.maximum(np.rint((ends - at) / period_sec).astype(np.int64) - 1, 0)
         held = np.repeat(np.arange(len(at)), unseen)
         steps_back = np.concatenate([np.arange(count, 0, -1) for count in unseen]) if len(held) else held
-        order = np.argsort(np.concatenate((at, ends[held] - steps_back * period_sec)), kind="stable")
+        taken = np.concatenate((at, ends[held] - steps_back * period_sec))
+        order = np.argsort(taken, kind="stable")
         return Refreshes(
-            np.concatenate((at, ends[held] - steps_back * period_sec))[order],
+            taken[order],
             np.concatenate((power, power[held]))[order],
             np.concatenate((within, within[held]))[order],
             period_sec,

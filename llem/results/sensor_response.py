@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from llem.results import student_t
 from llem.results.averaged_power import refresh_period_sec
+from llem.results.power import FloatArray
 
-FloatArray = NDArray[np.float64]
 Model = Callable[
     [FloatArray, float, float], FloatArray
 ]  # load at moments, from 0 to 1, for a window and a delay
@@ -27,7 +27,7 @@ BOXCAR_EXPLAINS = 0.95  # a real load has nearly one power
 FEWEST_CHANGES = 40
 # Readings in a refresh, from which on its moment is known well enough for windows shorter than it.
 RESOLVED = 5.0
-_T_95 = 2.776  # Student's quantile for FOLDS - 1 degrees of freedom
+LEVEL = 0.95
 _ROUNDS, _STEPS = 14, np.linspace(-1.0, 1.0, 7)
 
 
@@ -142,7 +142,8 @@ def _seen_share(window_sec: float, *, refresh_sec: float, between_sec: float) ->
 
 
 def _half_width(estimates: Iterable[float]) -> float:
-    return float(_T_95 * np.std(list(estimates), ddof=1) / np.sqrt(FOLDS))
+    error = np.std(list(estimates), ddof=1) / np.sqrt(FOLDS)
+    return float(student_t.quantile(LEVEL, FOLDS - 1) * error)
 
 
 def _on_a_grid(taken_sec: FloatArray, *, refresh_sec: float, between_sec: float) -> FloatArray:
