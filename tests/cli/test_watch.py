@@ -16,7 +16,7 @@ from llem.cli.panel import ASCII_BLOCKS, OwnCost, panel, sparkline, warmup_targe
 from llem.live.follower import RunFollower
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
-from tests.conftest import LLEM, PATIENCE_S, SIMULATED, Run, Start
+from tests.conftest import LLEM, SIMULATED, Run, Start, wait_until
 from tests.forked import ForkedLlem
 from tests.live.growing import Growing
 from tests.world import EXPERIMENT, NS, ORIGIN_NS, experiment, sampler_events, with_package, worker_events
@@ -152,7 +152,7 @@ def test_a_warm_up_that_ended_above_its_target_says_why() -> None:
 def test_a_measurement_that_is_killed(start_llem: Start, store: Path) -> None:
     """The view lives on when everything that measures is killed at once, says so, and ends with status 1."""
     measuring = start_llem("measure", *SIMULATED, *LONG, process_group=0)
-    wait_for(lambda: list(store.glob("log/*/sampler-*")))
+    wait_until(lambda: list(store.glob("log/*/sampler-*")))
     killed = []
 
     def kill(terminal: Terminal, controller: int) -> None:
@@ -191,7 +191,7 @@ def test_a_study_is_watched_to_its_end(start_llem: Start, store: Path, tmp_path:
         '[study]\nname = "sizes"\nrepeats = 2\n[study.vary]\n"engine.batch_size" = [1, 4]\n'
     )
     start_llem("study", plan)
-    wait_for(lambda: list(store.glob("log/*/sampler-*")))
+    wait_until(lambda: list(store.glob("log/*/sampler-*")))
     watched = subprocess.run(
         [LLEM, "watch", "sizes", "--store", store], capture_output=True, text=True, check=False, timeout=100
     )
@@ -212,14 +212,6 @@ def state_of(folder: Path) -> dict[str, tuple[str, int, int]]:
         )
         for path in files
     }
-
-
-def wait_for(condition: object) -> None:
-    """Until it holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _kill_with_all_below(pid: int) -> None:
