@@ -11,7 +11,7 @@ from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
 from llem.reporting.charts import Curves
 from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
-from llem.reporting.page import BOUNDS, REPORTED, Report, drawings, page
+from llem.reporting.page import BOUNDS, REPORTED, Drawing, Report, page, parts_of
 from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
@@ -69,8 +69,9 @@ def make_page(
         plan=_plan(study, findings),
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
-    charts = {each.name: alone(each.svg) for each in drawings(report)}
-    return Page(page(report), sum(len(group.runs) for group in findings.groups), charts)
+    parts = list(parts_of(report))
+    charts = {part.name: alone(part.svg) for part in parts if isinstance(part, Drawing)}
+    return Page(page(report, parts), sum(len(group.runs) for group in findings.groups), charts)
 
 
 def _plan(study: StudyHistory | None, findings: Findings) -> str | None:

@@ -1,7 +1,7 @@
 """The page: every section from the findings of a comparison, top to bottom, as text that no browser has to complete."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, NamedTuple
@@ -91,10 +91,10 @@ class Report(NamedTuple):
     samples: Sequence[str] = ()  # of each trace, packed; empty where they are not embedded
 
 
-def page(report: Report) -> str:
-    """The whole document."""
+def page(report: Report, parts: Iterable[Part]) -> str:
+    """The whole document, of the parts that the report has."""
     script = zoom.script() if report.traces else None
-    body = "\n".join(map(_html, _parts(report)))
+    body = "\n".join(map(_html, parts))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{zoom.policy(script)}">\n'
@@ -104,13 +104,8 @@ def page(report: Report) -> str:
     )
 
 
-def drawings(report: Report) -> Iterator[Drawing]:
-    """Every chart of the page."""
-    yield from (part for part in _parts(report) if isinstance(part, Drawing))
-
-
-def _parts(report: Report) -> Iterator[Part]:
-    """Without secrets: what stands there was said by others."""
+def parts_of(report: Report) -> Iterator[Part]:
+    """Texts and charts from top to bottom, without secrets: what stands there was said by others."""
     for part in (part for section in _SECTIONS for part in section(report)):
         yield scrub(part) if isinstance(part, str) else part._replace(svg=_scrubbed(part.svg))
 
