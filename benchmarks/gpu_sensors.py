@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llem.results.sensor_response import Load, sensor_response
+from llem.results.calibration import Estimate, Load, sensor_response
 
 Floats = npt.NDArray[np.float64]
 
@@ -192,11 +192,14 @@ def table(trace: Trace) -> Iterator[str]:
 def _fitted(trace: Trace, sensor: str) -> str:
     """Over how long the sensor averages, and how late it is."""
     found = sensor_response(*trace.values[sensor], Load.of(trace.loads))
-    if found.window_sec is None or found.delay_sec is None:
+    if found.window_s.value is None:
         return found.reason or f"a low-pass, by {found.explained or 0:.0%}"
-    window_ms, delay_ms = 1e3 * found.window_sec, 1e3 * found.delay_sec
-    widths = 1e3 * (found.window_half_width_sec or 0), 1e3 * (found.delay_half_width_sec or 0)
-    return f"{window_ms:.0f} ± {widths[0]:.0f} ms, {delay_ms:.0f} ± {widths[1]:.0f} ms late ({found.explained:.0%} explained)"
+    return f"{_ms(found.window_s)}, {_ms(found.delay_s)} late ({found.explained:.0%} explained)"
+
+
+def _ms(found: Estimate) -> str:
+    value, low, high = ((each or 0.0) * 1e3 for each in (found.value, found.low, found.high))
+    return f"{value:.0f} ± {(high - low) / 2:.0f} ms"
 
 
 def main() -> int:

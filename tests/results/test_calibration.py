@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llem.results.sensor_response import Load, SensorResponse, sensor_response
+from llem.results.calibration import Load, SensorResponse, sensor_response
 
 IDLE_W, LOAD_W = 80.0, 600.0
 # period in seconds, share of it that is on, periods
@@ -61,13 +61,13 @@ class Sensor:
 
 def assert_found(sensor: Sensor) -> None:
     found = sensor.response()
-    assert found.reason is None and found.shape == "boxcar"
-    assert found.refresh_sec == pytest.approx(sensor.refresh_sec, rel=0.01)
-    assert found.delay_sec == pytest.approx(sensor.delay_sec, abs=0.01)
-    assert found.seen_share == pytest.approx(sensor.seen_share, abs=0.05)
+    assert found.reason is None and found.averages == "boxcar"
+    assert found.refresh_s.value == pytest.approx(sensor.refresh_sec, rel=0.01)
+    assert found.delay_s.value == pytest.approx(sensor.delay_sec, abs=0.01)
+    assert found.seen_share.value == pytest.approx(sensor.seen_share, abs=0.05)
     if sensor.window_sec > 0.3:
-        assert found.window_sec == pytest.approx(sensor.window_sec, rel=0.05)
-    assert (found.idle_w, found.load_w) == pytest.approx((IDLE_W, LOAD_W), rel=0.02)
+        assert found.window_s.value == pytest.approx(sensor.window_sec, rel=0.05)
+    assert (found.idle_w.value, found.load_w.value) == pytest.approx((IDLE_W, LOAD_W), rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -87,7 +87,7 @@ def test_fifty_sensors_are_found_again() -> None:
 def test_a_low_pass_is_called_so(seed: int) -> None:
     """It is no mean over a window, so it has none."""
     found = Sensor(seed, low_pass=True).response()
-    assert (found.shape, found.window_sec, found.seen_share) == ("exponential", None, None)
+    assert (found.averages, found.window_s.value, found.seen_share.value) == ("other", None, None)
 
 
 def test_the_intervals_are_narrow_where_much_is_known() -> None:
@@ -95,14 +95,14 @@ def test_the_intervals_are_narrow_where_much_is_known() -> None:
     sensor = Sensor(0)
     sensor.refresh_sec, sensor.window_sec = 0.1, 1.0
     found = sensor.response()
-    assert abs(found.window_sec - 1.0) <= 0.02 and 0 < found.window_half_width_sec < 0.05
+    assert abs(found.window_s.value - 1.0) <= 0.02 and found.window_s.low < 1.0 < found.window_s.high < 1.05
 
 
 def test_refreshes_closer_than_readings_say_nothing_of_the_share_seen() -> None:
     """At a hundred readings a second, a sensor that looks every 20 ms may see all of the time or a part of it."""
     sensor = Sensor(0)
     sensor.refresh_sec, sensor.window_sec = 0.02, 0.005
-    assert sensor.response().seen_share is None
+    assert sensor.response().seen_share.value is None
 
 
 def test_a_load_that_changes_nothing_tells_nothing() -> None:
@@ -125,7 +125,7 @@ def test_the_average_of_a_real_h200() -> None:
     average = sensor_response(
         at_sec, column(H200 / "sensors.csv", "average_w"), Load.of(list(zip(began, ended, strict=True)))
     )
-    assert average.shape == "boxcar" and average.explained > 0.95
-    assert average.refresh_sec == pytest.approx(0.101, abs=0.002)
-    assert average.window_sec == pytest.approx(1.0, abs=0.06)
-    assert average.delay_sec == pytest.approx(0.02, abs=0.05)
+    assert average.averages == "boxcar" and average.explained > 0.95
+    assert average.refresh_s.value == pytest.approx(0.101, abs=0.002)
+    assert average.window_s.value == pytest.approx(1.0, abs=0.06)
+    assert average.delay_s.value == pytest.approx(0.02, abs=0.05)

@@ -1,15 +1,19 @@
-"""What a power sensor makes of a load that is switched on and off at known times: how often it looks, over how long, and how late.
+"""What a device's sensors make of a load that is switched on and off at known times: how often they look, over how long, and how late.
 
 A reading taken at t is modelled as the mean of the load from t - delay - window to t - delay, between the power of idling and that of the load.
 A sensor whose window is shorter than the time between two refreshes sees a part of the time. The alternative is a low-pass filter of
 first order, whose readings follow the load exponentially; the model that leaves less unexplained is the sensor's shape.
+
+`load_schedule` says what to do to the device, `estimate` what its readings beside that load say. `estimate` knows one column of power: of a
+device that has an instant and an averaged power it is asked twice.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from llem.results import student_t
 from llem.results.averaged_power import refresh_period_sec
@@ -19,6 +23,19 @@ Model = Callable[
     [FloatArray, float, float], FloatArray
 ]  # load at moments, from 0 to 1, for a window and a delay
 
+
+class Wave(NamedTuple):
+    """A load that is on for `duty` of every period."""
+
+    period_s: float
+    duty: float
+    periods: int
+
+
+IDLE_SEC, CONSTANT_SEC = 4.0, 10.0
+WAVES = (
+    Wave(4.0, 0.5, 3), Wave(0.4, 0.5, 15), Wave(1.0, 0.25, 6), Wave(0.13, 0.5, 40), Wave(0.057, 0.5, 60), Wave(0.7, 0.4, 8)
+)  # fmt: skip
 FOLDS = 5  # parts of a calibration that each give an estimate, whose spread is the interval's
 SHORTEST_SEC, LONGEST_SEC, LATEST_SEC = 0.002, 3.0, 0.3
 # Of the readings' variance; below, the load and the power have nothing to do with each other.
@@ -31,22 +48,56 @@ LEVEL = 0.95
 _ROUNDS, _STEPS = 14, np.linspace(-1.0, 1.0, 7)
 
 
-class SensorResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One value of one device; times in seconds, each with half the width of its 95 % interval. None with a reason."""
+class LoadStep(NamedTuple):
+    """What the load program does next: 1.0 is all it can, 0.0 is nothing."""
 
-    refresh_sec: float | None = None
-    window_sec: float | None = None
-    window_half_width_sec: float | None = None
-    delay_sec: float | None = None
-    delay_half_width_sec: float | None = None
-    seen_share: float | None = (
-        None  # of the time; 1 where windows touch or overlap, None where it is read too seldom to tell
-    )
-    shape: Literal["boxcar", "exponential", "neither"] | None = None
-    explained: float | None = None  # share of the readings' variance that the better model explains
-    idle_w: float | None = None
-    load_w: float | None = None
+    level: float
+    seconds: float
+
+
+class LoadTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """Readings of one device beside a load; seconds on one clock, ascending; NaN where a reading lacks a value.
+
+    It begins and ends with a few seconds of idling.
+    """
+
+    times_s: FloatArray  # shape (readings,), as all columns
+    power_w: FloatArray
+    energy_j: FloatArray  # the counter's, from any start
+    busy_s: FloatArray  # shape (spans, 2): when the load began and ended, as the load program reported it, ascending
+    temperature_c: FloatArray | None = None
+    throttle_reasons: NDArray[np.int64] | None = None  # NVML's bits; 0 where none was read
+    others_busy: bool = False  # another process had the device open
+    power_limit_w: float | None = None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A value and its 95 % interval, or the reason why there is none."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
     reason: str | None = None
+
+
+class SensorCalibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device's sensors do. Where `reason` says why nothing can be said, all else is without a value."""
+
+    reason: str | None = None
+    averages: Literal["boxcar", "none", "other"] | None = (
+        None  # none: it sees less than the time between two refreshes
+    )
+    explained: float | None = None  # share of the power readings' variance that the load explains
+    power_refresh_s: Estimate
+    energy_refresh_s: Estimate
+    averaging_window_s: Estimate
+    delay_s: Estimate  # of the window's end behind the reading
+    seen_share: Estimate  # of the time
+    counter_over_power: Estimate  # at constant load
+    idle_w: Estimate
+    idle_spread_w: Estimate  # standard deviation
+    load_w: Estimate
+    settling_s: Estimate  # of constant load, until the temperature is within 1 C of where it goes
 
 
 class Load(NamedTuple):
@@ -56,7 +107,7 @@ class Load(NamedTuple):
     busy_sec: FloatArray
 
     @classmethod
-    def of(cls, spans_sec: Sequence[tuple[float, float]]) -> "Load":
+    def of(cls, spans_sec: Sequence[tuple[float, float]] | FloatArray) -> "Load":
         """From spans in which it was on, ascending."""
         at_sec = np.array(spans_sec, np.float64).reshape(-1)
         lengths = at_sec[1::2] - at_sec[0::2]
@@ -96,11 +147,61 @@ class _Fit(NamedTuple):
     load_w: float
 
 
+def load_schedule() -> list[LoadStep]:
+    """About a minute of idling, constant load and square waves of several periods and duty cycles."""
+    steps = [LoadStep(0.0, IDLE_SEC), LoadStep(1.0, CONSTANT_SEC), LoadStep(0.0, IDLE_SEC)]
+    for wave in WAVES:
+        on, off = LoadStep(1.0, wave.period_s * wave.duty), LoadStep(0.0, wave.period_s * (1 - wave.duty))
+        steps += [on, off] * wave.periods
+    return [*steps, LoadStep(0.0, IDLE_SEC)]
+
+
+def estimate(trace: LoadTrace) -> SensorCalibration:
+    """What the readings say of the sensors, each with its interval."""
+    if trace.others_busy:
+        return _nothing("another process had the device open")
+    known = ~np.isnan(trace.power_w)
+    at_sec, power_w = trace.times_s[known], trace.power_w[known]
+    seen = sensor_response(at_sec, power_w, Load.of(trace.busy_s))
+    return msgspec.structs.replace(
+        _nothing(seen.reason),
+        averages=seen.averages,
+        explained=seen.explained,
+        power_refresh_s=seen.refresh_s,
+        averaging_window_s=seen.window_s,
+        delay_s=seen.delay_s,
+        seen_share=seen.seen_share,
+        idle_w=seen.idle_w,
+        load_w=seen.load_w,
+    )
+
+
+def _nothing(reason: str | None) -> SensorCalibration:
+    none = Estimate(reason=reason or "it is not estimated")
+    values = {name: none for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate}
+    return msgspec.convert({"reason": reason, **values}, SensorCalibration)
+
+
+class SensorResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One column's part of a calibration."""
+
+    refresh_s: Estimate
+    window_s: Estimate = Estimate()
+    delay_s: Estimate = Estimate()
+    seen_share: Estimate = Estimate()
+    idle_w: Estimate = Estimate()
+    load_w: Estimate = Estimate()
+    averages: Literal["boxcar", "none", "other"] | None = None
+    explained: float | None = None
+    reason: str | None = None
+
+
 def sensor_response(at_sec: FloatArray, values: FloatArray, load: Load) -> SensorResponse:
     """From known readings, ascending, which begin and end with idling; `values` in watts."""
     changed = np.flatnonzero(np.diff(values)) + 1
     if len(changed) < FEWEST_CHANGES:
-        return SensorResponse(reason=f"it changed {len(changed)} times: the load does not show in it")
+        reason = f"it changed {len(changed)} times: the load does not show in it"
+        return SensorResponse(refresh_s=Estimate(reason=reason), reason=reason)
     taken_sec, taken = (at_sec[changed - 1] + at_sec[changed]) / 2, values[changed]
     between_sec = float(np.median(np.diff(at_sec)))
     refresh_sec = refresh_period_sec(taken_sec, between_sec)
@@ -108,29 +209,26 @@ def sensor_response(at_sec: FloatArray, values: FloatArray, load: Load) -> Senso
     boxcar, filtered = _fit(load.mean, taken_sec, taken), _fit(load.filtered, taken_sec, taken)
     total = float(((taken - taken.mean()) ** 2).sum())
     explained = 1 - min(boxcar.unexplained, filtered.unexplained) / total
+    refresh = Estimate(value=refresh_sec)
     if explained < LEAST_EXPLAINED:
-        return SensorResponse(
-            refresh_sec=refresh_sec,
-            explained=explained,
-            reason=f"the load explains {explained:.0%} of it, less than {LEAST_EXPLAINED:.0%}: something else drew power, or a limit was reached",
-        )
+        reason = f"the load explains {explained:.0%} of it, less than {LEAST_EXPLAINED:.0%}: something else drew power, or a limit was reached"
+        return SensorResponse(refresh_s=refresh, explained=explained, reason=reason)
     if filtered.unexplained < boxcar.unexplained:
-        return SensorResponse(refresh_sec=refresh_sec, shape="exponential", explained=explained)
+        return SensorResponse(refresh_s=refresh, averages="other", explained=explained)
     folds = [
         _fit(load.mean, taken_sec[part], taken[part], around=boxcar)
         for part in np.array_split(np.arange(len(taken)), FOLDS)
     ]
+    share = _seen_share(boxcar.window_sec, refresh_sec=refresh_sec, between_sec=between_sec)
     return SensorResponse(
-        refresh_sec=refresh_sec,
-        window_sec=boxcar.window_sec,
-        window_half_width_sec=_half_width(fold.window_sec for fold in folds),
-        delay_sec=boxcar.delay_sec,
-        delay_half_width_sec=_half_width(fold.delay_sec for fold in folds),
-        seen_share=_seen_share(boxcar.window_sec, refresh_sec=refresh_sec, between_sec=between_sec),
-        shape="boxcar" if explained >= BOXCAR_EXPLAINS else "neither",
+        refresh_s=refresh,
+        window_s=_within(boxcar.window_sec, [fold.window_sec for fold in folds]),
+        delay_s=_within(boxcar.delay_sec, [fold.delay_sec for fold in folds]),
+        seen_share=Estimate(value=share),
+        averages="boxcar" if explained >= BOXCAR_EXPLAINS else "other",
         explained=explained,
-        idle_w=boxcar.idle_w,
-        load_w=boxcar.load_w,
+        idle_w=_within(boxcar.idle_w, [fold.idle_w for fold in folds]),
+        load_w=_within(boxcar.load_w, [fold.load_w for fold in folds]),
     )
 
 
@@ -141,9 +239,11 @@ def _seen_share(window_sec: float, *, refresh_sec: float, between_sec: float) ->
     return min(1.0, window_sec / refresh_sec) if refresh_sec >= RESOLVED * between_sec else None
 
 
-def _half_width(estimates: Iterable[float]) -> float:
-    error = np.std(list(estimates), ddof=1) / np.sqrt(FOLDS)
-    return float(student_t.quantile(LEVEL, FOLDS - 1) * error)
+def _within(value: float, estimates: Sequence[float]) -> Estimate:
+    """A value, and an interval from what its folds say."""
+    error = np.std(estimates, ddof=1) / np.sqrt(len(estimates))
+    half_width = float(student_t.quantile(LEVEL, len(estimates) - 1) * error)
+    return Estimate(value=value, low=value - half_width, high=value + half_width)
 
 
 def _on_a_grid(taken_sec: FloatArray, *, refresh_sec: float, between_sec: float) -> FloatArray:
