@@ -97,6 +97,11 @@ class Simulation:
         )
         return joules
 
+    def set_load(self, uuid: str, level: float) -> None:
+        """Load a GPU that has `load_w` from now on, from 0.0, idle, to 1.0."""
+        if self._library.sim_set_load(uuid.encode(), round(level * 1000)):
+            raise ValueError(f"{uuid} cannot be loaded: no such GPU, or its load_w is not set")
+
     def calls(self) -> int:
         """How many NVML calls were made since the scenario was installed."""
         calls: int = self._library.sim_calls()

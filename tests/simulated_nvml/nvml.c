@@ -6,6 +6,9 @@
  *
  * What is set (power limit, locked clocks) is a line at the end of the scenario's `settings` file: "NS GPU limit MW" or
  * "NS GPU clock MHZ", 0 MHz being no lock. Every process reads all of it, so that all agree on each moment's power.
+ *
+ * A program under test loads a GPU that has `load_w` with sim_set_load(UUID, level), 0 to 1000; "NS GPU load LEVEL" is then
+ * a line of the same file, and the GPU follows these instead of its curve from the first one on.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -23,7 +26,7 @@ enum { MAX_GPUS = 16, MAX_MIGS = 8, MAX_ROWS = 8192, MAX_FAULTS = 16, MAX_THROTT
 enum { FIELD_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186 };
 enum { TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
 enum { THROTTLE_IDLE = 1, THROTTLE_POWER_CAP = 4 };
-enum { MAX_CHANGES = 1024, MAX_LIMITS = 16, CLOCK_STEP_MHZ = 15 };
+enum { MAX_CHANGES = 1024, MAX_LIMITS = 16, CLOCK_STEP_MHZ = 15, MAX_STEPS = 16384, FULL_LOAD = 1000, SLICES = 64 };
 
 typedef struct { char function[32]; int code; double from, until, slow_ms; } Fault;
 typedef struct { double from, until; unsigned long long reasons; unsigned sm_mhz; } Throttle;
@@ -31,18 +34,21 @@ typedef struct { char uuid[96], profile[32]; unsigned memory_mib; } Mig;
 typedef struct { int gpu, mig; } Handle; /* mig < 0: the GPU itself */
 typedef struct { double at, limit_w; } Change;
 typedef struct { double limit_w, row_j[MAX_ROWS]; } Capped; /* energy of the rows under a limit */
+typedef struct { double at, power_w, energy_j; } Step; /* the power from then on, and all energy before */
 typedef struct {
     char name[96], uuid[96], pci[32];
     int major, minor, has_instant, has_average, has_energy_field, has_mig, persistence, ecc, compute_mode;
     unsigned memory_mib, used_mib, sm_min, sm_max, memory_mhz;
     double limit_w, default_limit_w, cool_c, hot_c, average_s, refresh_s, refresh_phase_s, seen_share, seen_period_s, tick_s;
+    double delay_s, low_pass_s, idle_w, load_w;
     double reset_at, stuck_at, jump_at, spike_from, spike_until, spike_w;
     unsigned long long counter_start_mj, jump_mj;
-    int linear, rows, faults, throttles, migs, processes, changes, limits;
-    unsigned locked_mhz;
+    int linear, rows, faults, throttles, migs, processes, changes, limits, steps;
+    unsigned locked_mhz, load;
     double least_limit_w;
     Change change[MAX_CHANGES];
     Capped capped[MAX_LIMITS];
+    Step step[MAX_STEPS];
     double row_s[MAX_ROWS], row_w[MAX_ROWS], row_j[MAX_ROWS];
     Fault fault[MAX_FAULTS];
     Throttle throttle[MAX_THROTTLES];
@@ -138,6 +144,8 @@ static int parse_gpu(Gpu *g, const char *line) {
            sscanf(line, "average_s %lf", &g->average_s) == 1 ||
            sscanf(line, "refresh %lf %lf", &g->refresh_s, &g->refresh_phase_s) == 2 ||
            sscanf(line, "seen %lf %lf", &g->seen_share, &g->seen_period_s) == 2 ||
+           sscanf(line, "delay_s %lf", &g->delay_s) == 1 || sscanf(line, "low_pass_s %lf", &g->low_pass_s) == 1 ||
+           sscanf(line, "load_w %lf %lf", &g->idle_w, &g->load_w) == 2 ||
            sscanf(line, "linear %d", &g->linear) == 1 || sscanf(line, "counter_reset %lf", &g->reset_at) == 1 ||
            sscanf(line, "counter_stuck %lf", &g->stuck_at) == 1 ||
            sscanf(line, "counter_jump %lf %llu", &g->jump_at, &g->jump_mj) == 2 ||
@@ -205,13 +213,39 @@ static const Capped *capped(Gpu *g, double limit_w) {
     return c;
 }
 
+static double energy_until(const Gpu *g, double s);
+static double loaded_w(const Gpu *g) { return g->idle_w + (g->load_w - g->idle_w) * g->load / FULL_LOAD; }
+
+static void add_step(Gpu *g, double at) {
+    if (g->steps >= MAX_STEPS) return;
+    if (g->steps) at = fmax(at, g->step[g->steps - 1].at);
+    double energy_j = energy_until(g, at);
+    g->step[g->steps++] = (Step){at, capped_w(loaded_w(g), g->limit_w), energy_j};
+}
+
+static const Step *step_before(const Gpu *g, double s) {
+    if (!g->steps || s < g->step[0].at) return NULL;
+    int low = 0, high = g->steps;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (g->step[middle].at <= s) low = middle; else high = middle;
+    }
+    return &g->step[low];
+}
+
 static void take_change(long long at_ns, unsigned gpu, const char *what, unsigned value) {
     if ((int)gpu >= gpu_count) return;
     Gpu *g = &gpus[gpu];
+    double at = (at_ns - epoch_ns) / 1e9;
     if (!strcmp(what, "clock")) g->locked_mhz = value;
+    if (!strcmp(what, "load")) {
+        g->load = value;
+        add_step(g, at);
+    }
     if (strcmp(what, "limit") || g->changes >= MAX_CHANGES) return;
     g->limit_w = value / 1e3;
-    g->change[g->changes++] = (Change){(at_ns - epoch_ns) / 1e9, g->limit_w};
+    g->change[g->changes++] = (Change){at, g->limit_w};
+    if (g->steps) add_step(g, at);
 }
 
 /* Lines that other processes have written since. */
@@ -259,7 +293,14 @@ static double wanted_power_at(const Gpu *g, double s, double limit_w) {
     return from + (capped_w(g->row_w[i + 1], limit_w) - from) * (rest - g->row_s[i]) / width;
 }
 
-static double power_at(const Gpu *g, double s) { return wanted_power_at(g, s, limit_at(g, s)); }
+static double power_at(const Gpu *g, double s) {
+    const Step *step = step_before(g, s);
+    return step ? step->power_w : wanted_power_at(g, s, limit_at(g, s));
+}
+
+static int is_capped(const Gpu *g, double s) {
+    return g->steps ? loaded_w(g) > g->limit_w : wanted_power_at(g, s, INFINITY) > limit_at(g, s);
+}
 
 static double energy_under(const Gpu *g, double s, double limit_w) {
     const double *row_j = isinf(limit_w) ? g->row_j : capped((Gpu *)g, limit_w)->row_j;
@@ -270,8 +311,10 @@ static double energy_under(const Gpu *g, double s, double limit_w) {
     return whole * row_j[g->rows - 1] + row_j[i] + (rest - g->row_s[i]) * mean;
 }
 
-/* Under one limit after the other. */
+/* By the load, before it by the curve under one limit after the other. */
 static double energy_until(const Gpu *g, double s) {
+    const Step *step = step_before(g, s);
+    if (step) return step->energy_j + step->power_w * (s - step->at);
     double limit_w = INFINITY, energy_j = 0, from = 0;
     for (int i = 0; i < g->changes && g->change[i].at <= s; i++) {
         energy_j += energy_under(g, g->change[i].at, limit_w) - energy_under(g, from, limit_w);
@@ -288,14 +331,26 @@ static double mean_power(const Gpu *g, double from, double until) {
 /* What the sensor reports: all of the time, or the end of each period only. */
 static double instant_power(const Gpu *g, double s) {
     double spike = s >= g->spike_from && s < g->spike_until ? g->spike_w : 0;
-    if (g->seen_share <= 0) return power_at(g, s) + spike;
-    double end = floor(s / g->seen_period_s) * g->seen_period_s;
+    if (g->seen_share <= 0) return power_at(g, s - g->delay_s) + spike;
+    double end = floor(s / g->seen_period_s) * g->seen_period_s - g->delay_s;
     return mean_power(g, end - g->seen_share * g->seen_period_s, end) + spike;
+}
+
+/* A low-pass filter of first order: slices of the past of equal weight, the last of them cut off at an eighth of one. */
+static double low_pass_power(const Gpu *g, double s) {
+    double sum = 0, until = 0;
+    for (int i = 1; i <= SLICES; i++) {
+        double from = -g->low_pass_s * log(1 - (i < SLICES ? i : SLICES - 0.125) / SLICES);
+        sum += mean_power(g, s - from, s - until);
+        until = from;
+    }
+    return sum / SLICES;
 }
 
 static double average_power(const Gpu *g, double s) {
     if (g->refresh_s > 0) s = floor((s - g->refresh_phase_s) / g->refresh_s) * g->refresh_s + g->refresh_phase_s;
-    if (g->seen_share <= 0) return mean_power(g, s - g->average_s, s);
+    if (g->low_pass_s > 0) return low_pass_power(g, s - g->delay_s);
+    if (g->seen_share <= 0) return mean_power(g, s - g->delay_s - g->average_s, s - g->delay_s);
     double sum = 0;
     int periods = fmax(1, round(g->average_s / g->seen_period_s));
     for (int i = 0; i < periods; i++) sum += instant_power(g, s - i * g->seen_period_s);
@@ -327,6 +382,16 @@ double sim_true_energy_j(int gpu, long long from_ns, long long until_ns) {
     const Gpu *g = &gpus[gpu];
     read_settings();
     return energy_until(g, (until_ns - epoch_ns) / 1e9) - energy_until(g, (from_ns - epoch_ns) / 1e9);
+}
+
+/* Load a GPU from now on: 0 is idle, 1000 is all it can. */
+int sim_set_load(const char *uuid, unsigned level) {
+    if (!loaded && sim_load(getenv("SIMULATED_NVML_SCENARIO"))) return UNKNOWN;
+    read_settings();
+    for (int gpu = 0; gpu < gpu_count; gpu++)
+        if (!strcmp(uuid, gpus[gpu].uuid))
+            return gpus[gpu].load_w > 0 && level <= FULL_LOAD ? write_setting(gpu, "load", level) : NOT_SUPPORTED;
+    return NOT_FOUND;
 }
 
 /* ---- entering a call ---- */
@@ -550,8 +615,7 @@ int nvmlDeviceGetApplicationsClock(Handle *h, int kind, unsigned *mhz) { return 
 int nvmlDeviceGetCurrentClocksEventReasons(Handle *h, unsigned long long *reasons) {
     ENTER(h, "throttle");
     const Throttle *t = throttle_at(g, s);
-    int is_capped = wanted_power_at(g, s, INFINITY) > limit_at(g, s);
-    *reasons = t ? t->reasons : is_capped ? THROTTLE_POWER_CAP : power_at(g, s) < 0.2 * g->limit_w ? THROTTLE_IDLE : 0;
+    *reasons = t ? t->reasons : is_capped(g, s) ? THROTTLE_POWER_CAP : power_at(g, s) < 0.2 * g->limit_w ? THROTTLE_IDLE : 0;
     return SUCCESS;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Handle *h, unsigned long long *reasons) {

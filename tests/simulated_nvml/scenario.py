@@ -69,6 +69,10 @@ class Gpu(Part, kw_only=True):
         None  # the average is renewed every so many seconds, from a second on; else at every reading
     )
     seen: tuple[float, float] | None = None  # the sensor sees this share of each period of so many seconds
+    delay_s: float = 0.0  # of both powers behind the load
+    low_pass_s: float | None = None  # time constant: the average is no plain mean but follows exponentially
+    # Watts when idle and when fully loaded, instead of the curve: a program loads it by `sim_set_load` of the library.
+    load_w: tuple[float, float] | None = None
     curve: tuple[Row, ...] = ((0.0, 300.0), (1.0, 300.0))
     linear: bool = True  # between rows; else each row holds until the next
     migs: list[Mig] | None = None  # None: MIG is off
@@ -125,11 +129,16 @@ def _gpu_lines(gpu: Gpu) -> list[str]:
         f"fields {_words([int(word in gpu.fields) for word in ('instant', 'average', 'energy')])}",
         f"counter {gpu.counter_tick_ms / 1000} {gpu.counter_start_mj}",
         f"average_s {gpu.average_s}",
+        f"delay_s {gpu.delay_s}",
         f"linear {int(gpu.linear)}",
-        *(f"row {second} {watts}" for second, watts in gpu.curve),
+        *(f"row {second} {watts}" for second, watts in _curve(gpu)),
         *(f"process {pid}" for pid in gpu.processes),
     ]
     return lines + _mig_lines(gpu) + _trouble_lines(gpu)
+
+
+def _curve(gpu: Gpu) -> tuple[Row, ...]:
+    return gpu.curve if gpu.load_w is None else constant(gpu.load_w[0])
 
 
 def _mig_lines(gpu: Gpu) -> list[str]:
@@ -142,6 +151,8 @@ def _trouble_lines(gpu: Gpu) -> list[str]:
     once = {
         "refresh": gpu.refresh,
         "seen": gpu.seen,
+        "low_pass_s": None if gpu.low_pass_s is None else (gpu.low_pass_s,),
+        "load_w": gpu.load_w,
         "counter_reset": None if gpu.counter_reset_s is None else (gpu.counter_reset_s,),
         "counter_stuck": None if gpu.counter_stuck_s is None else (gpu.counter_stuck_s,),
         "counter_jump": gpu.counter_jump,
