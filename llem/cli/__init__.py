@@ -31,6 +31,7 @@ COMMANDS: Commands = {
         "llem.cli.import_result:import_result",
         "Take results of LLenergyMeasure (schema 2.0) into the store.",
     ),
+    "collect": ("llem.cli.collect:collect", "Bring the logs of many stores into one."),
     "rebuild": ("llem.cli.rebuild:rebuild", "Replay the whole log into new projections."),
     "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, redact, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),

@@ -122,6 +122,12 @@ def measure(
         bool,
         typer.Option("--live", help="Show power, energy, tokens and what is missing to be valid as it goes."),
     ] = False,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE", help="When it has ended, bring the run into this store too.", show_default=False
+        ),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Measure a model on this machine, a server, or any program: llem measure -- PROGRAM ARGUMENTS.
@@ -168,17 +174,26 @@ def measure(
         _write_plan(plan, _Form(json=json, output=output, program=False))
         return
     place = Store.locate(store)
+    collection = None if collect is None else Store(collect).create()
     form = _Form(json=json, output=output, program=bool(program))
     if course is not None:
-        sys.exit(_measure_in_turn(plan, course, place, form, strict=strict, live=live))
+        sys.exit(_measure_in_turn(plan, course, place, form, collection, strict=strict, live=live))
     with Interruptions():
         outcome = _run(plan, place, program, strict=strict, quiet=json, live=live)
         result, was_shown = _report(outcome, place, form)
-    sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+        left = _collect(outcome, collection)
+    sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown) or left)
 
 
 def _measure_in_turn(
-    plan: Plan, course: Course, place: Store, form: "_Form", *, strict: bool, live: bool
+    plan: Plan,
+    course: Course,
+    place: Store,
+    form: "_Form",
+    collection: Store | None,
+    *,
+    strict: bool,
+    live: bool,
 ) -> int:
     """One load after the other under one server, until one is interrupted or cannot be measured; the worst status of all."""
     measured: list[tuple[Load, ExperimentResult | None]] = []
@@ -199,6 +214,7 @@ def _measure_in_turn(
             course.take(load, result)
             measured.append((load, result))
             statuses.append(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
+            statuses.append(_collect(outcome, collection))
             if outcome.interrupted or not outcome.has_measured:
                 break
     write_curve(measured)
@@ -315,6 +331,14 @@ def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
     elif not outcome.is_complete:
         console.note(f"llem: what there is of it is kept as {outcome.experiment_id}")
     return _result(outcome, now, form) if outcome.has_measured else (None, False)
+
+
+def _collect(outcome: Outcome, into: Store | None) -> int:
+    """Bring the run into another store, and say so; the status of that."""
+    if into is None or outcome.folder is None:
+        return console.DONE
+    status: int = _module("collect").collect_run(outcome.folder, into)
+    return status
 
 
 def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:

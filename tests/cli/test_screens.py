@@ -31,6 +31,7 @@ USUAL = ("80x24", "colour")
 MADE = (
     "measured",
     "imported",
+    "collected",
     "recovered.events.zst",
     "redacted.events.zst",
 )  # by commands; removed before each
@@ -120,6 +121,7 @@ CASES = {
     "query_wrong": Case(["query", "select energi from experiment_results"]),
     "export": Case(["export", "-", "--runs", "base", "-f", "jsonl", "--what", "requests"]),
     "import": Case(["import", "result.json", "wrong.json", "--store", "imported"]),
+    "collect": Case(["collect", "store", "damaged", "--into", "collected"], masked),
     "rebuild": Case(["rebuild"], unfolded),
     "rebuild_damaged": Case(["rebuild", "--check", "--store", "damaged"], unfolded),
     "log_verify": Case(["log", "verify", "--store", "damaged"], masked),

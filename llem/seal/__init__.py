@@ -1,0 +1,1 @@
+"""What becomes of logs that many hosts wrote: collected into one store, and sealed as Parquet."""
