@@ -1,5 +1,6 @@
 """Requests as events: the rule for their times, and how they are split where one event cannot hold them."""
 
+import operator
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ from llem_events.events import Request, RequestsCompleted
 _TARGET_BYTES = RequestsCompleted.MAX_BYTES // 2
 _LIMIT_BYTES = RequestsCompleted.MAX_BYTES - 2**16
 _TEXT_FIELDS = ("error", "prompt", "output", "session_id", "times_reason", "finish_reason")
+_texts = operator.attrgetter(*_TEXT_FIELDS)
 _OTHER_FIELDS_BYTES = 600  # names and numbers
 _INTEGER_BYTES, _COUNT_BYTES, _CHARACTER_BYTES = 9, 5, 6  # at most, in msgpack
 
@@ -37,9 +39,7 @@ def requests_completed(requests: Sequence[Request], *, window: str) -> Iterator[
 
 def _size(request: Request) -> int:
     """Bytes of its message, at most."""
-    texts = 0
-    for field in _TEXT_FIELDS:
-        texts += len(getattr(request, field) or "")
+    texts = sum(map(len, filter(None, _texts(request))))
     times = len(request.token_times_ns) + len(request.chunk_times_ns)
     counts = len(request.chunk_tokens)
     return _OTHER_FIELDS_BYTES + _CHARACTER_BYTES * texts + _INTEGER_BYTES * times + _COUNT_BYTES * counts

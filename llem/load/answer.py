@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from llem.load.errors import AnswerError
@@ -99,7 +100,7 @@ class Answer:
     def head(self, head: Head, at_ns: int) -> None:
         self._headers_ns = self.last_ns = at_ns
         self._status = head.status
-        self._is_stream = head.status == _OK and not any(kind in head.content_type for kind in _NO_STREAMS)
+        self._is_stream = head.status == _OK and not _is_no_stream(head.content_type)
 
     def body(self, piece: bytes, at_ns: int) -> None:
         self.last_ns = at_ns
@@ -120,7 +121,8 @@ class Answer:
             self.fail(f"no stream, but {said}" if self._status == _OK else said, at_ns)
             return
         try:
-            self._take(self._events.end(), at_ns)
+            if last_events := self._events.end():
+                self._take(last_events, at_ns)
         except AnswerError as error:
             self.fail(str(error), at_ns)
             return
@@ -258,6 +260,11 @@ class Answer:
         if is_one_each:
             return {"token_times_ns": times_ns}
         return {"chunk_times_ns": times_ns, "chunk_tokens": _counts(tokens)}
+
+
+@lru_cache(maxsize=256)
+def _is_no_stream(content_type: str) -> bool:
+    return any(kind in content_type for kind in _NO_STREAMS)
 
 
 def _counts(tokens: "array[int]") -> list[int | None]:

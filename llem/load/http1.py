@@ -202,7 +202,11 @@ class Connection(asyncio.BufferedProtocol):
             if contents:
                 assert self._exchange is not None
                 self._exchange.body(b"".join(contents), at_ns)
-        if after_last is not None:
+        if after_last is None:
+            return
+        if data[after_last:] == b"\r\n":  # no trailing headers, as nearly always
+            self._end(at_ns, has_more=False)
+        else:
             self._phase = self._trailer
             self._trailer(data[after_last:], at_ns)
 

@@ -152,32 +152,34 @@ class RequestWriter:
         vocabulary: tuple[int, int] | None,
         keeps_text: bool,
     ) -> None:
-        self._is_chat = endpoint == "chat"
+        self._is_chat, self._keeps_text = endpoint == "chat", keeps_text
         fixed = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **extra}
         # encoded once; what differs from request to request follows
         self._fixed = _encoder.encode(fixed)[:-1]
-        self._vocabulary, self._keeps_text = vocabulary, keeps_text
+        # for synthetic prompts: the token id of each number in digits; None where the server gets words
+        self._ids = None if self._is_chat or vocabulary is None else _spread(*vocabulary)
 
     def prepare(self, prompt: Prompt, *, round_index: int) -> Prepared:
         """The body for one prompt."""
-        ids = self._ids(prompt, round_index)
-        text = None if ids is not None else prompt_text(prompt) or _words(prompt, round_index)
-        if not self._is_chat:
-            asked = b',"prompt":%b' % _encoder.encode(text if ids is None else ids)
-        else:
+        text = prompt_text(prompt)
+        if text is None and self._ids is not None:
+            ids = list(map(self._ids.__getitem__, _numbers(prompt, round_index)))
+            return self._prepared(prompt, b'"prompt":[%b]' % b",".join(ids), input_tokens=len(ids))
+        text = text or _words(prompt, round_index)
+        if self._is_chat:
             said: Any = prompt.messages or [{"role": "user", "content": text}]
-            asked = b',"messages":%b' % _encoder.encode(said)
+            return self._prepared(prompt, b'"messages":%b' % _encoder.encode(said), text=text)
+        return self._prepared(prompt, b'"prompt":%b' % _encoder.encode(text), text=text)
+
+    def _prepared(
+        self, prompt: Prompt, asked: bytes, *, input_tokens: int | None = None, text: str | None = None
+    ) -> Prepared:
         return Prepared(
-            body=b'%b%b,"max_tokens":%d}' % (self._fixed, asked, prompt.max_new_tokens),
-            input_tokens=None if ids is None else len(ids),
+            body=b'%b,%b,"max_tokens":%d}' % (self._fixed, asked, prompt.max_new_tokens),
+            input_tokens=input_tokens,
             max_tokens=prompt.max_new_tokens,
             text=text if self._keeps_text else None,
         )
-
-    def _ids(self, prompt: Prompt, round_index: int) -> list[int] | None:
-        if self._is_chat or self._vocabulary is None or prompt_text(prompt) is not None:
-            return None
-        return list(map(_spread(*self._vocabulary).__getitem__, _numbers(prompt, round_index)))
 
 
 def _words(prompt: Prompt, round_index: int) -> str:
@@ -193,9 +195,10 @@ def _numbers(prompt: Prompt, round_index: int) -> Sequence[int]:
 
 
 @cache
-def _spread(first: int, end: int) -> list[int]:
-    """The token id for each number, all of them equally far apart: looking one up costs a third of working it out."""
-    return [first + number * (end - first) // NUMBERS for number in range(NUMBERS)]
+def _spread(first: int, end: int) -> list[bytes]:
+    """The token id for each number in digits, all of them equally far apart: looking one up costs a third of working it out."""
+    ids = [b"%d" % token_id for token_id in range(first, end)]
+    return [ids[number * len(ids) // NUMBERS] for number in range(NUMBERS)]
 
 
 def _digest(seed: str, tokens: int) -> bytes:
