@@ -32,6 +32,7 @@ from tests.world import (
     OFFSET_NS,
     ORIGIN_NS,
     Dated,
+    Unsynced,
     at,
     header_of,
     sampler_events,
@@ -138,7 +139,10 @@ def write(store: Store, odd: Odd, experiment_id: str) -> None:
         usual = msgspec.structs.asdict(header_of(name, experiment_id=experiment_id))
         try:
             writer = SegmentWriter(
-                folder / f"{number}.events.zst", SegmentHeader(**usual | fields), sync="close"
+                folder / f"{number}.events.zst",
+                SegmentHeader(**usual | fields),
+                sync="close",
+                files=Unsynced(),
             )
             for message in messages:
                 packed = msgspec.msgpack.encode((message.type, message.version, message.at_ns, message.body))
