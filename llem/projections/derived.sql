@@ -130,7 +130,8 @@ CREATE TABLE request_shares ( -- one row per request of a server: requests run a
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker
     request_id BIGINT, -- unique within the experiment's measurement
-    energy_attributed_j DOUBLE -- [J] its part, over time, of the energy while it was in flight; these and idle_energy_j add up to the whole
+    energy_attributed_j DOUBLE, -- [J] its part, over time, of the measurement's energy while it was in flight; these and idle_energy_j add up to the whole
+    reason VARCHAR -- why this is not all that it used: what it got in the drain, after the measurement, is no part of it; NULL where it is all
 );
 
 CREATE TABLE warnings ( -- doubts about an experiment's figures
@@ -209,14 +210,15 @@ SELECT r.*, g.host, make_timestamp((r.arrival_ns + g.clock_offset_ns) // 1000) A
 FROM requests r JOIN segments g USING (experiment_id, segment_id) JOIN experiment_results e USING (experiment_id);
 
 CREATE VIEW request_energies AS -- energy of each request: its batch's, allocated by tokens, or its share of a server's; no sensor tells requests apart
--- energy_allocated_j: [J] its share of the batch's energy, by tokens; of a server, energy_attributed_j
+-- energy_allocated_j: [J] its share of the batch's energy, by tokens; of a server, energy_attributed_j where that is all that it used
+-- reason: why energy_allocated_j is NULL
 SELECT r.experiment_id, r.request_id,
        b.energy_j * (r.input_tokens + r.output_tokens) / nullif(b.input_tokens + b.output_tokens, 0) AS energy_allocated_j,
        b.energy_source, b.reason, r.input_tokens, r.output_tokens, r.process_index, r.batch_index
 FROM requests r JOIN batches b USING (experiment_id, process_index, batch_index) WHERE r.window_kind = 'measurement'
 UNION ALL BY NAME
-SELECT r.experiment_id, r.request_id, s.energy_attributed_j AS energy_allocated_j, e.energy_source, NULL AS reason, r.input_tokens, r.output_tokens,
-       r.process_index, r.batch_index
+SELECT r.experiment_id, r.request_id, CASE WHEN s.reason IS NULL THEN s.energy_attributed_j END AS energy_allocated_j, e.energy_source, s.reason,
+       r.input_tokens, r.output_tokens, r.process_index, r.batch_index
 FROM requests r JOIN request_shares s USING (experiment_id, process_index, request_id) JOIN experiment_results e USING (experiment_id)
 WHERE r.window_kind = 'measurement';
 

@@ -220,13 +220,28 @@ def test_the_energy_of_requests_that_run_together_adds_up(llem: Run, measured: P
     (row,) = _query(
         llem,
         measured,
-        "SELECT count(*) AS requests, sum(energy_allocated_j) AS attributed_j, any_value(e.requests) AS all_requests, "
+        "SELECT count(*) AS requests, sum(energy_attributed_j) AS attributed_j, any_value(e.requests) AS all_requests, "
         "any_value(e.idle_energy_j) AS idle_j, any_value(e.total_energy_j) AS total_j "
-        "FROM request_energies JOIN experiment_results e USING (experiment_id)",
+        "FROM request_shares JOIN experiment_results e USING (experiment_id)",
     )
     assert row["requests"] == row["all_requests"]
     assert row["attributed_j"] + row["idle_j"] == pytest.approx(row["total_j"], rel=1e-9)
     assert _query(llem, measured, "FROM batches") == []
+
+
+def test_the_energy_of_a_request_that_is_answered_in_the_drain_is_not_known(
+    llem: Run, measured: Path
+) -> None:
+    """Its part of the measurement is, and says what it lacks."""
+    (row,) = _query(
+        llem,
+        measured,
+        "SELECT count(*) FILTER (a.energy_allocated_j IS NULL) AS unknown, count(*) FILTER (a.reason LIKE '%drain%') AS reasons, "
+        "count(s.energy_attributed_j) AS parts, count(*) AS requests, any_value(e.drain_requests) AS drain_requests "
+        "FROM request_energies a JOIN request_shares s USING (experiment_id, request_id) JOIN experiment_results e USING (experiment_id)",
+    )
+    assert row["unknown"] == row["reasons"] == row["drain_requests"] >= 1
+    assert row["parts"] == row["requests"]
 
 
 def test_a_large_served_run_gives_what_a_small_one_gives(measured: Path) -> None:

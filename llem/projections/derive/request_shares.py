@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llem.projections.derive.columns import Ints, RequestColumns
 from llem.projections.derive.requests import Requests
@@ -15,15 +16,19 @@ from llem.results.nullable import total
 from llem.results.time_share import Floats, Weights, divide, spread_over_spans, tokens_in_spans
 from llem.units import NS_PER_S, seconds
 
+Bools = NDArray[np.bool_]
+
 STEP_SEC = 0.1
 MAX_STEPS = 50_000
+IN_DRAIN_REASON = "it was answered in the drain: what it got there is no part of the measurement's energy"
 
 
 class RequestShares(NamedTuple):
-    """Joules of each request by its id, and those while none was in flight."""
+    """Joules of each request by its id and whether they are all that it used, and those while none was in flight."""
 
     ids: Ints
     energy_j: Floats
+    are_whole: Bools
     idle_j: float
 
 
@@ -41,13 +46,15 @@ def request_shares(
     steps = min(MAX_STEPS, max(1, round(seconds(span[1] - span[0]) / STEP_SEC)))
     edges_sec = np.linspace(0.0, seconds(span[1] - span[0]), steps + 1)
     work, presence, count = _none(), _none(), 0
+    are_whole = [np.empty(0, np.bool_)]
     for piece in requests.pieces():
         rows = np.arange(count, count + len(piece.columns))
         count += len(rows)
         work = work.joined(_work(piece.columns, rows, edges_sec, span[0]))
         presence = presence.joined(_presence(piece.columns, rows, edges_sec, span[0]))
+        are_whole.append(np.asarray(piece.columns.numbers["end_ns"] <= span[1]))
     shares = divide(_over_time(edges_sec, samples, energy_j), work=work, presence=presence, requests=count)
-    return RequestShares(requests.ids(), shares.energy_j, shares.idle_j)
+    return RequestShares(requests.ids(), shares.energy_j, np.concatenate(are_whole), shares.idle_j)
 
 
 def _none() -> Weights:

@@ -22,6 +22,7 @@ from llem.projections.derive.history import (
 from llem.projections.derive.process import Measured, process_status
 from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.regions import region_rows
+from llem.projections.derive.request_shares import IN_DRAIN_REASON
 from llem.projections.derive.requests import NEVER, Batches
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
 from llem.projections.derive.source import Source, Span, Stored
@@ -438,9 +439,11 @@ def request_share_rows(derived: Derived) -> Iterator[dict[str, Any]]:
             "experiment_id": measured.process.segment.experiment_id,
             "process_index": measured.process.process_index,
         }
-        shares = (measured.shares.ids.tolist(), measured.shares.energy_j.tolist())
-        for request_id, energy_j in zip(*shares, strict=True):
-            yield named | {"request_id": request_id, "energy_attributed_j": energy_j}
+        shares = measured.shares
+        columns = (shares.ids.tolist(), shares.energy_j.tolist(), shares.are_whole.tolist())
+        for request_id, energy_j, is_whole in zip(*columns, strict=True):
+            reason = None if is_whole else IN_DRAIN_REASON
+            yield named | {"request_id": request_id, "energy_attributed_j": energy_j, "reason": reason}
 
 
 def _within(measured: Measured, number: int, batches: Batches) -> Iterator[dict[str, Any]]:
