@@ -1,5 +1,6 @@
 """Groups of runs as people name them, the figures in which they are compared, and what else differs between them."""
 
+import difflib
 import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import duckdb
 import msgspec
 
-from llem.errors import QueryError
+from llem.errors import QueryError, StoreError
 from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.results.token_costs import Cost, RunTotals, TokenCosts, token_costs
@@ -197,9 +198,9 @@ def _is_usual(name: str, usual: Sequence[str], runs: Sequence[Run]) -> bool:
 
 def _figure(name: str) -> Figure[Any]:
     if name not in FIGURES:
-        raise QueryError(
-            f"figure {name}", found="no such number", hint="docs/figures.md lists those of experiment_results"
-        )
+        close = difflib.get_close_matches(name, FIGURES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "docs/figures.md lists those of experiment_results"
+        raise QueryError(f"figure {name}", found="no such number", hint=hint)
     return FIGURES[name]
 
 
@@ -207,7 +208,15 @@ def _of_runs(store: Store, written: str) -> list[str]:
     runs = [run for run in written.split(",") if run]
     if not runs:
         raise QueryError("a group of runs", found=repr(written), expected="RUN, RUN,RUN or KEY=VALUE")
-    return list(dict.fromkeys(found for run in runs for found in store.resolve_all(run)))
+    return list(dict.fromkeys(found for run in runs for found in _resolved(store, run)))
+
+
+def _resolved(store: Store, run: str) -> list[str]:
+    try:
+        return store.resolve_all(run)
+    except StoreError as error:
+        expected = "an id, a prefix of it, a name, @last, or KEY=VALUE of a label or the plan"
+        raise StoreError(error.what, found=error.found, expected=expected, hint=error.hint) from None
 
 
 def _check_apart(named: Sequence[str], ids: Sequence[Sequence[str]]) -> None:

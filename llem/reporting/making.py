@@ -16,7 +16,7 @@ from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
-from llem.study.history import StudyHistory, find_study, study_ids
+from llem.study.history import StudyHistory, find_study, read_history, study_ids
 from llem_events.secrets import scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
@@ -85,9 +85,10 @@ def _plan(study: StudyHistory | None, findings: Findings) -> str | None:
 
 
 def chosen_study(store: Store, named: Sequence[str]) -> StudyHistory | None:
-    """The study that is meant; None where runs are."""
-    if not named:
-        return find_study(store, LAST) if study_ids(store) else None
+    """The study that is meant, without any the newest in which anything was measured; None where runs are."""
+    if not named or list(named) == [LAST]:
+        histories = (read_history(store, study_id) for study_id in reversed(study_ids(store)))
+        return next((history for history in histories if history.cells()), None)
     if len(named) > 1 or "=" in named[0] or "," in named[0]:
         return None
     try:
@@ -100,15 +101,27 @@ def _cells(history: StudyHistory) -> dict[str, list[str]]:
     """Name of each cell -> its runs. Raises QueryError where nothing was measured."""
     members = history.cells()
     if not members:
-        raise QueryError(f"study {history.study_id}", found="no run that was measured to its end")
+        raise QueryError(
+            f"study {history.study_id}",
+            found="no run that was measured to its end",
+            hint=f"`llem study --resume {history.study_id}` goes on; `llem studies` lists the others",
+        )
     return members
 
 
 def _groups(
     connection: duckdb.DuckDBPyConnection, store: Store, named: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Groups of runs; one that is named as a run goes by its id."""
-    members = named_groups(connection, store, named)
+    """Groups of runs; one that is named as a run goes by its id. One name alone might have been a study's. Raises QueryError and StoreError."""
+    try:
+        members = named_groups(connection, store, named)
+    except StoreError as error:
+        if len(named) > 1:
+            raise
+        hint = "`llem runs` and `llem studies` list them"
+        raise StoreError(
+            f"run or study {named[0]}", found=error.found, expected=error.expected, hint=hint
+        ) from None
     return {runs[0] if len(runs) == 1 and "=" not in name else name: runs for name, runs in members.items()}
 
 

@@ -163,7 +163,11 @@ def test_three_groups_stand_in_one_table(tmp_path: Path, llem: Run) -> None:
         (("cell=c1", "nothing=1"), "neither a label nor a key of any plan"),
         (("cell=c1", "block=1"), "expected a run in one group"),
         (("cell=c1", "cell=c2", "--figure", "joules"), "figure joules: found no such number"),
-        (("cell=c1", "no such run"), "found no experiment"),
+        (("cell=c1", "cell=c2", "--figure", "total_energy"), "did you mean total_energy_j?"),
+        (
+            ("cell=c1", "no such run"),
+            "found no experiment, expected an id, a prefix of it, a name, @last, or KEY=VALUE",
+        ),
         (("cell=c1", ","), "expected RUN, RUN,RUN or KEY=VALUE"),
         (("cell=c1", "cell=c2", "--in", "s", "--all"), "--in and --all: found both"),
         (("cell=c1", "cell=c2", "--in", "s"), "study s: found none"),

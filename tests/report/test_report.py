@@ -20,7 +20,7 @@ from llem.reporting.svg import Scale, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
 from tests.conftest import LIMIT_S, Run
-from tests.world import experiment, ramp_w, request, sampler_events, worker_events
+from tests.world import begun_study, experiment, ramp_w, request, sampler_events, worker_events
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -98,6 +98,7 @@ def two_cells(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for block, spread in enumerate((0.0, 0.01, -0.005)):
         measured(store, 1, block, energy=1 + spread)
         measured(store, 2, block, energy=0.5 * (1 - spread))
+    begun_study(store, "20260101-030400-0123456789ab")
     return store
 
 
@@ -332,7 +333,9 @@ def in_chromium(page: Path, profile: Path) -> tuple[str, str]:
     ("arguments", "said"),
     [
         (("-o", "report.pdf"), "expected a name ending in .html"),
-        (("no such run",), "found no experiment"),
+        (("no such run",), "run or study no such run: found no experiment"),
+        (("no such run",), "`llem runs` and `llem studies` list them"),
+        (("20260101",), "`llem study --resume 20260101-030400-0123456789ab` goes on"),
         (("cell=c1", "cell=c1"), "expected a run in one group"),
     ],
 )
@@ -345,6 +348,11 @@ def test_what_no_page_can_be_written_of_is_refused(
     assert done.returncode == 2
     assert said in done.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_the_newest_study_is_one_in_which_something_was_measured(llem: Run, two_cells: Store) -> None:
+    """One that ended before its first run is passed over."""
+    assert run_id(2, 2) in page_of(llem, two_cells)
 
 
 def test_a_page_is_not_replaced_unless_forced(llem: Run, two_cells: Store, tmp_path: Path) -> None:
