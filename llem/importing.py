@@ -1,74 +1,183 @@
-"""Results of LLenergyMeasure taken into a store: each becomes an experiment of its own, marked as imported."""
+"""Files of other programs taken into a store: each of their runs becomes an experiment of its own, marked as imported."""
 
 import hashlib
+import importlib
 import stat
-import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from llem._version import __version__
 from llem.errors import ExportError
-from llem.results.experiment import ExperimentResult
+from llem.importers.asked import Asked
+from llem.importers.document import Document
+from llem.importers.recording import Dated, Mapped
+from llem.registry import IMPORTERS
 from llem.results.predecessor import FORMAT, read_predecessor
 from llem.store import Store, open_segment
+from llem_events import ClockPair
 from llem_events.cleaning import scrub_json
-from llem_events.events import ExperimentCompleted, ExperimentStarted, ResultImported
+from llem_events.events import ResultImported
 
 MAX_FILE_BYTES = ResultImported.MAX_BYTES - 2**16  # the rest of its event is a name and a digest
+MOST_RUNS = 1000
+NOTHING_ASKED = Asked()
+
+
+class Run(Protocol):
+    """A run of a file, as one of llem.importers understands it."""
+
+    @property
+    def began(self) -> datetime: ...
+    @property
+    def clocks(self) -> ClockPair | None: ...
+    @property
+    def mapping(self) -> Iterable[Mapped]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def events(self, kept: ResultImported, *, experiment_id: str) -> Iterator[Dated]:
+        """What is written of it."""
+        ...
+
+
+class Importer(Protocol):
+    """A module of llem.importers."""
+
+    OPTIONS: frozenset[str]  # what it takes from the command line
+
+    def recognises(self, document: Document) -> bool: ...
+    def recordings(self, document: Document, asked: Asked) -> Iterable[Run]:
+        """The runs of a file. Raises LlemError."""
+        ...
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was understood; nothing of it is written yet."""
+
+    path: Path
+    format: str
+    sha256: str
+    content: bytes  # as it is kept
+    bytes_kept: bool
+    runs: Sequence[Run]
+
+    @property
+    def ids(self) -> list[str]:
+        """Of its runs in a store."""
+        numbered = len(self.runs) > 1
+        return [
+            f"{run.began:%Y%m%d-%H%M%S}-{self.sha256[:12]}{f'-{number}' if numbered else ''}"
+            for number, run in enumerate(self.runs, 1)
+        ]
 
 
 class Import(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that became an experiment."""
+    """A file whose runs became experiments."""
 
     path: Path
-    experiment_id: str
+    experiment_ids: Sequence[str]
     file_sha256: str
 
 
-def import_result(path: Path, store: Store, *, keep_bytes: bool = False) -> Import:
-    """Append one result file to the log, as a new experiment, without the secrets in it unless `keep_bytes`.
+def import_result(
+    path: Path,
+    store: Store,
+    *,
+    keep_bytes: bool = False,
+    file_format: str | None = None,
+    asked: Asked = NOTHING_ASKED,
+) -> Import:
+    """Append the runs of one file to the log, each as a new experiment, without the secrets in it unless `keep_bytes`.
 
-    Raises ExportError for a foreign or a known file, and for one that cannot be right; nothing is written then.
+    Raises LlemError for a foreign or a known file, and for one that cannot be right; nothing is written then.
     """
+    file = understand(path, keep_bytes=keep_bytes, file_format=file_format, asked=asked)
+    known = set(store.experiment_ids())
+    if all(run in known for run in file.ids):
+        raise ExportError(f"{path} has already been imported", found=f"experiment {file.ids[0]}")
+    new = [(run, name) for run, name in zip(file.runs, file.ids, strict=True) if name not in known]
+    for run, experiment_id in new:
+        _append(file, run, store, experiment_id)
+    return Import(path=path, experiment_ids=[name for _, name in new], file_sha256=file.sha256)
+
+
+def understand(
+    path: Path, *, keep_bytes: bool = False, file_format: str | None = None, asked: Asked = NOTHING_ASKED
+) -> File:
+    """What a file holds, by the format that is named or by its content. Raises LlemError."""
     original = _read(path)
-    read_predecessor(original, what=str(path))
-    kept_bytes = original if keep_bytes else scrub_json(original)
-    result = read_predecessor(kept_bytes, what=str(path))
-    digest = hashlib.sha256(original).hexdigest()
-    experiment_id = f"{result.start_time:%Y%m%d-%H%M%S}-{digest[:12]}"
-    if known := [run for run in store.experiment_ids() if run.startswith(experiment_id)]:
-        raise ExportError(f"{path} has already been imported", found=f"experiment {known[0]}")
-    kept = ResultImported(
-        format=FORMAT,
-        file_name=path.name,
-        file_sha256=digest,
-        original=kept_bytes,
-        bytes_kept=kept_bytes == original,
+    kept = original if keep_bytes else scrub_json(original)
+    document = Document(kept, what=str(path))
+    name = file_format or _recognised(document)
+    importer = _importer(name)
+    _check_options(document, name, importer, asked)
+    runs = list(importer.recordings(document, asked))
+    if not 0 < len(runs) <= MOST_RUNS:
+        raise document.refuse("runs", found=len(runs), expected=f"1 to {MOST_RUNS}")
+    return File(
+        path=path,
+        format=FORMAT if name == "llenergymeasure" else name,
+        sha256=hashlib.sha256(original).hexdigest(),
+        content=kept,
+        bytes_kept=kept == original,
+        runs=runs,
     )
+
+
+def _append(file: File, run: Run, store: Store, experiment_id: str) -> None:
+    kept = ResultImported(
+        format=file.format,
+        file_name=file.path.name,
+        file_sha256=file.sha256,
+        original=file.content,
+        bytes_kept=file.bytes_kept,
+    )
+    index = None if run.clocks is None else 0
     with (
         store.create().whole_experiment(experiment_id) as folder,
-        open_segment(folder, experiment_id=experiment_id, role="import") as writer,
+        open_segment(
+            folder, experiment_id=experiment_id, role="import", process_index=index, clocks=run.clocks
+        ) as writer,
     ):
-        for event in (_started(result, experiment_id), kept, _completed(result)):
-            writer.append(event, at_ns=time.monotonic_ns())
+        for at_ns, event in run.events(kept, experiment_id=experiment_id):
+            writer.append(event, at_ns=at_ns)
         writer.seal()
-    return Import(path=path, experiment_id=experiment_id, file_sha256=digest)
 
 
-def _started(result: ExperimentResult, experiment_id: str) -> ExperimentStarted:
-    return ExperimentStarted(
-        experiment_id=experiment_id,
-        plan={},  # the predecessor's configuration is another language; it stays in the original
-        measurement_config_hash=result.measurement_config_hash,
-        expected_processes=len(result.process_results) or 1,
-        labels={**result.labels, "imported_id": result.experiment_id},
-        llem_version=__version__,
+def _recognised(document: Document) -> str:
+    """The first format that knows the file. Raises ExportError."""
+    for name in IMPORTERS:
+        if _importer(name).recognises(document):
+            return name
+    raise _unknown(document)
+
+
+def _unknown(document: Document) -> ExportError:
+    try:
+        read_predecessor(document.content, what=document.what)
+    except ExportError as error:
+        if error.hint is not None:  # a file of llem's own
+            return error
+    start = document.text[:40].splitlines()
+    return document.refuse(
+        "it is of no format that llem imports",
+        found=repr(start[0]) if start else "an empty file",
+        expected=f"one of {', '.join(IMPORTERS)}",
     )
 
 
-def _completed(result: ExperimentResult) -> ExperimentCompleted:
-    return ExperimentCompleted(processes_completed=len(result.process_results) or 1, processes_failed=0)
+def _importer(name: str) -> Importer:
+    module: Importer = importlib.import_module(IMPORTERS[name].module)
+    return module
+
+
+def _check_options(document: Document, name: str, importer: Importer, asked: Asked) -> None:
+    for option in Asked.__struct_fields__:
+        if getattr(asked, option) is not None and option not in importer.OPTIONS:
+            flag = option.removesuffix("_s")
+            raise document.refuse(f"--{flag} says nothing to a file of {name}, which tells that itself")
 
 
 def _read(path: Path) -> bytes:

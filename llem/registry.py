@@ -1,4 +1,4 @@
-"""What a plan can choose by name: meters, engines and servers, a line each with its module and what it needs. Nothing is loaded here."""
+"""What can be chosen by name: meters, engines, servers and formats of files, a line each with its module and what it needs. Nothing is loaded here."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -39,6 +39,13 @@ class ServerKind(NamedTuple):
     uses_gpus: bool = True
 
 
+class ImporterKind(NamedTuple):
+    """A format of files: `module` recognises one and reads it."""
+
+    module: str
+    files: str
+
+
 METERS = {
     "nvml": MeterKind(
         "llem.meters.nvml",
@@ -75,6 +82,16 @@ SERVERS = {
     "command": ServerKind("llem.servers.command"),
     "url": ServerKind("llem.servers.url"),
     "simulated": ServerKind("llem.servers.simulated", uses_gpus=False),
+}
+
+# In the order in which a file is looked at.
+IMPORTERS = {
+    "llenergymeasure": ImporterKind(
+        "llem.importers.llenergymeasure", "results of LLenergyMeasure v0.8 (schema 2.0)"
+    ),
+    "nvidia-smi": ImporterKind(
+        "llem.importers.nvidia_smi", "`nvidia-smi --query-gpu=timestamp,... --format=csv`"
+    ),
 }
 
 

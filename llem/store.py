@@ -20,6 +20,7 @@ from llem.units import NS_PER_S
 from llem_events import (
     SCHEMA_VERSION,
     BackgroundWriter,
+    ClockPair,
     SegmentReader,
     SegmentWriter,
     SyncPolicy,
@@ -317,17 +318,19 @@ def open_segment(
     role: Literal["supervisor", "worker", "sampler", "import", "load", "study"],
     process_index: int | None = None,
     sync: SyncPolicy = "block",
+    clocks: ClockPair | None = None,
 ) -> BackgroundWriter:
-    """A new segment in the experiment's folder, written by a thread of its own. Raises LogWriteError."""
+    """A new segment in the experiment's folder, written by a thread of its own; `clocks` of events that happened elsewhere. Raises LogWriteError."""
     segment_id = os.urandom(16)
-    clocks = read_clocks()
+    boot = boot_id() if clocks is None else ""
+    clocks = clocks or read_clocks()
     header = SegmentHeader(
         segment_id=segment_id,
         experiment_id=experiment_id,
         role=role,
         process_index=process_index,
         host=platform.node(),
-        boot_id=boot_id(),
+        boot_id=boot,
         pid=os.getpid(),
         llem_version=__version__,
         schema_version=SCHEMA_VERSION,

@@ -15,12 +15,23 @@ from llem.cli.reference import reference
 from llem.engines import check_engine, create_engine
 from llem.errors import MeterError, MissingExtraError, PlanError
 from llem.export.formats import TEXT_FORMATS, Format
+from llem.importers.asked import Asked
 from llem.meters import create_meter, require_meter
 from llem.meters.base import MeterModule, Vendor
 from llem.plan import EnginePlan, MeterPlan, Plan
 from llem.plan_file import resolve_plan
 from llem.prompts import Prompt
-from llem.registry import ENGINES, METERS, SERVERS, EngineKind, MeterKind, install_hint, one_of, ranked_meters
+from llem.registry import (
+    ENGINES,
+    IMPORTERS,
+    METERS,
+    SERVERS,
+    EngineKind,
+    MeterKind,
+    install_hint,
+    one_of,
+    ranked_meters,
+)
 
 ROOT = Path(__file__).parents[1]
 NAMES = [("meter.name", name) for name in METERS] + [("engine.name", name) for name in ENGINES]
@@ -61,6 +72,14 @@ def test_the_docs_have_a_row_for_it(key: str, name: str) -> None:
     assert rows
     extra = EXTRAS[key][name]
     assert extra is None or any(install_hint(extra) in row for row in rows)
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_the_docs_have_a_row_for_a_format(name: str) -> None:
+    """With what becomes of its files, and the module reads them."""
+    page = (ROOT / "docs/importing.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
+    assert {*Asked.__struct_fields__} >= importlib.import_module(IMPORTERS[name].module).OPTIONS
 
 
 def test_every_extra_can_be_installed() -> None:

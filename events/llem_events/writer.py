@@ -157,6 +157,8 @@ class SegmentWriter:
                 self._fail(error)
 
     def _read_clocks_when_due(self) -> None:
+        if self.header.role == "import":
+            return  # its events happened by other clocks
         if time.monotonic_ns() - self._clocks.monotonic_ns >= CLOCK_INTERVAL_NS:
             self._clocks = read_clocks()
             event = ClockRead(monotonic_ns=self._clocks.monotonic_ns, wall_ns=self._clocks.wall_ns)

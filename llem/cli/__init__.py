@@ -29,7 +29,7 @@ COMMANDS: Commands = {
     "export": ("llem.cli.export:export", "Write results to CSV, JSON, JSON Lines or Parquet."),
     "import": (
         "llem.cli.import_result:import_result",
-        "Take results of LLenergyMeasure (schema 2.0) into the store.",
+        "Take files of other programs into the store.",
     ),
     "collect": ("llem.cli.collect:collect", "Bring the logs of many stores into one."),
     "rebuild": ("llem.cli.rebuild:rebuild", "Replay the whole log into new projections."),

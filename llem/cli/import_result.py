@@ -1,6 +1,7 @@
 """llem import."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,24 +11,71 @@ from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
+from llem.importers.asked import Asked
+from llem.importing import File, understand
 from llem.importing import import_result as import_file
+from llem.registry import IMPORTERS, one_of
 from llem.store import Store
 from llem_events import LogError
 
 
 def import_result(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="RESULT.json...", help="Results of LLenergyMeasure v0.8.")
+        list[Path], typer.Argument(metavar="FILE...", help="Files of other programs; see docs/importing.md.")
     ],
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help=f"{one_of(*IMPORTERS)}; by the content unless named.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what each file becomes and why a figure will be NULL; import nothing."
+        ),
+    ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START,END",
+            help="The measurement within a log of samples: seconds from its first, or times. All of it unless named.",
+            show_default=False,
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Of times without one, such as Europe/Berlin; this host's unless named.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When it began, of a file that has no times.", show_default=False),
+    ] = None,
+    interval_s: Annotated[
+        float | None,
+        typer.Option(
+            "--interval", metavar="SECONDS", help="Between two samples without times.", show_default=False
+        ),
+    ] = None,
     keep_bytes: Annotated[
         bool, typer.Option("--keep-bytes", help="Keep each file byte for byte, secrets in it included.")
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Take results of LLenergyMeasure (schema 2.0) into the store, each as an experiment marked as imported.
+    """Take files of other programs into the store.
 
-    A file that is refused leaves nothing behind, and the others are taken: status 1; 2 where none was.
+    Each of their runs becomes an experiment that is marked as imported. A file that is refused leaves nothing behind, and the others are taken: status 1; 2 where none was.
     """
+    if file_format is not None and file_format not in IMPORTERS:
+        raise LlemError("--format", found=repr(file_format), expected=f"one of {', '.join(IMPORTERS)}")
+    asked = Asked(window=window, timezone=timezone, start=start, interval_s=interval_s)
     place = Store.locate(store)
     refused = 0
     line = WorkLine()
@@ -36,7 +84,12 @@ def import_result(
         if not sys.stdout.isatty():
             line.update(Work("importing", number, len(paths), "files"))
         try:
-            console.say(import_file(path, place, keep_bytes=keep_bytes).experiment_id)
+            if dry_run:
+                understood = understand(path, keep_bytes=keep_bytes, file_format=file_format, asked=asked)
+                console.say("\n".join(_mapping(understood)))
+                continue
+            taken = import_file(path, place, keep_bytes=keep_bytes, file_format=file_format, asked=asked)
+            console.say("\n".join(taken.experiment_ids))
         except (LlemError, LogError) as error:
             line.erase()
             console.complain(str(error))
@@ -44,3 +97,12 @@ def import_result(
     line.erase()
     if refused:
         raise typer.Exit(console.FAILED if refused < len(paths) else console.WRONG)
+
+
+def _mapping(file: File) -> Iterator[str]:
+    """What each run of a file becomes."""
+    for run, experiment_id in zip(file.runs, file.ids, strict=True):
+        yield f"{file.path}: {file.format}, would be {experiment_id}"
+        for column, source, reason in run.mapping:
+            yield f"  {column} " + (f"NULL: {reason}" if source is None else f"from {source}")
+        yield from (f"  note: {note}" for note in run.notes)

@@ -135,7 +135,7 @@ def _title(result: ExperimentResult, facts: RunFacts) -> str:
     measured = [facts.command or f"{result.model_name or result.backend}{weights}"]
     if facts.exit_status is not None:
         measured.append(f"exit status {facts.exit_status}")
-    if result.backend not in (result.model_name, "command"):
+    if result.backend not in (result.model_name or result.backend, "command"):
         measured.append(result.backend)
     name = f"{facts.name}: " if facts.name else ""
     return f"{result.experiment_id}  {name}{', '.join([*measured, result.status])}"

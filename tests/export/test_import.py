@@ -104,7 +104,7 @@ def test_an_imported_result_is_queried_beside_others(imported: OpenStore) -> Non
 def test_the_file_is_kept_byte_for_byte(store: Store) -> None:
     """The log holds the original and its digest, in a sealed segment of role import."""
     done = import_result(ORIGINAL, store)
-    (segment,) = store.segments(done.experiment_id)
+    (segment,) = store.segments(done.experiment_ids[0])
     with SegmentReader(segment) as reader:
         events = [unpack(found) for block in reader.blocks() for found in reader.events(block)]
         assert reader.verdict is Verdict.CLEAN
@@ -237,4 +237,4 @@ def test_an_import_that_broke_off_can_be_repeated(store: Store) -> None:
     )
     assert broken.returncode != 0 and "File too large" in broken.stderr
     assert list(store.log_path.iterdir()) == []
-    assert store.experiment_ids() == [] and import_result(ORIGINAL, store).experiment_id
+    assert store.experiment_ids() == [] and import_result(ORIGINAL, store).experiment_ids

@@ -344,4 +344,4 @@ def import_run(store: Store, seed: int, folder: Path) -> str:
     }
     path = folder / f"theirs-{seed}.json"
     path.write_text(json.dumps(fields))
-    return import_result(path, store).experiment_id
+    return import_result(path, store).experiment_ids[0]

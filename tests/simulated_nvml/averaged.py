@@ -23,6 +23,7 @@ REFRESHES_MS = (20, 50, 100, 250)
 WINDOWS_S = (5.0, 10.0, 30.0, 60.0)
 HZ = 50.0
 OPENED_S, IDLE_W, GUARD_S = 3.0, 70.0, 1.6
+LIMIT_W = 700.0
 RANDOM = 30
 
 
@@ -55,6 +56,28 @@ def curves() -> dict[str, tuple[Row, ...]]:
 
 def measure(curve: tuple[Row, ...], *, refresh_ms: float, window_s: float, phase_s: float) -> Found:
     """A window over a load that ends with it, on a GPU that tells nothing but a 1 s average."""
+    at_sec, power_w, true_j = readings_of(curve, refresh_ms=refresh_ms, window_s=window_s, phase_s=phase_s)
+    readings = AveragedReadings()
+    readings.add(at_sec, power_w)
+    telescoped = readings.telescoped(
+        duration_sec=window_s, averaged_sec=1.0, guard_sec=GUARD_S, power_limit_w=LIMIT_W
+    )
+    trapezoid_j = energy_between_j(at_sec, power_w, start_sec=0.0, end_sec=window_s)
+    bound_j = integral_uncertainty_j(
+        at_sec, power_w, start_sec=0.0, end_sec=window_s, power_window_sec=1.0, power_limit_w=LIMIT_W
+    )
+    return Found(true_j, telescoped.energy_j, telescoped.uncertainty_j, trapezoid_j, bound_j)
+
+
+def readings_of(
+    curve: tuple[Row, ...],
+    *,
+    refresh_ms: float,
+    window_s: float,
+    phase_s: float,
+    after_s: float = GUARD_S + 0.2,
+) -> tuple[FloatArray, FloatArray, float]:
+    """Seconds from the window's start and watts, until so long after it, and the joules that were drawn in it."""
     end_s = OPENED_S + window_s
     gpu = Gpu(
         uuid=uuid_of(0),
@@ -65,18 +88,9 @@ def measure(curve: tuple[Row, ...], *, refresh_ms: float, window_s: float, phase
     )
     with installed(Scenario(gpus=[gpu])) as nvml:
         opened_ns = nvml.clock.now_ns() + round(OPENED_S * NS_PER_S)
-        at_sec, power_w = _readings(nvml.clock, opened_ns, until_s=window_s + GUARD_S + 0.2)
+        at_sec, power_w = _readings(nvml.clock, opened_ns, until_s=window_s + after_s)
         true_j = nvml.true_energy_j(0, opened_ns, opened_ns + round(window_s * NS_PER_S))
-    readings = AveragedReadings()
-    readings.add(at_sec, power_w)
-    telescoped = readings.telescoped(
-        duration_sec=window_s, averaged_sec=1.0, guard_sec=GUARD_S, power_limit_w=gpu.limit_w
-    )
-    trapezoid_j = energy_between_j(at_sec, power_w, start_sec=0.0, end_sec=window_s)
-    bound_j = integral_uncertainty_j(
-        at_sec, power_w, start_sec=0.0, end_sec=window_s, power_window_sec=1.0, power_limit_w=gpu.limit_w
-    )
-    return Found(true_j, telescoped.energy_j, telescoped.uncertainty_j, trapezoid_j, bound_j)
+    return at_sec, power_w, true_j
 
 
 def _readings(clock: Clock, opened_ns: int, *, until_s: float) -> tuple[FloatArray, FloatArray]:

@@ -85,7 +85,7 @@ def derive_experiment(
     derived = Derived(facts=facts, clocks=Clocks(facts), status=experiment_status(facts))
     if facts.refused is not None:
         return derived
-    if facts.imported is not None:
+    if facts.imported is not None and not facts.processes:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)
         return msgspec.structs.replace(derived, result=_believed(result))
     measured = _measure(source, derived, chosen)

@@ -48,6 +48,7 @@ from llem_events.events import (
 
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
+IMPORT = "import"
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
@@ -217,8 +218,15 @@ class ProcessFacts(Facts):
         return 0.0
 
     @property
+    def is_imported(self) -> bool:
+        """Whether another program recorded it: it has no sampler of ours."""
+        return self.segment.role == IMPORT
+
+    @property
     def wraps_program(self) -> bool:
         """Whether another program ran in the place of an engine: it has no latencies, and only the tokens and requests that it reported."""
+        if self.is_imported:
+            return self.completed is None or self.completed.requests is None
         return self.started is not None and self.started.engine == WRAPPED_PROGRAM
 
 
@@ -246,7 +254,7 @@ class ExperimentFacts(Facts):
                 load=next(_beside(segment, segments, role="load"), None),
             )
             for segment in segments
-            if segment.role == "worker" and segment.segment_id is not None
+            if _has_process(segment) and segment.segment_id is not None
         ]
 
     def setting(self, name: str) -> float | None:
@@ -264,6 +272,11 @@ class ExperimentFacts(Facts):
         """The segment that keeps the experiment out of the tables: a damaged one rather than a newer one."""
         refused = [segment for segment in self.segments if segment.refused]
         return min(refused, key=lambda segment: segment.verdict == "newer", default=None)
+
+
+def _has_process(segment: Segment) -> bool:
+    """A worker's, or of an imported file that tells of a run: one that is a result has no process."""
+    return segment.role == "worker" or (segment.role == IMPORT and segment.process_index is not None)
 
 
 def _written_by(worker: Segment, segments: Sequence[Segment], facts: Iterable[Fact]) -> list[Fact]:

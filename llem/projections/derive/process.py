@@ -354,7 +354,8 @@ def energy_breakdown(
     before = process.baselines.get("before")
     if not devices:
         return None
-    method = None if before is None else "reused" if before.reused_from else "measured"
+    here = "imported" if process.is_imported else "measured"
+    method = None if before is None else "reused" if before.reused_from else here
     return EnergyBreakdown.from_devices(
         devices,
         duration_sec=duration_sec,
@@ -464,7 +465,8 @@ def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
         )
     if process.started is not None and process.meter is None:
         yield ResultWarning(code="no_sampler", text=f"no sampler of {who} started, so its energy is unknown")
-    if process.meter is not None and process.completed is not None and process.sampling is None:
+    ended = process.sampling is not None or process.is_imported
+    if process.meter is not None and process.completed is not None and not ended:
         text = f"the sampler of {who} did not end in order, so samples may be missing"
         yield ResultWarning(code="sampler_ended_early", text=text)
 

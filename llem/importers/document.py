@@ -1,0 +1,67 @@
+"""A file that may be of any format: its text, its rows and its JSON, each read when a format asks for it."""
+
+import csv
+import io
+import json
+from functools import cached_property
+from typing import Any
+
+from llem.errors import ExportError
+
+Fields = dict[str, Any]
+
+
+class Document:
+    """The bytes of a file, called `what` in messages."""
+
+    def __init__(self, content: bytes, *, what: str) -> None:
+        self.content, self.what = content, what
+
+    @cached_property
+    def text(self) -> str:
+        """As UTF-8; what is none is replaced."""
+        return self.content.decode("utf-8-sig", errors="replace")
+
+    @cached_property
+    def rows(self) -> list[list[str]]:
+        """Of a CSV file, cells without blanks around them; rows without any are left out. Raises ExportError."""
+        try:
+            read = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(self.text, newline=""))]
+        except csv.Error as error:
+            raise self.refuse("cannot be read as CSV", found=str(error)) from None
+        return [row for row in read if any(row)]
+
+    @cached_property
+    def header(self) -> list[str]:
+        """Cells of its first line."""
+        return [cell.strip() for cell in self.text.lstrip().split("\n", 1)[0].split(",")]
+
+    @cached_property
+    def json(self) -> Any:
+        """What it holds as JSON, numbers that are none as None; None where it is not JSON."""
+        return read_json(self.text)
+
+    @property
+    def fields(self) -> Fields:
+        """Of a JSON object; none of anything else."""
+        return self.json if isinstance(self.json, dict) else {}
+
+    @cached_property
+    def lines(self) -> list[Fields]:
+        """Objects of a file with a JSON object on each line; none where any line is something else."""
+        read = [read_json(line) for line in self.text.splitlines() if line.strip()]
+        return read if all(isinstance(line, dict) for line in read) else []
+
+    def refuse(
+        self, why: str, *, found: object = None, expected: object = None, hint: str | None = None
+    ) -> ExportError:
+        """The error that names the file."""
+        return ExportError(f"{self.what}: {why}", found=found, expected=expected, hint=hint)
+
+
+def read_json(text: str) -> Any:
+    """None where it is not JSON."""
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
