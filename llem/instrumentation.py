@@ -77,7 +77,7 @@ class _Speaker:
         self.name = f"{os.getpid()}.{time.monotonic_ns()}"
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._done: list[int | None] = [None, None, None, None]
+        self._done: list[int | None] = [None] * (len(WorkLine._fields) - 2)
 
     def next_number(self) -> int:
         """Of a region."""
@@ -197,7 +197,8 @@ def report(
 ) -> None:
     """Work that the program has done since its last report, counted for the run and for every region that is open here.
 
-    `tokens` are all of them; where it is left out, those of the input and of the output together. Raises TypeError, ValueError.
+    `tokens` are all of them; where it is left out, those of the input and of the output together. Where one report tells how many are output and
+    another, of tokens that may be, does not, output tokens are not known. Raises TypeError, ValueError.
     """
     tokens, inputs, outputs, answered = (
         _count(name, count)
@@ -208,17 +209,21 @@ def report(
             ("requests", requests),
         )
     )
+    without_input = without_output = None
     if tokens is None:
         tokens = _sum(inputs, outputs)
     elif tokens < (inputs or 0) + (outputs or 0):
         raise ValueError(f"tokens: found {tokens}, expected at least those of input and output together")
+    else:
+        without_input = tokens - (outputs or 0) if inputs is None else None
+        without_output = tokens - (inputs or 0) if outputs is None else None
     if not _speaker.pipe:
         return
     around = _innermost.get()
     while around is not None:
         around.tokens, around.requests = _sum(around.tokens, tokens), _sum(around.requests, answered)
         around = around.around
-    _speaker.add([tokens, inputs, outputs, answered])
+    _speaker.add([tokens, inputs, outputs, answered, without_input, without_output])
 
 
 def _count(name: str, count: int | None) -> int | None:

@@ -46,7 +46,10 @@ class RegionLine(NamedTuple):
 
 
 class WorkLine(NamedTuple):
-    """All that a process has reported since it started; None for what it never named."""
+    """All that a process has reported since it started; None for what it never named.
+
+    Tokens of which it did not say how many are input, or output, make the sum of those of which it did worth nothing.
+    """
 
     speaker: str
     lost: int
@@ -54,6 +57,8 @@ class WorkLine(NamedTuple):
     input_tokens: int | None
     output_tokens: int | None
     requests: int | None
+    tokens_without_input: int | None
+    tokens_without_output: int | None
 
 
 def place_in(text: str | None) -> Place | None:
@@ -93,9 +98,8 @@ def read(line: bytes) -> RegionLine | WorkLine:
                 requests=_known(requests),
                 name=printable(name),
             )
-        case "work", [speaker, lost, tokens, input_tokens, output_tokens, requests]:
-            counts = (_known(count) for count in (tokens, input_tokens, output_tokens, requests))
-            return WorkLine(speaker, _number(lost), *counts)
+        case "work", [speaker, lost, *counts] if len(counts) == len(WorkLine._fields) - 2:
+            return WorkLine(speaker, _number(lost), *map(_known, counts))
     raise ValueError("neither a region nor a report")
 
 

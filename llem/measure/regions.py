@@ -118,17 +118,36 @@ class Listener:
 
     def _all_work(self) -> WorkReported | None:
         """None where nothing was reported."""
-        sums: dict[str, int] = {}
-        for line in self._work.values():
-            for name in WorkReported.__struct_fields__:
-                if (count := getattr(line, name)) is not None:
-                    sums[name] = min(sums.get(name, 0) + count, MAX_COUNT)
+        sums = {
+            name: total for name in WorkReported.__struct_fields__ if (total := self._sum(name)) is not None
+        }
+        for part in self._told_in_part():
+            del sums[part]
         return WorkReported(**sums) if sums else None
+
+    def _sum(self, name: str) -> int | None:
+        """Of all processes; None where none has named it."""
+        counts = [count for line in self._work.values() if (count := getattr(line, name)) is not None]
+        return min(sum(counts), MAX_COUNT) if counts else None
+
+    def _told_in_part(self) -> list[str]:
+        """Counts that some reports name and others, of tokens that may be such, do not."""
+        return [
+            name
+            for name, untold in (
+                ("input_tokens", "tokens_without_input"),
+                ("output_tokens", "tokens_without_output"),
+            )
+            if self._sum(name) is not None and self._sum(untold)
+        ]
 
     def _doubts(self) -> Iterator[WarningRaised]:
         if lost := sum(self._lost.values()):
             text = f"{lost} messages of the program about its regions and its work were lost: it sent more than were read"
             yield WarningRaised(code="region_messages_lost", text=text, value=float(lost))
+        for name in self._told_in_part():
+            text = f"the program told its {name} in some reports and in others only tokens, so that they are not known"
+            yield WarningRaised(code=f"{name}_told_in_part", text=text)
         if self._refused:
             text = f"{self._refused} lines that the program wrote to the descriptor of its regions are none, and were left out"
             yield WarningRaised(code="region_messages_refused", text=text, value=float(self._refused))

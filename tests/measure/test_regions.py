@@ -397,6 +397,50 @@ def test_garbage_on_the_descriptor(hearing: Hearing) -> None:
     assert heard.warnings == ["region_messages_refused"]
 
 
+@pytest.mark.parametrize(
+    ("reports", "work", "warnings"),
+    [
+        (["tokens=100", "output_tokens=10"], {"tokens": 110}, ["output_tokens_told_in_part"]),
+        (
+            ["tokens=100, input_tokens=80", "input_tokens=5, output_tokens=10"],
+            {"tokens": 115, "input_tokens": 85},
+            ["output_tokens_told_in_part"],
+        ),
+        (
+            ["tokens=100, output_tokens=20", "input_tokens=5, output_tokens=10"],
+            {"tokens": 115, "output_tokens": 30},
+            ["input_tokens_told_in_part"],
+        ),
+        (
+            ["tokens=100, output_tokens=20", "tokens=50, output_tokens=5"],
+            {"tokens": 150, "output_tokens": 25},
+            [],
+        ),
+        (
+            ["input_tokens=100", "output_tokens=20", "requests=1"],
+            {"tokens": 120, "input_tokens": 100, "output_tokens": 20, "requests": 1},
+            [],
+        ),
+    ],
+)
+def test_tokens_that_are_told_apart_in_some_reports_only(
+    hearing: Hearing, reports: list[str], work: dict[str, int], warnings: list[str]
+) -> None:
+    """They are not known, and a warning says so; one report may tell all tokens and how many of them are output."""
+    calls = [f"llem.report({report})" for report in reports]
+    hearing.run("import llem; " + "; ".join(calls))
+    heard = hearing.heard()
+    assert heard.work == WorkReported(**work) and heard.warnings == warnings
+
+
+def test_tokens_that_one_process_tells_apart_and_another_does_not(hearing: Hearing) -> None:
+    """Output tokens are those of all processes, or not known."""
+    hearing.run("import llem; llem.report(output_tokens=10)")
+    hearing.run("import llem; llem.report(tokens=100)")
+    heard = hearing.heard()
+    assert heard.work == WorkReported(tokens=110) and heard.warnings == ["output_tokens_told_in_part"]
+
+
 def test_a_program_never_waits_for_llem(hearing: Hearing) -> None:
     """Where nobody reads, what finds no room is lost and counted; tokens are not, because each report holds all before it."""
     running = hearing.start(
