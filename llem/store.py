@@ -141,11 +141,11 @@ class Store:
             )
         return self
 
-    def create_experiment(self, experiment_id: str) -> Path:
-        """A new folder for one experiment's segments."""
+    def create_experiment(self, experiment_id: str, *, may_exist: bool = False) -> Path:
+        """A new folder for one experiment's segments; or, of an experiment that several write to, the one that is there."""
         folder = self.log_path / check_id(experiment_id)
         try:
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, exist_ok=may_exist)
         except OSError as error:
             raise StoreError(f"experiment folder {folder} cannot be made", found=error.strerror) from error
         return folder
@@ -315,7 +315,7 @@ def open_segment(
     folder: Path,
     *,
     experiment_id: str,
-    role: Literal["supervisor", "worker", "sampler", "import", "load", "study"],
+    role: Literal["supervisor", "rank", "worker", "sampler", "import", "load", "study"],
     process_index: int | None = None,
     sync: SyncPolicy = "block",
     clocks: ClockPair | None = None,

@@ -451,6 +451,34 @@ class DeviceSettingChanged(Event, frozen=True, kw_only=True):
     restored: bool = False  # put back as it was before the run
 
 
+class HostJoined(Event, frozen=True, kw_only=True):
+    """One of several `llem measure` that a launcher started for this experiment is there; each writes its own."""
+
+    TYPE: ClassVar[str] = "host_joined"
+    rank: Int32
+    size: Int32
+    host: str
+    launcher: str  # llem, torchrun, openmpi, pmi, slurm or kubernetes
+    local_rank: Int32 | None = None  # None: the launcher does not say it
+    local_size: Int32 | None = None
+    node_rank: Int32 | None = None
+    restart: Int32 = 0  # how often the launcher has started all ranks anew
+
+
+class ClocksCompared(Event, frozen=True, kw_only=True):
+    """The clocks of this rank's host minus those of rank 0's; the truth is within `error_ns` of both offsets."""
+
+    TYPE: ClassVar[str] = "clocks_compared"
+    position: str  # before or after what was measured
+    rank: Int32
+    host: str
+    reference_host: str  # rank 0's
+    offset_ns: Int64  # of the wall clocks
+    monotonic_offset_ns: Int64  # of the monotonic clocks
+    error_ns: Int64  # half of the least round trip
+    exchanges: Int32
+
+
 class WarningRaised(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warning_raised"
     code: str
@@ -644,6 +672,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     RequestProgressed,
     LoadCompleted,
     DeviceSettingChanged,
+    HostJoined,
+    ClocksCompared,
     WarningRaised,
     ServerStarted,
     ServerStopped,

@@ -227,7 +227,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     segment_id: bytes
     experiment_id: str
-    role: str  # supervisor, worker, sampler, import, load, server, study or note
+    role: str  # supervisor, rank, worker, sampler, import, load, server, study or note
     process_index: Int32 | None
     host: str
     boot_id: str

@@ -23,7 +23,7 @@ from llem_events.events import (
 )
 from llem_events.format import SegmentHeader
 
-ROLES = frozenset({"supervisor", "worker", "sampler", "import", "load", "server", "study", "note"})
+ROLES = frozenset({"supervisor", "rank", "worker", "sampler", "import", "load", "server", "study", "note"})
 WINDOW_KINDS = frozenset({"baseline", "warmup", "measurement", "drain", "guard"})
 DEVICE_KINDS = frozenset({"gpu", "mig", "cpu_package", "dram", "process", "simulated"})
 ENERGY_SOURCES = frozenset({"counter", "integrated", "estimated", "simulated"})

@@ -247,5 +247,15 @@ def status_of_measurement(
     return outcome.program_status or DONE
 
 
+def status_of_part(outcome: "Outcome") -> int:
+    """Of a rank's part of an experiment, whose result another rank shows."""
+    if outcome.interrupted:
+        return INTERRUPTED
+    worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
+    if worst != DONE or not outcome.is_complete:
+        return worst or FAILED
+    return outcome.program_status or DONE
+
+
 def _has_failed(result: "ExperimentResult", *, strict: bool) -> bool:
     return bool(result.failed_requests) or (strict and result.valid is not True)

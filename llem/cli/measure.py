@@ -1,6 +1,7 @@
 """llem measure."""
 
 import importlib
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
 from llem.export import target
 from llem.measure.children import Interruptions
+from llem.measure.launch import Rank, launch_of
 from llem.measure.preflight import check_plan
+from llem.measure.rank_member import RefusedError
 from llem.measure.shared_server import SharedServer
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
@@ -128,6 +131,9 @@ def measure(
             metavar="STORE", help="When it has ended, bring the run into this store too.", show_default=False
         ),
     ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Let several ranks of a launcher use one GPU.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Measure a model on this machine, a server, or any program: llem measure -- PROGRAM ARGUMENTS.
@@ -178,11 +184,30 @@ def measure(
     form = _Form(json=json, output=output, program=bool(program))
     if course is not None:
         sys.exit(_measure_in_turn(plan, course, place, form, collection, strict=strict, live=live))
+    launch = launch_of(os.environ)
+    for contradiction in launch.contradictions:
+        console.complain(contradiction)
+    if launch.rank is not None and not launch.rank.leads:
+        sys.exit(_measure_as_follower(plan, place, program, launch.rank, strict=strict, share=share))
     with Interruptions():
-        outcome = _run(plan, place, program, strict=strict, quiet=json, live=live)
+        outcome = _run(
+            plan, place, program, strict=strict, quiet=json, live=live, rank=launch.rank, share=share
+        )
         result, was_shown = _report(outcome, place, form)
         left = _collect(outcome, collection)
     sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown) or left)
+
+
+def _measure_as_follower(
+    plan: Plan, store: Store, program: list[str], rank: Rank, *, strict: bool, share: bool
+) -> int:
+    """A part of the experiment that rank 0 prints the result of; the status of this part."""
+    try:
+        outcome = run_measurement(plan, store, command=program, strict=strict, rank=rank, may_share=share)
+    except RefusedError as error:
+        return error.exit_status
+    _complain_of(outcome)
+    return console.status_of_part(outcome)
 
 
 def _measure_in_turn(
@@ -278,6 +303,8 @@ def _run(
     live: bool,
     server: SharedServer | None = None,
     keeps_server: bool = False,
+    rank: Rank | None = None,
+    share: bool = False,
 ) -> Outcome:
     is_drawn = live and not quiet and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
     shown: AbstractContextManager[Any] = (
@@ -297,6 +324,8 @@ def _run(
             strict=strict,
             server=server,
             keeps_server=keeps_server,
+            rank=rank,
+            may_share=share,
             on_start=begin,
             on_progress=line.update,
         )
@@ -312,9 +341,7 @@ def _say_what_starts(experiment_id: str, meter: MeterChoice) -> None:
 
 def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
     """Say how it ended and print the result, if there is one, and whether that went well; only now is the database loaded."""
-    for failure in outcome.failures:
-        who = "" if failure.process_index is None else f"process {failure.process_index} "
-        console.complain(f"{who}failed while {failure.stage}: {failure.text}")
+    _complain_of(outcome)
     if outcome.folder is None:
         console.note(f"llem: nothing is kept of run {outcome.experiment_id}")
         return None, False
@@ -339,6 +366,12 @@ def _collect(outcome: Outcome, into: Store | None) -> int:
         return console.DONE
     status: int = _module("collect").collect_run(outcome.folder, into)
     return status
+
+
+def _complain_of(outcome: Outcome) -> None:
+    for failure in outcome.failures:
+        who = "" if failure.process_index is None else f"process {failure.process_index} "
+        console.complain(f"{who}failed while {failure.stage}: {failure.text}")
 
 
 def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:

@@ -75,9 +75,10 @@ class SamplerSetup(Message, frozen=True, kw_only=True):
 
 
 class PassBarrier(Message, frozen=True):
-    """Supervisor to worker: every living worker is at the barrier."""
+    """Supervisor to worker: every living worker is at the barrier, and passes it at this moment of the host's monotonic clock."""
 
     barrier: Barrier
+    at_ns: int = 0
 
 
 class ReachBarrier(Message, frozen=True):

@@ -126,27 +126,30 @@ class Pair:
         )
 
     @staticmethod
-    def listen(pairs: Sequence["Pair"], *, timeout_s: float) -> None:
-        """Wait for news from any process of the pairs, and take all of it."""
+    def listen(pairs: Sequence["Pair"], *, timeout_s: float, wakers: Sequence[int] = ()) -> None:
+        """Wait for news from any process of the pairs, and take all of it; what comes on the `wakers` ends the wait as well."""
         poll, by_fd = select.poll(), {}
+        for waker in wakers:
+            poll.register(waker, select.POLLIN)
         for pair in pairs:
             for channel in pair._open_channels():
                 by_fd[channel.fileno()] = (pair, channel)
                 poll.register(channel.fileno(), select.POLLIN)
         for fd, _ in poll.poll(timeout_s * 1000):
-            pair, channel = by_fd[fd]
-            pair._hear(channel)
+            if fd in by_fd:
+                pair, channel = by_fd[fd]
+                pair._hear(channel)
 
     def take_events(self) -> list[Event]:
         """Facts about this pair that only its supervisor can write down."""
         events, self._events = self._events, []
         return events
 
-    def pass_barrier(self) -> None:
-        """Let the worker pass the barrier at which it waits."""
+    def pass_barrier(self, at_ns: int) -> None:
+        """Let the worker pass the barrier at which it waits, not before this moment."""
         barrier, self.barrier = self.barrier, None
         if barrier is not None:
-            self._tell_worker(PassBarrier(barrier))
+            self._tell_worker(PassBarrier(barrier, at_ns))
 
     def stop(self, number: signal.Signals) -> None:
         """Send the worker a signal; its sampler ends with it."""

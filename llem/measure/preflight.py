@@ -4,7 +4,7 @@ import logging
 import os
 import resource
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,13 @@ METERS_OF_MACHINES = {"rapl", "simulated"}
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
 
+Choice = Callable[[Sequence[Device]], Sequence[Device]]
+
+
+def _all(devices: Sequence[Device]) -> Sequence[Device]:
+    return devices
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where one process runs: its GPUs, none of which there are on the CPU, and what its model's device is called there."""
@@ -55,14 +62,19 @@ def check(
     command: Sequence[str] = (),
     strict: bool = False,
     server_runs: bool = False,
+    own: Choice = _all,
+    ranks_here: int = 1,
 ) -> tuple[list[Placement], MeterChoice]:
     """The placement of every process, and the meter. Raises LlemError for what cannot be measured as planned.
 
     When strict, so is a MIG instance, whose energy nothing can measure. `server_runs`: the plan's server is one that runs already.
+    Of the GPUs that are there `own` chooses those to use; `ranks_here` processes such as this one share the machine's cores.
     """
     check_plan(plan, command=command)
     placements = (
-        place_server(plan, server_runs=server_runs) if plan.is_served else place(plan, command=command)
+        place_server(plan, server_runs=server_runs)
+        if plan.is_served
+        else place(plan, command=command, own=own, ranks_here=ranks_here)
     )
     devices = [device for placement in placements for device in placement.devices]
     if strict:
@@ -128,16 +140,20 @@ def _check_gpus(plan: Plan) -> None:
         )
 
 
-def place(plan: Plan, *, command: Sequence[str] = ()) -> list[Placement]:
+def place(
+    plan: Plan, *, command: Sequence[str] = (), own: Choice = _all, ranks_here: int = 1
+) -> list[Placement]:
     """One process per GPU or group of GPUs; on the CPU, `devices.workers` processes that share its cores."""
     vendor = vendor_of(plan, wraps_program=bool(command))
-    devices = _devices(plan, vendor)
+    seen = _devices(plan, vendor)
+    devices = own(seen)
     if command:
-        # A program may use what it likes, unless GPUs were named: then those whose energy is read, and no others.
-        return [Placement(devices, None, vendor.pin(devices) if plan.devices.gpus else {})]
+        # A program may use what it likes, unless GPUs were named or given to this rank: then those whose energy is read, and no others.
+        is_bound = bool(plan.devices.gpus) or len(devices) < len(seen)
+        return [Placement(devices, None, vendor.pin(devices) if is_bound else {})]
     if not devices:
         workers = plan.devices.workers or 1
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = max(1, len(os.sched_getaffinity(0)) // (workers * ranks_here))
         environment = NO_GPUS | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         return [Placement([], "cpu", environment) for _ in range(workers)]
     return [Placement(group, "cuda:0", vendor.pin(group)) for group in _groups(devices, plan)]

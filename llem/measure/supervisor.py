@@ -2,26 +2,40 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from llem._version import __version__
+from llem.errors import MeasureError
 from llem.measure import preflight
 from llem.measure.baseline import known_baselines
 from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
+from llem.measure.launch import Rank
 from llem.measure.messages import RunningServer
 from llem.measure.pair import Failure, Pair, PairSetup
+from llem.measure.rank_wire import Ended
+from llem.measure.rendezvous import Member
 from llem.measure.run_settings import devices_set, put_back_earlier
 from llem.measure.shared_server import SharedServer
+from llem.measure.team import Team, team_of
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
-from llem.store import Store, new_experiment_id, open_segment
-from llem_events.events import ExperimentCompleted, ExperimentInterrupted, ExperimentStarted, StudyPlace
+from llem.store import Store, open_segment
+from llem_events import BackgroundWriter
+from llem_events.events import (
+    Event,
+    ExperimentCompleted,
+    ExperimentInterrupted,
+    ExperimentStarted,
+    StudyPlace,
+    WarningRaised,
+)
 
 POLL_S = 0.2
 
@@ -84,59 +98,101 @@ def measure(
     place: StudyPlace | None = None,
     server: SharedServer | None = None,
     keeps_server: bool = False,
+    rank: Rank | None = None,
+    may_share: bool = False,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     """Measure one plan into the store; `on_start` hears the experiment's id and its meter. `place` is its place in a study.
 
     Under a `server` that it shares with others the plan's server is started where none runs, and left running if `keeps_server`.
+    As one `rank` of several, it measures its part of one experiment together with them; only if they `may_share`, two use one GPU.
 
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
     """
-    with Interruptions() as asked:
+    if rank is not None and plan.is_served:
+        raise _server_refused(rank)
+    with Interruptions() as asked, team_of(rank, plan, command=command, may_share=may_share) as team:
         baselines = known_baselines(store, plan.windows)
         is_running = server is not None and server.running is not None
         earlier = put_back_earlier(store)
         placements, meter = preflight.check(
-            plan, store, command=command, strict=strict, server_runs=is_running
+            plan,
+            store,
+            command=command,
+            strict=strict,
+            server_runs=is_running,
+            own=team.own_devices,
+            ranks_here=(rank.local_size or 1) if rank is not None else 1,
         )
-        experiment_id = new_experiment_id()
-        started = _started(plan, experiment_id, len(placements), command, place)
+        team.begin(len(placements), [device for placement in placements for device in placement.devices])
+        experiment_id = team.experiment_id
         with devices_set(plan, store, placements, command=command, experiment_id=experiment_id) as settings:
             asked.is_measuring = True
-            folder = store.create_experiment(experiment_id)
-            log = open_segment(folder, experiment_id=experiment_id, role="supervisor", sync=plan.log.sync)
-            with Whereabouts(folder) as whereabouts, log, _own_or_shared(plan, server) as shared:
+            folder = store.create_experiment(experiment_id, may_exist=rank is not None)
+            with Whereabouts(folder) as whereabouts, _open_log(folder, plan, team) as log:
                 diary = Diary(log)
-                for event in (started, *earlier, *settings.events):
+                for event in (*_beginning(plan, team, command, place), *earlier, *settings.events):
                     diary.write(event)
                 _quietly(lambda: on_start(experiment_id, meter))
-                setups = [
-                    PairSetup(
-                        plan=plan,
-                        placement=placement,
-                        index=index,
-                        processes=len(placements),
-                        experiment_id=experiment_id,
-                        folder=folder,
-                        command=command,
-                        known_baselines=baselines,
-                        keeper=shared.keeper,
-                        running_server=shared.running,
-                        keeps_server=keeps_server,
-                    )
-                    for index, placement in enumerate(settings.placements)
-                ]
-                supervision = Supervision(setups, diary, asked, whereabouts, on_progress)
-                supervision.run()
-                shared.running = supervision.running_server
-                for event in settings.put_back():
-                    diary.write(event)
-                outcome = supervision.outcome(experiment_id)
-                diary.write(_ended(outcome))
-                diary.seal()
-        return outcome
+                with _own_or_shared(plan, server) as shared:
+                    setups = [
+                        PairSetup(
+                            plan=plan,
+                            placement=placement,
+                            index=team.first_process + index,
+                            processes=team.processes,
+                            experiment_id=experiment_id,
+                            folder=folder,
+                            command=command,
+                            known_baselines=baselines,
+                            keeper=shared.keeper,
+                            running_server=shared.running,
+                            keeps_server=keeps_server,
+                        )
+                        for index, placement in enumerate(settings.placements)
+                    ]
+                    supervision = Supervision(setups, diary, asked, whereabouts, team, on_progress)
+                    supervision.run()
+                    shared.running = supervision.running_server
+                    for event in settings.put_back():
+                        diary.write(event)
+                    return _close(supervision.outcome(experiment_id), diary, team, asked)
+
+
+def _server_refused(rank: Rank) -> MeasureError:
+    return MeasureError(
+        f"a server under {rank.launcher}",
+        found=f"rank {rank.rank} of {rank.size}",
+        expected="one process, which starts or asks the server",
+        hint="LLEM_SIZE=1 and LLEM_RANK=0 stand for one alone",
+    )
+
+
+def _open_log(folder: Path, plan: Plan, team: Team) -> BackgroundWriter:
+    """Of the experiment, or of a rank's part of it."""
+    role: Literal["supervisor", "rank"] = "supervisor" if team.leads else "rank"
+    return open_segment(folder, experiment_id=team.experiment_id, role=role, sync=plan.log.sync)
+
+
+def _beginning(plan: Plan, team: Team, command: Sequence[str], place: StudyPlace | None) -> Iterator[Event]:
+    if team.leads:
+        yield _started(plan, team, command, place)
+    yield from team.events()
+
+
+def _close(own: Outcome, diary: Diary, team: Team, asked: Interruptions) -> Outcome:
+    """Write down how it ended, for rank 0 once all ranks have; returns the end of the whole experiment as far as this rank knows it."""
+    for event in team.end(_rank_ended(own), should_stop=lambda: asked.level > 1):
+        diary.write(event)
+    outcome = _with_others(own, team.others())
+    if team.leads:
+        for event in (*_lost(team.others()), _ended(outcome)):
+            diary.write(event)
+    diary.seal()
+    team.sealed()
+    return outcome
 
 
 def _own_or_shared(
@@ -161,10 +217,11 @@ class Supervision:
         diary: Diary,
         asked: Interruptions,
         whereabouts: Whereabouts,
+        team: Team,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._setups, self._diary, self._asked = setups, diary, asked
-        self._whereabouts, self._on_progress = whereabouts, on_progress
+        self._whereabouts, self._team, self._on_progress = whereabouts, team, on_progress
         self._pairs: list[Pair] = []
         self._told = 0
         self._failures: list[Failure] = []
@@ -174,7 +231,7 @@ class Supervision:
         try:
             self._start()
             while living := [pair for pair in self._pairs if pair.is_working]:
-                Pair.listen(living, timeout_s=POLL_S)
+                Pair.listen(living, timeout_s=POLL_S, wakers=self._team.wakers())
                 self._record_deaths()
                 self._pass_barriers()
                 self._look_after_the_store()
@@ -233,12 +290,13 @@ class Supervision:
                 self._diary.write(event)
 
     def _pass_barriers(self) -> None:
-        """Open a barrier when every worker that still works has reached it."""
+        """Open a barrier when every worker that still works has reached it, those of other ranks included."""
         working = [pair for pair in self._pairs if pair.is_working]
         waiting = {pair.barrier for pair in working}
-        if len(waiting) == 1 and None not in waiting:
+        barrier = waiting.pop() if len(waiting) == 1 else None
+        if barrier is not None and (at_ns := self._team.passing_at_ns(barrier)) is not None:
             for pair in working:
-                pair.pass_barrier()
+                pair.pass_barrier(at_ns)
 
     def _pass_on_the_stop(self) -> None:
         for signal_name in [pair.stopped_by for pair in self._pairs if pair.stopped_by is not None]:
@@ -269,20 +327,59 @@ def _sum(figures: Iterable[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _started(
-    plan: Plan, experiment_id: str, processes: int, command: Sequence[str], place: StudyPlace | None
-) -> ExperimentStarted:
+def _started(plan: Plan, team: Team, command: Sequence[str], place: StudyPlace | None) -> ExperimentStarted:
     return ExperimentStarted(
-        experiment_id=experiment_id,
+        experiment_id=team.experiment_id,
         plan=msgspec.to_builtins(plan),
         measurement_config_hash=config_hash(plan, command),
-        expected_processes=processes,
+        expected_processes=team.processes,
         labels=plan.labels,
         llem_version=__version__,
         command=list(command),
         study=place,
         cell_hash=cell_hash(plan, command),
+        rank_count=None if team.rank is None else team.rank.size,
     )
+
+
+def _rank_ended(outcome: Outcome) -> Ended:
+    """What rank 0 has to know of this rank's end."""
+    return Ended(
+        completed=outcome.completed,
+        has_measured=outcome.has_measured,
+        interrupted_by=outcome.interrupted_by,
+        failures=[f"process {each.process_index}: {each.text}" for each in outcome.failures],
+    )
+
+
+def _with_others(own: Outcome, others: Sequence[Member]) -> Outcome:
+    """The end of the whole experiment, as rank 0 knows it."""
+    ends = [member.ended for member in others if member.ended is not None]
+    interrupted = [end.interrupted_by for end in ends if end.interrupted_by is not None]
+    return replace(
+        own,
+        processes=own.processes
+        + sum(member.ready.processes for member in others if member.ready is not None),
+        completed=own.completed + sum(end.completed for end in ends),
+        has_measured=own.has_measured or any(end.has_measured for end in ends),
+        interrupted_by=own.interrupted_by or next(iter(interrupted), None),
+        failures=[*own.failures, *(failure for member in others for failure in _failures_of(member))],
+    )
+
+
+def _failures_of(member: Member) -> Iterator[Failure]:
+    if member.ended is None:
+        yield Failure(None, "RankLost", f"{member.name} was lost", "being measured", 1)
+        return
+    for text in member.ended.failures:
+        yield Failure(None, "RankFailed", f"{member.name}: {text}", "being measured", 1)
+
+
+def _lost(others: Sequence[Member]) -> Iterator[WarningRaised]:
+    for member in others:
+        if member.ended is None:
+            text = f"{member.name} was lost, and with it its processes"
+            yield WarningRaised(code="rank_lost", text=text, value=float(member.join.rank))
 
 
 def _ended(outcome: Outcome) -> ExperimentCompleted | ExperimentInterrupted:

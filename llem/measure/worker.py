@@ -29,6 +29,7 @@ from llem.measure.workload import BatchRunner, Progress, Totals, encode
 from llem.plan import WorkloadPlan
 from llem.prompts import load_prompts, prompt_set_sha256, share
 from llem.store import open_segment
+from llem.units import NS_PER_S
 from llem_events import BackgroundWriter, LogWriteError
 from llem_events.events import (
     ModelLoaded,
@@ -209,9 +210,11 @@ class Worker:
     def _barrier(self, barrier: Barrier) -> None:
         """Wait until every living worker is here; a stop ends the wait."""
         self._supervisor.send(ReachBarrier(barrier))
-        while self._supervisor.receive(timeout_s=0.2) != PassBarrier(barrier):
-            if self._should_stop():
-                return
+        while not self._should_stop():
+            match self._supervisor.receive(timeout_s=0.2):
+                case PassBarrier(passed, at_ns) if passed == barrier:
+                    self._should_stop.sleep(max(0.0, (at_ns - time.monotonic_ns()) / NS_PER_S))
+                    return
 
     def _enter(self, stage: str, detail: str = "") -> None:
         self.stage = stage

@@ -49,6 +49,7 @@ from llem_events.events import (
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 IMPORT = "import"
+SUPERVISING = ("supervisor", "rank")  # of the experiment, and of the part of another rank
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
@@ -245,7 +246,7 @@ class ExperimentFacts(Facts):
         self.interrupted = self.last(ExperimentInterrupted)
         self.imported = self.last(ResultImported)
         self.plan: dict[str, Any] = self.started.plan if self.started else {}
-        supervisors = {segment.segment_id for segment in segments if segment.role == "supervisor"}
+        supervisors = {segment.segment_id for segment in segments if segment.role in SUPERVISING}
         self.warnings = Facts([fact for fact in facts if fact.segment_id in supervisors]).every(WarningRaised)
         self.processes = [
             ProcessFacts(

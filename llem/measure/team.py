@@ -1,0 +1,346 @@
+"""What the supervisor of one rank does together with those of the others; alone, nothing."""
+
+import contextlib
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from llem._version import __version__
+from llem.errors import LlemError, MeasureError
+from llem.measure.launch import RENDEZVOUS, Rank, meeting_host
+from llem.measure.messages import Barrier
+from llem.measure.rank_clock import ClockOffset
+from llem.measure.rank_member import RankMember
+from llem.measure.rank_wire import Ended, Join, Position, Ready, port_of, token_of
+from llem.measure.rendezvous import Meeting, Member, Rendezvous
+from llem.plan import Plan
+from llem.plan_file import config_hash
+from llem.store import new_experiment_id
+from llem_events.events import ClocksCompared, Device, Event, HostJoined
+
+LIMIT_S = 60.0
+LIMIT_VARIABLE = "LLEM_RENDEZVOUS_S"
+SECRET_VARIABLE = "LLEM_RENDEZVOUS_TOKEN"
+PORTS = 8  # that are tried, where none is given: others may be taken
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Team(Protocol):
+    """All ranks of one experiment, as one of them sees them."""
+
+    rank: Rank | None
+    experiment_id: str
+    first_process: int
+    processes: int  # of all ranks
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank opens and closes the experiment."""
+
+    def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
+        """Wait until all ranks are there; which of the GPUs that this one sees are its own. Raises MeasureError."""
+
+    def begin(self, processes: int, devices: Sequence[Device]) -> None:
+        """Wait until all ranks are ready for so many processes each. Raises MeasureError."""
+
+    def refuse(self, text: str) -> None:
+        """Nobody begins."""
+
+    def events(self) -> list[Event]:
+        """What there is to write down at the beginning."""
+
+    def passing_at_ns(self, barrier: Barrier) -> int | None:
+        """This rank is at the barrier: when on its own monotonic clock it passes; None while another is missing."""
+
+    def wakers(self) -> list[int]:
+        """File descriptors on which somebody may say that a barrier opens."""
+
+    def end(self, ended: Ended, *, should_stop: Callable[[], bool]) -> list[Event]:
+        """Wait until all ranks have ended; what there is to write down then."""
+
+    def others(self) -> list[Member]:
+        """The other ranks, as rank 0 knows them in the end."""
+
+    def sealed(self) -> None:
+        """The log of this rank is whole."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+class Alone:
+    """A process that no launcher started together with others."""
+
+    def __init__(self) -> None:
+        self.rank: Rank | None = None
+        self.experiment_id = new_experiment_id()
+        self.first_process = self.processes = 0
+
+    @property
+    def leads(self) -> bool:
+        return self.rank is None or self.rank.leads
+
+    def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
+        return seen
+
+    def begin(self, processes: int, devices: Sequence[Device]) -> None:
+        self.processes = processes
+
+    def refuse(self, text: str) -> None:
+        """Nobody else is there."""
+
+    def events(self) -> list[Event]:
+        return []
+
+    def passing_at_ns(self, barrier: Barrier) -> int | None:
+        return 0
+
+    def wakers(self) -> list[int]:
+        return []
+
+    def end(self, ended: Ended, *, should_stop: Callable[[], bool]) -> list[Event]:
+        return []
+
+    def others(self) -> list[Member]:
+        return []
+
+    def sealed(self) -> None:
+        """Nobody waits for it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Leader(Alone):
+    """Rank 0."""
+
+    def __init__(
+        self, rank: Rank, meeting: Meeting, join: Callable[[Sequence[Device]], Join], listener: socket.socket
+    ) -> None:
+        super().__init__()
+        self.rank, self._join = rank, join
+        self.experiment_id = meeting.experiment_id
+        self._rendezvous = Rendezvous(listener, meeting)
+        self._reached: set[Barrier] = set()
+
+    def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
+        return _among(seen, self._rendezvous.join(self._join(seen)))
+
+    def begin(self, processes: int, devices: Sequence[Device]) -> None:
+        begin = self._rendezvous.ready(_ready(processes, devices))
+        self.first_process, self.processes = begin.first_process, begin.processes
+
+    def refuse(self, text: str) -> None:
+        self._rendezvous.refuse(f"rank 0: {text}")
+
+    def events(self) -> list[Event]:
+        assert self.rank is not None
+        return [_joined(self.rank)]
+
+    def passing_at_ns(self, barrier: Barrier) -> int | None:
+        if barrier not in self._reached:
+            self._reached.add(barrier)
+            self._rendezvous.reach(barrier)
+        return self._rendezvous.going_at_ns(barrier)
+
+    def end(self, ended: Ended, *, should_stop: Callable[[], bool]) -> list[Event]:
+        self._rendezvous.end(ended, should_stop=should_stop)
+        return []
+
+    def others(self) -> list[Member]:
+        return self._rendezvous.others()
+
+    def close(self) -> None:
+        self._rendezvous.close()
+
+
+class Follower(Alone):
+    """Any other rank."""
+
+    def __init__(
+        self,
+        rank: Rank,
+        addresses: Sequence[tuple[str, int]],
+        join: Callable[[Sequence[Device]], Join],
+        *,
+        limit_s: float,
+    ) -> None:
+        super().__init__()
+        self.rank, self._join, self._limit_s, self._addresses = rank, join, limit_s, addresses
+        self._member: RankMember | None = None
+        self._reached: set[Barrier] = set()
+        self._leader_host = ""
+        self._events: list[Event] = [_joined(rank)]
+
+    def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
+        self._member = RankMember(self._addresses, self._join(seen), limit_s=self._limit_s)
+        welcome = self._member.join()
+        self.experiment_id, self._leader_host = welcome.experiment_id, welcome.leader_host
+        return _among(seen, welcome.devices)
+
+    def begin(self, processes: int, devices: Sequence[Device]) -> None:
+        begin, offset = self._connected.ready(_ready(processes, devices))
+        self.first_process, self.processes = begin.first_process, begin.processes
+        self._events.append(self._compared("before", offset))
+
+    def refuse(self, text: str) -> None:
+        if self._member is not None:
+            self._member.refuse(text)
+
+    def events(self) -> list[Event]:
+        return self._events
+
+    def passing_at_ns(self, barrier: Barrier) -> int | None:
+        if barrier not in self._reached:
+            self._reached.add(barrier)
+            self._connected.reach(barrier)
+        return self._connected.going_at_ns(barrier)
+
+    def wakers(self) -> list[int]:
+        return self._connected.wakers()
+
+    def end(self, ended: Ended, *, should_stop: Callable[[], bool]) -> list[Event]:
+        offset = self._connected.end(ended, should_stop=should_stop)
+        return [] if offset is None else [self._compared("after", offset)]
+
+    def sealed(self) -> None:
+        self._connected.sealed()
+
+    def close(self) -> None:
+        if self._member is not None:
+            self._member.close()
+
+    @property
+    def _connected(self) -> RankMember:
+        assert self._member is not None
+        return self._member
+
+    def _compared(self, position: Position, offset: ClockOffset) -> ClocksCompared:
+        assert self.rank is not None
+        return ClocksCompared(
+            position=position,
+            rank=self.rank.rank,
+            host=platform.node(),
+            reference_host=self._leader_host,
+            offset_ns=offset.wall_ns,
+            monotonic_offset_ns=offset.monotonic_ns,
+            error_ns=offset.error_ns,
+            exchanges=offset.exchanges,
+        )
+
+
+@contextmanager
+def team_of(
+    rank: Rank | None,
+    plan: Plan,
+    *,
+    command: Sequence[str] = (),
+    may_share: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[Team]:
+    """This rank's team for the length of a block. What goes wrong before the beginning is told to the others, so that none waits."""
+    team: Team = Alone() if rank is None else _team(rank, plan, command, may_share, environment)
+    try:
+        yield team
+    except LlemError as error:
+        team.refuse(str(error))
+        raise
+    finally:
+        team.close()
+
+
+def _team(
+    rank: Rank, plan: Plan, command: Sequence[str], may_share: bool, environment: Mapping[str, str]
+) -> Team:
+    token = token_of(rank.job_key, environment.get(SECRET_VARIABLE, ""))
+    work = config_hash(plan, command)
+
+    def join(devices: Sequence[Device]) -> Join:
+        return Join(
+            token=token,
+            rank=rank.rank,
+            size=rank.size,
+            host=platform.node(),
+            local_rank=rank.local_rank,
+            work=work,
+            llem_version=__version__,
+            devices=list(devices),
+        )
+
+    host, port = _split(meeting_host(environment, rank))
+    ports = [port_of(rank.job_key, attempt) for attempt in range(PORTS)] if port is None else [port]
+    limit_s = _limit_s(environment)
+    if not rank.leads:
+        return Follower(rank, [(host, each) for each in ports], join, limit_s=limit_s)
+    meeting = Meeting(
+        experiment_id=new_experiment_id(),
+        token=token,
+        size=rank.size,
+        limit_s=limit_s,
+        gpus_per_rank=plan.devices.gpus_per_worker,
+        may_share=may_share,
+    )
+    return Leader(rank, meeting, join, _listener(host, ports))
+
+
+def _split(written: str) -> tuple[str, int | None]:
+    """A host and perhaps a port. Raises MeasureError."""
+    host, colon, port = written.rpartition(":")
+    if not colon or ":" in host:
+        return written, None
+    if not port.isdigit() or not 0 < int(port) < 2**16:
+        raise MeasureError(f"variable {RENDEZVOUS}", found=repr(written), expected="HOST or HOST:PORT")
+    return host, int(port)
+
+
+def _limit_s(environment: Mapping[str, str]) -> float:
+    written = environment.get(LIMIT_VARIABLE, "")
+    if not written:
+        return LIMIT_S
+    with contextlib.suppress(ValueError):
+        if 0 < (limit_s := float(written)) <= 86_400:
+            return limit_s
+    raise MeasureError(f"variable {LIMIT_VARIABLE}", found=repr(written), expected="seconds")
+
+
+def _listener(host: str, ports: Sequence[int]) -> socket.socket:
+    """A socket on the first port that is free; seen from this machine alone where all ranks are on it."""
+    for port in ports:
+        try:
+            if host in LOOPBACK:
+                return socket.create_server(("127.0.0.1", port), backlog=4096)
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            return socket.create_server(("", port), family=family, backlog=4096, dualstack_ipv6=dual)
+        except OSError as error:
+            reason = error
+    raise MeasureError(
+        "rank 0 cannot listen",
+        found=f"port {ports[-1]}: {reason.strerror}",
+        expected="a free port",
+        hint=f"{RENDEZVOUS}=HOST:PORT names one",
+    )
+
+
+def _among(seen: Sequence[Device], uuids: Sequence[str]) -> list[Device]:
+    return [device for device in seen if device.uuid in set(uuids)]
+
+
+def _ready(processes: int, devices: Sequence[Device]) -> Ready:
+    return Ready(processes=processes, devices=sorted({device.uuid for device in devices}))
+
+
+def _joined(rank: Rank) -> HostJoined:
+    return HostJoined(
+        rank=rank.rank,
+        size=rank.size,
+        local_rank=rank.local_rank,
+        local_size=rank.local_size,
+        node_rank=rank.node,
+        host=platform.node(),
+        launcher=rank.launcher,
+        restart=rank.restart,
+    )
