@@ -171,7 +171,7 @@ class Rendezvous:
         with self._changed:
             for message in (ended, Sealed()):
                 self._note(self._members[0], message)
-            for member in self._others():
+            for member in self._living():
                 if member.connection is not None:
                     keep_alive(member.connection.socket)
             self._look()

@@ -4,6 +4,7 @@ from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
     ClockRead,
+    ClocksCompared,
     Device,
     DeviceSettingChanged,
     EnergyEdge,
@@ -11,6 +12,7 @@ from llem_events.events import (
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
+    HostJoined,
     LoadCompleted,
     LoadPlanned,
     LogFailed,
@@ -434,6 +436,30 @@ STUDY_EVENTS: tuple[Event, ...] = (
 )
 
 # Of a supervisor whose plan sets a device.
+RANK_EVENTS: tuple[Event, ...] = (
+    HostJoined(
+        rank=1,
+        size=2,
+        host="node-b",
+        launcher="slurm",
+        local_rank=0,
+        local_size=1,
+        node_rank=1,
+        restart=1,
+    ),
+    HostJoined(rank=0, size=2, host="node-a", launcher="llem"),
+    ClocksCompared(
+        position="before",
+        rank=1,
+        host="node-b",
+        reference_host="node-a",
+        offset_ns=2_000_000_000,
+        monotonic_offset_ns=-(2**50),
+        error_ns=41_000,
+        exchanges=32,
+    ),
+)
+
 SETTING_EVENTS: tuple[Event, ...] = (
     DeviceSettingChanged(
         device_uuid="GPU-1", setting="power_limit_w", before=700.0, asked=350.0, read_back=350.0

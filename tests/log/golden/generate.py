@@ -28,6 +28,7 @@ from tests.log.golden.examples import (
     EXAMPLES,
     FAILED_RUN,
     LOAD_EVENTS,
+    RANK_EVENTS,
     REGION_EVENTS,
     SERVER_EVENTS,
     SETTING_EVENTS,
@@ -92,6 +93,7 @@ def segments() -> dict[str, Blocks]:
         "study": [list(STUDY_EVENTS)],
         "failed_run": [list(FAILED_RUN)],
         "settings": [list(SETTING_EVENTS)],
+        "ranks": [list(RANK_EVENTS)],
     }
 
 
