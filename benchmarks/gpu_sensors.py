@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llem.results.calibration import Estimate, Load, sensor_response
+from llem.results.estimates import Estimate
+from llem.results.sensor_response import Load, sensor_response
 
 Floats = npt.NDArray[np.float64]
 
@@ -189,17 +190,28 @@ def table(trace: Trace) -> Iterator[str]:
     yield f"| the load, by what is fitted to it | {_fitted(trace, 'instant_w')} | {_fitted(trace, 'average_w')} | |"
 
 
+def readings(trace: Trace, sensor: str) -> tuple[Floats, Floats]:
+    """Seconds and values as they were read, of which only changes were kept."""
+    at_s, values = trace.values[sensor]
+    read_s = np.arange(at_s[0], at_s[-1], READ_EVERY_S)
+    return read_s, values[np.searchsorted(at_s, read_s, side="right") - 1]
+
+
 def _fitted(trace: Trace, sensor: str) -> str:
     """Over how long the sensor averages, and how late it is."""
-    found = sensor_response(*trace.values[sensor], Load.of(trace.loads))
-    if found.window_s.value is None:
-        return found.reason or f"a low-pass, by {found.explained or 0:.0%}"
-    return f"{_ms(found.window_s)}, {_ms(found.delay_s)} late ({found.explained:.0%} explained)"
+    found = sensor_response(*readings(trace, sensor), Load.of(trace.loads))
+    cells = [
+        found.window_s.reason
+        or f"a mean over {_span(found.window_s, 1e3, 'ms')}, {_span(found.delay_s, 1e3, 'ms')} late"
+    ]
+    if found.seen_share.value is not None:
+        cells.append(f"sees {_span(found.seen_share, 1e2, '%')} of the time")
+    return found.reason or "; ".join(cells)
 
 
-def _ms(found: Estimate) -> str:
-    value, low, high = ((each or 0.0) * 1e3 for each in (found.value, found.low, found.high))
-    return f"{value:.0f} ± {(high - low) / 2:.0f} ms"
+def _span(found: Estimate, per_unit: float, unit: str) -> str:
+    value, low, high = ((each or 0.0) * per_unit for each in (found.value, found.low, found.high))
+    return f"{value:.0f} {unit} ({low:.0f} to {high:.0f})"
 
 
 def main() -> int:

@@ -1,27 +1,21 @@
-"""What a device's sensors make of a load that is switched on and off at known times: how often they look, over how long, and how late.
+"""What a device's sensors do, from its readings beside a load of known times: `load_schedule` says what to do to it, `estimate` what that shows.
 
-A reading taken at t is modelled as the mean of the load from t - delay - window to t - delay, between the power of idling and that of the load.
-A sensor whose window is shorter than the time between two refreshes sees a part of the time. The alternative is a low-pass filter of
-first order, whose readings follow the load exponentially; the model that leaves less unexplained is the sensor's shape.
-
-`load_schedule` says what to do to the device, `estimate` what its readings beside that load say. `estimate` knows one column of power: of a
-device that has an instant and an averaged power it is asked twice.
+`estimate` knows one column of power: of a device that has an instant and an averaged power it is asked twice. Nothing is estimated where the load
+was not alone, where a limit was reached, or where it is not what moved the power: later runs would believe it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from llem.results import student_t
-from llem.results.averaged_power import refresh_period_sec
+from llem.results.estimates import LEVEL, Estimate
 from llem.results.power import FloatArray
-
-Model = Callable[
-    [FloatArray, float, float], FloatArray
-]  # load at moments, from 0 to 1, for a window and a delay
+from llem.results.sensor_response import Averages, Load, SensorResponse, rhythm, sensor_response
+from llem.results.throttling import ANY_REASON, short_names
 
 
 class Wave(NamedTuple):
@@ -32,20 +26,18 @@ class Wave(NamedTuple):
     periods: int
 
 
-IDLE_SEC, CONSTANT_SEC = 4.0, 10.0
+# Long periods show long windows. The short ones are no multiples of 20, 50 or 100 ms, at which sensors look: their phase moves on from look to look.
 WAVES = (
-    Wave(4.0, 0.5, 3), Wave(0.4, 0.5, 15), Wave(1.0, 0.25, 6), Wave(0.13, 0.5, 40), Wave(0.057, 0.5, 60), Wave(0.7, 0.4, 8)
+    Wave(4.0, 0.5, 3), Wave(0.4, 0.5, 15), Wave(1.0, 0.25, 6), Wave(0.13, 0.5, 40), Wave(0.057, 0.5, 60), Wave(0.7, 0.4, 8),
 )  # fmt: skip
-FOLDS = 5  # parts of a calibration that each give an estimate, whose spread is the interval's
-SHORTEST_SEC, LONGEST_SEC, LATEST_SEC = 0.002, 3.0, 0.3
-# Of the readings' variance; below, the load and the power have nothing to do with each other.
-LEAST_EXPLAINED = 0.75
-BOXCAR_EXPLAINS = 0.95  # a real load has nearly one power
-FEWEST_CHANGES = 40
-# Readings in a refresh, from which on its moment is known well enough for windows shorter than it.
-RESOLVED = 5.0
-LEVEL = 0.95
-_ROUNDS, _STEPS = 14, np.linspace(-1.0, 1.0, 7)
+IDLE_SEC, CONSTANT_SEC = 4.0, 10.0
+LEAST_IDLE_SEC = 1.0
+SELDOM_SEC, STALLED_SEC = 0.05, 1.0  # between two readings, the median and the longest
+LIMITED_SHARE, NEAR_LIMIT = 0.01, 0.98  # of the busy readings; of the limit
+LEAST_CHANGE, LEAST_CHANGE_W = 0.1, 5.0  # by the load, as a share of its power and in watts
+SETTLED_SEC = 2.5  # of constant load, after which every sensor shows it; where its window is known, that
+SETTLED_C = 1.0
+FEWEST = 3
 
 
 class LoadStep(NamedTuple):
@@ -58,7 +50,7 @@ class LoadStep(NamedTuple):
 class LoadTrace(msgspec.Struct, frozen=True, kw_only=True):
     """Readings of one device beside a load; seconds on one clock, ascending; NaN where a reading lacks a value.
 
-    It begins and ends with a few seconds of idling.
+    It begins and ends with idling.
     """
 
     times_s: FloatArray  # shape (readings,), as all columns
@@ -71,22 +63,11 @@ class LoadTrace(msgspec.Struct, frozen=True, kw_only=True):
     power_limit_w: float | None = None
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A value and its 95 % interval, or the reason why there is none."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-
-
 class SensorCalibration(msgspec.Struct, frozen=True, kw_only=True):
     """What one device's sensors do. Where `reason` says why nothing can be said, all else is without a value."""
 
     reason: str | None = None
-    averages: Literal["boxcar", "none", "other"] | None = (
-        None  # none: it sees less than the time between two refreshes
-    )
+    averages: Averages | None = None
     explained: float | None = None  # share of the power readings' variance that the load explains
     power_refresh_s: Estimate
     energy_refresh_s: Estimate
@@ -97,195 +78,222 @@ class SensorCalibration(msgspec.Struct, frozen=True, kw_only=True):
     idle_w: Estimate
     idle_spread_w: Estimate  # standard deviation
     load_w: Estimate
-    settling_s: Estimate  # of constant load, until the temperature is within 1 C of where it goes
+    settling_s: Estimate  # of constant load, until the temperature is within a degree of where it goes
 
 
-class Load(NamedTuple):
-    """When a load was on: `at_sec` has beginnings and ends in turn, `busy_sec` how long it had been on by then."""
-
-    at_sec: FloatArray
-    busy_sec: FloatArray
-
-    @classmethod
-    def of(cls, spans_sec: Sequence[tuple[float, float]] | FloatArray) -> "Load":
-        """From spans in which it was on, ascending."""
-        at_sec = np.array(spans_sec, np.float64).reshape(-1)
-        lengths = at_sec[1::2] - at_sec[0::2]
-        busy = np.zeros(len(at_sec))
-        busy[1::2] = np.cumsum(lengths)
-        busy[2::2] = busy[1:-1:2]
-        return cls(at_sec, busy)
-
-    def mean(self, at_sec: FloatArray, window_sec: float, delay_sec: float) -> FloatArray:
-        """A boxcar's view: the share of the window in which it was on."""
-        ends = at_sec - delay_sec
-        busy = np.interp(ends, *self) - np.interp(ends - window_sec, *self)
-        found: FloatArray = busy / window_sec
-        return found
-
-    def filtered(self, at_sec: FloatArray, time_constant_sec: float, delay_sec: float) -> FloatArray:
-        """A low-pass filter's view."""
-        is_on = np.arange(len(self.at_sec)) % 2 == 0
-        states, state, before = np.zeros(len(self.at_sec)), 0.0, 0.0
-        for number, gap in enumerate(np.diff(self.at_sec, prepend=self.at_sec[0])):
-            state = before + (state - before) * np.exp(-gap / time_constant_sec)
-            states[number], before = state, float(is_on[number])
-        moments = at_sec - delay_sec
-        last = np.maximum(np.searchsorted(self.at_sec, moments, side="right") - 1, 0)
-        since = np.maximum(moments - self.at_sec[last], 0.0)
-        towards = is_on[last].astype(np.float64)
-        seen = towards + (states[last] - towards) * np.exp(-since / time_constant_sec)
-        found: FloatArray = np.where(moments < self.at_sec[0], 0.0, seen)
-        return found
-
-
-class _Fit(NamedTuple):
-    unexplained: float  # sum of squares
-    window_sec: float
-    delay_sec: float
-    idle_w: float
-    load_w: float
-
-
-def load_schedule() -> list[LoadStep]:
-    """About a minute of idling, constant load and square waves of several periods and duty cycles."""
-    steps = [LoadStep(0.0, IDLE_SEC), LoadStep(1.0, CONSTANT_SEC), LoadStep(0.0, IDLE_SEC)]
+def load_schedule(seconds: float = 60.0) -> list[LoadStep]:
+    """About so many seconds of idling, constant load and square waves of several periods and duty cycles."""
+    idle_s = min(IDLE_SEC, seconds / 10)
+    waves_s = sum(wave.period_s * wave.periods for wave in WAVES)
+    times = (seconds - 3 * idle_s) / (waves_s + CONSTANT_SEC)
+    idle = LoadStep(0.0, idle_s)
+    steps = [idle, LoadStep(1.0, CONSTANT_SEC * times), idle]
     for wave in WAVES:
         on, off = LoadStep(1.0, wave.period_s * wave.duty), LoadStep(0.0, wave.period_s * (1 - wave.duty))
-        steps += [on, off] * wave.periods
-    return [*steps, LoadStep(0.0, IDLE_SEC)]
+        steps += [on, off] * max(1, round(wave.periods * times))
+    return [*steps, idle]
 
 
 def estimate(trace: LoadTrace) -> SensorCalibration:
     """What the readings say of the sensors, each with its interval."""
-    if trace.others_busy:
-        return _nothing("another process had the device open")
-    known = ~np.isnan(trace.power_w)
-    at_sec, power_w = trace.times_s[known], trace.power_w[known]
-    seen = sensor_response(at_sec, power_w, Load.of(trace.busy_s))
-    return msgspec.structs.replace(
-        _nothing(seen.reason),
+    if reason := _unusable(trace):
+        return _nothing(reason)
+    power = _Readings.of(trace.times_s, trace.power_w)
+    seen = sensor_response(power.at_sec, power.values, Load.of(trace.busy_s))
+    if seen.reason is not None:
+        return msgspec.structs.replace(_nothing(seen.reason), explained=seen.explained)
+    settled_s = _settled_s(seen)
+    first_s = float(trace.busy_s[0, 0])
+    loaded = _longest(trace, after_s=settled_s)
+    independent_s = max(seen.refresh_s.value or 0.0, seen.window_s.value or 0.0)
+    idle = power.between(0.0, first_s)
+    return SensorCalibration(
         averages=seen.averages,
         explained=seen.explained,
         power_refresh_s=seen.refresh_s,
+        energy_refresh_s=_energy_refresh(trace),
         averaging_window_s=seen.window_s,
         delay_s=seen.delay_s,
         seen_share=seen.seen_share,
-        idle_w=seen.idle_w,
-        load_w=seen.load_w,
+        counter_over_power=_counter_over_power(trace, power.between(*loaded), independent_s),
+        idle_w=idle.mean(independent_s),
+        idle_spread_w=idle.spread(independent_s),
+        load_w=power.between(*loaded).mean(independent_s),
+        settling_s=_settling(trace),
     )
 
 
-def _nothing(reason: str | None) -> SensorCalibration:
-    none = Estimate(reason=reason or "it is not estimated")
-    values = {name: none for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate}
-    return msgspec.convert({"reason": reason, **values}, SensorCalibration)
-
-
-class SensorResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One column's part of a calibration."""
-
-    refresh_s: Estimate
-    window_s: Estimate = Estimate()
-    delay_s: Estimate = Estimate()
-    seen_share: Estimate = Estimate()
-    idle_w: Estimate = Estimate()
-    load_w: Estimate = Estimate()
-    averages: Literal["boxcar", "none", "other"] | None = None
-    explained: float | None = None
-    reason: str | None = None
-
-
-def sensor_response(at_sec: FloatArray, values: FloatArray, load: Load) -> SensorResponse:
-    """From known readings, ascending, which begin and end with idling; `values` in watts."""
-    changed = np.flatnonzero(np.diff(values)) + 1
-    if len(changed) < FEWEST_CHANGES:
-        reason = f"it changed {len(changed)} times: the load does not show in it"
-        return SensorResponse(refresh_s=Estimate(reason=reason), reason=reason)
-    taken_sec, taken = (at_sec[changed - 1] + at_sec[changed]) / 2, values[changed]
-    between_sec = float(np.median(np.diff(at_sec)))
-    refresh_sec = refresh_period_sec(taken_sec, between_sec)
-    taken_sec = _on_a_grid(taken_sec, refresh_sec=refresh_sec, between_sec=between_sec)
-    boxcar, filtered = _fit(load.mean, taken_sec, taken), _fit(load.filtered, taken_sec, taken)
-    total = float(((taken - taken.mean()) ** 2).sum())
-    explained = 1 - min(boxcar.unexplained, filtered.unexplained) / total
-    refresh = Estimate(value=refresh_sec)
-    if explained < LEAST_EXPLAINED:
-        reason = f"the load explains {explained:.0%} of it, less than {LEAST_EXPLAINED:.0%}: something else drew power, or a limit was reached"
-        return SensorResponse(refresh_s=refresh, explained=explained, reason=reason)
-    if filtered.unexplained < boxcar.unexplained:
-        return SensorResponse(refresh_s=refresh, averages="other", explained=explained)
-    folds = [
-        _fit(load.mean, taken_sec[part], taken[part], around=boxcar)
-        for part in np.array_split(np.arange(len(taken)), FOLDS)
-    ]
-    share = _seen_share(boxcar.window_sec, refresh_sec=refresh_sec, between_sec=between_sec)
-    return SensorResponse(
-        refresh_s=refresh,
-        window_s=_within(boxcar.window_sec, [fold.window_sec for fold in folds]),
-        delay_s=_within(boxcar.delay_sec, [fold.delay_sec for fold in folds]),
-        seen_share=Estimate(value=share),
-        averages="boxcar" if explained >= BOXCAR_EXPLAINS else "other",
-        explained=explained,
-        idle_w=_within(boxcar.idle_w, [fold.idle_w for fold in folds]),
-        load_w=_within(boxcar.load_w, [fold.load_w for fold in folds]),
+def _nothing(reason: str) -> SensorCalibration:
+    estimates = {name: kind for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate}
+    return msgspec.convert(
+        {"reason": reason, **dict.fromkeys(estimates, Estimate(reason=reason))}, SensorCalibration
     )
 
 
-def _seen_share(window_sec: float, *, refresh_sec: float, between_sec: float) -> float | None:
-    """None where refreshes follow each other too closely to be told apart by the readings, which blurs short windows."""
-    if window_sec >= 2 * refresh_sec:
-        return 1.0
-    return min(1.0, window_sec / refresh_sec) if refresh_sec >= RESOLVED * between_sec else None
+class _Readings(NamedTuple):
+    """Those of one column that are known, ascending."""
+
+    at_sec: FloatArray
+    values: FloatArray
+
+    @classmethod
+    def of(cls, at_sec: FloatArray, values: FloatArray) -> "_Readings":
+        known = ~np.isnan(values)
+        return cls(at_sec[known], values[known])
+
+    def between(self, first_s: float, last_s: float) -> "_Readings":
+        inside = (self.at_sec >= first_s) & (self.at_sec <= last_s)
+        return _Readings(self.at_sec[inside], self.values[inside])
+
+    def independent(self, independent_s: float) -> int:
+        """How many of them say something that the others do not; readings closer than that tell the same."""
+        if len(self.at_sec) < 2:
+            return len(self.at_sec)
+        span_s = float(self.at_sec[-1] - self.at_sec[0])
+        return min(len(self.at_sec), int(span_s / independent_s) if independent_s else len(self.at_sec))
+
+    def mean(self, independent_s: float) -> Estimate:
+        count = self.independent(independent_s)
+        if count < FEWEST:
+            return Estimate(reason=TOO_FEW)
+        error = float(self.values.std(ddof=1)) / np.sqrt(count)
+        return Estimate.around(float(self.values.mean()), student_t.quantile(LEVEL, count - 1) * error)
+
+    def spread(self, independent_s: float) -> Estimate:
+        count = self.independent(independent_s)
+        if count < FEWEST:
+            return Estimate(reason=TOO_FEW)
+        spread = float(self.values.std(ddof=1))
+        half_width = student_t.quantile(LEVEL, count - 1) * spread / np.sqrt(2 * (count - 1))
+        return Estimate(value=spread, low=max(0.0, spread - half_width), high=spread + half_width)
 
 
-def _within(value: float, estimates: Sequence[float]) -> Estimate:
-    """A value, and an interval from what its folds say."""
-    error = np.std(estimates, ddof=1) / np.sqrt(len(estimates))
-    half_width = float(student_t.quantile(LEVEL, len(estimates) - 1) * error)
-    return Estimate(value=value, low=value - half_width, high=value + half_width)
+TOO_FEW = "too few readings tell it: a longer calibration"
 
 
-def _on_a_grid(taken_sec: FloatArray, *, refresh_sec: float, between_sec: float) -> FloatArray:
-    """The same moments where the sensor looks at a steady rate, each no longer unsure by the time between two readings."""
-    numbers = np.rint((taken_sec - taken_sec[0]) / refresh_sec)
-    rate, start = np.polyfit(numbers, taken_sec, 1)
-    numbers = np.rint((taken_sec - start) / rate)
-    rate, start = np.polyfit(numbers, taken_sec, 1)
-    placed: FloatArray = start + rate * numbers
-    return placed if float(np.abs(placed - taken_sec).max()) <= between_sec else taken_sec
+def _unusable(trace: LoadTrace) -> str | None:
+    """Why the readings say nothing that a later run could rely on."""
+    power = _Readings.of(trace.times_s, trace.power_w)
+    if trace.others_busy:
+        return "another process had the device open: stop it, or calibrate at another time"
+    if not len(trace.busy_s) or len(power.at_sec) < 2:
+        return "there is no load, or no reading of power"
+    return _unread(trace, power) or _limited(trace, power) or _unmoved(trace, power)
 
 
-def _fit(model: Model, at_sec: FloatArray, values: FloatArray, *, around: _Fit | None = None) -> _Fit:
-    """The window and delay that leave the least unexplained: everywhere, or near what is known already; then closer and closer.
-
-    The middle of the window, half of it and the delay, is what a reading tells best: it is searched for, not the delay.
-    """
-    if around is None:
-        windows, delays = np.geomspace(SHORTEST_SEC, LONGEST_SEC, 40), np.arange(0.0, LATEST_SEC, 0.02)
-    else:
-        windows, delays = around.window_sec * 1.1**_STEPS, around.delay_sec + 0.01 * _STEPS
-    best = min(_tried(model, at_sec, values, window, delay) for window in windows for delay in delays)
-    ratio, step_sec = windows[1] / windows[0], delays[1] - delays[0]
-    for _ in range(_ROUNDS):
-        middle_sec = best.window_sec / 2 + best.delay_sec
-        near = (
-            _tried(model, at_sec, values, window, middle_sec + step_sec * later - window / 2)
-            for window in best.window_sec * ratio**_STEPS
-            for later in _STEPS
+def _unread(trace: LoadTrace, power: _Readings) -> str | None:
+    gaps_s = np.diff(power.at_sec)
+    if np.median(gaps_s) > SELDOM_SEC or gaps_s.max() > STALLED_SEC:
+        return (
+            f"the driver answered every {1e3 * np.median(gaps_s):.0f} ms, once after {gaps_s.max():.1f} s; "
+            f"expected every {1e3 * SELDOM_SEC:.0f} ms, and none after more than {STALLED_SEC:.0f} s"
         )
-        best = min(best, *near)
-        ratio, step_sec = ratio**0.7, step_sec * 0.7
-    return best
+    before_s, after_s = trace.busy_s[0, 0] - power.at_sec[0], power.at_sec[-1] - trace.busy_s[-1, 1]
+    if min(before_s, after_s) < LEAST_IDLE_SEC / 2:
+        return f"power was read for {before_s:.1f} s before the load and {after_s:.1f} s after it, expected {LEAST_IDLE_SEC / 2:.1f} s"
+    return None
 
 
-def _tried(model: Model, at_sec: FloatArray, values: FloatArray, window_sec: float, delay_sec: float) -> _Fit:
-    """The least squares of idle and load power, for one window and delay."""
-    seen = model(at_sec, max(window_sec, SHORTEST_SEC), delay_sec)
-    centred = seen - seen.mean()
-    spread = float(centred @ centred)
-    slope_w = float(centred @ values) / spread if spread else 0.0
-    idle_w = float(values.mean() - slope_w * seen.mean())
-    rest = values - idle_w - slope_w * seen
-    window_sec, delay_sec = float(max(window_sec, SHORTEST_SEC)), float(delay_sec)
-    return _Fit(float(rest @ rest), window_sec, delay_sec, idle_w, idle_w + slope_w)
+def _limited(trace: LoadTrace, power: _Readings) -> str | None:
+    """A limit changes the power while the load stays as it is."""
+    if trace.throttle_reasons is not None:
+        reasons = trace.throttle_reasons[_busy(trace.times_s, trace.busy_s)] & ANY_REASON
+        if np.count_nonzero(reasons) > LIMITED_SHARE * len(reasons):
+            return f"the device held its clocks down ({short_names(int(np.bitwise_or.reduce(reasons)))}): a smaller load, or a higher limit"
+    if trace.power_limit_w is not None:
+        share = float(
+            np.mean(power.values[_busy(power.at_sec, trace.busy_s)] >= NEAR_LIMIT * trace.power_limit_w)
+        )
+        if share > LIMITED_SHARE:
+            return f"the power reached the limit of {trace.power_limit_w:.0f} W: a smaller load, or a higher limit"
+    return None
+
+
+def _busy(at_sec: FloatArray, busy_s: FloatArray) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = np.searchsorted(busy_s.ravel(), at_sec, side="right") % 2 == 1
+    return inside
+
+
+def _unmoved(trace: LoadTrace, power: _Readings) -> str | None:
+    first_s = float(trace.busy_s[0, 0])
+    idle = power.between(first_s - IDLE_SEC, first_s).values
+    loaded = power.between(*_longest(trace, after_s=0.0)).values
+    if not len(idle) or not len(loaded):
+        return "there is no reading of power in the load, or none before it"
+    idle_w, load_w = float(np.median(idle)), float(np.median(loaded))
+    if load_w - idle_w < max(LEAST_CHANGE_W, LEAST_CHANGE * load_w):
+        return f"the load does not show in the power: {idle_w:.0f} W without it, {load_w:.0f} W with it"
+    return None
+
+
+def _longest(trace: LoadTrace, *, after_s: float) -> tuple[float, float]:
+    """The span of constant load; from when the sensors show it, where it lasts that long."""
+    start_s, end_s = trace.busy_s[np.argmax(np.diff(trace.busy_s, axis=1))]
+    return float(min(start_s + after_s, end_s)), float(end_s)
+
+
+def _settled_s(seen: SensorResponse) -> float:
+    if seen.window_s.value is None or seen.delay_s.value is None:
+        return SETTLED_SEC
+    return seen.window_s.value + max(0.0, seen.delay_s.value) + 2 * (seen.refresh_s.value or 0.0)
+
+
+def _energy_refresh(trace: LoadTrace) -> Estimate:
+    counter = _Readings.of(trace.times_s, trace.energy_j)
+    if reason := _uncounted(counter):
+        return Estimate(reason=reason)
+    _, refresh = rhythm(_ticks(counter).at_sec, float(np.median(np.diff(counter.at_sec))))
+    return refresh
+
+
+def _uncounted(counter: _Readings) -> str | None:
+    if not len(counter.values):
+        return "it has no energy counter"
+    if np.any(np.diff(counter.values) < 0):
+        return "its energy counter ran backwards"
+    return None if len(_ticks(counter).at_sec) > FEWEST else "its energy counter stood still"
+
+
+def _ticks(counter: _Readings) -> _Readings:
+    """When the counter moved, and to what."""
+    changed = np.flatnonzero(np.diff(counter.values)) + 1
+    return _Readings((counter.at_sec[changed - 1] + counter.at_sec[changed]) / 2, counter.values[changed])
+
+
+def _counter_over_power(trace: LoadTrace, loaded: _Readings, independent_s: float) -> Estimate:
+    """Of the energy between two ticks of the counter at constant load, each known to within half the time between two readings."""
+    counter = _Readings.of(trace.times_s, trace.energy_j)
+    if reason := _uncounted(counter):
+        return Estimate(reason=reason)
+    power = loaded.mean(independent_s)
+    ticks = _ticks(counter).between(*loaded.at_sec[[0, -1]]) if len(loaded.at_sec) else loaded
+    if len(ticks.at_sec) < FEWEST or power.value is None or power.high is None:
+        return Estimate(reason=TOO_FEW)
+    span_s = float(ticks.at_sec[-1] - ticks.at_sec[0])
+    ratio = float(ticks.values[-1] - ticks.values[0]) / span_s / power.value
+    tick_error = float(np.median(np.diff(counter.at_sec))) / span_s
+    return Estimate.around(ratio, ratio * ((power.high - power.value) / power.value + tick_error))
+
+
+def _settling(trace: LoadTrace) -> Estimate:
+    """The last time that the temperature is further than a degree from that of the load's last second; half a degree more or less make the interval."""
+    if trace.temperature_c is None or np.isnan(trace.temperature_c).all():
+        return Estimate(reason="its temperature cannot be read")
+    start_s, end_s = _longest(trace, after_s=0.0)
+    heat = _Readings.of(trace.times_s, trace.temperature_c).between(start_s, end_s)
+    last = heat.between(end_s - 1.0, end_s).values
+    if len(last) < FEWEST:
+        return Estimate(reason=TOO_FEW)
+    within_s = list(_last_beyond(heat, float(last.mean()), start_s))
+    if within_s[-1] > 0.8 * (end_s - start_s):
+        return Estimate(
+            low=within_s[0], reason=f"it still changed after {end_s - start_s:.0f} s of constant load"
+        )
+    low, value, high = within_s
+    return Estimate(value=value, low=low, high=high)
+
+
+def _last_beyond(heat: _Readings, end_c: float, start_s: float) -> Iterator[float]:
+    for degrees_c in (SETTLED_C + 0.5, SETTLED_C, SETTLED_C - 0.5):
+        beyond = heat.at_sec[np.abs(heat.values - end_c) > degrees_c]
+        yield float(beyond[-1] - start_s) if len(beyond) else 0.0

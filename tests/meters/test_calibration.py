@@ -2,11 +2,27 @@
 
 import random
 from collections.abc import Callable
+from functools import lru_cache
 
+import msgspec
+import numpy as np
 import pytest
 
+from llem.results.calibration import Estimate, LoadTrace, SensorCalibration, estimate, load_schedule
 from tests.simulated_nvml.build import Simulation
-from tests.simulated_nvml.calibrated import Sensor, averaging, calibrated, low_pass, part_time
+from tests.simulated_nvml.calibrated import (
+    IDLE_W,
+    LOAD_W,
+    Sensor,
+    averaging,
+    calibrated,
+    gpu,
+    low_pass,
+    part_time,
+    traced,
+)
+
+VALUES = [name for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate]
 
 
 def assert_found(sensor: Sensor) -> None:
@@ -19,10 +35,9 @@ def assert_found(sensor: Sensor) -> None:
         assert found.averaging_window_s.value == pytest.approx(sensor.window_s, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", [averaging, part_time])
-def test_a_sensor_is_found_again(nvml: Simulation, kind: Callable[[random.Random], Sensor]) -> None:
-    """Refresh within 10 %, window within 5 %, delay within 10 ms, the share of time that it sees within 5 points."""
-    assert_found(kind(random.Random(1)))
+def test_a_part_time_sensor_is_found_again(nvml: Simulation) -> None:
+    """Refresh within 10 %, delay within 10 ms, the share of time that it sees within 5 points."""
+    assert_found(part_time(random.Random(1)))
 
 
 @pytest.mark.slow
@@ -37,6 +52,7 @@ def test_a_low_pass_is_called_so(nvml: Simulation) -> None:
     """It is no mean over a window, so it has none."""
     found = calibrated(low_pass(random.Random(1)))
     assert (found.averages, found.averaging_window_s.value) == ("other", None)
+    assert "low-pass" in found.averaging_window_s.reason
 
 
 @pytest.mark.slow
@@ -44,6 +60,95 @@ def test_every_low_pass_is_called_so(nvml: Simulation) -> None:
     """Whatever its time constant."""
     for seed in range(100, 120):
         assert calibrated(low_pass(random.Random(seed))).averages == "other"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_an_average_of_a_part_of_the_time(nvml: Simulation, share: float) -> None:
+    """A 1 s mean of ten looks sees no more of the time than each look does of its refresh."""
+    found = estimate(traced(gpu(seen=(share, 0.1), refresh=(0.1, 0.03), delay_s=0.02)))
+    assert found.averages == "boxcar" and found.averaging_window_s.value == pytest.approx(1.0, rel=0.05)
+    assert found.seen_share.value == pytest.approx(share, abs=0.05)
+
+
+@lru_cache(1)
+def usual() -> LoadTrace:
+    """An H100-like device: a 1 s average that is 20 ms late, and a counter that ticks every 100 ms."""
+    return traced(gpu(refresh=(0.1, 0.03), delay_s=0.02), hz=100.0)
+
+
+def test_an_average_and_what_else_is_told(nvml: Simulation) -> None:
+    """Window and delay, idle power, the load's, the counter against integrated power; each with its interval."""
+    found = estimate(usual())
+    assert found.averaging_window_s.value == pytest.approx(1.0, rel=0.05)
+    assert found.delay_s.value == pytest.approx(0.02, abs=0.01)
+    assert (found.idle_w.value, found.load_w.value) == pytest.approx((IDLE_W, LOAD_W), abs=0.01)
+    assert found.idle_spread_w.value < 0.01
+    assert found.counter_over_power.value == pytest.approx(1.0, abs=0.001)
+    assert found.counter_over_power.low < 1.0 < found.counter_over_power.high
+    assert found.energy_refresh_s.value == pytest.approx(0.1, rel=0.01)
+    assert "still changed" in found.settling_s.reason
+
+
+def changed(**columns: object) -> LoadTrace:
+    return msgspec.structs.replace(usual(), **columns)
+
+
+@pytest.mark.parametrize(
+    ("trace", "reason"),
+    [
+        (lambda: changed(others_busy=True), "another process"),
+        (lambda: changed(busy_s=np.empty((0, 2))), "no load"),
+        (lambda: changed(power_w=usual().power_w * np.nan), "no reading of power"),
+        (lambda: changed(power_w=usual().power_w * 0 + 80), "80 W without it, 80 W with it"),
+        (lambda: changed(power_limit_w=520.0), "reached the limit of 520 W"),
+        (lambda: changed(throttle_reasons=usual().throttle_reasons * 0 + 4), "power cap"),
+        (lambda: changed(times_s=usual().times_s * 6, busy_s=usual().busy_s * 6), "answered every 60 ms"),
+        (lambda: changed(busy_s=usual().busy_s[1:] - usual().busy_s[0, 0]), "before the load"),
+        (lambda: changed(power_w=usual().power_w + foreign_w(), power_limit_w=None), "something else drew power"),
+    ],
+    ids=["others", "no load", "no power", "unmoved", "limit", "throttled", "seldom", "no idling", "foreign load"],
+)  # fmt: skip
+def test_what_cannot_be_relied_on_is_not_told(
+    nvml: Simulation, trace: Callable[[], LoadTrace], reason: str
+) -> None:
+    """Each of these gives a reason in the place of all values."""
+    found = estimate(trace())
+    assert reason in found.reason
+    assert all(getattr(found, name) == Estimate(reason=found.reason) for name in VALUES)
+
+
+def foreign_w() -> np.ndarray:
+    """Somebody else's load, that comes and goes by itself."""
+    return np.repeat(np.random.default_rng(1).uniform(0, 900, 700), 10)[: len(usual().times_s)]
+
+
+def test_a_temperature_that_settles_and_no_counter(nvml: Simulation) -> None:
+    """Within a degree of where it goes, half a degree more or less as its interval; what needs a counter has a reason."""
+    start_s, _ = usual().busy_s[0]
+    heat_c = 80 - 40 * np.exp(-np.maximum(usual().times_s - start_s, 0.0))
+    found = estimate(changed(temperature_c=heat_c, energy_j=usual().energy_j * np.nan))
+    assert found.settling_s.value == pytest.approx(np.log(40), abs=0.05)
+    assert found.settling_s.low < found.settling_s.value < found.settling_s.high < 5.0
+    assert "no energy counter" in found.counter_over_power.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(-1.0, "ran backwards"), (0.0, "stood still")], ids=["backwards", "still"]
+)
+def test_a_counter_that_tells_nothing(nvml: Simulation, factor: float, reason: str) -> None:
+    """Its two values have the reason."""
+    found = estimate(changed(energy_j=usual().energy_j * factor))
+    assert reason in found.counter_over_power.reason and reason in found.energy_refresh_s.reason
+
+
+@pytest.mark.parametrize("seconds", [20.0, 60.0, 120.0])
+def test_the_schedule_takes_as_long_as_it_is_told(seconds: float) -> None:
+    """It begins and ends with idling."""
+    schedule = load_schedule(seconds)
+    assert sum(step.seconds for step in schedule) == pytest.approx(seconds, rel=0.1)
+    assert schedule[0].level == schedule[-1].level == 0.0
 
 
 def test_a_gpu_is_loaded_by_a_program_only_where_the_scenario_says_so(nvml: Simulation) -> None:

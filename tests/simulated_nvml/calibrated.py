@@ -31,25 +31,26 @@ class Sensor(NamedTuple):
 def averaging(rng: random.Random) -> Sensor:
     """A trailing mean over 0.3 to 2 s, which is all that the device tells."""
     refresh_s, window_s, delay_s = rng.uniform(0.02, 0.25), rng.uniform(0.3, 2.0), rng.uniform(0.0, 0.1)
-    gpu = _gpu(refresh=(refresh_s, rng.uniform(0, refresh_s)), average_s=window_s, delay_s=delay_s)
-    return Sensor(gpu, refresh_s, window_s, delay_s, 1.0)
+    device = gpu(refresh=(refresh_s, rng.uniform(0, refresh_s)), average_s=window_s, delay_s=delay_s)
+    return Sensor(device, refresh_s, window_s, delay_s, 1.0)
 
 
 def part_time(rng: random.Random) -> Sensor:
     """An instant power that looks at a share of every period."""
     refresh_s, share, delay_s = rng.uniform(0.05, 0.25), rng.uniform(0.15, 1.0), rng.uniform(0.0, 0.1)
-    gpu = _gpu(seen=(share, refresh_s), fields=frozenset({"instant", "energy"}), delay_s=delay_s)
-    return Sensor(gpu, refresh_s, share * refresh_s, delay_s, share)
+    device = gpu(seen=(share, refresh_s), fields=frozenset({"instant", "energy"}), delay_s=delay_s)
+    return Sensor(device, refresh_s, share * refresh_s, delay_s, share)
 
 
 def low_pass(rng: random.Random) -> Sensor:
     """No mean over a window: it follows exponentially."""
     refresh_s, constant_s, delay_s = rng.uniform(0.02, 0.1), rng.uniform(0.05, 1.0), rng.uniform(0.0, 0.1)
-    gpu = _gpu(refresh=(refresh_s, rng.uniform(0, refresh_s)), low_pass_s=constant_s, delay_s=delay_s)
-    return Sensor(gpu, refresh_s, constant_s, delay_s, 1.0)
+    device = gpu(refresh=(refresh_s, rng.uniform(0, refresh_s)), low_pass_s=constant_s, delay_s=delay_s)
+    return Sensor(device, refresh_s, constant_s, delay_s, 1.0)
 
 
-def _gpu(**sensor: object) -> Gpu:
+def gpu(**sensor: object) -> Gpu:
+    """One that a program loads, and that tells an averaged power alone, unless something else is said."""
     default = {"uuid": uuid_of(0), "fields": frozenset(), "load_w": (IDLE_W, LOAD_W)}
     return Gpu(**{**default, **sensor})
 

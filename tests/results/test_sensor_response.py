@@ -1,13 +1,13 @@
 """Sensors whose window, delay and refresh are known are found again from what they read of a known load."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llem.results.calibration import Load, SensorResponse, sensor_response
+from benchmarks.gpu_sensors import Trace, read, readings
+from llem.results.sensor_response import Load, SensorResponse, sensor_response
 
 IDLE_W, LOAD_W = 80.0, 600.0
 # period in seconds, share of it that is on, periods
@@ -67,7 +67,6 @@ def assert_found(sensor: Sensor) -> None:
     assert found.seen_share.value == pytest.approx(sensor.seen_share, abs=0.05)
     if sensor.window_sec > 0.3:
         assert found.window_s.value == pytest.approx(sensor.window_sec, rel=0.05)
-    assert (found.idle_w.value, found.load_w.value) == pytest.approx((IDLE_W, LOAD_W), rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -109,23 +108,28 @@ def test_a_load_that_changes_nothing_tells_nothing() -> None:
     """Power that stays the same, and power that somebody else draws."""
     at_sec = np.arange(0.0, LOAD.at_sec[-1] + 3, 0.01)
     assert "changed 0 times" in sensor_response(at_sec, np.full(len(at_sec), 80.0), LOAD).reason
-    noise = np.random.default_rng(1).uniform(80, 600, len(at_sec))
-    assert "explains" in sensor_response(at_sec, noise, LOAD).reason
+    noise = np.random.default_rng(1).uniform(80, 600, len(at_sec[::10]))
+    assert "explains" in sensor_response(at_sec[::10], noise, LOAD).reason
 
 
-def column(path: Path, name: str) -> np.ndarray:
-    with path.open(newline="") as file:
-        return np.array([float(row[name]) for row in csv.DictReader(file)])
+@pytest.fixture(scope="module")
+def h200() -> Trace:
+    return read(H200)
 
 
-def test_the_average_of_a_real_h200() -> None:
+@pytest.mark.slow
+def test_the_average_of_a_real_h200(h200: Trace) -> None:
     """Recorded on the device: a mean over a second, renewed every tenth of one, some 20 ms late."""
-    began, ended = (column(H200 / "loads.csv", name) / 1000 for name in ("began_ms", "ended_ms"))
-    at_sec = column(H200 / "sensors.csv", "t_ms") / 1000
-    average = sensor_response(
-        at_sec, column(H200 / "sensors.csv", "average_w"), Load.of(list(zip(began, ended, strict=True)))
-    )
+    average = sensor_response(*readings(h200, "average_w"), Load.of(h200.loads))
     assert average.averages == "boxcar" and average.explained > 0.95
     assert average.refresh_s.value == pytest.approx(0.101, abs=0.002)
-    assert average.window_s.value == pytest.approx(1.0, abs=0.06)
-    assert average.delay_s.value == pytest.approx(0.02, abs=0.05)
+    assert average.window_s.low < 1.0 < average.window_s.high
+    assert average.delay_s.value == pytest.approx(0.02, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_instant_power_of_a_real_h200_sees_a_part_of_the_time(h200: Trace) -> None:
+    """The paper on part-time sensors has a quarter for its generation; the load is not one power, so that a window is not told."""
+    instant = sensor_response(*readings(h200, "instant_w"), Load.of(h200.loads))
+    assert instant.averages is None and "explains 92%" in instant.window_s.reason
+    assert 0.2 < instant.seen_share.low < instant.seen_share.high < 0.4
