@@ -20,11 +20,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, Self
 
 import pytest
 from hypothesis import Phase, settings
@@ -39,6 +41,10 @@ SWAPPED = [
     *((ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Div)),
 ]
 OPPOSITES = {**dict(SWAPPED), **{after: before for before, after in SWAPPED}}
+# A test that starts a process, or has the one that is there fork, may call anything.
+STARTS_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+FORKED = "tests/forked.py:"
+AT_IMPORT = "at import"
 PYTEST = ("-qx", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutants")
 
 
@@ -51,6 +57,7 @@ class Mutant(NamedTuple):
     start: int
     end: int
     text: str
+    function: int | None  # the line where the function around it begins; None where it runs at the import
 
     def source(self) -> bytes:
         """The file with the fault in it."""
@@ -125,21 +132,46 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
 def mutants(path: Path, root: Path = ROOT) -> Iterator[Mutant]:
     """Every fault that fits into a file."""
     source = (root / path).read_bytes()
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in pieces(ast.parse(source)):
+    for node in pieces(tree):
         for fault in faults(node):
             place: Any = node.test if isinstance(node, ast.If | ast.While | ast.IfExp) else node
             start, end = (starts[at - 1] for at in (place.lineno, place.end_lineno))
             text = fault if isinstance(fault, str) else _expression(fault)
             yield Mutant(
-                path, source, place.lineno, start + place.col_offset, end + place.end_col_offset, text
+                path,
+                source,
+                place.lineno,
+                start + place.col_offset,
+                end + place.end_col_offset,
+                text,
+                _function_around(place.lineno, functions),
             )
+
+
+def _function_around(line: int, functions: Sequence[ast.FunctionDef]) -> int | None:
+    """As the compiler tells where the innermost one begins: with its first decorator."""
+    around = [node for node in functions if node.body[0].lineno <= line <= (node.end_lineno or 0)]
+    if not around:
+        return None
+    innermost = max(around, key=lambda node: node.lineno)
+    return min(node.lineno for node in (innermost, *innermost.decorator_list))
 
 
 def _expression(node: ast.AST) -> str:
     return ast.unparse(node) if isinstance(node, ast.Constant) else f"({ast.unparse(node)})"
+
+
+class Outcome(NamedTuple):
+    """The seconds of each test, those that failed, and the functions that each called; None where it started a process."""
+
+    seconds: dict[str, float]
+    failed: list[str]
+    calls: dict[str, list[str] | None]
 
 
 class Copy:
@@ -148,6 +180,7 @@ class Copy:
     def __init__(self, folder: Path, room: str) -> None:
         self.folder, self.room = folder, room
         self.seconds: dict[str, float] = {}
+        self.calls: dict[str, list[str] | None] = {}
         self.noticed: Counter[str] = Counter()
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
@@ -161,8 +194,8 @@ class Copy:
             yield from mutants(file.relative_to(self.folder), self.folder)
 
     def learn_times(self, slowest_s: float) -> None:
-        """How long each test takes, of those that are not too slow; all must pass without a fault."""
-        seconds, failed = self._run({}, limit_s=None)
+        """How long each test takes, of those that are not too slow, and what it calls; all must pass without a fault."""
+        seconds, failed, self.calls = self._run({}, limit_s=None)
         self.seconds = {test: taken_s for test, taken_s in seconds.items() if taken_s <= slowest_s}
         if failed:
             sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
@@ -185,20 +218,28 @@ class Copy:
         return self._run(seconds, limit_s=60 + 4 * sum(seconds.values()))[1] if seconds else []
 
     def _likely_first(self, mutant: Mutant) -> list[dict[str, float]]:
-        """Tests of files that speak of the module, then the others; first those that notice much, then the quick ones."""
+        """Of the tests that can notice it those in files that speak of the module, then the others; first what notices much, then what is quick."""
         body = ast.parse(mutant.original).body
         defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         words = re.compile(rf"\b({'|'.join(defined | {mutant.path.stem})})\b")
         files = {test.partition("::")[0] for test in self.seconds}
         speaking = {file for file in files if words.search((self.folder / file).read_text())}
-        order = sorted(self.seconds, key=lambda test: self.seconds[test] - self.noticed[test])
+        able = (test for test in self.seconds if self._can_notice(test, mutant))
+        order = sorted(able, key=lambda test: self.seconds[test] - self.noticed[test])
         return [
             {test: self.seconds[test] for test in order if (test.partition("::")[0] in speaking) is near}
             for near in (True, False)
         ]
 
-    def _run(self, seconds: dict[str, float], *, limit_s: float | None) -> tuple[dict[str, float], list[str]]:
-        """Run the tests in this order up to the first that fails: the seconds of each, and those that failed."""
+    def _can_notice(self, test: str, mutant: Mutant) -> bool:
+        """Not where it never calls the function: only what runs at an import, and in other processes, is everybody's."""
+        calls = self.calls.get(test)
+        everybodys = mutant.function is None or calls is None
+        called = f"{mutant.path}:{mutant.function}"
+        return everybodys or called in (calls or ()) or called in (self.calls.get(AT_IMPORT) or ())
+
+    def _run(self, seconds: dict[str, float], *, limit_s: float | None) -> Outcome:
+        """Run the tests in this order up to the first that fails."""
         files = sorted({test.partition("::")[0] for test in seconds}) or [f"tests/{self.room}"]
         order, outcome = self.folder / "order.json", self.folder / "outcome.json"
         order.write_text(json.dumps(seconds))
@@ -219,16 +260,87 @@ class Copy:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if outcome.exists():
-            return tuple(json.loads(outcome.read_text()))
-        return {}, [f"(pytest ended with {process.returncode})"]
+            return Outcome(*json.loads(outcome.read_text()))
+        return Outcome({}, [f"(pytest ended with {process.returncode})"], {})
+
+
+class Called(NamedTuple):
+    """Functions by file and first line, and whether a process was started, which calls nobody knows what."""
+
+    functions: frozenset[str] = frozenset()
+    starts_process: bool = False
+
+    def joined(self, *others: Self) -> Self:
+        every = (self, *others)
+        return type(self)(
+            frozenset().union(*(each.functions for each in every)),
+            any(each.starts_process for each in every),
+        )
+
+
+class Calls:
+    """The plugin of pytest that sees what each test calls, with its fixtures, whoever had them set up."""
+
+    def __init__(self) -> None:
+        self._codes: dict[int, CodeType] = {}
+        self._starts_process = False
+        self._by_test = Called()
+        self._by_fixtures: defaultdict[str, Called] = defaultdict(Called)
+        self.of: dict[str, list[str] | None] = {}
+        sys.addaudithook(self._heard)
+        threading.settrace(self._entered)
+        sys.settrace(self._entered)
+
+    def _entered(self, frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        self._codes[id(code)] = code
+
+    def _heard(self, event: str, arguments: object) -> None:
+        if event in STARTS_PROCESS:
+            self._starts_process = True
+
+    def _taken(self) -> Called:
+        """What was called since this was last asked."""
+        codes, starts_process = list(self._codes.values()), self._starts_process
+        self._codes, self._starts_process = {}, False
+        start = f"{Path.cwd()}/"
+        functions = frozenset(
+            f"{code.co_filename.removeprefix(start)}:{code.co_firstlineno}"
+            for code in codes
+            if code.co_filename.startswith(start)
+        )
+        return Called(functions, starts_process or any(name.startswith(FORKED) for name in functions))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Iterator[object]:
+        collected = yield
+        self.of[AT_IMPORT] = sorted(self._taken().functions)
+        return collected
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: "pytest.FixtureDef[object]") -> Iterator[object]:
+        self._by_test = self._by_test.joined(self._taken())
+        made = yield
+        self._by_fixtures[fixturedef.argname] = self._by_fixtures[fixturedef.argname].joined(self._taken())
+        return made
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Function) -> Iterator[object]:
+        ran = yield
+        fixtures = (self._by_fixtures[name] for name in item.fixturenames)
+        called = self._by_test.joined(self._taken(), *fixtures)
+        self.of[item.nodeid] = None if called.starts_process else sorted(called.functions)
+        self._by_test = Called()
+        return ran
 
 
 class Tests:
-    """The plugin of pytest that asks the tests in an order and says which failed."""
+    """The plugin of pytest that asks the tests in an order and says which failed, and once what each calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
+        self.calls: dict[str, list[str] | None] = {}
         # What fails need not be made small, and the same examples are drawn for each fault.
         settings.register_profile(
             "mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True
@@ -253,12 +365,15 @@ class Tests:
         self.failed += [report.nodeid] if report.failed else []
 
     def pytest_sessionfinish(self) -> None:
-        Path("outcome.json").write_text(json.dumps([self.seconds, self.failed]))
+        Path("outcome.json").write_text(json.dumps([self.seconds, self.failed, self.calls]))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Loaded as a plugin by the tests of a fault."""
-    config.pluginmanager.register(Tests())
+    config.pluginmanager.register(tests := Tests())
+    if not json.loads(Path("order.json").read_text()):
+        config.pluginmanager.register(calls := Calls())
+        tests.calls = calls.of
 
 
 def main() -> None:
