@@ -1,11 +1,13 @@
 """Many new experiments at once: the same tables as one segment at a time, and one that does not fit hurts no other."""
 
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from llem.projections import bulk, catch_up, cells, database, rebuild
+from llem.projections import bulk, catch_up, cells, database, ingest, rebuild
+from llem.projections.checkpoint import SegmentFile
 from llem.projections.containment import MisfitError
 from llem.store import Store
 from tests.conftest import mostly_slow
@@ -19,15 +21,34 @@ def three(log: Store) -> None:
         experiment(log, processes=2, experiment_id=f"run-{number}")
 
 
-@pytest.mark.usefixtures("tables")
-def test_at_once_and_one_by_one_give_the_same_tables(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit of every column, whichever way an experiment went."""
-    three(log)
-    catch_up(log)
-    at_once = hashes(log)
-    monkeypatch.setattr(bulk, "CHUNK_BYTES", 0)
-    rebuild(log)
-    assert hashes(log) == at_once
+def test_at_once_and_one_by_one_give_the_same_tables(
+    caught_up: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit of every column, whichever way an experiment went, and however little of it was held at a time."""
+    at_once = hashes(caught_up)
+    monkeypatch.setattr(bulk, "GROUP_BYTES", 0)
+    for limit, most in {"ROW_GROUP": 4, "PIECE_ROWS": 20, "_STATEMENT_BATCHES": 30}.items():
+        monkeypatch.setattr(ingest, limit, most)
+    rebuild(caught_up)
+    assert hashes(caught_up) == at_once
+
+
+def test_so_many_at_once_as_are_small_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their bytes, of which those of a sampler weigh less, and by their number; a large one, and one without files, is left out."""
+    for limit, most in {"GROUP_BYTES": 60, "CHUNK_BYTES": 100, "CHUNK_EXPERIMENTS": 3}.items():
+        monkeypatch.setattr(bulk, limit, most)
+    sizes = {"a": 50, "b": 50, "c": 1, "d": 1, "e": 1, "f": 60, "large": 61, "g": 41}
+    small = {name: {"sampler-0": sized(name, size)} for name, size in sizes.items()}
+    texts = {"text": {"worker-0": sized("text", 7)}, "much text": {"worker-0": sized("much text", 8)}}
+    packs = bulk.chunks({**small, **texts, "empty": {}})
+    assert [list(pack) for pack in packs] == [["a", "b"], ["c", "d", "e"], ["f"], ["g", "text"]]
+
+
+def sized(experiment_id: str, file_bytes: int) -> SegmentFile:
+    """A file of so many bytes."""
+    return SegmentFile(
+        experiment_id=experiment_id, path=Path("segment"), file_bytes=file_bytes, modified_ns=0
+    )
 
 
 @pytest.mark.parametrize("chunk", mostly_slow([2, 1, 64], every=3))
