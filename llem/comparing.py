@@ -10,7 +10,8 @@ import duckdb
 import msgspec
 
 from llem.errors import QueryError, StoreError
-from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers
+from llem.results.batch_means import PARTS
+from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers, within_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.results.token_costs import Cost, RunTotals, TokenCosts, token_costs
 from llem.store import Store
@@ -29,6 +30,8 @@ FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type i
 ENERGIES = frozenset(
     ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w")
 )
+WITHIN_RUN = "e2e_mean_ms"  # the figure of which a run's own spread is known: llem.results.batch_means
+ALIKE = 0.5  # correlation of neighbouring parts of a run from which on these are too short
 BLOCK = "block"  # the label by which runs that are of no study are compared in pairs
 NOT_COMPARED = frozenset(("name", "labels"))
 SHOWN_VALUES = 4
@@ -38,7 +41,7 @@ AMOUNTS = ("workload.requests", "workload.min_duration_s", "workload.max_duratio
 _RUNS = """
 SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM events v
         WHERE v.experiment_id = e.experiment_id AND v.type = 'experiment_completed') AS failure, coalesce(e.labels, MAP {{}}) AS labels, e.plan, array_to_string(e.command, ' ') AS command,
-       r.model_name, r.valid, r.invalid_reasons, r.warnings, r.start_ns, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
+       r.model_name, r.batch_means_cv, r.batch_means_lag1, r.valid, r.invalid_reasons, r.warnings, r.start_ns, r.energy_source, r.energy_uncertainty_j / r.total_energy_j AS energy_bound,
        e.llem_version, r.engine, r.engine_version, r.gpu_name, r.driver_version, r.cuda_version,
        (SELECT string_agg(DISTINCT host, ', ' ORDER BY host) FROM processes p WHERE p.experiment_id = e.experiment_id) AS host,
        (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,
@@ -74,6 +77,7 @@ COLUMNS = (
         "ratio_high",
     ),
     *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
+    *("within_run_low", "within_run_high"),
 )
 
 
@@ -99,6 +103,9 @@ class Compared(NamedTuple):
     figure: Figure[Any]
     comparison: Comparison
     energy_bound: float | None  # what the sensors may be off by, as a share; NULL where unknown, or no energy
+    within_run: (
+        tuple[float, float] | None
+    )  # of one run each, the ratio's interval by the spread within them: not from run to run
 
     @property
     def is_worse(self) -> bool:
@@ -165,7 +172,7 @@ def compare_groups(
 
     Raises QueryError.
     """
-    chosen = [_figure(name) for name in figures or dict.fromkeys((*usual, *INSTEAD))]
+    chosen = [_figure(name) for name in figures or dict.fromkeys((*usual, *INSTEAD, WITHIN_RUN))]
     groups = [
         _group(name, _rows(connection, ids, chosen), valid_only=valid_only) for name, ids in members.items()
     ]
@@ -193,6 +200,8 @@ def _is_usual(name: str, usual: Sequence[str], runs: Sequence[Run]) -> bool:
     def is_known(column: str) -> bool:
         return any(run[column] is not None for run in runs)
 
+    if name not in usual and name == WITHIN_RUN:
+        return len(runs) == 2 and all(run["batch_means_cv"] is not None for run in runs)
     return is_known(name) and (name in usual or not is_known(INSTEAD[name]))
 
 
@@ -404,7 +413,17 @@ def _compared(
     )
     bounds = [run["energy_bound"] for run in (*before, *after)]
     bound = None if figure.name not in ENERGIES or None in bounds else max(bounds)
-    return Compared(group.name, figure, comparison, bound)
+    within = _within_run(figure, comparison, [*before, *after], level)
+    return Compared(group.name, figure, comparison, bound, within)
+
+
+def _within_run(
+    figure: Figure[Any], comparison: Comparison, runs: Sequence[Run], level: float
+) -> tuple[float, float] | None:
+    cvs = [run["batch_means_cv"] for run in runs]
+    if figure.name != WITHIN_RUN or comparison.ratio is None or len(cvs) != 2 or None in cvs:
+        return None
+    return within_runs(comparison.ratio, (cvs[0], cvs[1]), parts=PARTS, level=level)
 
 
 def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
@@ -451,8 +470,17 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     methods = {each.comparison.method for each in compared}
     if "welch" in methods:
         yield f"not paired: a drift between the groups counts as a difference; runs with a label {BLOCK} are compared in pairs"
+    yield from _too_narrow(groups, compared)
     yield from _unpaired(groups)
     yield from _far_from_the_others(groups, compared)
+
+
+def _too_narrow(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
+    """Runs whose own spread says less than it seems to."""
+    if any(each.within_run for each in compared):
+        for run in (run for group in groups for run in group.runs if len(group.runs) == 1):
+            if (run["batch_means_lag1"] or 0.0) > ALIKE:
+                yield f"{run['experiment_id']} drifts, or is too short: its interval within the run is too narrow"
 
 
 def _mixed(groups: Sequence[Group], column: str, what: str) -> Iterator[str]:
@@ -506,6 +534,8 @@ def record(each: Compared) -> list[Any]:
         "figure": each.figure.name,
         "unit": each.figure.unit,
         "energy_bound": each.energy_bound,
+        "within_run_low": each.within_run and each.within_run[0],
+        "within_run_high": each.within_run and each.within_run[1],
     }
     return [named[column] if column in named else getattr(each.comparison, column) for column in COLUMNS]
 

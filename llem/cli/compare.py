@@ -13,7 +13,7 @@ from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
-from llem.comparing import COLUMNS, Compared, Findings, compare_groups, named_groups, record, remarks
+from llem.comparing import COLUMNS, Compared, Findings, Group, compare_groups, named_groups, record, remarks
 from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
@@ -21,6 +21,7 @@ from llem.store import Store
 from llem.study.history import find_study_id
 
 FAILED = 1
+NAME_WIDTH = 14  # of a group at the head of a column; longer ones stand above the table alone
 
 
 class Format(StrEnum):
@@ -140,29 +141,49 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
 def _screen(findings: Findings, level: float) -> tuple[list[str], list[list[str]]]:
     """The table for people, what matters most to the left; the group stands in it where there are several beside the reference."""
     several = len(findings.groups) > 2
-    reference, first = findings.groups[0].name, findings.groups[1].name
+    before, after = ("reference", "value") if several else _heads(findings.groups)
     ratio = f"ratio, {100 * level:.4g} % interval"
-    columns = ["figure", ratio, "verdict", "unit", reference, "value" if several else first, "sensors"]
-    rows = []
-    for each in findings.compared:
-        found = each.comparison
-        cells = [each.figure.shown or each.figure.name, _ratio(each), _verdict(each), each.figure.unit]
-        cells += [_number(found.reference), _number(found.value), _sensors(each)]
-        rows.append([each.group, *cells] if several else cells)
-    return (["group", *columns] if several else columns), rows
+    rows = [
+        {
+            "group": each.group,
+            "figure": each.figure.shown or each.figure.name,
+            ratio: _ratio(each),
+            "verdict": _verdict(each),
+            before: _number(each.comparison.reference, each.figure.unit),
+            after: _number(each.comparison.value, each.figure.unit),
+            "sensors": _sensors(each),
+        }
+        for each in findings.compared
+    ]
+    # a reference that stands in every row is the first to go where there is no room
+    order = ["group", "figure", ratio, "verdict", after, "sensors", before]
+    columns = order if several else ["figure", ratio, "verdict", before, after, "sensors"]
+    return columns, [[row[column] for column in columns] for row in rows]
+
+
+def _heads(groups: Sequence[Group]) -> tuple[str, str]:
+    """The names of both groups, as far as these leave room for anything else."""
+    first, second = (group.name for group in groups)
+    return (first, second) if max(len(first), len(second)) <= NAME_WIDTH else ("reference", "value")
 
 
 def _ratio(each: Compared) -> str:
     found = each.comparison
     if found.ratio is None:
         return ""
-    if found.ratio_low is None or found.ratio_high is None:
-        return f"{found.ratio:.4g}"
-    return f"{found.ratio:.4g} [{found.ratio_low:.4g}, {found.ratio_high:.4g}]"
+    if found.ratio_low is not None and found.ratio_high is not None:
+        return f"{found.ratio:.4g} [{found.ratio_low:.4g}, {found.ratio_high:.4g}]"
+    if each.within_run is not None:
+        low, high = each.within_run
+        return f"{found.ratio:.4g}, within the runs [{low:.4g}, {high:.4g}]"
+    return f"{found.ratio:.4g}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    digits = f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{digits} {unit}".rstrip()
 
 
 def _sensors(each: Compared) -> str:

@@ -17,8 +17,9 @@ COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, 
 SCREEN = """experiment_id AS run,
        CASE WHEN e.status <> 'completed' THEN e.status WHEN r.valid THEN 'valid' WHEN NOT r.valid THEN 'not valid' ELSE 'not judged' END AS verdict,
        coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
-       round(coalesce(r.measured_sec, r.duration_sec), 1) AS seconds, round(r.total_energy_j, 1) AS joules, round(r.output_tokens_per_second, 1) AS "output tokens/s",
-       r.output_tokens AS "output tokens", r.energy_source AS source"""
+       round(r.total_energy_j, 1) AS joules, r.energy_source AS source, round(coalesce(r.measured_sec, r.duration_sec), 1) AS sec,
+       round(r.output_tokens_per_second, 1) AS "output tokens/s", r.output_tokens AS "output tokens"
+"""
 RUNS = """
 SELECT {columns}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)

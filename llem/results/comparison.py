@@ -98,6 +98,21 @@ def adjusted(comparisons: Sequence[Comparison], *, level: float = LEVEL) -> list
     return result
 
 
+def within_runs(
+    ratio: float, cvs: tuple[float, float], *, parts: int, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """The interval of the ratio of two runs' means, by how far the means of so many parts spread within each; None without any spread.
+
+    What differs from run to run is not in it. Two samples, by Welch and Satterthwaite; a small spread of a share is that of its logarithm.
+    """
+    shares = [cv**2 / parts for cv in cvs]
+    if sum(shares) == 0:
+        return None
+    degrees = sum(shares) ** 2 / sum(share**2 / (parts - 1) for share in shares)
+    half = student_t.quantile(level, degrees) * math.sqrt(sum(shares))
+    return ratio * math.exp(-half), ratio * math.exp(half)
+
+
 def mean_of_runs(
     values: Sequence[float], *, level: float = LEVEL
 ) -> tuple[float, float | None, float | None]:

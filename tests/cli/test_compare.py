@@ -11,7 +11,7 @@ from llem.errors import QueryError
 from llem.plan import EnginePlan, LengthPlan, Plan, ValidityPlan, WorkloadPlan
 from llem.projections.current import open_caught_up
 from llem.store import Store
-from llem_events.events import ExperimentCompleted, StudyPlace
+from llem_events.events import ExperimentCompleted, RequestsCompleted, StudyPlace
 from tests.conftest import Run
 from tests.world import (
     CLOSED_S,
@@ -295,3 +295,24 @@ def test_nothing_is_said_of_tokens_where_other_things_differ(cells: Store, llem:
     """Batch sizes are no lengths."""
     done = llem("compare", "batch_size=1", "batch_size=2", "-f", "json", "--store", str(cells.path))
     assert json.loads(done.stdout)[0]["costs"] is None
+
+
+def test_one_run_each_has_an_interval_within_the_runs(llem: Run, tmp_path: Path) -> None:
+    """From the means of ten parts of each run's requests; it is called so, decides nothing, and a run that drifts is named."""
+    store = Store(tmp_path / "store").create()
+    for cell, slower in ((1, 0), (2, 1)):
+        answers = (
+            [4 + slower + (7 * n) % 5 for n in range(30)] if cell == 1 else [5 + n // 10 for n in range(30)]
+        )
+        requests = [request(n, OPENED_S + 0.6 * n, tokens=answer) for n, answer in enumerate(answers)]
+        batches = [(CLOSED_S - 1, RequestsCompleted(window="measurement", requests=requests))]
+        experiment(store, experiment_id=run_id(cell, 0), worker=worker_events(batches=batches))
+    found = comparison(llem, store, run_id(1, 0), run_id(2, 0))
+    mean = found["e2e_mean_ms"]
+    assert mean["ratio_low"] is None and mean["verdict"] == "unclear"
+    assert mean["within_run_low"] < mean["ratio"] < mean["within_run_high"]  # type: ignore[operator]
+    assert found["total_energy_j"]["within_run_low"] is None
+    assert any(f"{run_id(2, 0)} drifts" in doubt for doubt in found["doubts"])
+    assert not any(f"{run_id(1, 0)} drifts" in doubt for doubt in found["doubts"])
+    screen = llem("compare", run_id(1, 0), run_id(2, 0), "--store", store.path).stdout
+    assert "within the runs [" in screen
