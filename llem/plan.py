@@ -21,6 +21,7 @@ else:
 MAX_TOKENS = 10_000_000
 MAX_REQUESTS = 1_000_000
 YEAR_S = 366 * 24 * 3600
+MAX_PAUSE_S = 60.0
 
 Positive = Annotated[int, Meta(gt=0, lt=2**31)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
@@ -149,6 +150,10 @@ class WorkloadPlan(Section, frozen=True, kw_only=True):
     max_failed_batches: Annotated[
         Positive, says("end the run after so many batches in a row without a request that succeeded")
     ] = 10
+    shift_pauses_s: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_PAUSE_S)],
+        says("random pauses of up to so long between batches: the load keeps no step with a sensor"),
+    ] = 0.0
     input_tokens: LengthPlan = LengthPlan(mean=32)
     output_tokens: LengthPlan = LengthPlan(mean=32)
     prefix: PrefixPlan = PrefixPlan()

@@ -69,6 +69,7 @@ def convert(table: Table) -> Plan:
         plan = msgspec.convert(_with_server_kind(_with_load_kind(_with_source(table))), Plan)
         msgspec.convert({"generation": _own_keys(plan)}, _Owned)
         _check_load(plan.load)
+        _check_pauses(plan)
         _check_meters(plan.meter)
         return plan
     except msgspec.ValidationError as error:
@@ -181,6 +182,17 @@ def _check_load(load: LoadPlan) -> None:
         raise PlanError("plan key load.arrival", found=load.arrival, expected="gamma, to set load.burstiness")
 
 
+def _check_pauses(plan: Plan) -> None:
+    """Raises PlanError for pauses between batches where there are none."""
+    if plan.workload.shift_pauses_s and plan.is_served:
+        raise PlanError(
+            "plan key workload.shift_pauses_s",
+            found="a server, which is sent requests and no batches",
+            expected="no pauses",
+            hint="load.arrival = 'poisson' sends requests at random times",
+        )
+
+
 def _with_server_kind(table: Table) -> Table:
     """The same table, in which the address of a server, or a command for one, means that kind."""
     server = table.get("server")
@@ -239,6 +251,8 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
         del table["meter"]["also"]
     if plan.workload.prefix.share == 0:
         del table["workload"]["prefix"]
+    if not plan.workload.shift_pauses_s:
+        del table["workload"]["shift_pauses_s"]
     for setting in ("power_limit_w", "lock_clocks_mhz"):
         if setting not in plan.devices.settings:
             del table["devices"][setting]

@@ -168,7 +168,10 @@ class Worker:
         engine.synchronize()
         with self._windows.open("measurement"):
             totals = runner.measure(
-                self._plan.workload, should_stop=self._should_stop, progress=Progress(self._supervisor.offer)
+                self._plan.workload,
+                should_stop=self._should_stop,
+                progress=Progress(self._supervisor.offer),
+                pause=self._should_stop.sleep,
             )
             engine.synchronize()
         self._guard()
@@ -227,7 +230,8 @@ class Worker:
 
 def _least_and_most(workload: WorkloadPlan) -> str:
     most = "" if workload.max_duration_s is None else f", at most {workload.max_duration_s:g} s"
-    return f"{workload.requests} requests and {workload.min_duration_s:g} s at least{most}"
+    pauses = f", pauses of up to {workload.shift_pauses_s:g} s" if workload.shift_pauses_s else ""
+    return f"{workload.requests} requests and {workload.min_duration_s:g} s at least{most}{pauses}"
 
 
 def _doubts(loaded: ModelLoaded) -> Iterator[WarningRaised]:

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from llem_events.request_events import requests_completed
 
 TooLong = Literal["fail", "skip", "truncate"]
 PROGRESS_INTERVAL_NS = 200_000_000
+Sleep = Callable[[float], None]
 
 
 class Totals:
@@ -90,11 +92,15 @@ class BatchRunner:
             if batch[0].refusal is None:
                 yield self._run(batch, "warmup", should_stop, _ignore)
 
-    def measure(self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress) -> Totals:
+    def measure(
+        self, plan: WorkloadPlan, *, should_stop: Callable[[], bool], progress: Progress, pause: Sleep
+    ) -> Totals:
         """Every prompt once, then again until `min_duration_s` has passed; stops at a batch's end, or when asked to.
 
-        A model that fails for good fails fast: without an end it would fill the log with errors.
+        A model that fails for good fails fast: without an end it would fill the log with errors. Where the plan says so, a
+        random pause follows each batch but the last.
         """
+        pauses = Random(plan.seed)
         totals = Totals()
         started = time.monotonic()
         for batch in self._batches():
@@ -110,6 +116,8 @@ class BatchRunner:
             done |= totals.failed_batches >= plan.max_failed_batches
             if done or should_stop() or elapsed_s >= (plan.max_duration_s or float("inf")):
                 return totals
+            if plan.shift_pauses_s:
+                pause(pauses.uniform(0.0, plan.shift_pauses_s))
         return totals
 
     def _batches(self) -> Iterator[list[EncodedPrompt]]:
