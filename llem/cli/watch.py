@@ -38,7 +38,7 @@ def watch(
 ) -> None:
     """Watch a run while it goes on, from its log alone: no device is opened, and the store stays as it is.
 
-    What is shown is at most 1.5 seconds behind. Exit status 1 where the run did not come to its end.
+    With the usual --interval a sample is at most 1.5 seconds behind, a request 1.7. Exit status 1 where the run did not come to its end.
     """
     place = Store.locate(store).require()
     experiment_id, study = _meant(place, named or LAST)

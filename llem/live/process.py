@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median
 
+from llem.live.arrivals import Arrivals
 from llem.live.device import Window
 from llem.measure.warmup import LATENCIES_COMPARED, coefficient_of_variation, step_latency_ms
 from llem.plan import Plan
@@ -49,11 +50,11 @@ class LiveProcess:
         self.windows: dict[str, list[Window]] = {"baseline": [], "warmup": [], "measurement": []}
         self.idle_w: dict[str, float | None] = {}  # of each device, before anything is loaded
         self.warmup: WarmupCompleted | None = None
-        self.requests = self.failed_requests = self.input_tokens = 0
+        self.requests = self.failed_requests = 0
         self.work: WorkReported | None = None  # of a wrapped program
         self.failure: ProcessFailed | None = None
         self.is_done = False
-        self._output_tokens = 0
+        self._arrivals = Arrivals()
         self._in_flight: dict[int, int] = {}  # tokens of requests that have not ended
         self._reached_ns = 0
         self._ttft_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
@@ -66,9 +67,11 @@ class LiveProcess:
                 self.engine = event.engine
             case WindowOpened() if event.kind in self.windows:
                 self.windows[event.kind].append(Window(at_ns, opening=event.edges))
+                self._note_end(event.kind, None)
             case WindowClosed() if self.windows.get(event.kind):
                 window = self.windows[event.kind][-1]
                 window.closed_ns, window.closing = at_ns, event.edges
+                self._note_end(event.kind, at_ns)
             case BaselineMeasured(position="before"):
                 self.idle_w = {power.device_uuid: power.mean_power_w for power in event.devices}
             case ModelLoaded():
@@ -83,7 +86,7 @@ class LiveProcess:
             case RequestsCompleted(window="measurement"):
                 self._count(event.requests)
             case RequestProgressed(window="measurement"):
-                tokens = sum(count for count in event.chunk_tokens if count is not None)
+                tokens = self._arrivals.until_end(event.chunk_times_ns, event.chunk_tokens)
                 self._in_flight[event.request_id] = self._in_flight.get(event.request_id, 0) + tokens
                 self._reached_ns = max(self._reached_ns, at_ns)
             case WorkReported():
@@ -100,8 +103,13 @@ class LiveProcess:
 
     @property
     def output_tokens(self) -> int:
-        """Those of requests that have ended, and those told of the others."""
-        return self._output_tokens + sum(self._in_flight.values())
+        """Those of requests that have ended, and those told of the others; what comes after the measurement is none of it."""
+        return self._arrivals.answer + sum(self._in_flight.values())
+
+    @property
+    def input_tokens(self) -> int:
+        """Those of prompts that were answered in the measurement."""
+        return self._arrivals.prompt
 
     @property
     def reported_tokens(self) -> int | None:
@@ -159,13 +167,16 @@ class LiveProcess:
         window = self.windows[kind][-1]
         return max(0, (window.closed_ns or now_ns) - window.opened_ns) / NS_PER_S
 
+    def _note_end(self, kind: str, at_ns: int | None) -> None:
+        if kind == "measurement":
+            self._arrivals.end(at_ns)
+
     def _count(self, requests: Sequence[Request]) -> None:
         self.requests += len(requests)
+        self._arrivals.add(requests)
         for request in requests:
             self._in_flight.pop(request.request_id, None)
             self.failed_requests += request.finish_reason == "error"
-            self.input_tokens += request.input_tokens
-            self._output_tokens += request.output_tokens
             self._reached_ns = max(self._reached_ns, request.end_ns)
             if request.first_token_ns is not None:
                 self._ttft_ms.append((request.first_token_ns - request.arrival_ns) / NS_PER_MS)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from llem.live.arrivals import Arrivals
+from llem.live.follower import RunFollower
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import Request, ServerStarted, WindowClosed, WindowOpened
@@ -72,6 +74,33 @@ def test_tokens_count_where_they_came(drained: Store) -> None:
     assert row["output_tokens"] == 4 + 2 + 7 + 5 + 0 + 0
     assert row["input_tokens"] == 4 * 8
     assert row["output_tokens"] + row["drain_output_tokens"] == sum(each.output_tokens for each in REQUESTS)
+
+
+def test_a_view_of_the_run_has_the_same_tokens(drained: Store) -> None:
+    """Those of the measurement, also of requests that were told before its end was."""
+    row = result(drained)
+    follower = RunFollower(drained, EXPERIMENT)
+    follower.read()
+    follower.close()
+    figures = follower.run.figures()
+    assert figures is not None
+    assert (figures.output_tokens, figures.requests) == (row["output_tokens"], row["requests"])
+    assert figures.output_tokens_per_second == pytest.approx(row["output_tokens_per_second"])
+    assert figures.tokens_per_second == pytest.approx(row["tokens_per_second"])
+    assert figures.energy_per_output_token_j == pytest.approx(row["energy_per_output_token_j"])
+
+
+@pytest.mark.parametrize("is_end_told_first", [False, True])
+def test_arrivals_before_and_after_the_end_is_told(is_end_told_first: bool) -> None:
+    """The order in which the log is read changes nothing; a failed request has done no work."""
+    arrivals = Arrivals()
+    failed = request(9, 10.0, finish_reason="error", error="reset")
+    if is_end_told_first:
+        arrivals.end(at(CLOSED_S))
+    arrivals.add([*REQUESTS, failed])
+    arrivals.end(at(CLOSED_S))
+    assert (arrivals.answer, arrivals.prompt) == (18, 4 * 8)
+    assert arrivals.until_end([at(29.0), at(29.5), at(30.5)], [2, None, 3]) == 2
 
 
 def test_energy_and_time_of_the_drain_are_its_own(drained: Store) -> None:
