@@ -83,6 +83,7 @@ class Store:
         self.log_path = path / LOG_FOLDER
         self.studies_path = path / "studies"
         self.settings_path = path / "settings"
+        self.calibrations_path = path / "calibrations"
         self.projections_path = path / "projections.duckdb"
         self.lock_path = path / "projections.lock"
 

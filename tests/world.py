@@ -150,13 +150,15 @@ def supervisor(
     plan: Plan | None = None,
     labels: Mapping[str, str] | None = None,
     study: StudyPlace | None = None,
+    found: Sequence[Event] = (),
     **options: Any,
 ) -> Path:
-    """The supervisor's segment; `end` is experiment_completed unless given."""
+    """The supervisor's segment; `end` is experiment_completed unless given. It says what was `found` just before."""
     experiment_id = options.get("experiment_id", EXPERIMENT)
-    events = supervisor_events(
+    *events, ended = supervisor_events(
         processes, end=end, plan=plan, labels=labels, study=study, experiment_id=experiment_id
     )
+    events += [*((39.0, event) for event in found), ended]
     return write(store, events, role="supervisor", **options)
 
 

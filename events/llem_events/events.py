@@ -164,6 +164,15 @@ class Region(Record, frozen=True, kw_only=True, gc=False):
     requests: Int64 | None = None
 
 
+class Estimated(Record, frozen=True, kw_only=True):
+    """A value that was estimated, with the interval in which it lies at 95 %, or why there is none."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
 class StudyPlace(Record, frozen=True, kw_only=True):
     """Where in a study an experiment stands: which configuration it measures, and when in the schedule."""
 
@@ -479,6 +488,31 @@ class ClocksCompared(Event, frozen=True, kw_only=True):
     exchanges: Int32
 
 
+class SensorCalibrated(Event, frozen=True, kw_only=True):
+    """What one power sensor of a device makes of a load that is known: in the log of the run that found it out, and of each that relies on it."""
+
+    TYPE: ClassVar[str] = "sensor_calibrated"
+    host: str
+    device_uuid: str
+    driver: str | None = None  # version; None: the device has no driver of its own
+    sensor: str  # the column of samples: power_mw or power_average_mw
+    reason: str | None = None  # why nothing that was found is to be relied on
+    averages: str | None = None  # boxcar, none (it sees less than the time between two refreshes) or other
+    explained: float | None = None  # share of the readings' variance that the load explains
+    power_refresh_s: Estimated = Estimated()
+    energy_refresh_s: Estimated = Estimated()  # of the energy counter
+    averaging_window_s: Estimated = Estimated()
+    delay_s: Estimated = Estimated()  # of the averaging window's end behind the reading
+    seen_share: Estimated = Estimated()  # of the time
+    counter_over_power: Estimated = Estimated()  # at constant load
+    idle_w: Estimated = Estimated()
+    idle_spread_w: Estimated = Estimated()
+    load_w: Estimated = Estimated()
+    settling_s: Estimated = Estimated()  # of constant load, until the temperature stands still
+    experiment_id: str | None = None  # that found it out; None: the one whose log this is
+    age_s: float = 0.0  # since then
+
+
 class WarningRaised(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "warning_raised"
     code: str
@@ -674,6 +708,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     DeviceSettingChanged,
     HostJoined,
     ClocksCompared,
+    SensorCalibrated,
     WarningRaised,
     ServerStarted,
     ServerStopped,

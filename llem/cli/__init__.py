@@ -20,6 +20,10 @@ COMMANDS: Commands = {
     "measure": ("llem.cli.measure:measure", "Measure a model, or any command after --, on this machine."),
     "study": ("llem.cli.study:study", "Measure configurations of a plan, in blocks and a drawn order."),
     "studies": ("llem.cli.study:studies", "List the studies in the store."),
+    "calibrate": (
+        "llem.cli.calibrate:calibrate",
+        "Find out what power sensors see, by a load that is known.",
+    ),
     "watch": ("llem.cli.watch:watch", "Watch a run or a study while it goes on, from another terminal."),
     "runs": ("llem.cli.runs:runs", "List the experiments in the store."),
     "show": ("llem.cli.show:show", "Show one experiment's result, or the events it came from."),

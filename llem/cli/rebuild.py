@@ -3,17 +3,24 @@
 import sys
 from typing import Annotated
 
+import msgspec
 import typer
 
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import work_line
-from llem.projections import RebuildReport
+from llem.measure.known_calibrations import keep
+from llem.projections import RebuildReport, open_readonly
 from llem.projections import rebuild as rebuild_tables
 from llem.store import Store
+from llem_events.events import SensorCalibrated
 
 CHANGES_SHOWN = 100
+CALIBRATIONS = """
+SELECT experiment_id, max(calibrated_ns), list(DISTINCT body ORDER BY body) FROM events JOIN calibrations USING (experiment_id)
+WHERE type = 'sensor_calibrated' AND body ->> 'experiment_id' IS NULL GROUP BY experiment_id ORDER BY 2
+"""
 
 
 def rebuild(
@@ -26,12 +33,24 @@ def rebuild(
     store: StoreOption = None,
 ) -> None:
     """Replay the whole log into new projections, and say what changed."""
+    place = Store.locate(store)
     with work_line():
-        report = rebuild_tables(Store.locate(store), check=check, salvage=salvage)
+        report = rebuild_tables(place, check=check, salvage=salvage)
+    if not check:
+        _keep_calibrations(place)
     _print(report, check=check)
     if report.refused:
         sys.exit(max(refusal.exit_status for refusal in report.refused))
     sys.exit(console.FAILED if check and report.differs else console.DONE)
+
+
+def _keep_calibrations(store: Store) -> None:
+    """What measurements look up, of all calibrations in the log."""
+    with open_readonly(store) as connection:
+        found = connection.execute(CALIBRATIONS).fetchall()
+    for experiment_id, calibrated_ns, bodies in found:
+        sensors = [msgspec.json.decode(body, type=SensorCalibrated) for body in bodies]
+        keep(store.calibrations_path, sensors, experiment_id=experiment_id, calibrated_ns=calibrated_ns)
 
 
 def _print(report: RebuildReport, *, check: bool) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llem.cli import console
+from llem.cli.calibrations import Calibration, calibrations_of, write_calibrations
 from llem.cli.console import folded, on_one_line
 from llem.cli.options import (
     JsonOption,
@@ -75,6 +76,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     exit_status: int | None = None  # of that program
     failures: str | None = None  # the commonest error of failed requests, and how many had it
     regions: Sequence[RegionFacts] = ()  # of that program, the longest first
+    calibrations: Sequence[Calibration] = ()  # what it found out of sensors, where it was to
 
 
 def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunFacts:
@@ -92,6 +94,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunF
         exit_status=status[0] if status and command else None,
         failures=None if commonest is None else _told(*commonest),
         regions=[RegionFacts(*row) for row in regions],
+        calibrations=calibrations_of(connection, experiment_id),
     )
 
 
@@ -113,6 +116,7 @@ def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None
     draw(console, table)
     if facts.regions:
         _draw_regions(console, facts.regions[:REGIONS_SHOWN])
+    write_calibrations(out, facts.calibrations)
     for line in _remarks(result, facts):
         console.print(Text(folded(on_one_line(line), out)), soft_wrap=True)
 
@@ -288,6 +292,7 @@ def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
         yield "  " + ": ".join([reason.text, *details.values()])
     if facts.failures:
         yield facts.failures
+    yield from _calibrated(result)
     for region in facts.regions[:REGIONS_SHOWN]:
         if region.measured < region.regions:
             yield _unmeasured(region)
@@ -295,6 +300,21 @@ def _remarks(result: ExperimentResult, facts: RunFacts) -> Iterator[str]:
         yield f"more than {REGIONS_SHOWN} regions; `llem query regions` shows all"
     for warning in warnings:
         yield f"warning: {warning}"
+
+
+def _calibrated(result: ExperimentResult) -> Iterator[str]:
+    """Which calibration the figures of a device rely on."""
+    for device in {device.key: device for device in _watched(result)}.values():
+        if device.calibrated_by is not None and device.calibration_age_sec is not None:
+            age = _age_in_words(device.calibration_age_sec)
+            yield f"power sensor of {device.uuid} as calibrated in {device.calibrated_by}, {age} before"
+
+
+def _age_in_words(age_sec: float) -> str:
+    for unit, unit_sec in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if age_sec >= 2 * unit_sec:
+            return f"{age_sec / unit_sec:.0f} {unit}"
+    return f"{age_sec:.0f} s"
 
 
 def _unmeasured(region: RegionFacts) -> str:

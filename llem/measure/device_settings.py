@@ -141,7 +141,7 @@ class DeviceSettings:
         module, changes = settings_module(meter), []
         with module.driver():
             for device in devices:
-                held = Held(self._folder / file_name(device))
+                held = Held(self._folder / file_name(device.host, device.uuid))
                 self._held.append(held)
                 _put_back_earlier(held)
                 before = {setting: module.read(device, setting) for setting in asked}
@@ -231,9 +231,9 @@ def _put_back_earlier(held: Held) -> None:
         list(_restored(kept))
 
 
-def file_name(device: Device) -> str:
+def file_name(host: str, uuid: str) -> str:
     """Of what is kept of a device."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{device.host}-{device.uuid}") + ".json"
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{host}-{uuid}") + ".json"
 
 
 def put_back_left(folder: Path) -> PutBack:

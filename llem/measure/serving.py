@@ -14,6 +14,7 @@ from llem.errors import LlemError, MeasureError
 from llem.measure import children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
+from llem.measure.known_calibrations import relied_on
 from llem.measure.load_link import LoadFailedError, LoadLink
 from llem.measure.messages import (
     MEASURING,
@@ -112,15 +113,17 @@ class Serving(Worker):
 
     def _begin(self) -> None:
         self._enter("starting")
-        self._append(
-            ProcessStarted(
-                process_index=self._setup.process_index,
-                devices=self._sampler.devices,
-                engine=self._server.NAME,
-                versions=self._server.versions(),
-                environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
-            )
+        started = ProcessStarted(
+            process_index=self._setup.process_index,
+            devices=self._sampler.devices,
+            engine=self._server.NAME,
+            versions=self._server.versions(),
+            environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
         )
+        self._append(started)
+        devices = [*self._sampler.devices, *self._sampler.beside]
+        for calibrated in relied_on(Path(self._setup.folder), devices, started.environment):
+            self._append(calibrated)
 
     @contextmanager
     def _serve(self) -> Iterator[Served]:

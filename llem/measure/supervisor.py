@@ -102,8 +102,11 @@ def measure(
     may_share: bool = False,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    conclude: Callable[[Path], Iterable[Event]] = lambda folder: (),
 ) -> Outcome:
     """Measure one plan into the store; `on_start` hears the experiment's id and its meter. `place` is its place in a study.
+
+    `conclude` says what the log in a folder has to be added of a measurement that succeeded.
 
     Under a `server` that it shares with others the plan's server is started where none runs, and left running if `keeps_server`.
     As one `rank` of several, it measures its part of one experiment together with them; only if they `may_share`, two use one GPU.
@@ -158,7 +161,10 @@ def measure(
                     shared.running = supervision.running_server
                     for event in settings.put_back():
                         diary.write(event)
-                    return _close(supervision.outcome(experiment_id), diary, team, asked)
+                    outcome = supervision.outcome(experiment_id)
+                    for event in conclude(outcome.folder) if outcome.folder and outcome.is_success else ():
+                        diary.write(event)
+                    return _close(outcome, diary, team, asked)
 
 
 def _server_refused(rank: Rank) -> MeasureError:

@@ -66,12 +66,60 @@ CREATE TABLE devices ( -- one row per device of each worker
     meter VARCHAR, -- what read it; NULL where no sampler started
     energy_source VARCHAR, -- counter, integrated, estimated or simulated; NULL where it cannot be read
     power_kind VARCHAR, -- instant, average or derived
-    counter_tick_sec DOUBLE, -- [s] measured time between changes of the energy counter
+    counter_tick_sec DOUBLE, -- [s] measured time between changes of the energy counter: when the meter started, or as calibrated
     baseline_power_w DOUBLE, -- [W] mean idle power before loading; NULL where not measured
     baseline_std_w DOUBLE, -- [W] its standard deviation
     baseline_age_sec DOUBLE, -- [s] age of a reused baseline, else 0
     baseline_after_w DOUBLE, -- [W] mean idle power after the measurement
+    calibrated_by VARCHAR, -- experiment that calibrated its power sensor, which the figures rely on; NULL: documented values stand
+    calibration_age_sec DOUBLE, -- [s] how long before this experiment
+    counter_over_power DOUBLE, -- [1] energy counter over integrated power at constant load, as calibrated
     missing MAP(VARCHAR, VARCHAR) -- sample column -> why it is not measured
+);
+
+CREATE TABLE calibrations ( -- one row per power sensor of each device of an experiment by `llem calibrate`
+    experiment_id VARCHAR, -- experiment
+    host VARCHAR, -- machine that it is in
+    device_uuid VARCHAR, -- with host, the device's identity
+    device_name VARCHAR, -- product name
+    driver VARCHAR, -- version of the driver; NULL without one
+    sensor VARCHAR, -- column of samples that was calibrated: power_w or power_average_w
+    calibrated_ns BIGINT, -- [ns since 1970, UTC] when
+    calibrated_time TIMESTAMP, -- the same, to the microsecond
+    reason VARCHAR, -- why nothing of it is relied on; NULL where it is
+    averages VARCHAR, -- how a reading follows the power: boxcar (mean over a window), none (it sees less than the time between two readings) or other
+    explained DOUBLE, -- [1] share of the readings' variance that the load explains
+    power_refresh_sec DOUBLE, -- [s] time between two readings of the sensor; NULL with a reason in `reasons`
+    power_refresh_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown
+    power_refresh_sec_high DOUBLE, -- [s] the same, high end of its 95 % interval; NULL where unknown
+    energy_refresh_sec DOUBLE, -- [s] time between two changes of the energy counter; NULL with a reason in `reasons`
+    energy_refresh_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown
+    energy_refresh_sec_high DOUBLE, -- [s] the same, high end of its 95 % interval; NULL where unknown
+    averaging_window_sec DOUBLE, -- [s] over which a reading averages; NULL with a reason in `reasons`
+    averaging_window_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown
+    averaging_window_sec_high DOUBLE, -- [s] the same, high end of its 95 % interval; NULL where unknown
+    delay_sec DOUBLE, -- [s] of the averaging window's end behind the reading; NULL with a reason in `reasons`
+    delay_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown
+    delay_sec_high DOUBLE, -- [s] the same, high end of its 95 % interval; NULL where unknown
+    seen_share DOUBLE, -- [1] of the time, what the sensor sees; NULL with a reason in `reasons`
+    seen_share_low DOUBLE, -- [1] the same, low end of its 95 % interval; NULL where unknown
+    seen_share_high DOUBLE, -- [1] the same, high end of its 95 % interval; NULL where unknown
+    counter_over_power DOUBLE, -- [1] energy counter over integrated power at constant load; NULL with a reason in `reasons`
+    counter_over_power_low DOUBLE, -- [1] the same, low end of its 95 % interval; NULL where unknown
+    counter_over_power_high DOUBLE, -- [1] the same, high end of its 95 % interval; NULL where unknown
+    idle_w DOUBLE, -- [W] idle power; NULL with a reason in `reasons`
+    idle_w_low DOUBLE, -- [W] the same, low end of its 95 % interval; NULL where unknown
+    idle_w_high DOUBLE, -- [W] the same, high end of its 95 % interval; NULL where unknown
+    idle_spread_w DOUBLE, -- [W] standard deviation of the idle power; NULL with a reason in `reasons`
+    idle_spread_w_low DOUBLE, -- [W] the same, low end of its 95 % interval; NULL where unknown
+    idle_spread_w_high DOUBLE, -- [W] the same, high end of its 95 % interval; NULL where unknown
+    load_w DOUBLE, -- [W] power at full load; NULL with a reason in `reasons`
+    load_w_low DOUBLE, -- [W] the same, low end of its 95 % interval; NULL where unknown
+    load_w_high DOUBLE, -- [W] the same, high end of its 95 % interval; NULL where unknown
+    settling_sec DOUBLE, -- [s] of constant load, until the temperature stands still; NULL with a reason in `reasons`
+    settling_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown
+    settling_sec_high DOUBLE, -- [s] the same, high end of its 95 % interval; NULL where unknown
+    reasons MAP(VARCHAR, VARCHAR) -- column -> why it is NULL
 );
 
 CREATE TABLE windows ( -- one row per window and device

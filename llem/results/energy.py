@@ -42,6 +42,10 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     baseline_power_w: float | None = None
     memory_mb: float | None = None  # memory on the device, in MB (1024 * 1024 bytes)
     reason: str | None = None  # why energy_j is None
+    calibrated_by: str | None = (
+        None  # experiment that calibrated its power sensor; None: documented values stand
+    )
+    calibration_age_sec: float | None = None  # how long before this one
 
     @classmethod
     def from_readings(

@@ -2,19 +2,24 @@
 
 from pathlib import Path
 
+import msgspec
+
 from llem.plan import Plan, WindowsPlan
 from llem.projections import rebuild
 from llem.store import Store
 from llem_events.events import (
+    Estimated,
     ExperimentCompleted,
     ExperimentInterrupted,
     ExperimentStarted,
     ProcessCompleted,
     ProcessStarted,
+    SensorCalibrated,
     WindowClosed,
     WindowOpened,
 )
 from tests.world import (
+    HOST,
     device,
     edges,
     experiment,
@@ -29,6 +34,7 @@ PREDECESSOR = Path(__file__).parent.parent / "export" / "predecessor_result.json
 NAMED, TWO_GPUS, FAILING, INTERRUPTED, WRAPPED = (
     f"20260102-03040{number}-0123456789ab" for number in range(5, 10)
 )
+CALIBRATED, RELYING = (f"20260103-03040{number}-0123456789ab" for number in (0, 1))
 
 
 def make(folder: Path) -> None:
@@ -49,7 +55,9 @@ def make(folder: Path) -> None:
     meters = Store(folder / "meters").create()
     worker, sampler = with_package(worker_events(), sampler_events())
     experiment(meters, experiment_id=NAMED, worker=worker, sampler=sampler)
-    for place in (store, damaged, meters):
+    calibrated = Store(folder / "calibrated").create()
+    _calibrated(calibrated)
+    for place in (store, damaged, meters, calibrated):
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")
@@ -92,6 +100,33 @@ def _wrapped(store: Store) -> None:
     ]
     write(store, worker, role="worker", index=0, experiment_id=WRAPPED)
     write(store, sampler_events(), role="sampler", index=0, experiment_id=WRAPPED)
+
+
+def _calibrated(store: Store) -> None:
+    """A run that calibrates a GPU, of whose average nothing can be said, and one that relies on it."""
+    of_gpu = {"host": HOST, "device_uuid": "GPU-0", "driver": "580.159.04"}
+    instant = SensorCalibrated(
+        **of_gpu,
+        sensor="power_mw",
+        averages="none",
+        explained=0.97,
+        power_refresh_s=Estimated(value=0.101, low=0.1005, high=0.1015),
+        energy_refresh_s=Estimated(value=0.1, low=0.0999, high=0.1001),
+        averaging_window_s=Estimated(value=0.0254, low=0.0238, high=0.027),
+        delay_s=Estimated(value=0.004, low=-0.002, high=0.01),
+        seen_share=Estimated(value=0.251, low=0.236, high=0.267),
+        counter_over_power=Estimated(value=1.034, low=1.028, high=1.04),
+        idle_w=Estimated(value=76.5, low=76.1, high=76.9),
+        idle_spread_w=Estimated(value=0.42),
+        load_w=Estimated(value=512.3, low=511.1, high=513.5),
+        settling_s=Estimated(reason="the temperature still rose when the load ended"),
+    )
+    average = SensorCalibrated(
+        **of_gpu, sensor="power_average_mw", reason="the load explains 12% of it, less than 75%"
+    )
+    experiment(store, experiment_id=CALIBRATED, plan=Plan(name="calibration"), found=[instant, average])
+    relied_on = msgspec.structs.replace(instant, experiment_id=CALIBRATED, age_s=10_500.0)
+    experiment(store, experiment_id=RELYING, worker=[*worker_events(), (0.6, relied_on)])
 
 
 def _flip_a_byte(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.cli import fixed_store
-from tests.cli.fixed_store import FAILING, INTERRUPTED, NAMED, TWO_GPUS, WRAPPED
+from tests.cli.fixed_store import CALIBRATED, FAILING, INTERRUPTED, NAMED, RELYING, TWO_GPUS, WRAPPED
 from tests.cli.terminal import Size, Terminal, on_a_terminal, resize
 from tests.conftest import PROGRESS, QUICK, SIMULATED
 from tests.forked import ForkedLlem
@@ -106,6 +106,9 @@ CASES = {
     "show_failing": Case(["show", FAILING]),
     "show_interrupted": Case(["show", INTERRUPTED]),
     "show_wrapped": Case(["show", WRAPPED]),
+    "show_calibration": Case(["show", CALIBRATED, "--store", "calibrated"]),
+    "show_calibrated": Case(["show", RELYING, "--store", "calibrated"]),
+    "calibrate_help": Case(["calibrate", "--help"]),
     "show_events": Case(["show", NAMED, "--events"], hexadecimal),
     "show_unknown": Case(["show", "nobody"]),
     "query_catalog": Case(["query", "--limit", "12"]),

@@ -136,8 +136,19 @@ class GpuHost:
 
     def measure(self, scenario: Scenario, *arguments: object, **changes: str) -> GpuRun:
         """One whole run; the scenario's second 0 is its start."""
+        return self.run("measure", scenario, *ON_GPUS, *arguments, **changes)
+
+    def run(
+        self,
+        command: str,
+        scenario: Scenario,
+        *arguments: object,
+        in_store_of: GpuRun | None = None,
+        **changes: str,
+    ) -> GpuRun:
+        """Any command of llem, into a store of its own or that of an earlier run."""
         self._runs += 1
-        store = self._folder / f"store-{self._runs}"
+        store = self._folder / f"store-{self._runs}" if in_store_of is None else in_store_of.store
         epoch_ns = time.monotonic_ns()
         surroundings = {
             **environment(scenario, self._library, epoch_ns=epoch_ns),
@@ -146,9 +157,9 @@ class GpuHost:
             "COLUMNS": "200",
             **changes,
         }
-        command = [LLEM, "measure", *ON_GPUS, *map(str, arguments)]
+        words = [LLEM, command, *map(str, arguments)]
         done = subprocess.run(
-            command, env=surroundings, capture_output=True, text=True, timeout=LIMIT_S, check=False
+            words, env=surroundings, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         wall_s = (time.monotonic_ns() - epoch_ns) / 1e9
         return GpuRun(scenario, epoch_ns, store, surroundings, done, wall_s)

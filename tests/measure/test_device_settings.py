@@ -115,7 +115,7 @@ def test_the_next_run_does_not_take_what_was_left_for_the_devices_own(folder: Pa
 def test_a_boot_has_put_everything_back(folder: Path) -> None:
     """A file of an earlier boot is forgotten, and what is set since is left alone; a file of another machine stays."""
     lose(set_devices(folder, power_limit_w=60.0))
-    path = folder / file_name(DEVICE)
+    path = folder / file_name(DEVICE.host, DEVICE.uuid)
     table = json.loads(path.read_text())
     path.write_text(json.dumps({**table, "boot_id": "earlier"}))
     assert (put_back_left(folder).devices, path.exists(), limit_w()) == ([], True, 60.0)
@@ -127,7 +127,7 @@ def test_a_boot_has_put_everything_back(folder: Path) -> None:
 def test_a_torn_file_says_that_nothing_was_set(folder: Path) -> None:
     """It is written before the device is."""
     folder.mkdir()
-    (folder / file_name(DEVICE)).write_text('{"device": {"uu')
+    (folder / file_name(DEVICE.host, DEVICE.uuid)).write_text('{"device": {"uu')
     assert (left(folder), put_back_left(folder).problems) == ([], [])
     set_devices(folder, power_limit_w=60.0).put_back()
 

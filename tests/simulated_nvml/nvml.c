@@ -40,7 +40,7 @@ typedef struct {
     int major, minor, has_instant, has_average, has_energy_field, has_mig, persistence, ecc, compute_mode;
     unsigned memory_mib, used_mib, sm_min, sm_max, memory_mhz;
     double limit_w, default_limit_w, cool_c, hot_c, average_s, refresh_s, refresh_phase_s, seen_share, seen_period_s, tick_s;
-    double delay_s, low_pass_s, idle_w, load_w;
+    double delay_s, low_pass_s, idle_w, load_w, counter_scale;
     double reset_at, stuck_at, jump_at, spike_from, spike_until, spike_w;
     unsigned long long counter_start_mj, jump_mj;
     int linear, rows, faults, throttles, migs, processes, changes, limits, steps;
@@ -90,7 +90,7 @@ static Gpu *add_gpu(void) {
     gpu->linear = 1;
     gpu->limit_w = gpu->default_limit_w = 700;
     gpu->least_limit_w = 200;
-    gpu->average_s = 1;
+    gpu->average_s = gpu->counter_scale = 1;
     gpu->reset_at = gpu->stuck_at = gpu->jump_at = gpu->spike_from = INFINITY;
     return gpu;
 }
@@ -144,6 +144,7 @@ static int parse_gpu(Gpu *g, const char *line) {
            sscanf(line, "average_s %lf", &g->average_s) == 1 ||
            sscanf(line, "refresh %lf %lf", &g->refresh_s, &g->refresh_phase_s) == 2 ||
            sscanf(line, "seen %lf %lf", &g->seen_share, &g->seen_period_s) == 2 ||
+           sscanf(line, "counter_scale %lf", &g->counter_scale) == 1 ||
            sscanf(line, "delay_s %lf", &g->delay_s) == 1 || sscanf(line, "low_pass_s %lf", &g->low_pass_s) == 1 ||
            sscanf(line, "load_w %lf %lf", &g->idle_w, &g->load_w) == 2 ||
            sscanf(line, "linear %d", &g->linear) == 1 || sscanf(line, "counter_reset %lf", &g->reset_at) == 1 ||
@@ -368,7 +369,7 @@ static unsigned long long counter_mj(const Gpu *g, double s) {
     if (t >= restart_at + restart_for) { zero = restart_at + restart_for; value = 0; }
     if (t >= g->jump_at) value += g->jump_mj;
     double ticked = fmax(zero, floor(t / g->tick_s + 1e-9) * g->tick_s);
-    return value + (unsigned long long)((energy_until(g, ticked) - energy_until(g, zero)) * 1e3);
+    return value + (unsigned long long)((energy_until(g, ticked) - energy_until(g, zero)) * 1e3 * g->counter_scale);
 }
 
 static const Throttle *throttle_at(const Gpu *g, double s) {

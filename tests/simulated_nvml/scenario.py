@@ -64,6 +64,7 @@ class Gpu(Part, kw_only=True):
     fields: frozenset[str] = frozenset({"instant", "average", "energy"})  # field values the driver knows
     counter_tick_ms: float = 100.0  # 0: no energy counter
     counter_start_mj: int = 5_000_000_000
+    counter_scale: float = 1.0  # it counts so many times the truth
     average_s: float = 1.0
     refresh: tuple[float, float] | None = (
         None  # the average is renewed every so many seconds, from a second on; else at every reading
@@ -128,6 +129,7 @@ def _gpu_lines(gpu: Gpu) -> list[str]:
         f"modes {int(gpu.persistence)} {int(gpu.ecc)} 0",
         f"fields {_words([int(word in gpu.fields) for word in ('instant', 'average', 'energy')])}",
         f"counter {gpu.counter_tick_ms / 1000} {gpu.counter_start_mj}",
+        f"counter_scale {gpu.counter_scale}",
         f"average_s {gpu.average_s}",
         f"delay_s {gpu.delay_s}",
         f"linear {int(gpu.linear)}",

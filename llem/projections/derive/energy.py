@@ -7,6 +7,7 @@ import msgspec
 
 from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace
+from llem.projections.derive.sensors import Blindness
 from llem.results import DeviceEnergy
 from llem.results.energy import Integration
 from llem.results.nullable import total
@@ -69,7 +70,7 @@ def device_energy(
     single = (
         counters[0] if counters and len(counters) == 1 and counters[0].energy_mj is not None else Counter()
     )
-    return DeviceEnergy.from_readings(
+    energy = DeviceEnergy.from_readings(
         metered.device,
         energy_source=metered.energy_source,
         counter_energy_j=counter_j,
@@ -85,6 +86,12 @@ def device_energy(
         reason=None
         if counter_j is not None or integral.energy_j is not None
         else _reason(process, metered, counters, samples),
+    )
+    calibrated = process.calibration_of(metered)
+    if calibrated is None:
+        return energy
+    return msgspec.structs.replace(
+        energy, calibrated_by=calibrated.experiment_id, calibration_age_sec=calibrated.age_s
     )
 
 
@@ -113,12 +120,14 @@ def _integral(
         return Integral()
     averaged_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
     is_estimate = metered.energy_source == "estimated"
-    bound_j = total(
-        None
-        if is_estimate
-        else in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
+    blindness = Blindness.of(process.calibration_of(metered))
+    duration_sec = sum(in_span.duration_sec for in_span in samples)
+    hidden_j = blindness.hidden_j(duration_sec=duration_sec, power_limit_w=limit_w, shifted=False)
+    bounds = [
+        in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
         for in_span in samples
-    )
+    ]
+    bound_j = None if is_estimate else total([*bounds, hidden_j])
     by_trapezoids = Integral(
         energy_j=trapezoid_j, uncertainty_j=bound_j, method="trapezoid", trapezoid_j=trapezoid_j
     )
@@ -126,12 +135,16 @@ def _integral(
         return by_trapezoids
     telescoped = [
         in_span.telescoped(
-            averaged_sec=averaged_sec, guard_sec=process.idled_sec(in_span.span[1]), power_limit_w=limit_w
+            averaged_sec=averaged_sec,
+            guard_sec=process.idled_sec(in_span.span[1]),
+            power_limit_w=limit_w,
+            delay_sec=blindness.delay_sec,
         )
         for in_span in samples
     ]
     energy_j = total(each and each.energy_j for each in telescoped)
-    closer_j = total(each and each.uncertainty_j for each in telescoped)
+    hidden_j = blindness.hidden_j(duration_sec=duration_sec, power_limit_w=limit_w, shifted=True)
+    closer_j = total([*(each and each.uncertainty_j for each in telescoped), hidden_j])
     if energy_j is None or (bound_j is not None and (closer_j is None or closer_j > bound_j)):
         return by_trapezoids
     return Integral(energy_j=energy_j, uncertainty_j=closer_j, method="telescoped", trapezoid_j=trapezoid_j)

@@ -12,6 +12,7 @@ import numpy as np
 
 from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.columns import Ints
+from llem.projections.derive.sensors import as_calibrated
 from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
 from llem.units import NS_PER_S, NS_PER_US, seconds
 from llem_events.events import (
@@ -37,6 +38,7 @@ from llem_events.events import (
     RegionsReported,
     ResultImported,
     SamplingCompleted,
+    SensorCalibrated,
     ServerStarted,
     ServerStopped,
     WarmupCompleted,
@@ -143,9 +145,9 @@ class ProcessFacts(Facts):
 
     @property
     def devices(self) -> list[MeteredDevice]:
-        """Its devices: as its meter described them, or as the worker named them where no meter started."""
+        """Its devices: as its meter described them and a calibration knows them, or as the worker named them where no meter started."""
         if self.meter is not None:
-            return self.meter.devices
+            return self._as_calibrated(self.meter.devices)
         named = self.started.devices if self.started else []
         return [MeteredDevice(device=device, energy_source=_NO_SENSOR.get(device.kind)) for device in named]
 
@@ -153,6 +155,20 @@ class ProcessFacts(Facts):
     def beside(self) -> list[OtherMeter]:
         """The meters that were read beside the first, each with its devices: none of them is part of the total."""
         return self.meter.beside if self.meter is not None else []
+
+    def calibration_of(self, metered: MeteredDevice) -> SensorCalibrated | None:
+        """That of the power sensor which its figures rely on; None where none was known when it was measured."""
+        sensor = "power_average_mw" if "power_mw" in metered.missing else "power_mw"
+        found = [
+            each
+            for each in self.every(SensorCalibrated)
+            if (each.host, each.device_uuid, each.sensor)
+            == (metered.device.host, metered.device.uuid, sensor)
+        ]
+        return found[-1] if found else None
+
+    def _as_calibrated(self, devices: Iterable[MeteredDevice]) -> list[MeteredDevice]:
+        return [as_calibrated(metered, self.calibration_of(metered)) for metered in devices]
 
     def idle_powers(self, position: str) -> list[BaselinePower]:
         """Of the first meter's devices; none where there was no such baseline."""
@@ -164,7 +180,9 @@ class ProcessFacts(Facts):
     def every_device(self) -> list[tuple[str | None, MeteredDevice]]:
         """The devices of all meters, each with what read it."""
         first = self.meter.meter if self.meter is not None else None
-        others = [(other.meter, metered) for other in self.beside for metered in other.devices]
+        others = [
+            (other.meter, metered) for other in self.beside for metered in self._as_calibrated(other.devices)
+        ]
         return [*((first, metered) for metered in self.devices), *others]
 
     @property

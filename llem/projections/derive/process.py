@@ -43,6 +43,7 @@ from llem.results.throttling import ANY_REASON, HW_POWER, HW_THERMAL, SW_POWER, 
 from llem.units import BYTES_PER_MB, seconds
 from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised, WorkReported
 
+MAX_COUNTER_APART = 0.02  # of a counter from integrated power at constant load
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
 
@@ -427,6 +428,7 @@ def process_doubts(
         *_warmup_doubts(process),
         *_recording(process),
         *_energy_doubts(devices, max_disagreement),
+        *_counter_doubts(process),
     ]
 
 
@@ -486,6 +488,21 @@ def _energy_doubts(devices: Sequence[DeviceEnergy], max_disagreement: float) -> 
                 value=device.disagreement,
                 threshold=max_disagreement,
                 device_uuid=device.uuid,
+            )
+
+
+def _counter_doubts(process: ProcessFacts) -> Iterator[ResultWarning]:
+    """Counters that a calibration found to count otherwise than their device's own power tells."""
+    for _, metered in process.every_device:
+        calibrated = process.calibration_of(metered)
+        times = None if calibrated is None else calibrated.counter_over_power.value
+        if calibrated is not None and times is not None and abs(times - 1) > MAX_COUNTER_APART:
+            yield ResultWarning(
+                code="counter_against_power",
+                text=f"the energy counter of {calibrated.device_uuid} counts {times:.1%} of what its power tells at constant load, as found in {calibrated.experiment_id}",
+                value=times,
+                threshold=MAX_COUNTER_APART,
+                device_uuid=calibrated.device_uuid,
             )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
+from llem.projections.derive.calibrations import calibrations
 from llem.projections.derive.columns import Ints
 from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter, trace
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
@@ -32,12 +33,13 @@ from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
 from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import MeteredDevice, ModelLoaded, StudyPlace
+from llem_events.events import MeteredDevice, ModelLoaded, SensorCalibrated, StudyPlace
 
 DERIVED_TABLES = (
     "experiments",
     "processes",
     "devices",
+    "calibrations",
     "windows",
     "batches",
     "request_shares",
@@ -355,6 +357,18 @@ def _device(
         "baseline_age_sec": before.age_s if before else None,
         "baseline_after_w": baseline_power_w(process, device.uuid, "after"),
         "missing": metered.missing,
+        **_calibration(process.calibration_of(metered)),
+    }
+
+
+def _calibration(calibrated: SensorCalibrated | None) -> dict[str, Any]:
+    """What the figures of a device rely on."""
+    if calibrated is None:
+        return {}
+    return {
+        "calibrated_by": calibrated.experiment_id,
+        "calibration_age_sec": calibrated.age_s,
+        "counter_over_power": calibrated.counter_over_power.value,
     }
 
 
@@ -514,6 +528,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict
         "experiments": experiments(derived),
         "processes": processes(derived),
         "devices": devices(derived),
+        "calibrations": calibrations(derived),
         "windows": chain(windows(source, derived), region_rows(source, derived)),
         "batches": batches(derived),
         "request_shares": request_share_rows(derived),

@@ -25,6 +25,7 @@ from llem_events import (
 from llem_events.events import Event, SamplesTaken
 from tests.log.golden.examples import (
     ADDED_FIELDS,
+    CALIBRATION_EVENTS,
     EXAMPLES,
     FAILED_RUN,
     LOAD_EVENTS,
@@ -94,6 +95,7 @@ def segments() -> dict[str, Blocks]:
         "failed_run": [list(FAILED_RUN)],
         "settings": [list(SETTING_EVENTS)],
         "ranks": [list(RANK_EVENTS)],
+        "calibration": [list(CALIBRATION_EVENTS)],
     }
 
 

@@ -1,0 +1,260 @@
+"""Calibrates the power sensors of devices: an experiment whose load is known, and what its log says of the sensors."""
+
+import contextlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import numpy as np
+
+from llem.errors import LlemError, MeasureError
+from llem.measure import preflight
+from llem.measure.calibration_load import LOADS, MODULE, REGION
+from llem.measure.known_calibrations import keep
+from llem.measure.supervisor import Outcome, Progress, measure
+from llem.meters import DriverState, MeterChoice, driver_state, require_meter
+from llem.plan import DevicesPlan, MeterPlan, Plan, WindowsPlan
+from llem.registry import METERS, install_hint, one_of
+from llem.results.calibration import LoadTrace, SensorCalibration, estimate, load_schedule
+from llem.results.estimates import Estimate
+from llem.results.power import FloatArray
+from llem.store import SEGMENT_SUFFIX, Store
+from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S
+from llem_events import LogError, SegmentReader, columns, unpack
+from llem_events.columns import Column
+from llem_events.events import (
+    Device,
+    Estimated,
+    Event,
+    MeteredDevice,
+    MeterStarted,
+    RegionsReported,
+    SamplesTaken,
+    SensorCalibrated,
+    WarningRaised,
+)
+
+DEFAULT_S = 60.0
+SHORTEST_S, LONGEST_S = 5.0, 3600.0
+SAMPLE_HZ = 100.0  # as often as a sampler can
+SENSORS = ("power_mw", "power_average_mw")
+NAME = "calibration"
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What to calibrate, and how."""
+
+    gpus: list[str] | None = None
+    meter: str = "auto"
+    load: str = "torch"
+    seconds: float = DEFAULT_S
+
+    @property
+    def plan(self) -> Plan:
+        """An experiment that reads as often as it can, and does nothing but what the schedule says."""
+        return Plan(
+            name=NAME,
+            devices=DevicesPlan(gpus=self.gpus),
+            meter=MeterPlan(name=self.meter, sample_hz=SAMPLE_HZ),
+            windows=WindowsPlan(baseline_s=0.0, guard_s=0.0),
+        )
+
+    def command(self, devices: Sequence[Device] = ()) -> list[str]:
+        """The program that is their load."""
+        uuids = [device.uuid for device in devices]
+        return [sys.executable, "-m", MODULE, self.load, f"{self.seconds:g}", *uuids]
+
+    @property
+    def duration_s(self) -> float:
+        """Of the load."""
+        return sum(step.seconds for step in load_schedule(self.seconds))
+
+
+def check(wanted: Wanted) -> Sequence[Device]:
+    """The devices that would be calibrated. Raises LlemError where that would say nothing."""
+    if wanted.load not in LOADS:
+        raise MeasureError("load", found=repr(wanted.load), expected=one_of(*LOADS))
+    if wanted.load == "torch" and importlib.util.find_spec("torch") is None:
+        raise MeasureError(
+            "a load of matrix products needs torch", found="no package torch", hint=install_hint("torch")
+        )
+    if not SHORTEST_S <= wanted.seconds <= LONGEST_S:
+        raise MeasureError(
+            "--seconds", found=f"{wanted.seconds:g}", expected=f"{SHORTEST_S:g} to {LONGEST_S:g}"
+        )
+    preflight.check_plan(wanted.plan, command=wanted.command())
+    places = preflight.place(wanted.plan, command=wanted.command())
+    devices = [device for each in places for device in each.devices]
+    if require_meter(wanted.plan, devices=devices).name == "estimate":
+        raise MeasureError(
+            "nothing to calibrate",
+            found="an estimate, which reads no sensor",
+            expected="a meter that reads one",
+        )
+    if busy := busy_devices(devices):
+        device, pids = next(iter(busy.items()))
+        raise MeasureError(
+            f"{device} is in use, so that its power is not that of a known load",
+            found=f"process {', '.join(map(str, pids))}",
+            expected="nobody on it",
+            hint="`llem doctor` names who is there; --gpu takes others",
+        )
+    return devices
+
+
+def calibrate(
+    wanted: Wanted,
+    store: Store,
+    *,
+    on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Run the load beside the sampler, write what it says of the sensors, and keep what later runs may rely on.
+
+    Raises LlemError, or KeyboardInterrupt for a signal, before anything is started.
+    """
+    devices = check(wanted)
+    found: list[SensorCalibrated] = []
+
+    def conclude(folder: Path) -> Sequence[Event]:
+        try:
+            found.extend(conclusions(folder))
+        except (LogError, OSError) as error:
+            return [WarningRaised(code="not_calibrated", text=f"the log cannot be read: {error}")]
+        return found
+
+    outcome = measure(
+        wanted.plan,
+        store,
+        command=wanted.command(devices),
+        on_start=on_start,
+        on_progress=on_progress,
+        conclude=conclude,
+    )
+    if outcome.folder is not None and outcome.is_success:
+        keep(
+            store.calibrations_path, found, experiment_id=outcome.experiment_id, calibrated_ns=time.time_ns()
+        )
+    return outcome
+
+
+def busy_devices(devices: Sequence[Device]) -> dict[str, list[int]]:
+    """UUID -> processes that have the GPU open; nothing of one whose driver does not say."""
+    wanted = {device.uuid for device in devices}
+    return {
+        gpu.device.uuid: gpu.process_ids
+        for state in _drivers(devices)
+        for gpu in state.gpus
+        if gpu.process_ids and gpu.device.uuid in wanted
+    }
+
+
+def _drivers(devices: Sequence[Device]) -> Iterator[DriverState]:
+    """Those of GPUs, as far as they answer."""
+    for name, kind in METERS.items():
+        if kind.gpus == "real" and any(device.kind == "gpu" for device in devices):
+            with contextlib.suppress(LlemError):
+                yield driver_state(name)
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What the segments of a calibration hold."""
+
+    devices: list[MeteredDevice] = []
+    samples: dict[str, list[SamplesTaken]] = {}  # by UUID
+    busy_ns: list[tuple[int, int]] = []  # when the load was on
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Of all segments in the folder. Raises LogError, OSError."""
+        found = cls()
+        for path in sorted(folder.glob(f"*{SEGMENT_SUFFIX}")):
+            with SegmentReader(path) as reader:
+                for block in reader.blocks():
+                    for envelope in reader.events(block):
+                        found._take(unpack(envelope))
+        found.busy_ns.sort()
+        return found
+
+    def _take(self, event: object) -> None:
+        match event:
+            case MeterStarted(devices=devices):
+                self.devices.extend(devices)
+            case SamplesTaken(device_uuid=uuid):
+                self.samples.setdefault(uuid, []).append(event)
+            case RegionsReported(regions=regions):
+                self.busy_ns.extend(
+                    (region.began_ns, region.ended_ns)
+                    for region in regions
+                    if region.name == REGION and region.ended_ns is not None
+                )
+
+
+def conclusions(folder: Path) -> list[SensorCalibrated]:
+    """What the log of a calibration says of every power sensor of its devices. Raises LogError, OSError."""
+    log = Log.of(folder)
+    devices = [metered.device for metered in log.devices]
+    busy = busy_devices(devices)
+    drivers = {gpu.device.uuid: state.version for state in _drivers(devices) for gpu in state.gpus}
+    return [
+        _told(metered.device, sensor, estimate(trace), driver=drivers.get(metered.device.uuid))
+        for metered in log.devices
+        for sensor, trace in _traces(log, metered, others_busy=metered.device.uuid in busy)
+    ]
+
+
+def _traces(log: Log, metered: MeteredDevice, *, others_busy: bool) -> Iterator[tuple[str, LoadTrace]]:
+    """Each column of power that was read, with the load beside it, in seconds since the first reading."""
+    read = columns.unpack_all(log.samples.get(metered.device.uuid, []))
+    if "at_ns" not in read or not len(read["at_ns"].values):
+        return
+    at_ns = read["at_ns"].values
+    order = np.argsort(at_ns, kind="stable")
+    floats = {name: _known(column)[order] for name, column in read.items()}
+    busy_s = (np.array(log.busy_ns, np.int64).reshape(-1, 2) - at_ns[order][0]) / NS_PER_S
+    limit_mw = metered.device.power_limit_mw
+    for sensor in SENSORS:
+        if sensor in floats and not np.isnan(floats[sensor]).all():
+            yield (
+                sensor,
+                LoadTrace(
+                    times_s=(at_ns[order] - at_ns[order][0]) / NS_PER_S,
+                    power_w=floats[sensor] / MW_PER_W,
+                    energy_j=floats["energy_mj"] / MJ_PER_J,
+                    busy_s=busy_s,
+                    temperature_c=floats["temperature_c"],
+                    throttle_reasons=np.nan_to_num(floats["throttle_reasons"]).astype(np.int64),
+                    others_busy=others_busy,
+                    power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
+                ),
+            )
+
+
+def _known(column: Column) -> FloatArray:
+    """NaN where nothing was measured."""
+    values = column.values.astype(np.float64)
+    if column.missing is not None:
+        values[column.missing] = np.nan
+    return values
+
+
+def _told(device: Device, sensor: str, found: SensorCalibration, *, driver: str | None) -> SensorCalibrated:
+    told = SensorCalibrated(
+        host=device.host,
+        device_uuid=device.uuid,
+        driver=driver,
+        sensor=sensor,
+        reason=found.reason,
+        averages=found.averages,
+        explained=found.explained,
+    )
+    estimates = {
+        name: Estimated(**msgspec.structs.asdict(each))
+        for name, each in msgspec.structs.asdict(found).items()
+        if isinstance(each, Estimate)
+    }
+    return msgspec.structs.replace(told, **estimates)

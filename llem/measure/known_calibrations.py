@@ -1,0 +1,99 @@
+"""The newest calibration of each device and driver that can be relied on: a file for each device in the store, which the log can write anew."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llem.errors import StoreError
+from llem.measure.device_settings import file_name
+from llem.store import Store
+from llem.units import NS_PER_S
+from llem_events.events import Device, SensorCalibrated
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What one experiment found out of a device under one driver."""
+
+    experiment_id: str
+    calibrated_ns: int  # since 1970
+    sensors: list[SensorCalibrated]
+
+    @property
+    def driver(self) -> str | None:
+        """Its version."""
+        return self.sensors[0].driver
+
+    @property
+    def age_s(self) -> float:
+        """By the wall clock; never negative, whatever was done to that."""
+        return max(0.0, (time.time_ns() - self.calibrated_ns) / NS_PER_S)
+
+
+def keep(
+    folder: Path, found: Iterable[SensorCalibrated], *, experiment_id: str, calibrated_ns: int
+) -> list[Path]:
+    """Write what can be relied on beside what is known of other drivers, unless something newer is. Raises StoreError."""
+    by_device: dict[tuple[str, str], list[SensorCalibrated]] = {}
+    for each in found:
+        if each.reason is None:
+            by_device.setdefault((each.host, each.device_uuid), []).append(each)
+    written = []
+    for device, sensors in by_device.items():
+        path = folder / file_name(*device)
+        new = Kept(experiment_id=experiment_id, calibrated_ns=calibrated_ns, sensors=sensors)
+        others = _read(path)
+        if any(old.driver == new.driver and old.calibrated_ns > calibrated_ns for old in others):
+            continue
+        _write(path, [*(old for old in others if old.driver != new.driver), new])
+        written.append(path)
+    return written
+
+
+def known(folder: Path, device: Device, *, driver: str | None) -> Kept | None:
+    """That of this device under this driver; None where there is none."""
+    kept = _read(folder / file_name(device.host, device.uuid))
+    return next((each for each in kept if each.driver == driver and _is_of(each, device)), None)
+
+
+def relied_on(
+    experiment: Path, devices: Sequence[Device], environment: dict[str, Any]
+) -> Iterator[SensorCalibrated]:
+    """What the store of an experiment's folder knows of these devices under today's driver, with its origin and age."""
+    folder = Store(experiment.parent.parent).calibrations_path
+    version = (environment["hardware"]["cuda"] or {}).get("driver_version")
+    for device in devices:
+        kept = known(folder, device, driver=version if device.kind in ("gpu", "mig") else None)
+        if kept is not None:
+            for sensor in kept.sensors:
+                yield msgspec.structs.replace(sensor, experiment_id=kept.experiment_id, age_s=kept.age_s)
+
+
+def _is_of(kept: Kept, device: Device) -> bool:
+    """Names of files may fall together."""
+    return all((each.host, each.device_uuid) == (device.host, device.uuid) for each in kept.sensors)
+
+
+def _read(path: Path) -> list[Kept]:
+    """Nothing where there is no file, or one that nobody here wrote: the log can write it anew."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=list[Kept])
+    except (OSError, msgspec.MsgspecError):
+        return []
+    return [each for each in found if each.sensors]
+
+
+def _write(path: Path, kept: Sequence[Kept]) -> None:
+    """All of it or nothing, readable by its owner alone."""
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(kept))
+        Path(unfinished).replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written", found=error.strerror) from error

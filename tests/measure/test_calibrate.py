@@ -1,0 +1,117 @@
+"""A calibration loads devices in a known way, says what their sensors make of it, and is relied on by later runs of the same device and driver."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llem.measure.known_calibrations import keep, known
+from llem_events.events import Device, Estimated, SensorCalibrated
+from tests.measure.gpu_host import GpuHost, gpu
+from tests.simulated_nvml.scenario import Gpu, Scenario
+
+GPU = Device(host="node", uuid="GPU-1", index=0, name="H100", kind="gpu")
+AS_LATER = (
+    *("--engine", "simulated", "--meter", "nvml", "--set", "windows.baseline_s=0.2"),
+    *("--set", "workload.min_duration_s=1.5", "--set", "windows.baseline_after_s=0.1"),
+)
+SHORT = ("--load", "simulated", "--seconds", "15")
+
+
+def found(**about: Any) -> SensorCalibrated:
+    plain = {"host": "node", "device_uuid": "GPU-1", "driver": "580.1", "sensor": "power_mw"}
+    return SensorCalibrated(**{**plain, "averaging_window_s": Estimated(value=1.0), **about})
+
+
+def kept(folder: Path, calibrated: SensorCalibrated, *, run: str = "first", at_s: float = 100.0) -> None:
+    keep(folder, [calibrated], experiment_id=run, calibrated_ns=round(at_s * 1e9))
+
+
+def test_the_newest_is_known_with_its_origin_and_age(tmp_path: Path) -> None:
+    """In whatever order they were written."""
+    kept(tmp_path, found(), run="new", at_s=time.time() - 60)
+    kept(tmp_path, found(), run="old", at_s=time.time() - 3600)
+    newest = known(tmp_path, GPU, driver="580.1")
+    assert newest is not None and newest.experiment_id == "new"
+    assert 60 <= newest.age_s < 600
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"driver": "570.0"},
+        {"driver": None},
+        {"host": "elsewhere"},
+        {"device_uuid": "GPU-2"},
+        {"reason": "busy"},
+    ],
+    ids=str,
+)
+def test_nothing_else_is_relied_on(tmp_path: Path, other: dict[str, Any]) -> None:
+    """Neither of another driver, host or device, nor one of which a reason says that it is wrong."""
+    kept(tmp_path, found(**other))
+    assert known(tmp_path, GPU, driver="580.1") is None
+
+
+def test_each_driver_has_its_own(tmp_path: Path) -> None:
+    """Whoever goes back to an earlier one finds what was calibrated under it."""
+    kept(tmp_path, found(), run="first", at_s=100)
+    kept(tmp_path, found(driver="570.0"), run="second", at_s=200)
+    drivers = {driver: known(tmp_path, GPU, driver=driver) for driver in ("580.1", "570.0")}
+    assert [each and each.experiment_id for each in drivers.values()] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '[{"experiment_id": 3}]', '[{"experiment_id": "a", "calibrated_ns": 1, "sensors": []}]']
+)
+def test_a_file_that_cannot_be_understood_is_none(tmp_path: Path, text: str) -> None:
+    """It is written anew by the next calibration."""
+    kept(tmp_path, found())
+    (path,) = tmp_path.iterdir()
+    path.write_text(text)
+    assert known(tmp_path, GPU, driver="580.1") is None
+    kept(tmp_path, found(), run="next")
+    assert known(tmp_path, GPU, driver="580.1") is not None
+
+
+def calibrated_gpu(**about: Any) -> Gpu:
+    return gpu(0, **{"load_w": (90.0, 590.0), "seen": (1.0, 0.1), **about})
+
+
+@pytest.mark.slow
+def test_what_is_calibrated_is_relied_on(gpu_host: GpuHost) -> None:
+    """The sensor is found as it is, kept, told by a later run, and not by one under another driver."""
+    calibration = gpu_host.run("calibrate", Scenario(gpus=[calibrated_gpu(counter_scale=1.05)]), *SHORT)
+    assert calibration.done.returncode == 0, calibration.done.stderr
+    rows = {row["sensor"]: row for row in calibration.query("from calibrations")}
+    assert rows.keys() == {"power_w", "power_average_w"}
+    assert rows["power_w"]["power_refresh_sec"] == pytest.approx(0.1, rel=0.1)
+    assert rows["power_average_w"]["averaging_window_sec"] == pytest.approx(1.0, rel=0.05)
+    assert rows["power_average_w"]["averages"] == "boxcar"
+    (run_id,) = {row["experiment_id"] for row in rows.values()}
+    later = gpu_host.run("measure", Scenario(gpus=[calibrated_gpu()]), *AS_LATER, in_store_of=calibration)
+    assert later.done.returncode == 0, later.done.stderr
+    assert f"as calibrated in {run_id}" in later.done.stdout
+    other = Scenario(gpus=[calibrated_gpu()], driver="580.1.2")
+    assert (
+        "as calibrated" not in gpu_host.run("measure", other, *AS_LATER, in_store_of=calibration).done.stdout
+    )
+    relied = later.query(
+        f"SELECT calibrated_by FROM devices WHERE experiment_id > '{run_id}' ORDER BY experiment_id"
+    )
+    assert [row["calibrated_by"] for row in relied] == [run_id, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [({"load_w": (90.0, 90.0)}, "does not show"), ({"processes": [1]}, "in use")],
+    ids=["no change", "somebody else's"],
+)
+def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any], reason: str) -> None:
+    """A reason is told, the status is not 0, and no later run finds anything."""
+    run = gpu_host.run("calibrate", Scenario(gpus=[calibrated_gpu(**about)]), *SHORT)
+    assert run.done.returncode in (1, 2)
+    assert reason in run.done.stdout + run.done.stderr
+    assert not (run.store / "calibrations").exists()
