@@ -250,11 +250,18 @@ def _told(device: Device, sensor: str, found: SensorCalibration, *, driver: str 
         sensor=sensor,
         reason=found.reason,
         averages=found.averages,
-        explained=found.explained,
+        explained=_plain(found.explained),
     )
     estimates = {
-        name: Estimated(**msgspec.structs.asdict(each))
+        name: Estimated(
+            value=_plain(each.value), low=_plain(each.low), high=_plain(each.high), reason=each.reason
+        )
         for name, each in msgspec.structs.asdict(found).items()
         if isinstance(each, Estimate)
     }
     return msgspec.structs.replace(told, **estimates)
+
+
+def _plain(number: float | None) -> float | None:
+    """Not numpy's, which the log does not write."""
+    return None if number is None else float(number)
