@@ -94,7 +94,7 @@ vllm-cpu *options: setup
     {{python}} -m benchmarks.vllm_cpu {{options}}
 
 # Make every generated file anew.
-goldens: schema reference figures screens
+goldens: schema reference figures kept-figures screens
 
 # Publish the JSON Schema of every event version.
 schema: setup
@@ -107,6 +107,10 @@ screens *options: setup
 # Run the session of the README and the notebook on this machine and keep what they show.
 session: setup
     {{python}} -m pytest -q -n 0 tests/test_readme.py tests/test_notebook_page.py --update-goldens
+
+# Keep the figures of some experiments as they are now.
+kept-figures: setup
+    {{python}} -m pytest -q -n 0 tests/projections/test_kept_figures.py --update-goldens
 
 # Write the page of figures from their list.
 figures: setup
