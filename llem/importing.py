@@ -169,13 +169,14 @@ def _unknown(document: Document) -> ExportError:
 
 
 def _importer(name: str) -> Importer:
-    module: Importer = importlib.import_module(IMPORTERS[name].module)
+    module: Importer = importlib.import_module(IMPORTERS[name])
     return module
 
 
 def _check_options(document: Document, name: str, importer: Importer, asked: Asked) -> None:
     for option in Asked.__struct_fields__:
-        if getattr(asked, option) is not None and option not in importer.OPTIONS:
+        takes = option in importer.OPTIONS or option == "timezone"  # which may be said of all files at once
+        if getattr(asked, option) is not None and not takes:
             flag = option.removesuffix("_s")
             raise document.refuse(f"--{flag} says nothing to a file of {name}, which tells that itself")
 

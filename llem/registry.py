@@ -39,13 +39,6 @@ class ServerKind(NamedTuple):
     uses_gpus: bool = True
 
 
-class ImporterKind(NamedTuple):
-    """A format of files: `module` recognises one and reads it."""
-
-    module: str
-    files: str
-
-
 METERS = {
     "nvml": MeterKind(
         "llem.meters.nvml",
@@ -84,14 +77,13 @@ SERVERS = {
     "simulated": ServerKind("llem.servers.simulated", uses_gpus=False),
 }
 
-# In the order in which a file is looked at.
+# Formats of files to import, in the order in which a file is looked at, with the module that reads each.
 IMPORTERS = {
-    "llenergymeasure": ImporterKind(
-        "llem.importers.llenergymeasure", "results of LLenergyMeasure v0.8 (schema 2.0)"
-    ),
-    "nvidia-smi": ImporterKind(
-        "llem.importers.nvidia_smi", "`nvidia-smi --query-gpu=timestamp,... --format=csv`"
-    ),
+    "llenergymeasure": "llem.importers.llenergymeasure",
+    "nvidia-smi": "llem.importers.nvidia_smi",
+    "vllm-bench": "llem.importers.vllm_bench",
+    "aiperf": "llem.importers.aiperf",
+    "guidellm": "llem.importers.guidellm",
 }
 
 

@@ -79,7 +79,7 @@ def test_the_docs_have_a_row_for_a_format(name: str) -> None:
     """With what becomes of its files, and the module reads them."""
     page = (ROOT / "docs/importing.md").read_text()
     assert [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
-    assert {*Asked.__struct_fields__} >= importlib.import_module(IMPORTERS[name].module).OPTIONS
+    assert {*Asked.__struct_fields__} >= importlib.import_module(IMPORTERS[name]).OPTIONS
 
 
 def test_every_extra_can_be_installed() -> None:

@@ -24,7 +24,7 @@ class Device(Record, frozen=True, kw_only=True):
     uuid: str
     index: Int32
     name: str
-    kind: str  # gpu, mig, cpu_package, dram, process or simulated
+    kind: str  # gpu, mig, cpu_package, dram, process, simulated, or wall: a whole machine at its plug
     mig_profile: str | None = None
     parent_uuid: str | None = None  # the GPU whose power a MIG instance's figure really is
     pci_id: str | None = None
@@ -84,7 +84,9 @@ class Request(Record, frozen=True, kw_only=True, gc=False):
     token_times_ns: Annotated[
         list[Int64], Meta(description="[ns, monotonic] time of every output token")
     ] = []
-    finish_reason: Annotated[str, Meta(description="length, eos, stopped or error")]
+    finish_reason: Annotated[
+        str, Meta(description="length, eos, finished (of an import: one of both), stopped or error")
+    ]
     error: Annotated[str | None, Meta(description="what went wrong; NULL where nothing did")] = None
     prompt: Annotated[str | None, Meta(description="text; NULL unless the plan asked for it")] = None
     output: Annotated[str | None, Meta(description="text; NULL unless the plan asked for it")] = None

@@ -25,10 +25,10 @@ from llem_events.format import SegmentHeader
 
 ROLES = frozenset({"supervisor", "rank", "worker", "sampler", "import", "load", "server", "study", "note"})
 WINDOW_KINDS = frozenset({"baseline", "warmup", "measurement", "drain", "guard"})
-DEVICE_KINDS = frozenset({"gpu", "mig", "cpu_package", "dram", "process", "simulated"})
+DEVICE_KINDS = frozenset({"gpu", "mig", "cpu_package", "dram", "process", "simulated", "wall"})
 ENERGY_SOURCES = frozenset({"counter", "integrated", "estimated", "simulated"})
 POWER_KINDS = frozenset({"instant", "average", "derived"})
-FINISH_REASONS = frozenset({"length", "eos", "stopped", "error"})
+FINISH_REASONS = frozenset({"length", "eos", "finished", "stopped", "error"})
 BASELINE_POSITIONS = frozenset({"before", "after", "server_idle"})
 WEIGHTS = frozenset({"pretrained", "random", "simulated", "unknown"})
 Named = tuple[str, str | None, frozenset[str]]

@@ -4,11 +4,21 @@ import csv
 import io
 import json
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from llem.errors import ExportError
 
 Fields = dict[str, Any]
+Kind = TypeVar("Kind")
+# What numbers of a file can be.
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+UnixSeconds = Annotated[float, Meta(ge=946_684_800, le=4_102_444_800)]
+UnixNs = Annotated[int, Meta(ge=946_684_800 * 10**9, le=4_102_444_800 * 10**9)]
+Joules = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class Document:
@@ -47,10 +57,24 @@ class Document:
         return self.json if isinstance(self.json, dict) else {}
 
     @cached_property
-    def lines(self) -> list[Fields]:
-        """Objects of a file with a JSON object on each line; none where any line is something else."""
-        read = [read_json(line) for line in self.text.splitlines() if line.strip()]
-        return read if all(isinstance(line, dict) for line in read) else []
+    def objects(self) -> list[Fields]:
+        """The one JSON object of a file, or those of its lines; none where any line is something else."""
+        if self.fields:
+            return [self.fields]
+        read: list[Fields] = []
+        for line in filter(str.strip, self.text.split("\n")):
+            item = read_json(line)
+            if not isinstance(item, dict):
+                return []
+            read.append(item)
+        return read
+
+    def convert(self, fields: Any, kind: type[Kind]) -> Kind:
+        """Fields as a type. Raises ExportError, which names the one that does not fit."""
+        try:
+            return msgspec.convert(fields, kind)
+        except (msgspec.ValidationError, OverflowError) as error:
+            raise self.refuse("a field does not fit", found=str(error)) from None
 
     def refuse(
         self, why: str, *, found: object = None, expected: object = None, hint: str | None = None

@@ -57,7 +57,7 @@ CREATE TABLE devices ( -- one row per device of each worker
     device_uuid VARCHAR, -- with host, the device's identity
     device_index BIGINT, -- the driver's order on that host
     device_name VARCHAR, -- product name
-    kind VARCHAR, -- gpu, mig, cpu_package, dram, process or simulated
+    kind VARCHAR, -- gpu, mig, cpu_package, dram, process, simulated, or wall: a whole machine at its plug
     mig_profile VARCHAR, -- NULL where it is no MIG instance
     parent_uuid VARCHAR, -- GPU whose power a MIG instance's figure really is
     pci_id VARCHAR, -- place on the bus

@@ -12,7 +12,7 @@ from llem_events.events import Device
 
 EnergySource = str  # counter, integrated, estimated or simulated
 Integration = Literal["trapezoid", "telescoped"]
-DeviceKind = str  # gpu, mig, cpu_package, dram, process or simulated
+DeviceKind = str  # gpu, mig, cpu_package, dram, process, simulated or wall
 DeviceKey = tuple[str, str]
 TRUST: tuple[EnergySource, ...] = ("estimated", "simulated", "integrated", "counter")  # least first
 GPU_KINDS: frozenset[DeviceKind] = frozenset(("gpu", "mig", "simulated"))

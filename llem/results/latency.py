@@ -18,7 +18,7 @@ from llem.units import NS_PER_MS
 from llem_events.events import Request
 
 MeasurementMode = Literal["true_streaming", "per_request_batch", "proportional"]
-FINISHED = ("length", "eos")
+FINISHED = ("length", "eos", "finished")
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):

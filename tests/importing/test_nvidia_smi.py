@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llem.api import OpenStore, open_store
 from llem.errors import LlemError
 from llem.importers import nvidia_smi
 from llem.importers.asked import Asked
@@ -15,6 +14,7 @@ from llem.importers.document import Document
 from llem.importing import import_result
 from llem.results.averaged_power import AveragedReadings
 from llem.store import Store
+from tests.importing.tables import values
 from tests.simulated_nvml.averaged import CURVES, OPENED_S, readings_of
 
 WINDOW_S, IDLE_S = 10.0, 4.0
@@ -53,9 +53,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store").create()
 
 
-def imported(store: Store, path: Path, **asked: str) -> OpenStore:
+def imported(store: Store, path: Path, **asked: str) -> Store:
     import_result(path, store, asked=Asked(timezone="UTC", **asked))
-    return open_store(store.path)
+    return store
 
 
 @pytest.mark.parametrize("refresh_ms", [100, 250])
@@ -73,9 +73,9 @@ def test_the_estimate_and_bound_are_those_of_a_measured_run(
     rows = [row(OPENED_S + at, power) for at, power in zip(at_sec.tolist(), power_w.tolist(), strict=True)]
     start_s = -float(at_sec[0])
     opened = imported(store, csv_file(tmp_path, rows), window=f"{start_s},{start_s + WINDOW_S}")
-    ((energy_j, bound_j, method),) = opened.query(
-        "SELECT energy_j, energy_uncertainty_j, integration FROM windows WHERE kind = 'measurement'"
-    ).rows
+    ((energy_j, bound_j, method),) = values(
+        opened, "SELECT energy_j, energy_uncertainty_j, integration FROM windows WHERE kind = 'measurement'"
+    )
     assert method == "telescoped"
     assert energy_j == pytest.approx(run.energy_j, rel=1e-3)
     assert bound_j == pytest.approx(run.uncertainty_j, rel=0.05)
@@ -86,12 +86,14 @@ def test_the_estimate_and_bound_are_those_of_a_measured_run(
 def test_a_log_becomes_samples_windows_and_a_baseline(store: Store, tmp_path: Path, units: bool) -> None:
     """With units and without; what nvidia-smi does not know is NULL and not 0."""
     opened = imported(store, csv_file(tmp_path, steady(units=units)), window="5,15")
-    assert opened.query(
-        "SELECT count(*), any_value(meter), max(power_w), max(memory_used_bytes), max(gpu_utilisation_pct) FROM samples"
-    ).rows == [(200, "imported:nvidia-smi", 300.0, None, 97)]
-    ((total, adjusted, baseline, meter, engine, status),) = opened.query(
-        "SELECT total_energy_j, energy_adjusted_j, baseline_power_w, meter, engine, status FROM experiment_results"
-    ).rows
+    assert values(
+        opened,
+        "SELECT count(*), any_value(meter), max(power_w), max(memory_used_bytes), max(gpu_utilisation_pct) FROM samples",
+    ) == [(200, "imported:nvidia-smi", 300.0, None, 97)]
+    ((total, adjusted, baseline, meter, engine, status),) = values(
+        opened,
+        "SELECT total_energy_j, energy_adjusted_j, baseline_power_w, meter, engine, status FROM experiment_results",
+    )
     assert total == pytest.approx(3000, rel=0.02) and adjusted == pytest.approx(2300, rel=0.03)
     assert (baseline, meter, engine, status) == (
         70.0,
@@ -99,27 +101,27 @@ def test_a_log_becomes_samples_windows_and_a_baseline(store: Store, tmp_path: Pa
         "imported:nvidia-smi",
         "completed",
     )
-    kinds = opened.query("SELECT kind, duration_sec FROM windows ORDER BY opened_ns").rows
+    kinds = values(opened, "SELECT kind, duration_sec FROM windows ORDER BY opened_ns")
     assert [kind for kind, _ in kinds] == ["baseline", "measurement", "guard", "baseline"]
-    codes = {code for (code,) in opened.query("SELECT code FROM warnings").rows}
+    codes = {code for (code,) in values(opened, "SELECT code FROM warnings")}
     assert codes == {"imported", "aggregation"}
-    assert opened.query("SELECT valid, invalid_reasons FROM experiment_results").rows == [(True, [])]
+    assert values(opened, "SELECT valid, invalid_reasons FROM experiment_results") == [(True, [])]
 
 
 def test_without_idle_the_trapezoid_stands(store: Store, tmp_path: Path) -> None:
     """The whole file is the window unless one is named."""
     opened = imported(store, csv_file(tmp_path, [row(at / 10, 300.0) for at in range(120)]))
-    assert opened.query("SELECT integration, energy_j, duration_sec FROM windows").rows == [
+    assert values(opened, "SELECT integration, energy_j, duration_sec FROM windows") == [
         ("trapezoid", pytest.approx(3570), 11.9)
     ]
-    assert opened.query("SELECT energy_adjusted_j FROM experiment_results").rows == [(None,)]
+    assert values(opened, "SELECT energy_adjusted_j FROM experiment_results") == [(None,)]
 
 
 def test_a_load_that_goes_on_is_no_idle(store: Store, tmp_path: Path) -> None:
     """The power after the window has to be one, and less than within."""
     rows = [row(at / 10, 70.0 if at < 50 else 300.0 + at % 2) for at in range(200)]
     opened = imported(store, csv_file(tmp_path, rows), window="5,15")
-    assert [kind for (kind,) in opened.query("SELECT kind FROM windows ORDER BY opened_ns").rows] == [
+    assert [kind for (kind,) in values(opened, "SELECT kind FROM windows ORDER BY opened_ns")] == [
         "baseline",
         "measurement",
     ]
@@ -151,17 +153,15 @@ def test_two_gpus_are_two_devices(store: Store, tmp_path: Path) -> None:
     """By their UUIDs, and the total is their sum."""
     rows = [row(at / 10, 100.0 * (gpu + 1), gpu=gpu) for at in range(110) for gpu in (0, 1)]
     opened = imported(store, csv_file(tmp_path, rows))
-    assert opened.query("SELECT total_energy_j FROM experiment_results").rows == [(pytest.approx(3270),)]
+    assert values(opened, "SELECT total_energy_j FROM experiment_results") == [(pytest.approx(3270),)]
 
 
 def test_local_times_are_taken_as_told(store: Store, tmp_path: Path) -> None:
     """In the zone that is named, and the file says so afterwards."""
     import_result(csv_file(tmp_path, steady()), store, asked=Asked(timezone="+09:00"))
-    opened = open_store(store.path)
-    assert opened.query("SELECT start_time::VARCHAR FROM experiment_results").rows == [
-        ("2026-03-01 03:00:00",)
-    ]
-    texts = [text for (text,) in opened.query("SELECT text FROM warnings").rows]
+    opened = store
+    assert values(opened, "SELECT start_time::VARCHAR FROM experiment_results") == [("2026-03-01 03:00:00",)]
+    texts = [text for (text,) in values(opened, "SELECT text FROM warnings")]
     assert any("+09:00" in text for text in texts)
 
 
@@ -196,7 +196,5 @@ def test_nothing_measured_is_null(store: Store, tmp_path: Path) -> None:
     """A column of [N/A] is a device without power, with a reason."""
     rows = [row(at / 10, "[N/A]") for at in range(120)]
     opened = imported(store, csv_file(tmp_path, rows))
-    assert opened.query("SELECT total_energy_j FROM experiment_results").rows == [(None,)]
-    assert opened.query("SELECT reason FROM windows").rows == [
-        ("nvidia-smi does not print the energy counter",)
-    ]
+    assert values(opened, "SELECT total_energy_j FROM experiment_results") == [(None,)]
+    assert values(opened, "SELECT reason FROM windows") == [("nvidia-smi does not print the energy counter",)]
