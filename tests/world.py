@@ -396,12 +396,11 @@ def run_of_energy(store: Store, energy: float, *, source: str = "counter", **opt
     )
 
 
-def begun_study(store: Store, study_id: str) -> None:
+def begun_study(store: Store, study_id: str, **fields: Any) -> None:
     """A study's own segment, with its beginning alone."""
     (folder := store.studies_path / study_id).mkdir(mode=0o700, parents=True)
-    started = StudyStarted(
-        study_id=study_id, plan={}, cells=[{}], schedule=[[0, 0, 0]], order="random", seed=1, llem_version="0"
-    )
+    usual: dict[str, Any] = {"plan": {}, "cells": [{}], "schedule": [[0, 0, 0]], "order": "random", "seed": 1}
+    started = StudyStarted(study_id=study_id, llem_version="0", **usual | fields)
     writer = SegmentWriter(
         folder / "study.events.zst",
         header_of("study", experiment_id=study_id),

@@ -9,11 +9,12 @@ from typing import NamedTuple, TextIO
 from llem.cli import console
 from llem.live.device import LiveDevice
 from llem.live.run import Figures, LiveRun, Reported
-from llem.live.study import Standing
+from llem.live.study import CellSoFar, Standing
 from llem.results.throttling import short_names
 
 HEAD = 11  # columns of a line's name
 REASONS = 3
+CELLS = 6
 SHORT_HISTORY_S = 16
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 DEFAULT_LINES = 24
@@ -124,6 +125,23 @@ def _where(run: LiveRun, standing: Standing | None) -> Iterator[Line]:
             "",
             f"block {standing.block} of {standing.blocks}, {standing.runs_done} of {standing.runs} runs done{left}",
         )
+        yield from _cells(standing.cells)
+
+
+def _cells(cells: Sequence[CellSoFar]) -> Iterator[Line]:
+    """What each costs so far; nothing before the first run of any."""
+    if not any(cell.runs for cell in cells):
+        return
+    shown = cells if len(cells) <= CELLS else cells[: CELLS - 1]
+    more = [f"and {len(cells) - len(shown)} more cells"] if len(shown) < len(cells) else []
+    yield from map(Line, ["so far", *[""] * CELLS], [*map(_cell, shown), *more])
+
+
+def _cell(cell: CellSoFar) -> str:
+    if cell.mean is None:
+        return f"no run yet: {cell.cell}"
+    interval = "" if cell.low is None else f", 95 % [{cell.low:,.4g}, {cell.high:,.4g}]"
+    return f"{cell.mean:,.4g} {cell.unit}{interval}, {console.counted(cell.runs, 'run')}: {cell.cell}"
 
 
 def _device(device: LiveDevice, blocks: str) -> Iterator[Line]:

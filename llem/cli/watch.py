@@ -19,6 +19,7 @@ from llem.store import LAST, Store
 from llem.study.history import find_study
 
 TICK_S = 0.1  # between two looks at the sizes of files
+READ_AT_ONCE = 1  # runs of a study, for one picture
 
 
 def watch(
@@ -103,9 +104,11 @@ def _next_run(study: StudyFollower, experiment_id: str, interval_s: float) -> st
     return study.newest_run()
 
 
-def _standing(study: StudyFollower | None, run: LiveRun) -> Standing | None:
+def _standing(study: StudyFollower | None, run: LiveRun, *, is_running: bool = False) -> Standing | None:
+    """Where the run stands; while it is watched, runs that have finished are read a few at a time."""
     if study is None or run.started is None or run.started.study is None:
         return None
+    study.read_finished(READ_AT_ONCE if is_running else None)
     return study.standing(run.started.study, run.running_s() if run.ended is None else 0.0)
 
 
@@ -123,7 +126,7 @@ class _View:
         run = follower.run
         for _ in _changes(follower, self._interval_s):
             self._cost = self._cost or OwnCost()
-            self._show(run, _standing(study, run))
+            self._show(run, _standing(study, run, is_running=True))
         return run
 
     def leave(self, run: LiveRun, standing: Standing | None) -> None:
