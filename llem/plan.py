@@ -348,6 +348,10 @@ class ValidityPlan(Section, frozen=True, kw_only=True):
     max_count_disagreement: Annotated[PositiveFloat, says("between our tokens and the server's counts")] = (
         0.01
     )
+    max_clock_error: Annotated[
+        PositiveFloat,
+        says("of the measurement: how well clocks of several hosts are known, and how far apart they begin"),
+    ] = 0.01
     max_throttled: Annotated[Fraction, says("of the samples")] = 0.0
     steady_state_tolerance: Annotated[PositiveFloat, says("of throughput and power in the steady state")] = (
         0.05

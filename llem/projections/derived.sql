@@ -17,6 +17,25 @@ CREATE TABLE experiments ( -- one row per experiment
     started_time TIMESTAMP -- the same, to the microsecond
 );
 
+CREATE TABLE hosts ( -- one row per rank of a launcher: every `llem measure` that took part
+    experiment_id VARCHAR, -- experiment
+    rank INTEGER, -- of `ranks`, from 0, which opens and closes the experiment
+    ranks INTEGER, -- how many the launcher started
+    host VARCHAR, -- machine that it ran on
+    launcher VARCHAR, -- whose variables told the rank: llem, torchrun, openmpi, pmi, slurm or kubernetes
+    local_rank INTEGER, -- among the ranks of its machine; NULL where the launcher does not say it
+    local_size INTEGER, -- ranks of its machine; NULL where the launcher does not say it
+    node_rank INTEGER, -- number of its machine; NULL where the launcher does not say it
+    restarts INTEGER, -- how often the launcher had started all ranks anew
+    clock_offset_ns BIGINT, -- [ns] its wall clock minus that of rank 0 before the measurement; NULL where they were not compared, as of rank 0
+    clock_offset_after_ns BIGINT, -- [ns] the same after it
+    monotonic_offset_ns BIGINT, -- [ns] its monotonic clock minus that of rank 0 before the measurement
+    monotonic_offset_after_ns BIGINT, -- [ns] the same after it
+    clock_error_ns BIGINT, -- [ns] the truth is so close to the offsets before
+    clock_error_after_ns BIGINT, -- [ns] and so close to those after
+    placement_error_ns BIGINT -- [ns] bound of where its host's windows are placed on rank 0's clock, drift included; 0 of rank 0's host
+);
+
 CREATE TABLE processes ( -- one row per worker of an experiment
     experiment_id VARCHAR, -- experiment
     process_index INTEGER, -- worker, from 0

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from llem.projections.derive.history import Clocks, ExperimentFacts, ProcessFacts, Window
-from llem.projections.derive.process import Seen
+from llem.projections.derive.host_clocks import Clock
+from llem.projections.derive.process import Seen, thresholds
 from llem.projections.derive.request_laws import RequestCounts
 from llem.projections.derive.requests import count_requests
 from llem.projections.derive.samples import between
@@ -42,7 +44,7 @@ def breaches(
         *(text for process in facts.processes for text in _of_process(source, process, counts)),
         *_of_the_experiment(source, facts),
     ]
-    return [*_salvaged(facts), *map(_not_conserved, dict.fromkeys(broken)), *_clocks(facts)]
+    return [*_salvaged(facts), *map(_not_conserved, dict.fromkeys(broken)), *_clocks(facts, measured, clocks)]
 
 
 def imported_breaches(result: ExperimentResult) -> list[InvalidReason]:
@@ -79,11 +81,37 @@ def _salvaged(facts: ExperimentFacts) -> Iterator[InvalidReason]:
         )
 
 
-def _clocks(facts: ExperimentFacts) -> Iterator[InvalidReason]:
-    hosts = {(process.segment.host, process.segment.boot_id) for process in facts.processes}
-    if len(hosts) > 1:
-        text = f"{len(hosts)} hosts took part, and their clocks were not compared"
+def _clocks(facts: ExperimentFacts, measured: Sequence[Seen], clocks: Clocks) -> Iterator[InvalidReason]:
+    """Against an experiment of several hosts: clocks that nobody compared, or not well enough for windows so short, or windows that began apart."""
+    hosts = {process.segment.clock for process in facts.processes}
+    if len(hosts) < 2:
+        return
+    if unknown := [host for host, _ in hosts - clocks.errors_ns.keys()]:
+        told = "" if len(unknown) == len(hosts) else f" with that of {', '.join(sorted(map(str, unknown)))}"
+        text = f"{len(hosts)} hosts took part, and their clocks were not compared{told}"
         yield InvalidReason(code="clocks_apart", text=text, value=len(hosts), threshold=1)
+    elif measured:
+        yield from _placed(measured, clocks, {host: clocks.errors_ns[host] for host in hosts}, facts.plan)
+
+
+def _placed(
+    measured: Sequence[Seen], clocks: Clocks, errors_ns: Mapping[Clock, int], plan: Mapping[str, Any]
+) -> Iterator[InvalidReason]:
+    limit = thresholds(dict(plan)).max_clock_error
+    shortest_ns = min(seen.spans[-1][1] - seen.spans[0][0] for seen in measured) or 1
+    (host, _), error_ns = max(errors_ns.items(), key=lambda known: known[1])
+    if error_ns > limit * shortest_ns:
+        text = f"the clock of {host} is known to {seconds(error_ns):.3g} s, {error_ns / shortest_ns:.1%} of the measurement, more than {limit:.1%}"
+        yield _apart(text, error_ns / shortest_ns, limit)
+    begun_ns = [clocks.wall_ns(seen.process.segment, seen.spans[0][0]) for seen in measured]
+    apart_ns = max(begun_ns) - min(begun_ns)
+    if apart_ns > limit * shortest_ns:
+        text = f"hosts began to measure {seconds(apart_ns):.3g} s apart, {apart_ns / shortest_ns:.1%} of the measurement, more than {limit:.1%}"
+        yield _apart(text, apart_ns / shortest_ns, limit)
+
+
+def _apart(text: str, value: float, limit: float) -> InvalidReason:
+    return InvalidReason(code="clocks_apart", text=text, value=value, threshold=limit)
 
 
 def _of_the_log(facts: ExperimentFacts, clocks: Clocks) -> Iterator[str]:

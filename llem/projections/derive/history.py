@@ -12,6 +12,7 @@ import numpy as np
 
 from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.columns import Ints
+from llem.projections.derive.host_clocks import Clock, placements
 from llem.projections.derive.sensors import as_calibrated
 from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
 from llem.units import NS_PER_S, NS_PER_US, seconds
@@ -20,6 +21,7 @@ from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
     ClockRead,
+    ClocksCompared,
     DeviceSettingChanged,
     Event,
     ExperimentCompleted,
@@ -55,7 +57,6 @@ SUPERVISING = ("supervisor", "rank")  # of the experiment, and of the part of an
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
-Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 GUARD_FOLLOWS_NS = NS_PER_S // 2  # the end of a measurement, at most
 MAX_DRIFT_NS = NS_PER_S // 10
@@ -75,6 +76,11 @@ class Segment(SegmentState, frozen=True, kw_only=True):
     lost_bytes: int | None
     applied_bytes: int
     samples: int
+
+    @property
+    def clock(self) -> Clock:
+        """Whose times compare with each other."""
+        return self.host, self.boot_id
 
     @property
     def missing_bytes(self) -> int:
@@ -388,33 +394,48 @@ def _fact(
 
 
 class Clocks:
-    """One offset per host and boot, that of the earliest pair: durations on one host stay exact, whatever NTP does."""
+    """One offset per host and boot: durations on one host stay exact, whatever NTP does.
+
+    That of rank 0's host, and of every host whose clock was not compared with it, is that of the earliest pair; a host that was
+    compared is placed on rank 0's clock.
+    """
 
     def __init__(self, facts: ExperimentFacts) -> None:
         pairs: dict[Clock, list[tuple[int, int]]] = {}
         by_id = {segment.segment_id: segment for segment in facts.segments}
         for segment in facts.segments:
             if segment.monotonic_ns is not None and segment.wall_ns is not None:
-                pairs.setdefault(_clock(segment), []).append((segment.monotonic_ns, segment.wall_ns))
+                pairs.setdefault(segment.clock, []).append((segment.monotonic_ns, segment.wall_ns))
         for fact in facts.all:
             if isinstance(fact.event, ClockRead):
                 pair = (fact.event.monotonic_ns, fact.event.wall_ns)
-                pairs.setdefault(_clock(by_id[fact.segment_id]), []).append(pair)
-        self.offsets: Mapping[Clock, int] = {clock: _offset(min(found)) for clock, found in pairs.items()}
+                pairs.setdefault(by_id[fact.segment_id].clock, []).append(pair)
+        self.offsets: dict[Clock, int] = {clock: _offset(min(found)) for clock, found in pairs.items()}
+        self.errors_ns: Mapping[Clock, int] = {}  # of hosts that stand on rank 0's clock, its own included
+        self._place(facts, by_id)
         drifts = {clock: _drift(found) for clock, found in pairs.items()}
         self.stepped = {clock: drift_ns for clock, drift_ns in drifts.items() if drift_ns > MAX_DRIFT_NS}
 
+    def _place(self, facts: ExperimentFacts, by_id: Mapping[str | None, Segment]) -> None:
+        leader = next((segment for segment in facts.segments if segment.role == "supervisor"), None)
+        if leader is None or (reference_ns := self.offsets.get(leader.clock)) is None:
+            return
+        compared = [
+            (by_id[fact.segment_id].clock, fact.event)
+            for fact in facts.all
+            if isinstance(fact.event, ClocksCompared)
+        ]
+        found = placements((clock, event) for clock, event in compared if clock != leader.clock)
+        self.offsets |= {clock: reference_ns - placement.offset_ns for clock, placement in found.items()}
+        self.errors_ns = {clock: placement.error_ns for clock, placement in found.items()} | {leader.clock: 0}
+
     def offset_ns(self, segment: Segment) -> int | None:
         """Wall clock minus monotonic clock of the segment's host; None for one torn inside its header."""
-        return self.offsets.get(_clock(segment))
+        return self.offsets.get(segment.clock)
 
     def wall_ns(self, segment: Segment, at_ns: int) -> int:
         """Nanoseconds since 1970 of a moment in a segment whose header is whole."""
-        return at_ns + self.offsets[_clock(segment)]
-
-
-def _clock(segment: Segment) -> Clock:
-    return segment.host, segment.boot_id
+        return at_ns + self.offsets[segment.clock]
 
 
 def _offset(pair: tuple[int, int]) -> int:

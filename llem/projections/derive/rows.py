@@ -16,6 +16,7 @@ from llem.projections.derive.energy import baseline_power_w, device_energy, read
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
 from llem.projections.derive.history import (
     ProcessFacts,
+    Segment,
     Window,
     timestamp,
     window_span,
@@ -33,10 +34,11 @@ from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
 from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import MeteredDevice, ModelLoaded, SensorCalibrated, StudyPlace
+from llem_events.events import ClocksCompared, HostJoined, MeteredDevice, ModelLoaded, SensorCalibrated, StudyPlace
 
 DERIVED_TABLES = (
     "experiments",
+    "hosts",
     "processes",
     "devices",
     "calibrations",
@@ -262,6 +264,44 @@ def _problem(derived: Derived) -> str | None:
         return facts.interrupted.reason
     failures = (process.failed for process in facts.processes if process.failed is not None)
     return next((f"{failed.stage}: {failed.message}" for failed in failures), None)
+
+
+def hosts(derived: Derived) -> Rows:
+    """One row per rank."""
+    segments = {segment.segment_id: segment for segment in derived.facts.segments}
+    compared = {(event.rank, event.position): event for event in derived.facts.every(ClocksCompared)}
+    return [
+        _host_row(derived, segments[fact.segment_id], fact.event, compared)
+        for fact in derived.facts.all
+        if isinstance(fact.event, HostJoined)
+    ]
+
+
+def _host_row(
+    derived: Derived,
+    segment: Segment,
+    joined: HostJoined,
+    compared: Mapping[tuple[int, str], ClocksCompared],
+) -> dict[str, Any]:
+    before, after = (compared.get((joined.rank, position)) for position in ("before", "after"))
+    return {
+        "experiment_id": derived.facts.experiment_id,
+        "rank": joined.rank,
+        "ranks": joined.size,
+        "host": joined.host,
+        "launcher": joined.launcher,
+        "local_rank": joined.local_rank,
+        "local_size": joined.local_size,
+        "node_rank": joined.node_rank,
+        "restarts": joined.restart,
+        "clock_offset_ns": before.offset_ns if before else None,
+        "clock_offset_after_ns": after.offset_ns if after else None,
+        "monotonic_offset_ns": before.monotonic_offset_ns if before else None,
+        "monotonic_offset_after_ns": after.monotonic_offset_ns if after else None,
+        "clock_error_ns": before.error_ns if before else None,
+        "clock_error_after_ns": after.error_ns if after else None,
+        "placement_error_ns": derived.clocks.errors_ns.get(segment.clock),
+    }
 
 
 def processes(derived: Derived) -> Rows:
@@ -526,6 +566,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict
     _check_types(derived.result)
     return {
         "experiments": experiments(derived),
+        "hosts": hosts(derived),
         "processes": processes(derived),
         "devices": devices(derived),
         "calibrations": calibrations(derived),
