@@ -34,7 +34,14 @@ from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
 from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
-from llem_events.events import ClocksCompared, HostJoined, MeteredDevice, ModelLoaded, SensorCalibrated, StudyPlace
+from llem_events.events import (
+    ClocksCompared,
+    HostJoined,
+    MeteredDevice,
+    ModelLoaded,
+    SensorCalibrated,
+    StudyPlace,
+)
 
 DERIVED_TABLES = (
     "experiments",
