@@ -36,6 +36,7 @@ COMMANDS: Commands = {
         "Take files of other programs into the store.",
     ),
     "collect": ("llem.cli.collect:collect", "Bring the logs of many stores into one."),
+    "seal": ("llem.cli.seal:seal", "Write the log as Parquet, for many hosts to read."),
     "rebuild": ("llem.cli.rebuild:rebuild", "Replay the whole log into new projections."),
     "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, redact, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),

@@ -59,6 +59,9 @@ def query(
             show_default=False,
         ),
     ] = None,
+    sealed_sql: Annotated[
+        str | None, typer.Argument(metavar="", help="With --sealed DIR: the same.", show_default=False)
+    ] = None,
     output_format: Annotated[
         Format | None,
         typer.Option(
@@ -94,6 +97,12 @@ def query(
             metavar="FILE", help="Write a copy of the tables that any DuckDB from 1.0 on may open and hold."
         ),
     ] = None,
+    sealed: Annotated[
+        bool,
+        typer.Option(
+            "--sealed", help="Ask the Parquet that llem seal wrote, of the store or of a DIR before the SQL."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -109,6 +118,7 @@ def query(
             raise QueryError("--snapshot", found="a query beside it", expected="one of them")
         _write_snapshot(Store.locate(store).require(), snapshot, force=force)
         return
+    folder, sql = _sealed(sealed, sql, sealed_sql, store)
     output = None if output is not None and target.is_stdout(output) else output
     if math.isnan(timeout):
         raise QueryError("--timeout", found="nan", expected="seconds")
@@ -120,7 +130,8 @@ def query(
     start = partial(
         running,
         _statement(sql, saved),
-        store=Store.locate(store).require(),
+        store=Store.locate(store).require() if folder is None else Store.locate(store),
+        sealed=folder,
         parameters=parse_parameters(parameter or ()),
         limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
         unsafe=unsafe,
@@ -135,6 +146,20 @@ def query(
             _write_text(start, chosen, output, line, force=force, raw_csv=raw_csv)
     finally:
         line.erase()
+
+
+def _sealed(
+    sealed: bool, first: str | None, second: str | None, store: Path | None
+) -> tuple[Path | None, str | None]:
+    """The folder of Parquet to ask, None for the store's tables, and the SQL. Raises QueryError, StoreError."""
+    if not sealed:
+        if second is not None:
+            raise QueryError("SQL", found="two", expected="one, or --sealed DIR before it")
+        return None, first
+    sealing = importlib.import_module("llem.projections.sealed")
+    if second is None:
+        return sealing.sealed_folder(Store.locate(store).path), first
+    return sealing.sealed_folder(Path(first or "")), second
 
 
 def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:

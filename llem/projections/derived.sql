@@ -256,6 +256,26 @@ CREATE MACRO throttle_names(mask) AS CASE WHEN mask IS NOT NULL THEN list_filter
     CASE WHEN mask & 64 > 0 THEN 'hardware thermal slowdown' END, CASE WHEN mask & 128 > 0 THEN 'hardware power brake' END,
     CASE WHEN mask & 256 > 0 THEN 'display clocks' END], lambda name: name IS NOT NULL) END;
 
+CREATE VIEW samples_1s AS -- samples of each device in one second: enough to ask hours of many devices
+-- at_ns: [ns, monotonic] when the second began
+-- samples: samples in it
+-- mean_power_w: [W] mean of those that read power, averaged power where that is all there is; NULL where none did
+-- min_power_w: [W] the least of these
+-- max_power_w: [W] the greatest of these
+-- energy_j: [J] the highest reading of the energy counter, which only grows; NULL without a counter
+-- max_temperature_c: [C] the highest temperature
+-- throttle_reasons: NVML's clocks-event-reasons bit mask, every bit that was set; throttle_names() tells them
+WITH seconds AS (
+    SELECT experiment_id, process_index, segment_id, device_uuid, meter, at_ns // 1000000000 AS second, count(*) AS samples,
+           -- whole milliwatts, whose sum does not depend on the order
+           sum(CAST(round(1000 * coalesce(power_w, power_average_w)) AS BIGINT)) AS power_mw, count(coalesce(power_w, power_average_w)) AS powers,
+           min(coalesce(power_w, power_average_w)) AS min_power_w, max(coalesce(power_w, power_average_w)) AS max_power_w,
+           max(energy_j) AS energy_j, max(temperature_c) AS max_temperature_c, bit_or(throttle_reasons) AS throttle_reasons
+    FROM samples GROUP BY ALL)
+SELECT experiment_id, process_index, segment_id, device_uuid, meter, second * 1000000000 AS at_ns, samples,
+       power_mw::DOUBLE / powers / 1000 AS mean_power_w, min_power_w, max_power_w, energy_j, max_temperature_c, throttle_reasons
+FROM seconds;
+
 CREATE VIEW timed_samples AS -- samples with the wall clock and seconds from the experiment's start
 -- at_time: when, UTC
 -- at_sec: [s] from the start of the experiment's measurement

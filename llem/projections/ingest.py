@@ -39,7 +39,7 @@ _KEYS = (
 )
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
-_SAMPLES = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid", "meter"), WORDS)
+SAMPLE_CELLS = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid", "meter"), WORDS)
 _STATEMENT_BATCHES = 24
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _WORKING_CACHE = "512MB"
@@ -95,7 +95,7 @@ def _read(tables: Tables, file: SegmentFile, known: KnownSegment | None, *, salv
     with SegmentReader(file.path, salvage_damage=salvage) as reader:
         if reader.header is None:
             return {"verdict": reader.verdict, "problem": _told(reader.damages)}
-        replay = Replay(tables, reader, _identity(reader.header, file))
+        replay = Replay(tables, reader, identity_of(reader.header, file))
         try:
             replay.run(known.position if known else None)
         except CorruptError as error:
@@ -193,7 +193,7 @@ def _insert_all(
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch], identity: Identity) -> int:
-    with ArrowStream(_SAMPLES, map(_cells, batches)) as stream:
+    with ArrowStream(SAMPLE_CELLS, map(sample_cells, batches)) as stream:
         connection.register(_VIEW, stream)
         try:
             inserted = connection.execute(
@@ -207,7 +207,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, batches: Iterable[SampleBatch
     return int(inserted[0][0])
 
 
-def _cells(batch: SampleBatch) -> Mapping[str, Cells]:
+def sample_cells(batch: SampleBatch) -> Mapping[str, Cells]:
+    """The log's columns of a batch, of the kinds in SAMPLE_CELLS."""
     words = {"device_uuid": batch.device_uuid, "meter": batch.meter}
     return {
         **{name: measured(batch.columns[name]) for name in SAMPLE_COLUMNS},
@@ -266,7 +267,7 @@ def _one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
             settings.execute(f"SET threads = {threads}")
 
 
-class _HeldRequests:
+class HeldRequests:
     """Requests in columns, inserted when they fill a row group of the table: DuckDB writes others anew at the commit."""
 
     def __init__(self, tables: Tables) -> None:
@@ -297,7 +298,7 @@ class Replay:
     def __init__(self, tables: Tables, reader: SegmentReader, identity: Identity) -> None:
         self._tables, self._reader, self._identity = tables, reader, identity
         self._collected = Collected(identity)
-        self._held = _HeldRequests(tables)
+        self._held = HeldRequests(tables)
         self._is_done = False
         self.samples = self.requests = 0
 
@@ -356,7 +357,7 @@ def read_whole(file: SegmentFile) -> Taken | None:
     with SegmentReader(file.path) as reader:
         if reader.header is None or reader.header.recovered_from is not None:
             return None
-        identity = _identity(reader.header, file)
+        identity = identity_of(reader.header, file)
         batches, collected = [], Collected(identity)
         for item in replay(reader):
             if isinstance(item, SampleBatch):
@@ -380,7 +381,7 @@ def read_whole(file: SegmentFile) -> Taken | None:
     )
 
 
-def _identity(header: SegmentHeader, file: SegmentFile) -> Identity:
+def identity_of(header: SegmentHeader, file: SegmentFile) -> Identity:
     """Raises NewerFormatError, CorruptError, MisfitError for a header that cannot be that of the file."""
     if header.schema_version > SCHEMA_VERSION:
         raise NewerFormatError(

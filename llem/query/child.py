@@ -1,5 +1,6 @@
 """Entry point of the child process: catches the tables up, locks itself in, runs one statement, sends its rows."""
 
+import importlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from llem.query.messages import (
 from llem.store import Store
 
 TARGET_BYTES = 4 * 2**20  # of one message
+NAMED = 3  # of experiments
 FIRST_ROWS, MOST_ROWS = 64, 8192
 _PLAIN = frozenset(
     [
@@ -91,7 +93,7 @@ def _send_failure(error: LlemError) -> None:
 def _answer(job: Job) -> None:
     """The order matters: nothing of the user's runs before the limits and the lock are in place."""
     die_with_parent(job.parent_pid)
-    with _open(Store(Path(job.store))) as connection:
+    with _open(job) as connection:
         if not job.unsafe:
             sandbox.limit_resources(job)
         _send(Ready())
@@ -101,10 +103,26 @@ def _answer(job: Job) -> None:
             raise understandable(error, job.sql) from error
 
 
-def _open(store: Store) -> DuckDBPyConnection:
-    """The tables up to date."""
+def _open(job: Job) -> DuckDBPyConnection:
+    """The tables up to date, or those over sealed Parquet."""
+    if job.sealed is not None:
+        return _open_sealed(Path(job.sealed), job.sql)
     with watched_by(_tell):
-        return open_caught_up(store, lambda line: _send(Notice(text=line)))
+        return open_caught_up(Store(Path(job.store)), lambda line: _send(Notice(text=line)))
+
+
+def _open_sealed(root: Path, sql: str) -> DuckDBPyConnection:
+    sealed = importlib.import_module("llem.projections.sealed")
+    in_part = sealed.sealed_in_part(root)
+    if in_part:
+        named = ", ".join(in_part[:NAMED])
+        _send(
+            Notice(
+                text=f"llem: sealed only in part: {len(in_part)} experiments, such as {named}; run `llem seal` again"
+            )
+        )
+    connection: DuckDBPyConnection = sealed.open_sealed(root, described="duckdb_" in sql.lower())
+    return connection
 
 
 def _tell(progress: Any) -> None:

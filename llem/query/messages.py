@@ -46,6 +46,7 @@ class Job(Message, frozen=True, kw_only=True):
     parameters: dict[str, str | int | float | bool | None] = {}
     limit: int | None = None
     parquet_path: str | None = None  # written by the child, the one file that it may then touch
+    sealed: str | None = None  # a folder of Parquet, asked in the place of the store's tables
     unsafe: bool = False
     memory_bytes: int
     cpu_s: int

@@ -46,10 +46,16 @@ def configure(connection: duckdb.DuckDBPyConnection, job: Job) -> None:
     connection.execute("SET errors_as_json = true")
     connection.execute("SET TimeZone = 'UTC'")  # as the times in the tables
     if not job.unsafe:
-        _lock(connection, allowed_paths=[job.parquet_path] if job.parquet_path else [])
+        _lock(
+            connection,
+            allowed_paths=[job.parquet_path] if job.parquet_path else [],
+            allowed_directories=[job.sealed] if job.sealed else [],
+        )
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, *, allowed_paths: list[str]) -> None:
+def _lock(
+    connection: duckdb.DuckDBPyConnection, *, allowed_paths: list[str], allowed_directories: list[str]
+) -> None:
     settings: dict[str, Any] = {
         "temp_directory": "",  # nothing is spilled to a disk
         "python_enable_replacements": False,  # a table name is no variable of this program
@@ -57,6 +63,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, *, allowed_paths: list[str]) ->
         "autoload_known_extensions": False,
         "allow_community_extensions": False,
         "allowed_paths": allowed_paths,
+        "allowed_directories": allowed_directories,
         "enable_external_access": False,
         "lock_configuration": True,  # last: nothing can be set after it
     }

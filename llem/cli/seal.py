@@ -1,0 +1,104 @@
+"""llem seal."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from llem.cli import console
+from llem.cli.options import JsonOption, StoreOption
+from llem.cli.progress import MB, WorkLine
+from llem.errors import StoreError
+from llem.projections.progress import watched_by
+from llem.projections.sealed import FOLDER
+from llem.seal.sealing import Sealing, Share
+from llem.seal.sealing import seal as seal_store
+from llem.store import Store
+
+_STATUS = {
+    "damaged": console.DAMAGED,
+    "newer": console.WRONG,
+    "unreadable": console.WRONG,
+    "unfinished": console.DONE,
+}
+
+
+def seal(
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=f"Where to; {FOLDER} in the store by default.", show_default=False),
+    ] = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="Only these: an id, a prefix, a name, or @last.", show_default=False
+        ),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Only the I-th of N shares, from 0; by default the rank that a launcher gives.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Processes; as many as processors by default.", show_default=False
+        ),
+    ] = None,
+    json: JsonOption = False,
+    store: StoreOption = None,
+) -> None:
+    """Write what the log holds as zstd Parquet, hive partitioned by table, experiment and host; go on where an earlier one ended.
+
+    What is sealed already is skipped. An experiment that still runs is left for the next time; nothing stays of a damaged one.
+    """
+    place = Store.locate(store).require()
+    only = None if experiment is None else [each for run in experiment for each in place.resolve_all(run)]
+    line = WorkLine()
+    try:
+        with watched_by(line.update):
+            sealing = seal_store(
+                place,
+                to or place.path / FOLDER,
+                only=only,
+                share=_share(share),
+                workers=workers,
+                on_progress=line.update,
+            )
+    finally:
+        line.erase()
+    for left in sealing.left:
+        if left.kind == "unfinished":
+            console.note(f"llem: {left}")
+        else:
+            console.complain(str(left))
+    console.say(msgspec.json.encode(sealing, enc_hook=str).decode() if json else _told(sealing))
+    sys.exit(max([console.DONE, *(_STATUS.get(left.kind, console.FAILED) for left in sealing.left)]))
+
+
+def _share(written: str | None) -> Share | None:
+    """Raises StoreError."""
+    if written is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", written)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise StoreError("--share", found=repr(written), expected="I/N with I below N, such as 0/4")
+    return Share(int(match[1]), int(match[2]))
+
+
+def _told(sealing: Sealing) -> str:
+    if not sealing.segments and not sealing.experiments:
+        return (
+            f"{sealing.folder}: nothing new, {console.counted(sealing.done_before, 'segment')} sealed before"
+        )
+    rows = f"{console.counted(sealing.samples, 'sample')}, {console.counted(sealing.requests, 'request')}"
+    return (
+        f"{sealing.folder}: {console.counted(sealing.segments, 'segment')} of {console.counted(sealing.experiments, 'experiment')} sealed, "
+        f"{rows}; {sealing.log_bytes / MB:,.1f} MB of log, {sealing.parquet_bytes / MB:,.1f} MB of Parquet"
+    )

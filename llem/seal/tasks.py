@@ -1,0 +1,81 @@
+"""One thing to seal, done in whichever process it is handed to: a segment, or the results of an experiment."""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import msgspec
+
+from llem.errors import LlemError
+from llem.projections.checkpoint import SegmentFile
+from llem.projections.containment import MisfitError
+from llem.seal.manifest import Line
+from llem.seal.results import NotSealedError, seal_results
+from llem.seal.segment import Sealer
+from llem.store import Store
+from llem_events import CorruptError, LogError, NewerFormatError
+
+Kind = Literal["damaged", "newer", "unreadable", "unfinished", "failed"]
+
+_KINDS: dict[str, Kind] = {"running": "unfinished", "newer": "newer"}
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be sealed, and where to."""
+
+    store: str
+    root: str
+    experiment_id: str
+    file: str | None = None  # a segment's name; None for what the tables say of the experiment
+    log_bytes: int = 0
+    from_tables: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The segment, or the experiment's folder."""
+        folder = Store(Path(self.store)).log_path / self.experiment_id
+        return folder / self.file if self.file is not None else folder
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A line for the manifest, or why there is none."""
+
+    task: Task
+    line: Line | None = None
+    kind: Kind | None = None
+    reason: str | None = None
+
+
+def perform(task: Task) -> Done:
+    """Seal it; whatever a log brings about is told, and nothing of it is left."""
+    try:
+        return Done(task=task, line=_sealed(task))
+    except NotSealedError as error:
+        return Done(task=task, kind=_KINDS.get(error.status, "damaged"), reason=str(error))
+    except (CorruptError, MisfitError) as error:
+        return Done(task=task, kind="damaged", reason=str(error))
+    except NewerFormatError as error:
+        return Done(task=task, kind="newer", reason=str(error))
+    except LogError as error:
+        return Done(task=task, kind="unreadable", reason=str(error))
+    except LlemError as error:
+        return Done(task=task, kind="failed", reason=str(error))
+    except (OSError, MemoryError, duckdb.Error) as error:
+        return Done(task=task, kind="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _sealed(task: Task) -> Line:
+    root, store = Path(task.root), Store(Path(task.store))
+    if task.file is None:
+        return Line(results=seal_results(root, store, task.experiment_id, from_tables=task.from_tables))
+    file = SegmentFile(
+        experiment_id=task.experiment_id, path=task.path, file_bytes=task.log_bytes, modified_ns=0
+    )
+    return Line(segment=_sealer(root).seal(file))
+
+
+@functools.lru_cache(maxsize=1)
+def _sealer(root: Path) -> Sealer:
+    """That of this process."""
+    return Sealer(root)
