@@ -76,17 +76,16 @@ def seal(
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Sealing:
     """Seal what is not sealed yet, or this rank's share of it. Raises StoreError."""
-    root = root.absolute()
     try:
         make_folder(root)
     except OSError as error:
         raise StoreError(f"{root} cannot be written", found=error.strerror) from error
-    job = _Job(store, root, share or Share(0, 1), on_progress)
+    job = _Job(store, root.absolute(), share or Share(0, 1), on_progress)
     chosen = store.require().experiment_ids() if only is None else sorted(set(only))
     plans = [job.plan(experiment_id) for experiment_id in chosen]
     for tasks in (job.segment_tasks(plans), job.result_tasks(plans)):
         job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
-    return job.told(plans)
+    return job.told(plans, root)
 
 
 def _workers(tasks: Sequence[Task], wanted: int | None, share: Share | None) -> int:
@@ -244,8 +243,8 @@ class _Job:
                 folder = self._root / f"table={table}" / f"experiment_id={unsealed.experiment_id}"
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def told(self, plans: Sequence[_Plan]) -> Sealing:
-        """All that was done."""
+    def told(self, plans: Sequence[_Plan], folder: Path) -> Sealing:
+        """All that was done, in the folder as its user calls it."""
         segments = [line.segment for line in self._lines if line.segment is not None]
         results = [line.results for line in self._lines if line.results is not None]
         files = [file for segment in segments for file in segment.files]
@@ -255,7 +254,7 @@ class _Job:
             for table in ("samples", "requests")
         }
         return Sealing(
-            folder=self._root,
+            folder=folder,
             experiments=len(results),
             segments=len(segments),
             samples=rows["samples"],
