@@ -499,7 +499,9 @@ class SensorCalibrated(Event, frozen=True, kw_only=True):
     driver: str | None = None  # version; None: the device has no driver of its own
     sensor: str  # the column of samples: power_mw or power_average_mw
     reason: str | None = None  # why nothing that was found is to be relied on
-    averages: str | None = None  # boxcar, none (it sees less than the time between two refreshes) or other
+    averages: str | None = (
+        None  # boxcar, none (a reading is the power of a moment, as far as can be told) or other
+    )
     explained: float | None = None  # share of the readings' variance that the load explains
     power_refresh_s: Estimated = Estimated()
     energy_refresh_s: Estimated = Estimated()  # of the energy counter

@@ -95,7 +95,7 @@ def _remarks(each: Calibration) -> Iterator[str]:
         yield f"not calibrated: {each.reason}"
         return
     explained = "" if each.explained is None else f"; the load explains {each.explained:.0%} of it"
-    yield f"the sensor {_kind(each)}{explained}"
+    yield f"a reading is {_kind(each)}{explained}"
     named = {column: name for column, name, *_ in FIGURES}
     for column, reason in each.reasons.items():
         yield f"{named.get(column, column)}: unknown: {reason}"
@@ -103,8 +103,8 @@ def _remarks(each: Calibration) -> Iterator[str]:
 
 def _kind(each: Calibration) -> str:
     kinds = {
-        "boxcar": "tells a mean over a window",
-        "none": "looks at a part of the time",
-        "other": "tells no mean over a window",
+        "boxcar": "the mean over a window",
+        "none": "the power of a moment",
+        "other": "no mean over a window",
     }
-    return kinds.get(each.averages or "", "follows the load in a way that is not known")
+    return kinds.get(each.averages or "", "of a kind that is not known")

@@ -32,6 +32,7 @@ from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.results.phase_split import Estimate
 from llem.results.process import ThermalThrottleInfo
 from llem.store import LAST, Store
+from llem.units import duration_in_words
 from llem_events import LogError
 
 FAILURES = """
@@ -306,15 +307,8 @@ def _calibrated(result: ExperimentResult) -> Iterator[str]:
     """Which calibration the figures of a device rely on."""
     for device in {device.key: device for device in _watched(result)}.values():
         if device.calibrated_by is not None and device.calibration_age_sec is not None:
-            age = _age_in_words(device.calibration_age_sec)
+            age = duration_in_words(device.calibration_age_sec)
             yield f"power sensor of {device.uuid} as calibrated in {device.calibrated_by}, {age} before"
-
-
-def _age_in_words(age_sec: float) -> str:
-    for unit, unit_sec in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if age_sec >= 2 * unit_sec:
-            return f"{age_sec / unit_sec:.0f} {unit}"
-    return f"{age_sec:.0f} s"
 
 
 def _unmeasured(region: RegionFacts) -> str:

@@ -14,13 +14,14 @@ import msgspec
 from llem.errors import LlemError
 from llem.measure.device_settings import Kept, left
 from llem.measure.environment import torch_cuda_version, torch_version
+from llem.measure.known_calibrations import known
 from llem.meters import choose_meter, create_meter, driver_state, unavailable_meters, vendor_of
 from llem.meters.gpus import DriverState, GpuState
 from llem.plan import MeterPlan, Plan
 from llem.registry import METERS, install_hint, one_of
 from llem.store import Store
-from llem.units import NS_PER_MS
-from llem_events.events import Device, MeteredDevice
+from llem.units import MS_PER_S, NS_PER_MS, duration_in_words
+from llem_events.events import Device, MeteredDevice, SensorCalibrated
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 SAMPLE_BYTES = 20  # of the log, a sample, compressed: twice what recorded traces take
@@ -185,6 +186,7 @@ def checks(store_path: Path) -> list[Check]:
         _driver(state),
         *_other_drivers(reasons),
         *(check for gpu in gpus for check in gpu_checks(gpu)),
+        *(_calibration(gpu, state, Store(store_path)) for gpu in gpus if isinstance(state, DriverState)),
         *map(_left_set, left(Store(store_path).settings_path)),
         _torch(state if isinstance(state, DriverState) else None),
         _rapl(reasons["rapl"]),
@@ -193,6 +195,36 @@ def checks(store_path: Path) -> list[Check]:
         disk_speed(store_path),
         time_synchronisation(),
     ]
+
+
+def _calibration(gpu: GpuState, state: DriverState, store: Store) -> Check:
+    """What a measurement into this store would rely on, for the GPU and this driver."""
+    why = "without it nobody has looked whether its power sensor is as documented, and the bound of an energy holds only if it is"
+    name = _name(gpu, "calibration")
+    kept = known(store.calibrations_path, gpu.device, driver=state.version)
+    if kept is None:
+        found = f"not calibrated under driver {state.version} in this store: llem calibrate"
+        return Check(name=name, status="skipped", found=found, why=why)
+    age = duration_in_words(kept.age_s)
+    found = "; ".join([f"{age} ago in {kept.experiment_id}", *map(_seen_by, kept.sensors)])
+    return Check(name=name, status="ok", found=found, why=why)
+
+
+def _seen_by(sensor: SensorCalibrated) -> str:
+    """The figures that others follow from, as far as they are known."""
+    told = (
+        ("every", sensor.power_refresh_s, MS_PER_S, "ms"),
+        ("averages over", sensor.averaging_window_s, MS_PER_S, "ms"),
+        ("late by", sensor.delay_s, MS_PER_S, "ms"),
+        ("sees", sensor.seen_share, 100.0, "% of the time"),
+        ("counter at", sensor.counter_over_power, 100.0, "% of it"),
+    )
+    known_figures = [
+        f"{name} {estimate.value * factor:.4g} {unit}"
+        for name, estimate, factor, unit in told
+        if estimate.value is not None
+    ]
+    return f"{sensor.sensor.removesuffix('_mw').replace('_', ' ')} {', '.join(known_figures)}"
 
 
 def _left_set(kept: Kept) -> Check:

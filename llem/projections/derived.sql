@@ -106,7 +106,7 @@ CREATE TABLE calibrations ( -- one row per power sensor of each device of an exp
     calibrated_ns BIGINT, -- [ns since 1970, UTC] when
     calibrated_time TIMESTAMP, -- the same, to the microsecond
     reason VARCHAR, -- why nothing of it is relied on; NULL where it is
-    averages VARCHAR, -- how a reading follows the power: boxcar (mean over a window), none (it sees less than the time between two readings) or other
+    averages VARCHAR, -- what a reading is: boxcar (mean over a window), none (power of a moment, as far as can be told) or other (no such mean)
     explained DOUBLE, -- [1] share of the readings' variance that the load explains
     power_refresh_sec DOUBLE, -- [s] time between two readings of the sensor; NULL with a reason in `reasons`
     power_refresh_sec_low DOUBLE, -- [s] the same, low end of its 95 % interval; NULL where unknown

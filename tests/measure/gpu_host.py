@@ -1,6 +1,7 @@
 """A host with simulated GPUs on which the real `llem measure` runs, and the truth about every window of its log."""
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -144,9 +145,10 @@ class GpuHost:
         scenario: Scenario,
         *arguments: object,
         in_store_of: GpuRun | None = None,
+        killed_after_s: float | None = None,
         **changes: str,
     ) -> GpuRun:
-        """Any command of llem, into a store of its own or that of an earlier run."""
+        """Any command of llem, into a store of its own or that of an earlier run; `killed_after_s` by SIGKILL."""
         self._runs += 1
         store = self._folder / f"store-{self._runs}" if in_store_of is None else in_store_of.store
         epoch_ns = time.monotonic_ns()
@@ -158,8 +160,18 @@ class GpuHost:
             **changes,
         }
         words = [LLEM, command, *map(str, arguments)]
-        done = subprocess.run(
-            words, env=surroundings, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
+        try:
+            done = subprocess.run(
+                words,
+                env=surroundings,
+                capture_output=True,
+                text=True,
+                timeout=killed_after_s or LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            if killed_after_s is None:
+                raise
+            done = subprocess.CompletedProcess(words, -signal.SIGKILL, "", "")
         wall_s = (time.monotonic_ns() - epoch_ns) / 1e9
         return GpuRun(scenario, epoch_ns, store, surroundings, done, wall_s)

@@ -115,3 +115,13 @@ def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any],
     assert run.done.returncode in (1, 2)
     assert reason in run.done.stdout + run.done.stderr
     assert not (run.store / "calibrations").exists()
+
+
+@pytest.mark.slow
+def test_a_calibration_that_is_killed_is_kept_as_far_as_it_came(gpu_host: GpuHost) -> None:
+    """Its samples stand in the store; nothing is concluded from them, and nothing goes on."""
+    run = gpu_host.run("calibrate", Scenario(gpus=[calibrated_gpu()]), *SHORT, killed_after_s=10)
+    assert run.query("SELECT status FROM experiments") == [{"status": "incomplete"}]
+    assert run.query("SELECT count(*) > 100 AS many FROM samples") == [{"many": True}]
+    assert run.query("FROM calibrations") == []
+    assert not (run.store / "calibrations").exists()

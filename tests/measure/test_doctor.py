@@ -1,11 +1,17 @@
 """What the doctor finds, and the commands it gives."""
 
 import re
+import socket
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llem.measure.doctor import Check, checks, disk_space, disk_speed, has_hardware
+from llem.measure.known_calibrations import keep
+from llem.store import Store
+from llem_events.events import Estimated, SensorCalibrated
 from tests.measure.powercap import TickingPowercap
 from tests.simulated_nvml.build import has_compiler, installed
 from tests.simulated_nvml.scenario import (
@@ -72,6 +78,27 @@ def test_each_disturbance_has_its_fix(
     found = _checks(tmp_path, _gpu(**about))[f"gpu 0 {check}"]
     assert (found.status, found.fix) == (status, fix)
     assert found.why
+
+
+@needs_compiler
+def test_a_gpu_says_what_is_known_of_its_sensor(tmp_path: Path) -> None:
+    """By a calibration under today's driver; else the command that makes one."""
+    store = Store(tmp_path).create()
+    calibrated = SensorCalibrated(
+        host=socket.gethostname(),
+        device_uuid=uuid_of(0),
+        driver="570.86.15",
+        sensor="power_mw",
+        power_refresh_s=Estimated(value=0.1),
+        seen_share=Estimated(value=0.25),
+    )
+    keep(store.calibrations_path, [calibrated], experiment_id="run", calibrated_ns=time.time_ns() - 10**13)
+    known = _checks(tmp_path, _gpu())["gpu 0 calibration"]
+    said = "3 hours ago in run; power every 100 ms, sees 25 % of the time"
+    assert (known.status, known.found) == ("ok", said)
+    other_driver = msgspec.structs.replace(_gpu(), driver="580.1")
+    found = _checks(tmp_path, other_driver)["gpu 0 calibration"].found
+    assert found == "not calibrated under driver 580.1 in this store: llem calibrate"
 
 
 @needs_compiler

@@ -30,12 +30,7 @@ def _window_s(metered: MeteredDevice, calibrated: SensorCalibrated) -> float | N
     window, refresh_s = calibrated.averaging_window_s, calibrated.power_refresh_s.value or 0.0
     if window.value is None or _holds(window, seconds(metered.power_window_ns or 0)):
         return None
-    match calibrated.averages:
-        case "boxcar":
-            return window.value
-        case "none":
-            return max(window.value, refresh_s)
-    return None
+    return max(window.value, refresh_s) if calibrated.averages in ("boxcar", "none") else None
 
 
 def _holds(estimate: Estimated, value: float) -> bool:
@@ -60,11 +55,11 @@ class Blindness(NamedTuple):
         if calibrated is None:
             return cls()
         delay, seen = calibrated.delay_s, calibrated.seen_share
-        seen_share = 1.0 if seen.value is None else max(seen.value, seen.high or 0.0)
+        seen_share = seen.value if seen.high is None else seen.high
         return cls(
             delay_sec=delay.value or 0.0,
             delay_within_sec=_half_width(delay),
-            unseen_share=max(0.0, 1.0 - seen_share),
+            unseen_share=0.0 if seen_share is None else max(0.0, 1.0 - seen_share),
             idle_w=calibrated.idle_w.value or 0.0,
         )
 

@@ -1,0 +1,163 @@
+"""What a calibration found has rows of its own; what a run relies on stands in its figures, their bounds and its warnings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from llem.projections import catch_up
+from llem.store import Store
+from llem_events.events import Estimated, MeteredDevice, MeterStarted, SensorCalibrated
+from tests.projections.tables import rows
+from tests.world import HOST, device, experiment, sampler_events, worker_events
+
+pytestmark = pytest.mark.usefixtures("tables")
+
+EARLIER = "20251231-000000-0123456789ab"
+MEASURED = (
+    "SELECT energy_j, energy_uncertainty_j FROM windows WHERE kind = 'measurement' ORDER BY experiment_id"
+)
+
+
+def calibrated(**about: Any) -> SensorCalibrated:
+    plain = {"host": HOST, "device_uuid": "GPU-0", "driver": "580.1", "sensor": "power_mw"}
+    return SensorCalibrated(**{**plain, **about})
+
+
+def relied_on(**about: Any) -> SensorCalibrated:
+    return calibrated(experiment_id=EARLIER, age_s=60.0, **about)
+
+
+def sampled(**metered: Any) -> Any:
+    """Of a GPU of 400 W without a counter, with what its meter says of it."""
+    known = MeteredDevice(
+        device=device(power_limit_mw=400_000), energy_source="integrated", power_kind="instant", **metered
+    )
+    started = MeterStarted(meter="nvml", process_index=0, sample_hz=10.0, devices=[known])
+    return [(0.2, started), *sampler_events(source="integrated")[1:]]
+
+
+def measured(log: Store, *runs: Sequence[SensorCalibrated], **metered: Any) -> list[dict[str, Any]]:
+    """The measurement window of each of some runs that rely on these."""
+    for number, found in enumerate(runs, start=1):
+        worker = [*worker_events(counter_j=None), *((0.6, each) for each in found)]
+        experiment(log, experiment_id=f"run-{number:02}", worker=worker, sampler=sampled(**metered))
+    catch_up(log)
+    return rows(log, MEASURED)
+
+
+def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
+    """With intervals, reasons, and when it was: the moment at which it was written."""
+    found = [
+        calibrated(
+            averages="boxcar",
+            explained=0.99,
+            averaging_window_s=Estimated(value=1.0, low=0.9, high=1.1),
+            settling_s=Estimated(reason="too short"),
+        ),
+        calibrated(sensor="power_average_mw", reason="busy"),
+    ]
+    experiment(log, found=found)
+    catch_up(log)
+    instant, average = rows(log, "FROM calibrations ORDER BY sensor DESC")
+    names = ("host", "device_uuid", "device_name", "driver", "sensor", "reason", "averages", "explained")
+    assert [instant[name] for name in names] == [
+        HOST,
+        "GPU-0",
+        "Test GPU",
+        "580.1",
+        "power_w",
+        None,
+        "boxcar",
+        0.99,
+    ]
+    window = [instant[f"averaging_window_sec{end}"] for end in ("", "_low", "_high")]
+    assert window == [1.0, 0.9, 1.1]
+    assert instant["settling_sec"] is None and instant["reasons"] == {"settling_sec": "too short"}
+    assert (average["sensor"], average["reason"], average["averages"]) == ("power_average_w", "busy", None)
+    (ended,) = rows(log, "SELECT max(at_ns) AS at_ns FROM events WHERE type = 'sensor_calibrated'")
+    offset = rows(log, "SELECT clock_offset_ns AS offset_ns FROM segments WHERE role = 'supervisor'")[0][
+        "offset_ns"
+    ]
+    assert instant["calibrated_ns"] == ended["at_ns"] + offset
+
+
+def test_a_run_says_what_it_relies_on(log: Store) -> None:
+    """Beside the device and in its result; the calibration itself has its row in its own experiment only."""
+    measured(log, [relied_on()])
+    assert rows(log, "SELECT calibrated_by, calibration_age_sec FROM devices") == [
+        {"calibrated_by": EARLIER, "calibration_age_sec": 60.0}
+    ]
+    assert rows(log, "FROM calibrations") == []
+
+
+def test_without_one_the_documented_values_stand(log: Store) -> None:
+    """And no column says otherwise."""
+    measured(log, [])
+    assert rows(log, "SELECT calibrated_by, calibration_age_sec, counter_over_power FROM devices") == [
+        {"calibrated_by": None, "calibration_age_sec": None, "counter_over_power": None}
+    ]
+
+
+WINDOW = {"averages": "boxcar", "averaging_window_s": Estimated(value=1.0, low=0.9, high=1.1)}
+MORE_J: list[tuple[dict[str, Any], float]] = [
+    ({}, 0.0),
+    (WINDOW, 200.0),
+    (WINDOW | {"averages": "other"}, 0.0),
+    (WINDOW | {"averages": "none", "power_refresh_s": Estimated(value=2.0)}, 400.0),
+    ({"delay_s": Estimated(value=0.1, low=0.05, high=0.15), "idle_w": Estimated(value=50.0)}, 0.15 * 350),
+    (
+        {"seen_share": Estimated(value=0.25, low=0.2, high=0.3), "idle_w": Estimated(value=50.0)},
+        0.7 * 20 * 350,
+    ),
+    ({"seen_share": Estimated(value=1.0, low=0.9, high=1.0)}, 0.0),
+    ({"sensor": "power_average_mw", "seen_share": Estimated(value=0.25)}, 0.0),
+    ({"device_uuid": "GPU-9", "seen_share": Estimated(value=0.25)}, 0.0),
+]
+
+
+def test_the_bound_follows_from_what_was_found(log: Store) -> None:
+    """Half of the averaging window at the 400 W limit; what is late or unseen between 50 W and the limit; over 20 s."""
+    runs = [[], *([relied_on(**about)] for about, _ in MORE_J)]
+    found = measured(log, *runs)
+    plain, *relying = (row["energy_uncertainty_j"] for row in found)
+    assert len({row["energy_j"] for row in found}) == 1
+    assert [bound - plain for bound in relying] == pytest.approx([more_j for _, more_j in MORE_J])
+
+
+def test_a_documented_window_stands_where_it_was_found_again(log: Store) -> None:
+    """An estimate is no better than what is known."""
+    window = {"averages": "boxcar", "averaging_window_s": Estimated(value=0.98, low=0.95, high=1.01)}
+    plain, relying = measured(log, [], [relied_on(**window)], power_window_ns=10**9)
+    assert plain == relying
+
+
+def test_a_part_time_sensor_without_a_counter_makes_a_result_invalid(log: Store) -> None:
+    """Nobody knows what a load in step with it did."""
+    seen = {"seen_share": Estimated(value=0.25, low=0.2, high=0.3)}
+    measured(log, [relied_on(**seen)])
+    (row,) = rows(log, "SELECT invalid_reasons FROM experiment_results")
+    assert "the energy is known to 140.3% only, more than 10.0%" in row["invalid_reasons"]
+
+
+def test_a_counter_that_counts_otherwise_is_told_with_every_result(log: Store) -> None:
+    """From 2 % on, as a warning and beside the device."""
+    counts = (1.03, 0.97, 1.01)
+    for number, times in enumerate(counts):
+        relied = relied_on(counter_over_power=Estimated(value=times))
+        experiment(log, experiment_id=f"run-{number}", worker=[*worker_events(), (0.6, relied)])
+    catch_up(log)
+    told = rows(log, "SELECT code, value FROM warnings ORDER BY experiment_id")
+    assert [(row["code"], row["value"]) for row in told] == [
+        ("counter_against_power", times) for times in counts[:2]
+    ]
+    beside = rows(log, "SELECT counter_over_power FROM devices ORDER BY experiment_id")
+    assert [row["counter_over_power"] for row in beside] == list(counts)
+
+
+def test_the_counters_tick_is_the_calibrated_one(log: Store) -> None:
+    """Whatever the half second told in which the meter looked for it."""
+    worker = [*worker_events(), (0.6, relied_on(energy_refresh_s=Estimated(value=0.02)))]
+    experiment(log, worker=worker)
+    catch_up(log)
+    assert rows(log, "SELECT counter_tick_sec FROM devices") == [{"counter_tick_sec": 0.02}]
