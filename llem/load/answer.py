@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from llem.load.errors import AnswerError
 from llem.load.http1 import Head
@@ -224,6 +223,8 @@ class Answer:
     def _request(self, finish_reason: str, at_ns: int, output_tokens: int, error: str | None) -> Request:
         usage = self._usage or _NO_USAGE
         details, cached = usage.completion_tokens_details, usage.prompt_tokens_details
+        token_times_ns, chunk_times_ns, chunk_tokens = self._times(output_tokens)
+        has_times = token_times_ns or chunk_times_ns
         return Request(
             request_id=self.request_id,
             batch_index=self.request_id,
@@ -234,7 +235,10 @@ class Answer:
             end_ns=at_ns,
             input_tokens=self._input_tokens() or 0,
             output_tokens=output_tokens,
-            **self._times(output_tokens),
+            token_times_ns=token_times_ns,
+            chunk_times_ns=chunk_times_ns,
+            chunk_tokens=chunk_tokens,
+            times_reason="its tokens came without any text" if output_tokens and not has_times else None,
             finish_reason=finish_reason,
             error=error,
             prompt=self._prepared.text,
@@ -248,18 +252,16 @@ class Answer:
             connection_reused=self._reused,
         )
 
-    def _times(self, output_tokens: int) -> dict[str, Any]:
+    def _times(self, output_tokens: int) -> tuple[list[int], list[int], list[int | None]]:
         """A time for each token where every piece brought one, else for each piece with its tokens."""
         tokens, times_ns = self._chunk_tokens, self._chunk_times_ns.tolist()
-        if not times_ns:
-            return {"times_reason": "its tokens came without any text"} if output_tokens else {}
         # A piece with text has a token at least, so as many tokens as pieces are one in each.
         is_one_each = tokens.count(1) == len(tokens) or (
             tokens.count(_UNKNOWN) == len(tokens) == output_tokens
         )
         if is_one_each:
-            return {"token_times_ns": times_ns}
-        return {"chunk_times_ns": times_ns, "chunk_tokens": _counts(tokens)}
+            return times_ns, [], []
+        return [], times_ns, _counts(tokens)
 
 
 @lru_cache(maxsize=256)

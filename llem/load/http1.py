@@ -258,7 +258,7 @@ class Connection(asyncio.BufferedProtocol):
         """The connection is free before the exchange hears of its end, because the next one may be sent from there."""
         exchange, self._exchange = self._exchange, None
         self._phase = self._unasked
-        if self._stays_open and not has_more and self.is_usable():
+        if self._stays_open and not has_more:
             self._pool.keep(self)
         elif self._transport is not None:
             self._transport.close()

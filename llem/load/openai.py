@@ -131,7 +131,7 @@ def _message_of(said: Any) -> str:
     return " ".join(str(said).split())[:_SHOWN_CHARACTERS]
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A request's body; `input_tokens` is None where only the server can count them."""
 
     body: bytes
@@ -164,22 +164,20 @@ class RequestWriter:
         text = prompt_text(prompt)
         if text is None and self._ids is not None:
             ids = list(map(self._ids.__getitem__, _numbers(prompt, round_index)))
-            return self._prepared(prompt, b'"prompt":[%b]' % b",".join(ids), input_tokens=len(ids))
+            body = b'%b,"prompt":[%b],"max_tokens":%d}' % (
+                self._fixed,
+                b",".join(ids),
+                prompt.max_new_tokens,
+            )
+            return Prepared(body, len(ids), prompt.max_new_tokens, None)
         text = text or _words(prompt, round_index)
         if self._is_chat:
             said: Any = prompt.messages or [{"role": "user", "content": text}]
-            return self._prepared(prompt, b'"messages":%b' % _encoder.encode(said), text=text)
-        return self._prepared(prompt, b'"prompt":%b' % _encoder.encode(text), text=text)
-
-    def _prepared(
-        self, prompt: Prompt, asked: bytes, *, input_tokens: int | None = None, text: str | None = None
-    ) -> Prepared:
-        return Prepared(
-            body=b'%b,%b,"max_tokens":%d}' % (self._fixed, asked, prompt.max_new_tokens),
-            input_tokens=input_tokens,
-            max_tokens=prompt.max_new_tokens,
-            text=text if self._keeps_text else None,
-        )
+            asked = b'"messages":%b' % _encoder.encode(said)
+        else:
+            asked = b'"prompt":%b' % _encoder.encode(text)
+        body = b'%b,%b,"max_tokens":%d}' % (self._fixed, asked, prompt.max_new_tokens)
+        return Prepared(body, None, prompt.max_new_tokens, text if self._keeps_text else None)
 
 
 def _words(prompt: Prompt, round_index: int) -> str:
