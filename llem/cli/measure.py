@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -187,27 +187,56 @@ def measure(
     launch = launch_of(os.environ)
     for contradiction in launch.contradictions:
         console.complain(contradiction)
-    if launch.rank is not None and not launch.rank.leads:
-        sys.exit(_measure_as_follower(plan, place, program, launch.rank, strict=strict, share=share))
+    part = _Part(launch.rank, share, collection)
+    if part.rank is not None and not part.rank.leads:
+        sys.exit(_measure_as_follower(plan, place, program, part, strict=strict))
     with Interruptions():
-        outcome = _run(
-            plan, place, program, strict=strict, quiet=json, live=live, rank=launch.rank, share=share
-        )
+        outcome = _run(plan, place, program, strict=strict, quiet=json, live=live, part=part)
+        if part.is_collected_first and collection is not None and outcome.folder is not None:
+            # the logs of the other ranks may lie only there
+            outcome = replace(outcome, folder=collection.log_path.absolute() / outcome.experiment_id)
+            place = collection
         result, was_shown = _report(outcome, place, form)
-        left = _collect(outcome, collection)
-    sys.exit(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown) or left)
+        if not part.is_collected_first:
+            part.collect(outcome)
+    status = console.status_of_measurement(outcome, result, strict=strict, shown=was_shown)
+    sys.exit(status or part.status)
 
 
-def _measure_as_follower(
-    plan: Plan, store: Store, program: list[str], rank: Rank, *, strict: bool, share: bool
-) -> int:
+@dataclass(slots=True)
+class _Part:
+    """Which part of an experiment is measured here, and where its log is brought."""
+
+    rank: Rank | None
+    share: bool
+    collection: Store | None
+    status: int = console.DONE  # of bringing it there
+
+    @property
+    def is_collected_first(self) -> bool:
+        """Several ranks bring their logs together before there is a result."""
+        return self.rank is not None and self.collection is not None
+
+    def collect(self, outcome: Outcome) -> None:
+        self.status = _collect(outcome, self.collection)
+
+
+def _measure_as_follower(plan: Plan, store: Store, program: list[str], part: _Part, *, strict: bool) -> int:
     """A part of the experiment that rank 0 prints the result of; the status of this part."""
     try:
-        outcome = run_measurement(plan, store, command=program, strict=strict, rank=rank, may_share=share)
+        outcome = run_measurement(
+            plan,
+            store,
+            command=program,
+            strict=strict,
+            rank=part.rank,
+            may_share=part.share,
+            collect=part.collect if part.is_collected_first else None,
+        )
     except RefusedError as error:
         return error.exit_status
     _complain_of(outcome)
-    return console.status_of_part(outcome)
+    return console.status_of_part(outcome) or part.status
 
 
 def _measure_in_turn(
@@ -303,8 +332,7 @@ def _run(
     live: bool,
     server: SharedServer | None = None,
     keeps_server: bool = False,
-    rank: Rank | None = None,
-    share: bool = False,
+    part: "_Part | None" = None,
 ) -> Outcome:
     is_drawn = live and not quiet and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
     shown: AbstractContextManager[Any] = (
@@ -324,8 +352,9 @@ def _run(
             strict=strict,
             server=server,
             keeps_server=keeps_server,
-            rank=rank,
-            may_share=share,
+            rank=part.rank if part else None,
+            may_share=part is not None and part.share,
+            collect=part.collect if part and part.is_collected_first else None,
             on_start=begin,
             on_progress=line.update,
         )

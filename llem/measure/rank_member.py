@@ -1,5 +1,6 @@
 """A rank other than 0: finds rank 0, and does what it says."""
 
+import contextlib
 import select
 import socket
 import time
@@ -13,6 +14,8 @@ from llem.measure.rank_wire import (
     AnyRankMessage,
     AskTime,
     Begin,
+    Collect,
+    Collected,
     Compare,
     Compared,
     Ended,
@@ -122,6 +125,13 @@ class RankMember:
     def sealed(self) -> None:
         """The log of this rank is whole."""
         self._send(Sealed())
+
+    def collect(self, do: Callable[[], None]) -> None:
+        """Bring the log of this rank where all are brought, once those of all ranks are whole."""
+        with contextlib.suppress(LeaderGoneError):
+            self._await(Collect, None)
+        do()
+        self._send(Collected())
 
     def wakers(self) -> list[int]:
         """File descriptors on which rank 0 may say something."""

@@ -116,6 +116,14 @@ class Sealed(RankMessage, frozen=True):
     """The rank's log is whole, and nothing more comes of it."""
 
 
+class Collect(RankMessage, frozen=True):
+    """The logs of all ranks are whole: whoever brings its own somewhere does so now."""
+
+
+class Collected(RankMessage, frozen=True):
+    """It is there."""
+
+
 AnyRankMessage = (
     Join
     | NotYours
@@ -131,6 +139,8 @@ AnyRankMessage = (
     | Go
     | Ended
     | Sealed
+    | Collect
+    | Collected
 )
 _decoder: msgspec.msgpack.Decoder[AnyRankMessage] = msgspec.msgpack.Decoder(AnyRankMessage)
 

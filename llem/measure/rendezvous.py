@@ -18,6 +18,8 @@ from llem.measure.rank_wire import (
     AnyRankMessage,
     AskTime,
     Begin,
+    Collect,
+    Collected,
     Compare,
     Compared,
     Ended,
@@ -65,7 +67,8 @@ class Member:
     reached: set[Barrier] = field(default_factory=set)
     ended: Ended | None = None
     is_sealed: bool = False
-    is_lost: bool = False
+    is_collected: bool = False
+    is_lost: bool = False  # before its log was whole
 
     @property
     def name(self) -> str:
@@ -176,6 +179,15 @@ class Rendezvous:
                     keep_alive(member.connection.socket)
             self._look()
             while not should_stop() and any(not member.is_sealed for member in self._living()):
+                self._changed.wait(0.2)
+
+    def collect(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Let all others bring their logs to where all are brought, and wait until they have."""
+        with self._changed:
+            others = [member for member in self._others() if not member.is_lost]
+            for member in others:
+                self._send(member.connection, Collect())
+            while not should_stop() and not all(member.is_collected for member in others):
                 self._changed.wait(0.2)
 
     @property
@@ -332,6 +344,8 @@ class Rendezvous:
                 self._running -= 1
             case Sealed():
                 member.is_sealed = True
+            case Collected():
+                member.is_collected = True
             case _:
                 raise StrangeMessageError
 
@@ -344,6 +358,7 @@ class Rendezvous:
             return
         member = self._members[connection.rank]
         self._comparing.pop(member.join.rank, None)
+        member.is_collected = True
         if not member.is_sealed:
             member.is_lost = True
             self._running -= member.ended is None

@@ -100,6 +100,7 @@ def measure(
     keeps_server: bool = False,
     rank: Rank | None = None,
     may_share: bool = False,
+    collect: Callable[[Outcome], None] | None = None,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     conclude: Callable[[Path], Iterable[Event]] = lambda folder: (),
@@ -110,6 +111,7 @@ def measure(
 
     Under a `server` that it shares with others the plan's server is started where none runs, and left running if `keeps_server`.
     As one `rank` of several, it measures its part of one experiment together with them; only if they `may_share`, two use one GPU.
+    `collect` is called when the log is whole, and of several ranks those of all.
 
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
@@ -164,7 +166,10 @@ def measure(
                     outcome = supervision.outcome(experiment_id)
                     for event in conclude(outcome.folder) if outcome.folder and outcome.is_success else ():
                         diary.write(event)
-                    return _close(outcome, diary, team, asked)
+                    outcome = _close(outcome, diary, team, asked)
+        if collect is not None:
+            team.collect(lambda: collect(outcome), should_stop=lambda: asked.level > 1)
+        return outcome
 
 
 def _server_refused(rank: Rank) -> MeasureError:

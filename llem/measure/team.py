@@ -67,6 +67,9 @@ class Team(Protocol):
     def sealed(self) -> None:
         """The log of this rank is whole."""
 
+    def collect(self, do: Callable[[], None], *, should_stop: Callable[[], bool]) -> None:
+        """Bring the log of this rank where all are brought: rank 0 after all others, which begin when all logs are whole."""
+
     def close(self) -> None:
         """Leave."""
 
@@ -110,6 +113,9 @@ class Alone:
     def sealed(self) -> None:
         """Nobody waits for it."""
 
+    def collect(self, do: Callable[[], None], *, should_stop: Callable[[], bool]) -> None:
+        do()
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -152,6 +158,10 @@ class Leader(Alone):
 
     def others(self) -> list[Member]:
         return self._rendezvous.others()
+
+    def collect(self, do: Callable[[], None], *, should_stop: Callable[[], bool]) -> None:
+        self._rendezvous.collect(should_stop=should_stop)
+        do()
 
     def close(self) -> None:
         self._rendezvous.close()
@@ -208,6 +218,9 @@ class Follower(Alone):
 
     def sealed(self) -> None:
         self._connected.sealed()
+
+    def collect(self, do: Callable[[], None], *, should_stop: Callable[[], bool]) -> None:
+        self._connected.collect(do)
 
     def close(self) -> None:
         if self._member is not None:

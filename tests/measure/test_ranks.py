@@ -1,12 +1,16 @@
 """Several `llem measure` that know of each other measure one experiment."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import LIMIT_S, LLEM, QUICK, SIMULATED, Run, events_of, segments
+from tests.conftest import LIMIT_S, LLEM, QUICK, SIMULATED, Run, events_of, segments, wait_until
+from tests.measure.gpu_host import ON_GPUS, gpus
+from tests.simulated_nvml.build import environment as simulated_environment
+from tests.simulated_nvml.scenario import uuid_of
 
 pytestmark = pytest.mark.slow
 Done = subprocess.CompletedProcess[str]
@@ -14,7 +18,14 @@ Done = subprocess.CompletedProcess[str]
 
 def together(environment: dict[str, str], *ranks: list[object], **variables: str) -> list[Done]:
     """Run each list of arguments as one rank, side by side, to their ends."""
-    started = [
+    started = start(environment, *ranks, **variables)
+    ends = [process.communicate(timeout=LIMIT_S) for process in started]
+    return [Done(process.args, process.returncode, *end) for process, end in zip(started, ends, strict=True)]
+
+
+def start(environment: dict[str, str], *ranks: list[object], **variables: str) -> list[subprocess.Popen[str]]:
+    """The same, begun."""
+    return [
         subprocess.Popen(
             [LLEM, "measure", *map(str, arguments)],
             env={**environment, **variables, "LLEM_RANK": str(rank), "LLEM_SIZE": str(len(ranks))},
@@ -24,8 +35,6 @@ def together(environment: dict[str, str], *ranks: list[object], **variables: str
         )
         for rank, arguments in enumerate(ranks)
     ]
-    ends = [process.communicate(timeout=LIMIT_S) for process in started]
-    return [Done(process.args, process.returncode, *end) for process, end in zip(started, ends, strict=True)]
 
 
 @pytest.fixture
@@ -76,3 +85,88 @@ def test_a_missing_rank_is_named(environment: dict[str, str], meeting: dict[str,
     assert done.returncode == 2
     assert "ranks 1-2 did not come within 0.5 s" in done.stderr
     assert not segments(store)
+
+
+def test_logs_of_separate_stores_are_collected_before_the_result(
+    environment: dict[str, str], meeting: dict[str, str], tmp_path: Path, llem: Run
+) -> None:
+    """Each rank writes to a folder of its own machine; rank 0 shows what all have brought together."""
+    into = tmp_path / "all"
+    arguments = [*SIMULATED, *QUICK, "--collect", into]
+    ranks = [[*arguments, "--store", tmp_path / f"node-{rank}"] for rank in range(2)]
+    first, second = together(environment, *ranks, **meeting)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert len(segments(into, "worker")) == 2
+    assert [len(segments(tmp_path / f"node-{rank}", "worker")) for rank in range(2)] == [1, 1]
+    assert "processes                           2" in first.stdout
+    told = llem("query", "--store", into, "FROM experiments SELECT status", "-f", "csv").stdout
+    assert "completed" in told
+
+
+def test_a_rank_that_is_killed_leaves_the_others_to_their_end(
+    environment: dict[str, str], meeting: dict[str, str], store: Path, llem: Run
+) -> None:
+    """The experiment is incomplete, not valid, and names the rank; what the lost one wrote is there."""
+    arguments = [*SIMULATED, *QUICK, "--set", "workload.min_duration_s=4"]
+    started = start(environment, arguments, arguments, **meeting)
+    wait_until(lambda: len(measuring(store)) == 2)
+    started[1].kill()
+    out, err = started[0].communicate(timeout=LIMIT_S)
+    started[1].communicate(timeout=LIMIT_S)
+    assert started[0].returncode == 1, err
+    assert "rank 1 on" in err and "was lost" in err
+    assert "not valid" in out
+    rows = llem("query", "FROM warnings SELECT code, text", "-f", "csv").stdout
+    assert 'rank_lost,"rank 1 on' in rows
+    told = llem("query", "FROM experiments SELECT status, problem", "-f", "csv").stdout
+    assert 'incomplete,"rank 1 on' in told
+    completed = events_of(store, "worker", "process_completed")
+    assert len(completed) == 1
+
+
+def measuring(store: Path) -> list[dict[str, object]]:
+    """Measurement windows that were opened."""
+    opened = events_of(store, "worker", "window_opened") if segments(store, "worker") else []
+    return [event for event in opened if event["kind"] == "measurement"]
+
+
+@pytest.fixture
+def two_gpus(environment: dict[str, str], simulated_nvml: Path) -> dict[str, str]:
+    """A machine with two simulated GPUs."""
+    simulated = simulated_environment(gpus(2), simulated_nvml)
+    return {
+        **environment,
+        **{name: simulated[name] for name in ("LD_LIBRARY_PATH", "SIMULATED_NVML_SCENARIO")},
+    }
+
+
+def test_ranks_of_one_machine_share_out_its_gpus(
+    two_gpus: dict[str, str], meeting: dict[str, str], store: Path
+) -> None:
+    """Each has one of two, and every joule counts once."""
+    first, second = together(two_gpus, *[[*ON_GPUS, "--json"]] * 2, **meeting)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    result = json.loads(first.stdout)
+    used = [[device["uuid"] for device in process["devices"]] for process in result["process_results"]]
+    assert sorted(used) == [[uuid_of(0)], [uuid_of(1)]]
+    each_j = [process["energy_metrics"]["total_energy_j"] for process in result["process_results"]]
+    assert result["total_energy_j"] == pytest.approx(sum(each_j))
+    assert result["aggregation"]["gpu_attribution_verified"] is True
+
+
+def test_a_gpu_that_two_ranks_claim_is_refused_unless_they_share_it(
+    two_gpus: dict[str, str], meeting: dict[str, str], store: Path
+) -> None:
+    """Status 2 before any window; shared, its energy counts once and is not attributed."""
+    twice = [*ON_GPUS, "--gpu", "0", "--json"]
+    first, second = together(two_gpus, twice, twice, **meeting)
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert f"a GPU is claimed twice: found {uuid_of(0)} of" in first.stderr
+    assert not segments(store)
+    shared = [*twice, "--share"]
+    first, second = together(two_gpus, shared, shared, **meeting)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    result = json.loads(first.stdout)
+    each_j = [process["energy_metrics"]["total_energy_j"] for process in result["process_results"]]
+    assert result["total_energy_j"] < 0.8 * sum(each_j)
+    assert result["aggregation"]["gpu_attribution_verified"] is False

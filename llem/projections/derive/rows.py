@@ -270,7 +270,8 @@ def _problem(derived: Derived) -> str | None:
     if facts.interrupted is not None:
         return facts.interrupted.reason
     failures = (process.failed for process in facts.processes if process.failed is not None)
-    return next((f"{failed.stage}: {failed.message}" for failed in failures), None)
+    lost = (warning.text for warning in facts.warnings if warning.code == "rank_lost")
+    return next(chain((f"{failed.stage}: {failed.message}" for failed in failures), lost), None)
 
 
 def hosts(derived: Derived) -> Rows:
