@@ -195,8 +195,9 @@ def _numbers(prompt: Prompt, round_index: int) -> Sequence[int]:
 @cache
 def _spread(first: int, end: int) -> list[bytes]:
     """The token id for each number in digits, all of them equally far apart: looking one up costs a third of working it out."""
-    ids = [b"%d" % token_id for token_id in range(first, end)]
-    return [ids[number * len(ids) // NUMBERS] for number in range(NUMBERS)]
+    ids = [first + number * (end - first) // NUMBERS for number in range(NUMBERS)]
+    digits = {token_id: b"%d" % token_id for token_id in ids}
+    return [digits[token_id] for token_id in ids]
 
 
 def _digest(seed: str, tokens: int) -> bytes:
