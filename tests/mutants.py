@@ -218,18 +218,24 @@ class Copy:
         return self._run(seconds, limit_s=60 + 4 * sum(seconds.values()))[1] if seconds else []
 
     def _likely_first(self, mutant: Mutant) -> list[dict[str, float]]:
-        """Of the tests that can notice it those in files that speak of the module, then the others; first what notices much, then what is quick."""
-        body = ast.parse(mutant.original).body
-        defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        words = re.compile(rf"\b({'|'.join(defined | {mutant.path.stem})})\b")
-        files = {test.partition("::")[0] for test in self.seconds}
-        speaking = {file for file in files if words.search((self.folder / file).read_text())}
+        """The tests that can notice it, those first that notice much, then the quick ones; of what runs at an import those that speak of it."""
         able = (test for test in self.seconds if self._can_notice(test, mutant))
         order = sorted(able, key=lambda test: self.seconds[test] - self.noticed[test])
+        if mutant.function is not None:
+            return [{test: self.seconds[test] for test in order}]
+        speaking = self._speaking_of(mutant)
         return [
             {test: self.seconds[test] for test in order if (test.partition("::")[0] in speaking) is near}
             for near in (True, False)
         ]
+
+    def _speaking_of(self, mutant: Mutant) -> set[str]:
+        """Files of tests that name the module or something that it defines."""
+        body = ast.parse(mutant.original).body
+        defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        words = re.compile(rf"\b({'|'.join(defined | {mutant.path.stem})})\b")
+        files = {test.partition("::")[0] for test in self.seconds}
+        return {file for file in files if words.search((self.folder / file).read_text())}
 
     def _can_notice(self, test: str, mutant: Mutant) -> bool:
         """Not where it never calls the function: only what runs at an import, and in other processes, is everybody's."""
