@@ -55,6 +55,14 @@ gaps AS (
 SELECT experiment_id, quantile_cont(gap_ms, $shares) FROM gaps WHERE gap_ms > 0
 GROUP BY GROUPING SETS ((), (experiment_id)) ORDER BY experiment_id
 """
+# A run that calibrates shows what it found, another what it relied on; where that is in no run of this store, only that it did.
+_SENSORS = """
+SELECT d.device_name, d.device_uuid, c.sensor, coalesce(d.calibrated_by, d.experiment_id) AS run, min(d.calibration_age_sec), c.reason,
+       c.power_refresh_sec, c.averaging_window_sec, c.delay_sec, c.seen_share, max(coalesce(c.counter_over_power, d.counter_over_power))
+FROM devices d LEFT JOIN calibrations c ON c.experiment_id = coalesce(d.calibrated_by, d.experiment_id) AND (c.host, c.device_uuid) = (d.host, d.device_uuid)
+WHERE list_contains($runs, d.experiment_id) AND (d.calibrated_by IS NOT NULL OR c.experiment_id IS NOT NULL)
+GROUP BY ALL ORDER BY ALL
+"""
 _SAMPLES = """
 SELECT (at_ns - $start_ns) / 1e9 AS at_s, power_w FROM samples
 WHERE rowid BETWEEN $first_row AND $last_row AND experiment_id = $run AND device_uuid = $device AND power_w IS NOT NULL ORDER BY at_ns
@@ -154,6 +162,28 @@ def _counter_power(rows: Sequence[tuple[float, ...]], start_ns: int) -> list[tup
         ((first + last) / 2e9 - start_ns / 1e9, (after - before) / (last - first) * 1e9)
         for (first, before), (last, after) in itertools.pairwise(edges)
     ]
+
+
+class Sensor(NamedTuple):
+    """A power sensor, as a calibration found it; None for what is not known."""
+
+    device_name: str
+    device_uuid: str
+    sensor: str | None
+    run: str  # that calibrated it
+    age_sec: float | None  # when it was first relied on; None of the run itself
+    reason: str | None  # why nothing of it is relied on
+    power_refresh_sec: float | None
+    averaging_window_sec: float | None
+    delay_sec: float | None
+    seen_share: float | None
+    counter_over_power: float | None
+
+
+def sensors(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[Sensor]:
+    """Those that some runs calibrated, or rely on; none where nothing was ever calibrated."""
+    rows = connection.execute(_SENSORS, {"runs": list(runs)}).fetchall()
+    return [Sensor(*row) for row in rows]
 
 
 def distribution(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], series: str) -> Curves | None:

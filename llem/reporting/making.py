@@ -10,7 +10,7 @@ import duckdb
 from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
 from llem.reporting.charts import Curves
-from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, token_gaps, traces
+from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, sensors, token_gaps, traces
 from llem.reporting.page import BOUNDS, REPORTED, Drawing, Report, page, parts_of
 from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
@@ -67,6 +67,9 @@ def make_page(
         level=level,
         again=_again([study.study_id] if study else [*members], findings, file_name),
         plan=_plan(study, findings),
+        sensors=sensors(
+            connection, [run["experiment_id"] for group in findings.groups for run in group.runs]
+        ),
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
     parts = list(parts_of(report))

@@ -10,12 +10,12 @@ from llem._version import __version__
 from llem.comparing import ENVIRONMENT, Compared, Findings, Group, Run, said_of_costs
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
-from llem.reporting.facts import GAP_REQUESTS
+from llem.reporting.facts import GAP_REQUESTS, Sensor
 from llem.reporting.style import SERIES, STYLE
 from llem.reporting.svg import number
 from llem.results.comparison import arithmetic_mean_of_runs, mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
-from llem.units import NS_PER_S
+from llem.units import MS_PER_S, NS_PER_S, duration_in_words
 from llem_events.secrets import scrub
 
 FIGURES: dict[str, Figure[Any]] = {figure.name: figure for figure in EXPERIMENT_FIGURES}
@@ -88,6 +88,7 @@ class Report(NamedTuple):
     level: float
     again: Sequence[str]  # commands that make the page and its figures anew
     plan: str | None  # of a study, as it was written, or of the only run
+    sensors: Sequence[Sensor] = ()  # that were calibrated
     samples: Sequence[str] = ()  # of each trace, packed; empty where they are not embedded
 
 
@@ -510,6 +511,42 @@ def _drift(report: Report) -> Iterator[Part]:
     yield Drawing("drift", charts.drift("Drift", f"{figure.shown or main}, {figure.unit}", points))
 
 
+SENSOR_HEADS = (
+    "device",
+    "sensor",
+    "calibrated",
+    "reads every, ms",
+    "averages over, ms",
+    "late by, ms",
+    "sees, %",
+    "counter over power, %",
+)
+
+
+def _sensors(report: Report) -> Iterator[Part]:
+    if report.sensors:
+        yield "<h2>What the power sensors see</h2>"
+        yield '<p class="note">As found under a load that is known. A sensor that sees a part of the time can be fooled by a load in step with it; the energy counter cannot.</p>'
+        yield _rows(SENSOR_HEADS, [_sensor_row(sensor) for sensor in report.sensors])
+
+
+def _sensor_row(sensor: Sensor) -> list[str]:
+    age = "" if sensor.age_sec is None else f", {duration_in_words(sensor.age_sec)} before"
+    figures = (
+        (sensor.power_refresh_sec, MS_PER_S),
+        (sensor.averaging_window_sec, MS_PER_S),
+        (sensor.delay_sec, MS_PER_S),
+        (sensor.seen_share, 100),
+        (sensor.counter_over_power, 100),
+    )
+    return [
+        f"{sensor.device_name} ({sensor.device_uuid})",
+        sensor.sensor or "not in this store",
+        f"not: {sensor.reason}" if sensor.reason else f"in {sensor.run}{age}",
+        *("" if value is None else f"{value * factor:.4g}" for value, factor in figures),
+    ]
+
+
 def _environment(report: Report) -> Iterator[Part]:
     groups = report.findings.groups
     names = ["", *(group.name for group in groups)]
@@ -546,5 +583,5 @@ def _again(report: Report) -> Iterator[Part]:
 
 _SECTIONS: tuple[Callable[[Report], Iterator[Part]], ...] = (
     *(_head, _overview, _main_figure, _frontier, _costs, _utilisation, _table, _traces, _latencies),
-    *(_drift, _environment, _again),
+    *(_drift, _sensors, _environment, _again),
 )

@@ -56,7 +56,7 @@ def make(folder: Path) -> None:
     worker, sampler = with_package(worker_events(), sampler_events())
     experiment(meters, experiment_id=NAMED, worker=worker, sampler=sampler)
     calibrated = Store(folder / "calibrated").create()
-    _calibrated(calibrated)
+    make_calibrated(calibrated)
     for place in (store, damaged, meters, calibrated):
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
@@ -102,7 +102,7 @@ def _wrapped(store: Store) -> None:
     write(store, sampler_events(), role="sampler", index=0, experiment_id=WRAPPED)
 
 
-def _calibrated(store: Store) -> None:
+def make_calibrated(store: Store) -> None:
     """A run that calibrates a GPU, of whose average nothing can be said, and one that relies on it."""
     of_gpu = {"host": HOST, "device_uuid": "GPU-0", "driver": "580.159.04"}
     instant = SensorCalibrated(

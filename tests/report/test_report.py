@@ -19,6 +19,7 @@ from llem.reporting.charts import undominated
 from llem.reporting.svg import Scale, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
+from tests.cli import fixed_store
 from tests.conftest import LIMIT_S, Run
 from tests.world import begun_study, experiment, ramp_w, request, sampler_events, worker_events
 
@@ -268,6 +269,19 @@ def test_a_million_samples_are_small() -> None:
     text = packed(at_s, 300 + 5 * random.standard_normal(50_000))
     assert len(text) * 20 < 1_600_000 * 2
     assert unpacked(text)[0] == pytest.approx(at_s, abs=1e-4)
+
+
+def test_sensors_that_were_calibrated_have_a_section(llem: Run, tmp_path: Path) -> None:
+    """Of the run that calibrated, and of one that relies on it; a store without any has none."""
+    store = Store(tmp_path / "store").create()
+    fixed_store.make_calibrated(store)
+    for run, calibrated in (
+        (fixed_store.CALIBRATED, "not: the load explains 12%"),
+        (fixed_store.RELYING, "3 hours before"),
+    ):
+        page = page_of(llem, store, run)
+        assert "What the power sensors see" in page and calibrated in page
+        assert "<td>101</td><td>25.4</td><td>4</td><td>25.1</td><td>103.4</td>" in page
 
 
 def test_what_nothing_else_beats() -> None:
