@@ -81,7 +81,7 @@ bench name *options: setup
 simulated-gpu *command: setup
     {{python}} -m tests.simulated_nvml -- {{command}}
 
-# Measure on a real NVIDIA GPU, a served model too, and keep what was seen under docs/validation.
+# Measure on a real NVIDIA GPU, a served model too, calibrate its sensors, and keep what was seen under docs/validation.
 gpu-check *options:
     {{python}} -m benchmarks.gpu_check {{options}}
 

@@ -1,6 +1,6 @@
-"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, what measuring costs a bare `generate`, a served model.
+"""What a real NVIDIA GPU says: NVML's answers, the counter's tick, counter against power, the sampler's cost, what measuring costs a bare `generate`, a served model, its sensors.
 
-Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each, and then a small llama behind `transformers serve`;
+Measures random weights in the shape of a 1 B and an 8 B Llama on the first visible GPU for a minute each, then a small llama behind `transformers serve`, and calibrates the sensors;
 needs torch, `transformers[serving]` and this repository, and no network. The findings are printed as JSON and kept as
 docs/validation/<device>-<date>.json. `--engine simulated` tries the procedure itself, under simulated GPUs too, and `--server transformers --device cpu`
 with it the served model on a CPU: they are marked as such and never kept. Without a GPU: one line, and exit status 2.
@@ -136,6 +136,18 @@ def _sampler(store: Path) -> dict[str, Any]:
     return account
 
 
+def calibrate(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
+    """What a known load says of the power sensors, a row for each."""
+    load = "torch" if options.engine == "transformers" else "simulated"
+    with tempfile.TemporaryDirectory() as folder:
+        asked = ("--load", load, "--seconds", str(options.calibration_seconds), "--store", folder)
+        done = _llem("calibrate", "--meter", "nvml", *asked)
+        found = _llem("query", "from calibrations order by sensor", "-f", "json", "--store", folder)
+    rows: list[dict[str, Any]] = json.loads(found.stdout) if found.returncode == 0 else []
+    # Where nothing can be relied on, the rows say why.
+    return rows or _failed(done)
+
+
 def harness(model: str, *, rounds: int, pairs: int) -> dict[str, Any]:
     """Tokens/s inside a measurement against a bare `generate`, as benchmarks.harness compares them."""
     done = _python(
@@ -168,6 +180,8 @@ def check(device: Device, options: argparse.Namespace) -> dict[str, Any]:
             findings["harness"][model] = harness(model, rounds=options.rounds, pairs=options.pairs)
     print(f"measuring a server, {options.server}, for {options.seconds:g} s", file=sys.stderr)
     findings["served"] = {options.server: serve(options)}
+    print(f"calibrating its sensors for {options.calibration_seconds:g} s", file=sys.stderr)
+    findings["calibration"] = calibrate(options)
     return findings
 
 
@@ -183,6 +197,7 @@ def main() -> int:
     """Check the first visible GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--calibration-seconds", type=float, default=60.0)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--engine", choices=("transformers", "simulated"), default="transformers")
     parser.add_argument(
@@ -204,7 +219,7 @@ def main() -> int:
     print(json.dumps(findings))
     if options.engine == "transformers":
         print(f"kept as {keep(findings)}", file=sys.stderr)
-    measured = [*findings["measurements"].values(), *findings["served"].values()]
+    measured = [*findings["measurements"].values(), *findings["served"].values(), findings["calibration"]]
     failed = any("error" in found for found in measured)
     return int(failed)
 

@@ -1,21 +1,18 @@
-"""What a GPU's power sensors make of square waves: a load of known times beside every value that NVML gives, as often as it answers.
+"""What a GPU's power sensors made of square waves: a recorded load beside every value that NVML gave. `llem calibrate` does so with a GPU at hand.
 
-    python -m benchmarks.gpu_sensors record FOLDER     # 70 s on the first visible NVIDIA GPU; needs torch
-    python -m benchmarks.gpu_sensors show FOLDER       # how often values change, and each wave's power by every sensor
+    python -m benchmarks.gpu_sensors benchmarks/data/h200_square_waves     # how often values change, and each wave's power by every sensor
 
-`record` writes loads.csv, when which wave's load began and ended, and sensors.csv, a line for every change of a value. Times
-are milliseconds since the first reading, on the host's monotonic clock.
+loads.csv says when each wave's load began and ended, sensors.csv has a line for every change of a value. Times are milliseconds since
+the first reading, on the host's monotonic clock.
 """
 
 import argparse
 import csv
 import itertools
-import multiprocessing
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,115 +23,7 @@ from llem.results.sensor_response import Load, sensor_response
 Floats = npt.NDArray[np.float64]
 
 SENSORS = ("instant_w", "average_w", "counter_j")
-READ_EVERY_S = 0.002
-IDLE_BEFORE_S, IDLE_BETWEEN_S, IDLE_AFTER_S = 6.0, 2.0, 8.0
-MATRIX = 4096
-
-
-class Wave(NamedTuple):
-    """A load that is on for `duty` of every period."""
-
-    name: str
-    period_s: float
-    duty: float
-    periods: int
-
-
-WAVES = (
-    Wave("8 s, half on", 8.0, 0.5, 2),
-    Wave("400 ms, half on", 0.4, 0.5, 15),
-    Wave("100 ms, half on", 0.1, 0.5, 50),
-    Wave("1 s, a quarter on", 1.0, 0.25, 6),
-    Wave("28 ms, half on", 0.028, 0.5, 150),
-    Wave("constant", 12.0, 1.0, 1),
-)
-
-
-def watch(lines: Any, stop: Any) -> None:
-    """Put a line at every change: when it was read, and the three values."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    fields = [
-        pynvml.NVML_FI_DEV_POWER_INSTANT,
-        pynvml.NVML_FI_DEV_POWER_AVERAGE,
-        pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
-    ]
-    before: list[int] = []
-    found = []
-    while not stop.is_set():
-        answers = pynvml.nvmlDeviceGetFieldValues(handle, fields)
-        values = [answer.value.ullVal for answer in answers]
-        if values != before:
-            found.append((time.monotonic_ns(), *values))
-            before = values
-        time.sleep(READ_EVERY_S)
-    lines.put(found)
-
-
-def load(edges: Any) -> None:
-    """Multiply matrices in every wave's time, and put when each load began and ended."""
-    import torch
-
-    left = torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)
-    right, product = torch.randn_like(left), torch.empty_like(left)
-
-    def busy(seconds: float) -> tuple[int, int]:
-        began_ns = time.monotonic_ns()
-        while time.monotonic_ns() < began_ns + seconds * 1e9:
-            torch.matmul(left, right, out=product)
-            torch.cuda.synchronize()
-        return began_ns, time.monotonic_ns()
-
-    busy(0.5)  # libraries load on first use
-    time.sleep(IDLE_BEFORE_S)
-    found = []
-    for wave in WAVES:
-        due_s = time.monotonic()
-        for _ in range(wave.periods):
-            found.append((wave.name, *busy(wave.period_s * wave.duty)))
-            due_s += wave.period_s
-            time.sleep(max(0.0, due_s - time.monotonic()))
-        time.sleep(IDLE_BETWEEN_S)
-    time.sleep(IDLE_AFTER_S)
-    edges.put(found)
-
-
-def record(folder: Path) -> None:
-    """Load the GPU and watch it, each in a process of its own, and write what was seen."""
-    context = multiprocessing.get_context("spawn")
-    stop, lines, edges = context.Event(), context.Queue(), context.Queue()
-    watching = context.Process(target=watch, args=(lines, stop))
-    loading = context.Process(target=load, args=(edges,))
-    watching.start()
-    loading.start()
-    loads = edges.get(timeout=300)
-    stop.set()
-    write(folder, lines.get(timeout=60), loads)
-    loading.join()
-    watching.join()
-
-
-def write(folder: Path, lines: Sequence[Sequence[int]], loads: Sequence[tuple[str, int, int]]) -> None:
-    """Both files; NVML's milliwatts and millijoules as watts, and as joules since the first reading."""
-    folder.mkdir(parents=True, exist_ok=True)
-    first_ns, _, _, first_mj = lines[0]
-
-    def ms(at_ns: int) -> str:
-        return f"{(at_ns - first_ns) / 1e6:.1f}"
-
-    with (folder / "sensors.csv").open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("t_ms", *SENSORS))
-        rows.writerows(
-            (ms(at_ns), instant / 1e3, average / 1e3, round((energy - first_mj) / 1e3, 3))
-            for at_ns, instant, average, energy in lines
-        )
-    with (folder / "loads.csv").open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("wave", "began_ms", "ended_ms"))
-        rows.writerows((name, ms(began), ms(ended)) for name, began, ended in loads)
+READ_EVERY_S = 0.002  # at the least, when it was recorded
 
 
 class Trace(NamedTuple):
@@ -146,7 +35,7 @@ class Trace(NamedTuple):
 
 
 def read(folder: Path) -> Trace:
-    """What `record` wrote."""
+    """What was recorded."""
     with (folder / "sensors.csv").open(newline="") as file:
         rows = [[float(cell) for cell in row] for row in itertools.islice(csv.reader(file), 1, None)]
     columns = np.array(rows).T
@@ -215,16 +104,12 @@ def _span(found: Estimate, per_unit: float, unit: str) -> str:
 
 
 def main() -> int:
-    """Record, or show what was recorded."""
+    """Show what was recorded."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("record", "show"))
     parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    if options.what == "record":
-        record(options.folder)
-    print("\n".join(table(read(options.folder))))
+    print("\n".join(table(read(parser.parse_args().folder))))
     return 0
 
 

@@ -54,11 +54,15 @@ def test_without_a_gpu_it_says_so(simulated_nvml: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_on_simulated_gpus_it_is_whole_and_not_kept(simulated_nvml: Path) -> None:
     """Every part is there, what is not supported has its reason, and nothing is written to docs/validation."""
     before = set((ROOT / "docs" / "validation").iterdir())
-    scenario = Scenario(gpus=[gpu(0, faults=[Fault(function="throttle", code=NOT_SUPPORTED)]), gpu(1)])
-    done = check(simulated_nvml, scenario, "--engine", "simulated", "--seconds", "2", "--models", "llama-1b")
+    without_throttling = [Fault(function="throttle", code=NOT_SUPPORTED)]
+    first = gpu(0, load_w=(90.0, 590.0), seen=(1.0, 0.1), faults=without_throttling)
+    scenario = Scenario(gpus=[first, gpu(1)])
+    options = ("--engine", "simulated", "--seconds", "2", "--calibration-seconds", "8", "--models")
+    done = check(simulated_nvml, scenario, *options, "llama-1b")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["device"], found["engine"]) == (scenario.gpus[0].name, "simulated")
@@ -73,6 +77,7 @@ def test_on_simulated_gpus_it_is_whole_and_not_kept(simulated_nvml: Path) -> Non
     served = found["served"]["simulated"]
     assert served["serving"]["streamed_output_tokens"] == served["serving"]["server_output_tokens"] > 0
     assert served["counter_energy_j"] > 0 and served["sampler"]["samples"] > 0
+    assert [row["sensor"] for row in found["calibration"]] == ["power_average_w", "power_w"]
     assert set((ROOT / "docs" / "validation").iterdir()) == before
 
 
