@@ -1,5 +1,6 @@
 """llem seal."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from llem.cli import console
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.progress import MB, WorkLine
 from llem.errors import StoreError
+from llem.measure.launch import launch_of
 from llem.projections.progress import watched_by
 from llem.projections.sealed import FOLDER
 from llem.seal.sealing import Sealing, Share
@@ -83,9 +85,12 @@ def seal(
 
 
 def _share(written: str | None) -> Share | None:
-    """Raises StoreError."""
+    """The one that is written, or that of this process among those that a launcher started. Raises StoreError, MeasureError."""
     if written is None:
-        return None
+        launch = launch_of(os.environ)
+        for contradiction in launch.contradictions:
+            console.complain(contradiction)
+        return None if launch.rank is None else Share(launch.rank.rank, launch.rank.size)
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", written)
     if match is None or int(match[1]) >= int(match[2]):
         raise StoreError("--share", found=repr(written), expected="I/N with I below N, such as 0/4")

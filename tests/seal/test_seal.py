@@ -192,6 +192,20 @@ def test_the_command_says_what_it_sealed(log: Store, llem: Run) -> None:
     assert llem("seal", "--store", log.path, "--share", "4/4").returncode == 2
 
 
+@pytest.mark.slow
+def test_ranks_of_a_launcher_seal_a_share_each(made: Store, llem: Run, tmp_path: Path) -> None:
+    """What srun says of a process decides what it does."""
+    told = []
+    for rank in range(2):
+        done = llem(
+            "seal", "--store", made.path, "--to", tmp_path, "--json", LLEM_RANK=str(rank), LLEM_SIZE="2"
+        )
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    assert sum(each["segments"] for each in told) == 8
+    assert all(0 < each["segments"] < 8 for each in told)
+
+
 def workers_of(pid: int) -> list[int]:
     """Processes that a process has started."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
