@@ -112,6 +112,8 @@ def understand(
     document = Document(kept, what=str(path))
     name = file_format or _recognised(document)
     importer = _importer(name)
+    if file_format is not None and not importer.recognises(document):
+        raise _unknown(document, expected=file_format)
     _check_options(document, name, importer, asked)
     runs = list(importer.recordings(document, asked))
     if not 0 < len(runs) <= MOST_RUNS:
@@ -151,10 +153,10 @@ def _recognised(document: Document) -> str:
     for name in IMPORTERS:
         if _importer(name).recognises(document):
             return name
-    raise _unknown(document)
+    raise _unknown(document, expected=f"one of {', '.join(IMPORTERS)}")
 
 
-def _unknown(document: Document) -> ExportError:
+def _unknown(document: Document, *, expected: str) -> ExportError:
     try:
         read_predecessor(document.content, what=document.what)
     except ExportError as error:
@@ -162,9 +164,9 @@ def _unknown(document: Document) -> ExportError:
             return error
     start = document.text[:40].splitlines()
     return document.refuse(
-        "it is of no format that llem imports",
+        "it is of no format that llem imports" if expected not in IMPORTERS else "it is of another format",
         found=repr(start[0]) if start else "an empty file",
-        expected=f"one of {', '.join(IMPORTERS)}",
+        expected=expected,
     )
 
 

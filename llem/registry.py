@@ -84,6 +84,12 @@ IMPORTERS = {
     "vllm-bench": "llem.importers.vllm_bench",
     "aiperf": "llem.importers.aiperf",
     "guidellm": "llem.importers.guidellm",
+    "sglang-bench": "llem.importers.sglang_bench",
+    "codecarbon": "llem.importers.codecarbon",
+    "zeus": "llem.importers.zeus",
+    "dcgmi": "llem.importers.dcgmi",
+    "mlperf-power": "llem.importers.mlperf_power",
+    "optimum-benchmark": "llem.importers.optimum_benchmark",
 }
 
 

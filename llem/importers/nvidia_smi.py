@@ -4,26 +4,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
-from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from llem.importers.asked import Asked
 from llem.importers.document import Document
-from llem.importers.recording import Mapped, Measurement, Recording, Span, powers_w
-from llem.results.averaged_power import refresh_period_sec
+from llem.importers.recording import Mapped, Recording
+from llem.importers.sampled import Sampled, missing, recording, sample_mapping, without_repeats
 from llem.units import BYTES_PER_MB, MW_PER_W, NS_PER_S
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice
 
 OPTIONS = frozenset({"window", "timezone"})
 AVERAGED_NS = NS_PER_S  # so documented
-LONGEST_GUARD_NS = 4 * NS_PER_S
-LONGEST_IDLE_NS = 60 * NS_PER_S
-# Readings that lie no further apart are one power.
-IDLE_SPREAD, IDLE_SPREAD_W = 0.05, 2.0
-FEWEST_IDLE = 3
 MOST_GPUS = 256
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(\S*)")
 # Documented: a mean over 1 s from Ampere on, the moment's before it and on GA100.
@@ -76,121 +68,18 @@ def recognises(document: Document) -> bool:
 
 
 def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
-    """The one run of a file. Raises ExportError."""
+    """The one run of a file. Raises LlemError."""
     rows = _rows(document)
-    zone_ns = _times(document, rows, asked)
-    gpus = list(_gpus(document, rows, zone_ns))
-    first_ns = min(gpu.readings[0].at_ns for gpu in gpus)
-    last_ns = max(gpu.readings[-1].at_ns for gpu in gpus)
-    window = asked.window_ns(first_ns) or (first_ns, last_ns)
-    _check_window(document, window, (first_ns, last_ns))
-    gpus = [gpu.from_origin(first_ns) for gpu in gpus]
-    span = window[0] - first_ns, window[1] - first_ns
-    readings = {gpu.uuid: gpu.readings for gpu in gpus}
-    quiet = _Quiet.around(span, gpus)
-    yield Recording(
-        origin_ns=first_ns,
-        measurements=[Measurement(span)],
-        devices=[gpu.metered for gpu in gpus],
-        readings=readings,
-        sample_hz=_rate_hz(gpus),
-        idle_before=quiet.before,
-        guard=quiet.guard,
-        idle_after=quiet.after,
-        version=None,
-        notes=[asked.note_of_zone(), *_doubts(gpus, asked, quiet)],
-        mapping=[*_mapping(rows[0], gpus), *quiet.mapping],
+    gpus = list(_gpus(document, rows, _times(document, rows, asked)))
+    sources = _sources(rows[0], has_instant=any(gpu.metered.power_kind == "instant" for gpu in gpus))
+    times = Mapped("samples.at_ns", f"timestamp, of {len(gpus)} GPU{'s' * (len(gpus) > 1)}")
+    yield recording(
+        document,
+        asked,
+        gpus,
+        mapping=[times, *sample_mapping(gpus, sources)],
+        notes=[asked.note_of_zone(), *_doubts(gpus)],
     )
-
-
-class _Gpu(NamedTuple):
-    """One GPU of a file."""
-
-    metered: MeteredDevice
-    readings: Sequence[Reading]
-    repeated: int
-
-    @property
-    def uuid(self) -> str:
-        return self.metered.device.uuid
-
-    def settles_ns(self, span: Span) -> int:
-        """How long after the span a reading knows nothing of it: the averaging time, and a refresh of the sensor."""
-        powered = [(reading.at_ns, *powers_w([reading], span)) for reading in self.readings]
-        at_sec, power_w = np.array([each for each in powered if len(each) > 1]).reshape(-1, 2).T
-        if len(at_sec) < FEWEST_IDLE:
-            return self.metered.power_window_ns or 0
-        taken_sec = at_sec[1:][np.diff(power_w) != 0] / NS_PER_S
-        period_sec = refresh_period_sec(taken_sec, float(np.median(np.diff(at_sec))) / NS_PER_S)
-        return (self.metered.power_window_ns or 0) + round(period_sec * NS_PER_S)
-
-    def from_origin(self, origin_ns: int) -> "_Gpu":
-        moved = [reading._replace(at_ns=reading.at_ns - origin_ns) for reading in self.readings]
-        return self._replace(readings=moved)
-
-
-class _Quiet(NamedTuple):
-    """Where the GPUs idled around a window."""
-
-    before: Span | None
-    guard: Span | None
-    after: Span | None
-
-    @classmethod
-    def around(cls, span: Span, gpus: Sequence[_Gpu]) -> "_Quiet":
-        """For as long as the readings of all of them are one power, which after the window is less than within."""
-        before = _idle_before(span, gpus)
-        quiet_ns = min(_quiet_until(span, gpu) for gpu in gpus)
-        if quiet_ns <= span[1]:
-            return cls(before, None, None)
-        guard = span[1], min(quiet_ns, span[1] + LONGEST_GUARD_NS)
-        after = guard[1], min(quiet_ns, guard[1] + LONGEST_IDLE_NS)
-        return cls(before, guard, after if _is_one_power(after, gpus) else None)
-
-    @property
-    def mapping(self) -> list[Mapped]:
-        found = "the same power, below the window's"
-        idle = Mapped("baseline_power_w", "samples before the window")
-        if self.before is None:
-            idle = Mapped(idle.column, reason="no idle stands before the window")
-        guard = Mapped("windows of kind guard", f"samples after the window: {found}")
-        if self.guard is None:
-            guard = Mapped(
-                guard.column, reason="no idle stands after the window, so power is integrated by trapezoids"
-            )
-        return [idle, guard]
-
-
-def _idle_before(span: Span, gpus: Sequence[_Gpu]) -> Span | None:
-    first_ns = min(gpu.readings[0].at_ns for gpu in gpus)
-    before = max(first_ns, span[0] - LONGEST_IDLE_NS), span[0] - 1
-    return before if before[1] - before[0] >= NS_PER_S and _is_one_power(before, gpus) else None
-
-
-def _is_one_power(span: Span, gpus: Sequence[_Gpu]) -> bool:
-    powers = [powers_w(gpu.readings, span) for gpu in gpus]
-    return all(len(each) >= FEWEST_IDLE and max(each) - min(each) <= _spread_w(each[0]) for each in powers)
-
-
-def _quiet_until(span: Span, gpu: _Gpu) -> int:
-    """The last of the readings that are one power once the sensor has forgotten the window; its end where there are too few."""
-    within = powers_w(gpu.readings, span)
-    settled_ns = span[1] + gpu.settles_ns(span)
-    seen: list[float] = []
-    until_ns = span[1]
-    for reading in gpu.readings:
-        power = powers_w([reading], (settled_ns, reading.at_ns))
-        if not power:
-            continue
-        least, most = min(power + seen), max(power + seen)
-        if not within or most - least > _spread_w(least) or most >= fmean(within):
-            break
-        seen, until_ns = [least, most, *seen[:1]], reading.at_ns
-    return until_ns if len(seen) >= FEWEST_IDLE else span[1]
-
-
-def _spread_w(power_w: float) -> float:
-    return max(IDLE_SPREAD_W, IDLE_SPREAD * power_w)
 
 
 def _rows(document: Document) -> list[dict[str, str]]:
@@ -216,7 +105,7 @@ def _times(document: Document, rows: Sequence[Row], asked: Asked) -> list[int]:
         raise document.refuse("a timestamp cannot be read", found=str(error)) from None
 
 
-def _gpus(document: Document, rows: Sequence[Row], times_ns: Sequence[int]) -> Iterator[_Gpu]:
+def _gpus(document: Document, rows: Sequence[Row], times_ns: Sequence[int]) -> Iterator[Sampled]:
     key = next((name for name in _KEYS if name in rows[0]), None)
     of_gpus: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -227,7 +116,7 @@ def _gpus(document: Document, rows: Sequence[Row], times_ns: Sequence[int]) -> I
         yield _gpu(document, name, number, [rows[at] for at in places], [times_ns[at] for at in places])
 
 
-def _gpu(document: Document, key: str, number: int, rows: Sequence[Row], times_ns: Sequence[int]) -> _Gpu:
+def _gpu(document: Document, key: str, number: int, rows: Sequence[Row], times_ns: Sequence[int]) -> Sampled:
     if any(later < earlier for earlier, later in pairwise(times_ns)):
         raise document.refuse(
             f"the times of GPU {key} go back",
@@ -238,9 +127,8 @@ def _gpu(document: Document, key: str, number: int, rows: Sequence[Row], times_n
     readings = [
         _reading(document, row, at_ns, instant=instant) for row, at_ns in zip(rows, times_ns, strict=True)
     ]
-    # two within a millisecond are one
-    fresh = readings[:1] + [later for before, later in pairwise(readings) if later.at_ns > before.at_ns]
-    limits_mw = [reading.power_limit_mw for reading in fresh if reading.power_limit_mw is not None]
+    empty = missing(readings, energy_mj=_COUNTER)
+    limits_mw = [reading.power_limit_mw for reading in readings if reading.power_limit_mw is not None]
     device = Device(
         host="unknown",
         uuid=key if key.startswith("GPU-") else f"GPU {key}",
@@ -253,16 +141,12 @@ def _gpu(document: Document, key: str, number: int, rows: Sequence[Row], times_n
     )
     metered = MeteredDevice(
         device=device,
-        energy_source="integrated" if _has_power(fresh) else None,
+        energy_source=None if "power_mw" in empty else "integrated",
         power_kind=kind,
         power_window_ns=None if kind == "instant" else AVERAGED_NS,
-        missing=_missing(fresh),
+        missing=empty,
     )
-    return _Gpu(metered, fresh, len(readings) - len(fresh))
-
-
-def _has_power(readings: Sequence[Reading]) -> bool:
-    return any(reading.power_mw is not None or reading.power_average_mw is not None for reading in readings)
+    return without_repeats(metered, readings)
 
 
 def _index(row: Row, number: int) -> int:
@@ -319,61 +203,18 @@ def _bits(cell: str) -> int | None:
     return int(cell, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,15}|0x0[0-9a-fA-F]{15}", cell) else None
 
 
-def _missing(readings: Sequence[Reading]) -> dict[str, str]:
-    """Why a column has no value in any sample."""
-    empty = [
-        name for name in Reading._fields[1:] if all(getattr(reading, name) is None for reading in readings)
-    ]
-    return {name: _COUNTER if name == "energy_mj" else "not in the file" for name in empty}
-
-
-def _rate_hz(gpus: Sequence[_Gpu]) -> float:
-    gaps = [later.at_ns - before.at_ns for gpu in gpus for before, later in pairwise(gpu.readings)]
-    return NS_PER_S / median(gaps) if gaps else 0.0
-
-
-def _check_window(document: Document, window: Span, seen: Span) -> None:
-    if window[0] < seen[0] or window[1] > seen[1]:
-        raise document.refuse(
-            "the window is not within its samples",
-            found=f"{(window[0] - seen[0]) / NS_PER_S:g} to {(window[1] - seen[0]) / NS_PER_S:g} s",
-            expected=f"0 to {(seen[1] - seen[0]) / NS_PER_S:g} s",
-        )
-
-
-def _doubts(gpus: Sequence[_Gpu], asked: Asked, quiet: _Quiet) -> Iterator[str]:
-    if asked.window is None:
-        yield "the whole file is the window (--window START,END says another)"
+def _doubts(gpus: Sequence[Sampled]) -> Iterator[str]:
     for gpu in gpus:
-        if gpu.repeated:
-            yield f"{gpu.repeated} samples of {gpu.uuid} have the time of another and were left out"
-        if gpu.metered.power_kind is None and _has_power(gpu.readings):
-            yield f"whether the power of {gpu.uuid} is a mean over 1 s is not known of its name: the bound takes it for one"
-        if gpu.metered.device.power_limit_mw is None:
-            yield f"the power limit of {gpu.uuid} is not in the file, so averaged power has no bound (query power.limit)"
+        if gpu.metered.power_kind is None and gpu.has_power:
+            yield f"the name of {gpu.uuid} does not say whether its power is a mean over 1 s: the bound takes it for one"
 
 
-def _mapping(row: Row, gpus: Sequence[_Gpu]) -> Iterator[Mapped]:
-    """Every column of samples: what it comes from, or why it is NULL."""
+def _sources(row: Row, *, has_instant: bool) -> dict[str, str]:
+    """Our column -> theirs, of those that are there."""
     sources = {figure.column: name for name, figure in OTHERS.items() if name in row}
-    sources |= {"throttle_reasons": next((name for name in REASONS if name in row), REASONS[0])}
-    averaged = "power.draw.average" if "power.draw.average" in row else "power.draw"
-    sources |= {"power_mw": averaged, "power_average_mw": "power.draw.average"}
-    if any(gpu.metered.power_kind == "instant" for gpu in gpus) and "power.draw.instant" in row:
-        sources["power_mw"] = "power.draw.instant"
-    for column in Reading._fields:
-        known = sum(getattr(reading, column) is not None for gpu in gpus for reading in gpu.readings)
-        everything = sum(len(gpu.readings) for gpu in gpus)
-        if column == "at_ns":
-            yield Mapped(
-                "samples.at", f"timestamp: {everything} samples of {len(gpus)} GPU{'s' * (len(gpus) > 1)}"
-            )
-        elif known:
-            yield Mapped(f"samples.{column}", f"{sources[column]}: {known} of {everything} samples")
-        else:
-            asked_for = column != "energy_mj" and column in sources and sources[column] in row
-            reason = (
-                f"{sources[column]} has no value in any row" if asked_for else gpus[0].metered.missing[column]
-            )
-            yield Mapped(f"samples.{column}", reason=reason)
-    yield Mapped("requests, tokens", reason="a log of power tells nothing of requests")
+    powers = ["power.draw", "power.draw.average", *(["power.draw.instant"] if has_instant else [])]
+    for column, names in (("throttle_reasons", REASONS), ("power_mw", powers)):
+        sources.update((column, name) for name in names if name in row)
+    if has_instant and "power.draw.average" in row:
+        sources["power_average_mw"] = "power.draw.average"
+    return sources

@@ -1,17 +1,17 @@
 """`vllm bench serve --save-result`: one run, or one on each line; with --save-detailed its requests too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from llem.importers.asked import Asked
+from llem.importers.counted import Sum, measurement, metered
 from llem.importers.document import Count, Document, Joules, Seconds
-from llem.importers.recording import Mapped, Measurement, Recording
+from llem.importers.recording import Mapped, Recording
 from llem.importers.requests import nanoseconds, request
-from llem.units import MJ_PER_J
-from llem_events.events import Device, EnergyEdge, MeteredDevice, Request, WorkReported
+from llem_events.events import Request, WorkReported
 
 OPTIONS = frozenset({"timezone"})
 _KEYS = {"date", "backend", "model_id", "num_prompts", "duration", "completed", "total_output_tokens"}
@@ -69,11 +69,11 @@ def _recording(document: Document, result: Result, asked: Asked, original: bytes
     began_ns = asked.unix_ns(_date(document, result)) - duration_ns
     requests = list(_requests(result)) if result.is_detailed else None
     closed_ns = max([duration_ns, *(each.end_ns for each in requests or ())])
-    devices, opened, closed = _energy(result, closed_ns)
+    sums = _energy(result)
     return Recording(
         origin_ns=began_ns,
-        measurements=[Measurement((0, closed_ns), opened, closed)],
-        devices=devices,
+        measurements=[measurement((0, closed_ns), sums)],
+        devices=metered(sums),
         requests=requests,
         work=None if requests is not None else _work(result),
         model_name=result.model_id,
@@ -134,23 +134,12 @@ def _work(result: Result) -> WorkReported:
     )
 
 
-Edges = tuple[Sequence[MeteredDevice], Sequence[EnergyEdge], Sequence[EnergyEdge]]
-
-
-def _energy(result: Result, closed_ns: int) -> Edges:
+def _energy(result: Result) -> list[Sum]:
     """The GPUs as one device, whose counters were read before and after."""
     if result.gpu_energy_j is None:
-        return (), (), ()
+        return []
     ids = result.energy_gpu_ids if isinstance(result.energy_gpu_ids, list) else []
-    uuid = f"GPUs {','.join(map(str, ids))}"[:100].strip()
-    device = Device(host="unknown", uuid=uuid, index=0, name="unknown", kind="gpu")
-    missing = {"power_mw": "the file has no samples"}
-    energy_mj = round(result.gpu_energy_j * MJ_PER_J)
-    return (
-        [MeteredDevice(device=device, energy_source="counter", missing=missing)],
-        [EnergyEdge(device_uuid=uuid, at_ns=0, energy_mj=0)],
-        [EnergyEdge(device_uuid=uuid, at_ns=closed_ns, energy_mj=energy_mj)],
-    )
+    return [Sum(f"GPUs {','.join(map(str, ids))}"[:100].strip(), "gpu", result.gpu_energy_j)]
 
 
 def _mapping(result: Result) -> Iterator[Mapped]:

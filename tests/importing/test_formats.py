@@ -1,31 +1,22 @@
 """Files that real programs wrote: each is recognised, imported with the figures of its own, and says why the others are NULL."""
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from llem.errors import ExportError
-from llem.importers.asked import Asked
 from llem.importing import import_result, understand
 from llem.registry import IMPORTERS
 from llem.store import Store
-from tests.importing.tables import rows
+from tests.importing.files import FILES, FORMATS, UTC, asked, unpacked
+from tests.importing.tables import rows, tables
 
-FORMATS = Path(__file__).parent / "formats"
 GOLDENS = Path(__file__).parent / "golden"
-FILES = {
-    "vllm/openai-chat.json": "vllm-bench",
-    "aiperf/profile_export.jsonl": "aiperf",
-    "aiperf/profile_export_aiperf.json": "aiperf",
-    "guidellm/benchmarks.json.gz": "guidellm",
-}
-ASKED: dict[str, Asked] = {}
-UTC = Asked(timezone="UTC")
-Imported = tuple[Store, dict[str, list[str]]]
+Imported = tuple[duckdb.DuckDBPyConnection, dict[str, list[str]]]
 SHOWN = (
     "SELECT start_time::VARCHAR AS start_time, engine, meter, model_name, status, invalid_reasons, duration_sec, input_tokens, output_tokens, "
     "requests, failed_requests, total_energy_j, energy_gpu_j, energy_cpu_j, energy_dram_j, energy_source, energy_uncertainty_j, baseline_power_w, "
@@ -38,39 +29,31 @@ SELECT (SELECT count(*) FROM samples WHERE experiment_id = $1) AS samples, (SELE
 WARNINGS = "SELECT code, text FROM warnings WHERE experiment_id = $1"
 
 
-def unpacked(name: str, folder: Path) -> Path:
-    """As the program wrote it."""
-    path = FORMATS / name
-    if path.suffix != ".gz":
-        return path
-    (folder / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
-    return folder / path.stem
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("formats")
 
 
 @pytest.fixture(scope="module")
-def imported(folder: Path) -> Imported:
+def imported(folder: Path) -> Iterator[Imported]:
     """One store with all of them, and which runs are of which file."""
     store = Store(folder / "store").create()
     runs = {
-        name: list(import_result(unpacked(name, folder), store, asked=ASKED.get(name, UTC)).experiment_ids)
+        name: list(import_result(unpacked(name, folder), store, asked=asked(name)).experiment_ids)
         for name in FILES
     }
-    return store, runs
+    with tables(store) as connection:
+        yield connection, runs
 
 
-def shown(store: Store, run: str) -> Iterator[tuple[str, Any]]:
+def shown(connection: duckdb.DuckDBPyConnection, run: str) -> Iterator[tuple[str, Any]]:
     """What a run became, without the figures that it has not."""
-    (result,) = rows(store, SHOWN, [run])
+    (result,) = rows(connection, SHOWN, [run])
     yield "result", {name: _short(value) for name, value in result.items() if value is not None}
-    windows = rows(store, WINDOWS, [run])
+    windows = rows(connection, WINDOWS, [run])
     yield "windows", [{name: _short(value) for name, value in window.items()} for window in windows]
-    yield "warnings", rows(store, WARNINGS, [run])
-    yield "counts", rows(store, COUNTS, [run])
+    yield "warnings", rows(connection, WARNINGS, [run])
+    yield "counts", rows(connection, COUNTS, [run])
 
 
 def _short(value: Any) -> Any:
@@ -86,15 +69,16 @@ def test_a_file_becomes_what_it_became(
     request: pytest.FixtureRequest,
 ) -> None:
     """Its figures and its mapping are those of a golden file."""
-    store, runs = imported
-    file = understand(unpacked(name, folder), asked=ASKED.get(name, UTC))
+    connection, runs = imported
+    file = understand(unpacked(name, folder), asked=asked(name))
     assert file.format == FILES[name]
     mapping = [
         [f"{column}: {source or f'NULL, {reason}'}" for column, source, reason in run.mapping]
         for run in file.runs
     ]
     found = [
-        {"mapping": lines, **dict(shown(store, run))} for lines, run in zip(mapping, runs[name], strict=True)
+        {"mapping": lines, **dict(shown(connection, run))}
+        for lines, run in zip(mapping, runs[name], strict=True)
     ]
     text = json.dumps(found, indent=1, default=str) + "\n"
     golden = GOLDENS / f"{name.replace('/', '-')}.json"
@@ -105,13 +89,13 @@ def test_a_file_becomes_what_it_became(
 
 
 def test_every_format_has_a_file() -> None:
-    """That a program wrote, or one like it; the others have tests of their own."""
-    assert {*FILES.values()} | {"llenergymeasure", "nvidia-smi"} == {*IMPORTERS}
+    """That a program wrote, or one like it; the predecessor's has tests of its own."""
+    assert {*FILES.values()} | {"llenergymeasure"} == {*IMPORTERS}
 
 
 def result_of(imported: Imported, name: str) -> dict[str, Any]:
-    store, runs = imported
-    return dict(shown(store, runs[name][0]))["result"]
+    connection, runs = imported
+    return dict(shown(connection, runs[name][0]))["result"]
 
 
 def test_figures_are_the_files_own(imported: Imported, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from llem.importers.document import Document
 from llem.importing import import_result
 from llem.results.averaged_power import AveragedReadings
 from llem.store import Store
-from tests.importing.tables import values
+from tests.importing.tables import tables
 from tests.simulated_nvml.averaged import CURVES, OPENED_S, readings_of
 
 WINDOW_S, IDLE_S = 10.0, 4.0
@@ -46,6 +47,12 @@ def steady(seconds: float = 20.0, *, units: bool = True) -> list[str]:
         row(at, 70 + 230 * busy, units=units)
         for at, busy in zip(times.tolist(), busy_s.tolist(), strict=True)
     ]
+
+
+def values(store: Store, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of a statement."""
+    with tables(store) as connection:
+        return connection.execute(sql).fetchall()
 
 
 @pytest.fixture

@@ -181,7 +181,8 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None
         requests=_told(work_reported, "requests") if process.wraps_program else work.requests,
         failed_requests=None if process.wraps_program else work.failed_requests,
         status=process_status(process),
-        **_sampling(seen.samples),
+        # of sums nobody knows how they were sampled
+        **({} if _has_sums_only(seen) else _sampling(seen.samples)),
         **_identity(process, plan),
     )
 
@@ -213,6 +214,11 @@ def _inference(seen: Seen, duration_sec: float, reported: WorkReported | None) -
 def _told(work: WorkReported | None, name: str) -> int | None:
     count: int | None = getattr(work, name, None)
     return count
+
+
+def _has_sums_only(seen: Seen) -> bool:
+    """Whether another program wrote what it counted, and none of its samples."""
+    return seen.process.is_imported and not any(each.count for spanned in seen.samples for each in spanned)
 
 
 def _sampling(samples: Sequence[Sequence[DeviceSamples]]) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""`dcgmi dmon -e ...`: samples without times, which follow from --start and --interval."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from llem.importers.asked import Asked
+from llem.importers.document import Document
+from llem.importers.recording import Mapped, Recording
+from llem.importers.sampled import Sampled, missing, recording, sample_mapping, without_repeats
+from llem.units import BYTES_PER_MB, MW_PER_W, NS_PER_S
+from llem_events import Reading
+from llem_events.events import Device, MeteredDevice
+
+OPTIONS = frozenset({"window", "timezone", "start", "interval_s"})
+AVERAGED_NS = NS_PER_S
+MOST_ENTITIES = 256
+_LIMIT = 2**53
+
+
+class Figure(NamedTuple):
+    """Our column, and how many of ours one of theirs is."""
+
+    column: str
+    scale: int = 1
+
+
+# Field 155, 156, 150, 203, 204, 252, 100 and 101 under the short names that dcgmi prints.
+FIGURES = {
+    "POWER": Figure("power_mw", MW_PER_W),
+    "TOTEC": Figure("energy_mj"),
+    "TMPTR": Figure("temperature_c"),
+    "GPUTL": Figure("gpu_utilisation_pct"),
+    "MCUTL": Figure("memory_utilisation_pct"),
+    "FBUSD": Figure("memory_used_bytes", BYTES_PER_MB),
+    "SMCLK": Figure("sm_clock_mhz"),
+    "MMCLK": Figure("memory_clock_mhz"),
+}
+
+
+def recognises(document: Document) -> bool:
+    """Whether its first line names an entity."""
+    return document.text.lstrip().startswith("#Entity")
+
+
+def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
+    """The one run of a file. Raises LlemError."""
+    start_ns = asked.start_ns()
+    if start_ns is None or asked.interval_s is None or not 0 < asked.interval_s <= 3600:
+        raise document.refuse(
+            "dcgmi dmon writes no times", hint="say --start TIME and --interval SECONDS (its -d, in seconds)"
+        )
+    names, entities = _rows(document)
+    interval_ns = round(asked.interval_s * NS_PER_S)
+    devices = [
+        _sampled(document, index, entity, names, cells, start_ns, interval_ns)
+        for index, (entity, cells) in enumerate(entities.items())
+    ]
+    sources = {FIGURES[name].column: name for name in names if name in FIGURES}
+    yield recording(
+        document,
+        asked,
+        devices,
+        mapping=[Mapped("samples.at_ns", "--start and --interval"), *sample_mapping(devices, sources)],
+        notes=[f"its times are made of --start and --interval: {asked.interval_s:g} s after each other"],
+    )
+
+
+def _rows(document: Document) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """Names of the columns, and cells of every sample of each entity. Raises ExportError."""
+    names: list[str] = []
+    entities: dict[str, list[list[str]]] = {}
+    for number, line in enumerate(document.text.splitlines(), 1):
+        words = line.split()
+        if words[:1] == ["#Entity"]:
+            names = words[1:]
+        elif len(words) == len(names) + 2 and words[1].isdigit():
+            entities.setdefault(f"{words[0]} {words[1]}"[:40], []).append(words[2:])
+        elif words and words[0].lower() not in ("id", "#") and not words[0].startswith("#"):
+            raise document.refuse(f"line {number} cannot be read", found=repr(line[:40]))
+    if not entities:
+        raise document.refuse("it has no samples")
+    if len(entities) > MOST_ENTITIES:
+        raise document.refuse("entities", found=len(entities), expected=f"at most {MOST_ENTITIES}")
+    return names, entities
+
+
+def _sampled(
+    document: Document,
+    index: int,
+    entity: str,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    start_ns: int,
+    interval_ns: int,
+) -> Sampled:
+    readings = [
+        _reading(document, dict(zip(names, cells, strict=True)), start_ns + number * interval_ns)
+        for number, cells in enumerate(rows)
+    ]
+    empty = missing(readings)
+    source = "counter" if "energy_mj" not in empty else "integrated" if "power_mw" not in empty else None
+    device = Device(host="unknown", uuid=entity, index=index, name="unknown", kind="gpu")
+    metered = MeteredDevice(device=device, energy_source=source, power_window_ns=AVERAGED_NS, missing=empty)
+    return without_repeats(metered, readings)
+
+
+def _reading(document: Document, cells: Mapping[str, str], at_ns: int) -> Reading:
+    values = {
+        FIGURES[name].column: _value(document, cell, FIGURES[name].scale)
+        for name, cell in cells.items()
+        if name in FIGURES
+    }
+    return Reading(at_ns, **values)
+
+
+def _value(document: Document, cell: str, scale: int) -> int | None:
+    if cell in ("N/A", "-"):
+        return None
+    try:
+        number = float(cell)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number * scale < _LIMIT:
+        raise document.refuse("a sample cannot be read", found=repr(cell[:40]), expected="a number or N/A")
+    return round(number * scale)

@@ -1,0 +1,74 @@
+"""Files in which something is odd: each is refused in one line, or becomes events that a log can hold."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llem.errors import LlemError
+from llem.importing import understand
+from llem_events import envelope
+from llem_events.events import ResultImported
+from tests.importing.files import FILES, asked, content
+
+CELLS = [
+    b"",
+    b"-1",
+    b"0",
+    b"nan",
+    b"1e999",
+    b"9" * 25,
+    b"[]",
+    b"{}",
+    b"null",
+    b'"x"',
+    b"true",
+    b",",
+    b"\n",
+    b"\xff\x00",
+    b"N/A",
+]
+
+
+# Share of the file at which so many bytes are cut out, and what is put in their place.
+CHANGES = st.lists(
+    st.tuples(
+        st.floats(0, 1),
+        st.sampled_from([0, 1, 3, 10, 200]),
+        st.one_of(st.sampled_from(CELLS), st.binary(max_size=4)),
+    ),
+    max_size=3,
+)
+
+
+def changed(original: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
+    """With a few places in which something else stands."""
+    written = bytearray(original)
+    for share, cut, put in changes:
+        at = round(share * len(written))
+        written[at : at + cut] = put
+    return bytes(written)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_odd_file_is_refused_or_understood(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """There is no other way."""
+    path = tmp_path_factory.mktemp("odd") / Path(name).name
+    original = content(name)
+
+    @settings(max_examples=20, deadline=None)
+    @given(CHANGES)
+    def check(changes: list[tuple[float, int, bytes]]) -> None:
+        path.write_bytes(changed(original, changes))
+        try:
+            file = understand(path, file_format=FILES[name], asked=asked(name))
+        except LlemError as error:
+            assert "\n" not in str(error)
+            return
+        kept = ResultImported(format=file.format, file_name="x", file_sha256="0" * 64, original=b"")
+        for run in file.runs:
+            for at_ns, event in run.events(kept, experiment_id="x"):
+                envelope.pack(event, at_ns)
+
+    check()
