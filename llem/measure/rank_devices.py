@@ -17,7 +17,15 @@ class Seat:
 
 def shares(seats: Mapping[int, Seat], *, gpus_per_rank: int) -> dict[int, list[str]]:
     """The GPUs of each rank. Ranks of one machine that see the same ones take theirs in turn, by local rank, where there are enough."""
-    return {rank: _share(rank, seat, _neighbours(rank, seats), gpus_per_rank) for rank, seat in seats.items()}
+    alike: dict[tuple[str, frozenset[str]], list[int]] = {}
+    for rank, seat in seats.items():
+        alike.setdefault((seat.host, frozenset(seat.uuids)), []).append(rank)
+    found: dict[int, list[str]] = {}
+    for neighbours in alike.values():
+        neighbours.sort(key=lambda rank: (seats[rank].local_rank or 0, rank))
+        for place, rank in enumerate(neighbours):
+            found[rank] = _share(seats[rank].uuids, place, len(neighbours), gpus_per_rank)
+    return found
 
 
 def check_claims(claims: Mapping[int, tuple[str, Sequence[str]]]) -> None:
@@ -35,17 +43,8 @@ def check_claims(claims: Mapping[int, tuple[str, Sequence[str]]]) -> None:
                 )
 
 
-def _neighbours(rank: int, seats: Mapping[int, Seat]) -> list[int]:
-    """Ranks on the same machine that see the same GPUs, itself included, in their order there."""
-    seat = seats[rank]
-    alike = [
-        other for other, its in seats.items() if its.host == seat.host and set(its.uuids) == set(seat.uuids)
-    ]
-    return sorted(alike, key=lambda other: (seats[other].local_rank or 0, other))
-
-
-def _share(rank: int, seat: Seat, neighbours: Sequence[int], gpus_per_rank: int) -> list[str]:
-    if len(neighbours) == 1 or len(seat.uuids) < len(neighbours) * gpus_per_rank:
-        return list(seat.uuids)
-    first = neighbours.index(rank) * gpus_per_rank
-    return list(seat.uuids[first : first + gpus_per_rank])
+def _share(uuids: Sequence[str], place: int, neighbours: int, gpus_per_rank: int) -> list[str]:
+    if neighbours == 1 or len(uuids) < neighbours * gpus_per_rank:
+        return list(uuids)
+    first = place * gpus_per_rank
+    return list(uuids[first : first + gpus_per_rank])

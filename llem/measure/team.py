@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from llem.store import new_experiment_id
 from llem_events.events import ClocksCompared, Device, Event, HostJoined
 
 LIMIT_S = 60.0
+FILES_BESIDE = 512  # its own processes, and what else is open
 LIMIT_VARIABLE = "LLEM_RENDEZVOUS_S"
 SECRET_VARIABLE = "LLEM_RENDEZVOUS_TOKEN"
 PORTS = 8  # that are tried, where none is given: others may be taken
@@ -296,6 +298,7 @@ def _team(
         gpus_per_rank=plan.devices.gpus_per_worker,
         may_share=may_share,
     )
+    _make_room(rank.size)
     return Leader(rank, meeting, join, _listener(host, ports))
 
 
@@ -336,6 +339,22 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
         expected="a free port",
         hint=f"{RENDEZVOUS}=HOST:PORT names one",
     )
+
+
+def _make_room(ranks: int) -> None:
+    """Each rank costs rank 0 an open file. Raises MeasureError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = ranks + FILES_BESIDE
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise MeasureError(
+            f"open files for {ranks} ranks",
+            found=f"a limit of {hard}",
+            expected=f"at least {needed}",
+            hint=f"ulimit -n {needed} for rank 0",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _among(seen: Sequence[Device], uuids: Sequence[str]) -> list[Device]:
