@@ -1,7 +1,13 @@
 """A GPU that tells nothing but a 1 s average is idle for a moment after the measurement, and its energy is the better for it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from llem.importers.asked import Asked
+from llem.importing import import_result
+from llem.store import Store
 from tests.conftest import events_of
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu
 from tests.simulated_nvml.scenario import Gpu, Scenario, constant
@@ -35,6 +41,32 @@ def test_a_guard_follows_the_measurement(gpu_host: GpuHost, program: tuple[str, 
     assert window["energy_j"] == pytest.approx(240.0 * window["duration_sec"], rel=0.01)
     assert window["trapezoid_energy_j"] == pytest.approx(window["energy_j"], rel=0.05)
     assert 0 < window["energy_uncertainty_j"] < 0.5 * 700
+
+
+SAMPLED = """
+SELECT strftime(at_time, '%Y/%m/%d %H:%M:%S.%g') || ', NVIDIA H100 80GB HBM3, GPU-0, ' || round(power_w, 2) || ' W, 700.00 W' AS line
+FROM timed_samples WHERE power_w IS NOT NULL ORDER BY at_ns
+"""
+
+
+@pytest.mark.slow
+def test_nvidia_smis_log_of_the_same_run_says_the_same(gpu_host: GpuHost, tmp_path: Path) -> None:
+    """The readings of the driver, as nvidia-smi writes them, telescope to the run's own energy and bound."""
+    run = gpu_host.measure(Scenario(gpus=[averaging()]), *WITH_LONGER_WINDOW)
+    assert run.done.returncode == 0, run.done.stderr
+    (window,) = run.query(
+        "SELECT start_time::VARCHAR AS opened, end_time::VARCHAR AS closed FROM windows WHERE kind = 'measurement'"
+    )
+    lines = [str(row["line"]) for row in run.query(SAMPLED)]
+    (log := tmp_path / "power.csv").write_text(
+        "\n".join(["timestamp, name, uuid, power.draw [W], power.limit [W]", *lines]) + "\n"
+    )
+    store = Store(tmp_path / "imported").create()
+    import_result(log, store, asked=Asked(timezone="UTC", window=f"{window['opened']},{window['closed']}"))
+    own, imported = measured(run), measured(replace(run, store=store.path))
+    assert (own["integration"], imported["integration"]) == ("telescoped", "telescoped")
+    assert imported["energy_j"] == pytest.approx(own["energy_j"], rel=2e-3)
+    assert imported["energy_uncertainty_j"] == pytest.approx(own["energy_uncertainty_j"], rel=0.2)
 
 
 @pytest.mark.slow
