@@ -14,6 +14,10 @@ from llem.results.power import FloatArray
 SEEN_APART = 1.5  # readings in a refresh, from which on two refreshes are told apart
 STANDARD_DEVIATIONS = 3.0
 _FEWEST_REFRESHES = 4
+RESOLUTION_W = 0.001  # of the driver's milliwatts
+# Of the time between two readings: a rhythm that fits more closely than that may not be the true one.
+LEAST_WITHIN = 0.25
+SHIFTS = 5  # of all refreshes within what is known of their time, that are tried
 
 
 class Telescoped(NamedTuple):
@@ -23,6 +27,25 @@ class Telescoped(NamedTuple):
     uncertainty_j: float | None  # None where the device's power limit is unknown
 
 
+class _Window(NamedTuple):
+    """What is asked: from 0 on, with idling behind it."""
+
+    duration_sec: float
+    averaged_sec: float
+    guard_sec: float
+    power_limit_w: float | None
+
+    def settled_sec(self, period_sec: float) -> float:
+        """When the average holds nothing but idling."""
+        return self.duration_sec + self.averaged_sec + period_sec
+
+    def is_told(self, first_sec: float, last_sec: float, period_sec: float) -> bool:
+        """Whether values from the first to the last moment reach from before it to where the device has idled long enough."""
+        settled_sec = self.settled_sec(period_sec)
+        idled_sec = self.duration_sec + self.guard_sec
+        return first_sec <= 0 and last_sec >= settled_sec and idled_sec >= settled_sec + period_sec
+
+
 class Refreshes(NamedTuple):
     """When a sensor took the values that it told."""
 
@@ -30,6 +53,12 @@ class Refreshes(NamedTuple):
     power_w: FloatArray
     within_sec: FloatArray  # each lies within so long, in the middle of which it is placed
     period_sec: float  # between two; between two readings where each brings a new one
+
+    def earlier(self, delay_sec: float, within_sec: float) -> "Refreshes":
+        """The same, told late."""
+        if not delay_sec and not within_sec:
+            return self
+        return self._replace(at_sec=self.at_sec - delay_sec, within_sec=self.within_sec + 2 * within_sec)
 
 
 class AveragedReadings:
@@ -56,31 +85,51 @@ class AveragedReadings:
         self._last = at_sec[-1:], power_w[-1:]
 
     def telescoped(
-        self, *, duration_sec: float, averaged_sec: float, guard_sec: float, power_limit_w: float | None
+        self,
+        *,
+        duration_sec: float,
+        averaged_sec: float,
+        guard_sec: float,
+        power_limit_w: float | None,
+        delay_sec: float = 0.0,
+        delay_within_sec: float = 0.0,
     ) -> Telescoped | None:
         """Energy of a window that opens at 0, after which the device was idle for `guard_sec`.
 
-        None where the readings do not reach from before the window to the end of the guard, or the guard is too short:
-        it takes the averaging time and two refreshes.
+        A reading tells the mean up to `delay_sec` before it, give or take `delay_within_sec`. None where the readings do not reach
+        from before the window to the end of the guard, or the guard is too short: it takes the averaging time, the delay and two refreshes.
         """
+        window = _Window(duration_sec, averaged_sec, guard_sec, power_limit_w)
         refreshes = self._refreshes()
         if refreshes is None:
             return None
-        at_sec, period_sec = refreshes.at_sec, refreshes.period_sec
-        settled_sec = duration_sec + averaged_sec + period_sec
-        guarded_sec = duration_sec + guard_sec
-        if at_sec[0] > 0 or at_sec[-1] < settled_sec or guarded_sec < settled_sec + period_sec:
+        in_step = self._in_step(refreshes.period_sec, averaged_sec)
+        if in_step is not None:
+            late = in_step.earlier(delay_sec, delay_within_sec)
+            found = late.telescoped(window)
+            if found is not None:
+                return found
+        return _interpolated(refreshes.earlier(delay_sec, delay_within_sec), window)
+
+    def _in_step(self, period_sec: float, averaged_sec: float) -> "_InStep | None":
+        """The values one by one, where the averaging time is a whole number of refreshes and every one of them can be told.
+
+        Each refresh lies between two readings. All of them together leave little room for a steady rhythm.
+        """
+        before, after, power_w = (np.concatenate(parts) for parts in zip(*self._changes, strict=True))
+        per_average = round(averaged_sec / period_sec)
+        if len(before) < _FEWEST_REFRESHES or per_average < 1:
             return None
-        count = int(np.ceil(duration_sec / averaged_sec - 1e-9))
-        moments = np.arange(1, count + 1, dtype=np.float64) * averaged_sec
-        idle_sec = count * averaged_sec - duration_sec
-        idle_w = np.interp((settled_sec, guarded_sec), at_sec, refreshes.power_w)
-        energy_j = averaged_sec * refreshes_at(refreshes, moments).sum() - idle_w[0] * idle_sec
-        spread_j = float(np.ptp(idle_w)) * idle_sec
-        bound_j = None
-        if power_limit_w is not None:
-            bound_j = spread_j + _uncertainty_j(refreshes, moments, averaged_sec, power_limit_w)
-        return Telescoped(float(energy_j), bound_j)
+        period_sec = averaged_sec / per_average
+        numbers = np.rint(((before + after - before[0] - after[0]) / 2) / period_sec).astype(np.int64)
+        earliest, latest = (before - numbers * period_sec).max(), (after - numbers * period_sec).min()
+        if earliest > latest or (after - before).max() >= period_sec or (np.diff(numbers) < 1).any():
+            return None
+        count = int((self._last[0][0] - latest) // period_sec) + 1
+        lengths = np.diff(np.append(numbers, max(count, numbers[-1] + 1)))
+        first_sec = float(earliest + latest) / 2
+        within_sec = max(float(latest - earliest) / 2, LEAST_WITHIN * float(np.median(after - before)))
+        return _InStep(first_sec, within_sec, period_sec, per_average, np.repeat(power_w, lengths))
 
     def _refreshes(self) -> Refreshes | None:
         """When the values were taken. One that stayed the same was taken again at every refresh; None without readings."""
@@ -106,6 +155,85 @@ class AveragedReadings:
         )
 
 
+class _InStep(NamedTuple):
+    """The values of a sensor that averages over a whole number of its refreshes: the energies between these are known."""
+
+    first_sec: float  # of the first value
+    within_sec: float  # either way, the same of all
+    period_sec: float
+    per_average: int
+    power_w: FloatArray  # one a refresh
+
+    def earlier(self, delay_sec: float, within_sec: float) -> "_InStep":
+        """The same, told late."""
+        return self._replace(first_sec=self.first_sec - delay_sec, within_sec=self.within_sec + within_sec)
+
+    def telescoped(self, window: _Window) -> Telescoped | None:
+        """The same as of any readings; what is not known is where within a refresh the window began."""
+        last_sec = self.first_sec - self.within_sec + (len(self.power_w) - 1) * self.period_sec
+        if not window.is_told(self.first_sec + self.within_sec + self.period_sec, last_sec, self.period_sec):
+            return None
+        idled_sec = min(last_sec, window.duration_sec + window.guard_sec)
+        settled, ends = (self._number_at(each) for each in (window.settled_sec(self.period_sec), idled_sec))
+        idle_w, idle_end_w = self.power_w[[settled, ends]].tolist()
+        energy_j, _, _ = self._energies(0.0, window, idle_w)
+        if window.power_limit_w is None:
+            return Telescoped(energy_j, None)
+        shifts_sec = np.linspace(-self.within_sec, self.within_sec, SHIFTS)
+        possible_j = [each for shift in shifts_sec for each in self._energies(float(shift), window, idle_w)]
+        after_sec = window.averaged_sec + self.period_sec
+        rest_j = abs(idle_end_w - idle_w) * after_sec + RESOLUTION_W * (window.duration_sec + after_sec)
+        rest_j += self._rhythm_j(window, abs(energy_j / window.duration_sec - idle_w))
+        return Telescoped(energy_j, max(max(possible_j) - energy_j, energy_j - min(possible_j)) + rest_j)
+
+    def _rhythm_j(self, window: _Window, mean_w: float) -> float:
+        """A little slower or faster all along, the refreshes move against the averaging time by as much as is not known of them."""
+        share = (window.duration_sec + window.averaged_sec) / (len(self.power_w) * self.period_sec)
+        return 2 * self.within_sec * min(1.0, share) * mean_w
+
+    def _number_at(self, at_sec: float) -> int:
+        """The last value before a moment."""
+        return int((at_sec - self.first_sec) // self.period_sec)
+
+    def _energies(self, shift_sec: float, window: _Window, idle_w: float) -> tuple[float, float, float]:
+        """Where all refreshes were so much later: by an even power within the refresh in which the window began; and the least and most."""
+        number = self._number_at(-shift_sec)
+        before_sec = -shift_sec - self.first_sec - number * self.period_sec
+        after_sec = self.period_sec - before_sec
+        from_j, next_j = (self._until_end_j(each, shift_sec, window, idle_w) for each in (number, number + 1))
+        refresh_j, limit_w = from_j - next_j, window.power_limit_w or 0.0
+        even_j = refresh_j * before_sec / self.period_sec
+        least_j = min(even_j, max(0.0, refresh_j - limit_w * after_sec))
+        most_j = max(even_j, min(refresh_j, limit_w * before_sec))
+        return from_j - even_j, from_j - most_j, from_j - least_j
+
+    def _until_end_j(self, number: int, shift_sec: float, window: _Window, idle_w: float) -> float:
+        """From a refresh to the end of the window."""
+        left_sec = window.duration_sec - (self.first_sec + shift_sec + number * self.period_sec)
+        count = int(np.ceil(left_sec / window.averaged_sec - 1e-9))
+        means_w = self.power_w[number :: self.per_average][1 : count + 1]
+        return window.averaged_sec * float(means_w.sum()) - idle_w * (count * window.averaged_sec - left_sec)
+
+
+def _interpolated(refreshes: Refreshes, window: _Window) -> Telescoped | None:
+    """Of averages between two refreshes, where they keep no step with the averaging time."""
+    at_sec, period_sec = refreshes.at_sec, refreshes.period_sec
+    if not window.is_told(float(at_sec[0]), float(at_sec[-1]), period_sec):
+        return None
+    count = int(np.ceil(window.duration_sec / window.averaged_sec - 1e-9))
+    moments = np.arange(1, count + 1, dtype=np.float64) * window.averaged_sec
+    idle_sec = count * window.averaged_sec - window.duration_sec
+    idle_w = np.interp(
+        (window.settled_sec(period_sec), window.duration_sec + window.guard_sec), at_sec, refreshes.power_w
+    )
+    energy_j = window.averaged_sec * refreshes_at(refreshes, moments).sum() - idle_w[0] * idle_sec
+    bound_j = None
+    if window.power_limit_w is not None:
+        bound_j = float(np.ptp(idle_w)) * idle_sec
+        bound_j += _uncertainty_j(refreshes, moments, window.averaged_sec, window.power_limit_w)
+    return Telescoped(float(energy_j), bound_j)
+
+
 def refreshes_at(refreshes: Refreshes, moments: FloatArray) -> FloatArray:
     """Averaged power in watts at moments between refreshes."""
     found: FloatArray = np.interp(moments, refreshes.at_sec, refreshes.power_w)
@@ -117,7 +245,7 @@ def refresh_period_sec(taken_sec: FloatArray, between_readings_sec: float) -> fl
     if len(taken_sec) < _FEWEST_REFRESHES:
         return between_readings_sec
     gaps = np.diff(taken_sec)
-    single = gaps[gaps <= 1.5 * np.quantile(gaps, 0.2)]
+    single = gaps[gaps <= 1.75 * np.quantile(gaps, 0.2)]
     period_sec = float(single.mean())
     if period_sec <= SEEN_APART * between_readings_sec:
         return between_readings_sec

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from llem.results.averaged_power import AveragedReadings
-from tests.simulated_nvml.averaged import CURVES, GUARD_S, REFRESHES_MS, Found, found, measure, table
+from tests.simulated_nvml.averaged import (
+    CURVES,
+    GUARD_S,
+    REFRESHES_MS,
+    Found,
+    found,
+    measure,
+    readings_of,
+    table,
+)
 from tests.simulated_nvml.build import Simulation
 
 AVERAGED = {"averaged_sec": 1.0, "power_limit_w": 700.0}
@@ -24,7 +33,7 @@ def test_ten_seconds_are_known_to_one_percent(nvml: Simulation, refresh_ms: floa
     """Whatever the curve and however seldom the average is renewed; the truth lies within the bound, which is closer than the trapezoid's."""
     windows = found(refresh_ms, 10.0)
     assert_close(windows, most=0.01)
-    assert np.median([window.bound_j / window.true_j for window in windows.values()]) <= 0.02
+    assert max(window.bound_j / window.true_j for window in windows.values()) <= 0.02
 
 
 @pytest.mark.slow
@@ -35,7 +44,7 @@ def test_windows_of_other_lengths(nvml: Simulation, refresh_ms: float, window_s:
     windows = found(refresh_ms, window_s)
     assert_close(windows, most=0.02 if window_s < 10 else 0.01)
     if window_s >= 30:
-        assert np.median([window.bound_j / window.true_j for window in windows.values()]) <= 0.01
+        assert max(window.bound_j / window.true_j for window in windows.values()) <= 0.01
 
 
 @pytest.mark.parametrize("window_s", [9.999, 10.0, 10.001, 12.345])
@@ -43,6 +52,26 @@ def test_a_window_need_not_be_a_multiple_of_the_average(nvml: Simulation, window
     """What of the last average lies after the window is idle power, and taken off."""
     window = measure(CURVES["square"], refresh_ms=100, window_s=window_s, phase_s=0.03)
     assert window.error <= 0.01
+
+
+@pytest.mark.parametrize("refresh_ms", [30, 101])
+def test_refreshes_out_of_step_with_the_average(nvml: Simulation, refresh_ms: float) -> None:
+    """A second is no whole number of these: what lies between refreshes is interpolated, and the bound says so."""
+    window = measure(CURVES["square"], refresh_ms=refresh_ms, window_s=10.0, phase_s=0.013)
+    assert window.error <= 0.01
+    assert abs(window.telescoped_j - window.true_j) <= window.bound_j <= 0.05 * window.true_j
+
+
+@pytest.mark.parametrize(("known_s", "within_s"), [(0.04, 0.0), (0.05, 0.01)], ids=["known", "known nearly"])
+def test_a_sensor_that_tells_late(nvml: Simulation, known_s: float, within_s: float) -> None:
+    """Its readings are put back by what a calibration found, and what that does not know widens the bound."""
+    at_sec, power_w, true_j = readings_of(
+        CURVES["square"], refresh_ms=100, window_s=10.0, phase_s=0.03, after_s=2.0, delay_s=0.04
+    )
+    energy = readings(at_sec, power_w).telescoped(
+        duration_sec=10.0, guard_sec=1.8, delay_sec=known_s, delay_within_sec=within_s, **AVERAGED
+    )
+    assert abs(energy.energy_j - true_j) <= energy.uncertainty_j <= 0.02 * true_j
 
 
 @pytest.mark.slow

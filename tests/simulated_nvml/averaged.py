@@ -76,6 +76,7 @@ def readings_of(
     window_s: float,
     phase_s: float,
     after_s: float = GUARD_S + 0.2,
+    delay_s: float = 0.0,
 ) -> tuple[FloatArray, FloatArray, float]:
     """Seconds from the window's start and watts, until so long after it, and the joules that were drawn in it."""
     end_s = OPENED_S + window_s
@@ -85,6 +86,7 @@ def readings_of(
         counter_tick_ms=0.0,
         fields=frozenset(),
         refresh=(refresh_ms / 1000, phase_s),
+        delay_s=delay_s,
     )
     with installed(Scenario(gpus=[gpu])) as nvml:
         opened_ns = nvml.clock.now_ns() + round(OPENED_S * NS_PER_S)
