@@ -50,7 +50,7 @@ def _keep_calibrations(store: Store) -> None:
         found = connection.execute(CALIBRATIONS).fetchall()
     for experiment_id, calibrated_ns, bodies in found:
         sensors = [msgspec.json.decode(body, type=SensorCalibrated) for body in bodies]
-        keep(store.calibrations_path, sensors, experiment_id=experiment_id, calibrated_ns=calibrated_ns)
+        keep(store, sensors, experiment_id=experiment_id, calibrated_ns=calibrated_ns)
 
 
 def _print(report: RebuildReport, *, check: bool) -> None:

@@ -136,9 +136,7 @@ def calibrate(
         conclude=conclude,
     )
     if outcome.folder is not None and outcome.is_success:
-        keep(
-            store.calibrations_path, found, experiment_id=outcome.experiment_id, calibrated_ns=time.time_ns()
-        )
+        keep(store, found, experiment_id=outcome.experiment_id, calibrated_ns=time.time_ns())
     return outcome
 
 

@@ -201,7 +201,7 @@ def _calibration(gpu: GpuState, state: DriverState, store: Store) -> Check:
     """What a measurement into this store would rely on, for the GPU and this driver."""
     why = "without it nobody has looked whether its power sensor is as documented, and the bound of an energy holds only if it is"
     name = _name(gpu, "calibration")
-    kept = known(store.calibrations_path, gpu.device, driver=state.version)
+    kept = known(store, gpu.device, driver=state.version)
     if kept is None:
         found = f"not calibrated under driver {state.version} in this store: llem calibrate"
         return Check(name=name, status="skipped", found=found, why=why)

@@ -35,7 +35,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep(
-    folder: Path, found: Iterable[SensorCalibrated], *, experiment_id: str, calibrated_ns: int
+    store: Store, found: Iterable[SensorCalibrated], *, experiment_id: str, calibrated_ns: int
 ) -> list[Path]:
     """Write what can be relied on beside what is known of other drivers, unless something newer is. Raises StoreError."""
     by_device: dict[tuple[str, str], list[SensorCalibrated]] = {}
@@ -44,7 +44,7 @@ def keep(
             by_device.setdefault((each.host, each.device_uuid), []).append(each)
     written = []
     for device, sensors in by_device.items():
-        path = folder / file_name(*device)
+        path = store.calibrations_path / file_name(*device)
         new = Kept(experiment_id=experiment_id, calibrated_ns=calibrated_ns, sensors=sensors)
         others = _read(path)
         if any(old.driver == new.driver and old.calibrated_ns > calibrated_ns for old in others):
@@ -54,23 +54,31 @@ def keep(
     return written
 
 
-def known(folder: Path, device: Device, *, driver: str | None) -> Kept | None:
-    """That of this device under this driver; None where there is none."""
-    kept = _read(folder / file_name(device.host, device.uuid))
-    return next((each for each in kept if each.driver == driver and _is_of(each, device)), None)
+def known(store: Store, device: Device, *, driver: str | None) -> Kept | None:
+    """That of this device under this driver; None where there is none, or its experiment was removed."""
+    kept = _read(store.calibrations_path / file_name(device.host, device.uuid))
+    return next(
+        (each for each in kept if each.driver == driver and _is_of(each, device) and _is_there(each, store)),
+        None,
+    )
 
 
 def relied_on(
     experiment: Path, devices: Sequence[Device], environment: dict[str, Any]
 ) -> Iterator[SensorCalibrated]:
     """What the store of an experiment's folder knows of these devices under today's driver, with its origin and age."""
-    folder = Store(experiment.parent.parent).calibrations_path
+    store = Store(experiment.parent.parent)
     version = (environment["hardware"]["cuda"] or {}).get("driver_version")
     for device in devices:
-        kept = known(folder, device, driver=version if device.kind in ("gpu", "mig") else None)
+        kept = known(store, device, driver=version if device.kind in ("gpu", "mig") else None)
         if kept is not None:
             for sensor in kept.sensors:
                 yield msgspec.structs.replace(sensor, experiment_id=kept.experiment_id, age_s=kept.age_s)
+
+
+def _is_there(kept: Kept, store: Store) -> bool:
+    """Whoever removes an experiment wants nothing to rely on it."""
+    return (store.log_path / kept.experiment_id).is_dir()
 
 
 def _is_of(kept: Kept, device: Device) -> bool:

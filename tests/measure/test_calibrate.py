@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llem.measure.known_calibrations import keep, known
+from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
 from tests.measure.gpu_host import GpuHost, gpu
 from tests.simulated_nvml.scenario import Gpu, Scenario
@@ -24,15 +25,24 @@ def found(**about: Any) -> SensorCalibrated:
     return SensorCalibrated(**{**plain, "averaging_window_s": Estimated(value=1.0), **about})
 
 
-def kept(folder: Path, calibrated: SensorCalibrated, *, run: str = "first", at_s: float = 100.0) -> None:
-    keep(folder, [calibrated], experiment_id=run, calibrated_ns=round(at_s * 1e9))
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with the experiments that are said to have calibrated."""
+    made = Store(tmp_path / "store").create()
+    for run in ("first", "second", "new", "old"):
+        made.create_experiment(run)
+    return made
 
 
-def test_the_newest_is_known_with_its_origin_and_age(tmp_path: Path) -> None:
+def kept(store: Store, calibrated: SensorCalibrated, *, run: str = "first", at_s: float = 100.0) -> None:
+    keep(store, [calibrated], experiment_id=run, calibrated_ns=round(at_s * 1e9))
+
+
+def test_the_newest_is_known_with_its_origin_and_age(store: Store) -> None:
     """In whatever order they were written."""
-    kept(tmp_path, found(), run="new", at_s=time.time() - 60)
-    kept(tmp_path, found(), run="old", at_s=time.time() - 3600)
-    newest = known(tmp_path, GPU, driver="580.1")
+    kept(store, found(), run="new", at_s=time.time() - 60)
+    kept(store, found(), run="old", at_s=time.time() - 3600)
+    newest = known(store, GPU, driver="580.1")
     assert newest is not None and newest.experiment_id == "new"
     assert 60 <= newest.age_s < 600
 
@@ -48,31 +58,38 @@ def test_the_newest_is_known_with_its_origin_and_age(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_nothing_else_is_relied_on(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_nothing_else_is_relied_on(store: Store, other: dict[str, Any]) -> None:
     """Neither of another driver, host or device, nor one of which a reason says that it is wrong."""
-    kept(tmp_path, found(**other))
-    assert known(tmp_path, GPU, driver="580.1") is None
+    kept(store, found(**other))
+    assert known(store, GPU, driver="580.1") is None
 
 
-def test_each_driver_has_its_own(tmp_path: Path) -> None:
+def test_each_driver_has_its_own(store: Store) -> None:
     """Whoever goes back to an earlier one finds what was calibrated under it."""
-    kept(tmp_path, found(), run="first", at_s=100)
-    kept(tmp_path, found(driver="570.0"), run="second", at_s=200)
-    drivers = {driver: known(tmp_path, GPU, driver=driver) for driver in ("580.1", "570.0")}
+    kept(store, found(), run="first", at_s=100)
+    kept(store, found(driver="570.0"), run="second", at_s=200)
+    drivers = {driver: known(store, GPU, driver=driver) for driver in ("580.1", "570.0")}
     assert [each and each.experiment_id for each in drivers.values()] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", '[{"experiment_id": 3}]', '[{"experiment_id": "a", "calibrated_ns": 1, "sensors": []}]']
 )
-def test_a_file_that_cannot_be_understood_is_none(tmp_path: Path, text: str) -> None:
+def test_a_file_that_cannot_be_understood_is_none(store: Store, text: str) -> None:
     """It is written anew by the next calibration."""
-    kept(tmp_path, found())
-    (path,) = tmp_path.iterdir()
+    kept(store, found())
+    (path,) = store.calibrations_path.iterdir()
     path.write_text(text)
-    assert known(tmp_path, GPU, driver="580.1") is None
-    kept(tmp_path, found(), run="next")
-    assert known(tmp_path, GPU, driver="580.1") is not None
+    assert known(store, GPU, driver="580.1") is None
+    kept(store, found(), run="second")
+    assert known(store, GPU, driver="580.1") is not None
+
+
+def test_one_whose_experiment_was_removed_is_not_relied_on(store: Store) -> None:
+    """Whoever found out that it is wrong removes it as any other run."""
+    kept(store, found())
+    (store.log_path / "first").rmdir()
+    assert known(store, GPU, driver="580.1") is None
 
 
 def calibrated_gpu(**about: Any) -> Gpu:

@@ -92,7 +92,8 @@ def test_a_gpu_says_what_is_known_of_its_sensor(tmp_path: Path) -> None:
         power_refresh_s=Estimated(value=0.1),
         seen_share=Estimated(value=0.25),
     )
-    keep(store.calibrations_path, [calibrated], experiment_id="run", calibrated_ns=time.time_ns() - 10**13)
+    store.create_experiment("run")
+    keep(store, [calibrated], experiment_id="run", calibrated_ns=time.time_ns() - 10**13)
     known = _checks(tmp_path, _gpu())["gpu 0 calibration"]
     said = "3 hours ago in run; power every 100 ms, sees 25 % of the time"
     assert (known.status, known.found) == ("ok", said)
