@@ -5,10 +5,10 @@ pip := python + " -m pip install -q --disable-pip-version-check -c constraints.t
 
 default: check test
 
-# Install llem, its torch extra, the development tools and the servers of the tests into .venv, when their list has changed.
+# Install llem, its torch extra, Dask, the development tools and the servers of the tests into .venv, when their list has changed.
 setup:
     @test .venv/.installed -nt pyproject.toml && test .venv/.installed -nt constraints.txt || \
-        PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt {{pip}} -e '.[torch,dev,serving]'
+        PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt {{pip}} -e '.[torch,dev,serving,dask]'
     @touch .venv/.installed
 
 # Measure the default plan on this machine and print the result.

@@ -1,8 +1,11 @@
 """llem seal."""
 
+import importlib
 import os
 import re
 import sys
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +19,7 @@ from llem.errors import StoreError
 from llem.measure.launch import launch_of
 from llem.projections.progress import watched_by
 from llem.projections.sealed import FOLDER
-from llem.seal.sealing import Sealing, Share
+from llem.seal.sealing import FanOut, Sealing, Share
 from llem.seal.sealing import seal as seal_store
 from llem.store import Store
 
@@ -26,6 +29,13 @@ _STATUS = {
     "unreadable": console.WRONG,
     "unfinished": console.DONE,
 }
+
+
+class Engine(StrEnum):
+    """Who does the work."""
+
+    PROCESSES = "processes"
+    DASK = "dask"
 
 
 def seal(
@@ -53,6 +63,17 @@ def seal(
             min=1, metavar="N", help="Processes; as many as processors by default.", show_default=False
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Who does the work: processes here, or Dask (pip install 'llem[dask]').")
+    ] = Engine.PROCESSES,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Dask's scheduler, as tcp://HOST:8786; by default what Dask is told elsewhere, or workers here.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
@@ -71,6 +92,8 @@ def seal(
                 only=only,
                 share=_share(share),
                 workers=workers,
+                fan_out=_fan_out(engine, scheduler),
+                from_tables=engine is Engine.PROCESSES,
                 on_progress=line.update,
             )
     finally:
@@ -82,6 +105,15 @@ def seal(
             console.complain(str(left))
     console.say(msgspec.json.encode(sealing, enc_hook=str).decode() if json else _told(sealing))
     sys.exit(max([console.DONE, *(_STATUS.get(left.kind, console.FAILED) for left in sealing.left)]))
+
+
+def _fan_out(engine: Engine, scheduler: str | None) -> FanOut | None:
+    """None for processes of this host. Raises StoreError."""
+    if engine is Engine.PROCESSES:
+        if scheduler is not None:
+            raise StoreError("--scheduler", found="--engine processes", expected="--engine dask")
+        return None
+    return partial(importlib.import_module("llem.seal.dask_engine").by_dask, scheduler=scheduler)
 
 
 def _share(written: str | None) -> Share | None:

@@ -73,9 +73,14 @@ def seal(
     share: Share | None = None,
     workers: int | None = None,
     fan_out: FanOut | None = None,
+    from_tables: bool = True,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Sealing:
-    """Seal what is not sealed yet, or this rank's share of it. Raises StoreError."""
+    """Seal what is not sealed yet, or this rank's share of it.
+
+    Results come from the store's tables; with a share, or unless `from_tables`, from tables of each experiment alone, which need not be
+    seen by several hosts. Raises StoreError.
+    """
     try:
         make_folder(root)
     except OSError as error:
@@ -83,7 +88,8 @@ def seal(
     job = _Job(store, root.absolute(), share or Share(0, 1), on_progress)
     chosen = store.require().experiment_ids() if only is None else sorted(set(only))
     plans = [job.plan(experiment_id) for experiment_id in chosen]
-    for tasks in (job.segment_tasks(plans), job.result_tasks(plans)):
+    for make in (job.segment_tasks, partial(job.result_tasks, from_tables=from_tables)):
+        tasks = make(plans)
         job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
     return job.told(plans, root)
 
@@ -195,11 +201,13 @@ class _Job:
         tasks = [self._task(file.experiment_id, file.path.name, file.file_bytes) for file in files]
         return sorted(tasks, key=lambda task: -task.log_bytes)
 
-    def result_tasks(self, plans: Sequence[_Plan]) -> list[Task]:
-        """Of the experiments whose segments could be sealed. A job of many ranks makes no tables of all, but of each experiment alone."""
+    def result_tasks(self, plans: Sequence[_Plan], *, from_tables: bool) -> list[Task]:
+        """Of the experiments whose segments could be sealed."""
         wanted = [plan for plan in plans if plan.results and plan.experiment_id not in self._left]
         current = (
-            _current(self._store, [plan.experiment_id for plan in wanted]) if self._share.size == 1 else set()
+            _current(self._store, [plan.experiment_id for plan in wanted])
+            if from_tables and self._share.size == 1
+            else set()
         )
         return [
             self._task(plan.experiment_id, None, 0, from_tables=plan.experiment_id in current)
