@@ -187,7 +187,7 @@ class RankMember:
 
     def _compare(self) -> ClockOffset:
         offset = compare(self._ask_time)
-        self._send(Compared())
+        self._send(Compared(offset_ns=offset.wall_ns, error_ns=offset.error_ns))
         return offset
 
     def _ask_time(self) -> tuple[int, int]:

@@ -86,8 +86,11 @@ class TellTime(RankMessage, frozen=True):
     wall_ns: int
 
 
-class Compared(RankMessage, frozen=True):
-    """The rank's clock is compared: the next one's turn."""
+class Compared(RankMessage, frozen=True, kw_only=True):
+    """The rank's clock is compared, which is the next one's turn: its wall clock minus rank 0's, and the bound of that."""
+
+    offset_ns: int
+    error_ns: int
 
 
 class Reach(RankMessage, frozen=True):

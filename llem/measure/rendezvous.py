@@ -64,6 +64,7 @@ class Member:
     join: Join
     connection: "_Connection | None"
     ready: Ready | None = None
+    clock: Compared | None = None  # the last comparison of its clock
     reached: set[Barrier] = field(default_factory=set)
     ended: Ended | None = None
     is_sealed: bool = False
@@ -195,10 +196,14 @@ class Rendezvous:
         """Of all ranks together."""
         return sum(member.ready.processes for member in self._members.values() if member.ready is not None)
 
+    def members(self) -> list[Member]:
+        """All ranks, in order."""
+        with self._changed:
+            return [self._members[rank] for rank in sorted(self._members)]
+
     def others(self) -> list[Member]:
         """All ranks but rank 0, in order."""
-        with self._changed:
-            return sorted(self._others(), key=lambda member: member.join.rank)
+        return self.members()[1:]
 
     def close(self) -> None:
         """Hang up; may be called twice."""
@@ -335,6 +340,7 @@ class Rendezvous:
             case Refuse(text):
                 self._refuse_all(f"{member.name}: {text}")
             case Compared():
+                member.clock = message
                 self._comparing.pop(member.join.rank, None)
             case Reach(barrier):
                 member.reached.add(barrier)

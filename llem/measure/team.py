@@ -66,6 +66,9 @@ class Team(Protocol):
     def others(self) -> list[Member]:
         """The other ranks, as rank 0 knows them in the end."""
 
+    def members(self) -> list[Member]:
+        """All ranks as rank 0 knows them; none for any other rank."""
+
     def sealed(self) -> None:
         """The log of this rank is whole."""
 
@@ -110,6 +113,9 @@ class Alone:
         return []
 
     def others(self) -> list[Member]:
+        return []
+
+    def members(self) -> list[Member]:
         return []
 
     def sealed(self) -> None:
@@ -160,6 +166,9 @@ class Leader(Alone):
 
     def others(self) -> list[Member]:
         return self._rendezvous.others()
+
+    def members(self) -> list[Member]:
+        return self._rendezvous.members()
 
     def collect(self, do: Callable[[], None], *, should_stop: Callable[[], bool]) -> None:
         self._rendezvous.collect(should_stop=should_stop)

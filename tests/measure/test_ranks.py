@@ -140,6 +140,28 @@ def two_gpus(environment: dict[str, str], simulated_nvml: Path) -> dict[str, str
     }
 
 
+def test_doctor_says_what_each_rank_would_have(
+    two_gpus: dict[str, str], meeting: dict[str, str], store: Path
+) -> None:
+    """Each with its GPU, and how well its clock is known."""
+    variables = {**two_gpus, **meeting, "LLEM_SIZE": "2"}
+    second = subprocess.Popen([LLEM, "doctor", "--ranks"], env={**variables, "LLEM_RANK": "1"})
+    first = subprocess.run(
+        [LLEM, "doctor", "--ranks", "--json"],
+        env={**variables, "LLEM_RANK": "0"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (first.returncode, second.wait(LIMIT_S)) == (0, 0), first.stderr
+    facts = json.loads(first.stdout)
+    assert [fact["gpus"] for fact in facts] == [[uuid_of(0)], [uuid_of(1)]]
+    assert [fact["clock_error_us"] is None for fact in facts] == [True, False]
+    assert abs(facts[1]["clock_offset_us"]) <= facts[1]["clock_error_us"] + 1
+    assert not store.exists()
+
+
 def test_ranks_of_one_machine_share_out_its_gpus(
     two_gpus: dict[str, str], meeting: dict[str, str], store: Path
 ) -> None:
