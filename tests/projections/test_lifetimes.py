@@ -1,10 +1,13 @@
 """After an upgrade: a changed formula derives again from the tables of the log, a changed decoding replays the log."""
 
 import ast
+import contextlib
 import functools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -165,6 +168,38 @@ def test_a_reader_keeps_what_it_reads(measured: Store, upgraded: Upgraded) -> No
         "projections.duckdb",
         "projections.lock",
     }
+
+
+def test_figures_by_other_formulas_are_derived_again_beside_a_reader(caught_up: Store) -> None:
+    """In a copy that takes their place; the tables of the log stay as they are, and nothing else is left."""
+    before = hashes(caught_up)
+    with duckdb.connect(caught_up.projections_path) as connection:
+        connection.execute("UPDATE projection SET derived_digest = 'older'")
+        connection.execute("UPDATE experiment_results SET mean_power_w = 1.0")
+    garble(caught_up)
+    with reading(caught_up):
+        assert catch_up(caught_up).derived_again == "derived by another version of llem"
+    assert hashes(caught_up) == before
+    assert {path.name for path in caught_up.path.iterdir()} == {
+        "log",
+        "projections.duckdb",
+        "projections.lock",
+    }
+
+
+@contextlib.contextmanager
+def reading(store: Store) -> Iterator[None]:
+    """Another process holds the tables open."""
+    held = f"import duckdb; held = duckdb.connect({str(store.projections_path)!r}, read_only=True); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+        reader.stdout.readline()
+        yield
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+    assert reader.returncode == 0
 
 
 @pytest.mark.slow
