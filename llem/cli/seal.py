@@ -18,7 +18,7 @@ from llem.cli.progress import MB, WorkLine
 from llem.errors import StoreError
 from llem.measure.launch import launch_of
 from llem.projections.progress import watched_by
-from llem.projections.sealed import FOLDER
+from llem.projections.sealed import FOLDER, check_local
 from llem.seal.sealing import FanOut, Sealing, Share
 from llem.seal.sealing import seal as seal_store
 from llem.store import Store
@@ -88,7 +88,7 @@ def seal(
         with watched_by(line.update):
             sealing = seal_store(
                 place,
-                to or place.path / FOLDER,
+                place.path / FOLDER if to is None else check_local(to),
                 only=only,
                 share=_share(share),
                 workers=workers,

@@ -77,9 +77,11 @@ def collect(source: Store, into: Store, *, salvage: bool = False) -> Collected:
 
 
 def collect_experiment(source: Store, into: Store, experiment_id: str) -> Collected:
-    """Take one experiment. Raises StoreError where `into` cannot be written."""
+    """Take one experiment, of which other ranks may still write: their segments are theirs to bring. Raises StoreError where `into` cannot be written."""
     _check_apart(source, into.create())
-    taken = _collect_folder(source.log_path / experiment_id, into.log_path / experiment_id, salvage=False)
+    taken = _collect_folder(
+        source.log_path / experiment_id, into.log_path / experiment_id, salvage=False, may_go_on=True
+    )
     return Collected(source=source.path).plus(taken, experiments=not taken.left)
 
 
@@ -97,10 +99,12 @@ def _study_folders(source: Store) -> list[Path]:
     ]
 
 
-def _collect_folder(source: Path, folder: Path, *, salvage: bool) -> Collected:
-    """All segments of one experiment that are not there yet, or none of them."""
+def _collect_folder(source: Path, folder: Path, *, salvage: bool, may_go_on: bool = False) -> Collected:
+    """All segments of one experiment that are not there yet, or none of them; without those still being written where it may go on."""
     try:
         segments = _segments(source)
+        if may_go_on:
+            segments = [path for path in segments if not _is_being_written(path)]
         _check_at_rest(segments)
         standings = {path: _standing(path, folder / path.name) for path in segments}
         new = [path for path in segments if standings[path] != "same"]

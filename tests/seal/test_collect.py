@@ -11,7 +11,7 @@ import pytest
 
 from llem.errors import StoreError
 from llem.projections import catch_up
-from llem.seal.collect import STAGED_PREFIX, collect
+from llem.seal.collect import STAGED_PREFIX, collect, collect_experiment
 from llem.store import Store
 from tests import world
 from tests.conftest import QUICK, SIMULATED, Run
@@ -117,6 +117,16 @@ def test_a_run_that_goes_on_is_left(hosts: list[Store], tmp_path: Path) -> None:
         fcntl.flock(writer, fcntl.LOCK_EX)
         assert [left.kind for left in collect(hosts[0], into).left] == ["being written"]
     assert collect(hosts[0], into).experiments == 1
+
+
+def test_a_rank_brings_what_is_whole(hosts: list[Store], tmp_path: Path) -> None:
+    """Of an experiment that other ranks of its host still write, their segments are left to them."""
+    into = Store(tmp_path / "all")
+    with hosts[0].segments(world.EXPERIMENT)[0].open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert collect_experiment(hosts[0], into, world.EXPERIMENT).segments == 2
+    taken = collect_experiment(hosts[0], into, world.EXPERIMENT)
+    assert (taken.segments, taken.present) == (1, 2)
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing_half_written(
