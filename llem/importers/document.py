@@ -84,8 +84,11 @@ class Document:
 
 
 def read_json(text: str) -> Any:
-    """None where it is not JSON."""
+    """None where it is not JSON, or holds half a character, which no log can."""
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        found = json.loads(text, parse_constant=lambda _: None)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
+    return found

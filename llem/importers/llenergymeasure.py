@@ -1,8 +1,9 @@
-"""Results of LLenergyMeasure v0.8 (schema 2.0): figures without a log, kept as they are."""
+"""Results of LLenergyMeasure v0.4 to v0.8, of processes, experiments and studies: figures without a log, kept as they are."""
 
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
     """A result that is read from its file whenever it is asked for."""
 
     result: ExperimentResult
+    original: bytes | None = None  # of a file with several, what belongs to this one; None: all
     # its segment's clocks are the importing host's: none of its events happened elsewhere
     clocks: None = None
 
@@ -49,8 +51,11 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
         processes = len(self.result.process_results) or 1
         now_ns = time.monotonic_ns()
         yield now_ns, self._started(experiment_id, processes)
-        yield now_ns, kept
+        yield now_ns, kept if self.original is None else self._part(kept)
         yield now_ns, ExperimentCompleted(processes_completed=processes, processes_failed=0)
+
+    def _part(self, kept: ResultImported) -> ResultImported:
+        return msgspec.structs.replace(kept, original=self.original, bytes_kept=False)
 
     def _started(self, experiment_id: str, processes: int) -> ExperimentStarted:
         return ExperimentStarted(
@@ -64,10 +69,29 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recognises(document: Document) -> bool:
-    """Whether it is a JSON object with a version of its schema, or of what every result has."""
-    return "schema_version" in document.fields and "aiperf_version" not in document.fields
+    """Whether it is a JSON object with a version of its schema, or several of them."""
+    return all(map(_is_result, _several(document) or [document.json]))
 
 
 def recordings(document: Document, asked: Asked) -> Iterator[KeptResult]:
-    """The one result of a file. Raises ExportError, which names the field that does not fit."""
-    yield KeptResult(result=read_predecessor(document.content, what=document.what))
+    """The results of a file. Raises ExportError, which names the field that does not fit."""
+    several = _several(document)
+    if not several:
+        yield KeptResult(result=read_predecessor(document.content, what=document.what))
+    for number, fields in enumerate(several, 1):
+        original = msgspec.json.encode(fields)
+        result = read_predecessor(original, what=f"{document.what}: result {number}")
+        yield KeptResult(result=result, original=original)
+
+
+def _several(document: Document) -> list[Any]:
+    """Those of a list or of a study; none of a file that is one result."""
+    listed = document.fields.get("experiments", document.json)
+    return listed if isinstance(listed, list) else []
+
+
+def _is_result(fields: Any) -> bool:
+    """Not one of llem's own, which has other parts."""
+    if not isinstance(fields, dict) or "aiperf_version" in fields:
+        return False
+    return "schema_version" in fields and not {"weights", "host", "segment_id"} & fields.keys()

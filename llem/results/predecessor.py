@@ -32,6 +32,22 @@ REQUIRED = (  # those that the predecessor never leaves out and ours would make 
     "avg_tokens_per_second",
     "avg_energy_per_token_j",
 )
+OLD_VERSION = "2.0.0"  # of v0.4 to v0.6
+_NOT_KNOWN = {"measurement_methodology": "total", "measurement_config_hash": "unknown"}
+_OF_BOTH = ("extended_metrics", "energy_breakdown", "thermal_throttle", "warmup_result")
+_PLACEHOLDERS = {
+    "energy_metrics": (
+        *("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "gpu_power_w", "cpu_power_w", "ram_power_w"),
+        *("emissions_kg_co2", "energy_per_token_j"),
+    ),
+    "compute_metrics": (
+        "flops_total",
+        "flops_per_token",
+        "flops_per_second",
+        "peak_memory_mb",
+        "model_memory_mb",
+    ),
+}
 ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
@@ -42,7 +58,7 @@ def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResu
     try:
         document = strict_json(original)
         _refuse_lists(document, what)
-        fields = msgspec.convert(document, Fields)
+        fields = _as_current(msgspec.convert(document, Fields))
         _check(fields, what)
         result = _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
@@ -61,6 +77,53 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
         labels={**result.labels, "imported_id": result.experiment_id},
         process_results=[replace(process, experiment_id=experiment_id) for process in result.process_results],
     )
+
+
+def _as_current(fields: Fields) -> Fields:
+    """The same as of v0.8: an aggregated result of v0.4 to v0.6, or the result of one process, which is one of its own."""
+    if "process_index" in fields and isinstance(fields.get("inference_metrics"), dict):
+        return _of_one_process(_without_placeholders(fields))
+    processes = fields.get("process_results")
+    if fields.get("schema_version") != OLD_VERSION or not isinstance(processes, list):
+        return fields
+    parts = [_without_placeholders(_dict(process)) for process in processes]
+    known = {"schema_version": SCHEMA_VERSION, "process_results": parts}
+    return {**_NOT_KNOWN, **fields, **known, "total_flops": fields.get("total_flops") or None}
+
+
+def _of_one_process(fields: Fields) -> Fields:
+    """Its figures as an experiment's."""
+    times, work = _dict(fields.get("timestamps")), _dict(fields.get("inference_metrics"))
+    energy, compute = _dict(fields.get("energy_metrics")), _dict(fields.get("compute_metrics"))
+    same = ("experiment_id", "backend", "backend_version", "effective_config", *_OF_BOTH)
+    return {
+        **_NOT_KNOWN,
+        **{name: fields[name] for name in same if name in fields},
+        "schema_version": SCHEMA_VERSION,
+        "total_tokens": work.get("total_tokens"),
+        "total_input_tokens": work.get("input_tokens"),
+        "total_output_tokens": work.get("output_tokens"),
+        "total_inference_time_sec": work.get("inference_time_sec"),
+        "avg_tokens_per_second": work.get("tokens_per_second"),
+        "total_energy_j": energy.get("total_energy_j"),
+        "avg_energy_per_token_j": energy.get("energy_per_token_j"),
+        "total_flops": compute.get("flops_total"),
+        "start_time": times.get("start"),
+        "end_time": times.get("end"),
+        "process_results": [fields],
+    }
+
+
+def _without_placeholders(process: Fields) -> Fields:
+    """These figures were 0 where nothing was measured."""
+    changed: Fields = {"schema_version": SCHEMA_VERSION}
+    for part, names in _PLACEHOLDERS.items():
+        figures = process.get(part)
+        if isinstance(figures, dict):
+            changed[part] = {
+                name: None if name in names and not figure else figure for name, figure in figures.items()
+            }
+    return {**process, **changed}
 
 
 def _refuse_other_formats(original: bytes, what: str) -> None:

@@ -271,6 +271,24 @@ def imported_file(odd: Odd, original: Path) -> bytes:
     return json.dumps(odd.altered(content, chance=odd.choice([0.003, 0.02, 0.1]))).encode()
 
 
+def odd_file(odd: Odd, original: bytes) -> bytes:
+    """A file of any format in which something is odd: a value of its JSON, a cell of its lines, or its bytes."""
+    try:
+        content = json.loads(original)
+    except ValueError:
+        return odd.mutated(original) if odd.random() < 0.3 else _odd_cells(odd, original)
+    if odd.random() < 0.2:
+        return odd.mutated(original)
+    return json.dumps(odd.altered(content, chance=odd.choice([0.001, 0.01, 0.1]))).encode()
+
+
+def _odd_cells(odd: Odd, original: bytes) -> bytes:
+    parts = re.split(r"([,\s:\[\]{}]+)", original.decode(errors="replace"))
+    for _ in range(odd.randrange(1, 4)):
+        parts[odd.randrange(len(parts))] = odd.text()
+    return "".join(parts).encode(errors="surrogateescape")
+
+
 def plan_file(odd: Odd, usual: str) -> bytes:
     """The whole default plan with a few values changed, or TOML of a few keys."""
     lines = usual.splitlines()

@@ -18,6 +18,8 @@ FILES = {
     "dcgmi/dmon.txt": "dcgmi",
     "mlperf/spl.txt": "mlperf-power",
     "optimum/benchmark_report.json": "optimum-benchmark",
+    "llenergymeasure/process_0.json": "llenergymeasure",
+    "llenergymeasure/aggregated.json": "llenergymeasure",
 }
 STARTED = Asked(timezone="UTC", start="2026-03-01T12:00:00")
 ASKED = {
