@@ -13,7 +13,7 @@ import numpy as np
 
 from llem.errors import LlemError, MeasureError
 from llem.measure import preflight
-from llem.measure.calibration_load import LOADS, MODULE, REGION
+from llem.measure.calibration_load import LOADS, MODULE, REGION, simulated_driver
 from llem.measure.known_calibrations import keep
 from llem.measure.supervisor import Outcome, Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
@@ -82,6 +82,8 @@ def check(wanted: Wanted) -> Sequence[Device]:
         raise MeasureError(
             "a load of matrix products needs torch", found="no package torch", hint=install_hint("torch")
         )
+    if wanted.load == "simulated":
+        simulated_driver()
     if not SHORTEST_S <= wanted.seconds <= LONGEST_S:
         raise MeasureError(
             "--seconds", found=f"{wanted.seconds:g}", expected=f"{SHORTEST_S:g} to {LONGEST_S:g}"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from llem.errors import MeasureError
 from llem.instrumentation import region
 from llem.results.calibration import LoadStep, load_schedule
 
@@ -43,9 +44,25 @@ def torch_work(uuids: Sequence[str]) -> Work:
     return work
 
 
+def simulated_driver() -> ctypes.CDLL:
+    """The simulated NVML that is in the place of a real one. Raises MeasureError where there is none."""
+    try:
+        driver = ctypes.CDLL(SIMULATED_DRIVER)
+    except OSError:
+        driver = None
+    if driver is None or not hasattr(driver, "sim_set_load"):
+        raise MeasureError(
+            "load simulated",
+            found="no simulated driver",
+            expected="one",
+            hint="--load torch loads what is here",
+        )
+    return driver
+
+
 def simulated_work(uuids: Sequence[str]) -> Work:
     """Nothing but calls of a simulated driver, which has these GPUs draw more."""
-    driver = ctypes.CDLL(SIMULATED_DRIVER)
+    driver = simulated_driver()
 
     def load(level: int) -> None:
         for uuid in uuids:

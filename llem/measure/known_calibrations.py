@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import msgspec
 
 from llem.errors import StoreError
 from llem.measure.device_settings import file_name
+from llem.measure.windows import SamplerLink
 from llem.store import Store
 from llem.units import NS_PER_S
+from llem_events import BackgroundWriter
 from llem_events.events import Device, SensorCalibrated
 
 
@@ -63,17 +65,20 @@ def known(store: Store, device: Device, *, driver: str | None) -> Kept | None:
     )
 
 
-def relied_on(
-    experiment: Path, devices: Sequence[Device], environment: dict[str, Any]
-) -> Iterator[SensorCalibrated]:
-    """What the store of an experiment's folder knows of these devices under today's driver, with its origin and age."""
+def write_relied_on(
+    log: BackgroundWriter, link: SamplerLink, *, experiment: Path, environment: dict[str, Any]
+) -> None:
+    """Write what the store of an experiment's folder knows of the sampler's devices under today's driver, with its origin and age; the link goes by it."""
     store = Store(experiment.parent.parent)
     version = (environment["hardware"]["cuda"] or {}).get("driver_version")
-    for device in devices:
+    for device in (*link.devices, *link.beside):
         kept = known(store, device, driver=version if device.kind in ("gpu", "mig") else None)
-        if kept is not None:
-            for sensor in kept.sensors:
-                yield msgspec.structs.replace(sensor, experiment_id=kept.experiment_id, age_s=kept.age_s)
+        if kept is None:
+            continue
+        for sensor in kept.sensors:
+            told = msgspec.structs.replace(sensor, experiment_id=kept.experiment_id, age_s=kept.age_s)
+            log.append(told, at_ns=time.monotonic_ns())
+            link.rely_on(told)
 
 
 def _is_there(kept: Kept, store: Store) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from llem.measure import baseline, children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
-from llem.measure.known_calibrations import relied_on
+from llem.measure.known_calibrations import write_relied_on
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.regions import Listener
 from llem.measure.windows import SamplerLink, Windows, guard_s
@@ -61,8 +61,7 @@ def _start(setup: WorkerSetup, link: SamplerLink, log: BackgroundWriter) -> None
         environment=snapshot(link.gpus, meter=link.gpu_meter),
     )
     log.append(event, at_ns=time.monotonic_ns())
-    for calibrated in relied_on(Path(setup.folder), [*link.devices, *link.beside], event.environment):
-        log.append(calibrated, at_ns=time.monotonic_ns())
+    write_relied_on(log, link, experiment=Path(setup.folder), environment=event.environment)
 
 
 def _baseline(

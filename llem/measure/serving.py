@@ -14,7 +14,7 @@ from llem.errors import LlemError, MeasureError
 from llem.measure import children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
-from llem.measure.known_calibrations import relied_on
+from llem.measure.known_calibrations import write_relied_on
 from llem.measure.load_link import LoadFailedError, LoadLink
 from llem.measure.messages import (
     MEASURING,
@@ -121,9 +121,9 @@ class Serving(Worker):
             environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
         )
         self._append(started)
-        devices = [*self._sampler.devices, *self._sampler.beside]
-        for calibrated in relied_on(Path(self._setup.folder), devices, started.environment):
-            self._append(calibrated)
+        write_relied_on(
+            self._log, self._sampler, experiment=Path(self._setup.folder), environment=started.environment
+        )
 
     @contextmanager
     def _serve(self) -> Iterator[Served]:

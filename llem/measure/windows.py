@@ -15,6 +15,7 @@ from llem_events.events import (
     EnergyEdge,
     MeteredDevice,
     OtherMeter,
+    SensorCalibrated,
     WindowClosed,
     WindowOpened,
 )
@@ -51,6 +52,12 @@ class SamplerLink:
             self.averaged_s = max(self.averaged_s, *map(_averaged_s, each.devices), 0.0)
             if gpus := [device for device in devices if device.kind in ("gpu", "mig")]:
                 self.gpu_meter, self.gpus = each.meter, gpus
+
+    def rely_on(self, calibrated: SensorCalibrated) -> None:
+        """An average may reach further back than is documented."""
+        window_s, delay_s = calibrated.averaging_window_s.value, calibrated.delay_s.value
+        if self.averaged_s and window_s is not None:
+            self.averaged_s = max(self.averaged_s, window_s + max(delay_s or 0.0, 0.0))
 
     def read_edges(self) -> list[EnergyEdge]:
         """The energy counters of all devices of all meters, now."""

@@ -11,7 +11,7 @@ from llem.errors import EngineError, MeasureError
 from llem.measure import baseline, children
 from llem.measure.children import StopFlag, StoppedError
 from llem.measure.environment import snapshot
-from llem.measure.known_calibrations import relied_on
+from llem.measure.known_calibrations import write_relied_on
 from llem.measure.messages import (
     MEASURING,
     Barrier,
@@ -100,9 +100,9 @@ class Worker:
             environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
         )
         self._log.append(event, at_ns=time.monotonic_ns())
-        devices = [*self._sampler.devices, *self._sampler.beside]
-        for calibrated in relied_on(Path(self._setup.folder), devices, event.environment):
-            self._log.append(calibrated, at_ns=time.monotonic_ns())
+        write_relied_on(
+            self._log, self._sampler, experiment=Path(self._setup.folder), environment=event.environment
+        )
         return engine
 
     def _baseline(self, position: Literal["before", "after", "server_idle"], duration_s: float) -> None:

@@ -1,16 +1,18 @@
 """A calibration loads devices in a known way, says what their sensors make of it, and is relied on by later runs of the same device and driver."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llem.measure.calibration_load import MODULE
 from llem.measure.known_calibrations import keep, known
 from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
 from tests.measure.gpu_host import GpuHost, gpu
-from tests.simulated_nvml.scenario import Gpu, Scenario
+from tests.simulated_nvml.scenario import Fault, Gpu, Scenario
 
 GPU = Device(host="node", uuid="GPU-1", index=0, name="H100", kind="gpu")
 AS_LATER = (
@@ -121,10 +123,42 @@ def test_what_is_calibrated_is_relied_on(gpu_host: GpuHost) -> None:
 
 
 @pytest.mark.slow
+def test_an_average_that_is_not_as_documented_gives_the_truth(gpu_host: GpuHost, tmp_path: Path) -> None:
+    """A GPU without a counter, whose mean is over 1.4 s and 60 ms late: what was calibrated is telescoped, and the truth lies in its bound."""
+    averaging = gpu(
+        0,
+        load_w=(90.0, 590.0),
+        counter_tick_ms=0.0,
+        fields=frozenset(),
+        average_s=1.4,
+        delay_s=0.06,
+        refresh=(0.1, 0.03),
+    )
+    first, second = (Scenario(gpus=[averaging], settings=str(tmp_path / name)) for name in ("one", "two"))
+    calibration = gpu_host.run("calibrate", first, "--load", "simulated", "--seconds", "25")
+    assert calibration.done.returncode == 0, calibration.done.stdout
+    loaded = (sys.executable, "-m", MODULE, "simulated", "10", averaging.uuid)
+    run = gpu_host.run("measure", second, *AS_LATER, "--", *loaded, in_store_of=calibration)
+    assert run.done.returncode == 0, run.done.stderr
+    window = run.query(
+        "FROM windows JOIN devices USING (experiment_id) WHERE windows.kind = 'measurement' AND calibrated_by IS NOT NULL"
+    )[0]
+    truth_j = run.true_energy_j(averaging.uuid, window["opened_ns"], window["closed_ns"])
+    assert window["integration"] == "telescoped"
+    assert window["energy_j"] == pytest.approx(truth_j, rel=0.02)
+    assert abs(window["energy_j"] - truth_j) <= window["energy_uncertainty_j"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("about", "reason"),
-    [({"load_w": (90.0, 90.0)}, "does not show"), ({"processes": [1]}, "in use")],
-    ids=["no change", "somebody else's"],
+    [
+        ({"load_w": (90.0, 90.0)}, "does not show"),
+        ({"processes": [1]}, "in use"),
+        ({"limit_w": 580.0}, "limit"),
+        ({"faults": [Fault(function="fields", slow_ms=100)]}, "the driver answered every"),
+    ],
+    ids=["no change", "somebody else's", "power limit", "seldom"],
 )
 def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any], reason: str) -> None:
     """A reason is told, the status is not 0, and no later run finds anything."""
