@@ -46,6 +46,9 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
         None  # experiment that calibrated its power sensor; None: documented values stand
     )
     calibration_age_sec: float | None = None  # how long before this one
+    seen_share: float | None = (
+        None  # of the time, by a sensor with which the load may have kept step and beside which there is no counter
+    )
 
     @classmethod
     def from_readings(

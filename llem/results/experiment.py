@@ -134,6 +134,15 @@ def measured_facts(result: ExperimentResult) -> MeasuredFacts:
         energy_source=result.energy_source,
         energy_disagreement=result.energy_disagreement,
         energy_uncertainty=ratio(result.energy_uncertainty_j, result.total_energy_j),
+        seen_share=min(
+            (
+                device.seen_share
+                for process in processes
+                for device in process.devices
+                if device.seen_share is not None
+            ),
+            default=None,
+        ),
         samples=_fewest(process.samples for process in processes),
         max_sample_gap_sec=largest(process.max_sample_gap_sec for process in processes),
         throttled_fraction=largest(

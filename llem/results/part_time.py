@@ -8,6 +8,7 @@ right on the average, and off by the standard deviation of a power between the l
 import math
 
 STANDARD_DEVIATIONS = 3.0
+NEARLY_ALL = 0.95  # of the time: a sensor that may see so much is not taken for a part-time one
 
 
 def hidden_j(

@@ -30,6 +30,9 @@ class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
     energy_source: EnergySource | None = None
     energy_disagreement: float | None = None  # the largest of all devices
     energy_uncertainty: float | None = None  # the bound as a fraction of the energy
+    seen_share: float | None = (
+        None  # the least of all devices whose load may have kept step with their sensor
+    )
     samples: int | None = None  # the fewest of all devices
     max_sample_gap_sec: float | None = None
     throttled_fraction: float | None = None  # of the time, the largest of all devices
@@ -72,6 +75,9 @@ def _energy_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Inva
         facts.energy_uncertainty,
         limits.max_uncertainty,
     )
+    if facts.seen_share is not None:
+        text = f"the power sensor sees {facts.seen_share:.0%} of the time, and the load may have kept step with it"
+        yield InvalidReason(code="part_time_sensor", text=text, value=facts.seen_share)
     yield from _below(
         "too_few_samples",
         "1 sample, fewer than {threshold:.0f}"

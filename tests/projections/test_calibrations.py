@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llem.plan import Plan, WorkloadPlan
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import Estimated, MeteredDevice, MeterStarted, SensorCalibrated
@@ -108,7 +109,7 @@ MORE_J: list[tuple[dict[str, Any], float]] = [
     ({"delay_s": Estimated(value=0.1, low=0.05, high=0.15), "idle_w": Estimated(value=50.0)}, 0.15 * 350),
     (
         {"seen_share": Estimated(value=0.25, low=0.2, high=0.3), "idle_w": Estimated(value=50.0)},
-        0.7 * 20 * 350,
+        0.8 * (20 * 400 - 4000),
     ),
     ({"seen_share": Estimated(value=1.0, low=0.9, high=1.0)}, 0.0),
     ({"sensor": "power_average_mw", "seen_share": Estimated(value=0.25)}, 0.0),
@@ -117,7 +118,7 @@ MORE_J: list[tuple[dict[str, Any], float]] = [
 
 
 def test_the_bound_follows_from_what_was_found(log: Store) -> None:
-    """Half of the averaging window at the 400 W limit; what is late or unseen between 50 W and the limit; over 20 s."""
+    """Half of the averaging window at the 400 W limit; what is late or unseen between 50 W and the limit; of 4 kJ over 20 s."""
     runs = [[], *([relied_on(**about)] for about, _ in MORE_J)]
     found = measured(log, *runs)
     plain, *relying = (row["energy_uncertainty_j"] for row in found)
@@ -132,12 +133,44 @@ def test_a_documented_window_stands_where_it_was_found_again(log: Store) -> None
     assert plain == relying
 
 
+QUARTER = {"seen_share": Estimated(value=0.25, low=0.2, high=0.3), "power_refresh_s": Estimated(value=0.1)}
+
+
+def reasons(log: Store) -> list[str]:
+    (row,) = rows(log, "SELECT invalid_reasons FROM experiment_results")
+    return [reason for reason in row["invalid_reasons"] if "sensor sees" in reason or "is known to" in reason]
+
+
 def test_a_part_time_sensor_without_a_counter_makes_a_result_invalid(log: Store) -> None:
     """Nobody knows what a load in step with it did."""
-    seen = {"seen_share": Estimated(value=0.25, low=0.2, high=0.3)}
-    measured(log, [relied_on(**seen)])
-    (row,) = rows(log, "SELECT invalid_reasons FROM experiment_results")
-    assert "the energy is known to 140.3% only, more than 10.0%" in row["invalid_reasons"]
+    measured(log, [relied_on(**QUARTER)])
+    assert reasons(log) == [
+        "the energy is known to 80.3% only, more than 10.0%",
+        "the power sensor sees 20% of the time, and the load may have kept step with it",
+    ]
+
+
+def test_a_load_that_was_shifted_keeps_no_step(log: Store) -> None:
+    """Pauses of up to a refresh between the batches leave what chance leaves, and shorter ones leave all."""
+    run = {"worker": [*worker_events(counter_j=None), (0.6, relied_on(**QUARTER))], "sampler": sampled()}
+    for number, pauses_s in enumerate((0.05, 0.1)):
+        experiment(
+            log,
+            experiment_id=f"run-{number}",
+            plan=Plan(workload=WorkloadPlan(shift_pauses_s=pauses_s)),
+            **run,
+        )
+    catch_up(log)
+    in_step, shifted = rows(log, "SELECT invalid_reasons FROM experiment_results ORDER BY experiment_id")
+    assert any("sensor sees 20%" in reason for reason in in_step["invalid_reasons"])
+    assert not any("sensor sees" in reason for reason in shifted["invalid_reasons"])
+
+
+def test_a_part_time_sensor_beside_a_counter_is_no_reason(log: Store) -> None:
+    """The counter is the figure."""
+    experiment(log, worker=[*worker_events(), (0.6, relied_on(**QUARTER))])
+    catch_up(log)
+    assert reasons(log) == []
 
 
 def test_a_counter_that_counts_otherwise_is_told_with_every_result(log: Store) -> None:

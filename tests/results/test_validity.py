@@ -35,6 +35,7 @@ BROKEN: dict[str, tuple[dict[str, Any], float | None, float | None]] = {
     "energy_not_measured": ({"energy_j": None, "energy_source": None}, None, None),
     "energy_estimated": ({"energy_source": "estimated"}, None, None),
     "sources_disagree": ({"energy_disagreement": 0.051}, 0.051, 0.05),
+    "part_time_sensor": ({"seen_share": 0.25}, 0.25, None),
     "too_few_samples": ({"samples": 19}, 19, 20),
     "sample_gap": ({"max_sample_gap_sec": 1.1}, 1.1, 1.0),
     "incomplete": ({"complete": False}, None, None),

@@ -38,6 +38,7 @@ class Integral(msgspec.Struct, frozen=True, kw_only=True):
     uncertainty_j: float | None = None
     method: Integration | None = None
     trapezoid_j: float | None = None
+    seen_share: float | None = None  # of the time, where the load may have kept step with the sensor
 
 
 def read_counter(window: Window, device_uuid: str) -> Counter:
@@ -91,7 +92,10 @@ def device_energy(
     if calibrated is None:
         return energy
     return msgspec.structs.replace(
-        energy, calibrated_by=calibrated.experiment_id, calibration_age_sec=calibrated.age_s
+        energy,
+        calibrated_by=calibrated.experiment_id,
+        calibration_age_sec=calibrated.age_s,
+        seen_share=integral.seen_share if counter_j is None else None,
     )
 
 
@@ -122,14 +126,22 @@ def _integral(
     is_estimate = metered.energy_source == "estimated"
     blindness = Blindness.of(process.calibration_of(metered))
     duration_sec = sum(in_span.duration_sec for in_span in samples)
-    hidden_j = blindness.hidden_j(duration_sec=duration_sec, power_limit_w=limit_w, shifted=False)
+    shifts = process.load_shifts(duration_sec, refresh_sec=blindness.refresh_sec)
+    hidden_j = blindness.hidden_j(
+        trapezoid_j, duration_sec=duration_sec, power_limit_w=limit_w, shifts=shifts
+    )
+    seen_share = None if is_estimate or shifts else blindness.seen_share
     bounds = [
         in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
         for in_span in samples
     ]
-    bound_j = None if is_estimate else total([*bounds, hidden_j])
+    bound_j = None if is_estimate else total([*bounds, hidden_j, blindness.late_j(limit_w)])
     by_trapezoids = Integral(
-        energy_j=trapezoid_j, uncertainty_j=bound_j, method="trapezoid", trapezoid_j=trapezoid_j
+        energy_j=trapezoid_j,
+        uncertainty_j=bound_j,
+        method="trapezoid",
+        trapezoid_j=trapezoid_j,
+        seen_share=seen_share,
     )
     if not telescope or is_estimate or metered.power_kind != "average":
         return by_trapezoids
@@ -139,15 +151,17 @@ def _integral(
             guard_sec=process.idled_sec(in_span.span[1]),
             power_limit_w=limit_w,
             delay_sec=blindness.delay_sec,
+            delay_within_sec=blindness.delay_within_sec,
         )
         for in_span in samples
     ]
     energy_j = total(each and each.energy_j for each in telescoped)
-    hidden_j = blindness.hidden_j(duration_sec=duration_sec, power_limit_w=limit_w, shifted=True)
     closer_j = total([*(each and each.uncertainty_j for each in telescoped), hidden_j])
     if energy_j is None or (bound_j is not None and (closer_j is None or closer_j > bound_j)):
         return by_trapezoids
-    return Integral(energy_j=energy_j, uncertainty_j=closer_j, method="telescoped", trapezoid_j=trapezoid_j)
+    return msgspec.structs.replace(
+        by_trapezoids, energy_j=energy_j, uncertainty_j=closer_j, method="telescoped"
+    )
 
 
 def _limit_w(metered: MeteredDevice) -> float | None:

@@ -15,6 +15,7 @@ from llem.projections.derive.columns import Ints
 from llem.projections.derive.host_clocks import Clock, placements
 from llem.projections.derive.sensors import as_calibrated
 from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
+from llem.results.part_time import NEARLY_ALL
 from llem.units import NS_PER_S, NS_PER_US, seconds
 from llem_events.events import (
     EVENT_TYPES,
@@ -123,9 +124,17 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessFacts(Facts):
     """What a worker and its sampler wrote."""
 
-    def __init__(self, segment: Segment, facts: Sequence[Fact], *, load: Segment | None = None) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        facts: Sequence[Fact],
+        *,
+        plan: dict[str, Any],
+        load: Segment | None = None,
+    ) -> None:
         super().__init__(facts)
         self.segment = segment
+        self._shift_pauses_sec = _shift_pauses_sec(plan)
         # of a server, the requests stand in the segment of the process that sent them
         self.requests_segment_id = (segment if load is None else load).segment_id
         self.process_index = segment.process_index or 0
@@ -175,6 +184,18 @@ class ProcessFacts(Facts):
 
     def _as_calibrated(self, devices: Iterable[MeteredDevice]) -> list[MeteredDevice]:
         return [as_calibrated(metered, self.calibration_of(metered)) for metered in devices]
+
+    def load_shifts(self, duration_sec: float, *, refresh_sec: float) -> int:
+        """How often the load was shifted within so long by a random part of a sensor's refresh; 0 where the pauses were shorter than one."""
+        measured_ns = sum(
+            window.closed_ns - window.opened_ns
+            for window in self.windows
+            if window.opened.kind == "measurement" and window.closed_ns is not None
+        )
+        batches = self.completed.batches if self.completed else None
+        if not batches or not measured_ns or not 0 < NEARLY_ALL * refresh_sec <= self._shift_pauses_sec:
+            return 0
+        return int(batches * min(1.0, duration_sec / seconds(measured_ns)))
 
     def idle_powers(self, position: str) -> list[BaselinePower]:
         """Of the first meter's devices; none where there was no such baseline."""
@@ -277,6 +298,7 @@ class ExperimentFacts(Facts):
                 segment,
                 _written_by(segment, segments, facts),
                 load=next(_beside(segment, segments, role="load"), None),
+                plan=self.plan,
             )
             for segment in segments
             if _has_process(segment) and segment.segment_id is not None
@@ -297,6 +319,13 @@ class ExperimentFacts(Facts):
         """The segment that keeps the experiment out of the tables: a damaged one rather than a newer one."""
         refused = [segment for segment in self.segments if segment.refused]
         return min(refused, key=lambda segment: segment.verdict == "newer", default=None)
+
+
+def _shift_pauses_sec(plan: dict[str, Any]) -> float:
+    """As the plan has it, which any llem may have written."""
+    workload = plan.get("workload")
+    pauses = workload.get("shift_pauses_s") if isinstance(workload, dict) else None
+    return float(pauses) if isinstance(pauses, int | float) else 0.0
 
 
 def _has_process(segment: Segment) -> bool:

@@ -244,7 +244,13 @@ class DeviceSamples:
         )
 
     def telescoped(
-        self, *, averaged_sec: float, guard_sec: float, power_limit_w: float | None, delay_sec: float = 0.0
+        self,
+        *,
+        averaged_sec: float,
+        guard_sec: float,
+        power_limit_w: float | None,
+        delay_sec: float,
+        delay_within_sec: float,
     ) -> Telescoped | None:
         """Energy from averaged power that is told so late, where the device idled for `guard_sec` after the span; None where that cannot be told."""
         if not averaged_sec or not guard_sec:
@@ -252,12 +258,14 @@ class DeviceSamples:
         readings = AveragedReadings()
         name = self._power_column
         for at_sec, columns in self.read([name]):
-            readings.add(*known(at_sec - delay_sec, columns[name]))
+            readings.add(*known(at_sec, columns[name]))
         return readings.telescoped(
             duration_sec=self.duration_sec,
             averaged_sec=averaged_sec,
-            guard_sec=guard_sec - delay_sec,
+            guard_sec=guard_sec,
             power_limit_w=power_limit_w,
+            delay_sec=delay_sec,
+            delay_within_sec=delay_within_sec,
         )
 
     @property

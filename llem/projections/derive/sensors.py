@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from llem.results.part_time import NEARLY_ALL, hidden_j
 from llem.units import NS_PER_S, seconds
 from llem_events.events import Estimated, MeteredDevice, SensorCalibrated
 
@@ -46,7 +47,10 @@ class Blindness(NamedTuple):
 
     delay_sec: float = 0.0  # of a reading behind the power that it tells
     delay_within_sec: float = 0.0
-    unseen_share: float = 0.0  # of the time
+    seen_share: float | None = (
+        None  # of the time, the least that it may be; None where it was not found to be a part
+    )
+    refresh_sec: float = 0.0
     idle_w: float = 0.0
 
     @classmethod
@@ -54,27 +58,41 @@ class Blindness(NamedTuple):
         """Nothing that is known, where nothing was calibrated."""
         if calibrated is None:
             return cls()
-        delay, seen = calibrated.delay_s, calibrated.seen_share
-        seen_share = seen.value if seen.high is None else seen.high
+        delay, seen, refresh = calibrated.delay_s, calibrated.seen_share, calibrated.power_refresh_s
+        most = seen.value if seen.high is None else seen.high
         return cls(
             delay_sec=delay.value or 0.0,
             delay_within_sec=_half_width(delay),
-            unseen_share=0.0 if seen_share is None else max(0.0, 1.0 - seen_share),
+            seen_share=None if most is None or most >= NEARLY_ALL else seen.low or seen.value,
+            refresh_sec=refresh.value or 0.0,
             idle_w=calibrated.idle_w.value or 0.0,
         )
 
-    def hidden_j(self, *, duration_sec: float, power_limit_w: float | None, shifted: bool) -> float | None:
-        """How much a load in step with the sensor could hide, and what is told late; None where no limit bounds it.
+    def late_j(self, power_limit_w: float | None) -> float | None:
+        """What is told late at the edges of a span; None where no limit bounds it."""
+        late_sec = abs(self.delay_sec) + self.delay_within_sec
+        return _bounded_j(late_sec, power_limit_w, self.idle_w)
 
-        `shifted`: the readings were put back in time by the delay, so that only its interval is left.
-        """
-        late_sec = self.delay_within_sec + (0.0 if shifted else abs(self.delay_sec))
-        if not (late_sec or self.unseen_share):
-            return 0.0
-        if power_limit_w is None:
-            return None
-        unseen_sec = self.unseen_share * duration_sec
-        return (unseen_sec + late_sec) * (power_limit_w - self.idle_w)
+    def hidden_j(
+        self, energy_j: float, *, duration_sec: float, power_limit_w: float | None, shifts: int
+    ) -> float | None:
+        """How much a load could hide that was shifted so many times; None where no limit bounds it."""
+        if self.seen_share is None or power_limit_w is None:
+            return _bounded_j(0.0 if self.seen_share is None else 1.0, power_limit_w, self.idle_w)
+        return hidden_j(
+            energy_j,
+            duration_sec=duration_sec,
+            seen_share=self.seen_share,
+            least_w=self.idle_w,
+            most_w=power_limit_w,
+            shifts=shifts,
+        )
+
+
+def _bounded_j(duration_sec: float, power_limit_w: float | None, idle_w: float) -> float | None:
+    if not duration_sec:
+        return 0.0
+    return None if power_limit_w is None else duration_sec * (power_limit_w - idle_w)
 
 
 def _half_width(estimate: Estimated) -> float:
