@@ -195,5 +195,9 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise ExportError(f"{path} cannot be read", found=error.strerror) from error
     if len(content) > MAX_FILE_BYTES:
-        raise ExportError(f"{path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
+        raise ExportError(
+            f"{path} is too large",
+            expected=f"at most {MAX_FILE_BYTES} bytes",
+            hint="import its parts, or log fewer columns less often",
+        )
     return content

@@ -97,11 +97,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
         note = f"recorded by {kept.format} and imported from {kept.file_name}: llem did not measure it"
         for text in (note, *self.notes):
             yield 0, WarningRaised(code="imported", text=text)
-        if self.requests is not None:
-            yield (
-                0,
-                ModelLoaded(model_name=self.model_name or "unknown", weights="unknown", source="imported"),
-            )
+        if self.model_name is not None:
+            yield 0, ModelLoaded(model_name=self.model_name, weights="unknown", source="imported")
         yield from self._samples(name)
         yield from self._idled("before", self.idle_before, window_index=0)
         yield from self._measured()

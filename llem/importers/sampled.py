@@ -147,13 +147,14 @@ def _is_one_power(span: Span, devices: Sequence[Sampled]) -> bool:
 def _quiet_until(span: Span, device: Sampled) -> int:
     """The last of the readings that are one power once the sensor has forgotten the window; its end where there are too few."""
     within = powers_w(device.readings, span)
+    mean_w = fmean(within) if within else 0.0
     settled_ns = span[1] + device.settles_ns(span)
     least_w, most_w = np.inf, -np.inf
     count, until_ns = 0, span[1]
     for reading in device.readings:
         for power_w in powers_w([reading], (settled_ns, reading.at_ns)):
             least_w, most_w = min(power_w, least_w), max(power_w, most_w)
-            if not within or most_w - least_w > _spread_w(least_w) or most_w >= fmean(within):
+            if most_w - least_w > _spread_w(least_w) or most_w >= mean_w:
                 return until_ns if count >= FEWEST_IDLE else span[1]
             count, until_ns = count + 1, reading.at_ns
     return until_ns if count >= FEWEST_IDLE else span[1]

@@ -174,7 +174,7 @@ def _of_process(
     yield from _of_windows(who, process)
     if process.wraps_program:
         return
-    if process.completed is not None:
+    if process.completed is not None and not process.is_imported:
         yield from _counted(f"models loaded by {who}", process.every(ModelLoaded), least=1, most=1)
     counts = counted.get(process.segment.segment_id) or count_requests(source, process)
     yield from _of_requests(who, counts)
