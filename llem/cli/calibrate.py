@@ -48,8 +48,9 @@ def calibrate(
     )
     place = Store.locate(store)
     if dry_run:
-        for device in check(wanted):
-            console.say(f"{device.uuid}  {device.name}")
+        named = [f"{device.uuid}  {device.name}" for device in check(wanted)]
+        for line in named or [f"all devices of meter {wanted.meter}"]:
+            console.say(line)
         console.say(f"about {wanted.duration_s:.0f} s of load on all at a time; nobody else may use them")
         return
     with Interruptions():
@@ -62,7 +63,9 @@ def _run(wanted: Wanted, store: Store) -> Outcome:
     began_s = time.monotonic()
 
     def begin(experiment_id: str, meter: MeterChoice) -> None:
-        console.note(f"llem: run {experiment_id}, about {wanted.duration_s:.0f} s of load")
+        console.note(
+            f"llem: run {experiment_id}, meter {meter.name}, about {wanted.duration_s:.0f} s of load"
+        )
 
     with progress_line(quiet=False) as line:
 
@@ -97,4 +100,8 @@ def _show(store: Store, experiment_id: str) -> bool:
     with importlib.import_module("llem.cli.tables").tables_of(store, only=[experiment_id]) as connection:
         found = shown.calibrations_of(connection, experiment_id)
     shown.write_calibrations(sys.stdout, found)
-    return any(each.reason is None for each in found)
+    sys.stdout.flush()
+    is_of_use = any(each.reason is None for each in found)
+    if is_of_use:
+        console.note(f"llem: later runs into {store.path} on the same devices and driver rely on it")
+    return is_of_use

@@ -17,7 +17,8 @@ from llem.measure.calibration_load import LOADS, MODULE, REGION, simulated_drive
 from llem.measure.known_calibrations import keep
 from llem.measure.supervisor import Outcome, Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
-from llem.plan import DevicesPlan, MeterPlan, Plan, WindowsPlan
+from llem.plan import Plan
+from llem.plan_file import resolve_plan
 from llem.registry import METERS, install_hint, one_of
 from llem.results.calibration import LoadTrace, SensorCalibration, estimate, load_schedule
 from llem.results.estimates import Estimate
@@ -55,13 +56,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def plan(self) -> Plan:
-        """An experiment that reads as often as it can, and does nothing but what the schedule says."""
-        return Plan(
-            name=NAME,
-            devices=DevicesPlan(gpus=self.gpus),
-            meter=MeterPlan(name=self.meter, sample_hz=SAMPLE_HZ),
-            windows=WindowsPlan(baseline_s=0.0, guard_s=0.0),
-        )
+        """An experiment that reads as often as it can, and does nothing but what the schedule says. Raises PlanError."""
+        options = {
+            "name": NAME,
+            "devices.gpus": self.gpus,
+            "meter.name": self.meter,
+            "meter.sample_hz": SAMPLE_HZ,
+            "windows.baseline_s": 0.0,
+            "windows.guard_s": 0.0,
+        }
+        return resolve_plan(None, options=options)
 
     def command(self, devices: Sequence[Device] = ()) -> list[str]:
         """The program that is their load."""
@@ -79,9 +83,7 @@ def check(wanted: Wanted) -> Sequence[Device]:
     if wanted.load not in LOADS:
         raise MeasureError("load", found=repr(wanted.load), expected=one_of(*LOADS))
     if wanted.load == "torch" and importlib.util.find_spec("torch") is None:
-        raise MeasureError(
-            "a load of matrix products needs torch", found="no package torch", hint=install_hint("torch")
-        )
+        raise MeasureError("load torch", found="no package torch", hint=install_hint("torch"))
     if wanted.load == "simulated":
         simulated_driver()
     if not SHORTEST_S <= wanted.seconds <= LONGEST_S:

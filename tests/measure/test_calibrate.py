@@ -1,5 +1,6 @@
 """A calibration loads devices in a known way, says what their sensors make of it, and is relied on by later runs of the same device and driver."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from llem.measure.calibration_load import MODULE
 from llem.measure.known_calibrations import keep, known
 from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
+from tests.conftest import Run
 from tests.measure.gpu_host import GpuHost, gpu
 from tests.simulated_nvml.scenario import Fault, Gpu, Scenario
 
@@ -28,7 +30,7 @@ def found(**about: Any) -> SensorCalibrated:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def runs(tmp_path: Path) -> Store:
     """A store with the experiments that are said to have calibrated."""
     made = Store(tmp_path / "store").create()
     for run in ("first", "second", "new", "old"):
@@ -36,15 +38,15 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def kept(store: Store, calibrated: SensorCalibrated, *, run: str = "first", at_s: float = 100.0) -> None:
-    keep(store, [calibrated], experiment_id=run, calibrated_ns=round(at_s * 1e9))
+def kept(runs: Store, calibrated: SensorCalibrated, *, run: str = "first", at_s: float = 100.0) -> None:
+    keep(runs, [calibrated], experiment_id=run, calibrated_ns=round(at_s * 1e9))
 
 
-def test_the_newest_is_known_with_its_origin_and_age(store: Store) -> None:
+def test_the_newest_is_known_with_its_origin_and_age(runs: Store) -> None:
     """In whatever order they were written."""
-    kept(store, found(), run="new", at_s=time.time() - 60)
-    kept(store, found(), run="old", at_s=time.time() - 3600)
-    newest = known(store, GPU, driver="580.1")
+    kept(runs, found(), run="new", at_s=time.time() - 60)
+    kept(runs, found(), run="old", at_s=time.time() - 3600)
+    newest = known(runs, GPU, driver="580.1")
     assert newest is not None and newest.experiment_id == "new"
     assert 60 <= newest.age_s < 600
 
@@ -60,38 +62,70 @@ def test_the_newest_is_known_with_its_origin_and_age(store: Store) -> None:
     ],
     ids=str,
 )
-def test_nothing_else_is_relied_on(store: Store, other: dict[str, Any]) -> None:
+def test_nothing_else_is_relied_on(runs: Store, other: dict[str, Any]) -> None:
     """Neither of another driver, host or device, nor one of which a reason says that it is wrong."""
-    kept(store, found(**other))
-    assert known(store, GPU, driver="580.1") is None
+    kept(runs, found(**other))
+    assert known(runs, GPU, driver="580.1") is None
 
 
-def test_each_driver_has_its_own(store: Store) -> None:
+def test_each_driver_has_its_own(runs: Store) -> None:
     """Whoever goes back to an earlier one finds what was calibrated under it."""
-    kept(store, found(), run="first", at_s=100)
-    kept(store, found(driver="570.0"), run="second", at_s=200)
-    drivers = {driver: known(store, GPU, driver=driver) for driver in ("580.1", "570.0")}
+    kept(runs, found(), run="first", at_s=100)
+    kept(runs, found(driver="570.0"), run="second", at_s=200)
+    drivers = {driver: known(runs, GPU, driver=driver) for driver in ("580.1", "570.0")}
     assert [each and each.experiment_id for each in drivers.values()] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", '[{"experiment_id": 3}]', '[{"experiment_id": "a", "calibrated_ns": 1, "sensors": []}]']
 )
-def test_a_file_that_cannot_be_understood_is_none(store: Store, text: str) -> None:
+def test_a_file_that_cannot_be_understood_is_none(runs: Store, text: str) -> None:
     """It is written anew by the next calibration."""
-    kept(store, found())
-    (path,) = store.calibrations_path.iterdir()
+    kept(runs, found())
+    (path,) = runs.calibrations_path.iterdir()
     path.write_text(text)
-    assert known(store, GPU, driver="580.1") is None
-    kept(store, found(), run="second")
-    assert known(store, GPU, driver="580.1") is not None
+    assert known(runs, GPU, driver="580.1") is None
+    kept(runs, found(), run="second")
+    assert known(runs, GPU, driver="580.1") is not None
 
 
-def test_one_whose_experiment_was_removed_is_not_relied_on(store: Store) -> None:
+def test_one_whose_experiment_was_removed_is_not_relied_on(runs: Store) -> None:
     """Whoever found out that it is wrong removes it as any other run."""
-    kept(store, found())
-    (store.log_path / "first").rmdir()
-    assert known(store, GPU, driver="580.1") is None
+    kept(runs, found())
+    (runs.log_path / "first").rmdir()
+    assert known(runs, GPU, driver="580.1") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--load", "heat"], "load: found 'heat', expected torch or simulated"),
+        (["--load", "simulated"], "no simulated driver"),
+        (["--meter", "nvml,rapl", "--load", "simulated"], "no simulated driver"),
+        (["--seconds", "2"], "--seconds"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_stored(
+    llem: Run, tmp_path: Path, words: list[str], said: str
+) -> None:
+    """In one line, with what was found and what was expected."""
+    done = llem("calibrate", "--meter", "simulated", *words, "--store", tmp_path / "new")
+    assert done.returncode == 2
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_says_which_devices_and_how_long(llem: Run, tmp_path: Path) -> None:
+    """And leaves nothing behind."""
+    words = ("--meter", "simulated", "--gpu", "0,1", "--seconds", "30", "--dry-run")
+    done = llem("calibrate", *words, "--store", tmp_path / "new")
+    if done.returncode and "no package torch" in done.stderr:
+        pytest.skip("its load needs torch")
+    first, second, duration = done.stdout.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("SIM-0", "SIM-1")
+    assert re.match(r"about (2\d|3\d) s of load", duration)
+    assert not (tmp_path / "new").exists()
 
 
 def calibrated_gpu(**about: Any) -> Gpu:
