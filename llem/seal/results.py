@@ -7,7 +7,7 @@ import duckdb
 
 from llem.errors import LlemError, StoreError
 from llem.projections import database
-from llem.projections.projector import fill
+from llem.projections.projector import apply_experiments
 from llem.projections.sealed import COPY_OPTIONS, OF_EXPERIMENTS, table_folder
 from llem.seal.manifest import SealedResults
 from llem.seal.segment import SealedFile, make_folder, publish, sha256
@@ -35,7 +35,9 @@ def seal_results(root: Path, store: Store, experiment_id: str, *, from_tables: b
         tempfile.TemporaryDirectory(prefix="llem-seal-") as scratch,
         database.create(Path(scratch) / "tables.duckdb") as connection,
     ):
-        fill(store, connection, only=[experiment_id])
+        # without what tables and columns mean, which nobody will ask of these
+        connection.execute(database.SCHEMA_SQL)
+        apply_experiments(store, connection, only=[experiment_id])
         return _seal(root, connection, experiment_id, log_bytes)
 
 
@@ -43,7 +45,12 @@ def _seal(
     root: Path, connection: duckdb.DuckDBPyConnection, experiment_id: str, log_bytes: dict[str, int]
 ) -> SealedResults:
     status = _status(connection, experiment_id)
-    files = [sealed for table in OF_EXPERIMENTS if (sealed := _copy(root, connection, table, experiment_id))]
+    rows = _rows(connection, experiment_id)
+    files = [
+        sealed
+        for table in OF_EXPERIMENTS
+        if (sealed := _copy(root, connection, table, experiment_id, rows=rows[table]))
+    ]
     return SealedResults(
         experiment_id=experiment_id,
         status=status,
@@ -70,18 +77,26 @@ def _status(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> str:
     return str(status)
 
 
+def _rows(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> dict[str, int]:
+    """How many each table has of the experiment."""
+    counted = " UNION ALL ".join(
+        f"SELECT {literal(table)}, count(*) FROM {table} WHERE experiment_id = $experiment_id"
+        for table in OF_EXPERIMENTS
+    )
+    return dict(connection.execute(counted, {"experiment_id": experiment_id}).fetchall())
+
+
 def _copy(
-    root: Path, connection: duckdb.DuckDBPyConnection, table: str, experiment_id: str
+    root: Path, connection: duckdb.DuckDBPyConnection, table: str, experiment_id: str, *, rows: int
 ) -> SealedFile | None:
     """None where the table has no row of the experiment; a file that stood there then goes."""
     folder = table_folder(root, table, experiment_id)
     hidden, path = folder / f".{experiment_id}.tmp", folder / f"{experiment_id}.parquet"
-    chosen = f"FROM {table} WHERE experiment_id = {literal(experiment_id)}"
-    ((rows,),) = connection.execute(f"SELECT count(*) {chosen}").fetchall()
     if not rows:
         path.unlink(missing_ok=True)
         return None
     make_folder(folder)
+    chosen = f"FROM {table} WHERE experiment_id = {literal(experiment_id)}"
     connection.execute(
         f"COPY (SELECT * EXCLUDE (experiment_id) {chosen}) TO {literal(str(hidden))} ({COPY_OPTIONS})"
     )
