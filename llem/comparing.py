@@ -427,7 +427,10 @@ def _within_run(
 
 
 def _differences(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Keys of the plan, and the wrapped command, that do not have the same values in every group."""
+    """Keys of the plan, and the wrapped command, that do not have the same values in every group; of imported runs only that they have none."""
+    has_plans = [any(flat_plan(run["plan"]) for run in group.runs) for group in groups]
+    if not all(has_plans):
+        return {"plan": ["llem's" if known else "none" for known in has_plans]} if any(has_plans) else {}
     plans = [
         [flat_plan(run["plan"]) | {"command": run["command"] or ""} for run in group.runs] for group in groups
     ]

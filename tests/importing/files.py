@@ -13,6 +13,7 @@ FILES = {
     "guidellm/benchmarks.json.gz": "guidellm",
     "sglang/results.jsonl": "sglang-bench",
     "codecarbon/emissions.csv": "codecarbon",
+    "codecarbon/gpu.csv": "codecarbon",
     "zeus/energy.csv": "zeus",
     "nvidia_smi/power.csv": "nvidia-smi",
     "dcgmi/dmon.txt": "dcgmi",
