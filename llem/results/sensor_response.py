@@ -34,6 +34,7 @@ RHYTHM_WITHIN, GAPS_WITHIN = 0.22, 0.15
 LOOKS_EXPLAIN = 4.0  # times better than a mean of all the time does: then the sensor has looked a part of it
 NEARLY_ALL = 0.95  # of a refresh
 CLOSE_TO_BEST = 1.5  # times as much unexplained as by the best share: still possible
+SEARCHED = 400  # values, or some more, are enough to find about where the best window and delay are
 _ROUNDS, _STEPS = 14, np.linspace(-1.0, 1.0, 7)
 _SHARES = np.linspace(0.1, 1.0, 10)
 
@@ -284,7 +285,11 @@ def _fit(model: Model, at_sec: FloatArray, values: FloatArray, *, around: _Fit |
         windows, delays = np.geomspace(SHORTEST_SEC, LONGEST_SEC, 40), np.arange(0.0, LATEST_SEC, 0.02)
     else:
         windows, delays = around.window_sec * 1.1**_STEPS, around.delay_sec + 0.01 * _STEPS
-    best = min(_tried(model, at_sec, values, window, delay) for window in windows for delay in delays)
+    some = slice(None, None, 1 + len(values) // SEARCHED)
+    found = min(
+        _tried(model, at_sec[some], values[some], window, delay) for window in windows for delay in delays
+    )
+    best = _tried(model, at_sec, values, found.window_sec, found.delay_sec)
     ratio, step_sec = windows[1] / windows[0], delays[1] - delays[0]
     for _ in range(_ROUNDS):
         middle_sec = best.window_sec / 2 + best.delay_sec

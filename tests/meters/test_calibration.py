@@ -50,7 +50,7 @@ def test_fifty_sensors_are_found_again(nvml: Simulation, kind: Callable[[random.
 
 def test_a_low_pass_is_called_so(nvml: Simulation) -> None:
     """It is no mean over a window, so it has none."""
-    found = calibrated(low_pass(random.Random(1)))
+    found = estimate(traced(gpu(refresh=(0.1, 0.03), low_pass_s=0.3), hz=100.0))
     assert (found.averages, found.averaging_window_s.value) == ("other", None)
     assert "low-pass" in found.averaging_window_s.reason
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_relied_on_is_not_told(
 
 def foreign_w() -> np.ndarray:
     """Somebody else's load, that comes and goes by itself."""
-    return np.repeat(np.random.default_rng(1).uniform(0, 900, 700), 10)[: len(usual().times_s)]
+    return np.repeat(np.random.default_rng(1).uniform(0, 900, 140), 50)[: len(usual().times_s)]
 
 
 def test_a_temperature_that_settles_and_no_counter(nvml: Simulation) -> None:

@@ -69,7 +69,7 @@ def assert_found(sensor: Sensor) -> None:
         assert found.window_s.value == pytest.approx(sensor.window_sec, rel=0.05)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_sensor_is_found_again(seed: int) -> None:
     """Refresh within 1 %, window within 5 %, delay within 10 ms, the share of time that it sees within 5 points."""
     assert_found(Sensor(seed))
@@ -82,7 +82,7 @@ def test_fifty_sensors_are_found_again() -> None:
         assert_found(Sensor(seed))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_a_low_pass_is_called_so(seed: int) -> None:
     """It is no mean over a window, so it has none."""
     found = Sensor(seed, low_pass=True).response()
