@@ -16,11 +16,13 @@ from llem.projections.containment import LOG_TABLES, reason_against
 from llem.projections.database import Rows, Tables, release_cache
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
+from llem.projections.derive.reading import is_small, weight_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
 from llem.projections.derive.source import Held, HeldRequests
 from llem.projections.ingest import Taken, read_whole
 from llem.projections.log_cells import held_samples, request_batch, sample_batch
 from llem.projections.ranges import check_ranges
+from llem.projections.sample_pieces import Counted, Pieces, piece_batch
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
 # Of one transaction, and of what is decoded at once.
@@ -72,15 +74,27 @@ def _weight(files: Mapping[str, SegmentFile]) -> int:
 
 
 def _read(experiment_id: str, files: Mapping[str, SegmentFile]) -> Experiment | None:
-    """None where any of its files is not plain."""
+    """None where any of its files is not plain, or its figures come from pieces of it once it is in the tables."""
     try:
         segments = [taken for file in files.values() if (taken := read_whole(file)) is not None]
     except Exception as error:  # noqa: BLE001 -- told when its segments are read one at a time
         reason_against(error)
         return None
-    if len({segment.identity.segment_id for segment in segments}) < len(files):
+    if len({segment.identity.segment_id for segment in segments}) < len(files) or not _are_read_whole(segments):
         return None
     return Experiment(experiment_id=experiment_id, segments=segments)
+
+
+def _are_read_whole(segments: Iterable[Taken]) -> bool:
+    weights = (
+        weight_of(
+            segment.checkpoint["role"],
+            samples=segment.checkpoint["samples"],
+            applied_bytes=segment.checkpoint["applied_bytes"],
+        )
+        for segment in segments
+    )
+    return is_small(sum(weights))
 
 
 class Bulk:
@@ -183,4 +197,12 @@ def _log(tables: Tables, experiments: Sequence[Experiment]) -> dict[str, Batch]:
     }
     log = {table: cells.batch(new, tables.types(table)) for table, new in rows.items() if new}
     log |= {"requests": request_batch(reported, tables.types("requests"))} if reported else {}
-    return log | {"samples": sample_batch(samples)} if samples else log
+    if not samples:
+        return log
+    return log | {"samples": sample_batch(samples), "sample_pieces": piece_batch(list(_pieces(segments)))}
+
+
+def _pieces(segments: Sequence[Taken]) -> Iterator[Pieces]:
+    for segment in segments:
+        counted = Counted()
+        yield from (counted.pieces(segment.identity, batch) for batch in segment.batches)

@@ -9,7 +9,7 @@ import duckdb
 
 from llem.projections.database import Tables
 
-LOG_TABLES = ("events", "samples", "requests")
+LOG_TABLES = ("events", "samples", "sample_pieces", "requests")
 UNUSABLE = "unusable"
 MAX_REASON = 300
 # Of the disk, the machine or the connection: they say nothing of a log, and would make every experiment damaged.

@@ -16,6 +16,7 @@ from llem.errors import StoreError
 from llem.projections import cells
 from llem.projections.current import stranger
 from llem.projections.progress import Course
+from llem.projections.sample_pieces import PIECES_SQL
 from llem.results.figures import REQUESTS_SQL, RESULTS_SQL
 from llem.sql import literal
 from llem.store import Store
@@ -29,7 +30,11 @@ _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
 LOG_SQL, DERIVED_SQL, _STUDENT_T_SQL = (
     made + resources.files("llem.projections").joinpath(file).read_text("utf-8")
-    for made, file in ((REQUESTS_SQL, "log.sql"), (RESULTS_SQL, "derived.sql"), ("", "student_t.sql"))
+    for made, file in (
+        (REQUESTS_SQL + PIECES_SQL, "log.sql"),
+        (RESULTS_SQL, "derived.sql"),
+        ("", "student_t.sql"),
+    )
 )
 DERIVED_SQL += _STUDENT_T_SQL
 SCHEMA_SQL = LOG_SQL + DERIVED_SQL

@@ -20,7 +20,7 @@ def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of all tables that the log alone decides about, in the order of the alphabet."""
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal "
-        "AND table_name <> 'folders' ORDER BY ALL"
+        "AND table_name NOT IN ('folders', 'sample_pieces') ORDER BY ALL"
     )
     return [name for (name,) in found.fetchall()]
 

@@ -16,6 +16,7 @@ from llem.projections.containment import UNUSABLE, MisfitError, reason_against
 from llem.projections.database import EMPTIED_CACHE, Row, Rows, Tables, limit_cache
 from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, split
 from llem.projections.ranges import check_header
+from llem.projections.sample_pieces import Counted, Pieces, piece_batch
 from llem_events import (
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -299,26 +300,45 @@ class Replay:
         self._tables, self._reader, self._identity = tables, reader, identity
         self._collected = Collected(identity)
         self._held = HeldRequests(tables)
+        self._pieces: list[Pieces] = []
         self._is_done = False
         self.samples = self.requests = 0
 
     def run(self, start: Position | None) -> None:
         """Insert everything from `start` on. Raises CorruptError."""
         replayed = replay(self._reader, start)
+        counted = Counted({} if start is None else self._sampled_before())
         while not self._is_done:
-            batches = self._samples_until_full(replayed)
+            batches = self._samples_until_full(replayed, counted)
             first = next(batches, None)
             if first is not None:
                 every = itertools.chain([first], batches)
                 self.samples += append_samples(self._tables.connection, every, identity=self._identity)
             self._insert()
         self._held.insert()
+        self._insert_pieces()
 
-    def _samples_until_full(self, replayed: Iterator[SampleBatch | Occurrence]) -> Iterator[SampleBatch]:
+    def _sampled_before(self) -> Mapping[tuple[str, str], int]:
+        """Samples of the segment that are in the tables, by meter and device."""
+        rows = self._tables.connection.execute(
+            "SELECT meter, device_uuid, sum(samples)::BIGINT FROM sample_pieces WHERE experiment_id = ? AND segment_id = ? GROUP BY ALL",
+            [self._identity.experiment_id, self._identity.segment_id],
+        )
+        return {(meter, device_uuid): samples for meter, device_uuid, samples in rows.fetchall()}
+
+    def _insert_pieces(self) -> None:
+        if self._pieces:
+            self._tables.insert_batches("sample_pieces", [piece_batch(self._pieces)])
+        self._pieces = []
+
+    def _samples_until_full(
+        self, replayed: Iterator[SampleBatch | Occurrence], counted: Counted
+    ) -> Iterator[SampleBatch]:
         """Batches of samples; other events are collected, because the connection is busy with the samples meanwhile."""
         for item in replayed:
             self._tables.course.reach(self._reader.position.offset)
             if isinstance(item, SampleBatch):
+                self._pieces.append(counted.pieces(self._identity, item))
                 yield item
             else:
                 self._collected.add(item)

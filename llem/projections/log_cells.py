@@ -11,30 +11,16 @@ from llem.projections import cells
 from llem.projections.arrow_stream import Cells, measured, repeated
 from llem.projections.cells import Batch
 from llem.projections.derive.source import Device, HeldSamples
-from llem.units import MJ_PER_J, MW_PER_W
+from llem.projections.sample_units import UNITS
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
 from llem_events.events import Request
 from llem_events.replay import SampleBatch
 
-# Column of the table -> the log's column, and how many of its units are one of the table's; None: the same.
-_UNITS: Mapping[str, tuple[str, int | None]] = {
-    "power_w": ("power_mw", MW_PER_W),
-    "power_average_w": ("power_average_mw", MW_PER_W),
-    "energy_j": ("energy_mj", MJ_PER_J),
-    "temperature_c": ("temperature_c", None),
-    "gpu_utilisation_pct": ("gpu_utilisation_pct", None),
-    "memory_utilisation_pct": ("memory_utilisation_pct", None),
-    "memory_used_bytes": ("memory_used_bytes", None),
-    "sm_clock_mhz": ("sm_clock_mhz", None),
-    "memory_clock_mhz": ("memory_clock_mhz", None),
-    "throttle_reasons": ("throttle_reasons", None),
-    "power_limit_w": ("power_limit_mw", MW_PER_W),
-}
 # Column of the table -> its expression over the log's columns.
 MEASURED = {"at_ns": "at_ns"} | {
     name: column if units is None else f"{column} / {units}::DOUBLE"
-    for name, (column, units) in _UNITS.items()
+    for name, (column, units) in UNITS.items()
 }
 _TIMES = (attrgetter("token_times_ns"), attrgetter("chunk_times_ns"))
 
@@ -72,7 +58,7 @@ def request_batch(reported: Sequence[Reported], types: Mapping[str, str]) -> Bat
     fields = {name: list(map(attrgetter(name), requests)) for name in Request.__struct_fields__}
     batch = cells.of_columns(fields, {name: types[name] for name in fields})
     keys = {
-        **_keys([event.identity for event in reported], counts),
+        **key_cells([event.identity for event in reported], counts),
         "event_number": measured(_repeated([event.event_number for event in reported], counts)),
         "window_kind": repeated([event.window_kind for event in reported], counts),
     }
@@ -96,17 +82,17 @@ def sample_batch(batches: Sequence[tuple[Identity, SampleBatch]]) -> Batch:
     """The samples of several batches, one after the other."""
     counts = [batch.samples for _, batch in batches]
     columns = {
-        **_keys([identity for identity, _ in batches], counts),
+        **key_cells([identity for identity, _ in batches], counts),
         "device_uuid": repeated([batch.device_uuid for _, batch in batches], counts),
         "meter": repeated([batch.meter for _, batch in batches], counts),
-        **{name: measured(_joined([batch.columns[name] for _, batch in batches])) for name in SAMPLE_COLUMNS},
+        **{name: measured(joined([batch.columns[name] for _, batch in batches])) for name in SAMPLE_COLUMNS},
     }
     return Batch(columns, _SAMPLE)
 
 
 def held_samples(identity: Identity, batch: SampleBatch) -> HeldSamples:
     """The samples of one batch, as those of the table are read."""
-    columns = {name: _as_doubles(batch.columns[column], units) for name, (column, units) in _UNITS.items()}
+    columns = {name: _as_doubles(batch.columns[column], units) for name, (column, units) in UNITS.items()}
     device = Device(identity.process_index, batch.device_uuid)
     return HeldSamples(device, identity.segment_id, batch.columns["at_ns"].values, columns)
 
@@ -116,7 +102,7 @@ def _as_doubles(column: Column, units: int | None) -> NDArray[np.float64]:
     return values if column.missing is None else np.where(column.missing, np.nan, values)
 
 
-def _keys(identities: Sequence[Identity], counts: Sequence[int]) -> dict[str, Cells]:
+def key_cells(identities: Sequence[Identity], counts: Sequence[int]) -> dict[str, Cells]:
     """Each segment's for so many rows."""
     return {
         "process_index": measured(_repeated([identity.process_index for identity in identities], counts)),
@@ -131,7 +117,7 @@ def _repeated(numbers: Sequence[int | None], counts: Sequence[int]) -> Column:
     return Column(values, np.repeat([number is None for number in numbers], counts))
 
 
-def _joined(columns: Sequence[Column]) -> Column:
+def joined(columns: Sequence[Column]) -> Column:
     """One column after the other."""
     values = np.concatenate([column.values for column in columns])
     if all(column.missing is None for column in columns):

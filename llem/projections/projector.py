@@ -42,7 +42,8 @@ _MISSING = """
 SELECT count(*) FROM segments s
 LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM samples GROUP BY ALL) a USING (experiment_id, segment_id)
 LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM requests GROUP BY ALL) b USING (experiment_id, segment_id)
-WHERE (s.samples <> coalesce(a.found, 0) OR s.requests <> coalesce(b.found, 0))
+LEFT JOIN (SELECT experiment_id, segment_id, sum(samples) AS found FROM sample_pieces GROUP BY ALL) c USING (experiment_id, segment_id)
+WHERE (s.samples <> coalesce(a.found, 0) OR s.samples <> coalesce(c.found, 0) OR s.requests <> coalesce(b.found, 0))
   AND s.experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE status IN ('damaged', 'newer'))
   AND s.derived_blocks = s.blocks
 """

@@ -19,7 +19,13 @@ FOLDER = "sealed"
 ROLLUP = "samples_1s"
 # Made of one segment alone, and in a folder for each host; the others are of a whole experiment.
 OF_SEGMENTS = ("samples", ROLLUP, "requests")
-OF_EXPERIMENTS = ("segments", *(table for table in LOG_TABLES if table not in OF_SEGMENTS), *DERIVED_TABLES)
+# Figures are derived before they are sealed, and nothing else reads sums of samples.
+_ONLY_FOR_DERIVING = ("sample_pieces",)
+OF_EXPERIMENTS = (
+    "segments",
+    *(table for table in LOG_TABLES if table not in (*OF_SEGMENTS, *_ONLY_FOR_DERIVING)),
+    *DERIVED_TABLES,
+)
 NO_HOST = "__HIVE_DEFAULT_PARTITION__"
 # The smallest that was measured; a column of more distinct values gains nothing by a dictionary, and looking for one takes an eighth of the time.
 COPY_OPTIONS = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION V1, DICTIONARY_SIZE_LIMIT 1000, WRITE_BLOOM_FILTER false"

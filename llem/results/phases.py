@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from llem.results.left_out import LeftOut
 from llem.results.nullable import total
 from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated, Rhythm
 from llem.units import MJ_PER_J
@@ -20,7 +21,8 @@ MIN_PERIODS = 5
 SILENT_PERIODS = 3  # samples further apart than this are a gap
 
 
-Samples = tuple[FloatArray, FloatArray, FloatArray | None]  # seconds, power, energy counter
+# Seconds, power, energy counter, and what was left out between them.
+Samples = tuple[FloatArray, FloatArray, FloatArray | None, LeftOut | None]
 
 
 class Watched(Protocol):
@@ -46,8 +48,8 @@ class Watched(Protocol):
     def made_up(self) -> str | None:
         """What the meter says of figures that no sensor read."""
 
-    def pieces(self, start_sec: float, end_sec: float) -> Iterable[Samples]:
-        """Those between two moments, with at least one beyond each where there are any."""
+    def pieces(self, moments_sec: FloatArray) -> Iterable[Samples]:
+        """All that are needed around and between some moments, with at least one beyond each end where there are any."""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +72,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         """When its energy counter was read."""
         return Rhythm() if self.energy_j is None else _rhythm(self.at_sec, self.energy_j)
 
-    def pieces(self, start_sec: float, end_sec: float) -> Iterable[Samples]:
+    def pieces(self, moments_sec: FloatArray) -> Iterable[Samples]:
         """All of them at once."""
-        yield self.at_sec, self.power_w, self.energy_j
+        yield self.at_sec, self.power_w, self.energy_j, None
 
 
 def _rhythm(at_sec: FloatArray, values: FloatArray) -> Rhythm:
@@ -85,6 +87,17 @@ def known(at_sec: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArra
     """Those that were measured."""
     measured = ~np.isnan(values)
     return (at_sec, values) if measured.all() else (at_sec[measured], values[measured])
+
+
+Known = tuple[FloatArray, FloatArray, LeftOut | None]
+
+
+def known_of(at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None) -> Known:
+    """The same, with what was left out between them: where some were, the values on both sides are known, or neither is."""
+    if left_out is None:
+        return *known(at_sec, values), None
+    measured = ~np.isnan(values)
+    return at_sec[measured], values[measured], left_out.of(measured)
 
 
 class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +124,7 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
     rhythm: Rhythm
     resolution_sec: float
     curve: type[AtMoments]
-    known: Callable[[Samples], tuple[FloatArray, FloatArray]]
+    known: Callable[[Samples], Known]
 
 
 def batch_energies(
@@ -176,9 +189,8 @@ def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float = 0.
         unknown = PhaseEnergy(reason="neither an energy counter nor power was read")
         return [[unknown] * len(starts) for starts, _ in edges]
     by_view = [_Sight(view, edges, silent_share=silent_share) for view in views]
-    first_sec = min(float(np.nanmin(starts, initial=math.inf)) for starts, _ in edges)
-    last_sec = max(float(np.nanmax(ends, initial=-math.inf)) for _, ends in edges)
-    for samples in device.pieces(first_sec, last_sec):
+    moments_sec = np.unique(np.concatenate([moments for pair in edges for moments in pair]))
+    for samples in device.pieces(moments_sec[~np.isnan(moments_sec)]):
         for sight in by_view:
             sight.add(samples)
     return [_best(ways) for ways in zip(*(sight.phases() for sight in by_view), strict=True)]
@@ -212,10 +224,13 @@ def _counter_view(device: Watched) -> _View | None:
         return None
     first_mj = np.rint(rhythm.first_value * MJ_PER_J)
 
-    def gained(samples: Samples) -> tuple[FloatArray, FloatArray]:
+    def gained(samples: Samples) -> Known:
         """Whole millijoules from the first sample on: a counter of years leaves no digits for the fractions of a batch."""
-        at_sec, energy_j = known(samples[0], samples[2]) if samples[2] is not None else (samples[0][:0],) * 2
-        return at_sec, (np.rint(energy_j * MJ_PER_J) - first_mj) / MJ_PER_J
+        at_sec, _, counter_j, left_out = samples
+        if counter_j is None:
+            return at_sec[:0], at_sec[:0], None
+        at_sec, energy_j, left_out = known_of(at_sec, counter_j, left_out)
+        return at_sec, (np.rint(energy_j * MJ_PER_J) - first_mj) / MJ_PER_J, left_out
 
     return _View(
         source="counter",
@@ -235,7 +250,7 @@ def _power_view(device: Watched) -> _View | None:
         rhythm=rhythm,
         resolution_sec=max(rhythm.period_sec, device.power_window_sec),
         curve=EnergyCurve,
-        known=lambda samples: known(samples[0], samples[1]),
+        known=lambda samples: known_of(samples[0], samples[1], samples[3]),
     )
 
 
@@ -250,15 +265,18 @@ class _Sight:
         self._last_sec = math.nan
 
     def add(self, samples: Samples) -> None:
-        at_sec, values = self._view.known(samples)
+        at_sec, values, left_out = self._view.known(samples)
         if not len(at_sec):
             return
         moments = np.concatenate(([self._last_sec], at_sec))
+        gaps_sec = np.diff(moments)
+        if left_out is not None:
+            gaps_sec = np.where(left_out.any, left_out.longest_sec, gaps_sec)
         # NaN, as the first gap is, is not longer than anything.
-        silent = np.flatnonzero(np.diff(moments) > SILENT_PERIODS * self._view.rhythm.period_sec)
+        silent = np.flatnonzero(gaps_sec > SILENT_PERIODS * self._view.rhythm.period_sec)
         self._silences.append(np.stack([moments[silent], moments[silent + 1]], axis=1))
         self._last_sec = float(at_sec[-1])
-        self._energy.add(at_sec, values)
+        self._energy.add(at_sec, values, left_out)
 
     def phases(self) -> list[list[PhaseEnergy]]:
         energies, silences = self._by_edges(self._energy.found()), self._by_edges(self._silent_sec())

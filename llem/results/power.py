@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llem.results.left_out import LeftOut
+
 FloatArray = NDArray[np.float64]
 
 
@@ -24,36 +26,41 @@ class AtMoments(abc.ABC):
         self._last: tuple[FloatArray, FloatArray] | None = None
         self._found = np.full(len(self._moments), np.nan)
 
-    def add(self, at_sec: FloatArray, values: FloatArray) -> None:
-        """The next samples."""
+    def add(self, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None = None) -> None:
+        """The next samples; none of the moments may lie where some were left out."""
         if not len(at_sec):
             return
         last_at, last_value = self._last or (at_sec[:0], values[:0])
         at, known = np.concatenate((last_at, at_sec)), np.concatenate((last_value, values))
         self._last = at_sec[-1:], values[-1:]
         ordered = self._moments[self._order[self._passed : self._known]]
-        self._pass(int(np.searchsorted(ordered, at_sec[-1], side="right")), at, known)
+        before = None if left_out is None else left_out.after(len(last_at))
+        self._pass(int(np.searchsorted(ordered, at_sec[-1], side="right")), at, known, before)
 
     def found(self) -> FloatArray:
         """At each of the moments; beyond the last sample all stays as it was."""
         if self._last is not None:
-            self._pass(self._known - self._passed, *self._last)
+            self._pass(self._known - self._passed, *self._last, None)
         return self._found
 
-    def _pass(self, count: int, at_sec: FloatArray, values: FloatArray) -> None:
+    def _pass(self, count: int, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None) -> None:
         places = self._order[self._passed : self._passed + count]
         self._passed += count
-        self._found[places] = self._between(self._moments[places], at_sec, values)
+        self._found[places] = self._between(self._moments[places], at_sec, values, left_out)
 
     @abc.abstractmethod
-    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+    def _between(
+        self, moments: FloatArray, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None
+    ) -> FloatArray:
         """At moments up to the last of these samples, the first of which is the last of those before."""
 
 
 class Interpolated(AtMoments):
     """A value between two samples lies on the line between them."""
 
-    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+    def _between(
+        self, moments: FloatArray, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None
+    ) -> FloatArray:
         return np.interp(moments, at_sec, values)
 
 
@@ -68,10 +75,14 @@ class EnergyCurve(AtMoments):
         first = summed[~np.isnan(summed)][:1]
         return summed - first if len(first) else summed
 
-    def _between(self, moments: FloatArray, at_sec: FloatArray, values: FloatArray) -> FloatArray:
+    def _between(
+        self, moments: FloatArray, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None
+    ) -> FloatArray:
         trapezoids = np.diff(at_sec)
         trapezoids *= values[1:] + values[:-1]
         trapezoids /= 2
+        if left_out is not None:
+            trapezoids = np.where(left_out.any[1:], left_out.trapezoids_j[1:], trapezoids)
         summed = np.cumsum(np.concatenate(([self._summed_j], trapezoids)))
         self._summed_j = float(summed[-1])
         before = np.maximum(np.searchsorted(at_sec, moments, side="right") - 1, 0)
@@ -90,16 +101,19 @@ class Rhythm:
         self._last_value = math.nan
         self._periods_sec: list[float] = []
 
-    def add(self, at_sec: FloatArray, values: FloatArray) -> None:
+    def add(self, at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None = None) -> None:
         """The next samples."""
         if not len(at_sec):
             return
         before = [] if self.count == 0 else [self.last_sec]
         gaps_sec = np.diff(np.concatenate((before, at_sec)))
         if len(gaps_sec):
-            self._periods_sec.append(float(np.median(gaps_sec)))
+            self._periods_sec.append(_median_sec(gaps_sec, left_out))
+        if left_out is not None:
+            self.fell = self.fell or bool(left_out.falls.any())
+            self.count += int(left_out.samples.sum())
         self.fell = self.fell or bool(values[0] < self._last_value or (values[1:] < values[:-1]).any())
-        if self.count == 0:
+        if math.isnan(self.first_sec):
             self.first_sec, self.first_value = float(at_sec[0]), float(values[0])
         self.last_sec, self._last_value = float(at_sec[-1]), float(values[-1])
         self.count += len(at_sec)
@@ -108,6 +122,17 @@ class Rhythm:
     def period_sec(self) -> float:
         """The median time between two samples; of a long run, the median of those of its pieces."""
         return float(np.median(self._periods_sec))
+
+
+def _median_sec(gaps_sec: FloatArray, left_out: LeftOut | None) -> float:
+    """Of the times between samples; those between samples that were left out are alike."""
+    if left_out is None:
+        return float(np.median(gaps_sec))
+    times = left_out.samples[-len(gaps_sec) :] + 1
+    each_sec = gaps_sec / times
+    order = np.argsort(each_sec, kind="stable")
+    passed = np.cumsum(times[order])
+    return float(each_sec[order][np.searchsorted(passed, passed[-1] / 2)])
 
 
 def cumulative_energy_j(at_sec: ArrayLike, power_w: ArrayLike, *, edges_sec: ArrayLike) -> FloatArray:
@@ -155,12 +180,22 @@ def integral_uncertainty_j(
     return uncertainty_of_j(steps_j, power_window_sec=power_window_sec, power_limit_w=power_limit_w)
 
 
-def half_steps_j(at_sec: FloatArray, power_w: FloatArray, *, start_sec: float, end_sec: float) -> float:
+def half_steps_j(
+    at_sec: FloatArray,
+    power_w: FloatArray,
+    *,
+    start_sec: float,
+    end_sec: float,
+    left_out: LeftOut | None = None,
+) -> float:
     """Half of every step between two samples that touches the span, for as long as it lasts."""
     first = int(np.searchsorted(at_sec[1:], start_sec, side="right"))
     end = int(np.searchsorted(at_sec[:-1], end_sec)) + 1
     steps_j = np.abs(np.diff(power_w[first:end]))
     steps_j *= np.diff(at_sec[first:end])
+    if left_out is not None:
+        after = left_out.of(slice(first + 1, end))
+        steps_j = np.where(after.any, 2 * after.half_steps_j, steps_j)
     return float(steps_j.sum()) / 2
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llem.projections import catch_up
-from llem.projections.derive import requests, samples
+from llem.projections import catch_up, rebuild, sample_pieces
+from llem.projections.derive import pieces, reading, requests, source
 from llem.projections.derive import rows as rows_of_results
 from llem.store import Store
 from llem_events.events import Request
@@ -96,14 +96,23 @@ def test_the_pieces_do_not_show(log: Store, tmp_path: Path, monkeypatch: pytest.
     assert one(log, "SELECT count(*) AS n FROM requests")["n"] == 2 * 40 + PROCESSES
 
 
-def test_samples_in_pieces_say_the_same(log: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Energies, gaps, throttling and phases, from some samples at a time as from all at once."""
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments of any size go the way of large ones."""
+    monkeypatch.setattr(sample_pieces, "PIECE_SAMPLES", 7)
+    monkeypatch.setattr(reading, "SMALL_ROWS", 0)
+    monkeypatch.setattr(source, "THINNED_FROM", 0)
+    monkeypatch.setattr(pieces, "AT_ONCE", 50)
+    monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
+
+
+def test_samples_in_pieces_say_the_same(log: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Energies, gaps, throttling and phases, from sums over pieces and samples around edges as from all samples at once."""
     write_run(log)
     catch_up(log)
     again = Store(tmp_path / "again").create()
     write_run(again)
-    monkeypatch.setattr(samples, "PIECE_SAMPLES", 13)
-    monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
+    request.getfixturevalue("in_pieces")
     catch_up(again)
     for table in ("experiment_results", "raw_process_results", "windows", "batches"):
         columns = "* EXCLUDE (result)" if table.endswith("results") else "*"
@@ -126,3 +135,23 @@ def test_a_batch_without_a_token_does_not_hide_the_phases_of_others(log: Store) 
     first, second = rows(log, "FROM batches ORDER BY batch_index")
     assert (first["decode_energy_j"], first["decode_reason"]) == (None, "there was no first token")
     assert second["decode_energy_j"] == pytest.approx(6 * 160.0)  # from 130 to 190 W
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_a_piece_that_was_written_in_two_parts_is_as_one(log: Store) -> None:
+    """Where a catch-up began in the middle of pieces, all tables are those of a rebuild."""
+    supervisor(log)
+    write(log, worker_events(requests=requests_of(0)), role="worker", index=0)
+    throttled = sampler_events(
+        throttle=lambda second: 4 * (int(second) % 2), counter_j=lambda second: 100 * second
+    )
+    path = write(log, throttled, role="sampler", index=0, blocks=12)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    catch_up(log)
+    path.write_bytes(content)
+    catch_up(log)
+    assert (
+        one(log, "SELECT max(n) AS n FROM (SELECT count(*) AS n FROM sample_pieces GROUP BY piece)")["n"] == 2
+    )
+    assert rebuild(log, check=True).changed_tables == []

@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 
-from llem.projections.derive.samples import AVERAGE, COLUMNS, DeviceSamples
+from llem.projections.derive.samples import DeviceSamples
+from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples
 
 START_NS = 5_000_000_000
 DURATION_SEC = 10.0
 
 
 def samples_of(at_sec: np.ndarray, power_w: np.ndarray) -> DeviceSamples:
-    columns = {name: np.full(len(at_sec), np.nan) for name in (*COLUMNS, AVERAGE)} | {"power_w": power_w}
+    columns = {name: np.full(len(at_sec), np.nan) for name in POSSIBLE} | {"power_w": power_w}
     span = (START_NS, START_NS + round(DURATION_SEC * 1e9))
     at_ns = START_NS + np.round(at_sec * 1e9).astype(np.int64)
-    return DeviceSamples(span, lambda *_: [(at_ns, columns)], dict)
+    device = Device(0, "GPU-0")
+    held = Held([], [HeldSamples(device, "segment", at_ns, columns)], {})
+    return DeviceSamples(held, device, span)
 
 
 def every_100_ms(*, until_sec: float) -> np.ndarray:

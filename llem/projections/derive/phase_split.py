@@ -64,6 +64,8 @@ def phase_split(
     edges_sec = np.linspace(0.0, duration_sec, count + 1)
     if span_sec < LONG_PERIODS * finest_sec:
         edges_sec = _at_samples(traces[0], edges_sec)
+    else:
+        edges_sec = _in_order(traces[0].samples.at_ends_of_pieces(edges_sec, within_sec=span_sec), edges_sec)
     lags_sec = np.linspace(0.0, MAX_LAG, LAGS) * finest_sec
     return split_phases(
         energy_j=_energy_j(traces, edges_sec),
@@ -92,10 +94,15 @@ def _span_sec(process: ProcessFacts, work: Work, finest_sec: float, duration_sec
 def _at_samples(device: DeviceTrace, moments_sec: Floats) -> Floats:
     """Each moment but the ends put to the next sample, so that no energy between two of them has to be guessed."""
     edges_sec = moments_sec.copy()
-    for at_sec, _, _ in device.pieces(float(moments_sec[0]), float(moments_sec[-1])):
+    for at_sec, *_ in device.pieces(moments_sec):
         places = np.searchsorted(at_sec, moments_sec)
         inside = (places > 0) & (places < len(at_sec))
         edges_sec[inside] = at_sec[places[inside]]
+    return _in_order(edges_sec, moments_sec)
+
+
+def _in_order(edges_sec: Floats, moments_sec: Floats) -> Floats:
+    """Each of the moved edges once, up to the last of the moments."""
     inside = edges_sec < moments_sec[-1]
     return np.concatenate([np.unique(edges_sec[inside]), moments_sec[-1:]])
 

@@ -39,7 +39,7 @@ def read_experiments(
 ) -> Iterator[tuple[ExperimentFacts, Source]]:
     """What the log says of experiments; the source of a large one is good until anything is deleted."""
     histories = load_histories(connection, experiment_ids)
-    small = {each: facts for each, facts in histories.items() if _weight(facts) <= SMALL_ROWS}
+    small = {each: facts for each, facts in histories.items() if is_small(_weight(facts))}
     for some in _packed(small):
         for experiment_id, source in _hold(connection, some).items():
             yield histories[experiment_id], source
@@ -51,9 +51,19 @@ def read_experiments(
 def _weight(facts: ExperimentFacts) -> float:
     """About how many rows take as much memory as all of the experiment."""
     return sum(
-        segment.samples + (0 if segment.role == "sampler" else segment.applied_bytes * _ROWS_OF_A_BYTE)
+        weight_of(segment.role, samples=segment.samples, applied_bytes=segment.applied_bytes)
         for segment in facts.segments
     )
+
+
+def is_small(weight: float) -> bool:
+    """Whether an experiment is read whole."""
+    return weight <= SMALL_ROWS
+
+
+def weight_of(role: str | None, *, samples: int, applied_bytes: int) -> float:
+    """The same of one segment."""
+    return samples + (0 if role == "sampler" else applied_bytes * _ROWS_OF_A_BYTE)
 
 
 def _packed(histories: Mapping[str, ExperimentFacts]) -> Iterator[list[str]]:

@@ -91,7 +91,10 @@ def _energies(
 def _counts(samples: DeviceSamples, starts_sec: FloatArray, ends_sec: FloatArray) -> list[int]:
     """How many samples lie in each region."""
     counts = np.zeros(len(starts_sec), np.int64)
-    for at_sec, _ in samples.read(("power_w",)):
-        counts += np.searchsorted(at_sec, ends_sec, side="right") - np.searchsorted(at_sec, starts_sec)
+    for at_sec, _, left_out in samples.series(np.concatenate((starts_sec, ends_sec))):
+        each = np.ones(len(at_sec), np.int64) if left_out is None else 1 + left_out.samples
+        passed = np.concatenate(([0], np.cumsum(each)))
+        counts += passed[np.searchsorted(at_sec, ends_sec, side="right")]
+        counts -= passed[np.searchsorted(at_sec, starts_sec)]
     counted: list[int] = counts.tolist()
     return counted

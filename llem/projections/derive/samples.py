@@ -1,33 +1,31 @@
 """Samples of one device in and around a span, read in pieces, and what they say of it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
-from llem.projections.derive.history import ProcessFacts, portions
+from llem.projections.derive.history import ProcessFacts
+from llem.projections.derive.pieces import Asked
 from llem.projections.derive.source import Column, Device, Piece, Source, Span, Values
 from llem.results.averaged_power import AveragedReadings, Telescoped
+from llem.results.left_out import LeftOut
 from llem.results.nullable import largest
-from llem.results.phases import Samples, known
+from llem.results.phases import SILENT_PERIODS, Samples, known, known_of
 from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
 from llem.results.throttling import ANY_REASON
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 
 MARGIN_NS = 5 * NS_PER_S  # so that the power at an edge lies between two samples
-PIECE_SAMPLES = 2**17  # read at once
-_BUCKETS = 2**12  # of time, of which pieces are made
 EXTRAPOLATED_SEC = 0.5
 DRIVER_AVERAGE_SEC = 1.0
-COLUMNS = ("power_w", "energy_j", "throttle_reasons")
 AVERAGE = "power_average_w"  # the driver's, which nobody asks for where it has something better
 # Whole numbers, whose sum is the same in whatever order they are added.
 COUNTED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
-_MAX_STARTS = 10_000  # of stretches that a result may name
-# Some columns, all or those from before a span to after it.
-Pieces = Callable[[Sequence[str], Span | None], Iterable[Piece]]
+MAX_STARTS = 10_000  # of stretches that a result may name
 
 
 class Throttling(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,34 +41,41 @@ class _Throttle:
 
     def __init__(self, duration_sec: float) -> None:
         self._duration_sec = duration_sec
-        self._waiting: tuple[Column, Column] | None = None
+        self._waiting: tuple[Column, Column, LeftOut | None] | None = None
         self._reasons = 0
         self._starts: list[Column] = []
         self._lengths_sec: list[float] = []
 
-    def add(self, at_sec: Column, reasons: Column) -> None:
+    def add(self, at_sec: Column, reasons: Column, left_out: LeftOut | None) -> None:
         if len(at_sec):
             self._look(float(at_sec[0]))
-            self._waiting = at_sec, reasons
+            self._waiting = at_sec, reasons, left_out
 
     def throttling(self) -> Throttling | None:
         """None where no reason was read."""
         if self._waiting is None:
             return None
         self._look(self._duration_sec)
-        starts = np.concatenate(self._starts)[:_MAX_STARTS]
+        starts = np.concatenate(self._starts)[:MAX_STARTS]
         return Throttling(reasons=self._reasons, starts_sec=starts, duration_sec=math.fsum(self._lengths_sec))
 
     def _look(self, next_sec: float) -> None:
         if self._waiting is None:
             return
-        at_sec, reasons = self._waiting
+        at_sec, reasons, left_out = self._waiting
         edges = np.clip(np.append(at_sec, next_sec), 0.0, self._duration_sec)
         lengths = np.diff(edges)
         bits = np.clip(reasons, 0, 2**53).astype(np.int64)
-        self._reasons |= int(np.bitwise_or.reduce(bits[lengths > 0], initial=0))
         reported = ((bits & ANY_REASON) != 0) & (lengths > 0)
-        if sum(map(len, self._starts)) < _MAX_STARTS:
+        if left_out is not None:
+            # What lies after a sample stands at the next one.
+            hides = np.append(left_out.any[1:], False)
+            after = left_out.of(np.append(np.arange(1, len(hides)), 0))
+            self._lengths_sec.append(float(after.throttled_sec[hides & (lengths > 0)].sum()))
+            bits = np.where(hides, after.throttle_bits, bits)
+            reported &= ~hides
+        self._reasons |= int(np.bitwise_or.reduce(bits[lengths > 0], initial=0))
+        if sum(map(len, self._starts)) < MAX_STARTS:
             self._starts.append(edges[:-1][reported])
         self._lengths_sec.append(float(lengths[reported].sum()))
 
@@ -89,11 +94,17 @@ class _Gaps:
         self.count = 0
         self._reached_sec = self._longest_sec = 0.0
 
-    def add(self, at_sec: Column) -> None:
-        inside = at_sec[_between(at_sec, self._duration_sec)]
+    def add(self, at_sec: Column, left_out: LeftOut | None) -> None:
+        within = _between(at_sec, self._duration_sec)
+        inside = at_sec[within]
         if len(inside):
+            gaps_sec = np.diff(inside)
+            if left_out is not None:
+                after = left_out.of(slice(within.start + 1, within.stop))
+                gaps_sec = np.where(after.any, after.longest_sec, gaps_sec)
+                self.count += int(after.samples.sum())
             self.count += len(inside)
-            longest_sec = float(np.diff(inside).max(initial=0.0))
+            longest_sec = float(gaps_sec.max(initial=0.0))
             self._longest_sec = max(self._longest_sec, float(inside[0]) - self._reached_sec, longest_sec)
             self._reached_sec = float(inside[-1])
 
@@ -112,14 +123,17 @@ class _Power:
         self._steps_j: list[float] = []
         self._last = np.empty(0), np.empty(0)
 
-    def add(self, at_sec: Column, power_w: Column) -> None:
+    def add(self, at_sec: Column, power_w: Column, left_out: LeftOut | None = None) -> None:
         if not len(at_sec):
             return
-        self.rhythm.add(at_sec, power_w)
-        self.gaps.add(at_sec)
-        self._energy.add(at_sec, power_w)
+        self.rhythm.add(at_sec, power_w, left_out)
+        self.gaps.add(at_sec, left_out)
+        self._energy.add(at_sec, power_w, left_out)
         at, power = np.concatenate((self._last[0], at_sec)), np.concatenate((self._last[1], power_w))
-        self._steps_j.append(half_steps_j(at, power, start_sec=0.0, end_sec=self._duration_sec))
+        before = None if left_out is None else left_out.after(len(self._last[0]))
+        self._steps_j.append(
+            half_steps_j(at, power, start_sec=0.0, end_sec=self._duration_sec, left_out=before)
+        )
         self._last = at_sec[-1:], power_w[-1:]
 
     @property
@@ -145,8 +159,8 @@ class _Counter:
         self.rhythm = Rhythm()
         self._gained_mj = Interpolated((0.0, duration_sec))
 
-    def add(self, at_sec: Column, energy_j: Column) -> None:
-        self.rhythm.add(at_sec, energy_j)
+    def add(self, at_sec: Column, energy_j: Column, left_out: LeftOut | None) -> None:
+        self.rhythm.add(at_sec, energy_j, left_out)
         first_mj = np.rint(self.rhythm.first_value * MJ_PER_J)
         self._gained_mj.add(at_sec, np.rint(energy_j * MJ_PER_J) - first_mj)
 
@@ -161,60 +175,91 @@ class _Counter:
 
 
 class DeviceSamples:
-    """What one device's samples say of a span; they are read once, in pieces, and again for what is asked of other moments."""
+    """What one device's samples say of a span, from a little before it to a little after, and what is asked of moments of it."""
 
-    def __init__(self, span: Span, pieces: Pieces, values: Callable[[], Mapping[str, Values]]) -> None:
+    def __init__(self, source: Source, device: Device, span: Span) -> None:
         self.span = span
-        self._ask_values = values
+        self._source, self._device = source, device
         self.duration_sec = seconds(span[1] - span[0])
         self.repeated = 0
         self.highest_power_w: float | None = None
-        self._pieces = pieces
         self._rows = _Gaps(self.duration_sec)
         self._instant, self._average = _Power(self.duration_sec), _Power(self.duration_sec)
         self._counter = _Counter(self.duration_sec)
         throttle = _Throttle(self.duration_sec)
         last_sec = -math.inf
-        for at_sec, columns in self.read(COLUMNS):
+        for at_sec, columns, left_out in self.series((0.0, self.duration_sec), throttled=MAX_STARTS):
             if len(at_sec):
                 self.repeated += int(np.count_nonzero(at_sec[1:] <= at_sec[:-1]) + (at_sec[0] <= last_sec))
                 last_sec = float(at_sec[-1])
-                self._add(at_sec, columns)
-                throttle.add(*known(at_sec, columns["throttle_reasons"]))
+                self._add(at_sec, columns, left_out)
+                throttle.add(*known_of(at_sec, columns["throttle_reasons"], left_out))
         self.throttling = throttle.throttling()
         if not self._instant.rhythm.count:
-            for at_sec, columns in self.read([AVERAGE]):
-                self._average.add(*known(at_sec, columns[AVERAGE]))
+            for at_sec, average_w in self._read(AVERAGE):
+                self._average.add(*known(at_sec, average_w))
 
     @cached_property
     def _values(self) -> Mapping[str, Values]:
         """What columns that are only counted hold within the span; nobody asks it of most spans."""
-        return self._ask_values()
+        return self._source.values(self._device, self.span, COUNTED)
 
-    def _add(self, at_sec: Column, columns: Mapping[str, Column]) -> None:
-        self._rows.add(at_sec)
-        self._counter.add(*known(at_sec, columns["energy_j"]))
-        self._instant.add(*known(at_sec, columns["power_w"]))
-        highest_w = float(
-            np.fmax.reduce(columns["power_w"][_between(at_sec, self.duration_sec)], initial=np.nan)
+    def _add(self, at_sec: Column, columns: Mapping[str, Column], left_out: LeftOut | None) -> None:
+        self._rows.add(at_sec, left_out)
+        self._counter.add(*known_of(at_sec, columns["energy_j"], left_out))
+        self._instant.add(*known_of(at_sec, columns["power_w"], left_out))
+        within = _between(at_sec, self.duration_sec)
+        highest_w = np.fmax.reduce(columns["power_w"][within], initial=np.nan)
+        if left_out is not None:
+            after = left_out.of(slice(within.start + 1, within.stop))
+            highest_w = np.fmax.reduce(after.highest_w[after.any], initial=highest_w)
+        self.highest_power_w = largest(
+            [self.highest_power_w, None if math.isnan(highest_w) else float(highest_w)]
         )
-        self.highest_power_w = largest([self.highest_power_w, None if math.isnan(highest_w) else highest_w])
 
     @property
     def count(self) -> int:
         """Samples within the span."""
         return self._rows.count
 
-    def read(
-        self, names: Sequence[str], between_sec: tuple[float, float] | None = None
-    ) -> Iterator[tuple[Column, Mapping[str, Column]]]:
-        """Some columns, all or those between two moments and a little beyond, with seconds from the span's start."""
-        between_ns = None
-        if between_sec is not None:
-            start_ns, end_ns = (self.span[0] + round(at_sec * NS_PER_S) for at_sec in between_sec)
-            between_ns = start_ns, end_ns
-        for at_ns, columns in self._pieces(names, between_ns):
-            yield (at_ns - self.span[0]) / NS_PER_S, columns
+    @property
+    def _around(self) -> Span:
+        return self.span[0] - MARGIN_NS, self.span[1] + MARGIN_NS
+
+    def _read(self, name: str) -> Iterator[tuple[Column, Column]]:
+        """All values of a column, with seconds from the span's start."""
+        for at_ns, columns in between(self._source, self._device, self._around, [name]):
+            yield (at_ns - self.span[0]) / NS_PER_S, columns[name]
+
+    def series(
+        self,
+        moments_sec: ArrayLike,
+        *,
+        shift_sec: float = 0.0,
+        longest_sec: float = math.inf,
+        throttled: int = 0,
+    ) -> Iterator[tuple[Column, Mapping[str, Column], LeftOut | None]]:
+        """Samples in and around the span on a clock on which it begins at `shift_sec`; none is left out around the moments, or of longer gaps."""
+        asked = Asked(
+            moments_sec=np.asarray(moments_sec, np.float64),
+            origin_ns=self.span[0],
+            shift_sec=shift_sec,
+            longest_ns=longest_sec * NS_PER_S,
+            throttled=throttled,
+        )
+        for at_ns, columns, left_out in self._source.series(self._device, self._around, asked):
+            yield asked.seconds(at_ns), columns, left_out
+
+    def at_ends_of_pieces(self, moments_sec: Column, *, within_sec: float) -> Column:
+        """Each moment moved to the next one before which samples may be left out, where that comes soon."""
+        ends_ns = self._source.moments(self._device, self._around)
+        if not len(ends_ns):
+            return moments_sec
+        ends_sec = (ends_ns - self.span[0]) / NS_PER_S
+        places = np.minimum(np.searchsorted(ends_sec, moments_sec), len(ends_sec) - 1)
+        waits_sec = ends_sec[places] - moments_sec
+        soon = (waits_sec > 0) & (waits_sec <= within_sec) & (moments_sec > 0)
+        return np.where(soon, ends_sec[places], moments_sec)
 
     @property
     def counter_ran_backwards(self) -> bool:
@@ -256,9 +301,8 @@ class DeviceSamples:
         if not averaged_sec or not guard_sec:
             return None
         readings = AveragedReadings()
-        name = self._power_column
-        for at_sec, columns in self.read([name]):
-            readings.add(*known(at_sec, columns[name]))
+        for at_sec, power_w in self._read(self._power_column):
+            readings.add(*known(at_sec, power_w))
         return readings.telescoped(
             duration_sec=self.duration_sec,
             averaged_sec=averaged_sec,
@@ -292,10 +336,13 @@ class DeviceSamples:
 
     def power_curve(self, edges_sec: Column, *, shift_sec: float) -> Column:
         """Joules up to each of some moments, on a clock on which the span begins at `shift_sec`."""
-        name = self._power_column
         curve = EnergyCurve(edges_sec)
-        for at_sec, columns in self.read([name]):
-            curve.add(*known(at_sec + shift_sec, columns[name]))
+        if self._power is self._instant:
+            for at_sec, columns, left_out in self.series(edges_sec, shift_sec=shift_sec):
+                curve.add(*known_of(at_sec, columns["power_w"], left_out))
+            return curve.found()
+        for at_sec, average_w in self._read(AVERAGE):
+            curve.add(*known(at_sec + shift_sec, average_w))
         return curve.found()
 
     def sum_of(self, column: str) -> tuple[float, int]:
@@ -336,62 +383,22 @@ class DeviceTrace(msgspec.Struct, frozen=True, kw_only=True):
     power_window_sec: float
     made_up: str | None
 
-    def pieces(self, start_sec: float, end_sec: float) -> Iterator[Samples]:
-        """Those between two moments, with some beyond each where there are any."""
-        for at_sec, columns in self.samples.read(("power_w", "energy_j"), (start_sec, end_sec)):
-            yield at_sec, columns["power_w"], columns["energy_j"]
-
-
-class _InPieces:
-    """A device's samples around a span, some time at once: the same pieces for all spans, so that they are read once."""
-
-    def __init__(self, source: Source, device: Device, span: Span) -> None:
-        self._source, self._device = source, device
-        self._span = span[0] - MARGIN_NS, span[1] + MARGIN_NS
-        self._ranges = list(_cut(source, device, self._span))
-
-    def pieces(self, names: Sequence[str], span: Span | None) -> Iterator[Piece]:
-        """Columns of all pieces, or from the piece before the span to the piece after it."""
-        for range_ns in self._ranges if span is None else self._around(span):
-            yield _within(self._source.samples(self._device, range_ns, names), self._span)
-
-    def _around(self, span: Span) -> Sequence[Span]:
-        touching = [
-            number
-            for number, (first_ns, last_ns) in enumerate(self._ranges)
-            if first_ns <= span[1] and last_ns >= span[0]
-        ]
-        return self._ranges[max(touching[0] - 1, 0) : touching[-1] + 2] if touching else self._ranges
-
-
-def _cut(source: Source, device: Device, span: Span) -> Iterator[Span]:
-    """Ranges of time that touch the span, of those with about so many samples each."""
-    count, first_ns, last_ns = source.extent(device)
-    if count <= PIECE_SAMPLES:
-        yield first_ns, last_ns
-        return
-    step_ns = (last_ns - first_ns) // _BUCKETS + 1
-    steps, counts = source.histogram(device, first_ns, step_ns=step_ns)
-    for start, end in portions(steps, counts, most=PIECE_SAMPLES):
-        range_ns = first_ns + start * step_ns, first_ns + (end + 1) * step_ns - 1
-        if range_ns[0] <= span[1] and range_ns[1] >= span[0]:
-            yield range_ns
+    def pieces(self, moments_sec: Column) -> Iterator[Samples]:
+        """Samples around and between some moments."""
+        rhythms = [rhythm for rhythm in (self.power, self.counter) if rhythm.count > 1]
+        longest_sec = min((SILENT_PERIODS * rhythm.period_sec for rhythm in rhythms), default=math.inf)
+        for at_sec, columns, left_out in self.samples.series(moments_sec, longest_sec=longest_sec):
+            yield at_sec, columns["power_w"], columns["energy_j"], left_out
 
 
 def between(source: Source, device: Device, span: Span, names: Sequence[str]) -> Iterator[Piece]:
     """Columns of the samples in a span, in pieces."""
-    for range_ns in _cut(source, device, span):
-        yield _within(source.samples(device, range_ns, names), span)
-
-
-def _within(piece: Piece, span: Span) -> Piece:
-    at_ns, columns = piece
-    first, end = np.searchsorted(at_ns, (span[0], span[1] + 1)).tolist()
-    return at_ns[first:end], {name: column[first:end] for name, column in columns.items()}
+    for range_ns in source.ranges(device, span):
+        at_ns, columns = source.samples(device, range_ns, names)
+        first, end = np.searchsorted(at_ns, (span[0], span[1] + 1)).tolist()
+        yield at_ns[first:end], {name: column[first:end] for name, column in columns.items()}
 
 
 def load_samples(source: Source, process: ProcessFacts, device_uuid: str, span: Span) -> DeviceSamples:
     """Samples of a device as its worker's sampler saw it, from a little before the span to a little after."""
-    device = Device(process.process_index, device_uuid)
-    values = partial(source.values, device, span, COUNTED)
-    return DeviceSamples(span, _InPieces(source, device, span).pieces, values)
+    return DeviceSamples(source, Device(process.process_index, device_uuid), span)

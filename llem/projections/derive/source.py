@@ -1,6 +1,7 @@
 """Where the samples and requests of an experiment come from: arrays that hold all of them, or their tables, read in pieces."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import duckdb
@@ -18,10 +19,22 @@ from llem.projections.derive.columns import (
     Lists,
     RequestColumns,
 )
+from llem.projections.derive.pieces import (
+    Asked,
+    DevicePieces,
+    ends_of,
+    extremes_of,
+    load_pieces,
+    values_of,
+)
 from llem.results.latency import FINISHED
+from llem.results.left_out import LeftOut
 from llem_events.events import Request
 
 Column = NDArray[np.float64]
+# Of these columns are the samples of a series: monotonic times, ascending, the columns, and what was left out between them, if anything.
+SERIES = ("power_w", "energy_j", "throttle_reasons")
+Series = tuple[Ints, Mapping[str, Column], LeftOut | None]
 Span = tuple[int, int]  # nanoseconds of the monotonic clock, both ends included
 # Monotonic times, ascending, and columns that are NaN where a value is missing.
 Piece = tuple[Ints, Mapping[str, Column]]
@@ -44,6 +57,7 @@ MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 
+THINNED_FROM = 2**15  # samples of a device: fewer are read one by one
 KEPT_SAMPLES = 2**19  # of a large experiment, whose columns are asked for again and again
 
 
@@ -54,6 +68,17 @@ class Values(NamedTuple):
     sum: float
     least: float | None
     most: float | None
+
+    def joined(self, others: "Values") -> "Values":
+        """Of these and others."""
+        least = [end for end in (self.least, others.least) if end is not None]
+        most = [end for end in (self.most, others.most) if end is not None]
+        return Values(
+            self.known + others.known,
+            self.sum + others.sum,
+            min(least, default=None),
+            max(most, default=None),
+        )
 
 
 class Device(NamedTuple):
@@ -113,11 +138,17 @@ class Source(Protocol):
     def extent(self, device: Device) -> tuple[int, int, int]:
         """How many samples there are, the time of the first and of the last; zeros without any."""
 
-    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
-        """All samples in steps from the first: the number of each step that has any, ascending, and how many."""
+    def ranges(self, device: Device, span: Span) -> Iterable[Span]:
+        """What is best read at once of a span."""
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """Columns of those in a span."""
+
+    def series(self, device: Device, span: Span, asked: Asked) -> Iterable[Series]:
+        """Those in a span in some parts, without many that nobody has to see."""
+
+    def moments(self, device: Device, span: Span) -> Ints:
+        """Some that are ends of what a series may leave out, ascending."""
 
     def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
         """What columns of whole numbers hold in a span."""
@@ -151,7 +182,7 @@ _NOWHERE = 0, -1
 def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]) -> Mapping[str, Places]:
     """Where the rows of experiments stand in each table until anything is deleted: DuckDB skips what lies beyond, and names alike it does not tell apart."""
     places: dict[str, dict[str, Span]] = {experiment_id: {} for experiment_id in experiment_ids}
-    for table in ("events", "samples", "requests") if experiment_ids else ():
+    for table in ("events", "samples", "sample_pieces", "requests") if experiment_ids else ():
         found = connection.execute(
             f"SELECT experiment_id, min(rowid), max(rowid) FROM {table} "
             "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
@@ -172,11 +203,12 @@ class Stored:
         self._experiment_id = experiment_id
         self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
         self._sampled: Sequence[Sampled] | None = None
-        self._histograms: dict[Device, tuple[Ints, Ints]] = {}
         self._kept: dict[tuple[Device, Span], Piece] = {}
 
     def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See Source."""
+        if table == "samples":
+            return _extremes({"at_ns": [self._rows_of_pieces[name] for name in ("first_ns", "last_ns")]})
         ends = ", ".join(
             f"min(list_min({name})), max(list_max({name}))" if name in TIMES else f"min({name}), max({name})"
             for name in columns
@@ -185,41 +217,111 @@ class Stored:
         pairs = zip(columns, found[::2], found[1::2], strict=True)
         return {name: (least, most) for name, least, most in pairs if least is not None}
 
+    @cached_property
+    def _rows_of_pieces(self) -> Mapping[str, NDArray[Any]]:
+        return self._columns(f"SELECT * EXCLUDE (experiment_id) {self._rows('sample_pieces')}")
+
+    @cached_property
+    def _pieces(self) -> Mapping[Device, DevicePieces]:
+        return {Device(*key): pieces for key, pieces in load_pieces(self._rows_of_pieces).items()}
+
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""
         if self._sampled is None:
-            impossible = "0" if self._all_possible() else f"count(*) FILTER ({_IMPOSSIBLE})"
+            key = "process_index, device_uuid, segment_id"
             rows = self._fetch(
-                f"SELECT process_index, device_uuid, segment_id, count(*), min(at_ns), max(at_ns), {impossible} "
-                f"{self._rows('samples')} GROUP BY process_index, device_uuid, segment_id"
+                f"SELECT {key}, sum(samples)::BIGINT, min(first_ns), max(last_ns) {self._rows('sample_pieces')} GROUP BY {key}"
             )
-            self._sampled = [Sampled(Device(index, uuid), *counted) for index, uuid, *counted in rows]
+            impossible = {} if self._all_possible() else self._impossible(key)
+            self._sampled = [
+                Sampled(
+                    Device(index, uuid),
+                    segment_id,
+                    count,
+                    first_ns,
+                    last_ns,
+                    impossible.get((index, uuid, segment_id), 0),
+                )
+                for index, uuid, segment_id, count, first_ns, last_ns in rows
+            ]
         return self._sampled
 
     def _all_possible(self) -> bool:
         """Whether no value is beyond its limits: quicker than to count those that are."""
-        ends = ", ".join(f"min({name}), max({name})" for name in POSSIBLE)
-        found = self._fetch(f"SELECT {ends} {self._rows('samples')}")[0]
-        limits = zip(POSSIBLE.values(), found[::2], found[1::2], strict=True)
-        return all(low is None or (least <= low and high <= most) for (least, most), low, high in limits)
+        limits = {name: extremes_of(self._rows_of_pieces, name) for name in POSSIBLE}
+        return all(
+            ends is None or (POSSIBLE[name][0] <= ends[0] and ends[1] <= POSSIBLE[name][1])
+            for name, ends in limits.items()
+        )
+
+    def _impossible(self, key: str) -> Mapping[tuple[Any, ...], int]:
+        sql = f"SELECT {key}, count(*) FILTER ({_IMPOSSIBLE}) {self._rows('samples')} GROUP BY {key}"
+        return {tuple(of): count for *of, count in self._fetch(sql)}
 
     def extent(self, device: Device) -> tuple[int, int, int]:
         """See Source."""
-        found = [each for each in self.sampled() if each.device == device]
-        if not found:
+        pieces = self._pieces.get(device)
+        if pieces is None:
             return 0, 0, 0
-        first_ns, last_ns = min(each.first_ns for each in found), max(each.last_ns for each in found)
-        return sum(each.samples for each in found), first_ns, last_ns
+        return pieces.parts.all_rows, int(pieces.first_ns[0]), int(pieces.last_ns[-1])
 
-    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
+    def ranges(self, device: Device, span: Span) -> Iterable[Span]:
         """See Source."""
-        if device not in self._histograms:
-            steps = self._columns(
-                f"SELECT (at_ns - {first_ns:d}) // {step_ns:d} AS step, count(*) AS samples {self._rows('samples')} {_OF_DEVICE} GROUP BY step ORDER BY step",
-                *device,
-            )
-            self._histograms[device] = np.asarray(steps["step"]), np.asarray(steps["samples"])
-        return self._histograms[device]
+        pieces = self._pieces.get(device)
+        return () if pieces is None else pieces.ranges(*span)
+
+    def moments(self, device: Device, span: Span) -> Ints:
+        """See Source."""
+        pieces = self._thinned(device)
+        return NO_INTS if pieces is None else pieces.last_ns[pieces.touching(*span)]
+
+    def _thinned(self, device: Device) -> DevicePieces | None:
+        """None where all samples are read one by one."""
+        pieces = self._pieces.get(device)
+        return None if pieces is None or pieces.parts.all_rows < THINNED_FROM else pieces
+
+    def series(self, device: Device, span: Span, asked: Asked) -> Iterable[Series]:
+        """See Source."""
+        pieces = self._thinned(device)
+        if pieces is None:
+            yield (*self.samples(device, span, SERIES), None)
+            return
+        touching = pieces.touching(*span)
+        needed = pieces.one_by_one(touching, *span, asked)
+        for some, of_some in pieces.chunks(touching, needed):
+            rows = self._standing_at(pieces.parts.rows_of(some, of_some), SERIES)
+            yield _together(_within(rows, span), ends_of(pieces, some, ~of_some))
+
+    def _standing_at(self, rows: Ints, names: Sequence[str]) -> Piece:
+        """Samples by their number among those of the experiment, in the order of their times."""
+        if not len(rows):
+            return NO_INTS, dict.fromkeys(names, np.empty(0))
+        first_ids, first_rows = self._islands
+        island = np.searchsorted(first_rows, rows, side="right") - 1
+        ids = first_ids[island] + rows - first_rows[island]
+        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) != 1)
+        ends = np.append(starts[1:], len(ids)) - 1
+        runs = [ids[starts].tolist(), (ids[ends] + 1).tolist()] if len(starts) > 1 else []
+        cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
+        read = self._connection.execute(
+            f"SELECT rowid, at_ns, {cast} FROM samples WHERE rowid BETWEEN {ids[0]} AND {ids[-1]} {_IN_RUNS if runs else ''}",
+            runs,
+        ).fetchnumpy()
+        order = np.argsort(read["rowid"], kind="stable")
+        columns = {name: np.ma.filled(read[name], np.nan)[order] for name in names}
+        return ascending(np.asarray(read["at_ns"], np.int64)[order], columns)
+
+    @cached_property
+    def _islands(self) -> tuple[Ints, Ints]:
+        """Where the experiment's samples stand side by side: of each stretch the first row's id, and how many samples are before it."""
+        first, last = self._places.get("samples", _NOWHERE)
+        if last - first + 1 == sum(pieces.parts.all_rows for pieces in self._pieces.values()):
+            return np.array([first]), np.array([0])
+        found = self._columns(
+            f"SELECT id, row FROM (SELECT rowid AS id, lag(rowid) OVER () AS before, row_number() OVER () - 1 AS row {self._rows('samples')}) "
+            "WHERE before IS NULL OR before <> id - 1 ORDER BY id"
+        )
+        return np.asarray(found["id"], np.int64), np.asarray(found["row"], np.int64)
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """See Source."""
@@ -244,20 +346,27 @@ class Stored:
 
     def values(self, device: Device, span: Span, names: Sequence[str]) -> Mapping[str, Values]:
         """See Source."""
-        parts = ", ".join(
-            f"count({name}), coalesce(sum({name}), 0), min({name}), max({name})" for name in names
-        )
-        found = self._fetch(
-            f"SELECT {parts} {self._rows('samples')} {_OF_DEVICE} {_IN_SPAN}", *device, *span
-        )[0]
-        of_names = zip(names, found[::4], found[1::4], found[2::4], found[3::4], strict=True)
-        return {name: _values_of(*values) for name, *values in of_names}
+        pieces = self._thinned(device)
+        if pieces is None:
+            _, columns = self.samples(device, span, names)
+            return {name: _values_in(columns[name]) for name in names}
+        touching = pieces.touching(*span)
+        partly = (~pieces.alone | (pieces.first_ns < span[0]) | (pieces.last_ns > span[1]))[touching]
+        rows = self._standing_at(pieces.parts.rows_of(touching, partly), names)
+        _, columns = _within(rows, span)
+        return {
+            name: _values_in(columns[name]).joined(Values(*values_of(pieces, touching, ~partly, name)))
+            for name in names
+        }
 
     def last_sample_ns(self, process_index: int, since_ns: int) -> int | None:
         """See Source."""
-        sql = f"SELECT max(at_ns) {self._rows('samples')} AND process_index = ? AND at_ns >= ?"
-        latest: int | None = self._fetch(sql, process_index, since_ns)[0][0]
-        return latest
+        latest_ns = [
+            int(pieces.last_ns[-1])
+            for device, pieces in self._pieces.items()
+            if device.process_index == process_index
+        ]
+        return max((at_ns for at_ns in latest_ns if at_ns >= since_ns), default=None)
 
     def request_sizes(self, segment_id: str) -> Sizes:
         """See Source."""
@@ -333,6 +442,7 @@ class Stored:
 _IMPOSSIBLE = " OR ".join(
     f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
 )
+_IN_RUNS = "AND rowid IN (SELECT unnest(range(first, past)) FROM (SELECT unnest(?::BIGINT[]) AS first, unnest(?::BIGINT[]) AS past))"
 _OF_DEVICE = "AND process_index = ? AND device_uuid = ?"
 _IN_SPAN = "AND at_ns BETWEEN ? AND ?"
 _OF_SEGMENT = "AND segment_id = ?"
@@ -362,6 +472,20 @@ _COLUMNS = ", ".join(
         *(f"{length} AS {name}_length" for name, length in _LENGTHS.items()),
     ]
 )
+
+
+def _within(piece: Piece, span: Span) -> Piece:
+    at_ns, columns = piece
+    first, end = np.searchsorted(at_ns, (span[0], span[1] + 1)).tolist()
+    return at_ns[first:end], {name: column[first:end] for name, column in columns.items()}
+
+
+def _together(rows: Piece, ends: tuple[Ints, Mapping[str, Column], LeftOut]) -> Series:
+    """Some samples and the ends of pieces, in the order of their times."""
+    at_ns = np.concatenate((rows[0], ends[0]))
+    order = np.argsort(at_ns, kind="stable")
+    columns = {name: np.concatenate((column, ends[1][name]))[order] for name, column in rows[1].items()}
+    return at_ns[order], columns, ends[2].after(len(rows[0])).of(order)
 
 
 def ascending(at_ns: Ints, columns: Mapping[str, Column]) -> Piece:
@@ -487,11 +611,17 @@ class Held:
         at_ns, _ = self._devices.get(device, _NO_SAMPLES)
         return (len(at_ns), int(at_ns[0]), int(at_ns[-1])) if len(at_ns) else (0, 0, 0)
 
-    def histogram(self, device: Device, first_ns: int, *, step_ns: int) -> tuple[Ints, Ints]:
+    def ranges(self, device: Device, span: Span) -> Iterable[Span]:
         """See Source."""
-        at_ns, _ = self._devices[device]
-        steps, counts = np.unique((at_ns - first_ns) // step_ns, return_counts=True)
-        return steps, counts
+        return [span]
+
+    def series(self, device: Device, span: Span, asked: Asked) -> Iterable[Series]:
+        """See Source."""
+        return [(*self.samples(device, span, SERIES), None)]
+
+    def moments(self, device: Device, span: Span) -> Ints:
+        """See Source."""
+        return NO_INTS
 
     def samples(self, device: Device, span: Span, names: Sequence[str]) -> Piece:
         """See Source."""
@@ -563,12 +693,6 @@ def _values(columns: RequestColumns, name: str) -> Ints:
 def _known_sum(counts: Iterable[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _values_of(count: int, summed: int, least: int | None, most: int | None) -> Values:
-    return Values(
-        count, float(summed), None if least is None else float(least), None if most is None else float(most)
-    )
 
 
 def _values_in(column: Column) -> Values:
