@@ -80,7 +80,9 @@ def _read(experiment_id: str, files: Mapping[str, SegmentFile]) -> Experiment | 
     except Exception as error:  # noqa: BLE001 -- told when its segments are read one at a time
         reason_against(error)
         return None
-    if len({segment.identity.segment_id for segment in segments}) < len(files) or not _are_read_whole(segments):
+    if len({segment.identity.segment_id for segment in segments}) < len(files) or not _are_read_whole(
+        segments
+    ):
         return None
     return Experiment(experiment_id=experiment_id, segments=segments)
 
