@@ -113,6 +113,7 @@ class Command:
 # They never end, or do what they are told to any file; the doctor looks at the machine alone.
 _LEFT_OUT = frozenset({"--follow", "--unsafe", "--help"})
 _MACHINE = frozenset({"doctor"})
+_MEASURING = frozenset({"measure", "calibrate"})
 
 
 _OPTION = re.compile(r"^  (?:-\w, )?(--[\w-]+)(?: (\S.*?))?(?:  .*)?$", re.MULTILINE)
@@ -129,7 +130,7 @@ def commands(help_of: Callable[..., str]) -> list[Command]:
 def _command(words: tuple[str, ...], shown: str) -> Command:
     named = {name: values for name, values in _OPTION.findall(shown) if name not in _LEFT_OUT}
     return Command(
-        words=(*words, "--dry-run") if words == ("measure",) else words,
+        words=(*words, "--dry-run") if words[0] in _MEASURING else words,
         flags=tuple(name for name, values in named.items() if not values),
         options={name: tuple(values.strip("<>[]").split("|")) for name, values in named.items() if values},
     )
@@ -167,7 +168,7 @@ def command_line(odd: Odd, paths: Sequence[str], known: Sequence[Command]) -> li
         arguments.append(odd.choice([odd.text(), odd.choice(paths), "@last"]))
     if command.words[:1] == ("query",):
         arguments += ["--timeout", "5"]
-    if command.words[:1] != ("measure",) and odd.random() < 0.3:
+    if command.words[0] not in _MEASURING and odd.random() < 0.3:
         arguments = [odd.choice(arguments) if odd.random() < 0.1 else argument for argument in arguments]
     # what is absolute and not ours could be written to
     return [argument for argument in arguments if argument in paths or not argument.startswith(("/", "~"))]
