@@ -97,6 +97,9 @@ class EnginePlan(Section, frozen=True, kw_only=True):
     name: Annotated[EngineName, says("the engine")] = "transformers"
     device: Annotated[Text, says("auto, cpu, cuda or cuda:N")] = "auto"
     batch_size: Annotated[Positive, says("prompts that run together")] = 4
+    parallel: Annotated[
+        Literal["none", "tp"], says("tp: all ranks of the launcher hold a part of each layer of one model")
+    ] = "none"
     simulated: SimulatedEnginePlan = SimulatedEnginePlan()
 
 

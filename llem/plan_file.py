@@ -247,6 +247,8 @@ def config_hash(plan: Plan, command: Sequence[str] = ()) -> str:
     table = {key: part for key, part in msgspec.to_builtins(plan).items() if key not in left_out}
     # plans had no such keys before
     del table["windows"]["guard_s"]
+    if plan.engine.parallel == "none":
+        del table["engine"]["parallel"]
     if not plan.meter.also:
         del table["meter"]["also"]
     if plan.workload.prefix.share == 0:

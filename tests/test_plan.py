@@ -122,7 +122,7 @@ def test_yaml_may_name_a_part_twice(tmp_path: Path) -> None:
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
         (
             {"engine": 3},
-            "plan key engine: found 3, expected a table with name, device, batch_size, simulated",
+            "plan key engine: found 3, expected a table with name, device, batch_size, parallel, simulated",
         ),
         (
             {"workload": {"input_tokens": 10}},

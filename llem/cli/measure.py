@@ -182,11 +182,15 @@ def measure(
     place = Store.locate(store)
     collection = None if collect is None else Store(collect).create()
     form = _Form(json=json, output=output, program=bool(program))
-    if course is not None:
-        sys.exit(_measure_in_turn(plan, course, place, form, collection, strict=strict, live=live))
     launch = launch_of(os.environ)
     for contradiction in launch.contradictions:
         console.complain(contradiction)
+    if launch.rank is not None and course is not None:
+        raise PlanError(
+            "several loads", found=f"rank {launch.rank.rank} of {launch.rank.size}", expected="one process"
+        )
+    if course is not None:
+        sys.exit(_measure_in_turn(plan, course, place, form, collection, strict=strict, live=live))
     part = _Part(launch.rank, share, collection)
     if part.rank is not None and not part.rank.leads:
         sys.exit(_measure_as_follower(plan, place, program, part, strict=strict))

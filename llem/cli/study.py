@@ -1,6 +1,7 @@
 """llem study, and llem studies."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from llem.cli.table import write_table
 from llem.errors import LlemError, PlanError
 from llem.export import formats
 from llem.measure.children import Interruptions
+from llem.measure.launch import launch_of
 from llem.measure.supervisor import Outcome, measure
 from llem.plan import Plan
 from llem.store import LAST, Store
@@ -67,6 +69,12 @@ def study(
             begun = find_study(place, resume or LAST)
             _write_schedule(begun.study(), repeats, is_program=bool(begun.started.command))
         return
+    if (rank := launch_of(os.environ).rank) is not None:
+        raise PlanError(
+            "llem study",
+            found=f"rank {rank.rank} of {rank.size}",
+            expected="one process: studies are not measured by ranks",
+        )
     with Interruptions():
         outcome = _run(planned, place, program, resume=resume, repeats=repeats)
     history = read_history(place, outcome.study_id)

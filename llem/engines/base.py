@@ -57,6 +57,14 @@ class Engine(Protocol):
         ...
 
 
+class GroupedEngine(Engine, Protocol):
+    """One that runs a model together with those of other processes, batch by batch in step."""
+
+    def agree(self, goes_on: bool) -> bool:
+        """What rank 0 of the group says; all of them ask at the same places."""
+        ...
+
+
 class GeneratedSequence:
     """The output of one prompt as it grows, step by step."""
 

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
 from llem.engines.hf_generate import BatchJob, Generator, seed_everything, step_recorder
+from llem.engines.hf_group import join_group, leave_group, said_by_rank_0
 from llem.engines.hf_model import (
     LoadFacts,
     Weights,
@@ -65,7 +66,11 @@ class TransformersEngine:
             torch.cuda.set_device(self._device)
             for device in self._cuda_devices:
                 torch.cuda.reset_peak_memory_stats(device)
-        weights = load_model(self._source, self._plan.model, self._device, config=self._config)
+        if self._is_grouped:
+            join_group(self._device)
+        weights = load_model(
+            self._source, self._plan.model, self._device, config=self._config, split=self._is_grouped
+        )
         self._loaded = loaded = self._ready_to_generate(weights)
         self.synchronize()
         load_time_ns = time.monotonic_ns() - start_ns
@@ -108,6 +113,10 @@ class TransformersEngine:
         for device in self._cuda_devices:
             torch.cuda.synchronize(device)
 
+    def agree(self, goes_on: bool) -> bool:
+        """What rank 0 of the ranks that share the model says."""
+        return said_by_rank_0(goes_on, self._device)
+
     def peak_memory_bytes(self) -> int | None:
         """On a GPU what torch's allocator held at most; on the CPU the whole process' peak resident memory."""
         if self._on_cuda:
@@ -118,9 +127,15 @@ class TransformersEngine:
         return {package: version(package) for package in _PACKAGES}
 
     def close(self) -> None:
+        if self._loaded is not None and self._is_grouped:
+            leave_group()
         self._loaded = None
         gc.collect()
         self._free_cache()
+
+    @property
+    def _is_grouped(self) -> bool:
+        return self._plan.engine.parallel == "tp"
 
     @property
     def _cuda_devices(self) -> list[torch.device]:

@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
+from llem.engines.hf_group import splitting_options
 from llem.engines.hf_options import (
     ADAPTER,
     OF_A_CONFIGURATION,
@@ -89,9 +90,14 @@ class Weights(NamedTuple):
 
 
 def load_model(
-    source: ModelSource, model_plan: ModelPlan, device: torch.device, *, config: Any = None
+    source: ModelSource,
+    model_plan: ModelPlan,
+    device: torch.device,
+    *,
+    config: Any = None,
+    split: bool = False,
 ) -> Weights:
-    """The model in evaluation mode on `device`. Raises EngineError."""
+    """The model in evaluation mode on `device`, or this process's part of it. Raises EngineError."""
     config = load_config(source) if config is None else config
     doubts: list[str] = []
     try:
@@ -99,7 +105,7 @@ def load_model(
         if source.weights == "random":
             model = _random(config, dtype, device, source, model_plan)
         else:
-            model, doubts = _pretrained(config, dtype, device, source, model_plan)
+            model, doubts = _pretrained(config, dtype, device, source, model_plan, split=split)
     except LOADING_ERRORS as error:
         raise loading_error(error, source) from error
     if doubts and not model_plan.allow_missing:
@@ -174,9 +180,15 @@ def _dtype(planned: str, config: Any) -> torch.dtype:
 
 
 def _pretrained(
-    config: Any, dtype: torch.dtype, device: torch.device, source: ModelSource, model_plan: ModelPlan
+    config: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    source: ModelSource,
+    model_plan: ModelPlan,
+    *,
+    split: bool,
 ) -> tuple[Any, list[str]]:
-    options = _loading_options(model_plan.load, config, device)
+    options = _loading_options(model_plan.load, config, device) | (splitting_options() if split else {})
     adapter = options.pop(ADAPTER, None)
     doubts = [] if is_quantized(config, model_plan.load) else integer_doubts(source)
     if doubts and not model_plan.allow_missing:
@@ -195,7 +207,8 @@ def _pretrained(
     doubts = [*loading_doubts(report), *doubts]
     if adapter is not None:
         model.load_adapter(adapter)
-    return model.eval() if "device_map" in options else model.eval().to(device), doubts
+    is_placed = split or "device_map" in options
+    return model.eval() if is_placed else model.eval().to(device), doubts
 
 
 def _loading_options(load: Mapping[str, Any], config: Any, device: torch.device) -> dict[str, Any]:

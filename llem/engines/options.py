@@ -46,7 +46,24 @@ def check_key(place: str, key: str, *, known: Collection[str], refused: Mapping[
 def check(plan: Plan) -> None:
     """Raises LlemError for a model that cannot be found, and options that would not be taken, or taken in silence."""
     _check_model(plan)
+    _check_split(plan)
     check_options(plan)
+
+
+def _check_split(plan: Plan) -> None:
+    """A model over several ranks is read from files, each rank its part."""
+    if plan.engine.parallel == "none":
+        return
+    if find_model(plan.model).weights == "random":
+        raise PlanError(
+            "engine.parallel = tp",
+            found="random weights",
+            expected="a model whose weights are read from files: each rank reads its part",
+        )
+    if "device_map" in plan.model.load:
+        raise PlanError(
+            "engine.parallel = tp", found="model.load.device_map", expected="one of them to place the model"
+        )
 
 
 def check_options(plan: Plan) -> None:

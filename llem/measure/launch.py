@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llem.errors import MeasureError
+from llem.measure.rank_wire import port_of
 
 Environment = Mapping[str, str]
 # Slurm numbers the steps of a batch script, of `salloc` and of its own from here on: none of them starts tasks.
@@ -16,6 +17,7 @@ LLEM_RANK, LLEM_SIZE = "LLEM_RANK", "LLEM_SIZE"
 LLEM_JOB = "LLEM_JOB"
 INDEX_OF_A_JOB = "JOB_COMPLETION_INDEX"  # of Kubernetes
 RENDEZVOUS = "LLEM_RENDEZVOUS"
+GROUP_ATTEMPT = 64  # a port of the job beside those at which its ranks may meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,19 @@ def meeting_host(environment: Environment, rank: Rank) -> str:
         expected=f"{RENDEZVOUS}=HOST, the machine of rank 0",
         hint=f"set it for all ranks, or {LLEM_SIZE}=1 for an experiment of each alone",
     )
+
+
+def group_environment(environment: Environment, rank: Rank, *, sees_own_gpu: bool) -> dict[str, str]:
+    """The variables by which torch.distributed brings the ranks together; torchrun has set its own."""
+    own = {"LOCAL_RANK": "0"} if sees_own_gpu else {}
+    if rank.launcher == "torchrun":
+        return own
+    host, colon, _ = meeting_host(environment, rank).rpartition(":")
+    address = host if colon else meeting_host(environment, rank)
+    port = str(port_of(rank.job_key, GROUP_ATTEMPT))
+    names = {"RANK": str(rank.rank), "WORLD_SIZE": str(rank.size), "MASTER_ADDR": address}
+    local = {"LOCAL_RANK": str(rank.local_rank or 0), "LOCAL_WORLD_SIZE": str(rank.local_size or 1)}
+    return {**names, **local, "MASTER_PORT": environment.get("MASTER_PORT", port), **own}
 
 
 def first_host(nodes: str) -> str | None:

@@ -58,6 +58,10 @@ class WorkerSetup(Message, frozen=True, kw_only=True):
     torch_device: str | None
     command: list[str] = []
     known_baselines: list[KnownBaseline] = []
+    # of one copy of the model that several processes run together; tokens count on rank 0 of the group only
+    group_id: str | None = None
+    group_rank: int | None = None
+    group_size: int = 1
     # of an experiment under a server that another shares with it: the one that runs already, and whether it goes on
     running_server: RunningServer | None = None
     keeps_server: bool = False

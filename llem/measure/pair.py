@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from llem.errors import MeterError
 from llem.measure import children
@@ -108,6 +109,7 @@ class Pair:
                 process_index=setup.index,
                 processes=setup.processes,
                 torch_device=setup.placement.torch_device,
+                **_group(setup),
                 command=list(setup.command),
                 known_baselines=list(setup.known_baselines),
                 running_server=setup.running_server,
@@ -258,6 +260,19 @@ class Pair:
             self._sampler.channel.send(message)
         except (PeerGoneError, OSError):
             return
+
+
+class _Group(TypedDict, total=False):
+    group_id: str
+    group_rank: int
+    group_size: int
+
+
+def _group(setup: PairSetup) -> _Group:
+    """Of one model over all processes; nothing where each has a model of its own."""
+    if setup.plan.engine.parallel == "none":
+        return {}
+    return {"group_id": "0", "group_rank": setup.index, "group_size": setup.processes}
 
 
 def _last_words(child: Child, status: int) -> str:

@@ -1,6 +1,7 @@
 """The supervisor: starts the processes of one experiment, keeps them in step, and says how it ended."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,12 @@ from typing import Literal
 import msgspec
 
 from llem._version import __version__
-from llem.errors import MeasureError
+from llem.errors import MeasureError, PlanError
 from llem.measure import preflight
 from llem.measure.baseline import known_baselines
 from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
-from llem.measure.launch import Rank
+from llem.measure.launch import Rank, group_environment
 from llem.measure.messages import RunningServer
 from llem.measure.pair import Failure, Pair, PairSetup
 from llem.measure.rank_wire import Ended
@@ -118,6 +119,8 @@ def measure(
     """
     if rank is not None and plan.is_served:
         raise _server_refused(rank)
+    if plan.engine.parallel != "none":
+        _check_parallel(plan, rank, command)
     with Interruptions() as asked, team_of(rank, plan, command=command, may_share=may_share) as team:
         baselines = known_baselines(store, plan.windows)
         is_running = server is not None and server.running is not None
@@ -145,7 +148,7 @@ def measure(
                     setups = [
                         PairSetup(
                             plan=plan,
-                            placement=placement,
+                            placement=_in_group(placement, plan, team),
                             index=team.first_process + index,
                             processes=team.processes,
                             experiment_id=experiment_id,
@@ -172,6 +175,28 @@ def measure(
         return outcome
 
 
+def _check_parallel(plan: Plan, rank: Rank | None, command: Sequence[str]) -> None:
+    """Raises PlanError for a model over ranks without ranks, or with more than one process in each."""
+    found = (
+        "one process"
+        if rank is None
+        else "a program"
+        if command
+        else f"engine {plan.engine.name}"
+        if plan.engine.name != "transformers"
+        else "several workers of a rank"
+        if plan.devices.gpus_per_worker != 1 or (plan.devices.workers or 1) != 1
+        else None
+    )
+    if found is not None:
+        raise PlanError(
+            "engine.parallel = tp",
+            found=found,
+            expected="transformers in ranks of a launcher, one process each",
+            hint="torchrun --nproc-per-node N --no-python llem measure ...",
+        )
+
+
 def _server_refused(rank: Rank) -> MeasureError:
     return MeasureError(
         f"a server under {rank.launcher}",
@@ -179,6 +204,14 @@ def _server_refused(rank: Rank) -> MeasureError:
         expected="one process, which starts or asks the server",
         hint="LLEM_SIZE=1 and LLEM_RANK=0 stand for one alone",
     )
+
+
+def _in_group(placement: preflight.Placement, plan: Plan, team: Team) -> preflight.Placement:
+    """The same, with what the processes of one model need to find each other."""
+    if plan.engine.parallel == "none" or team.rank is None:
+        return placement
+    variables = group_environment(os.environ, team.rank, sees_own_gpu=bool(placement.devices))
+    return replace(placement, environment={**placement.environment, **variables})
 
 
 def _open_log(folder: Path, plan: Plan, team: Team) -> BackgroundWriter:

@@ -58,8 +58,9 @@ def warm_up(
     *,
     cooldown: Cooldown,
     should_stop: Callable[[], bool],
+    agree: Callable[[bool], bool] = lambda goes_on: goes_on,
 ) -> WarmupCompleted:
-    """Run batches until the last latencies per token step agree, or a limit is reached."""
+    """Run batches until the last latencies per token step agree, or a limit is reached; in a group that runs one model, as its rank 0 says."""
     latencies_ms: list[float] = []
     deadline = time.monotonic() + plan.warmup_max_s
     reason = None
@@ -69,6 +70,8 @@ def warm_up(
         reason = _reason_to_end(
             plan, len(latencies_ms), spread, late=time.monotonic() >= deadline, stopped=should_stop()
         )
+        goes_on = agree(reason is None)
+        reason = None if goes_on else reason or "ended by rank 0 of its group"
     return WarmupCompleted(
         latencies_ms=latencies_ms,
         coefficient_of_variation=spread,

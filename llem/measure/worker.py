@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from llem.engines import EncodedPrompt, Engine, create_engine
+from llem.engines.base import GroupedEngine
 from llem.errors import EngineError, MeasureError
 from llem.measure import baseline, children
 from llem.measure.children import StopFlag, StoppedError
@@ -60,6 +61,7 @@ class Worker:
         self._should_stop = stop
         self._sampler = SamplerLink(sampler)
         self._windows = Windows(log, self._sampler)
+        self._agree: Callable[[bool], bool] | None = None
 
     def run(self) -> None:
         """Baseline, load, cool-down, warm-up, measurement, baseline again."""
@@ -98,12 +100,19 @@ class Worker:
             engine=engine.NAME,
             versions=engine.versions(),
             environment=snapshot(self._sampler.gpus, meter=self._sampler.gpu_meter),
+            group_id=self._setup.group_id,
+            group_rank=self._setup.group_rank,
         )
         self._log.append(event, at_ns=time.monotonic_ns())
         write_relied_on(
             self._log, self._sampler, experiment=Path(self._setup.folder), environment=event.environment
         )
         return engine
+
+    @property
+    def _is_silent(self) -> bool:
+        """Another process of its group reports the requests: tokens count once."""
+        return bool(self._setup.group_rank)
 
     def _baseline(self, position: Literal["before", "after", "server_idle"], duration_s: float) -> None:
         self._barrier("after" if position == "after" else "baseline")
@@ -123,7 +132,10 @@ class Worker:
     def _encode(self, engine: Engine) -> list[EncodedPrompt]:
         """This process' prompts as tokens, before anything is measured: they may be what is wrong."""
         self._enter("reading prompts")
-        prompts = share(load_prompts(self._plan), self._setup.process_index, self._setup.processes)
+        size = self._setup.group_size
+        prompts = share(
+            load_prompts(self._plan), self._setup.process_index // size, self._setup.processes // size
+        )
         encoded, warnings = encode(engine, prompts, too_long=self._plan.workload.too_long)
         for warning in warnings:
             self._log.append(warning, at_ns=time.monotonic_ns())
@@ -137,10 +149,12 @@ class Worker:
         for warning in _doubts(loaded):
             self._log.append(warning, at_ns=time.monotonic_ns())
         self._log.append(_prompts_encoded(prompts), at_ns=time.monotonic_ns())
+        self._agree = cast(GroupedEngine, engine).agree if self._setup.group_size > 1 else None
         return BatchRunner(
             engine,
             prompts,
-            self._log,
+            None if self._is_silent else self._log,
+            agree=self._agree,
             batch_size=self._plan.engine.batch_size,
             stride=self._plan.workload.requests,
         )
@@ -161,7 +175,11 @@ class Worker:
         batches = runner.warmup_batches(self._should_stop)
         with self._windows.open("warmup"):
             event = warm_up(
-                self._plan.windows, lambda: next(batches), cooldown=cooldown, should_stop=self._should_stop
+                self._plan.windows,
+                lambda: next(batches),
+                cooldown=cooldown,
+                should_stop=self._should_stop,
+                agree=self._agree or (lambda go_on: go_on),
             )
         self._log.append(event, at_ns=time.monotonic_ns())
 
@@ -202,6 +220,8 @@ class Worker:
         raise EngineError(text)
 
     def _complete(self, totals: Totals, peak_memory_bytes: int | None) -> None:
+        if self._is_silent:
+            totals = Totals()
         event = ProcessCompleted(
             process_index=self._setup.process_index,
             requests=totals.requests,

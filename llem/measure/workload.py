@@ -75,11 +75,14 @@ class BatchRunner:
         self,
         engine: Engine,
         prompts: Sequence[EncodedPrompt],
-        log: BackgroundWriter,
+        log: BackgroundWriter | None,
         *,
         batch_size: int,
         stride: int,
+        agree: Callable[[bool], bool] | None = None,
     ) -> None:
+        """`agree`: of a group that runs one model, whose rank 0 says after every batch whether all go on. Without a log nothing is written."""
+        self._agree = agree
         self._engine, self._log = engine, log
         self._usable = [prompt for prompt in prompts if prompt.refusal is None]
         self._refused = [prompt for prompt in prompts if prompt.refusal is not None]
@@ -114,7 +117,8 @@ class BatchRunner:
             pointless = totals.failed_requests == totals.requests
             done = whole_set and (pointless or elapsed_s >= plan.min_duration_s)
             done |= totals.failed_batches >= plan.max_failed_batches
-            if done or should_stop() or elapsed_s >= (plan.max_duration_s or float("inf")):
+            done |= should_stop() or elapsed_s >= (plan.max_duration_s or float("inf"))
+            if done if self._agree is None else not self._agree(not done):
                 return totals
             if plan.shift_pauses_s:
                 pause(pauses.uniform(0.0, plan.shift_pauses_s))
@@ -150,12 +154,18 @@ class BatchRunner:
                 batch,
                 batch_index=batch_index,
                 arrival_ns=arrival_ns,
-                should_stop=should_stop,
+                # within a batch none of a group may leave the others waiting for it
+                should_stop=should_stop if self._agree is None else _never,
                 on_tokens=on_tokens,
             )
-        for event in requests_completed(requests, window=window):
-            self._log.append(event, at_ns=time.monotonic_ns())
+        if self._log is not None:
+            for event in requests_completed(requests, window=window):
+                self._log.append(event, at_ns=time.monotonic_ns())
         return requests
+
+
+def _never() -> bool:
+    return False
 
 
 def _ignore(tokens: int) -> None:

@@ -41,6 +41,8 @@ CREATE TABLE processes ( -- one row per worker of an experiment
     process_index INTEGER, -- worker, from 0
     segment_id VARCHAR, -- its segment
     host VARCHAR, -- machine that it ran on
+    group_id VARCHAR, -- processes that run one copy of the model together; NULL where each has its own
+    group_rank INTEGER, -- within the group; tokens and requests are those of rank 0; NULL without a group
     pid BIGINT, -- its process id
     status VARCHAR, -- completed, interrupted, incomplete or failed
     problem VARCHAR, -- why it failed; NULL where it did not

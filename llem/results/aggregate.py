@@ -135,6 +135,8 @@ def _doubts(results: Sequence[RawProcessResult]) -> list[str]:
 
 def _doubt_of_tokens(result: RawProcessResult) -> str | None:
     inference, who = result.inference_metrics, f"process {result.process_index}"
+    if result.is_silent:
+        return None
     if inference.total_tokens is None:
         return f"tokens of {who} were not measured, so neither are rates and energies of tokens"
     if inference.tokens_per_second is None:
@@ -162,7 +164,8 @@ def _doubt_of_idle_power(result: RawProcessResult) -> str | None:
 def _totals(
     results: Sequence[RawProcessResult], *, duration_sec: float, latency_stats: LatencyStatistics | None
 ) -> Totals:
-    inference = [result.inference_metrics for result in results]
+    speaking = [result for result in results if not result.is_silent]
+    inference = [result.inference_metrics for result in speaking]
     measured = [
         metrics.latency_measurements for metrics in inference if metrics.latency_measurements is not None
     ]
@@ -171,7 +174,7 @@ def _totals(
         input_tokens=_count([metrics.input_tokens for metrics in inference]),
         output_tokens=_count([metrics.output_tokens for metrics in inference]),
         rate=mean(metrics.tokens_per_second for metrics in inference),
-        flops=total(result.compute_metrics.flops_total for result in results),
+        flops=total(result.compute_metrics.flops_total for result in speaking),
         inference_sec=total(metrics.inference_time_sec for metrics in inference) or 0.0,
         measured_sec=duration(span for result in results for span in result.spans).total_seconds(),
         energy=join_energy(results, duration_sec=duration_sec),
@@ -273,6 +276,8 @@ def _identity(results: Sequence[RawProcessResult]) -> dict[str, Any]:
 
 def _phases(results: Sequence[RawProcessResult]) -> PhaseSplit | None:
     """Both phases' energy of all processes; a device that several used belongs to none of them alone."""
+    if any(result.is_silent for result in results):
+        return PhaseSplit(reason="several processes run one model")
     splits = [result.phases for result in results if result.phases is not None]
     if len(splits) < len(results):
         return None

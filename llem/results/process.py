@@ -175,6 +175,8 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     backend_version: str | None = None
     process_index: int
     host: str | None = None
+    group_id: str | None = None  # of processes that run one copy of the model together
+    group_rank: int | None = None  # within the group; tokens count on rank 0 only
     gpu_id: int | None = None
     gpu_name: str | None = None
     gpu_is_mig: bool = False
@@ -213,6 +215,11 @@ class RawProcessResult(msgspec.Struct, frozen=True, kw_only=True):
     temperature_drift_c: float | None = None  # the largest of its devices
     warnings: list[ResultWarning] = []
     timeseries: str | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether another process of its group says what the model did: of this one only energy and devices count."""
+        return bool(self.group_rank)
 
     @property
     def spans(self) -> list[tuple[datetime, datetime]]:

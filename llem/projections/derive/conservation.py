@@ -177,7 +177,8 @@ def _of_process(
     if process.completed is not None and not process.is_imported:
         yield from _counted(f"models loaded by {who}", process.every(ModelLoaded), least=1, most=1)
     counts = counted.get(process.segment.segment_id) or count_requests(source, process)
-    yield from _of_requests(who, counts)
+    if not process.is_silent:
+        yield from _of_requests(who, counts)
     if process.completed is not None:
         yield from _against_marker(who, counts, process.completed)
     if counts.unequal_batches:

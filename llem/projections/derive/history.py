@@ -269,6 +269,11 @@ class ProcessFacts(Facts):
         return self.segment.role == IMPORT
 
     @property
+    def is_silent(self) -> bool:
+        """Whether another process of its group reports the requests of the model that they run together."""
+        return self.started is not None and bool(self.started.group_rank)
+
+    @property
     def wraps_program(self) -> bool:
         """Whether another program ran in the place of an engine: it has no latencies, and only the tokens and requests that it reported."""
         if self.is_imported:

@@ -156,6 +156,8 @@ def _result(seen: Seen, clocks: Clocks, plan: Plan, shares: RequestShares | None
         experiment_id=process.segment.experiment_id,
         process_index=process.process_index,
         host=process.host,
+        group_id=process.started.group_id if process.started else None,
+        group_rank=process.started.group_rank if process.started else None,
         timestamps=Timestamps.from_times(walls[0][0], walls[-1][1]),
         windows=walls if len(walls) > 1 else [],
         inference_metrics=inference,

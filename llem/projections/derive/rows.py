@@ -325,6 +325,8 @@ def _process_row(derived: Derived, process: ProcessFacts) -> dict[str, Any]:
         "process_index": process.process_index,
         "segment_id": process.segment.segment_id,
         "host": process.host,
+        "group_id": started.group_id if started else None,
+        "group_rank": started.group_rank if started else None,
         "pid": process.segment.pid,
         "status": "running" if _is_running(derived, process) else process_status(process),
         "problem": f"{process.failed.stage}: {process.failed.message}" if process.failed else None,
