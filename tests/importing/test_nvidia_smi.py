@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ from llem.errors import LlemError
 from llem.importers import nvidia_smi
 from llem.importers.asked import Asked
 from llem.importers.document import Document
-from llem.importing import import_result
+from llem.importers.recording import Recording
+from llem.importing import import_result, understand
 from llem.results.averaged_power import AveragedReadings
 from llem.store import Store
 from tests.importing.tables import tables
@@ -49,89 +51,135 @@ def steady(seconds: float = 20.0, *, units: bool = True) -> list[str]:
     ]
 
 
-def values(store: Store, sql: str) -> list[tuple[Any, ...]]:
-    """Rows of a statement."""
-    with tables(store) as connection:
-        return connection.execute(sql).fetchall()
+def recorded(rows: Sequence[str], **asked: str) -> Recording:
+    """What a log becomes, without a store."""
+    document = Document("\n".join([HEADER, *rows]).encode(), what="power.csv")
+    (run,) = nvidia_smi.recordings(document, Asked(**{"timezone": "UTC"} | asked))
+    return run
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store").create()
+class Readings(NamedTuple):
+    """Those of a simulated driver, and what they telescope to."""
+
+    rows: list[str]
+    window: str
+    energy_j: float
+    bound_j: float
+    true_j: float
 
 
-def imported(store: Store, path: Path, **asked: str) -> Store:
-    import_result(path, store, asked=Asked(timezone="UTC", **asked))
-    return store
-
-
-@pytest.mark.parametrize("refresh_ms", [100, 250])
-def test_the_estimate_and_bound_are_those_of_a_measured_run(
-    store: Store, tmp_path: Path, refresh_ms: int
-) -> None:
-    """The readings of a simulated driver, telescoped as of a run and as of its CSV, whose times are whole milliseconds."""
+def measured(refresh_ms: int) -> Readings:
+    """Ten seconds of a square wave, which ends with them."""
     at_sec, power_w, true_j = readings_of(
         CURVES["square"], refresh_ms=refresh_ms, window_s=WINDOW_S, phase_s=0.013, after_s=IDLE_S
     )
-    measured = AveragedReadings()
-    measured.add(at_sec, power_w)
-    run = measured.telescoped(duration_sec=WINDOW_S, averaged_sec=1.0, guard_sec=IDLE_S, power_limit_w=700.0)
+    readings = AveragedReadings()
+    readings.add(at_sec, power_w)
+    run = readings.telescoped(duration_sec=WINDOW_S, averaged_sec=1.0, guard_sec=IDLE_S, power_limit_w=700.0)
     assert run is not None and run.uncertainty_j is not None
     rows = [row(OPENED_S + at, power) for at, power in zip(at_sec.tolist(), power_w.tolist(), strict=True)]
     start_s = -float(at_sec[0])
-    opened = imported(store, csv_file(tmp_path, rows), window=f"{start_s},{start_s + WINDOW_S}")
-    ((energy_j, bound_j, method),) = values(
-        opened, "SELECT energy_j, energy_uncertainty_j, integration FROM windows WHERE kind = 'measurement'"
+    window = f"{start_s},{start_s + WINDOW_S}"
+    return Readings(rows, window, run.energy_j, run.uncertainty_j, true_j)
+
+
+class Imported(NamedTuple):
+    """A store with several logs."""
+
+    connection: duckdb.DuckDBPyConnection
+    ids: dict[str, str]
+    measured: dict[int, Readings]
+
+    def values(self, log: str, columns: str, table: str) -> list[tuple[Any, ...]]:
+        """Rows of a table that are of one log, in the order of time where they have any."""
+        order = " ORDER BY opened_ns" if table == "windows" else ""
+        statement = f"SELECT {columns} FROM {table} WHERE experiment_id = $1{order}"
+        return self.connection.execute(statement, [self.ids[log]]).fetchall()
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imported]:
+    """Each under its name."""
+    folder = tmp_path_factory.mktemp("logs")
+    store = Store(folder / "store").create()
+    of_driver = {refresh_ms: measured(refresh_ms) for refresh_ms in (100, 250)}
+    logs = {
+        "units": (steady(), "5,15"),
+        "nounits": (steady(units=False), "5,15"),
+        "busy": ([row(at / 10, 300.0) for at in range(120)], None),
+        "nothing": ([row(at / 10, "[N/A]") for at in range(120)], None),
+        "two": ([row(at / 10, 100.0 * (gpu + 1), gpu=gpu) for at in range(110) for gpu in (0, 1)], None),
+        **{str(refresh_ms): (each.rows, each.window) for refresh_ms, each in of_driver.items()},
+    }
+    ids = {}
+    for name, (rows, window) in logs.items():
+        asked = Asked(timezone="UTC", window=window)
+        (ids[name],) = import_result(csv_file(folder, rows), store, asked=asked).experiment_ids
+    with tables(store) as connection:
+        yield Imported(connection, ids, of_driver)
+
+
+@pytest.mark.parametrize("refresh_ms", [100, 250])
+def test_the_estimate_and_bound_are_those_of_a_measured_run(imported: Imported, refresh_ms: int) -> None:
+    """The readings of a simulated driver, telescoped as of a run and as of its CSV, whose times are whole milliseconds."""
+    run = imported.measured[refresh_ms]
+    columns = "kind, energy_j, energy_uncertainty_j, integration"
+    (window,) = (
+        each for each in imported.values(str(refresh_ms), columns, "windows") if each[0] == "measurement"
     )
+    _, energy_j, bound_j, method = window
     assert method == "telescoped"
     assert energy_j == pytest.approx(run.energy_j, rel=1e-3)
-    assert bound_j == pytest.approx(run.uncertainty_j, rel=0.05)
-    assert abs(energy_j - true_j) <= bound_j
+    assert bound_j == pytest.approx(run.bound_j, rel=0.05)
+    assert abs(energy_j - run.true_j) <= bound_j
 
 
-@pytest.mark.parametrize("units", [True, False])
-def test_a_log_becomes_samples_windows_and_a_baseline(store: Store, tmp_path: Path, units: bool) -> None:
+@pytest.mark.parametrize("log", ["units", "nounits"])
+def test_a_log_becomes_samples_windows_and_a_baseline(imported: Imported, log: str) -> None:
     """With units and without; what nvidia-smi does not know is NULL and not 0."""
-    opened = imported(store, csv_file(tmp_path, steady(units=units)), window="5,15")
-    assert values(
-        opened,
-        "SELECT count(*), any_value(meter), max(power_w), max(memory_used_bytes), max(gpu_utilisation_pct) FROM samples",
-    ) == [(200, "imported:nvidia-smi", 300.0, None, 97)]
-    ((total, adjusted, baseline, meter, engine, status),) = values(
-        opened,
-        "SELECT total_energy_j, energy_adjusted_j, baseline_power_w, meter, engine, status FROM experiment_results",
-    )
+    columns = "count(*), any_value(meter), max(power_w), max(memory_used_bytes), max(gpu_utilisation_pct)"
+    assert imported.values(log, columns, "samples") == [(200, "imported:nvidia-smi", 300.0, None, 97)]
+    columns = "total_energy_j, energy_adjusted_j, baseline_power_w, meter, engine, status, valid"
+    ((total, adjusted, *rest),) = imported.values(log, columns, "experiment_results")
     assert total == pytest.approx(3000, rel=0.02) and adjusted == pytest.approx(2300, rel=0.03)
-    assert (baseline, meter, engine, status) == (
-        70.0,
-        "imported:nvidia-smi",
-        "imported:nvidia-smi",
-        "completed",
-    )
-    kinds = values(opened, "SELECT kind, duration_sec FROM windows ORDER BY opened_ns")
-    assert [kind for kind, _ in kinds] == ["baseline", "measurement", "guard", "baseline"]
-    codes = {code for (code,) in values(opened, "SELECT code FROM warnings")}
-    assert codes == {"imported", "aggregation"}
-    assert values(opened, "SELECT valid, invalid_reasons FROM experiment_results") == [(True, [])]
+    assert rest == [70.0, "imported:nvidia-smi", "imported:nvidia-smi", "completed", True]
+    kinds = [kind for (kind,) in imported.values(log, "kind", "windows")]
+    assert kinds == ["baseline", "measurement", "guard", "baseline"]
+    assert {code for (code,) in imported.values(log, "code", "warnings")} == {"imported", "aggregation"}
 
 
-def test_without_idle_the_trapezoid_stands(store: Store, tmp_path: Path) -> None:
+def test_without_idle_the_trapezoid_stands(imported: Imported) -> None:
     """The whole file is the window unless one is named."""
-    opened = imported(store, csv_file(tmp_path, [row(at / 10, 300.0) for at in range(120)]))
-    assert values(opened, "SELECT integration, energy_j, duration_sec FROM windows") == [
+    assert imported.values("busy", "integration, energy_j, duration_sec", "windows") == [
         ("trapezoid", pytest.approx(3570), 11.9)
     ]
-    assert values(opened, "SELECT energy_adjusted_j FROM experiment_results") == [(None,)]
+    assert imported.values("busy", "energy_adjusted_j", "experiment_results") == [(None,)]
 
 
-def test_a_load_that_goes_on_is_no_idle(store: Store, tmp_path: Path) -> None:
+def test_two_gpus_are_two_devices(imported: Imported) -> None:
+    """By their UUIDs, and the total is their sum."""
+    assert imported.values("two", "total_energy_j", "experiment_results") == [(pytest.approx(3270),)]
+
+
+def test_nothing_measured_is_null(imported: Imported) -> None:
+    """A column of [N/A] is a device without power, with a reason."""
+    assert imported.values("nothing", "total_energy_j", "experiment_results") == [(None,)]
+    reason = "nvidia-smi does not print the energy counter"
+    assert imported.values("nothing", "reason", "windows") == [(reason,)]
+
+
+def test_a_load_that_goes_on_is_no_idle() -> None:
     """The power after the window has to be one, and less than within."""
-    rows = [row(at / 10, 70.0 if at < 50 else 300.0 + at % 2) for at in range(200)]
-    opened = imported(store, csv_file(tmp_path, rows), window="5,15")
-    assert [kind for (kind,) in values(opened, "SELECT kind FROM windows ORDER BY opened_ns")] == [
-        "baseline",
-        "measurement",
-    ]
+    run = recorded([row(at / 10, 70.0 if at < 50 else 300.0 + at % 2) for at in range(200)], window="5,15")
+    assert run.idle_before is not None and run.guard is None
+    assert any("no idle stands after" in (line.reason or "") for line in run.mapping)
+
+
+def test_local_times_are_taken_as_told() -> None:
+    """In the zone that is named, and a note says so."""
+    run = recorded(steady(), timezone="+09:00")
+    assert run.began == datetime(2026, 3, 1, 3, tzinfo=UTC)
+    assert any("+09:00" in note for note in run.notes)
 
 
 @pytest.mark.parametrize(
@@ -150,26 +198,8 @@ def test_a_load_that_goes_on_is_no_idle(store: Store, tmp_path: Path) -> None:
 )
 def test_whether_power_is_averaged_follows_from_the_gpu(name: str, kind: str | None) -> None:
     """As documented by the driver; of an unknown GPU nothing is telescoped."""
-    rows = [HEADER, *(line.replace("NVIDIA H100 80GB HBM3", name) for line in steady())]
-    document = Document("\n".join(rows).encode(), what="power.csv")
-    (run,) = nvidia_smi.recordings(document, Asked(timezone="UTC", window="5,15"))
+    run = recorded([line.replace("NVIDIA H100 80GB HBM3", name) for line in steady()], window="5,15")
     assert [metered.power_kind for metered in run.devices] == [kind]
-
-
-def test_two_gpus_are_two_devices(store: Store, tmp_path: Path) -> None:
-    """By their UUIDs, and the total is their sum."""
-    rows = [row(at / 10, 100.0 * (gpu + 1), gpu=gpu) for at in range(110) for gpu in (0, 1)]
-    opened = imported(store, csv_file(tmp_path, rows))
-    assert values(opened, "SELECT total_energy_j FROM experiment_results") == [(pytest.approx(3270),)]
-
-
-def test_local_times_are_taken_as_told(store: Store, tmp_path: Path) -> None:
-    """In the zone that is named, and the file says so afterwards."""
-    import_result(csv_file(tmp_path, steady()), store, asked=Asked(timezone="+09:00"))
-    opened = store
-    assert values(opened, "SELECT start_time::VARCHAR FROM experiment_results") == [("2026-03-01 03:00:00",)]
-    texts = [text for (text,) in values(opened, "SELECT text FROM warnings")]
-    assert any("+09:00" in text for text in texts)
 
 
 def wrong() -> Iterator[tuple[str, list[str], str, dict[str, str]]]:
@@ -190,18 +220,9 @@ def wrong() -> Iterator[tuple[str, list[str], str, dict[str, str]]]:
 
 @pytest.mark.parametrize(("header", "rows", "said", "asked"), list(wrong()))
 def test_what_cannot_be_right_is_refused(
-    store: Store, tmp_path: Path, header: str, rows: list[str], said: str, asked: dict[str, str]
+    tmp_path: Path, header: str, rows: list[str], said: str, asked: dict[str, str]
 ) -> None:
-    """In one line, and the store stays empty."""
+    """In one line."""
     path = csv_file(tmp_path, rows, header=header)
     with pytest.raises(LlemError, match=said):
-        import_result(path, store, asked=Asked(**{"timezone": "UTC"} | asked))
-    assert store.experiment_ids() == []
-
-
-def test_nothing_measured_is_null(store: Store, tmp_path: Path) -> None:
-    """A column of [N/A] is a device without power, with a reason."""
-    rows = [row(at / 10, "[N/A]") for at in range(120)]
-    opened = imported(store, csv_file(tmp_path, rows))
-    assert values(opened, "SELECT total_energy_j FROM experiment_results") == [(None,)]
-    assert values(opened, "SELECT reason FROM windows") == [("nvidia-smi does not print the energy counter",)]
+        understand(path, asked=Asked(**{"timezone": "UTC"} | asked))

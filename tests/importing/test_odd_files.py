@@ -57,7 +57,7 @@ def test_an_odd_file_is_refused_or_understood(name: str, tmp_path_factory: pytes
     path = tmp_path_factory.mktemp("odd") / Path(name).name
     original = content(name)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=10 if len(original) > 20_000 else 20, deadline=None)
     @given(CHANGES)
     def check(changes: list[tuple[float, int, bytes]]) -> None:
         path.write_bytes(changed(original, changes))
