@@ -71,6 +71,10 @@ def _rows(document: Document) -> tuple[list[str], dict[str, list[list[str]]]]:
     entities: dict[str, list[list[str]]] = {}
     for number, line in enumerate(document.text.splitlines(), 1):
         words = line.split()
+        if words[:1] == ["#Entity"] and entities and words[1:] != names:
+            raise document.refuse(
+                f"line {number}: other columns than before", hint="import each part by itself"
+            )
         if words[:1] == ["#Entity"]:
             names = words[1:]
         elif len(words) == len(names) + 2 and words[1].isdigit():

@@ -109,6 +109,16 @@ def test_windows_of_one_name_are_one_run_of_zeus(tmp_path: Path) -> None:
         runs_of(tmp_path, ZEUS, lines[0], "1772366413.5,epoch,10.0,3000.5")
 
 
+def test_other_columns_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    """Two logs of dcgmi in one file are two."""
+    (path := tmp_path / "dmon.txt").write_text(
+        "#Entity POWER\nGPU 0 70.1\n#Entity POWER TOTEC\nGPU 0 70.1 5\n"
+    )
+    asked = Asked(timezone="UTC", start="2026-03-01", interval_s=1.0)
+    with pytest.raises(ExportError, match="line 3: other columns"):
+        understand(path, asked=asked)
+
+
 @pytest.mark.parametrize("name", ["dcgmi/dmon.txt", "sglang/results.jsonl", "optimum/benchmark_report.json"])
 def test_a_file_without_times_needs_them(name: str) -> None:
     """The error says which option."""
