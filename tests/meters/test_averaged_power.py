@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llem.results.averaged_power import AveragedReadings
+from llem.results.averaged_power import SEEN_APART, AveragedReadings, refresh_period_sec
 from tests.simulated_nvml.averaged import (
     CURVES,
     GUARD_S,
@@ -135,3 +135,11 @@ def test_a_device_without_a_limit_has_no_bound() -> None:
         duration_sec=10.0, guard_sec=GUARD_S, averaged_sec=1.0, power_limit_w=None
     )
     assert energy is not None and energy.uncertainty_j is None
+
+
+def test_refreshes_are_told_apart_from_readings_only_where_there_are_more_readings() -> None:
+    """At one and a half readings a refresh the time between readings is all that is known."""
+    every = np.arange(20.0)
+    assert refresh_period_sec(SEEN_APART * every, 1.0) == 1.0
+    assert refresh_period_sec(1.6 * every, 1.0) == pytest.approx(1.6)
+    assert refresh_period_sec(1.6 * every[:3], 1.0) == 1.0

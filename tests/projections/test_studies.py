@@ -1,7 +1,5 @@
 """Studies in SQL: their views and macros, beside what Python says of the same runs."""
 
-from importlib import resources
-
 import duckdb
 import pytest
 
@@ -115,12 +113,6 @@ def test_the_table_of_quantiles_is_what_python_says(tables: duckdb.DuckDBPyConne
     for degrees in (1, 2, 4, 9, 30, 200):
         expected = [student_t.quantile(level, degrees) for level in (0.9, 0.95, 0.99)]
         assert rows[degrees - 1][1:] == pytest.approx(expected, rel=1e-11)
-
-
-@pytest.mark.slow
-def test_the_table_of_quantiles_is_as_it_is_made() -> None:
-    """`python -m llem.results.student_t` prints it."""
-    assert resources.files("llem.projections").joinpath("student_t.sql").read_text() == student_t.as_sql()
 
 
 def test_a_spike_is_in_the_envelope_of_power(tables: duckdb.DuckDBPyConnection) -> None:

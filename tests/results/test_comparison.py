@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from llem.results.comparison import (
     adjusted,
     arithmetic_mean_of_runs,
     compare,
+    mean_of_runs,
     outliers,
     within_runs,
 )
@@ -65,6 +67,11 @@ def test_probabilities_of_t_are_those_of_the_tables(degrees: float) -> None:
     """Within a billionth, the smallest ones too."""
     found = [student_t.two_sided_p(t, degrees) for t in FAR]
     assert found == pytest.approx(PROBABILITIES[degrees], rel=1e-9, abs=0)
+
+
+def test_the_table_of_quantiles_is_as_it_is_made() -> None:
+    """`python -m llem.results.student_t` prints it."""
+    assert resources.files("llem.projections").joinpath("student_t.sql").read_text() == student_t.as_sql()
 
 
 def test_results_load_no_library_of_statistics() -> None:
@@ -168,6 +175,14 @@ def test_a_mean_of_differences_may_be_of_any_sign() -> None:
     assert (low, high) == (pytest.approx(1 - 6.5724, abs=1e-3), pytest.approx(1 + 6.5724, abs=1e-3))
     assert arithmetic_mean_of_runs([2.0]) == (2.0, None, None)
     assert arithmetic_mean_of_runs([2.0, 2.0]) == (2.0, None, None)
+
+
+def test_a_mean_over_runs_is_that_of_their_logarithms() -> None:
+    """With Student's interval of it, none of one run or without spread."""
+    found = mean_of_runs([math.exp(power) for power in (-1.0, 0.0, 4.0)])
+    assert found == pytest.approx([math.exp(power) for power in (1.0, 1 - 6.57241, 1 + 6.57241)], rel=1e-4)
+    assert mean_of_runs([2.0]) == (pytest.approx(2.0), None, None)
+    assert mean_of_runs([2.0, 2.0]) == (pytest.approx(2.0), None, None)
 
 
 def test_figures_that_hardly_differ_are_equivalent() -> None:

@@ -78,6 +78,27 @@ def test_process_energy_is_the_sum_by_kind() -> None:
     assert metrics.emissions_kg_co2 is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("gpu", "gpu_energy_j"),
+        ("mig", "gpu_energy_j"),
+        ("simulated", "gpu_energy_j"),
+        ("cpu_package", "cpu_energy_j"),
+        ("process", "cpu_energy_j"),
+        ("dram", "ram_energy_j"),
+        ("wall", None),
+    ],
+)
+def test_every_kind_of_device_has_its_group(kind: str, field: str | None) -> None:
+    """A meter of the whole machine is in none."""
+    metrics = EnergyMetrics.from_devices(
+        [device_energy("a", 5.0, kind=kind)], duration_sec=1.0, total_tokens=10
+    )
+    grouped = {name: getattr(metrics, name) for name in ("gpu_energy_j", "cpu_energy_j", "ram_energy_j")}
+    assert grouped == dict.fromkeys(grouped) | ({field: 5.0} if field else {})
+
+
 def test_an_unmeasured_device_makes_its_sums_unknown() -> None:
     """The kind and the total are None; the other kinds are known."""
     devices = [device_energy("a", None), device_energy("c", 8.0, kind="cpu_package")]

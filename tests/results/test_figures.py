@@ -132,6 +132,12 @@ def test_figures_that_are_no_fields_follow_from_fields() -> None:
     assert cells["warnings"](result) == "a; b; c"
 
 
+def test_a_figure_is_wanted_low_or_high_or_neither() -> None:
+    """Nothing else is asked for by those who say which of two is better."""
+    for figures in (EXPERIMENT_FIGURES, PROCESS_FIGURES, REQUEST_FIGURES):
+        assert {figure.better for figure in figures} <= {None, "lower", "higher"}
+
+
 def test_what_is_missing_is_none_and_zero_is_zero() -> None:
     """A part that a result lacks leaves its figures unknown; an idle power of 0 W is not replaced by another's."""
     whole = filled(ExperimentResult)

@@ -56,6 +56,17 @@ def test_a_run_without_noise_is_split_exactly() -> None:
     assert exact.prefill.within_j == pytest.approx(0, abs=1e-6) and exact.r2 == pytest.approx(1)
 
 
+def test_what_tokens_do_not_explain_is_told() -> None:
+    """The share of the squares that a fit by numpy leaves."""
+    rng = np.random.default_rng(4)
+    tokens = rng.poisson(50, (60, 2)).astype(np.float64)
+    energy_j = tokens @ np.array([PROMPT_J, DECODE_J]) + rng.normal(0, 2, 60)
+    found = split(tokens[:, 0], tokens[:, 1], energy_j)
+    _, (left,), *_ = np.linalg.lstsq(tokens, energy_j, rcond=None)
+    assert found.r2 == pytest.approx(1 - left / ((energy_j - energy_j.mean()) ** 2).sum())
+    assert found.r2 < 0.95
+
+
 def test_energy_that_lags_behind_tokens_is_put_to_them() -> None:
     """Of several lags the one counts that explains most."""
     rng = np.random.default_rng(3)

@@ -221,6 +221,8 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("PAR1", "found a Parquet file, expected a JSON object"),
         (json.dumps([FIELDS]), "found a list of 1 item, .*; write each result to a file of its own"),
         ('[{"host": "h"}]', "found a list of 1 item, .*; results of llem need no import"),
+        ('[{"segment_id": "s"}]', "found a list of 1 item, .*; results of llem need no import"),
+        ('[{"weights": "w"}]', "found a list of 1 item, .*; results of llem need no import"),
         ('["host"]', "found a list of 1 item, .*; write each result to a file of its own"),
         ("experiment_id,process_index,a\nx,0,1", "found a CSV file that llem wrote"),
         ("a,experiment_id,schema_version\nx,0,1", "found a CSV file that llem wrote"),
@@ -230,7 +232,17 @@ def test_a_missing_field_is_named(name: str) -> None:
         ),
     ],
     ids=[
-        *("empty list", "list", "number", "Parquet", "list of one", "our list", "list of texts"),
+        *(
+            "empty list",
+            "list",
+            "number",
+            "Parquet",
+            "list of one",
+            "our list",
+            "our processes",
+            "our models",
+            "list of texts",
+        ),
         *("CSV of processes", "CSV of results", "another CSV"),
     ],
 )

@@ -37,6 +37,7 @@ class Sensor:
         part_time = rng.random() < 0.5
         self.window_sec = self.refresh_sec * rng.uniform(0.15, 1) if part_time else rng.uniform(0.3, 2)
         self.delay_sec = rng.uniform(0, 0.1)
+        self.looks = 1  # of whose last ones it tells the mean
         self._low_pass, self._rng = low_pass, rng
 
     @property
@@ -51,7 +52,8 @@ class Sensor:
         phase = rng.uniform(0, refresh_sec)
         number = np.floor((at_sec - phase) / refresh_sec).astype(int)
         look = LOAD.filtered if self._low_pass else LOAD.mean
-        seen = look(number * refresh_sec + phase, self.window_sec, self.delay_sec)
+        at_looks = (number * refresh_sec + phase - back * refresh_sec for back in range(self.looks))
+        seen = np.mean([look(each, self.window_sec, self.delay_sec) for each in at_looks], axis=0)
         noise = rng.normal(0, 2, number.max() + 2)[number]
         return at_sec, np.round(IDLE_W + (LOAD_W - IDLE_W) * seen + noise, 3)
 
@@ -95,6 +97,15 @@ def test_the_intervals_are_narrow_where_much_is_known() -> None:
     sensor.refresh_sec, sensor.window_sec = 0.1, 1.0
     found = sensor.response()
     assert abs(found.window_s.value - 1.0) <= 0.02 and found.window_s.low < 1.0 < found.window_s.high < 1.05
+
+
+def test_a_mean_of_looks_has_an_interval_of_their_share_too() -> None:
+    """Of a second, in which it looks ten times for 30 ms."""
+    sensor = Sensor(0)
+    sensor.refresh_sec, sensor.window_sec, sensor.looks = 0.1, 0.03, 10
+    share = sensor.response().seen_share
+    assert share.value == pytest.approx(0.3, abs=0.05)
+    assert 0.15 < share.low < share.value < share.high < 0.45
 
 
 def test_refreshes_closer_than_readings_say_nothing_of_the_share_seen() -> None:
