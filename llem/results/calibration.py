@@ -31,13 +31,14 @@ WAVES = (
     Wave(4.0, 0.5, 3), Wave(0.4, 0.5, 15), Wave(1.0, 0.25, 6), Wave(0.13, 0.5, 40), Wave(0.057, 0.5, 60), Wave(0.7, 0.4, 8),
 )  # fmt: skip
 IDLE_SEC, CONSTANT_SEC = 4.0, 10.0
-LEAST_IDLE_SEC = 1.0
+LEAST_IDLE_SEC = 0.5
 SELDOM_SEC, STALLED_SEC = 0.05, 1.0  # between two readings, the median and the longest
 LIMITED_SHARE, NEAR_LIMIT = 0.01, 0.98  # of the busy readings; of the limit
 LEAST_CHANGE, LEAST_CHANGE_W = 0.1, 5.0  # by the load, as a share of its power and in watts
 SETTLED_SEC = 2.5  # of constant load, after which every sensor shows it; where its window is known, that
 SETTLED_C = 1.0
 FEWEST = 3
+TOO_FEW = "too few readings tell it: a longer calibration"
 
 
 class LoadStep(NamedTuple):
@@ -99,14 +100,15 @@ def estimate(trace: LoadTrace) -> SensorCalibration:
     if reason := _unusable(trace):
         return _nothing(reason)
     power = _Readings.of(trace.times_s, trace.power_w)
-    seen = sensor_response(power.at_sec, power.values, Load.of(trace.busy_s))
+    lead_s = _lead_s(trace)
+    known = power.between(float(trace.busy_s[0, 0]) - lead_s / 2, np.inf)
+    seen = sensor_response(known.at_sec, known.values, Load.of(trace.busy_s))
     if seen.reason is not None:
         return msgspec.structs.replace(_nothing(seen.reason), explained=seen.explained)
     settled_s = _settled_s(seen)
-    first_s = float(trace.busy_s[0, 0])
     loaded = _longest(trace, after_s=settled_s)
     independent_s = max(seen.refresh_s.value or 0.0, seen.window_s.value or 0.0)
-    idle = power.between(0.0, first_s)
+    idle = power.at(_idle(power.at_sec, trace, settled_s=settled_s))
     return SensorCalibration(
         averages=seen.averages,
         explained=seen.explained,
@@ -141,15 +143,17 @@ class _Readings(NamedTuple):
         known = ~np.isnan(values)
         return cls(at_sec[known], values[known])
 
+    def at(self, chosen: NDArray[np.bool_]) -> "_Readings":
+        return _Readings(self.at_sec[chosen], self.values[chosen])
+
     def between(self, first_s: float, last_s: float) -> "_Readings":
-        inside = (self.at_sec >= first_s) & (self.at_sec <= last_s)
-        return _Readings(self.at_sec[inside], self.values[inside])
+        return self.at((self.at_sec >= first_s) & (self.at_sec <= last_s))
 
     def independent(self, independent_s: float) -> int:
         """How many of them say something that the others do not; readings closer than that tell the same."""
         if len(self.at_sec) < 2:
             return len(self.at_sec)
-        span_s = float(self.at_sec[-1] - self.at_sec[0])
+        span_s = float(np.median(np.diff(self.at_sec))) * len(self.at_sec)
         return min(len(self.at_sec), int(span_s / independent_s) if independent_s else len(self.at_sec))
 
     def mean(self, independent_s: float) -> Estimate:
@@ -166,9 +170,6 @@ class _Readings(NamedTuple):
         spread = float(self.values.std(ddof=1))
         half_width = student_t.quantile(LEVEL, count - 1) * spread / np.sqrt(2 * (count - 1))
         return Estimate(value=spread, low=max(0.0, spread - half_width), high=spread + half_width)
-
-
-TOO_FEW = "too few readings tell it: a longer calibration"
 
 
 def _unusable(trace: LoadTrace) -> str | None:
@@ -189,8 +190,8 @@ def _unread(trace: LoadTrace, power: _Readings) -> str | None:
             f"expected every {1e3 * SELDOM_SEC:.0f} ms, and none after more than {STALLED_SEC:.0f} s"
         )
     before_s, after_s = trace.busy_s[0, 0] - power.at_sec[0], power.at_sec[-1] - trace.busy_s[-1, 1]
-    if min(before_s, after_s) < LEAST_IDLE_SEC / 2:
-        return f"power was read for {before_s:.1f} s before the load and {after_s:.1f} s after it, expected {LEAST_IDLE_SEC / 2:.1f} s"
+    if min(before_s, after_s) < LEAST_IDLE_SEC:
+        return f"power was read for {before_s:.1f} s before the load and {after_s:.1f} s after it, expected {LEAST_IDLE_SEC:.1f} s"
     return None
 
 
@@ -214,9 +215,26 @@ def _busy(at_sec: FloatArray, busy_s: FloatArray) -> NDArray[np.bool_]:
     return inside
 
 
+def _lead_s(trace: LoadTrace) -> float:
+    """How long the device idled before the first load at the least: as long as after the longest. What it did before that, nobody says."""
+    number = int(np.argmax(np.diff(trace.busy_s, axis=1)))
+    next_s = trace.busy_s[number + 1, 0] if number + 1 < len(trace.busy_s) else trace.times_s[-1]
+    return float(min(IDLE_SEC, next_s - trace.busy_s[number, 1]))
+
+
+def _idle(at_sec: FloatArray, trace: LoadTrace, *, settled_s: float) -> NDArray[np.bool_]:
+    """When the sensors show nothing but idling."""
+    began_s = np.append(trace.busy_s[:, 0], np.inf)
+    ended_s = np.append(trace.busy_s[0, 0] - _lead_s(trace), trace.busy_s[:, 1])
+    number = np.searchsorted(began_s, at_sec, side="right")
+    number = np.minimum(number, len(ended_s) - 1)
+    idle: NDArray[np.bool_] = at_sec >= ended_s[number] + settled_s
+    return idle
+
+
 def _unmoved(trace: LoadTrace, power: _Readings) -> str | None:
     first_s = float(trace.busy_s[0, 0])
-    idle = power.between(first_s - IDLE_SEC, first_s).values
+    idle = power.between(first_s - _lead_s(trace), first_s).values
     loaded = power.between(*_longest(trace, after_s=0.0)).values
     if not len(idle) or not len(loaded):
         return "there is no reading of power in the load, or none before it"

@@ -8,7 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from llem.results.calibration import Estimate, LoadTrace, SensorCalibration, estimate, load_schedule
+from llem.results.calibration import (
+    IDLE_SEC,
+    Estimate,
+    LoadTrace,
+    SensorCalibration,
+    estimate,
+    load_schedule,
+)
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.calibrated import (
     IDLE_W,
@@ -88,6 +95,24 @@ def test_an_average_and_what_else_is_told(nvml: Simulation) -> None:
     assert found.counter_over_power.low < 1.0 < found.counter_over_power.high
     assert found.energy_refresh_s.value == pytest.approx(0.1, rel=0.01)
     assert "still changed" in found.settling_s.reason
+
+
+def test_what_was_before_the_first_idling_is_not_looked_at(nvml: Simulation) -> None:
+    """A load program that loads its libraries works the device for a moment, which it does not report."""
+    started_s = usual().busy_s[0, 0] - IDLE_SEC
+    early_s = np.concatenate((started_s - 2.0 + np.arange(200) / 100, usual().times_s))
+    early_w = np.concatenate((np.linspace(70.0, 600.0, 200), usual().power_w))
+    nothing = np.full(200, np.nan)
+    found = estimate(
+        LoadTrace(
+            times_s=early_s,
+            power_w=early_w,
+            energy_j=np.concatenate((nothing, usual().energy_j)),
+            busy_s=usual().busy_s,
+        )
+    )
+    assert found.idle_w.value == pytest.approx(IDLE_W, abs=0.01)
+    assert found.averaging_window_s.value == pytest.approx(1.0, rel=0.01)
 
 
 def changed(**columns: object) -> LoadTrace:
