@@ -12,9 +12,11 @@ from llem.measure.calibration_load import MODULE
 from llem.measure.known_calibrations import keep, known
 from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
+from tests.cli import fixed_store
 from tests.conftest import Run
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu
 from tests.simulated_nvml.scenario import Fault, Gpu, Scenario
+from tests.world import HOST, OFFSET_NS, at
 
 GPU = Device(host="node", uuid="GPU-1", index=0, name="H100", kind="gpu")
 AS_LATER = (
@@ -94,6 +96,18 @@ def test_one_whose_experiment_was_removed_is_not_relied_on(runs: Store) -> None:
     kept(runs, found())
     (runs.log_path / "first").rmdir()
     assert known(runs, GPU, driver="580.1") is None
+
+
+def test_the_log_can_write_it_anew(llem: Run, tmp_path: Path) -> None:
+    """Of what was calibrated itself, not of what was relied on, and nothing that has a reason."""
+    store = Store(tmp_path / "new").create()
+    fixed_store.make_calibrated(store)
+    assert llem("rebuild", "--store", store.path).returncode == 0
+    device = Device(host=HOST, uuid="GPU-0", index=0, name="", kind="gpu")
+    kept_again = known(store, device, driver="580.159.04")
+    assert kept_again is not None and kept_again.experiment_id == fixed_store.CALIBRATED
+    assert [sensor.sensor for sensor in kept_again.sensors] == ["power_mw"]
+    assert kept_again.calibrated_ns == at(39.0) + OFFSET_NS
 
 
 @pytest.mark.parametrize(
