@@ -15,7 +15,7 @@ from llem.measure.known_calibrations import write_relied_on
 from llem.measure.messages import MEASURING, Channel, EnterStage, ReportDone, ReportStop, WorkerSetup
 from llem.measure.regions import Listener
 from llem.measure.windows import SamplerLink, Windows, guard_s
-from llem.measure.worker import open_log, received_setup
+from llem.measure.worker import open_log, received_setup, wait_at
 from llem.parent_death import adopt_orphans
 from llem.process_tree import descendants, name_of_living
 from llem_events import BackgroundWriter
@@ -39,6 +39,8 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         windows = Windows(log, link)
         _start(setup, link, log)
         _baseline(setup, windows, link, log, stop)
+        if setup.processes > 1:
+            wait_at("measurement", supervisor, stop)
         if stop():
             log.seal()
             raise StoppedError("stopped before the program was started")

@@ -235,13 +235,7 @@ class Worker:
         self._log.append(event, at_ns=time.monotonic_ns())
 
     def _barrier(self, barrier: Barrier) -> None:
-        """Wait until every living worker is here; a stop ends the wait."""
-        self._supervisor.send(ReachBarrier(barrier))
-        while not self._should_stop():
-            match self._supervisor.receive(timeout_s=0.2):
-                case PassBarrier(passed, at_ns) if passed == barrier:
-                    self._should_stop.sleep(max(0.0, (at_ns - time.monotonic_ns()) / NS_PER_S))
-                    return
+        wait_at(barrier, self._supervisor, self._should_stop)
 
     def _enter(self, stage: str, detail: str = "") -> None:
         self.stage = stage
@@ -274,6 +268,16 @@ def _prompts_encoded(prompts: list[EncodedPrompt]) -> PromptsEncoded:
         input_tokens=sum(len(prompt.token_ids) for prompt in encoded),
         prompt_set_sha256=prompt_set_sha256(encoded),
     )
+
+
+def wait_at(barrier: Barrier, supervisor: Channel, stop: StopFlag) -> None:
+    """Wait until every living worker is at the barrier, and for the moment at which all pass it; a stop ends the wait."""
+    supervisor.send(ReachBarrier(barrier))
+    while not stop():
+        match supervisor.receive(timeout_s=0.2):
+            case PassBarrier(passed, at_ns) if passed == barrier:
+                stop.sleep(max(0.0, (at_ns - time.monotonic_ns()) / NS_PER_S))
+                return
 
 
 def open_log(setup: WorkerSetup) -> BackgroundWriter:

@@ -103,6 +103,46 @@ def test_logs_of_separate_stores_are_collected_before_the_result(
     assert "completed" in told
 
 
+def test_a_host_whose_clock_began_elsewhere_is_placed(
+    environment: dict[str, str], meeting: dict[str, str], store: Path, llem: Run
+) -> None:
+    """A second host, by namespaces of its name and of its monotonic clock an hour ahead: it starts with the first, and the offset is found."""
+    arguments = [*SIMULATED, *QUICK, "--set", "validity.max_clock_error=0.9"]
+    other = ["unshare", "--uts", "--time", "--fork", "--monotonic", "3600"]
+    script = "hostname node-b && exec " + " ".join(map(str, [LLEM, "measure", *arguments]))
+    ranks = {**environment, **meeting, "LLEM_SIZE": "2"}
+    second = subprocess.Popen([*other, "sh", "-c", script], env={**ranks, "LLEM_RANK": "1"})
+    first = subprocess.run(
+        [LLEM, "measure", *arguments, "--json"],
+        env={**ranks, "LLEM_RANK": "0"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (first.returncode, second.wait(LIMIT_S)) == (0, 0), first.stderr
+    result = json.loads(first.stdout)
+    assert "clocks_apart" not in {reason["code"] for reason in result["invalid_reasons"]}
+    assert result["measured_sec"] < LIMIT_S
+    told = llem("query", "FROM hosts SELECT * ORDER BY rank", "-f", "jsonl").stdout
+    hosts = [json.loads(line) for line in told.splitlines()]
+    assert hosts[1]["host"] == "node-b" != hosts[0]["host"]
+    assert abs(hosts[1]["monotonic_offset_ns"] - 3600 * 10**9) <= hosts[1]["clock_error_ns"]
+    assert abs(hosts[1]["clock_offset_ns"]) <= hosts[1]["clock_error_ns"] + 10**6
+    assert hosts[1]["placement_error_ns"] >= hosts[1]["clock_error_ns"]
+
+
+def test_programs_of_two_ranks_start_together(
+    environment: dict[str, str], meeting: dict[str, str], store: Path
+) -> None:
+    """A program that every rank wraps begins at one moment, however long each took to come so far."""
+    wrapped = ["--meter", "simulated", "--set", "windows.baseline_s=0.2", "--", "sleep", "1"]
+    first, second = together(environment, wrapped, wrapped, **meeting)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert len(measuring(store)) == 2
+    assert len(list((store / "log").iterdir())) == 1
+
+
 def test_a_rank_that_is_killed_leaves_the_others_to_their_end(
     environment: dict[str, str], meeting: dict[str, str], store: Path, llem: Run
 ) -> None:
