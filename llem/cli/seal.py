@@ -70,7 +70,7 @@ def seal(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Dask's scheduler, as tcp://HOST:8786; by default what Dask is told elsewhere, or workers here.",
+            help="Dask's scheduler, as tcp://HOST:8786; DASK_SCHEDULER_ADDRESS by default.",
             show_default=False,
         ),
     ] = None,
@@ -108,12 +108,16 @@ def seal(
 
 
 def _fan_out(engine: Engine, scheduler: str | None) -> FanOut | None:
-    """None for processes of this host. Raises StoreError."""
+    """None for processes of this host. Raises StoreError, LlemError."""
     if engine is Engine.PROCESSES:
         if scheduler is not None:
             raise StoreError("--scheduler", found="--engine processes", expected="--engine dask")
         return None
-    return partial(importlib.import_module("llem.seal.dask_engine").by_dask, scheduler=scheduler)
+    address = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if address is None:
+        raise StoreError("--engine dask", found="no scheduler", expected="--scheduler tcp://HOST:8786")
+    dask_engine = importlib.import_module("llem.seal.dask_engine")
+    return partial(dask_engine.by_dask, scheduler=dask_engine.check_address(address))
 
 
 def _share(written: str | None) -> Share | None:

@@ -1,6 +1,7 @@
 """The same tasks handed out by Dask's scheduler, to workers that have llem and see the same files."""
 
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,11 +9,22 @@ from llem.errors import LlemError, MissingExtraError
 from llem.seal.tasks import Done, Task, perform
 from llem.seal.workers import TRIES
 
-CONNECT_S = 30.0
+CONNECT_S = 10.0
+# What Dask takes for none it complains of, and never ends.
+ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://([\w.-]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}", re.ASCII)
 
 
-def by_dask(tasks: Sequence[Task], *, scheduler: str | None) -> Iterator[Done]:
-    """What came of each task, in the order in which they end; without a scheduler's address Dask looks for one, or starts workers here.
+def check_address(scheduler: str) -> str:
+    """Raises LlemError."""
+    if not ADDRESS.fullmatch(scheduler):
+        raise LlemError(
+            "Dask's scheduler", found=repr(scheduler), expected="an address such as tcp://HOST:8786"
+        )
+    return scheduler
+
+
+def by_dask(tasks: Sequence[Task], *, scheduler: str) -> Iterator[Done]:
+    """What came of each task, in the order in which they end.
 
     A task whose worker dies is given to another one, by the scheduler. Raises MissingExtraError, LlemError.
     """
@@ -40,12 +52,12 @@ def _distributed() -> Any:
         ) from error
 
 
-def _client(distributed: Any, scheduler: str | None) -> Any:
+def _client(distributed: Any, scheduler: str) -> Any:
     try:
-        return distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+        return distributed.Client(check_address(scheduler), timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise LlemError(
-            f"Dask's scheduler {scheduler or 'of its configuration'} does not answer",
+            f"Dask's scheduler {scheduler} does not answer",
             found=str(error),
-            hint="start one with `dask scheduler`, and name it as tcp://HOST:8786",
+            hint="`dask scheduler` starts one",
         ) from error

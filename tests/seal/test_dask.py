@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llem.errors import MissingExtraError
+from llem.errors import LlemError, MissingExtraError
 from llem.projections import catch_up, open_readonly
 from llem.projections.sealed import open_sealed
-from llem.seal.dask_engine import by_dask
+from llem.seal.dask_engine import by_dask, check_address
 from llem.store import Store
 from tests import world
 from tests.conftest import Run, Start, wait_until
@@ -74,6 +74,8 @@ def test_a_scheduler_without_dask_is_refused(llem: Run, tmp_path: Path) -> None:
     world.experiment(store)
     done = llem("seal", "--store", store.path, "--engine", "processes", "--scheduler", "tcp://127.0.0.1:1")
     assert done.returncode == 2 and "--engine dask" in done.stderr
+    done = llem("seal", "--store", store.path, "--engine", "dask")
+    assert done.returncode == 2 and "no scheduler" in done.stderr
 
 
 def test_nothing_of_dask_is_loaded_otherwise() -> None:
@@ -89,4 +91,11 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"llem\[dask\]"):
-        list(by_dask([], scheduler=None))
+        list(by_dask([], scheduler="tcp://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize("written", ["", "foo", "http://x y", "tcp://127.0.0.1", "tcp://127.0.0.1:1/x"])
+def test_what_is_no_address_is_refused(written: str) -> None:
+    """Dask itself would complain of it and never end."""
+    with pytest.raises(LlemError, match="tcp://HOST:8786"):
+        check_address(written)

@@ -71,6 +71,7 @@ def test_only_files_of_the_experiment_asked_for_are_opened(store: Store, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_the_folder_stands_before_the_sql(store: Store, llem: Run, tmp_path: Path) -> None:
     """Without a store at hand its sealed folder alone is asked, with no tables; where nothing is sealed, that is said."""
     alone = shutil.copytree(store.path / "sealed", tmp_path / "alone")

@@ -109,6 +109,7 @@ def test_the_manifest_pins_what_was_read_and_written(log: Store, tmp_path: Path)
     assert there == {file["path"] for file in files}
 
 
+@pytest.mark.slow
 def test_what_is_sealed_is_skipped(log: Store, tmp_path: Path) -> None:
     """A second time does nothing; a file that is gone, and a line that was cut short, are made again."""
     root = tmp_path / "sealed"
