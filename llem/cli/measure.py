@@ -200,6 +200,8 @@ def measure(
             # the logs of the other ranks may lie only there
             outcome = replace(outcome, folder=collection.log_path.absolute() / outcome.experiment_id)
             place = collection
+        elif part.rank is not None:
+            _say_what_lies_elsewhere(outcome)
         result, was_shown = _report(outcome, place, form)
         if not part.is_collected_first:
             part.collect(outcome)
@@ -223,6 +225,16 @@ class _Part:
 
     def collect(self, outcome: Outcome) -> None:
         self.status = _collect(outcome, self.collection)
+
+
+def _say_what_lies_elsewhere(outcome: Outcome) -> None:
+    """Ranks whose stores are not this one have logs that no result here can be made of."""
+    here = 0 if outcome.folder is None else len(list(outcome.folder.glob("worker-*")))
+    if here < outcome.processes:
+        console.note(
+            f"llem: logs of {outcome.processes - here} of {outcome.processes} processes are not in this store: "
+            "`llem collect`, or --collect from the beginning, brings those of other hosts together"
+        )
 
 
 def _measure_as_follower(plan: Plan, store: Store, program: list[str], part: _Part, *, strict: bool) -> int:

@@ -103,6 +103,16 @@ def test_logs_of_separate_stores_are_collected_before_the_result(
     assert "completed" in told
 
 
+def test_logs_that_lie_elsewhere_are_told(
+    environment: dict[str, str], meeting: dict[str, str], tmp_path: Path
+) -> None:
+    """Rank 0 says that its store has not all, and what brings the logs together."""
+    ranks = [[*SIMULATED, *QUICK, "--store", tmp_path / f"node-{rank}"] for rank in range(2)]
+    first, second = together(environment, *ranks, **meeting)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert "logs of 1 of 2 processes are not in this store: `llem collect`" in first.stderr
+
+
 def test_a_host_whose_clock_began_elsewhere_is_placed(
     environment: dict[str, str], meeting: dict[str, str], store: Path, llem: Run
 ) -> None:
