@@ -267,7 +267,7 @@ def _uncertainty_j(
     within_sec = np.interp(moments, refreshes.at_sec, refreshes.within_sec)
     start_j = range_w * (period_sec / 4 + float(np.median(refreshes.within_sec)) / 2)
     drift_sec = abs(averaged_sec - round(averaged_sec / period_sec) * period_sec)
-    drift_j = len(moments) * min(drift_sec, period_sec / 2) * range_w / 4
+    drift_j = len(moments) * drift_sec * range_w / 4
     around = np.stack([refreshes_at(refreshes, moments + step * period_sec) for step in (-1, 0, 1)])
     steepest_w = np.abs(np.diff(around, axis=0)).max(axis=0) * averaged_sec / period_sec
     misplaced_j = np.minimum(steepest_w, range_w) * within_sec / np.sqrt(12)
