@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,19 @@ def test_a_name_is_never_taken_from_another_file(tmp_path: Path) -> None:
             OsFiles().rename(source, target)
     OsFiles().rename(source, tmp_path / "free")
     assert ((tmp_path / "free").read_text(), taken.read_text()) == ("new", "old")
+
+
+def test_a_file_system_that_counts_no_links_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says 0 of a new file already, which is then not taken for a removed one."""
+    files = OsFiles()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", lambda _: SimpleNamespace(st_nlink=0))
+        fd = files.create(tmp_path / "a")
+        assert files.write(fd, memoryview(b"kept")) == 4
+    files.close(fd)
+    assert (tmp_path / "a").read_bytes() == b"kept"
 
 
 def test_writing_to_a_removed_file_is_an_error(tmp_path: Path) -> None:
