@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem_events import (
+    SCHEMA_VERSION,
     NewerFormatError,
     SegmentReader,
     SegmentWriter,
@@ -117,5 +118,6 @@ def test_every_text_that_was_ever_written_is_known() -> None:
 
 def test_a_later_schema_is_newer() -> None:
     """A header of a later schema version says so, with both versions."""
+    check_known(segment_header(schema_version=SCHEMA_VERSION))
     with pytest.raises(NewerFormatError, match="found 99, expected at most"):
         check_known(segment_header(schema_version=99))
