@@ -279,7 +279,17 @@ def _of_idle_power(source: Source, who: str, process: ProcessFacts) -> Iterator[
 
 
 def _powers(source: Source, device: Device, span: Span) -> tuple[float, float] | None:
-    """The least and the largest power that was sampled in a span; None without any."""
+    """The least and the largest power that was sampled in a span, where it is not known its average; None without any."""
+    power, average = source.values(device, span, ("power_w", "power_average_w")).values()
+    seen = (
+        power if power.known == power.samples or not average.known else average if not power.known else None
+    )
+    if seen is None:
+        return _powers_one_by_one(source, device, span)
+    return None if seen.least is None or seen.most is None else (seen.least, seen.most)
+
+
+def _powers_one_by_one(source: Source, device: Device, span: Span) -> tuple[float, float] | None:
     extremes_w: list[float] = []
     for _, columns in between(source, device, span, ("power_w", "power_average_w")):
         power_w, average_w = columns.values()

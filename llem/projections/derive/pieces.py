@@ -1,5 +1,6 @@
 """Samples of one experiment in the pieces that were added up with the log: which of them a question needs one by one, and what the others say."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -283,13 +284,17 @@ def extremes_of(rows: Rows, name: str) -> tuple[float, float] | None:
 
 def values_of(
     pieces: DevicePieces, some: slice, shown: Mask, name: str
-) -> tuple[int, float, float | None, float | None]:
-    """How many values of a counted column are known in pieces, their sum, the least and the largest."""
+) -> tuple[int, int, float, float | None, float | None]:
+    """How many samples are in pieces, of how many a column of the table is known, the sum where it is counted, the least and the largest."""
     column, units = UNITS[name]
-    known, summed, least, most = (
-        pieces.numbers[f"{column}_{number}"][some][shown] for number in ("known", "sum", "least", "most")
-    )
-    return int(known.sum()), float(summed.sum()), *(_extremes(least, most, units) or (None, None))
+
+    def number(what: str) -> NDArray[Any]:
+        numbers: NDArray[Any] = pieces.numbers[what][some][shown]
+        return numbers
+
+    summed = float(number(f"{column}_sum").sum()) if f"{column}_sum" in pieces.numbers else math.nan
+    ends = _extremes(number(f"{column}_least"), number(f"{column}_most"), units) or (None, None)
+    return int(number("samples").sum()), int(number(f"{column}_known").sum()), summed, *ends
 
 
 def _extremes(least: NDArray[Any], most: NDArray[Any], units: int | None) -> tuple[float, float] | None:

@@ -186,18 +186,23 @@ class DeviceSamples:
         self._rows = _Gaps(self.duration_sec)
         self._instant, self._average = _Power(self.duration_sec), _Power(self.duration_sec)
         self._counter = _Counter(self.duration_sec)
-        throttle = _Throttle(self.duration_sec)
         last_sec = -math.inf
-        for at_sec, columns, left_out in self.series((0.0, self.duration_sec), throttled=MAX_STARTS):
+        for at_sec, columns, left_out in self.series((0.0, self.duration_sec)):
             if len(at_sec):
                 self.repeated += int(np.count_nonzero(at_sec[1:] <= at_sec[:-1]) + (at_sec[0] <= last_sec))
                 last_sec = float(at_sec[-1])
                 self._add(at_sec, columns, left_out)
-                throttle.add(*known_of(at_sec, columns["throttle_reasons"], left_out))
-        self.throttling = throttle.throttling()
         if not self._instant.rhythm.count:
             for at_sec, average_w in self._read(AVERAGE):
                 self._average.add(*known(at_sec, average_w))
+
+    @cached_property
+    def throttling(self) -> Throttling | None:
+        """None where no reason was read; nobody asks it of most spans."""
+        throttle = _Throttle(self.duration_sec)
+        for at_sec, columns, left_out in self.series((0.0, self.duration_sec), throttled=MAX_STARTS):
+            throttle.add(*known_of(at_sec, columns["throttle_reasons"], left_out))
+        return throttle.throttling()
 
     @cached_property
     def _values(self) -> Mapping[str, Values]:

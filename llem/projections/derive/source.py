@@ -58,12 +58,14 @@ COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 
 THINNED_FROM = 2**15  # samples of a device: fewer are read one by one
+FEW_RUNS = 4
 KEPT_SAMPLES = 2**19  # of a large experiment, whose columns are asked for again and again
 
 
 class Values(NamedTuple):
-    """Of a column: how many are known, their sum, the least and the largest; None of none."""
+    """Of a column: how many samples there are, of how many it is known, the sum, the least and the largest; None of none."""
 
+    samples: int
     known: int
     sum: float
     least: float | None
@@ -74,6 +76,7 @@ class Values(NamedTuple):
         least = [end for end in (self.least, others.least) if end is not None]
         most = [end for end in (self.most, others.most) if end is not None]
         return Values(
+            self.samples + others.samples,
             self.known + others.known,
             self.sum + others.sum,
             min(least, default=None),
@@ -301,15 +304,21 @@ class Stored:
         ids = first_ids[island] + rows - first_rows[island]
         starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) != 1)
         ends = np.append(starts[1:], len(ids)) - 1
-        runs = [ids[starts].tolist(), (ids[ends] + 1).tolist()] if len(starts) > 1 else []
-        cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-        read = self._connection.execute(
-            f"SELECT rowid, at_ns, {cast} FROM samples WHERE rowid BETWEEN {ids[0]} AND {ids[-1]} {_IN_RUNS if runs else ''}",
-            runs,
-        ).fetchnumpy()
+        read = self._runs(ids[starts], ids[ends], names)
         order = np.argsort(read["rowid"], kind="stable")
         columns = {name: np.ma.filled(read[name], np.nan)[order] for name in names}
         return ascending(np.asarray(read["at_ns"], np.int64)[order], columns)
+
+    def _runs(self, firsts: Ints, lasts: Ints, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """Samples with these row ids, of which few are planned one by one: that is quicker than to look each of them up."""
+        cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
+        between = f"SELECT rowid, at_ns, {cast} FROM samples WHERE rowid BETWEEN {{}} AND {{}}"
+        runs = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+        if len(runs) <= FEW_RUNS:
+            sql = " UNION ALL ".join(between.format(*run) for run in runs)
+            return self._connection.execute(sql).fetchnumpy()
+        sql = f"{between.format(firsts[0], lasts[-1])} {_IN_RUNS}"
+        return self._connection.execute(sql, [firsts.tolist(), lasts.tolist()]).fetchnumpy()
 
     @cached_property
     def _islands(self) -> tuple[Ints, Ints]:
@@ -442,7 +451,7 @@ class Stored:
 _IMPOSSIBLE = " OR ".join(
     f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
 )
-_IN_RUNS = "AND rowid IN (SELECT unnest(range(first, past)) FROM (SELECT unnest(?::BIGINT[]) AS first, unnest(?::BIGINT[]) AS past))"
+_IN_RUNS = "AND rowid IN (SELECT unnest(range(first, last + 1)) FROM (SELECT unnest(?::BIGINT[]) AS first, unnest(?::BIGINT[]) AS last))"
 _OF_DEVICE = "AND process_index = ? AND device_uuid = ?"
 _IN_SPAN = "AND at_ns BETWEEN ? AND ?"
 _OF_SEGMENT = "AND segment_id = ?"
@@ -698,8 +707,8 @@ def _known_sum(counts: Iterable[int | None]) -> int | None:
 def _values_in(column: Column) -> Values:
     known = column[~np.isnan(column)]
     if not len(known):
-        return Values(0, 0.0, None, None)
-    return Values(len(known), float(known.sum()), float(known.min()), float(known.max()))
+        return Values(len(column), 0, 0.0, None, None)
+    return Values(len(column), len(known), float(known.sum()), float(known.min()), float(known.max()))
 
 
 def _latest(moments_ns: Ints) -> int | None:
