@@ -99,6 +99,13 @@ def check(wanted: Wanted) -> Sequence[Device]:
             found="an estimate, which reads no sensor",
             expected="a meter that reads one",
         )
+    if instance := next((device for device in devices if device.kind == "mig"), None):
+        raise MeasureError(
+            f"the sensors of MIG instance {instance.uuid} are its GPU's",
+            found="a load on a part of that",
+            expected="whole GPUs",
+            hint="calibrate it with MIG off",
+        )
     if busy := busy_devices(devices):
         device, pids = next(iter(busy.items()))
         raise MeasureError(

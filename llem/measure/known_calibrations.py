@@ -57,8 +57,8 @@ def keep(
 
 
 def known(store: Store, device: Device, *, driver: str | None) -> Kept | None:
-    """That of this device under this driver; None where there is none, or its experiment was removed."""
-    kept = _read(store.calibrations_path / file_name(device.host, device.uuid))
+    """That of this device under this driver, of a MIG instance its GPU's; None where there is none, or its experiment was removed."""
+    kept = _read(store.calibrations_path / file_name(device.host, device.parent_uuid or device.uuid))
     return next(
         (each for each in kept if each.driver == driver and _is_of(each, device) and _is_there(each, store)),
         None,
@@ -88,7 +88,8 @@ def _is_there(kept: Kept, store: Store) -> bool:
 
 def _is_of(kept: Kept, device: Device) -> bool:
     """Names of files may fall together."""
-    return all((each.host, each.device_uuid) == (device.host, device.uuid) for each in kept.sensors)
+    sensors_of = device.host, device.parent_uuid or device.uuid
+    return all((each.host, each.device_uuid) == sensors_of for each in kept.sensors)
 
 
 def _read(path: Path) -> list[Kept]:

@@ -15,7 +15,7 @@ from llem_events.events import Device, Estimated, SensorCalibrated
 from tests.cli import fixed_store
 from tests.conftest import Run
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu
-from tests.simulated_nvml.scenario import Fault, Gpu, Scenario
+from tests.simulated_nvml.scenario import Fault, Gpu, Mig, Scenario
 from tests.world import HOST, OFFSET_NS, at
 
 GPU = Device(host="node", uuid="GPU-1", index=0, name="H100", kind="gpu")
@@ -89,6 +89,13 @@ def test_a_file_that_cannot_be_understood_is_none(runs: Store, text: str) -> Non
     assert known(runs, GPU, driver="580.1") is None
     kept(runs, found(), run="second")
     assert known(runs, GPU, driver="580.1") is not None
+
+
+def test_a_mig_instance_relies_on_its_gpus(runs: Store) -> None:
+    """Whose sensors are all that it has."""
+    kept(runs, found())
+    instance = Device(host="node", uuid="MIG-7", index=0, name="", kind="mig", parent_uuid="GPU-1")
+    assert known(runs, instance, driver="580.1") is not None
 
 
 def test_one_whose_experiment_was_removed_is_not_relied_on(runs: Store) -> None:
@@ -211,10 +218,11 @@ def test_an_average_that_is_not_as_documented_gives_the_truth(gpu_host: GpuHost,
     [
         ({"load_w": (90.0, 90.0)}, "does not show"),
         ({"processes": [1]}, "in use"),
+        ({"migs": [Mig(uuid="MIG-1")]}, "MIG-1"),
         ({"limit_w": 580.0}, "limit"),
         ({"faults": [Fault(function="fields", slow_ms=100)]}, "the driver answered every"),
     ],
-    ids=["no change", "somebody else's", "power limit", "seldom"],
+    ids=["no change", "somebody else's", "a part", "power limit", "seldom"],
 )
 def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any], reason: str) -> None:
     """A reason is told, the status is not 0, and no later run finds anything."""

@@ -151,6 +151,7 @@ class ProcessFacts(Facts):
             baseline.position: baseline for baseline in self.every(BaselineMeasured)
         }
         self.warnings = self.every(WarningRaised)
+        self.calibrations = self.every(SensorCalibrated)  # that its figures rely on
         self.work = self.last(WorkReported)  # of a wrapped program that reported any
         self.server = self.last(ServerStarted)
         self.server_end = self.last(ServerStopped)
@@ -174,12 +175,9 @@ class ProcessFacts(Facts):
     def calibration_of(self, metered: MeteredDevice) -> SensorCalibrated | None:
         """That of the power sensor which its figures rely on; None where none was known when it was measured."""
         sensor = "power_average_mw" if "power_mw" in metered.missing else "power_mw"
-        found = [
-            each
-            for each in self.every(SensorCalibrated)
-            if (each.host, each.device_uuid, each.sensor)
-            == (metered.device.host, metered.device.uuid, sensor)
-        ]
+        device = metered.device
+        wanted = device.host, device.parent_uuid or device.uuid, sensor
+        found = [each for each in self.calibrations if (each.host, each.device_uuid, each.sensor) == wanted]
         return found[-1] if found else None
 
     def _as_calibrated(self, devices: Iterable[MeteredDevice]) -> list[MeteredDevice]:
