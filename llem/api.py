@@ -101,10 +101,17 @@ class OpenStore:
         limit: int | None = None,
         limits: Limits | None = None,
         unsafe: bool = False,
+        factors: Path | str | None = None,
     ) -> QueryResult:
-        """Run one reading statement in a child process; `$name` stands for a parameter. Raises QueryError."""
+        """Run one reading statement in a child process; `$name` stands for a parameter, `factors` is a file for footprint(). Raises QueryError."""
         with running(
-            sql, store=self._store, parameters=parameters, limit=limit, limits=limits, unsafe=unsafe
+            sql,
+            store=self._store,
+            parameters=parameters,
+            limit=limit,
+            limits=limits,
+            unsafe=unsafe,
+            factors=None if factors is None else Path(factors),
         ) as result:
             rows = list(result.rows())
         return QueryResult(

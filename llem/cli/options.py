@@ -15,6 +15,15 @@ StoreOption = Annotated[
         "--store", metavar="DIR", help="The store; LLEM_DIR or ./llem-data by default.", show_default=False
     ),
 ]
+FactorsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--factors",
+        metavar="FILE",
+        help="Carbon, PUE and price, as docs/footprint.md has it; factors.toml beside the store by default.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seconds = tuple[float, float]
 WindowOption = Annotated[

@@ -16,7 +16,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import text_output
-from llem.cli.options import StoreOption
+from llem.cli.options import FactorsOption, StoreOption
 from llem.cli.progress import WorkLine
 from llem.cli.table import write_lines
 from llem.errors import QueryError
@@ -110,6 +110,7 @@ def query(
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Let the SQL read and write files and load extensions.")
     ] = False,
+    factors: FactorsOption = None,
     store: StoreOption = None,
 ) -> None:
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
@@ -135,6 +136,7 @@ def query(
         parameters=parse_parameters(parameter or ()),
         limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
         unsafe=unsafe,
+        factors=factors,
         limits=Limits(timeout_s=timeout),
         notify=line.note,
         on_progress=line.update,

@@ -373,6 +373,28 @@ CREATE VIEW power_over_time AS -- mean power of each device and second
 SELECT experiment_id, host, device_uuid, CAST(floor(at_sec) AS BIGINT) AS second, avg(power_w) AS power_w
 FROM timed_samples GROUP BY ALL;
 
+CREATE VIEW factors AS -- what footprint() reckons with, as stated in factors.toml; empty where none was given
+-- factor: pue, g_per_kwh, price_per_kwh, l_per_kwh or embodied_g_per_h
+-- value: in its unit; NULL where it depends on the time
+-- low: the least that it may be instead; NULL where that was not stated
+-- high: the most that it may be instead; NULL where that was not stated
+-- unit: of the three
+-- basis: what the figure is of: basis, method, zone and period of a grid, scope of a site
+-- source: who says so
+-- date: of the source
+SELECT NULL::VARCHAR AS factor, NULL::DOUBLE AS value, NULL::DOUBLE AS low, NULL::DOUBLE AS high, NULL::VARCHAR AS unit,
+       NULL::VARCHAR AS basis, NULL::VARCHAR AS source, NULL::VARCHAR AS date
+WHERE false;
+
+CREATE VIEW hourly_factors AS -- carbon of a grid by time, as stated with [[grid.hourly]]; empty where none was given
+-- from_ns: [ns since 1970, UTC] from when on
+-- to_ns: [ns since 1970, UTC] until when
+-- g_per_kwh: [g/kWh] in that time
+-- low: [g/kWh] the least that it may be instead; NULL where that was not stated
+-- high: [g/kWh] the most that it may be instead; NULL where that was not stated
+SELECT NULL::BIGINT AS from_ns, NULL::BIGINT AS to_ns, NULL::DOUBLE AS g_per_kwh, NULL::DOUBLE AS low, NULL::DOUBLE AS high
+WHERE false;
+
 CREATE VIEW throttled_experiments AS -- experiments in which a device slowed itself down
 SELECT experiment_id, model_name, throttle_sec, max_temperature_c, valid FROM experiment_results WHERE throttle_detected;
 
@@ -423,6 +445,64 @@ SELECT experiment_id, count(*) AS all_requests, count(*) FILTER (is_good) AS goo
        count(*) FILTER (is_good) / any_value(r.duration_sec) AS goodput_per_s,
        any_value(r.total_energy_j) / nullif(count(*) FILTER (is_good), 0) AS energy_per_good_request_j
 FROM met JOIN experiment_results r USING (experiment_id) GROUP BY experiment_id ORDER BY experiment_id;
+
+-- What each experiment's energy means for a site, by the factors of factors.toml (docs/footprint.md); an argument is used in the place of a factor.
+-- `carbon_g` is of the energy of the whole site, without what making the hardware emitted; by the hour where the grid is known so, weighted by the
+-- power of the samples. `reason` says why anything is NULL.
+CREATE MACRO footprint(pue := NULL, g_per_kwh := NULL, price_per_kwh := NULL, l_per_kwh := NULL) AS TABLE
+WITH given AS (
+    SELECT map_from_entries(list((factor, {'value': value, 'low': low, 'high': high, 'unit': unit}))) AS factor,
+           (SELECT count(*) > 0 FROM hourly_factors) AS has_hours
+    FROM factors),
+chosen AS (
+    SELECT has_hours AND g_per_kwh IS NULL AS is_hourly,
+           coalesce(pue, factor['pue'].value)::DOUBLE AS site, CASE WHEN pue IS NULL THEN factor['pue'].low END AS site_low,
+           CASE WHEN pue IS NULL THEN factor['pue'].high END AS site_high,
+           coalesce(g_per_kwh, factor['g_per_kwh'].value)::DOUBLE AS grid, CASE WHEN g_per_kwh IS NULL THEN factor['g_per_kwh'].low END AS grid_low,
+           CASE WHEN g_per_kwh IS NULL THEN factor['g_per_kwh'].high END AS grid_high,
+           coalesce(price_per_kwh, factor['price_per_kwh'].value)::DOUBLE AS price,
+           CASE WHEN price_per_kwh IS NULL THEN left(factor['price_per_kwh'].unit, 3) END AS currency,
+           coalesce(l_per_kwh, factor['l_per_kwh'].value)::DOUBLE AS water, factor['embodied_g_per_h'].value AS embodied
+    FROM given),
+watched AS (
+    SELECT e.experiment_id, e.meter, g.segment_id, g.clock_offset_ns, e.start_ns, e.end_ns
+    FROM experiment_results e JOIN segments g USING (experiment_id) CROSS JOIN chosen WHERE is_hourly),
+placed AS (
+    SELECT experiment_id, avg(coalesce(power_w, power_average_w)) AS watts, max(at_ns + w.clock_offset_ns) AS sampled_ns
+    FROM samples s JOIN watched w USING (experiment_id, segment_id, meter)
+    WHERE coalesce(power_w, power_average_w) IS NOT NULL AND at_ns + w.clock_offset_ns BETWEEN w.start_ns AND w.end_ns
+    GROUP BY experiment_id, segment_id, device_uuid, at_ns // 1000000000),
+hours AS (
+    SELECT experiment_id, coalesce(bool_and(p.sampled_ns < h.to_ns), false) AND count(h.from_ns) = count(*) AS is_covered,
+           sum(watts * h.g_per_kwh) / nullif(sum(watts), 0) AS grid,
+           CASE WHEN count(h.low) = count(*) THEN sum(watts * h.low) / nullif(sum(watts), 0) END AS grid_low,
+           CASE WHEN count(h.high) = count(*) THEN sum(watts * h.high) / nullif(sum(watts), 0) END AS grid_high
+    FROM placed p ASOF LEFT JOIN hourly_factors h ON p.sampled_ns >= h.from_ns GROUP BY experiment_id),
+sited AS (
+    SELECT r.experiment_id, r.energy_source, r.total_energy_j, r.total_energy_j * c.site AS site_j, c.site, c.site_low, c.site_high,
+           CASE WHEN NOT is_hourly THEN c.grid WHEN is_covered THEN h.grid END AS grid,
+           CASE WHEN NOT is_hourly THEN c.grid_low WHEN is_covered THEN h.grid_low END AS grid_low,
+           CASE WHEN NOT is_hourly THEN c.grid_high WHEN is_covered THEN h.grid_high END AS grid_high,
+           CASE WHEN NOT is_hourly THEN 'g_per_kwh' WHEN is_covered IS NULL THEN 'samples of power to find the hour of [[grid.hourly]]'
+                ELSE 'all hours of the measurement in [[grid.hourly]]' END AS grid_needs,
+           c.price, c.currency, c.water, c.embodied, r.duration_sec, r.output_tokens, r.requests
+    FROM experiment_results r CROSS JOIN chosen c LEFT JOIN hours h USING (experiment_id)),
+reckoned AS (
+    SELECT *, site_j / 3600000 AS kwh, total_energy_j / 3600000 AS device_kwh, coalesce(site_low, grid_low) IS NOT NULL AS has_bounds FROM sited)
+SELECT experiment_id, energy_source, total_energy_j, site_j AS facility_energy_j, kwh * grid AS carbon_g,
+       CASE WHEN has_bounds THEN device_kwh * coalesce(site_low, site) * coalesce(grid_low, grid) END AS carbon_low_g,
+       CASE WHEN has_bounds THEN device_kwh * coalesce(site_high, site) * coalesce(grid_high, grid) END AS carbon_high_g,
+       kwh * price AS cost, currency, kwh * water AS water_l, embodied * duration_sec / 3600 AS embodied_carbon_g,
+       1000 * site_j / nullif(output_tokens, 0) AS facility_energy_per_1000_tokens_j,
+       1000 * kwh * grid / nullif(output_tokens, 0) AS carbon_per_1000_tokens_g, 1000 * kwh * price / nullif(output_tokens, 0) AS cost_per_1000_tokens,
+       site_j / nullif(requests, 0) AS facility_energy_per_request_j,
+       kwh * grid / nullif(requests, 0) AS carbon_per_request_g, kwh * price / nullif(requests, 0) AS cost_per_request,
+       nullif(concat_ws('; ', CASE WHEN total_energy_j IS NULL THEN 'no energy was measured' END,
+              'not given: ' || nullif(concat_ws(', ', CASE WHEN site IS NULL THEN 'pue' END, CASE WHEN grid IS NULL THEN grid_needs END,
+                                                CASE WHEN price IS NULL THEN 'price_per_kwh' END, CASE WHEN water IS NULL THEN 'l_per_kwh' END,
+                                                CASE WHEN embodied IS NULL THEN 'embodied_g_per_h' END), ''),
+              CASE WHEN coalesce(output_tokens, 0) = 0 THEN 'no output tokens' END, CASE WHEN coalesce(requests, 0) = 0 THEN 'no requests' END), '') AS reason
+FROM reckoned ORDER BY experiment_id;
 
 -- How many requests of the measurement were in flight, from each moment on at which it changed: from the first byte sent to the end.
 CREATE MACRO in_flight(experiment) AS TABLE

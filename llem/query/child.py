@@ -94,6 +94,8 @@ def _answer(job: Job) -> None:
     """The order matters: nothing of the user's runs before the limits and the lock are in place."""
     die_with_parent(job.parent_pid)
     with _open(job) as connection:
+        if job.factors is not None:
+            importlib.import_module("llem.projections.footprint").state(connection, job.factors)
         if not job.unsafe:
             sandbox.limit_resources(job)
         _send(Ready())

@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from llem.factors import Factors
+
 LENGTH = struct.Struct(">I")
 MAX_MESSAGE_BYTES = 256 * 2**20  # a row cannot be larger
 SMALLEST, LARGEST = -(2**63), 2**64 - 1  # what msgpack has integers for
@@ -48,6 +50,7 @@ class Job(Message, frozen=True, kw_only=True):
     parquet_path: str | None = None  # written by the child, the one file that it may then touch
     sealed: str | None = None  # a folder of Parquet, asked in the place of the store's tables
     unsafe: bool = False
+    factors: Factors | None = None
     memory_bytes: int
     cpu_s: int
 

@@ -1,6 +1,7 @@
 """The parent's side of a query: starts the child process, reads its rows, kills it when its time is up."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any, assert_never
 import msgspec
 
 from llem.errors import LlemError, QueryError
+from llem.factors import Factors, factors_for
 from llem.query import messages
 from llem.query.messages import (
     LENGTH,
@@ -180,11 +182,12 @@ def running(
     parquet_path: Path | None = None,
     sealed: Path | None = None,
     unsafe: bool = False,
+    factors: Path | None = None,
     limits: Limits | None = None,
     notify: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[ResultStream]:
-    """Run one statement in a child process, which does not outlive the block. Raises QueryError."""
+    """Run one statement in a child process, which does not outlive the block; `factors` is a file of them. Raises QueryError."""
     limits = limits or Limits()
     job = Job(
         parent_pid=os.getpid(),
@@ -195,6 +198,7 @@ def running(
         parquet_path=str(parquet_path.resolve()) if parquet_path else None,
         sealed=str(sealed) if sealed else None,
         unsafe=unsafe,
+        factors=_factors(sql, store, factors),
         memory_bytes=limits.memory_bytes,
         cpu_s=limits.cpu_s,
     )
@@ -207,6 +211,12 @@ def running(
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _factors(sql: str, store: Store, given: Path | None) -> Factors | None:
+    """Those of a file beside the store only where the SQL asks for them: nothing else depends on it."""
+    is_asked = re.search("footprint|factors", sql, re.IGNORECASE) is not None
+    return factors_for(store.path, given) if given is not None or is_asked else None
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parents[1] / "queries"
 CATALOG = """
 SELECT table_name AS "table", column_name AS "column",
        regexp_extract(comment, '^\\[([^]]*)\\]', 1) AS unit, regexp_replace(comment, '^\\[[^]]*\\] *', '') AS meaning, data_type AS type
-FROM duckdb_columns() WHERE NOT internal ORDER BY table_oid, column_index
+FROM duckdb_columns() WHERE NOT internal AND database_name <> 'temp' ORDER BY table_oid, column_index
 """
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")

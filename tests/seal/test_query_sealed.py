@@ -44,6 +44,7 @@ def asked(store: Store, sql: str, *, sealed: bool) -> list[tuple[object, ...]]:
         "FROM energy_between('run-2', 1, 5)",
         "FROM requests_between('run-1', 0, 10)",
         "FROM goodput(ttft_ms := 200)",
+        "FROM footprint(pue := 1.5, g_per_kwh := 381)",
         "FROM power_envelope('run-2', 10)",
         "FROM energy_per_token",
         "DESCRIBE samples",
