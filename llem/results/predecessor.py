@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -10,6 +10,7 @@ import msgspec
 
 from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
+from llem.results.nullable import ratio, total
 from llem.results.process import RawProcessResult, Timestamps
 from llem.versions import SCHEMA_VERSION
 
@@ -60,7 +61,7 @@ def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResu
         _refuse_lists(document, what)
         fields = _as_current(msgspec.convert(document, Fields))
         _check(fields, what)
-        result = _in_utc(msgspec.convert(_renamed(fields), ExperimentResult))
+        result = _with_sums(_in_utc(msgspec.convert(_renamed(fields), ExperimentResult)))
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise ExportError(f"{what} is not a result of LLenergyMeasure", found=str(error)) from error
     check_possible(result, what=what)
@@ -232,6 +233,30 @@ def _in_utc(result: ExperimentResult) -> ExperimentResult:
         end_time=_aware(result.end_time),
         process_results=[_process_in_utc(process) for process in result.process_results],
     )
+
+
+def _with_sums(result: ExperimentResult) -> ExperimentResult:
+    """What the predecessor tells of processes and not of their experiment: tokens given and got, and rates where one process ran."""
+    work = [process.inference_metrics for process in result.process_results]
+    inputs = result.total_input_tokens or _whole(part.input_tokens for part in work)
+    outputs = result.total_output_tokens or _whole(part.output_tokens for part in work)
+    # of several processes nobody knows how long any of them measured
+    measured_sec = result.total_inference_time_sec if result.num_processes == 1 else None
+    measured_sec = measured_sec if result.measured_sec is None else result.measured_sec
+    rates = {
+        "tokens_per_second": ratio(result.total_tokens, measured_sec),
+        "output_tokens_per_second": ratio(outputs, measured_sec),
+        "energy_per_output_token_j": ratio(result.total_energy_j, outputs),
+    }
+    known = {name: rate for name, rate in rates.items() if getattr(result, name) is None}
+    return msgspec.structs.replace(
+        result, total_input_tokens=inputs, total_output_tokens=outputs, measured_sec=measured_sec, **known
+    )
+
+
+def _whole(counts: Iterable[int | None]) -> int | None:
+    summed = total(counts)
+    return None if summed is None else int(summed)
 
 
 def _process_in_utc(process: RawProcessResult) -> RawProcessResult:
