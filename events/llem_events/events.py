@@ -659,11 +659,14 @@ class LogFailed(Event, frozen=True, kw_only=True):
 
 
 class ResultImported(Event, frozen=True, kw_only=True):
-    """A result that another program measured, with its file: without the secrets in it, unless somebody asked for every byte."""
+    """What another program measured, with its file, or of a file with several runs the part that is of this one.
+
+    Without the secrets in it, unless somebody asked for every byte.
+    """
 
     TYPE: ClassVar[str] = "result_imported"
     MAX_BYTES: ClassVar[int] = 8 * 2**20
-    format: str  # "llenergymeasure-2.0"
+    format: str  # "llenergymeasure-2.0", "nvidia-smi" ...
     file_name: str
     file_sha256: str
     original: bytes
