@@ -113,6 +113,7 @@ def test_logs_that_lie_elsewhere_are_told(
     assert "logs of 1 of 2 processes are not in this store: `llem collect`" in first.stderr
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes namespaces")
 def test_a_host_whose_clock_began_elsewhere_is_placed(
     environment: dict[str, str], meeting: dict[str, str], store: Path, llem: Run
 ) -> None:
