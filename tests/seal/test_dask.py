@@ -16,7 +16,13 @@ from llem.seal.dask_engine import by_dask, check_address
 from llem.store import Store
 from tests import world
 from tests.conftest import Run, Start, wait_until
-from tests.seal.test_seal import hashes
+from tests.seal.test_seal import hashes, wait_for_files
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -38,10 +44,13 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
         )
         for arguments in (scheduler, worker, worker)
     ]
-    yield address, started[1:]
-    for process in started:
-        process.kill()
-        process.wait()
+    try:
+        wait_until(lambda: answers(port))
+        yield address, started[1:]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
@@ -55,7 +64,7 @@ def test_dask_seals_the_same_rows(
     for number in range(3):
         world.experiment(store, processes=4, experiment_id=f"run-{number}")
     sealing = start_llem("seal", "--store", store.path, "--engine", "dask", "--scheduler", address, "--json")
-    wait_until(lambda: any(store.path.glob("sealed/table=samples/*/*/*.parquet")))
+    wait_for_files(store.path / "sealed", 1)
     workers[0].kill()
     output, errors = sealing.communicate()
     assert sealing.returncode == 0, errors
