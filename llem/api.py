@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import duckdb
 
-from llem.comparing import COLUMNS, compare_groups, named_groups, record, remarks
+from llem.comparing import COLUMNS, compare_groups, named_groups, record, remarks, state_factors
 from llem.errors import ExportError, QueryError
 from llem.export import target
 from llem.export.files import Destination, Preset, Wanted, What, format_of, write_export
@@ -154,6 +154,7 @@ class OpenStore:
         valid_only: bool = False,
         level: float = LEVEL,
         margin: float = MARGIN,
+        factors: Path | str | None = None,
     ) -> QueryResult:
         """Each group of runs with the first, as `llem compare` does: RUN, RUN,RUN or KEY=VALUE; `notes` hold what a reader has to know. Raises QueryError, StoreError."""
         if len(groups) < 2:
@@ -161,6 +162,7 @@ class OpenStore:
         study_id = None if within is None else find_study_id(self._store, within)
         chosen = [figures] if isinstance(figures, str) else figures
         with self._tables() as connection:
+            state_factors(connection, self._store, chosen, None if factors is None else Path(factors))
             members = named_groups(connection, self._store, groups, within=study_id, everywhere=everywhere)
             findings = compare_groups(
                 connection, members, figures=chosen, valid_only=valid_only, level=level, margin=margin
@@ -178,6 +180,7 @@ class OpenStore:
         valid_only: bool = False,
         level: float = LEVEL,
         margin: float = MARGIN,
+        factors: Path | str | None = None,
         force: bool = False,
     ) -> ReportPage:
         """The page of a study, or of groups of runs, or of the newest of them, as `llem report` writes it; `output` also saves it. Raises ExportError, QueryError, StoreError."""
@@ -194,6 +197,7 @@ class OpenStore:
                 margin=margin,
                 level=level,
                 valid_only=valid_only,
+                factors=None if factors is None else Path(factors),
             )
         page = ReportPage(made)
         if path is not None:

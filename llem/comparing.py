@@ -4,12 +4,15 @@ import difflib
 import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
 
 from llem.errors import QueryError, StoreError
+from llem.factors import factors_for
+from llem.projections import footprint
 from llem.results.batch_means import PARTS
 from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers, within_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
@@ -26,10 +29,12 @@ INSTEAD = {
     "tokens_per_second": "output_tokens_per_second",
 }
 NUMBERS = ("BIGINT", "DOUBLE", "INTEGER")
-FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type in NUMBERS}
+OF_A_SITE = {figure.name: figure for figure in footprint.FIGURES}
+FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type in NUMBERS} | OF_A_SITE
+# What a sensor's error makes wrong by the same share.
 ENERGIES = frozenset(
-    ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w")
-)
+    ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w", *OF_A_SITE)
+) - {"embodied_carbon_g"}
 WITHIN_RUN = "e2e_mean_ms"  # the figure of which a run's own spread is known: llem.results.batch_means
 ALIKE = 0.5  # correlation of neighbouring parts of a run from which on these are too short
 BLOCK = "block"  # the label by which runs that are of no study are compared in pairs
@@ -50,7 +55,7 @@ SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM eve
        {{'input_tokens': r.input_tokens, 'output_tokens': r.output_tokens, 'duration_sec': r.duration_sec, 'energy_j': r.total_energy_j,
          'idle_power_w': coalesce(r.server_idle_power_w, r.baseline_power_w)}} AS totals,
        {figures}
-FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)
+FROM experiments e LEFT JOIN experiment_results r USING (experiment_id) {joined}
 WHERE list_contains($ids, e.experiment_id)
 """
 ENVIRONMENT = (
@@ -158,6 +163,16 @@ def named_groups(
     return dict(zip(named, ids, strict=True))
 
 
+def state_factors(
+    connection: duckdb.DuckDBPyConnection, store: Store, figures: Iterable[str], given: Path | None
+) -> None:
+    """Put the factors of a file, or of one beside the store, where figures of a site are reckoned with them. Raises QueryError."""
+    if given is None and OF_A_SITE.keys().isdisjoint(figures):
+        return
+    if (factors := factors_for(store.path, given)) is not None:
+        footprint.state(connection, factors)
+
+
 def compare_groups(
     connection: duckdb.DuckDBPyConnection,
     members: Mapping[str, Sequence[str]],
@@ -170,7 +185,7 @@ def compare_groups(
 ) -> Findings:
     """Compare each group of experiments with the first: in `figures`, or in those of the usual ones that were measured.
 
-    Raises QueryError.
+    Those of a site need the factors that footprint.state() put there. Raises QueryError.
     """
     chosen = [_figure(name) for name in figures or dict.fromkeys((*usual, *INSTEAD, WITHIN_RUN))]
     groups = [
@@ -208,7 +223,11 @@ def _is_usual(name: str, usual: Sequence[str], runs: Sequence[Run]) -> bool:
 def _figure(name: str) -> Figure[Any]:
     if name not in FIGURES:
         close = difflib.get_close_matches(name, FIGURES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "docs/figures.md lists those of experiment_results"
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else "docs/figures.md lists those of experiment_results, docs/footprint.md those of a site"
+        )
         raise QueryError(f"figure {name}", found="no such number", hint=hint)
     return FIGURES[name]
 
@@ -344,8 +363,15 @@ def _rows(
     connection: duckdb.DuckDBPyConnection, ids: Sequence[str], figures: Sequence[Figure[Any]]
 ) -> list[Run]:
     """The experiments in the order of `ids`."""
-    columns = ", ".join(f"r.{figure.name} AS {figure.name}" for figure in figures)
-    cursor = connection.execute(_RUNS.format(figures=columns), {"ids": list(ids)})
+    columns = [
+        f"{'f' if figure.name in OF_A_SITE else 'r'}.{figure.name} AS {figure.name}" for figure in figures
+    ]
+    joined = ""
+    if any(figure.name in OF_A_SITE for figure in figures):
+        columns.append("f.reason AS site_reason")
+        joined = "LEFT JOIN footprint() f USING (experiment_id)"
+    sql = _RUNS.format(figures=", ".join(columns), joined=joined)
+    cursor = connection.execute(sql, {"ids": list(ids)})
     names = [column[0] for column in cursor.description or ()]
     rows = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
     return [rows[run] for run in ids if run in rows]
@@ -473,9 +499,19 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     methods = {each.comparison.method for each in compared}
     if "welch" in methods:
         yield f"not paired: a drift between the groups counts as a difference; runs with a label {BLOCK} are compared in pairs"
+    yield from _without_factors(groups, compared)
     yield from _too_narrow(groups, compared)
     yield from _unpaired(groups)
     yield from _far_from_the_others(groups, compared)
+
+
+def _without_factors(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
+    """Why a figure of a site is not known."""
+    names = {each.figure.name for each in compared} & OF_A_SITE.keys()
+    for name in sorted(names):
+        reasons = {run["site_reason"] for group in groups for run in group.runs if run[name] is None}
+        for reason in sorted(filter(None, reasons)):
+            yield f"{name}: {reason}"
 
 
 def _too_narrow(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:

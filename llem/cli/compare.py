@@ -10,10 +10,20 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import folded, on_one_line, text_output
-from llem.cli.options import StoreOption
+from llem.cli.options import FactorsOption, StoreOption
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
-from llem.comparing import COLUMNS, Compared, Findings, Group, compare_groups, named_groups, record, remarks
+from llem.comparing import (
+    COLUMNS,
+    Compared,
+    Findings,
+    Group,
+    compare_groups,
+    named_groups,
+    record,
+    remarks,
+    state_factors,
+)
 from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
@@ -50,7 +60,9 @@ def compare(
     ],
     figure: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this figure of experiment_results; may be given again."),
+        typer.Option(
+            metavar="NAME", help="Only this figure of experiment_results or footprint(); may be given again."
+        ),
     ] = None,
     margin: Annotated[
         float, typer.Option(min=0.0001, max=1.0, help="A difference of this share does not matter.")
@@ -74,6 +86,7 @@ def compare(
         FailIf | None,
         typer.Option(help="Exit with 1 if any figure is this.", show_default=False),
     ] = None,
+    factors: FactorsOption = None,
     store: StoreOption = None,
 ) -> None:
     """Compare groups of runs: each figure's ratio to the first group's, with its interval."""
@@ -83,6 +96,7 @@ def compare(
     place = Store.locate(store)
     study_id = None if within is None else find_study_id(place.require(), within)
     with tables_of(place) as connection:
+        state_factors(connection, place, figure or (), factors)
         members = named_groups(connection, place, groups, within=study_id, everywhere=everywhere)
         findings = compare_groups(
             connection, members, figures=figure or (), valid_only=valid, level=level, margin=margin

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llem.cli import console
-from llem.cli.options import StoreOption
+from llem.cli.options import FactorsOption, StoreOption
 from llem.cli.tables import tables_of
 from llem.errors import ExportError
 from llem.export import target
@@ -42,6 +42,7 @@ def report(
         bool, typer.Option("--samples", help="Put every sample of power into the page, to look closer.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE, and charts in DIR.")] = False,
+    factors: FactorsOption = None,
     store: StoreOption = None,
 ) -> None:
     """Write a page that can be handed out: one file, complete without JavaScript and without a network."""
@@ -64,6 +65,7 @@ def report(
             level=level,
             valid_only=valid,
             with_samples=samples,
+            factors=factors,
         )
     if svg is not None:
         _check_charts(svg, made.charts, force=force)

@@ -6,6 +6,50 @@ import duckdb
 import msgspec
 
 from llem.factors import Factor, Factors, Intensity
+from llem.results.figures import Figure
+
+FIGURES: tuple[Figure[None], ...] = (
+    Figure(
+        "facility_energy_j",
+        "DOUBLE",
+        "J",
+        "energy of the whole site",
+        shown="energy of the site",
+        better="lower",
+    ),
+    Figure("carbon_g", "DOUBLE", "g", "carbon of that energy", shown="carbon", better="lower"),
+    Figure("carbon_low_g", "DOUBLE", "g", "the least that it may be", shown="carbon, at least"),
+    Figure("carbon_high_g", "DOUBLE", "g", "the most that it may be", shown="carbon, at most"),
+    Figure(
+        "embodied_carbon_g",
+        "DOUBLE",
+        "g",
+        "carbon of making the hardware",
+        shown="carbon, embodied",
+        better="lower",
+    ),
+    Figure("water_l", "DOUBLE", "L", "water", shown="water", better="lower"),
+    Figure(
+        "cost", "DOUBLE", "", "cost of that energy, in the price's currency", shown="cost", better="lower"
+    ),
+    *(
+        Figure(
+            f"{name}_per_{per}{suffix}",
+            "DOUBLE",
+            unit,
+            f"{what} per {words}",
+            shown=f"{what} per {words}",
+            better="lower",
+        )
+        for per, words in (("1000_tokens", "1,000 output tokens"), ("request", "request"))
+        for name, suffix, unit, what in (
+            ("facility_energy", "_j", "J", "energy of the site"),
+            ("carbon", "_g", "g", "carbon"),
+            ("cost", "", "", "cost"),
+        )
+    ),
+)
+"""Columns of footprint() that can be compared, from run to run."""
 
 
 def state(connection: duckdb.DuckDBPyConnection, factors: Factors) -> None:

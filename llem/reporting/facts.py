@@ -9,6 +9,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from llem.factors import Factor, Factors
+from llem.projections import footprint
 from llem.projections.database import limit_cache
 from llem.reporting.charts import Curves, Trace
 from llem.results.throttling import ANY_REASON
@@ -212,3 +214,33 @@ def all_samples(connection: duckdb.DuckDBPyConnection, drawn: Trace) -> tuple[Fl
     named = {**drawn.place, "start_ns": start[0] if start else 0}
     columns = connection.execute(_SAMPLES, named).fetchnumpy()
     return columns["at_s"], columns["power_w"]
+
+
+class Site(NamedTuple):
+    """The factors that were stated, and what they make of each group's runs: figure -> its values."""
+
+    factors: Sequence[Factor]
+    hours: int  # rows of carbon by the hour
+    currency: str
+    groups: Sequence[dict[str, list[float | None]]]
+    reasons: Sequence[str]  # why some are not known
+
+
+def site_of(connection: duckdb.DuckDBPyConnection, stated: Factors, groups: Sequence[Sequence[str]]) -> Site:
+    """What footprint() says with these factors."""
+    names = [figure.name for figure in footprint.FIGURES]
+    sql = f"SELECT experiment_id, currency, reason, {', '.join(names)} FROM footprint() WHERE list_contains($runs, experiment_id)"
+    runs = [run for group in groups for run in group]
+    rows = {row[0]: row for row in connection.execute(sql, {"runs": runs}).fetchall()}
+    unknown = (None,) * (3 + len(names))
+    columns = [
+        {name: [rows.get(run, unknown)[place] for run in group] for place, name in enumerate(names, start=3)}
+        for group in groups
+    ]
+    return Site(
+        factors=stated.stated,
+        hours=len(stated.hourly),
+        currency=next((row[1] for row in rows.values() if row[1]), ""),
+        groups=columns,
+        reasons=sorted({row[2] for row in rows.values() if row[2]}),
+    )

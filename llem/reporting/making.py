@@ -3,14 +3,26 @@
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 
 from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
+from llem.factors import factors_for
+from llem.projections import footprint
 from llem.reporting.charts import Curves
-from llem.reporting.facts import FEW_STEPS, STEPS, all_samples, distribution, sensors, token_gaps, traces
+from llem.reporting.facts import (
+    FEW_STEPS,
+    STEPS,
+    all_samples,
+    distribution,
+    sensors,
+    site_of,
+    token_gaps,
+    traces,
+)
 from llem.reporting.page import BOUNDS, REPORTED, Drawing, Report, page, parts_of
 from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
@@ -45,16 +57,21 @@ def make_page(
     level: float = LEVEL,
     valid_only: bool = False,
     with_samples: bool = False,
+    factors: Path | None = None,
 ) -> Page:
     """The page of a study, else of groups of runs, without secrets; `file_name` stands in the command that makes it anew.
 
-    `with_samples` puts every sample of power into it. Raises QueryError.
+    `with_samples` puts every sample of power into it; `factors` is a file, by default one beside the store. Raises QueryError.
     """
     members = _cells(study) if study else _groups(connection, store, named or [LAST])
     bounds = [bound for pair in BOUNDS.values() for bound in pair] if len(members) == 1 else []
     findings = compare_groups(
         connection, members, usual=(*REPORTED, *bounds), valid_only=valid_only, level=level, margin=margin
     )
+    site = None
+    if (stated := factors_for(store.path, factors)) is not None:
+        footprint.state(connection, stated)
+        site = site_of(connection, stated, [[*group.values("experiment_id")] for group in findings.groups])
     runs = _drawn(findings)
     steps = STEPS if len(runs) <= FEW else FEW_STEPS
     drawn = traces(connection, runs, steps=steps)
@@ -65,11 +82,12 @@ def make_page(
         distributions=_distributions(connection, findings),
         margin=margin,
         level=level,
-        again=_again([study.study_id] if study else [*members], findings, file_name),
+        again=_again([study.study_id] if study else [*members], findings, file_name, factors),
         plan=_plan(study, findings),
         sensors=sensors(
             connection, [run["experiment_id"] for group in findings.groups for run in group.runs]
         ),
+        site=site,
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
     parts = list(parts_of(report))
@@ -164,11 +182,13 @@ def _name(run: Run) -> str | None:
     return None if name is None else str(name)
 
 
-def _again(words: Sequence[str], findings: Findings, file_name: str) -> list[str]:
+def _again(words: Sequence[str], findings: Findings, file_name: str, factors: Path | None) -> list[str]:
     """The commands that check and make the page anew."""
     runs = [run["experiment_id"] for group in findings.groups for run in group.runs]
     return [
         *(f"llem log {check} {run}" for run in runs[:CHECKED_RUNS] for check in ("verify", "digest")),
         "llem rebuild --check",
-        shlex.join(["llem", "report", *words, "-o", file_name]),
+        shlex.join(
+            ["llem", "report", *words, *(["--factors", factors.name] if factors else []), "-o", file_name]
+        ),
     ]

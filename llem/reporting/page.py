@@ -7,10 +7,11 @@ from html import escape
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import ENVIRONMENT, Compared, Findings, Group, Run, said_of_costs
+from llem.comparing import ENVIRONMENT, OF_A_SITE, Compared, Findings, Group, Run, said_of_costs
+from llem.factors import Factor
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
-from llem.reporting.facts import GAP_REQUESTS, Sensor
+from llem.reporting.facts import GAP_REQUESTS, Sensor, Site
 from llem.reporting.style import SERIES, STYLE
 from llem.reporting.svg import number
 from llem.results.comparison import arithmetic_mean_of_runs, mean_of_runs
@@ -89,6 +90,7 @@ class Report(NamedTuple):
     again: Sequence[str]  # commands that make the page and its figures anew
     plan: str | None  # of a study, as it was written, or of the only run
     sensors: Sequence[Sensor] = ()  # that were calibrated
+    site: Site | None = None  # where factors were given
     samples: Sequence[str] = ()  # of each trace, packed; empty where they are not embedded
 
 
@@ -547,6 +549,39 @@ def _sensor_row(sensor: Sensor) -> list[str]:
     ]
 
 
+FACTOR_HEADS = ("factor", "value", "low", "high", "unit", "of", "source", "date")
+
+
+def _footprint(report: Report) -> Iterator[Part]:
+    """What the energy means for a site, and by which factors."""
+    site = report.site
+    if site is None:
+        return
+    yield "<h2>Footprint</h2>"
+    yield '<p class="note">The measured energy times factors that were stated, not measured; carbon is without what making the hardware emitted.</p>'
+    rows = []
+    for name, figure in OF_A_SITE.items():
+        values = [group[name] for group in site.groups]
+        if any(value is not None for each in values for value in each):
+            unit = figure.unit or site.currency
+            means = [_mean(name, each, report.level) for each in values]
+            rows.append([escape(figure.shown or name), escape(unit), *means])
+    groups = report.findings.groups
+    if rows:
+        yield _rows_of_html(
+            ["", "unit", *([group.name for group in groups] if len(groups) > 1 else [""])], rows
+        )
+    if site.reasons:
+        yield f'<ul class="note">{"".join(f"<li>{escape(reason)}</li>" for reason in site.reasons)}</ul>'
+    yield _rows(FACTOR_HEADS, [_factor_row(factor, site.hours) for factor in site.factors])
+
+
+def _factor_row(factor: Factor, hours: int) -> list[str]:
+    low, high = ("" if bound is None else f"{bound:.6g}" for bound in (factor.low, factor.high))
+    value = f"by time, {hours:,} rows" if factor.value is None else f"{factor.value:.6g}"
+    return [factor.factor, value, low, high, factor.unit, factor.basis or "", factor.source, factor.date]
+
+
 def _environment(report: Report) -> Iterator[Part]:
     groups = report.findings.groups
     names = ["", *(group.name for group in groups)]
@@ -583,5 +618,5 @@ def _again(report: Report) -> Iterator[Part]:
 
 _SECTIONS: tuple[Callable[[Report], Iterator[Part]], ...] = (
     *(_head, _overview, _main_figure, _frontier, _costs, _utilisation, _table, _traces, _latencies),
-    *(_drift, _sensors, _environment, _again),
+    *(_drift, _sensors, _footprint, _environment, _again),
 )

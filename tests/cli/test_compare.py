@@ -316,3 +316,24 @@ def test_one_run_each_has_an_interval_within_the_runs(llem: Run, tmp_path: Path)
     assert not any(f"{run_id(1, 0)} drifts" in doubt for doubt in found["doubts"])
     screen = llem("compare", run_id(1, 0), run_id(2, 0), "--store", store.path).stdout
     assert "within the runs [" in screen
+
+
+def test_a_figure_of_a_site_is_compared_by_factors(cells: Store, llem: Run, tmp_path: Path) -> None:
+    """As the energy is, where the factors are one for both; where one is missing it is named."""
+    path = tmp_path / "site.toml"
+    path.write_text("[site]\npue = 1.5\nsource = 'S'\ndate = '2025'\n")
+    chosen = (
+        "--figure",
+        "total_energy_j",
+        "--figure",
+        "facility_energy_per_1000_tokens_j",
+        "--figure",
+        "carbon_g",
+    )
+    found = comparison(llem, cells, "cell=c1", "cell=c2", *chosen, "--factors", str(path))
+    site = found["facility_energy_per_1000_tokens_j"]
+    assert site["ratio"] == pytest.approx(found["total_energy_j"]["ratio"])
+    assert site["energy_bound"] == found["total_energy_j"]["energy_bound"]
+    assert (site["unit"], site["verdict"]) == ("J", "higher")
+    assert found["carbon_g"]["ratio"] is None
+    assert any(doubt.startswith("carbon_g: not given: g_per_kwh") for doubt in found["doubts"])

@@ -391,3 +391,16 @@ def test_axes_have_round_values_inside() -> None:
         assert 1 <= len(ticks) <= 8, (low, high)
         assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
     assert Scale(0.0, 10.0, 100.0, 0.0).at(2.5) == 75.0
+
+
+def test_factors_that_were_given_are_told(llem: Run, two_cells: Store, tmp_path: Path) -> None:
+    """Each with its bounds, source and date, and what they make of the energy; without any there is no such section."""
+    path = tmp_path / "site.toml"
+    path.write_text(f"[site]\npue = 1.5\nlow = 1.2\nhigh = 2\nsource = '{HOSTILE}'\ndate = '2025'\n")
+    page = page_of(llem, two_cells, "cell=c1", "cell=c2", "--factors", str(path))
+    assert "<td>pue</td><td>1.5</td><td>1.2</td><td>2</td>" in page
+    assert "<td>energy of the site</td><td>J</td><td>6,0" in page
+    assert "not given: g_per_kwh, price_per_kwh" in page
+    assert "&lt;/script&gt;&lt;img" in page and HOSTILE not in page
+    assert "--factors site.toml -o report.html" in page
+    assert "<h2>Footprint</h2>" not in page_of(llem, two_cells, "cell=c1", "cell=c2")
