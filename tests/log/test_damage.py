@@ -1,13 +1,15 @@
 """Every truncation, every flipped bit, lost sectors, and blocks that were moved, copied, dropped or borrowed."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from llem_events import Verdict
-from llem_events.damage import explains_torn_header
-from llem_events.format import BLOCK_HEADER_KIND, SEGMENT_HEADER_KIND, pack_record
-from tests.log.segments import Layout, Outcome, layout, read_segment, write_segment
+from llem_events import SegmentWriter, Verdict, survey
+from llem_events.damage import Searcher, explains_torn_header
+from llem_events.events import WarningRaised
+from llem_events.format import BLOCK_HEADER_KIND, MAX_COMPRESSED_BLOCK_BYTES, SEGMENT_HEADER_KIND, pack_record
+from tests.log.segments import Layout, Outcome, layout, read_segment, segment_header, write_segment
 
 SECTOR_BYTES = 512
 
@@ -228,3 +230,28 @@ def test_reading_modifies_nothing(unsealed: Original) -> None:
 def test_what_the_write_of_a_header_leaves(whole: bytes, torn: bool) -> None:
     """Its beginning, or nothing but zeros; the beginning of another record is damage."""
     assert explains_torn_header(whole) is torn
+
+
+def test_a_long_search_is_paid_by_its_length(tmp_path: Path) -> None:
+    """However often blocks that verify are looked at, all that was searched allows to look at as much again."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    for _ in range(2):
+        writer.append(WarningRaised(code="x", text=os.urandom(400_000).hex()))
+        writer.flush()
+    writer.seal()
+    size = (tmp_path / "a").stat().st_size
+    with (tmp_path / "a").open("rb") as file:
+        searcher = Searcher(file, segment_header().segment_id)
+        for _ in range(4 * MAX_COMPRESSED_BLOCK_BYTES // size + 2):
+            found = searcher.find(0, end=size, blocks=1, events=1)
+            assert found is not None and found.blocks_before == 1
+
+
+def test_what_was_not_there_is_counted_as_none(tmp_path: Path) -> None:
+    """Of a segment without a block, and of a file that is no segment."""
+    SegmentWriter(tmp_path / "a", segment_header(), sync="close").close()
+    (tmp_path / "b").write_bytes(b"no segment, whatever it is, for it begins otherwise")
+    for name in ("a", "b"):
+        found = survey(tmp_path / name)
+        counts = (found.blocks, found.events, found.raw_bytes, found.compressed_bytes)
+        assert (*counts, found.unknown_events, found.misfits) == (0, 0, 0, 0, 0, 0)

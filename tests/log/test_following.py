@@ -1,5 +1,6 @@
 """Reading a segment that is still being written, and the thread that writes it."""
 
+import fcntl
 import os
 import threading
 import time
@@ -91,6 +92,9 @@ def test_a_writer_at_work_is_told_from_a_killed_one(tmp_path: Path) -> None:
         assert reader.is_being_written()
         writer.close()
         assert not reader.is_being_written()
+        # Whoever asks keeps no lock.
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_files_that_are_no_files(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 """What a writer takes, a reader gives back: no event is written that would be damage where it is read."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llem_events import EventError, TooLargeError, UnknownEvent, envelope
-from llem_events.events import Event
+from llem_events import EventError, SegmentWriter, TooLargeError, UnknownEvent, envelope
+from llem_events.events import Event, WarningRaised
+from llem_events.writer import CLOCK_INTERVAL_NS
 from tests.log.golden.examples import EXAMPLES
+from tests.log.segments import read_segment, segment_header
 
 ODD = (
     *(sign * (2**bits + step) for bits in (31, 32, 63, 64) for sign in (1, -1) for step in (-1, 0, 1)),
@@ -68,3 +73,18 @@ def test_what_is_written_can_be_read(place: int, odd: int, at_ns: int) -> None:
     kept: Event | UnknownEvent = envelope.unpack(found)
     assert isinstance(kept, type(event))
     assert b"hf_aaaa" not in message
+
+
+@pytest.mark.parametrize(("role", "clocks"), [("worker", 1), ("import", 0)])
+def test_clocks_are_read_again_when_a_block_is_written_ten_seconds_later(
+    tmp_path: Path, role: str, clocks: int
+) -> None:
+    """Not in an import, whose events happened by other clocks."""
+    header = segment_header(role=role, monotonic_ns=time.monotonic_ns() - CLOCK_INTERVAL_NS)
+    writer = SegmentWriter(tmp_path / "a", header, sync="close")
+    for _ in range(2):
+        writer.append(WarningRaised(code="x", text="y"))
+        writer.flush()
+    writer.seal()
+    events = read_segment(tmp_path / "a").events
+    assert len(events) == 2 + clocks
