@@ -207,4 +207,5 @@ def _log(tables: Tables, experiments: Sequence[Experiment]) -> dict[str, Batch]:
 def _pieces(segments: Sequence[Taken]) -> Iterator[Pieces]:
     for segment in segments:
         counted = Counted()
-        yield from (counted.pieces(segment.identity, batch) for batch in segment.batches)
+        for batch in segment.batches:
+            yield from counted.pieces(segment.identity, batch)

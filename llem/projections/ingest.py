@@ -338,7 +338,7 @@ class Replay:
         for item in replayed:
             self._tables.course.reach(self._reader.position.offset)
             if isinstance(item, SampleBatch):
-                self._pieces.append(counted.pieces(self._identity, item))
+                self._pieces += counted.pieces(self._identity, item)
                 yield item
             else:
                 self._collected.add(item)

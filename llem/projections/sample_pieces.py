@@ -69,7 +69,7 @@ PIECES_SQL = "\n".join(
 
 
 class Pieces(NamedTuple):
-    """Those of one batch of samples: each number of all of them."""
+    """Some of one batch of samples: each number of all of them."""
 
     identity: Identity
     meter: str
@@ -87,13 +87,13 @@ class Counted:
         """With how many samples of a meter and device came before."""
         self._before = dict(before or {})
 
-    def pieces(self, identity: Identity, batch: SampleBatch) -> Pieces:
-        """Those of the next batch."""
+    def pieces(self, identity: Identity, batch: SampleBatch) -> Iterator[Pieces]:
+        """Those of the next batch, in order."""
         key = batch.meter, batch.device_uuid
         before = self._before.get(key, 0)
         self._before[key] = before + batch.samples
-        blocks = [_block(batch, first, end, before) for first, end in _cuts(before, batch.samples)]
-        return Pieces(identity, batch.meter, batch.device_uuid, _all_of(blocks))
+        for first, end in _cuts(before, batch.samples):
+            yield Pieces(identity, *key, _block(batch, first, end, before))
 
 
 def _cuts(before: int, samples: int) -> Iterator[tuple[int, int]]:
@@ -200,17 +200,10 @@ def _of_throttling(columns: Mapping[str, Column]) -> dict[str, Column]:
     }
 
 
-def _all_of(blocks: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
-    """One after the other."""
-    if len(blocks) == 1:
-        return dict(blocks[0])
-    return {name: joined([block[name] for block in blocks]) for name in blocks[0]}
-
-
 def piece_batch(parts: Sequence[Pieces]) -> Batch:
     """Rows of the table, in order."""
     counts = [len(part) for part in parts]
-    numbers = _all_of([part.numbers for part in parts])
+    numbers = {name: joined([part.numbers[name] for part in parts]) for name in _NUMBERS}
     cells = {
         **key_cells([part.identity for part in parts], counts),
         "device_uuid": repeated([part.device_uuid for part in parts], counts),

@@ -137,6 +137,7 @@ def test_a_batch_without_a_token_does_not_hide_the_phases_of_others(log: Store) 
     assert second["decode_energy_j"] == pytest.approx(6 * 160.0)  # from 130 to 190 W
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_pieces")
 def test_a_piece_that_was_written_in_two_parts_is_as_one(log: Store) -> None:
     """Where a catch-up began in the middle of pieces, all tables are those of a rebuild."""
@@ -154,4 +155,21 @@ def test_a_piece_that_was_written_in_two_parts_is_as_one(log: Store) -> None:
     assert (
         one(log, "SELECT max(n) AS n FROM (SELECT count(*) AS n FROM sample_pieces GROUP BY piece)")["n"] == 2
     )
+    assert rebuild(log, check=True).changed_tables == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_pieces")
+def test_samples_that_stand_between_those_of_another_run_are_found(log: Store) -> None:
+    """Two runs that were taken in turns have the figures of a rebuild, in which each stands for itself."""
+    contents = {}
+    for experiment_id in ("run-1", "run-2"):
+        supervisor(log, experiment_id=experiment_id)
+        write(log, worker_events(), role="worker", index=0, experiment_id=experiment_id)
+        path = write(log, sampler_events(), role="sampler", index=0, blocks=8, experiment_id=experiment_id)
+        contents[path] = path.read_bytes()
+    for share in (3, 2, 1):
+        for path, content in contents.items():
+            path.write_bytes(content[: len(content) // share])
+            catch_up(log)
     assert rebuild(log, check=True).changed_tables == []
