@@ -242,7 +242,7 @@ def test_a_long_search_is_paid_by_its_length(tmp_path: Path) -> None:
     size = (tmp_path / "a").stat().st_size
     with (tmp_path / "a").open("rb") as file:
         searcher = Searcher(file, segment_header().segment_id)
-        for _ in range(4 * MAX_COMPRESSED_BLOCK_BYTES // size + 2):
+        for _ in range(8 * MAX_COMPRESSED_BLOCK_BYTES // size):
             found = searcher.find(0, end=size, blocks=1, events=1)
             assert found is not None and found.blocks_before == 1
 
