@@ -61,6 +61,7 @@ def make(folder: Path) -> None:
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")
+    (folder / "site.toml").write_text('[site]\npue = 1.5\nsource = "the operator"\ndate = "2025"\n')
     (folder / "study.toml").write_text(
         '[study]\nname = "batch size"\nrepeats = 2\n[study.vary]\n"engine.batch_size" = [1, 4, 16]\n'
     )

@@ -116,6 +116,18 @@ CASES = {
     "query_table": Case(["query", "windows"]),
     "query_wide": Case(["query", "from experiment_results order by experiment_id"]),
     "query_lines": Case(["query", "devices", "-f", "lines", "--limit", "1"]),
+    "query_footprint": Case(
+        [
+            "query",
+            "select experiment_id, facility_energy_j, carbon_g, reason from footprint(g_per_kwh := 381)",
+            "-f",
+            "lines",
+            "--limit",
+            "1",
+            "--factors",
+            "site.toml",
+        ]
+    ),
     "query_csv": Case(
         ["query", "select experiment_id, name, labels from experiments order by 1", "-f", "csv"]
     ),

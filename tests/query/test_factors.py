@@ -1,5 +1,6 @@
 """`factors.toml`: what it may state, and the error for anything else."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def test_each_section_is_a_row(tmp_path: Path) -> None:
     assert (grid.basis, grid.date) == ("life cycle, location, yearly average", "2024-05-01")
     assert (site.factor, site.value, site.low) == ("pue", 1.5, None)
     assert (hardware.value, hardware.low, hardware.unit) == (1.25, 0.625, "g/h")
+
+
+def test_the_examples_for_people_can_be_read(tmp_path: Path) -> None:
+    """Those of docs/footprint.md, with their table."""
+    page = (Path(__file__).parents[2] / "docs" / "footprint.md").read_text(encoding="utf-8")
+    yearly, hourly = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(stated(tmp_path, yearly).stated) == 5
+    (tmp_path / "DE-2026.csv").write_text(
+        "\n".join(re.findall(r"^    (time,.*|2026-.*)$", page, re.MULTILINE))
+    )
+    assert len(stated(tmp_path, hourly).hourly) == 2
 
 
 def test_a_file_beside_the_store_is_taken(tmp_path: Path) -> None:
