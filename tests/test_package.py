@@ -1,44 +1,66 @@
-"""The wheel holds everything, and works where nothing but its core dependencies is installed."""
+"""The wheel and the sdist hold everything, and work where nothing but the core dependencies is installed, under every Python at hand."""
 
 import os
 import subprocess
 import sys
-import venv
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import QUICK, SIMULATED
+from tests.environments import PYTHONS, ROOT, find_python
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sources as they are."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, built from the sources as they are, and the wheel, built from the sdist."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def laptop(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment with the wheel and its core dependencies only, as constraints.txt has them."""
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    return next(built.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module", params=PYTHONS)
+def laptop(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of an environment with the wheel and its core dependencies only, under each Python at hand."""
+    program = find_python(request.param)
+    if program is None:
+        pytest.skip(f"Python {request.param} is not at hand")
     folder = tmp_path_factory.mktemp("laptop")
-    venv.create(folder, with_pip=True)
-    command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run([program, "-m", "venv", folder], check=True)
+    install(folder / "bin", wheel)
     return folder / "bin"
 
 
-def run(laptop: Path, store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def install(laptop: Path, *arguments: object) -> None:
+    """Install with the versions that constraints.txt has, those of the build too."""
+    lock = str(ROOT / "constraints.txt")
+    environment = {**os.environ, "PIP_CONSTRAINT": lock, "PIP_BUILD_CONSTRAINT": lock}
+    command = [laptop / "python", "-m", "pip", "install", "-q", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
+def start(store: Path, *command: object) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(store.parent), "LLEM_DIR": str(store)}
-    return subprocess.run(
-        [laptop / "llem", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+
+
+def run(laptop: Path, store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return start(store, laptop / "llem", *arguments)
 
 
 def test_the_wheel_holds_both_packages_and_their_data(wheel: Path) -> None:
@@ -84,3 +106,36 @@ def test_the_missing_extra_is_named(laptop: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'llem[torch]'" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "store").exists()
+
+
+def test_the_module_is_the_program(laptop: Path, tmp_path: Path) -> None:
+    """`python -m llem` does what `llem` does."""
+    asked = start(tmp_path / "store", laptop / "python", "-m", "llem", "-V")
+    assert asked.stdout == run(laptop, tmp_path / "store", "-V").stdout != ""
+
+
+def test_the_sdist_can_be_installed(laptop: Path, sdist: Path, tmp_path: Path) -> None:
+    """In the place of the wheel it brings the same files, a program that runs and no broken requirement."""
+    listed = [
+        laptop / "python",
+        "-c",
+        "import importlib.metadata as m; print(*sorted(map(str, m.files('llem'))))",
+    ]
+    of_the_wheel = start(tmp_path, *listed).stdout.split()
+    install(laptop, "--force-reinstall", "--no-deps", sdist)
+    assert start(tmp_path, *listed).stdout.split() == of_the_wheel
+    assert start(tmp_path, laptop / "python", "-m", "pip", "check").returncode == 0
+    measured = run(laptop, tmp_path / "store", "measure", *SIMULATED, *QUICK)
+    assert measured.returncode == 0, measured.stderr
+
+
+def test_the_sdist_holds_what_its_tests_need(sdist: Path) -> None:
+    """Both packages, the tests, the benchmarks, the pages, the recipes and the lock."""
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    for needed in (
+        *("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "justfile"),
+        *("constraints.txt", "llem/cli/__init__.py", "events/llem_events/reader.py", "events/FORMAT.md"),
+        *("docs/cli.md", "tests/conftest.py", "benchmarks/README.md"),
+    ):
+        assert needed in names
