@@ -8,7 +8,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import text_output
-from llem.cli.options import MethodologyOption, StoreOption, WindowOption, chosen_part
+from llem.cli.options import Methodology, MethodologyOption, StoreOption, WindowOption, chosen_part
 from llem.cli.tables import tables_of
 from llem.errors import ExportError
 from llem.export import target
@@ -17,6 +17,7 @@ from llem.export.formats import Format
 from llem.store import Store
 
 STDOUT = Path("-")
+LEAST_STEP_S, MOST_STEP_S = 1e-6, 1e6
 
 
 def export(
@@ -34,6 +35,15 @@ def export(
     preset: Annotated[
         Preset, typer.Option(help="Columns of results: ours, or LLenergyMeasure's 42 and then ours.")
     ] = Preset.LLEM,
+    resolution: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="Steps of a timeline's counters; 0 for every sample. By default all of few samples, means of many.",
+            show_default=False,
+        ),
+    ] = None,
     process_breakdown: Annotated[
         bool, typer.Option("--process-breakdown", help="Four more columns for each process.")
     ] = False,
@@ -43,12 +53,13 @@ def export(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Write results, processes, samples or requests to a file; the columns never depend on the data."""
+    """Write results, processes, samples, requests or a timeline for Perfetto to a file; the columns never depend on the data."""
     out = STDOUT if target.is_stdout(out) else out
-    chosen = _format(output_format, out)
+    chosen = _format(output_format, out, what)
     if out != STDOUT:
         target.check(out.resolve(), force=force)
     part, seconds = chosen_part(methodology, window)
+    _check_part(what, part, resolution)
     place = Store.locate(store)
     experiment_ids = _named(runs or (), place)
     wanted = Wanted(
@@ -59,6 +70,7 @@ def export(
         preset=preset,
         process_breakdown=process_breakdown,
         neutralise=not raw_csv,
+        resolution_s=resolution,
     )
     to = Destination(path=out, kind=chosen, force=force, text=text_output if out == STDOUT else None)
     with tables_of(place, only=experiment_ids) as connection:
@@ -75,8 +87,25 @@ def _named(runs: Sequence[str], store: Store) -> list[str] | None:
     ] or None
 
 
-def _format(given: Format | None, output: Path) -> Format:
-    chosen = given or (Format.CSV if output == STDOUT else format_of(output))
+def _check_part(what: What, part: Methodology, resolution: float | None) -> None:
+    """Raises ExportError."""
+    if what is What.TIMELINE and part is not Methodology.TOTAL:
+        raise ExportError(
+            "a timeline is of whole runs", found=f"--methodology {part}", hint="leave it and --window out"
+        )
+    if what is not What.TIMELINE and resolution is not None:
+        raise ExportError("--resolution", found=f"--what {what}", expected="--what timeline")
+    if resolution is not None and not (resolution == 0 or LEAST_STEP_S <= resolution < MOST_STEP_S):
+        raise ExportError(
+            "--resolution", found=f"{resolution:g} s", expected=f"0, or {LEAST_STEP_S:g} to {MOST_STEP_S:g} s"
+        )
+
+
+def _format(given: Format | None, output: Path, what: What) -> Format:
+    usual = Format("json") if what is What.TIMELINE else Format.CSV
+    chosen = given or (usual if output == STDOUT else format_of(output))
+    if what is What.TIMELINE and chosen != "json":
+        raise ExportError("a timeline is JSON", found=chosen.value, hint="give OUT a name that ends in .json")
     if chosen is Format.PARQUET and output == STDOUT:
         raise ExportError("a Parquet file is not for a screen or a pipe", hint="name a file")
     return chosen

@@ -1,4 +1,4 @@
-"""What an export holds, and its writing: results, processes, samples or requests of some experiments as one file."""
+"""What an export holds, and its writing: results, processes, samples, requests or the timeline of some experiments as one file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +16,7 @@ from llem.export.columns import Column, aggregated_columns
 from llem.export.formats import Format
 from llem.export.results import RAW, write_parquet, write_records
 from llem.export.rows import Window, rows_of, sorted_on_disk, stored_results, write_rows
+from llem.export.timeline import write_timeline
 from llem.projections.derive.late_window import results_for
 from llem.registry import one_of
 from llem.results.experiment import ExperimentResult, Methodology
@@ -37,6 +38,7 @@ class What(StrEnum):
     RAW = "raw"
     SAMPLES = "samples"
     REQUESTS = "requests"
+    TIMELINE = "timeline"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     preset: Preset = Preset.LLEM
     process_breakdown: bool = False
     neutralise: bool = True  # text that a spreadsheet would run
+    resolution_s: float | None = None  # of a timeline's counters; 0: every sample
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,9 @@ def write_export(
     connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination, *, tell: Callable[[str], object]
 ) -> None:
     """Write it; `tell` hears of experiments that are left out. Raises ExportError."""
+    if wanted.what is What.TIMELINE:
+        _write_timeline(connection, wanted, to, tell)
+        return
     if wanted.what in (What.SAMPLES, What.REQUESTS):
         _write_sql(connection, wanted, to)
         return
@@ -110,8 +116,19 @@ def _results(
             tell(f"left out: {error}")
 
 
+def _write_timeline(
+    connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination, tell: Callable[[str], object]
+) -> None:
+    ids = wanted.experiment_ids
+    if ids is None:
+        found = connection.execute("SELECT experiment_id FROM experiments ORDER BY experiment_id").fetchall()
+        ids = [experiment_id for (experiment_id,) in found]
+    with to.opened() as stream, sorted_on_disk(connection):
+        write_timeline(stream, connection, ids, resolution_s=wanted.resolution_s, tell=tell)
+
+
 def _write_sql(connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination) -> None:
-    sql = rows_of(wanted.what.value, wanted.experiment_ids, window=wanted.window)  # type: ignore[arg-type]  # narrowed to two of four
+    sql = rows_of(wanted.what.value, wanted.experiment_ids, window=wanted.window)  # type: ignore[arg-type]  # narrowed to two of five
     if to.kind is Format.PARQUET:
         with to.replacing() as temporary, sorted_on_disk(connection):
             parquet.copy_to_parquet(connection, sql, temporary)
