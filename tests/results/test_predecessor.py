@@ -290,3 +290,22 @@ def test_anything_anywhere_is_read_or_refused(place: int, odd: int) -> None:
     with suppress(ExportError):
         result = read_predecessor(json.dumps(changed(FIELDS, PLACES[place], ODD[odd])).encode())
         assert result.start_time <= result.end_time and (result.total_tokens or 0) >= 0
+
+
+def test_the_file_of_one_process_is_a_result_of_its_own() -> None:
+    """All figures are those of the process; "result" is what the errors call it."""
+    found = read_predecessor(json.dumps(FIELDS["process_results"][0]).encode())
+    work, compute = (FIELDS["process_results"][0][f"{part}_metrics"] for part in ("inference", "compute"))
+    assert (found.total_tokens, found.total_input_tokens, found.total_output_tokens) == (
+        12_345,
+        11_111,
+        1_234,
+    )
+    assert found.total_inference_time_sec == work["inference_time_sec"]
+    assert found.avg_tokens_per_second == work["tokens_per_second"]
+    assert found.total_flops == compute["flops_total"]
+    assert (found.total_energy_j, found.avg_energy_per_token_j) == (1234.5678901234567, 0.1000055)
+    assert (found.end_time - found.start_time).total_seconds() == pytest.approx(20.123456)
+    assert [process.process_index for process in found.process_results] == [0]
+    with pytest.raises(ExportError, match=r"^result is not a result"):
+        read_predecessor(b"5")
