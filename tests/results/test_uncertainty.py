@@ -31,6 +31,13 @@ def test_a_step_between_samples_counts_half() -> None:
     assert integral_uncertainty_j(at_sec, power_w, **SPAN) == pytest.approx(100.0)
 
 
+def test_two_samples_bound_what_is_between_them_and_one_bounds_nothing() -> None:
+    """A step of 200 W that lasts 12 s: 1,200 J."""
+    at_sec, power_w = [0.0, 12.0], [100.0, 300.0]
+    assert integral_uncertainty_j(at_sec, power_w, **SPAN) == pytest.approx(1_200.0)
+    assert integral_uncertainty_j(at_sec[:1], power_w[:1], **SPAN) is None
+
+
 def test_an_average_adds_what_crosses_the_edges() -> None:
     """Constant 1 s averages with a limit of 700 W: half a second of it."""
     at_sec = np.arange(0.0, 12.5, 0.5)
