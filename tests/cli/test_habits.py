@@ -1,7 +1,6 @@
 """Small habits of the command line, on a store of experiments with chosen figures."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -96,19 +95,6 @@ def test_options_of_every_command_may_follow_it(llem: Run, folder: Path) -> None
     assert llem("rebuild", "-q", "--store", folder).stderr == ""
     assert llem("runs", "-V").stdout == llem("--version").stdout != ""
     assert "no store" in llem("query", "-q", "samples", "--store", folder / "none").stderr
-
-
-def test_a_shell_completes_commands_and_runs(folder: Path) -> None:
-    """Names of commands, of options, and of the runs in the store."""
-    environment = {**os.environ, "LLEM_DIR": str(folder), "_LLEM_COMPLETE": "complete_bash"}
-    for words, completed in (
-        ("llem ru", "runs"),
-        ("llem show t", "three\ntwo"),
-        ("llem runs --na", "--name"),
-    ):
-        asked = {**environment, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-        done = subprocess.run([LLEM], env=asked, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == completed
 
 
 @pytest.mark.slow
