@@ -11,7 +11,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import JsonOption
 from llem.cli.table import write_table
-from llem.seal.collect import Collected, Left, collect_experiment
+from llem.seal.collect import Collected, Left, check_apart, collect_experiment
 from llem.seal.collect import collect as collect_store
 from llem.store import Store
 
@@ -36,6 +36,8 @@ def collect(
     """
     sources = [Store(path).require() for path in stores]
     target = Store(into)
+    for source in sources:
+        check_apart(source, target)
     collected = []
     for source in sources:
         collected.append(collect_store(source, target, salvage=salvage))
@@ -46,6 +48,13 @@ def collect(
     else:
         write_table(sys.stdout, COLUMNS, [_row(each) for each in collected], instead="--json")
     sys.exit(_status_of(collected))
+
+
+def collection(path: Path, source: Store) -> Store:
+    """Where what is measured in a store is to be brought, made if missing. Raises StoreError."""
+    into = Store(path)
+    check_apart(source, into)
+    return into.create()
 
 
 def collect_run(folder: Path, into: Store) -> int:

@@ -180,7 +180,7 @@ def measure(
         _write_plan(plan, _Form(json=json, output=output, program=False))
         return
     place = Store.locate(store)
-    collection = None if collect is None else Store(collect).create()
+    collection = None if collect is None else _module("collect").collection(collect, place)
     form = _Form(json=json, output=output, program=bool(program))
     launch = launch_of(os.environ)
     for contradiction in launch.contradictions:

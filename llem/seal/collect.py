@@ -61,7 +61,8 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 def collect(source: Store, into: Store, *, salvage: bool = False) -> Collected:
     """Take every experiment of a store, and what it knows of its studies. Raises StoreError where `into` cannot be written."""
-    _check_apart(source.require(), into.create())
+    check_apart(source.require(), into)
+    into.create()
     _remove_leftovers(into)
     total = Collected(source=source.path)
     for experiment_id in source.experiment_ids():
@@ -78,16 +79,22 @@ def collect(source: Store, into: Store, *, salvage: bool = False) -> Collected:
 
 def collect_experiment(source: Store, into: Store, experiment_id: str) -> Collected:
     """Take one experiment, of which other ranks may still write: their segments are theirs to bring. Raises StoreError where `into` cannot be written."""
-    _check_apart(source, into.create())
+    check_apart(source, into)
+    into.create()
     taken = _collect_folder(
         source.log_path / experiment_id, into.log_path / experiment_id, salvage=False, may_go_on=True
     )
     return Collected(source=source.path).plus(taken, experiments=not taken.left)
 
 
-def _check_apart(source: Store, into: Store) -> None:
-    if source.path.resolve() == into.path.resolve():
-        raise StoreError(f"store {source.path}", found="the store to collect into", expected="another one")
+def check_apart(source: Store, into: Store) -> None:
+    """Nothing is collected into a store that lies in its source, which would change. Raises StoreError."""
+    if into.path.resolve().is_relative_to(source.path.resolve()):
+        raise StoreError(
+            f"store {into.path}",
+            found=f"the same as {source.path} or a folder in it",
+            expected="another store to collect into",
+        )
 
 
 def _study_folders(source: Store) -> list[Path]:

@@ -1,9 +1,11 @@
 """A store sealed: what is still to be done, by whom, and what was left and why; done again it goes on where it ended."""
 
+import fcntl
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -87,11 +89,34 @@ def seal(
         raise StoreError(f"{root} cannot be written", found=error.strerror) from error
     job = _Job(store, root.absolute(), share or Share(0, 1), on_progress)
     chosen = store.require().experiment_ids() if only is None else sorted(set(only))
-    plans = [job.plan(experiment_id) for experiment_id in chosen]
-    for make in (job.segment_tasks, partial(job.result_tasks, from_tables=from_tables)):
-        tasks = make(plans)
-        job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
+    with _held(root, is_share=share is not None):
+        plans = [job.plan(experiment_id) for experiment_id in chosen]
+        for make in (job.segment_tasks, partial(job.result_tasks, from_tables=from_tables)):
+            tasks = make(plans)
+            job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
     return job.told(plans, root)
+
+
+@contextmanager
+def _held(root: Path, *, is_share: bool) -> Iterator[None]:
+    """The folder is this process's while it seals, or that of all who seal a share: two who wrote the same file would take it from each other.
+
+    A file system without locks is sealed into all the same. Raises StoreError.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if is_share else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreError(
+            f"{root}", found="another `llem seal` at work", hint="seal again when it has ended"
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def _workers(tasks: Sequence[Task], wanted: int | None, share: Share | None) -> int:
@@ -157,7 +182,7 @@ class _Job:
             if file.is_being_written():
                 return self._unsealed(experiment_id, "unfinished", f"{name} is still being written")
         excluded = left_out(files.values())
-        for name in excluded.keys() & manifest.segments.keys():
+        for name in manifest.segments.keys() - (files.keys() - excluded.keys()):
             self._remove(manifest.segments[name])
         mine = [
             file
@@ -191,7 +216,7 @@ class _Job:
         )
 
     def _remove(self, sealed: SealedSegment) -> None:
-        """Files of a segment that another one stands for since."""
+        """Files of a segment that another one stands for since, or that is no longer in the log."""
         for file in sealed.files:
             (self._root / file.path).unlink(missing_ok=True)
 

@@ -176,7 +176,20 @@ def test_the_command_says_what_it_did(hosts: list[Store], tmp_path: Path, llem: 
     segment.write_bytes(b"something else")
     done = llem("collect", hosts[0].path, "--into", into)
     assert done.returncode == 1 and segment.name in done.stderr
-    assert llem("collect", into, "--into", into).returncode == 2
+
+
+@pytest.mark.parametrize("inside", [".", "log", "new/store"])
+def test_nothing_is_collected_into_its_source(
+    hosts: list[Store], tmp_path: Path, llem: Run, inside: str
+) -> None:
+    """Nor into a folder of it, by collect or by measure: a source does not change."""
+    source = hosts[0].path
+    before = contents(source)
+    others = llem("collect", hosts[1].path, source, "--into", source / inside)
+    measured = llem("measure", *QUICK, *SIMULATED, "--store", source, "--collect", source / inside)
+    assert (others.returncode, measured.returncode) == (2, 2)
+    assert "another store" in others.stderr and "another store" in measured.stderr
+    assert contents(source) == before
 
 
 @pytest.mark.slow

@@ -11,12 +11,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from llem.errors import StoreError
 from llem.projections import catch_up, open_readonly
 from llem.projections.sealed import OF_EXPERIMENTS, OF_SEGMENTS, manifest_folder, open_sealed
 from llem.seal.sealing import Sealing, Share, seal
 from llem.seal.segment import sha256
 from llem.seal.tasks import Done, Task, perform
 from llem.store import Store
+from llem_events import redact
 from tests import world
 from tests.conftest import Run, Start, wait_until
 
@@ -145,6 +147,35 @@ def test_a_copy_of_a_segment_is_not_sealed_again(log: Store, tmp_path: Path) -> 
     assert sealed(log, tmp_path / "sealed").segments == 3
     again = sealed(log, tmp_path / "sealed")
     assert (again.segments, again.experiments) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_successor", [False, True])
+def test_nothing_stays_of_a_segment_that_is_no_longer_in_the_log(
+    log: Store, tmp_path: Path, has_successor: bool
+) -> None:
+    """One that was taken away, or whose redacted copy took its place, is in no sealed file either."""
+    root = tmp_path / "sealed"
+    sealed(log, root)
+    gone = next(path for path in log.segments(world.EXPERIMENT) if path.name.startswith("worker"))
+    if has_successor:
+        copy = gone.with_name(f"redacted-{gone.name}")
+        redact(gone, copy, texts=["transformers"])
+    gone.unlink()
+    sealed(log, root)
+    with open_readonly(log) as tables, open_sealed(root) as parquet:
+        assert hashes(parquet) == hashes(tables)
+
+
+def test_two_do_not_seal_into_one_folder_at_once(log: Store, tmp_path: Path) -> None:
+    """The second is refused before it writes; shares of one job work side by side."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    with pytest.raises(StoreError, match="another `llem seal` at work"):
+        sealed(log, tmp_path)
+    assert not list(tmp_path.glob("table=*"))
+    assert sealed(log, tmp_path, share=Share(0, 2)).left == []
+    os.close(fd)
 
 
 def test_an_experiment_that_goes_on_is_left(log: Store, tmp_path: Path) -> None:
