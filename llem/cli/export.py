@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llem.cli import console
+from llem.cli.bundle import export_bundle
 from llem.cli.console import text_output
 from llem.cli.options import Methodology, MethodologyOption, StoreOption, WindowOption, chosen_part
 from llem.cli.tables import tables_of
@@ -21,7 +22,10 @@ LEAST_STEP_S, MOST_STEP_S = 1e-6, 1e6
 
 
 def export(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help=f"OUT{ENDINGS}; - for stdout.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help=f"OUT{ENDINGS}; - for stdout.", show_default=False),
+    ] = None,
     what: Annotated[What, typer.Option(help="What to write.")] = What.RESULTS,
     output_format: Annotated[
         Format | None,
@@ -44,6 +48,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead of OUT a folder with the log, all tables, plans and environments of --runs, which may be studies and KEY=VALUE too.",
+            show_default=False,
+        ),
+    ] = None,
     process_breakdown: Annotated[
         bool, typer.Option("--process-breakdown", help="Four more columns for each process.")
     ] = False,
@@ -54,6 +66,12 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write results, processes, samples, requests or a timeline for Perfetto to a file; the columns never depend on the data."""
+    if (out is None) == (bundle is None):
+        raise ExportError("llem export", found="both" if out else "neither", expected="OUT, or --bundle DIR")
+    if bundle is not None:
+        export_bundle(bundle, Store.locate(store), runs or ())
+        return
+    assert out is not None
     out = STDOUT if target.is_stdout(out) else out
     chosen = _format(output_format, out, what)
     if out != STDOUT:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llem.cli import console
+from llem.cli.bundle import import_bundle
 from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
@@ -15,13 +16,18 @@ from llem.importers.asked import Asked
 from llem.importing import File, understand
 from llem.importing import import_result as import_file
 from llem.registry import IMPORTERS, one_of
+from llem.seal.bundle import is_bundle
 from llem.store import Store
 from llem_events import LogError
 
 
 def import_result(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of other programs; see docs/importing.md.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files of other programs, or bundles of `llem export --bundle`; see docs/importing.md.",
+        ),
     ],
     file_format: Annotated[
         str | None,
@@ -84,6 +90,9 @@ def import_result(
         if not sys.stdout.isatty():
             line.update(Work("importing", number, len(paths), "files"))
         try:
+            if is_bundle(path):
+                refused += not import_bundle(path, place, dry_run=dry_run)
+                continue
             if dry_run:
                 understood = understand(path, keep_bytes=keep_bytes, file_format=file_format, asked=asked)
                 console.say("\n".join(_mapping(understood)))

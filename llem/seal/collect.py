@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -59,18 +59,24 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def collect(source: Store, into: Store, *, salvage: bool = False) -> Collected:
-    """Take every experiment of a store, and what it knows of its studies. Raises StoreError where `into` cannot be written."""
+def collect(
+    source: Store, into: Store, *, salvage: bool = False, only: Container[str] | None = None
+) -> Collected:
+    """Take every experiment of a store, and what it knows of its studies, or those of these ids. Raises StoreError where `into` cannot be written."""
     check_apart(source.require(), into)
     into.create()
     _remove_leftovers(into)
     total = Collected(source=source.path)
     for experiment_id in source.experiment_ids():
+        if only is not None and experiment_id not in only:
+            continue
         taken = _collect_folder(
             source.log_path / experiment_id, into.log_path / experiment_id, salvage=salvage
         )
         total = total.plus(taken, experiments=not taken.left)
     for folder in _study_folders(source):
+        if only is not None and folder.name not in only:
+            continue
         into.studies_path.mkdir(mode=0o700, exist_ok=True)
         taken = _collect_folder(folder, into.studies_path / folder.name, salvage=salvage)
         total = total.plus(taken, experiments=0)
