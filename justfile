@@ -119,3 +119,7 @@ figures: setup
 # Write the command-line page from the commands.
 reference: setup
     {{python}} -m llem.cli.reference > docs/cli.md
+
+# Build the documentation as a site, in build/website/site; a warning is an error.
+site: setup
+    {{python}} -m website

@@ -11,6 +11,7 @@ its packages change. Where a test fails, the packages that differ from the lock 
 import fcntl
 import hashlib
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -68,8 +69,10 @@ def requirements(*extras: str) -> list[str]:
 
 
 def locked(python: str) -> Versions:
-    """What constraints.txt says for one Python on Linux."""
-    environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    """What constraints.txt says for one Python on Linux: its first release, or the one that runs here."""
+    here = platform.python_version()
+    full = here if here.startswith(f"{python}.") else f"{python}.0"
+    environment = {"python_version": python, "python_full_version": full, "sys_platform": "linux"}
     pins = map(Requirement, LOCK.read_text(encoding="utf-8").splitlines())
     return {
         canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
