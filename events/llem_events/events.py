@@ -499,6 +499,9 @@ class SensorCalibrated(Event, frozen=True, kw_only=True):
     driver: str | None = None  # version; None: the device has no driver of its own
     sensor: str  # the column of samples: power_mw or power_average_mw
     reason: str | None = None  # why nothing that was found is to be relied on
+    others_busy: bool = (
+        False  # another process had the device open, as the driver said when the load had ended
+    )
     averages: str | None = (
         None  # boxcar, none (a reading is the power of a moment, as far as can be told) or other
     )

@@ -11,7 +11,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.progress import progress_line
-from llem.measure.calibration import DEFAULT_S, Wanted, check
+from llem.measure.calibration import DEFAULT_S, LONGEST_S, SHORTEST_S, Wanted, check
 from llem.measure.calibration import calibrate as run_calibration
 from llem.measure.calibration_load import LOADS
 from llem.measure.children import Interruptions
@@ -32,7 +32,7 @@ def calibrate(
         str, typer.Option(help=f"{one_of(*LOADS)}: sums of arrays, or a simulated driver's own.")
     ] = "torch",
     seconds: Annotated[
-        float, typer.Option(help="How long the load goes on and off, about.", min=5, max=3600)
+        float, typer.Option(help="How long the load goes on and off, about.", min=SHORTEST_S, max=LONGEST_S)
     ] = DEFAULT_S,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which devices and how long, and stop.")

@@ -11,6 +11,7 @@ import typer
 from llem.cli import console
 from llem.cli.options import JsonOption
 from llem.cli.table import write_table
+from llem.measure.known_calibrations import take as take_calibrations
 from llem.seal.collect import Collected, Left, check_apart, collect_experiment
 from llem.seal.collect import collect as collect_store
 from llem.store import Store
@@ -42,6 +43,7 @@ def collect(
     for source in sources:
         collected.append(collect_store(source, target, salvage=salvage))
         _tell(collected[-1])
+        take_calibrations(target, source=source)
     if json:
         for each in collected:
             console.say(msgspec.json.encode(each, enc_hook=str).decode())

@@ -1,9 +1,10 @@
 """llem rebuild."""
 
 import sys
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated
 
-import msgspec
 import typer
 
 from llem.cli import console
@@ -13,14 +14,10 @@ from llem.cli.tables import work_line
 from llem.measure.known_calibrations import keep
 from llem.projections import RebuildReport, open_readonly
 from llem.projections import rebuild as rebuild_tables
+from llem.projections.derive.calibrations import told_anew
 from llem.store import Store
-from llem_events.events import SensorCalibrated
 
 CHANGES_SHOWN = 100
-CALIBRATIONS = """
-SELECT experiment_id, max(calibrated_ns), list(DISTINCT body ORDER BY body) FROM events JOIN calibrations USING (experiment_id)
-WHERE type = 'sensor_calibrated' AND body ->> 'experiment_id' IS NULL GROUP BY experiment_id ORDER BY 2
-"""
 
 
 def rebuild(
@@ -45,12 +42,15 @@ def rebuild(
 
 
 def _keep_calibrations(store: Store) -> None:
-    """What measurements look up, of all calibrations in the log."""
+    """What measurements look up, of all calibrations in the log, by today's formulas."""
     with open_readonly(store) as connection:
-        found = connection.execute(CALIBRATIONS).fetchall()
-    for experiment_id, calibrated_ns, bodies in found:
-        sensors = [msgspec.json.decode(body, type=SensorCalibrated) for body in bodies]
-        keep(store, sensors, experiment_id=experiment_id, calibrated_ns=calibrated_ns)
+        found = connection.execute("FROM calibrations ORDER BY experiment_id, sensor DESC")
+        names = [column[0] for column in found.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    for experiment_id, group in groupby(rows, key=itemgetter("experiment_id")):
+        of_one = list(group)
+        calibrated_ns = max(row["calibrated_ns"] for row in of_one)
+        keep(store, map(told_anew, of_one), experiment_id=experiment_id, calibrated_ns=calibrated_ns)
 
 
 def _print(report: RebuildReport, *, check: bool) -> None:

@@ -13,18 +13,17 @@ import numpy as np
 
 from llem.errors import LlemError, MeasureError
 from llem.measure import preflight
-from llem.measure.calibration_load import LOADS, MODULE, REGION, simulated_driver
+from llem.measure.calibration_load import LOADS, MODULE, simulated_driver
 from llem.measure.known_calibrations import keep
 from llem.measure.supervisor import Outcome, Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.registry import METERS, install_hint, one_of
-from llem.results.calibration import LoadTrace, SensorCalibration, estimate, load_schedule
-from llem.results.estimates import Estimate
+from llem.results.calibration import REGION, LoadTrace, SensorCalibration, estimate, load_schedule
 from llem.results.power import FloatArray
 from llem.store import SEGMENT_SUFFIX, Store
-from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S
+from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import LogError, SegmentReader, columns, unpack
 from llem_events.columns import Column
 from llem_events.events import (
@@ -33,6 +32,7 @@ from llem_events.events import (
     Event,
     MeteredDevice,
     MeterStarted,
+    Region,
     RegionsReported,
     SamplesTaken,
     SensorCalibrated,
@@ -40,7 +40,7 @@ from llem_events.events import (
 )
 
 DEFAULT_S = 60.0
-SHORTEST_S, LONGEST_S = 5.0, 3600.0
+SHORTEST_S, LONGEST_S = 5.0, 600.0
 SAMPLE_HZ = 100.0  # as often as a sampler can
 SENSORS = ("power_mw", "power_average_mw")
 NAME = "calibration"
@@ -175,7 +175,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
     devices: list[MeteredDevice] = []
     samples: dict[str, list[SamplesTaken]] = {}  # by UUID
-    busy_ns: list[tuple[int, int]] = []  # when the load was on
+    loads: dict[int, Region] = {}  # when the load was on; what is said last of one holds
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -186,7 +186,6 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
                 for block in reader.blocks():
                     for envelope in reader.events(block):
                         found._take(unpack(envelope))
-        found.busy_ns.sort()
         return found
 
     def _take(self, event: object) -> None:
@@ -196,11 +195,12 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
             case SamplesTaken(device_uuid=uuid):
                 self.samples.setdefault(uuid, []).append(event)
             case RegionsReported(regions=regions):
-                self.busy_ns.extend(
-                    (region.began_ns, region.ended_ns)
-                    for region in regions
-                    if region.name == REGION and region.ended_ns is not None
-                )
+                self.loads.update((region.index, region) for region in regions if region.name == REGION)
+
+    @property
+    def busy_ns(self) -> list[tuple[int, int]]:
+        """Each time that the load was on."""
+        return [(load.began_ns, load.ended_ns) for load in self.loads.values() if load.ended_ns is not None]
 
 
 def conclusions(folder: Path) -> list[SensorCalibrated]:
@@ -210,37 +210,40 @@ def conclusions(folder: Path) -> list[SensorCalibrated]:
     busy = busy_devices(devices)
     drivers = {gpu.device.uuid: state.version for state in _drivers(devices) for gpu in state.gpus}
     return [
-        _told(metered.device, sensor, estimate(trace), driver=drivers.get(metered.device.uuid))
+        _told(
+            SensorCalibrated(
+                host=metered.device.host,
+                device_uuid=metered.device.uuid,
+                driver=drivers.get(metered.device.uuid),
+                sensor=sensor,
+                others_busy=trace.others_busy,
+            ),
+            estimate(trace),
+        )
         for metered in log.devices
         for sensor, trace in _traces(log, metered, others_busy=metered.device.uuid in busy)
     ]
 
 
 def _traces(log: Log, metered: MeteredDevice, *, others_busy: bool) -> Iterator[tuple[str, LoadTrace]]:
-    """Each column of power that was read, with the load beside it, in seconds since the first reading."""
+    """Each column of power that was read, with the load beside it."""
     read = columns.unpack_all(log.samples.get(metered.device.uuid, []))
-    if "at_ns" not in read or not len(read["at_ns"].values):
-        return
     at_ns = read["at_ns"].values
     order = np.argsort(at_ns, kind="stable")
     floats = {name: _known(column)[order] for name, column in read.items()}
-    busy_s = (np.array(log.busy_ns, np.int64).reshape(-1, 2) - at_ns[order][0]) / NS_PER_S
-    limit_mw = metered.device.power_limit_mw
     for sensor in SENSORS:
-        if sensor in floats and not np.isnan(floats[sensor]).all():
-            yield (
-                sensor,
-                LoadTrace(
-                    times_s=(at_ns[order] - at_ns[order][0]) / NS_PER_S,
-                    power_w=floats[sensor] / MW_PER_W,
-                    energy_j=floats["energy_mj"] / MJ_PER_J,
-                    busy_s=busy_s,
-                    temperature_c=floats["temperature_c"],
-                    throttle_reasons=np.nan_to_num(floats["throttle_reasons"]).astype(np.int64),
-                    others_busy=others_busy,
-                    power_limit_w=None if limit_mw is None else limit_mw / MW_PER_W,
-                ),
+        if not np.isnan(floats[sensor]).all():
+            trace = LoadTrace.of(
+                at_ns[order],
+                power_w=floats[sensor] / MW_PER_W,
+                energy_j=floats["energy_mj"] / MJ_PER_J,
+                temperature_c=floats["temperature_c"],
+                throttle_reasons=floats["throttle_reasons"],
+                busy_ns=log.busy_ns,
+                others_busy=others_busy,
+                power_limit_mw=metered.device.power_limit_mw,
             )
+            yield sensor, trace
 
 
 def _known(column: Column) -> FloatArray:
@@ -251,26 +254,11 @@ def _known(column: Column) -> FloatArray:
     return values
 
 
-def _told(device: Device, sensor: str, found: SensorCalibration, *, driver: str | None) -> SensorCalibrated:
-    told = SensorCalibrated(
-        host=device.host,
-        device_uuid=device.uuid,
-        driver=driver,
-        sensor=sensor,
-        reason=found.reason,
-        averages=found.averages,
-        explained=_plain(found.explained),
-    )
+def _told(about: SensorCalibrated, found: SensorCalibration) -> SensorCalibrated:
     estimates = {
-        name: Estimated(
-            value=_plain(each.value), low=_plain(each.low), high=_plain(each.high), reason=each.reason
-        )
-        for name, each in msgspec.structs.asdict(found).items()
-        if isinstance(each, Estimate)
+        name: Estimated(value=each.value, low=each.low, high=each.high, reason=each.reason)
+        for name, each in found.estimates.items()
     }
-    return msgspec.structs.replace(told, **estimates)
-
-
-def _plain(number: float | None) -> float | None:
-    """Not numpy's, which the log does not write."""
-    return None if number is None else float(number)
+    return msgspec.structs.replace(
+        about, reason=found.reason, averages=found.averages, explained=found.explained, **estimates
+    )

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llem.errors import MeasureError
 from llem.instrumentation import region
-from llem.results.calibration import LoadStep, load_schedule
+from llem.results.calibration import REGION, LoadStep, load_schedule
 
 MODULE = "llem.measure.calibration_load"
-REGION = "on"  # of the program, one for each time that its load was on
 GPU_BYTES, CPU_BYTES = 2**28, 2**24  # of an array: beyond any cache, and no more than a millisecond's work
 WARMUP_S = 0.5
 SIMULATED_DRIVER, FULL = "libnvidia-ml.so.1", 1000

@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +31,39 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return self.sensors[0].driver
 
     @property
+    def device(self) -> tuple[str, str]:
+        """Host and UUID."""
+        return self.sensors[0].host, self.sensors[0].device_uuid
+
+    @property
     def age_s(self) -> float:
         """By the wall clock; never negative, whatever was done to that."""
         return max(0.0, (time.time_ns() - self.calibrated_ns) / NS_PER_S)
 
 
-def keep(
-    store: Store, found: Iterable[SensorCalibrated], *, experiment_id: str, calibrated_ns: int
-) -> list[Path]:
-    """Write what can be relied on beside what is known of other drivers, unless something newer is. Raises StoreError."""
+def keep(store: Store, found: Iterable[SensorCalibrated], *, experiment_id: str, calibrated_ns: int) -> None:
+    """Write what an experiment found, in the place of what it said before; the newest of each device and driver stays. Raises StoreError."""
     by_device: dict[tuple[str, str], list[SensorCalibrated]] = {}
     for each in found:
-        if each.reason is None:
-            by_device.setdefault((each.host, each.device_uuid), []).append(each)
-    written = []
+        by_device.setdefault((each.host, each.device_uuid), []).append(each)
     for device, sensors in by_device.items():
         path = store.calibrations_path / file_name(*device)
-        new = Kept(experiment_id=experiment_id, calibrated_ns=calibrated_ns, sensors=sensors)
-        others = _read(path)
-        if any(old.driver == new.driver and old.calibrated_ns > calibrated_ns for old in others):
-            continue
-        _write(path, [*(old for old in others if old.driver != new.driver), new])
-        written.append(path)
-    return written
+        usable = [each for each in sensors if each.reason is None]
+        new = Kept(experiment_id=experiment_id, calibrated_ns=calibrated_ns, sensors=usable)
+        others = [
+            old
+            for old in _read(path)
+            if _is_there(old, store) and (old.experiment_id, old.device) != (experiment_id, device)
+        ]
+        _write(path, [*others, new] if usable else others)
+
+
+def take(store: Store, *, source: Store) -> None:
+    """What another store knows of calibrations that are in this one now, and that nothing is known of here. Raises StoreError."""
+    here = {kept.experiment_id for kept in _all(store)}
+    for kept in _all(source):
+        if kept.experiment_id not in here and _is_there(kept, store):
+            keep(store, kept.sensors, experiment_id=kept.experiment_id, calibrated_ns=kept.calibrated_ns)
 
 
 def known(store: Store, device: Device, *, driver: str | None) -> Kept | None:
@@ -92,6 +102,10 @@ def _is_of(kept: Kept, device: Device) -> bool:
     return all((each.host, each.device_uuid) == sensors_of for each in kept.sensors)
 
 
+def _all(store: Store) -> list[Kept]:
+    return [kept for path in sorted(store.calibrations_path.glob("*.json")) for kept in _read(path)]
+
+
 def _read(path: Path) -> list[Kept]:
     """Nothing where there is no file, or one that nobody here wrote: the log can write it anew."""
     try:
@@ -101,13 +115,18 @@ def _read(path: Path) -> list[Kept]:
     return [each for each in found if each.sensors]
 
 
-def _write(path: Path, kept: Sequence[Kept]) -> None:
-    """All of it or nothing, readable by its owner alone."""
+def _write(path: Path, found: Iterable[Kept]) -> None:
+    """The newest of each device and driver: all of it or nothing, readable by its owner alone; no file for nothing."""
+    by_age = sorted(found, key=lambda kept: kept.calibrated_ns)
+    newest = {(kept.device, kept.driver): kept for kept in by_age}
     try:
+        if not newest:
+            path.unlink(missing_ok=True)
+            return
         path.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(kept))
+            file.write(msgspec.json.encode(list(newest.values())))
         Path(unfinished).replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written", found=error.strerror) from error

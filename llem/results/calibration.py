@@ -4,8 +4,9 @@
 was not alone, where a limit was reached, or where it is not what moved the power: later runs would believe it.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from llem.results.estimates import LEVEL, Estimate
 from llem.results.power import FloatArray
 from llem.results.sensor_response import Averages, Load, SensorResponse, rhythm, sensor_response
 from llem.results.throttling import ANY_REASON, short_names
+from llem.units import MW_PER_W, NS_PER_S
 
 
 class Wave(NamedTuple):
@@ -30,6 +32,7 @@ class Wave(NamedTuple):
 WAVES = (
     Wave(4.0, 0.5, 3), Wave(0.4, 0.5, 15), Wave(1.0, 0.25, 6), Wave(0.13, 0.5, 40), Wave(0.057, 0.5, 60), Wave(0.7, 0.4, 8),
 )  # fmt: skip
+REGION = "on"  # of the load program, one for each time that its load was on
 IDLE_SEC, CONSTANT_SEC = 4.0, 10.0
 LEAST_IDLE_SEC = 0.5
 SELDOM_SEC, STALLED_SEC = 0.05, 1.0  # between two readings, the median and the longest
@@ -37,6 +40,7 @@ LIMITED_SHARE, NEAR_LIMIT = 0.01, 0.98  # of the busy readings; of the limit
 LEAST_CHANGE, LEAST_CHANGE_W = 0.1, 5.0  # by the load, as a share of its power and in watts
 SETTLED_SEC = 2.5  # of constant load, after which every sensor shows it; where its window is known, that
 SETTLED_C = 1.0
+STILL_SEC = 20.0
 FEWEST = 3
 TOO_FEW = "too few readings tell it: a longer calibration"
 
@@ -63,6 +67,32 @@ class LoadTrace(msgspec.Struct, frozen=True, kw_only=True):
     others_busy: bool = False  # another process had the device open
     power_limit_w: float | None = None
 
+    @classmethod
+    def of(
+        cls,
+        at_ns: NDArray[np.int64],
+        *,
+        power_w: FloatArray,
+        energy_j: FloatArray,
+        temperature_c: FloatArray,
+        throttle_reasons: FloatArray,
+        busy_ns: Sequence[tuple[int, int]],
+        others_busy: bool,
+        power_limit_mw: int | None,
+    ) -> Self:
+        """From columns of samples, ascending, and regions of the load program, all on one clock."""
+        start_ns = at_ns[0] if len(at_ns) else 0
+        return cls(
+            times_s=(at_ns - start_ns) / NS_PER_S,
+            power_w=power_w,
+            energy_j=energy_j,
+            busy_s=(np.array(sorted(busy_ns), np.int64).reshape(-1, 2) - start_ns) / NS_PER_S,
+            temperature_c=temperature_c,
+            throttle_reasons=np.clip(np.nan_to_num(throttle_reasons), 0, 2**53).astype(np.int64),
+            others_busy=others_busy,
+            power_limit_w=None if power_limit_mw is None else power_limit_mw / MW_PER_W,
+        )
+
 
 class SensorCalibration(msgspec.Struct, frozen=True, kw_only=True):
     """What one device's sensors do. Where `reason` says why nothing can be said, all else is without a value."""
@@ -81,6 +111,20 @@ class SensorCalibration(msgspec.Struct, frozen=True, kw_only=True):
     load_w: Estimate
     settling_s: Estimate  # of constant load, until the temperature is within a degree of where it goes
 
+    @classmethod
+    def without(cls, reason: str, *, explained: float | None = None) -> Self:
+        """Nothing can be said."""
+        none: dict[str, Any] = dict.fromkeys(ESTIMATES, Estimate(reason=reason))
+        return cls(reason=reason, explained=explained, **none)
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """All of them, by name."""
+        return {name: getattr(self, name) for name in ESTIMATES}
+
+
+ESTIMATES = tuple(name for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate)
+
 
 def load_schedule(seconds: float = 60.0) -> list[LoadStep]:
     """About so many seconds of idling, constant load and square waves of several periods and duty cycles."""
@@ -98,13 +142,13 @@ def load_schedule(seconds: float = 60.0) -> list[LoadStep]:
 def estimate(trace: LoadTrace) -> SensorCalibration:
     """What the readings say of the sensors, each with its interval."""
     if reason := _unusable(trace):
-        return _nothing(reason)
+        return SensorCalibration.without(reason)
     power = _Readings.of(trace.times_s, trace.power_w)
     lead_s = _lead_s(trace)
     known = power.between(float(trace.busy_s[0, 0]) - lead_s / 2, np.inf)
     seen = sensor_response(known.at_sec, known.values, Load.of(trace.busy_s))
     if seen.reason is not None:
-        return msgspec.structs.replace(_nothing(seen.reason), explained=seen.explained)
+        return SensorCalibration.without(seen.reason, explained=seen.explained)
     settled_s = _settled_s(seen)
     loaded = _longest(trace, after_s=settled_s)
     independent_s = max(seen.refresh_s.value or 0.0, seen.window_s.value or 0.0)
@@ -122,13 +166,6 @@ def estimate(trace: LoadTrace) -> SensorCalibration:
         idle_spread_w=idle.spread(independent_s),
         load_w=power.between(*loaded).mean(independent_s),
         settling_s=_settling(trace),
-    )
-
-
-def _nothing(reason: str) -> SensorCalibration:
-    estimates = {name: kind for name, kind in SensorCalibration.__annotations__.items() if kind is Estimate}
-    return msgspec.convert(
-        {"reason": reason, **dict.fromkeys(estimates, Estimate(reason=reason))}, SensorCalibration
     )
 
 
@@ -160,7 +197,7 @@ class _Readings(NamedTuple):
         count = self.independent(independent_s)
         if count < FEWEST:
             return Estimate(reason=TOO_FEW)
-        error = float(self.values.std(ddof=1)) / np.sqrt(count)
+        error = float(self.values.std(ddof=1)) / math.sqrt(count)
         return Estimate.around(float(self.values.mean()), student_t.quantile(LEVEL, count - 1) * error)
 
     def spread(self, independent_s: float) -> Estimate:
@@ -168,7 +205,7 @@ class _Readings(NamedTuple):
         if count < FEWEST:
             return Estimate(reason=TOO_FEW)
         spread = float(self.values.std(ddof=1))
-        half_width = student_t.quantile(LEVEL, count - 1) * spread / np.sqrt(2 * (count - 1))
+        half_width = student_t.quantile(LEVEL, count - 1) * spread / math.sqrt(2 * (count - 1))
         return Estimate(value=spread, low=max(0.0, spread - half_width), high=spread + half_width)
 
 
@@ -294,20 +331,27 @@ def _counter_over_power(trace: LoadTrace, loaded: _Readings, independent_s: floa
 
 
 def _settling(trace: LoadTrace) -> Estimate:
-    """The last time that the temperature is further than a degree from that of the load's last second; half a degree more or less make the interval."""
+    """The last time that the temperature is further than a degree from that of the load's last second; half a degree more or less make the interval.
+
+    A temperature that moves slowly looks settled over some seconds: it has to have stood still for as long again, and for some time at the least.
+    """
     if trace.temperature_c is None or np.isnan(trace.temperature_c).all():
         return Estimate(reason="its temperature cannot be read")
     start_s, end_s = _longest(trace, after_s=0.0)
+    load_s = end_s - start_s
+    if load_s < 2 * STILL_SEC:
+        return Estimate(
+            reason=f"{load_s:.0f} s of constant load are too short to tell, expected {2 * STILL_SEC:.0f} s: a longer calibration"
+        )
     heat = _Readings.of(trace.times_s, trace.temperature_c).between(start_s, end_s)
     last = heat.between(end_s - 1.0, end_s).values
     if len(last) < FEWEST:
         return Estimate(reason=TOO_FEW)
-    within_s = list(_last_beyond(heat, float(last.mean()), start_s))
-    if within_s[-1] > 0.8 * (end_s - start_s):
+    low, value, high = _last_beyond(heat, float(last.mean()), start_s)
+    if high > load_s / 2:
         return Estimate(
-            low=within_s[0], reason=f"it still changed after {end_s - start_s:.0f} s of constant load"
+            low=value, reason=f"it still changed after {value:.0f} s, of {load_s:.0f} s of constant load"
         )
-    low, value, high = within_s
     return Estimate(value=value, low=low, high=high)
 
 

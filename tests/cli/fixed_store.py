@@ -18,6 +18,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
+from tests import calibration_run
 from tests.world import (
     HOST,
     device,
@@ -125,7 +126,14 @@ def make_calibrated(store: Store) -> None:
     average = SensorCalibrated(
         **of_gpu, sensor="power_average_mw", reason="the load explains 12% of it, less than 75%"
     )
-    experiment(store, experiment_id=CALIBRATED, plan=Plan(name="calibration"), found=[instant, average])
+    experiment(
+        store,
+        experiment_id=CALIBRATED,
+        plan=Plan(name="calibration"),
+        worker=calibration_run.worker(),
+        sampler=calibration_run.sampler(),
+        found=[instant, average],
+    )
     relied_on = msgspec.structs.replace(instant, experiment_id=CALIBRATED, age_s=10_500.0)
     experiment(store, experiment_id=RELYING, worker=[*worker_events(), (0.6, relied_on)])
 

@@ -12,6 +12,7 @@ from llem.measure.calibration_load import MODULE
 from llem.measure.known_calibrations import keep, known
 from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
+from tests import calibration_run
 from tests.cli import fixed_store
 from tests.conftest import Run
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu
@@ -106,15 +107,53 @@ def test_one_whose_experiment_was_removed_is_not_relied_on(runs: Store) -> None:
 
 
 def test_the_log_can_write_it_anew(llem: Run, tmp_path: Path) -> None:
-    """Of what was calibrated itself, not of what was relied on, and nothing that has a reason."""
+    """As its samples tell today, whatever was known; not of what was relied on, and nothing that has a reason."""
     store = Store(tmp_path / "new").create()
     fixed_store.make_calibrated(store)
-    assert llem("rebuild", "--store", store.path).returncode == 0
     device = Device(host=HOST, uuid="GPU-0", index=0, name="", kind="gpu")
+    sensors = [
+        found(host=HOST, device_uuid="GPU-0", driver="580.159.04", sensor=name)
+        for name in ("power_mw", "power_average_mw")
+    ]
+    keep(store, sensors, experiment_id=fixed_store.CALIBRATED, calibrated_ns=time.time_ns())
+    assert llem("rebuild", "--store", store.path).returncode == 0
     kept_again = known(store, device, driver="580.159.04")
     assert kept_again is not None and kept_again.experiment_id == fixed_store.CALIBRATED
     assert [sensor.sensor for sensor in kept_again.sensors] == ["power_mw"]
+    assert kept_again.sensors[0].averaging_window_s.value == pytest.approx(calibration_run.LOOKS_S, rel=0.1)
     assert kept_again.calibrated_ns == at(39.0) + OFFSET_NS
+
+
+def test_an_older_one_is_known_again_when_the_newest_was_removed(runs: Store) -> None:
+    """After a rebuild, which tells all of them again."""
+    kept(runs, found(), run="new", at_s=200)
+    (runs.log_path / "new").rmdir()
+    kept(runs, found(), run="old", at_s=100)
+    newest = known(runs, GPU, driver="580.1")
+    assert newest is not None and newest.experiment_id == "old"
+
+
+def test_one_that_is_no_longer_believed_is_forgotten(runs: Store) -> None:
+    """A stricter formula may find a reason in the same samples."""
+    kept(runs, found())
+    kept(runs, found(reason="busy"))
+    assert known(runs, GPU, driver="580.1") is None
+    assert list(runs.calibrations_path.iterdir()) == []
+
+
+def test_a_collected_calibration_is_known(llem: Run, runs: Store, tmp_path: Path) -> None:
+    """As the store knew it that it came from; what is known already stays."""
+    fixed_store.make_calibrated(runs)
+    first, second = (
+        found(host=HOST, averaging_window_s=Estimated(value=window_s)) for window_s in (1.0, 2.0)
+    )
+    into = Store(tmp_path / "into")
+    for calibrated in (first, second):
+        keep(runs, [calibrated], experiment_id=fixed_store.CALIBRATED, calibrated_ns=10**18)
+        assert llem("collect", runs.path, "--into", into.path).returncode == 0
+    device = Device(host=HOST, uuid="GPU-1", index=0, name="", kind="gpu")
+    collected = known(into, device, driver="580.1")
+    assert collected is not None and collected.sensors == [first]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from llem.plan import Plan, WorkloadPlan
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import Estimated, MeteredDevice, MeterStarted, SensorCalibrated
+from tests import calibration_run
 from tests.projections.tables import rows
 from tests.world import HOST, device, experiment, sampler_events, worker_events
 
@@ -47,21 +48,18 @@ def measured(log: Store, *runs: Sequence[SensorCalibrated], **metered: Any) -> l
     return rows(log, MEASURED)
 
 
-def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
-    """With intervals, reasons, and when it was: the moment at which it was written."""
-    found = [
-        calibrated(
-            averages="boxcar",
-            explained=0.99,
-            averaging_window_s=Estimated(value=1.0, low=0.9, high=1.1),
-            settling_s=Estimated(reason="too short"),
-        ),
-        calibrated(sensor="power_average_mw", reason="busy"),
-    ]
-    experiment(log, found=found)
+def calibrate(log: Store, *found: SensorCalibrated) -> list[dict[str, Any]]:
+    """The rows of a calibration that told these at its end, the instant power's first."""
+    experiment(log, worker=calibration_run.worker(), sampler=calibration_run.sampler(), found=found)
     catch_up(log)
-    instant, average = rows(log, "FROM calibrations ORDER BY sensor DESC")
-    names = ("host", "device_uuid", "device_name", "driver", "sensor", "reason", "averages", "explained")
+    return rows(log, "FROM calibrations ORDER BY sensor DESC")
+
+
+def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
+    """Estimated from its samples, whatever was told at its end, which is when it was: a better formula needs no other run."""
+    told = calibrated(averages="other", power_refresh_s=Estimated(value=7.0), reason="wrong")
+    instant, average = calibrate(log, told, calibrated(sensor="power_average_mw", averages="boxcar"))
+    names = ("host", "device_uuid", "device_name", "driver", "sensor", "reason", "averages")
     assert [instant[name] for name in names] == [
         HOST,
         "GPU-0",
@@ -70,17 +68,35 @@ def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
         "power_w",
         None,
         "boxcar",
-        0.99,
     ]
-    window = [instant[f"averaging_window_sec{end}"] for end in ("", "_low", "_high")]
-    assert window == [1.0, 0.9, 1.1]
-    assert instant["settling_sec"] is None and instant["reasons"] == {"settling_sec": "too short"}
-    assert (average["sensor"], average["reason"], average["averages"]) == ("power_average_w", "busy", None)
+    low, window, high = (instant[f"averaging_window_sec{end}"] for end in ("_low", "", "_high"))
+    assert low < window < high and window == pytest.approx(calibration_run.LOOKS_S, rel=0.1)
+    assert instant["power_refresh_sec"] == pytest.approx(calibration_run.REFRESH_S, rel=0.01)
+    assert instant["counter_over_power"] == pytest.approx(calibration_run.COUNTS, rel=0.01)
+    assert average["sensor"] == "power_average_w" and "does not show" in average["reason"]
+    assert average["idle_w"] is None and average["reasons"]["idle_w"] == average["reason"]
     (ended,) = rows(log, "SELECT max(at_ns) AS at_ns FROM events WHERE type = 'sensor_calibrated'")
     offset = rows(log, "SELECT clock_offset_ns AS offset_ns FROM segments WHERE role = 'supervisor'")[0][
         "offset_ns"
     ]
     assert instant["calibrated_ns"] == ended["at_ns"] + offset
+
+
+def test_who_else_had_the_device_open_stands_in_the_event(log: Store) -> None:
+    """No sample tells of them."""
+    (row,) = calibrate(log, calibrated(others_busy=True))
+    assert "another process" in row["reason"] and row["power_refresh_sec"] is None
+
+
+@pytest.mark.parametrize(
+    ("device_uuid", "reason"), [("GPU-0", "no load"), ("GPU-9", "no samples")], ids=["no load", "no samples"]
+)
+def test_a_log_that_lacks_something_has_a_reason(log: Store, device_uuid: str, reason: str) -> None:
+    """In the place of what was told: nobody can tell any more how it was found."""
+    experiment(log, found=[calibrated(device_uuid=device_uuid, power_refresh_s=Estimated(value=0.1))])
+    catch_up(log)
+    (row,) = rows(log, "FROM calibrations")
+    assert reason in row["reason"] and row["power_refresh_sec"] is None
 
 
 def test_a_run_says_what_it_relies_on(log: Store) -> None:

@@ -579,7 +579,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict
         "hosts": hosts(derived),
         "processes": processes(derived),
         "devices": devices(derived),
-        "calibrations": calibrations(derived),
+        "calibrations": calibrations(source, derived),
         "windows": chain(windows(source, derived), region_rows(source, derived)),
         "batches": batches(derived),
         "request_shares": request_share_rows(derived),
