@@ -112,6 +112,8 @@ def engine(store: Store, name: str) -> None:
             ),
         ),
         (20.0, WarningRaised(code="slow", text="a slow disk")),
+        (CLOSED_S, WindowOpened(kind="guard")),
+        (32.0, WindowClosed(kind="guard")),
         (33.0, BaselineMeasured(position="after", duration_s=2.0, devices=[idle])),
     ]
     worker = also(worker_events(batches=batches), *told)
