@@ -4,25 +4,28 @@ import hashlib
 import importlib
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from llem.errors import ExportError
-from llem.importers.asked import Asked
-from llem.importers.document import Document
+from llem.importers.asked import EPOCH, Asked
+from llem.importers.document import EARLIEST_S, LATEST_S, Document
 from llem.importers.recording import Dated, Mapped
 from llem.registry import IMPORTERS
 from llem.results.predecessor import FORMAT, read_predecessor
 from llem.store import Store, open_segment
+from llem.units import seconds
 from llem_events import ClockPair
 from llem_events.cleaning import scrub_json
 from llem_events.events import ResultImported
 
 MAX_FILE_BYTES = ResultImported.MAX_BYTES - 2**16  # the rest of its event is a name and a digest
 MOST_RUNS = 1000
+# How files of gzip, zstd, xz, bzip2 and zip begin.
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"PK\x03\x04")
 NOTHING_ASKED = Asked()
 
 
@@ -118,6 +121,7 @@ def understand(
     runs = list(importer.recordings(document, asked))
     if not 0 < len(runs) <= MOST_RUNS:
         raise document.refuse("runs", found=len(runs), expected=f"1 to {MOST_RUNS}")
+    _check_times(document, runs)
     return File(
         path=path,
         format=FORMAT if name == "llenergymeasure" else name,
@@ -126,6 +130,19 @@ def understand(
         bytes_kept=kept == original,
         runs=runs,
     )
+
+
+def _check_times(document: Document, runs: Sequence[Run]) -> None:
+    """No run began when nobody can have measured it. Raises ExportError."""
+    for run in runs:
+        clocks = run.clocks
+        if clocks is not None and not EARLIEST_S <= seconds(clocks.wall_ns) <= LATEST_S:
+            began = EPOCH + timedelta(seconds=seconds(clocks.wall_ns))
+            raise document.refuse(
+                "a run at an impossible time",
+                found=began.isoformat(timespec="seconds"),
+                expected="a time between 2000 and 2100",
+            )
 
 
 def _append(file: File, run: Run, store: Store, experiment_id: str) -> None:
@@ -194,6 +211,8 @@ def _read(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ExportError(f"{path} cannot be read", found=error.strerror) from error
+    if content.startswith(COMPRESSED):
+        raise ExportError(f"{path}", found="a compressed file", hint="unpack it first")
     if len(content) > MAX_FILE_BYTES:
         raise ExportError(
             f"{path} is too large",

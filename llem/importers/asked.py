@@ -6,10 +6,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from llem.errors import PlanError
+from llem.errors import ExportError, PlanError
 from llem.units import NS_PER_S
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOST_INTERVAL_S = 3600
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return "its times have no zone and were taken for local ones of the importing host (--timezone says another)"
 
     def unix_ns(self, moment: datetime) -> int:
-        """Nanoseconds since 1970 of a time with a zone or without."""
+        """Nanoseconds since 1970 of a time with a zone or without. Raises ExportError for one that no clock showed."""
+        if not 1970 <= moment.year <= 2200:
+            raise ExportError("a time", found=moment.isoformat(), expected="one between 2000 and 2100")
         if moment.tzinfo is None:
             moment = moment.astimezone() if self.zone is None else moment.replace(tzinfo=self.zone)
         since = moment - EPOCH
@@ -60,6 +63,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     def start_ns(self) -> int | None:
         """Nanoseconds since 1970. Raises PlanError."""
         return None if self.start is None else self.unix_ns(_time("--start", self.start))
+
+    def interval_ns(self) -> int | None:
+        """Between two samples. Raises PlanError."""
+        if self.interval_s is None:
+            return None
+        if not 0 < self.interval_s <= MOST_INTERVAL_S:
+            raise _unreadable("--interval", f"{self.interval_s:g}", f"above 0, at most {MOST_INTERVAL_S} s")
+        return round(self.interval_s * NS_PER_S)
 
     def _edge_ns(self, written: str, first_ns: int) -> int:
         try:

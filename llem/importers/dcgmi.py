@@ -44,13 +44,12 @@ def recognises(document: Document) -> bool:
 
 def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     """The one run of a file. Raises LlemError."""
-    start_ns = asked.start_ns()
-    if start_ns is None or asked.interval_s is None or not 0 < asked.interval_s <= 3600:
+    start_ns, interval_ns = asked.start_ns(), asked.interval_ns()
+    if start_ns is None or interval_ns is None:
         raise document.refuse(
             "dcgmi dmon writes no times", hint="say --start TIME and --interval SECONDS (its -d, in seconds)"
         )
     names, entities = _rows(document)
-    interval_ns = round(asked.interval_s * NS_PER_S)
     devices = [
         _sampled(document, index, entity, names, cells, start_ns, interval_ns)
         for index, (entity, cells) in enumerate(entities.items())

@@ -16,8 +16,9 @@ Kind = TypeVar("Kind")
 # What numbers of a file can be.
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-UnixSeconds = Annotated[float, Meta(ge=946_684_800, le=4_102_444_800)]
-UnixNs = Annotated[int, Meta(ge=946_684_800 * 10**9, le=4_102_444_800 * 10**9)]
+EARLIEST_S, LATEST_S = 946_684_800, 4_102_444_800  # of a moment: 2000 to 2100
+UnixSeconds = Annotated[float, Meta(ge=EARLIEST_S, le=LATEST_S)]
+UnixNs = Annotated[int, Meta(ge=EARLIEST_S * 10**9, le=LATEST_S * 10**9)]
 Joules = Annotated[float, Meta(ge=0, le=1e12)]
 
 

@@ -1,7 +1,9 @@
 """Files in which something is odd: each is refused in one line, or becomes events that a log can hold."""
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from llem.errors import LlemError
 from llem.importing import understand
 from llem_events import envelope
 from llem_events.events import ResultImported
-from tests.importing.files import FILES, asked, content
+from tests.importing.files import FILES, FORMATS, asked, content
 
 CELLS = [
     b"",
@@ -72,3 +74,27 @@ def test_an_odd_file_is_refused_or_understood(name: str, tmp_path_factory: pytes
                 envelope.pack(event, at_ns)
 
     check()
+
+
+@pytest.mark.parametrize("year", ["0001", "1826", "2126", "9999"])
+@pytest.mark.parametrize("name", FILES)
+def test_no_run_is_of_another_century(name: str, year: str, tmp_path: Path) -> None:
+    """A log holds no such times: they are refused, whether the file or the command line says them."""
+    path = tmp_path / Path(name).name
+    path.write_bytes(re.sub(rb"\b20[12]\d(?=[-/:T])|(?<=[-/])20[12]\d\b", year.encode(), content(name)))
+    told = asked(name)
+    if told.start is not None:
+        told = msgspec.structs.replace(told, start=told.start.replace("2026", year))
+    try:
+        runs = understand(path, file_format=FILES[name], asked=told).runs
+    except LlemError as error:
+        assert "\n" not in str(error)
+        return
+    assert all(2000 <= run.began.year <= 2100 for run in runs if run.clocks is not None)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".gz")])
+def test_a_compressed_file_is_refused_with_what_to_do(name: str) -> None:
+    """What it holds is not printed."""
+    with pytest.raises(LlemError, match=r"found a compressed file.*unpack it first"):
+        understand(FORMATS / name)
