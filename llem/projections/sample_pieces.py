@@ -169,8 +169,8 @@ def _of_power(columns: Mapping[str, Column], numbers: Mapping[str, Column]) -> d
         unknown |= missing.any(axis=1)
     sums, steps = power_mw[:, 1:] + power_mw[:, :-1], np.abs(np.diff(power_mw, axis=1))
     return {
-        "power_first_mw": Column(power_mw[:, 0], unknown),
-        "power_last_mw": Column(power_mw[:, -1], unknown),
+        "power_first_mw": Column(power_mw[:, 0].copy(), unknown),
+        "power_last_mw": Column(power_mw[:, -1].copy(), unknown),
         "power_trapezoids": Column((sums * gaps_ns).sum(axis=1), unknown),
         "power_steps": Column((steps * gaps_ns).sum(axis=1), unknown),
     }
@@ -180,8 +180,8 @@ def _of_counter(column: Column) -> dict[str, Column]:
     energy_mj, missing = column
     unknown = None if missing is None else np.asarray(missing.any(axis=1))
     return {
-        "energy_first_mj": Column(energy_mj[:, 0], unknown),
-        "energy_last_mj": Column(energy_mj[:, -1], unknown),
+        "energy_first_mj": Column(energy_mj[:, 0].copy(), unknown),
+        "energy_last_mj": Column(energy_mj[:, -1].copy(), unknown),
         "energy_falls": Column(np.count_nonzero(energy_mj[:, 1:] < energy_mj[:, :-1], axis=1), unknown),
     }
 
@@ -195,7 +195,7 @@ def _of_throttling(columns: Mapping[str, Column]) -> dict[str, Column]:
     return {
         "throttled": Column(np.count_nonzero(reported, axis=1), unknown),
         "throttled_ns": Column((gaps_ns * reported).sum(axis=1), unknown),
-        "throttle_last": Column(reasons[:, -1], unknown),
+        "throttle_last": Column(reasons[:, -1].copy(), unknown),
         "throttle_bits": Column(np.bitwise_or.reduce(speaking, axis=1), unknown),
     }
 
