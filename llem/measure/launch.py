@@ -76,13 +76,24 @@ def meeting_host(environment: Environment, rank: Rank) -> str:
     )
 
 
+def host_and_port(written: str) -> tuple[str, int | None]:
+    """A host and perhaps a port; an IPv6 address before a port stands in brackets. Raises MeasureError."""
+    host, colon, port = written.rpartition(":")
+    if not colon or written.endswith("]") or (":" in host and not host.endswith("]")):
+        return written.strip("[]"), None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16 or not host.strip("[]"):
+        raise MeasureError(
+            f"variable {RENDEZVOUS}", found=repr(written), expected="HOST, HOST:PORT or [IPv6]:PORT"
+        )
+    return host.strip("[]"), int(port)
+
+
 def group_environment(environment: Environment, rank: Rank, *, sees_own_gpu: bool) -> dict[str, str]:
     """The variables by which torch.distributed brings the ranks together; torchrun has set its own."""
     own = {"LOCAL_RANK": "0"} if sees_own_gpu else {}
     if rank.launcher == "torchrun":
         return own
-    host, colon, _ = meeting_host(environment, rank).rpartition(":")
-    address = host if colon else meeting_host(environment, rank)
+    address, _ = host_and_port(meeting_host(environment, rank))
     port = str(port_of(rank.job_key, GROUP_ATTEMPT))
     names = {"RANK": str(rank.rank), "WORLD_SIZE": str(rank.size), "MASTER_ADDR": address}
     local = {"LOCAL_RANK": str(rank.local_rank or 0), "LOCAL_WORLD_SIZE": str(rank.local_size or 1)}

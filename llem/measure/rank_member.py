@@ -63,6 +63,7 @@ class RankMember:
         self._waiting: list[AnyRankMessage] = []
         self._offset: ClockOffset | None = None
         self._socket: socket.socket | None = None
+        self._failure: str | None = None  # of the last try to connect
         self.lost_leader = False
 
     def join(self) -> Welcome:
@@ -76,10 +77,10 @@ class RankMember:
                     return answer
                 stranger = answer.text if isinstance(answer, NotYours) else stranger
             time.sleep(RETRY_S)
-        places = " or ".join(f"{host}:{port}" for host, port in self._addresses[:1])
+        host, port = self._addresses[0]
         raise MeasureError(
-            f"rank {self._join.rank} did not reach rank 0 at {places} within {self._limit_s:g} s",
-            found=stranger or "nobody there",
+            f"rank {self._join.rank} did not reach rank 0 at {host}, port {port}, within {self._limit_s:g} s",
+            found=stranger or self._failure or "nobody there",
             expected="rank 0 of this job",
             hint="LLEM_RENDEZVOUS=HOST:PORT says where it is, LLEM_JOB tells jobs apart",
         )
@@ -146,7 +147,8 @@ class RankMember:
         """Rank 0's answer to our name; None where nobody answers there. Raises RefusedError."""
         try:
             connection = socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic()))
-        except OSError:
+        except OSError as error:
+            self._failure = error.strerror
             return None
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

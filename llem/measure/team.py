@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llem._version import __version__
 from llem.errors import LlemError, MeasureError
-from llem.measure.launch import RENDEZVOUS, Rank, meeting_host
+from llem.measure.launch import RENDEZVOUS, Rank, host_and_port, meeting_host
 from llem.measure.messages import Barrier
 from llem.measure.rank_clock import ClockOffset
 from llem.measure.rank_member import RankMember
@@ -27,7 +27,7 @@ FILES_BESIDE = 512  # its own processes, and what else is open
 LIMIT_VARIABLE = "LLEM_RENDEZVOUS_S"
 SECRET_VARIABLE = "LLEM_RENDEZVOUS_TOKEN"
 PORTS = 8  # that are tried, where none is given: others may be taken
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 class Team(Protocol):
@@ -294,7 +294,7 @@ def _team(
             devices=list(devices),
         )
 
-    host, port = _split(meeting_host(environment, rank))
+    host, port = host_and_port(meeting_host(environment, rank))
     ports = [port_of(rank.job_key, attempt) for attempt in range(PORTS)] if port is None else [port]
     limit_s = _limit_s(environment)
     if not rank.leads:
@@ -309,16 +309,6 @@ def _team(
     )
     _make_room(rank.size)
     return Leader(rank, meeting, join, _listener(host, ports))
-
-
-def _split(written: str) -> tuple[str, int | None]:
-    """A host and perhaps a port. Raises MeasureError."""
-    host, colon, port = written.rpartition(":")
-    if not colon or ":" in host:
-        return written, None
-    if not port.isdigit() or not 0 < int(port) < 2**16:
-        raise MeasureError(f"variable {RENDEZVOUS}", found=repr(written), expected="HOST or HOST:PORT")
-    return host, int(port)
 
 
 def _limit_s(environment: Mapping[str, str]) -> float:
@@ -337,6 +327,8 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
         try:
             if host in LOOPBACK:
                 return socket.create_server(("127.0.0.1", port), backlog=4096)
+            if host == "::1":
+                return socket.create_server((host, port), family=socket.AF_INET6, backlog=4096)
             dual = socket.has_dualstack_ipv6()
             family = socket.AF_INET6 if dual else socket.AF_INET
             return socket.create_server(("", port), family=family, backlog=4096, dualstack_ipv6=dual)

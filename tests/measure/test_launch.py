@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.errors import MeasureError
-from llem.measure.launch import FIRST_SPECIAL_STEP, Rank, first_host, launch_of, meeting_host
+from llem.measure.launch import (
+    FIRST_SPECIAL_STEP,
+    Rank,
+    first_host,
+    group_environment,
+    host_and_port,
+    launch_of,
+    meeting_host,
+)
 
 TORCHRUN = {
     "RANK": "3",
@@ -190,3 +198,32 @@ def test_any_variables_give_a_rank_or_none_or_are_refused(environment):
         assert isinstance(launch.rank, Rank)
         assert 0 <= launch.rank.rank < launch.rank.size
         assert launch.rank.size > 1
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port"),
+    [
+        ("node-a", "node-a", None),
+        ("node-a:5000", "node-a", 5000),
+        ("10.0.0.1:5000", "10.0.0.1", 5000),
+        ("::1", "::1", None),
+        ("[::1]", "::1", None),
+        ("[fe80::1%eth0]:5000", "fe80::1%eth0", 5000),
+    ],
+)
+def test_rank_0_is_at_any_kind_of_address(written: str, host: str, port: int | None) -> None:
+    """For the ranks of llem and for those of a model that is split over them."""
+    assert host_and_port(written) == (host, port)
+    rank = launch_of(HYDRA).rank
+    assert rank is not None
+    found = group_environment(HYDRA | {"LLEM_RENDEZVOUS": written}, rank, sees_own_gpu=False)
+    assert found["MASTER_ADDR"] == host
+
+
+@pytest.mark.parametrize(
+    "written", ["node-a:", "node-a:x", "node-a:0", "node-a:65536", "node-a:٣", ":5000", "[::1]:"]
+)
+def test_an_address_of_rank_0_that_is_none_is_refused(written: str) -> None:
+    """With the variable's name."""
+    with pytest.raises(MeasureError, match="LLEM_RENDEZVOUS"):
+        host_and_port(written)

@@ -240,7 +240,7 @@ def test_nobody_at_the_place_to_meet_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     told = refused(member(port, joining(1, 2), limit_s=0.3).join)
-    assert f"did not reach rank 0 at 127.0.0.1:{port} within 0.3 s" in told
+    assert f"at 127.0.0.1, port {port}, within 0.3 s: found Connection refused" in told
 
 
 def test_a_refusal_is_an_error_that_rank_0_tells() -> None:
