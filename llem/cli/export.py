@@ -1,13 +1,14 @@
 """llem export."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from llem.cli import console
 from llem.cli.bundle import export_bundle
+from llem.cli.chosen_runs import Choice, choice
 from llem.cli.console import text_output
 from llem.cli.options import Methodology, MethodologyOption, StoreOption, WindowOption, chosen_part
 from llem.cli.tables import tables_of
@@ -15,6 +16,7 @@ from llem.errors import ExportError
 from llem.export import target
 from llem.export.files import ENDINGS, Destination, Preset, Wanted, What, format_of, write_export
 from llem.export.formats import Format
+from llem.export.manifest import manifest_path, write_manifest
 from llem.store import Store
 
 STDOUT = Path("-")
@@ -32,8 +34,31 @@ def export(
         typer.Option("-f", "--format", help="By default what OUT's name says.", show_default=False),
     ] = None,
     runs: Annotated[
-        list[str] | None, typer.Option(metavar="RUN[,RUN]", help="Only these: ids, prefixes, names, @last.")
+        list[str] | None,
+        typer.Option(
+            metavar="RUN[,RUN]", help="Only these: ids, prefixes, names, @last, studies, KEY=VALUE."
+        ),
     ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this label.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of this name; * stands for anything.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE", help="Instead of --what any table or view of runs.", show_default=False
+        ),
+    ] = None,
+    manifest: Annotated[
+        bool,
+        typer.Option("--manifest", help="Write OUT.manifest.json too: digest, runs and columns of OUT."),
+    ] = False,
     methodology: MethodologyOption = None,
     window: WindowOption = None,
     preset: Annotated[
@@ -52,7 +77,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Instead of OUT a folder with the log, all tables, plans and environments of --runs, which may be studies and KEY=VALUE too.",
+            help="Instead of OUT a folder with the log, all tables, plans and environments of the runs.",
             show_default=False,
         ),
     ] = None,
@@ -68,21 +93,20 @@ def export(
     """Write results, processes, samples, requests or a timeline for Perfetto to a file; the columns never depend on the data."""
     if (out is None) == (bundle is None):
         raise ExportError("llem export", found="both" if out else "neither", expected="OUT, or --bundle DIR")
+    place, chosen = Store.locate(store), choice(runs, label, name, since)
     if bundle is not None:
-        export_bundle(bundle, Store.locate(store), runs or ())
+        export_bundle(bundle, place, chosen)
         return
     assert out is not None
     out = STDOUT if target.is_stdout(out) else out
-    chosen = _format(output_format, out, what)
-    if out != STDOUT:
-        target.check(out.resolve(), force=force)
+    kind = _format(output_format, out, what)
+    _check_target(out, force=force, manifest=manifest)
     part, seconds = chosen_part(methodology, window)
     _check_part(what, part, resolution)
-    place = Store.locate(store)
-    experiment_ids = _named(runs or (), place)
+    _check_table(table, what, part)
     wanted = Wanted(
         what=what,
-        experiment_ids=experiment_ids,
+        table=table,
         methodology=part.value,
         window=seconds,
         preset=preset,
@@ -90,19 +114,39 @@ def export(
         neutralise=not raw_csv,
         resolution_s=resolution,
     )
-    to = Destination(path=out, kind=chosen, force=force, text=text_output if out == STDOUT else None)
-    with tables_of(place, only=experiment_ids) as connection:
+    to = Destination(path=out, kind=kind, force=force, text=text_output if out == STDOUT else None)
+    _write(place, chosen, wanted, to, manifest=manifest)
+
+
+def _write(place: Store, chosen: Choice, wanted: Wanted, to: Destination, *, manifest: bool) -> None:
+    known = chosen.known_ids(place)
+    with tables_of(place, only=known) as connection:
+        if not chosen.is_of_all:
+            ids = known or chosen.ids(connection, place)
+            wanted = msgspec.structs.replace(wanted, experiment_ids=ids)
         write_export(connection, wanted, to, tell=lambda text: console.note(f"llem: {text}"))
+        if manifest:
+            write_manifest(connection, wanted, to)
 
 
-def _named(runs: Sequence[str], store: Store) -> list[str] | None:
-    """Ids of all that the runs name; None where none is named. Raises StoreError."""
-    return [
-        experiment_id
-        for written in runs
-        for run in written.split(",")
-        for experiment_id in store.resolve_all(run)
-    ] or None
+def _check_target(out: Path, *, force: bool, manifest: bool) -> None:
+    """Raises ExportError."""
+    if out != STDOUT:
+        target.check(out.resolve(), force=force)
+    elif manifest:
+        raise ExportError("--manifest", found="standard output", expected="a file's name")
+    if manifest:
+        target.check(manifest_path(out), force=force)
+
+
+def _check_table(table: str | None, what: What, part: Methodology) -> None:
+    """Raises ExportError."""
+    if table is not None and what is not What.RESULTS:
+        raise ExportError("--table", found=f"--what {what}", expected="one of the two")
+    if table is not None and part is not Methodology.TOTAL:
+        raise ExportError(
+            "--table", found=f"--methodology {part}", hint="a table is written as it is: leave that out"
+        )
 
 
 def _check_part(what: What, part: Methodology, resolution: float | None) -> None:

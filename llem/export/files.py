@@ -15,7 +15,7 @@ from llem.export import parquet, target
 from llem.export.columns import Column, aggregated_columns
 from llem.export.formats import Format
 from llem.export.results import RAW, write_parquet, write_records
-from llem.export.rows import Window, rows_of, sorted_on_disk, stored_results, write_rows
+from llem.export.rows import Window, rows_of, rows_of_table, sorted_on_disk, stored_results, write_rows
 from llem.export.timeline import write_timeline
 from llem.projections.derive.late_window import results_for
 from llem.registry import one_of
@@ -45,6 +45,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be written."""
 
     what: What = What.RESULTS
+    table: str | None = None  # any table or view, instead
     experiment_ids: Sequence[str] | None = None  # None: all
     methodology: Methodology = "total"
     window: Window | None = None
@@ -83,11 +84,15 @@ def write_export(
     connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination, *, tell: Callable[[str], object]
 ) -> None:
     """Write it; `tell` hears of experiments that are left out. Raises ExportError."""
+    if wanted.table is not None:
+        _write_sql(connection, rows_of_table(connection, wanted.table, wanted.experiment_ids), wanted, to)
+        return
     if wanted.what is What.TIMELINE:
         _write_timeline(connection, wanted, to, tell)
         return
     if wanted.what in (What.SAMPLES, What.REQUESTS):
-        _write_sql(connection, wanted, to)
+        sql = rows_of(wanted.what.value, wanted.experiment_ids, window=wanted.window)  # type: ignore[arg-type]  # narrowed to two of five
+        _write_sql(connection, sql, wanted, to)
         return
     results = list(_results(connection, wanted, tell))
     records: Sequence[Any] = results
@@ -127,8 +132,7 @@ def _write_timeline(
         write_timeline(stream, connection, ids, resolution_s=wanted.resolution_s, tell=tell)
 
 
-def _write_sql(connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination) -> None:
-    sql = rows_of(wanted.what.value, wanted.experiment_ids, window=wanted.window)  # type: ignore[arg-type]  # narrowed to two of five
+def _write_sql(connection: duckdb.DuckDBPyConnection, sql: str, wanted: Wanted, to: Destination) -> None:
     if to.kind is Format.PARQUET:
         with to.replacing() as temporary, sorted_on_disk(connection):
             parquet.copy_to_parquet(connection, sql, temporary)

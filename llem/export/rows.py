@@ -8,10 +8,11 @@ from typing import Any, Literal, TextIO
 import duckdb
 import msgspec
 
+from llem.errors import ExportError
 from llem.export import formats
 from llem.export.formats import Format
 from llem.results.experiment import ExperimentResult
-from llem.sql import literal
+from llem.sql import identifier, literal
 
 Window = tuple[float, float]
 _ORDER = {
@@ -49,6 +50,23 @@ def rows_of(
     if window is not None:
         conditions.append(f"{_START[table]} BETWEEN {float(window[0])!r} AND {float(window[1])!r}")
     return f"SELECT * FROM timed_{table} WHERE {' AND '.join(conditions)} ORDER BY {_ORDER[table]}"
+
+
+def rows_of_table(
+    connection: duckdb.DuckDBPyConnection, table: str, experiment_ids: Sequence[str] | None
+) -> str:
+    """SQL of the rows that any table or view has of the experiments. Raises ExportError where there is no such table."""
+    known = [
+        name
+        for (name,) in connection.execute(
+            "SELECT table_name FROM duckdb_columns() WHERE NOT internal AND column_name = 'experiment_id' ORDER BY ALL"
+        ).fetchall()
+    ]
+    if table not in known:
+        raise ExportError(
+            f"no table {table} of runs", expected=f"one of {', '.join(known)}", hint="`llem query` lists them"
+        )
+    return f"SELECT * FROM {identifier(table)} WHERE {_chosen(experiment_ids)} ORDER BY ALL"
 
 
 @contextmanager
