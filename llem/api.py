@@ -217,7 +217,7 @@ class OpenStore:
         process_breakdown: bool = False,
         force: bool = False,
     ) -> Path:
-        """Write results, raw (processes), samples or requests to a file, as `llem export` does. Raises ExportError, QueryError, StoreError."""
+        """Write results, raw (processes), samples, requests or a timeline to a file, as `llem export` does. Raises ExportError, QueryError, StoreError."""
         path = Path(output)
         kind = format_of(path) if output_format is None else _one_of(Format, output_format, "format")
         target.check(path.resolve(), force=force)

@@ -14,7 +14,7 @@ from llem.cli.options import Methodology, MethodologyOption, StoreOption, Window
 from llem.cli.tables import tables_of
 from llem.errors import ExportError
 from llem.export import target
-from llem.export.files import ENDINGS, Destination, Preset, Wanted, What, format_of, write_export
+from llem.export.files import ENDINGS, Destination, Preset, Wanted, What, check_kind, format_of, write_export
 from llem.export.formats import Format
 from llem.export.manifest import manifest_path, write_manifest
 from llem.store import Store
@@ -102,7 +102,8 @@ def export(
     kind = _format(output_format, out, what)
     _check_target(out, force=force, manifest=manifest)
     part, seconds = chosen_part(methodology, window)
-    _check_part(what, part, resolution)
+    check_kind(what, part.value, kind)
+    _check_resolution(what, resolution)
     _check_table(table, what, part)
     wanted = Wanted(
         what=what,
@@ -149,12 +150,8 @@ def _check_table(table: str | None, what: What, part: Methodology) -> None:
         )
 
 
-def _check_part(what: What, part: Methodology, resolution: float | None) -> None:
+def _check_resolution(what: What, resolution: float | None) -> None:
     """Raises ExportError."""
-    if what is What.TIMELINE and part is not Methodology.TOTAL:
-        raise ExportError(
-            "a timeline is of whole runs", found=f"--methodology {part}", hint="leave it and --window out"
-        )
     if what is not What.TIMELINE and resolution is not None:
         raise ExportError("--resolution", found=f"--what {what}", expected="--what timeline")
     if resolution is not None and not (resolution == 0 or LEAST_STEP_S <= resolution < MOST_STEP_S):
@@ -166,8 +163,6 @@ def _check_part(what: What, part: Methodology, resolution: float | None) -> None
 def _format(given: Format | None, output: Path, what: What) -> Format:
     usual = Format("json") if what is What.TIMELINE else Format.CSV
     chosen = given or (usual if output == STDOUT else format_of(output))
-    if what is What.TIMELINE and chosen != "json":
-        raise ExportError("a timeline is JSON", found=chosen.value, hint="give OUT a name that ends in .json")
     if chosen is Format.PARQUET and output == STDOUT:
         raise ExportError("a Parquet file is not for a screen or a pipe", hint="name a file")
     return chosen

@@ -80,6 +80,22 @@ def format_of(path: Path) -> Format:
     return Format(suffix)
 
 
+def check_kind(what: What, methodology: Methodology, kind: Format) -> None:
+    """A timeline has one format, and is of whole runs. Raises ExportError."""
+    if what is not What.TIMELINE:
+        return
+    if kind.value != "json":
+        raise ExportError(
+            "a timeline is JSON", found=kind.value, hint="give the file a name that ends in .json"
+        )
+    if methodology != "total":
+        raise ExportError(
+            "a timeline is of whole runs",
+            found=f"methodology {methodology}",
+            hint="leave methodology and window out",
+        )
+
+
 def write_export(
     connection: duckdb.DuckDBPyConnection, wanted: Wanted, to: Destination, *, tell: Callable[[str], object]
 ) -> None:
@@ -87,6 +103,7 @@ def write_export(
     if wanted.table is not None:
         _write_sql(connection, rows_of_table(connection, wanted.table, wanted.experiment_ids), wanted, to)
         return
+    check_kind(wanted.what, wanted.methodology, to.kind)
     if wanted.what is What.TIMELINE:
         _write_timeline(connection, wanted, to, tell)
         return

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from llem import open_store
+from llem.errors import ExportError
 from llem.export.tracks import Numbers, Slice
 from llem.results.throttling import SW_POWER
 from llem.store import Store
@@ -159,3 +161,13 @@ def test_what_cannot_be_asked_of_a_timeline(
     done = llem("export", tmp_path / out, *arguments, "--store", folder)
     assert done.returncode == 2 and said in done.stderr
     assert not (tmp_path / out).exists()
+
+
+def test_python_writes_the_same_timeline(llem: Run, folder: Path, tmp_path: Path) -> None:
+    """As the command does; as a table it is refused."""
+    timeline(llem, folder, tmp_path)
+    store = open_store(folder)
+    written = store.export(tmp_path / "python.json", what="timeline")
+    assert written.read_bytes() == (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ExportError, match="a timeline is JSON"):
+        store.export(tmp_path / "run.csv", what="timeline")
