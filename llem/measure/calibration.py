@@ -13,7 +13,7 @@ import numpy as np
 
 from llem.errors import LlemError, MeasureError
 from llem.measure import preflight
-from llem.measure.calibration_load import LOADS, MODULE, simulated_driver
+from llem.measure.calibration_load import LOADS, MODULE, simulated_driver, simulated_work
 from llem.measure.known_calibrations import keep
 from llem.measure.supervisor import Outcome, Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
@@ -114,6 +114,9 @@ def check(wanted: Wanted) -> Sequence[Device]:
             expected="nobody on it",
             hint="`llem doctor` names who is there; --gpu takes others",
         )
+    if wanted.load == "simulated":
+        # It says now what cannot be loaded.
+        simulated_work([device.uuid for device in devices])
     return devices
 
 

@@ -66,7 +66,11 @@ def simulated_work(uuids: Sequence[str]) -> Work:
     def load(level: int) -> None:
         for uuid in uuids:
             if driver.sim_set_load(uuid.encode(), level):
-                raise RuntimeError(f"the simulated driver cannot load {uuid}")
+                raise MeasureError(
+                    f"the simulated driver cannot load {uuid}",
+                    found="a curve of its own, or no such GPU",
+                    expected="a GPU with `load_w`",
+                )
 
     def work(until_s: float) -> None:
         load(FULL)

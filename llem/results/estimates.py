@@ -24,7 +24,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return cls(value=value, low=value - half_width, high=value + half_width)
 
     @classmethod
-    def of_parts(cls, value: float, parts: Sequence[float]) -> "Estimate":
-        """A value of all readings, as far off as the same value of parts of them differs from part to part."""
+    def of_parts(cls, value: float, parts: Sequence[float], *, common: float) -> "Estimate":
+        """A value of all readings, as far off as the same value of parts of them differs from part to part, and by what is `common` to all parts."""
         error = float(np.std(parts, ddof=1) / np.sqrt(len(parts)))
-        return cls.around(value, student_t.quantile(LEVEL, len(parts) - 1) * error)
+        return cls.around(value, student_t.quantile(LEVEL, len(parts) - 1) * error + common)

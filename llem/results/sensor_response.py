@@ -6,6 +6,7 @@ of such looks. The alternative is a low-pass filter of first order, whose readin
 the least unexplained is the sensor's shape.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -141,7 +142,7 @@ def _plain_mean(
         reason = f"the load explains {explained:.0%} of it, less than {BOXCAR_EXPLAINS:.0%}"
         return msgspec.structs.replace(_without_window(reason, taken, explained), seen_share=seen_share)
     folds = [_fit(load.mean, at, values, around=boxcar) for at, values in _folds(taken)]
-    window = Estimate.of_parts(boxcar.window_sec, [fold.window_sec for fold in folds])
+    window = _window(taken, boxcar, folds)
     is_moment = boxcar.window_sec <= taken.between_sec
     if is_moment:
         window = Estimate(high=taken.between_sec, reason="it is shorter than the time between two readings")
@@ -150,9 +151,18 @@ def _plain_mean(
         explained=explained,
         refresh_s=taken.refresh_s,
         window_s=window,
-        delay_s=Estimate.of_parts(boxcar.delay_sec, [fold.delay_sec for fold in folds]),
+        # Where refreshes and readings keep step, all moments are off by the same.
+        delay_s=Estimate.of_parts(
+            boxcar.delay_sec, [fold.delay_sec for fold in folds], common=taken.between_sec / 2
+        ),
         seen_share=seen_share,
     )
+
+
+def _window(taken: _Taken, boxcar: _Fit, folds: Sequence[_Fit]) -> Estimate:
+    """Of its two edges, each is the mean of moments that are known to within half the time between two readings."""
+    common_sec = 2 * taken.between_sec * math.sqrt(2 / 12 / len(taken.at_sec))
+    return Estimate.of_parts(boxcar.window_sec, [fold.window_sec for fold in folds], common=common_sec)
 
 
 def _unknown(reason: str, refresh: Estimate) -> SensorResponse:
@@ -238,8 +248,8 @@ def _one_look(taken: _Taken, boxcar: _Fit, load: Load, period_sec: float) -> Est
         return Estimate(
             reason=f"it is renewed every {1e3 * period_sec:.0f} ms, which is read less than {RESOLVED:.0f} times"
         )
-    folds = (_fit(load.mean, at, values, around=boxcar) for at, values in _folds(taken))
-    window = Estimate.of_parts(boxcar.window_sec, [fold.window_sec for fold in folds])
+    folds = [_fit(load.mean, at, values, around=boxcar) for at, values in _folds(taken)]
+    window = _window(taken, boxcar, folds)
     value, low, high = (
         min(1.0, max(0.0, (edge or 0.0) / period_sec)) for edge in (window.value, window.low, window.high)
     )

@@ -259,9 +259,10 @@ def test_an_average_that_is_not_as_documented_gives_the_truth(gpu_host: GpuHost,
         ({"processes": [1]}, "in use"),
         ({"migs": [Mig(uuid="MIG-1")]}, "MIG-1"),
         ({"limit_w": 580.0}, "limit"),
+        ({"load_w": None}, "cannot load"),
         ({"faults": [Fault(function="fields", slow_ms=100)]}, "the driver answered every"),
     ],
-    ids=["no change", "somebody else's", "a part", "power limit", "seldom"],
+    ids=["no change", "somebody else's", "a part", "power limit", "a curve", "seldom"],
 )
 def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any], reason: str) -> None:
     """A reason is told, the status is not 0, and no later run finds anything."""
