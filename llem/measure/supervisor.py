@@ -231,6 +231,8 @@ def _close(own: Outcome, diary: Diary, team: Team, asked: Interruptions) -> Outc
     for event in team.end(_rank_ended(own), should_stop=lambda: asked.level > 1):
         diary.write(event)
     outcome = _with_others(own, team.others())
+    if team.has_lost_leader:
+        outcome = replace(outcome, failures=[*outcome.failures, _failed_rank("RankLost", "rank 0 was lost")])
     if team.leads:
         for event in (*_lost(team.others()), _ended(outcome)):
             diary.write(event)
@@ -413,10 +415,14 @@ def _with_others(own: Outcome, others: Sequence[Member]) -> Outcome:
 
 def _failures_of(member: Member) -> Iterator[Failure]:
     if member.ended is None:
-        yield Failure(None, "RankLost", f"{member.name} was lost", "being measured", 1)
+        yield _failed_rank("RankLost", f"{member.name} was lost")
         return
     for text in member.ended.failures:
-        yield Failure(None, "RankFailed", f"{member.name}: {text}", "being measured", 1)
+        yield _failed_rank("RankFailed", f"{member.name}: {text}")
+
+
+def _failed_rank(error_type: str, text: str) -> Failure:
+    return Failure(None, error_type, text, "being measured", 1)
 
 
 def _lost(others: Sequence[Member]) -> Iterator[WarningRaised]:

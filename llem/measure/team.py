@@ -42,6 +42,10 @@ class Team(Protocol):
     def leads(self) -> bool:
         """Whether this rank opens and closes the experiment."""
 
+    @property
+    def has_lost_leader(self) -> bool:
+        """Whether rank 0 went away before this rank had ended."""
+
     def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
         """Wait until all ranks are there; which of the GPUs that this one sees are its own. Raises MeasureError."""
 
@@ -90,6 +94,10 @@ class Alone:
     @property
     def leads(self) -> bool:
         return self.rank is None or self.rank.leads
+
+    @property
+    def has_lost_leader(self) -> bool:
+        return False
 
     def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
         return seen
@@ -195,6 +203,10 @@ class Follower(Alone):
         self._reached: set[Barrier] = set()
         self._leader_host = ""
         self._events: list[Event] = [_joined(rank)]
+
+    @property
+    def has_lost_leader(self) -> bool:
+        return self._connected.lost_leader
 
     def own_devices(self, seen: Sequence[Device]) -> Sequence[Device]:
         self._member = RankMember(self._addresses, self._join(seen), limit_s=self._limit_s)

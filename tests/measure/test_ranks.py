@@ -175,6 +175,21 @@ def test_a_rank_that_is_killed_leaves_the_others_to_their_end(
     assert len(completed) == 1
 
 
+def test_the_others_say_that_rank_0_was_killed(
+    environment: dict[str, str], meeting: dict[str, str], store: Path
+) -> None:
+    """Their own parts are whole, the experiment is not: status 1."""
+    arguments = [*SIMULATED, *QUICK, "--set", "workload.min_duration_s=2"]
+    first, second = start(environment, arguments, arguments, **meeting)
+    wait_until(lambda: len(measuring(store)) == 2)
+    first.kill()
+    out, err = second.communicate(timeout=LIMIT_S)
+    first.communicate(timeout=LIMIT_S)
+    assert (second.returncode, out) == (1, "")
+    assert "rank 0 was lost" in err
+    assert len(events_of(store, "worker", "process_completed")) == 1
+
+
 def measuring(store: Path) -> list[dict[str, object]]:
     """Measurement windows that were opened."""
     opened = events_of(store, "worker", "window_opened") if segments(store, "worker") else []
