@@ -169,11 +169,12 @@ def write_timeline(
     tell: Callable[[str], object],
 ) -> None:
     """A JSON object with `traceEvents`, every run from its own start; `tell` hears what the counters are."""
-    numbers, separator = Numbers(), ""
+    numbers, separator, said = Numbers(), "", ""
     out.write('{"traceEvents":[')
     for experiment_id in experiment_ids:
         run = RunTimeline(connection, experiment_id, numbers, resolution_s=resolution_s)
-        tell(_said(run))
+        if said != (said := _said(run)):
+            tell(said)
         for event in run.events():
             out.write(f"{separator}\n{formats.as_json(event).decode()}")
             separator = ","

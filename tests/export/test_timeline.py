@@ -171,3 +171,42 @@ def test_python_writes_the_same_timeline(llem: Run, folder: Path, tmp_path: Path
     assert written.read_bytes() == (tmp_path / "run.json").read_bytes()
     with pytest.raises(ExportError, match="a timeline is JSON"):
         store.export(tmp_path / "run.csv", what="timeline")
+
+
+@pytest.mark.slow
+def test_runs_of_which_something_is_missing_have_what_there_is(
+    llem: Run, store: Path, tmp_path: Path
+) -> None:
+    """One whose worker was killed, one of which a sampler alone wrote, one without a power sensor, on several hosts."""
+    made, ids = Store(store).create(), [f"2026010{day}-000000-aaaaaaaaaaaa" for day in range(1, 5)]
+    write(made, worker_events()[:-3], role="worker", index=0, experiment_id=ids[0], seal=False)
+    write(made, sampler_events(), role="sampler", index=0, experiment_id=ids[1], seal=False)
+    blind = sampler_events(power_w=None, temperature_c=None, throttle=None)
+    experiment(made, experiment_id=ids[2], sampler=blind)
+    supervisor(made, processes=2, experiment_id=ids[3])
+    for index, host in enumerate(("node-a", "node-b")):
+        same: dict[str, Any] = {"index": index, "experiment_id": ids[3], "host": host}
+        write(made, worker_events(index, host=host), role="worker", **same)
+        write(made, sampler_events(index, host=host), role="sampler", **same)
+    events, said = timeline(llem, store, tmp_path)
+    assert said.count("every sample is written") == 1
+    killed, alone, unread, spread = (_of_run(events, run, ids) for run in ids)
+    (window,) = slices(killed, "measurement")
+    assert window["args"]["closed"] is False and not [
+        event for event in killed if event["ph"] == "C" and event["name"] == "power"
+    ]
+    assert [event for event in alone if event["name"] == "power"] and not slices(alone, "")
+    assert not [event for event in unread if event["name"] in ("power", "temperature")] and slices(
+        unread, "batch "
+    )
+    assert {name for name in names(spread, "process_name").values() if name.startswith("worker")} == {
+        "worker 0 on node-a",
+        "worker 1 on node-b",
+    }
+
+
+def _of_run(events: list[TraceEvent], run: str, runs: list[str]) -> list[TraceEvent]:
+    """Groups are numbered run by run."""
+    starts = {name.removeprefix("run "): pid for pid, name in names(events, "process_name").items()}
+    ends = [*(starts[each] for each in runs[1:]), 10**9]
+    return [event for event in events if starts[run] <= event["pid"] < ends[runs.index(run)]]
