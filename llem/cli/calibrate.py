@@ -99,6 +99,8 @@ def _show(store: Store, experiment_id: str) -> bool:
     shown: Any = importlib.import_module("llem.cli.calibrations")
     with importlib.import_module("llem.cli.tables").tables_of(store, only=[experiment_id]) as connection:
         found = shown.calibrations_of(connection, experiment_id)
+    if not found:
+        console.complain("nothing is calibrated: the log holds no power that a sensor read")
     shown.write_calibrations(sys.stdout, found)
     sys.stdout.flush()
     is_of_use = any(each.reason is None for each in found)

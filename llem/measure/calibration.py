@@ -40,7 +40,7 @@ from llem_events.events import (
 )
 
 DEFAULT_S = 60.0
-SHORTEST_S, LONGEST_S = 5.0, 600.0
+SHORTEST_S, LONGEST_S = 5, 600
 SAMPLE_HZ = 100.0  # as often as a sampler can
 SENSORS = ("power_mw", "power_average_mw")
 NAME = "calibration"
@@ -80,16 +80,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(wanted: Wanted) -> Sequence[Device]:
     """The devices that would be calibrated. Raises LlemError where that would say nothing."""
-    if wanted.load not in LOADS:
-        raise MeasureError("load", found=repr(wanted.load), expected=one_of(*LOADS))
-    if wanted.load == "torch" and importlib.util.find_spec("torch") is None:
-        raise MeasureError("load torch", found="no package torch", hint=install_hint("torch"))
-    if wanted.load == "simulated":
-        simulated_driver()
-    if not SHORTEST_S <= wanted.seconds <= LONGEST_S:
-        raise MeasureError(
-            "--seconds", found=f"{wanted.seconds:g}", expected=f"{SHORTEST_S:g} to {LONGEST_S:g}"
-        )
+    _check_load(wanted)
     preflight.check_plan(wanted.plan, command=wanted.command())
     places = preflight.place(wanted.plan, command=wanted.command())
     devices = [device for each in places for device in each.devices]
@@ -118,6 +109,15 @@ def check(wanted: Wanted) -> Sequence[Device]:
         # It says now what cannot be loaded.
         simulated_work([device.uuid for device in devices])
     return devices
+
+
+def _check_load(wanted: Wanted) -> None:
+    if wanted.load not in LOADS:
+        raise MeasureError("load", found=repr(wanted.load), expected=one_of(*LOADS))
+    if wanted.load == "torch" and importlib.util.find_spec("torch") is None:
+        raise MeasureError("load torch", found="no package torch", hint=install_hint("torch"))
+    if wanted.load == "simulated":
+        simulated_driver()
 
 
 def calibrate(

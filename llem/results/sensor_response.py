@@ -114,7 +114,7 @@ def sensor_response(at_sec: FloatArray, values: FloatArray, load: Load) -> Senso
     """From known readings, ascending, which begin and end with idling; `values` in watts."""
     changes = np.count_nonzero(np.diff(values))
     if changes < FEWEST_CHANGES:
-        return _unknown(f"it changed {changes} times: the load does not show in it", Estimate())
+        return _unknown(f"it changed {changes} times: the load does not show in it")
     taken = _taken(at_sec, values)
     boxcar, filtered = (_fit(model, taken.at_sec, taken.values) for model in (load.mean, load.filtered))
     looks = _looks(taken, boxcar, load)
@@ -165,10 +165,11 @@ def _window(taken: _Taken, boxcar: _Fit, folds: Sequence[_Fit]) -> Estimate:
     return Estimate.of_parts(boxcar.window_sec, [fold.window_sec for fold in folds], common=common_sec)
 
 
-def _unknown(reason: str, refresh: Estimate) -> SensorResponse:
+def _unknown(reason: str, refresh: Estimate | None = None) -> SensorResponse:
     none = Estimate(reason=reason)
-    refresh = none if refresh == Estimate() else refresh
-    return SensorResponse(reason=reason, refresh_s=refresh, window_s=none, delay_s=none, seen_share=none)
+    return SensorResponse(
+        reason=reason, refresh_s=refresh or none, window_s=none, delay_s=none, seen_share=none
+    )
 
 
 def _without_window(reason: str, taken: _Taken, explained: float) -> SensorResponse:

@@ -47,9 +47,8 @@ class Blindness(NamedTuple):
 
     delay_sec: float = 0.0  # of a reading behind the power that it tells
     delay_within_sec: float = 0.0
-    seen_share: float | None = (
-        None  # of the time, the least that it may be; None where it was not found to be a part
-    )
+    # Of the time, the least that it may be; None where it was not found to be a part.
+    seen_share: float | None = None
     refresh_sec: float = 0.0
     idle_w: float = 0.0
 
@@ -71,14 +70,18 @@ class Blindness(NamedTuple):
     def late_j(self, power_limit_w: float | None) -> float | None:
         """What is told late at the edges of a span; None where no limit bounds it."""
         late_sec = abs(self.delay_sec) + self.delay_within_sec
-        return _bounded_j(late_sec, power_limit_w, self.idle_w)
+        if not late_sec:
+            return 0.0
+        return None if power_limit_w is None else late_sec * (power_limit_w - self.idle_w)
 
     def hidden_j(
         self, energy_j: float, *, duration_sec: float, power_limit_w: float | None, shifts: int
     ) -> float | None:
         """How much a load could hide that was shifted so many times; None where no limit bounds it."""
-        if self.seen_share is None or power_limit_w is None:
-            return _bounded_j(0.0 if self.seen_share is None else 1.0, power_limit_w, self.idle_w)
+        if self.seen_share is None:
+            return 0.0
+        if power_limit_w is None:
+            return None
         return hidden_j(
             energy_j,
             duration_sec=duration_sec,
@@ -87,12 +90,6 @@ class Blindness(NamedTuple):
             most_w=power_limit_w,
             shifts=shifts,
         )
-
-
-def _bounded_j(duration_sec: float, power_limit_w: float | None, idle_w: float) -> float | None:
-    if not duration_sec:
-        return 0.0
-    return None if power_limit_w is None else duration_sec * (power_limit_w - idle_w)
 
 
 def _half_width(estimate: Estimated) -> float:
