@@ -82,11 +82,12 @@ class LoadTrace(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Self:
         """From columns of samples, ascending, and regions of the load program, all on one clock."""
         start_ns = at_ns[0] if len(at_ns) else 0
+        spans_ns = sorted((began_ns, ended_ns) for began_ns, ended_ns in busy_ns if began_ns < ended_ns)
         return cls(
             times_s=(at_ns - start_ns) / NS_PER_S,
             power_w=power_w,
             energy_j=energy_j,
-            busy_s=(np.array(sorted(busy_ns), np.int64).reshape(-1, 2) - start_ns) / NS_PER_S,
+            busy_s=(np.array(spans_ns, np.int64).reshape(-1, 2) - start_ns) / NS_PER_S,
             temperature_c=temperature_c,
             throttle_reasons=np.clip(np.nan_to_num(throttle_reasons), 0, 2**53).astype(np.int64),
             others_busy=others_busy,

@@ -144,6 +144,14 @@ def test_what_cannot_be_relied_on_is_not_told(
     assert all(getattr(found, name) == Estimate(reason=found.reason) for name in VALUES)
 
 
+def test_a_load_that_ended_before_it_began_is_none() -> None:
+    """A damaged log may say so."""
+    some = np.full(10, 100.0)
+    columns = dict.fromkeys(("power_w", "energy_j", "temperature_c", "throttle_reasons"), some)
+    trace = LoadTrace.of(np.arange(10), **columns, busy_ns=[(5, 3)], others_busy=False, power_limit_mw=None)
+    assert "no load" in estimate(trace).reason
+
+
 def foreign_w() -> np.ndarray:
     """Somebody else's load, that comes and goes by itself."""
     return np.repeat(np.random.default_rng(1).uniform(0, 900, 140), 50)[: len(usual().times_s)]
