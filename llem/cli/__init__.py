@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     "compare": ("llem.cli.compare:compare", "Compare groups of runs, with intervals."),
     "report": ("llem.cli.report:report", "Write a page that can be handed out."),
     "query": ("llem.cli.query:query", "Ask the store in SQL; without SQL, list its tables and columns."),
+    "shell": ("llem.cli.shell:shell", "Ask the store in SQL, statement after statement."),
     "export": ("llem.cli.export:export", "Write results to CSV, JSON or Parquet, a timeline for Perfetto."),
     "import": (
         "llem.cli.import_result:import_result",

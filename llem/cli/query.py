@@ -2,14 +2,13 @@
 
 import importlib
 import math
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import msgspec
 import typer
@@ -22,15 +21,24 @@ from llem.cli.table import write_lines
 from llem.errors import QueryError
 from llem.export import formats, target
 from llem.query.process import Limits, ResultStream, running
-from llem.query.statements import CATALOG, parse_parameters, saved_queries, saved_query
+from llem.query.statements import CATALOG, parse_parameters, saved_queries, saved_query, statement
 from llem.store import Store
 
 MAX_ROWS = 2**62
 MAX_SQL_BYTES = 2**20
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
-TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")
 TABLE_ROWS = 1000  # a table is read by people and held in memory
 Start = Callable[..., AbstractContextManager[ResultStream]]
+
+
+class Hints(NamedTuple):
+    """What shows the rest of a table: its columns and texts, and its rows."""
+
+    whole: str = "-f lines"
+    more: str = "--limit N sets how many are shown"
+
+
+OPTIONS = Hints()
 
 
 if TYPE_CHECKING:
@@ -145,7 +153,7 @@ def query(
         if chosen is Format.PARQUET:
             _write_parquet(start, output, force=force)
         else:
-            _write_text(start, chosen, output, line, force=force, raw_csv=raw_csv)
+            write_text(start, chosen, line, output=output, force=force, raw_csv=raw_csv)
     finally:
         line.erase()
 
@@ -180,8 +188,21 @@ def _list_saved(saved: str | None, chosen: Format, output: Path | None, *, force
         raise QueryError("--list", found="-f parquet", expected="a format for text")
     columns = ["name", "description"] if chosen is Format.TABLE else ["name", "description", "sql"]
     rows = [[getattr(query, column) for column in columns] for query in saved_queries()]
+    write_rows(chosen, columns, rows, output=output, force=force)
+
+
+def write_rows(
+    chosen: Format,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    output: Path | None = None,
+    force: bool = False,
+    hints: Hints = OPTIONS,
+) -> None:
+    """Write what is at hand to a file or stdout, in a format for text. Raises OutputError."""
     with _output(chosen, output, force=force) as out:
-        _writer(chosen, raw_csv=False)(out, columns, rows)
+        _writer(chosen, raw_csv=False, whole=hints.whole)(out, columns, rows)
 
 
 def _format(given: Format | None, output: Path | None) -> Format:
@@ -202,7 +223,7 @@ def _statement(sql: str | None, saved: str | None) -> str:
         return CATALOG
     if sql == "-":
         return _statement_on_stdin()
-    return f"FROM {sql}" if TABLE_NAME.fullmatch(sql) else sql
+    return statement(sql)
 
 
 def _statement_on_stdin() -> str:
@@ -218,16 +239,24 @@ def _statement_on_stdin() -> str:
         raise QueryError("the SQL on standard input is not UTF-8", found=found) from None
 
 
-def _write_text(
-    start: Start, chosen: Format, output: Path | None, line: WorkLine, *, force: bool, raw_csv: bool
+def write_text(
+    start: Start,
+    chosen: Format,
+    line: WorkLine,
+    *,
+    output: Path | None = None,
+    force: bool = False,
+    raw_csv: bool = False,
+    hints: Hints = OPTIONS,
 ) -> None:
+    """Write a result to a file or stdout, as a table or any other format for text. Raises QueryError, OutputError."""
     with _output(chosen, output, force=force) as stream, start() as result:
-        write = _writer(chosen, raw_csv=raw_csv)
+        write = _writer(chosen, raw_csv=raw_csv, whole=hints.whole)
         columns = [column.name for column in result.columns]
         line.erase()
         write(stream, columns, _rows(result))
         if result.truncated:
-            console.note("llem: there are more rows; --limit N sets how many are shown")
+            console.note(f"llem: there are more rows; {hints.more}")
 
 
 def _output(chosen: Format, output: Path | None, *, force: bool) -> AbstractContextManager[TextIO]:
@@ -236,10 +265,10 @@ def _output(chosen: Format, output: Path | None, *, force: bool) -> AbstractCont
     return nullcontext(sys.stdout) if chosen is Format.TABLE else text_output()
 
 
-def _writer(chosen: Format, *, raw_csv: bool) -> formats.Writer:
+def _writer(chosen: Format, *, raw_csv: bool, whole: str = OPTIONS.whole) -> formats.Writer:
     """The format's writer; rich is loaded only for a table, and while the query's process starts."""
     if chosen is Format.TABLE:
-        return partial(importlib.import_module("llem.cli.table").write_table, instead="-f lines")
+        return partial(importlib.import_module("llem.cli.table").write_table, instead=whole)
     if chosen is Format.LINES:
         return write_lines
     return formats.TEXT_FORMATS[chosen].writer(neutralise=not raw_csv)

@@ -16,6 +16,18 @@ SELECT table_name AS "table", column_name AS "column",
        regexp_extract(comment, '^\\[([^]]*)\\]', 1) AS unit, regexp_replace(comment, '^\\[[^]]*\\] *', '') AS meaning, data_type AS type
 FROM duckdb_columns() WHERE NOT internal AND database_name <> 'temp' ORDER BY table_oid, column_index
 """
+SCHEMA = """
+SELECT column_name AS "column", regexp_extract(comment, '^\\[([^]]*)\\]', 1) AS unit,
+       regexp_replace(comment, '^\\[[^]]*\\] *', '') AS meaning, data_type AS type
+FROM duckdb_columns() WHERE NOT internal AND database_name <> 'temp' AND lower(table_name) = lower($table) ORDER BY column_index
+"""
+TABLES = """
+SELECT table_name AS name, 'table' AS kind, comment AS meaning FROM duckdb_tables() WHERE NOT internal AND database_name <> 'temp'
+UNION ALL SELECT view_name, 'view', comment FROM duckdb_views() WHERE NOT internal AND database_name <> 'temp'
+UNION ALL SELECT function_name, 'macro', '(' || array_to_string(parameters, ', ') || ')' FROM duckdb_functions() WHERE NOT internal
+ORDER BY kind = 'macro', name
+"""
+_TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 _MAX_DIGITS = 40
@@ -46,6 +58,11 @@ def saved_query(name: str) -> SavedQuery:
 def _load(path: Path) -> SavedQuery:
     sql = path.read_text(encoding="utf-8")
     return SavedQuery(path.stem, sql.partition("\n")[0].removeprefix("--").strip(), sql)
+
+
+def statement(written: str) -> str:
+    """The statement; the name of a table alone stands for all of its rows."""
+    return f"FROM {written}" if _TABLE_NAME.fullmatch(written) else written
 
 
 def parse_parameters(options: Sequence[str]) -> dict[str, Parameter]:

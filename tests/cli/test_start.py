@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Run
 
-HEAVY = ("torch", "transformers", "duckdb", "numpy", "pynvml", "rich")
+HEAVY = ("torch", "transformers", "duckdb", "numpy", "pynvml", "rich", "prompt_toolkit")
 LOADED = "import sys; print(*sorted(name for name in sys.modules if '.' not in name))"
 
 
@@ -24,6 +24,11 @@ def test_help_loads_no_heavy_library() -> None:
     """`llem --help` has neither torch nor duckdb nor numpy in memory."""
     code = "from llem.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert loaded_after(code).isdisjoint(HEAVY)
+
+
+def test_a_shell_in_a_pipe_loads_no_line_editor() -> None:
+    """Only a terminal is worth what prompt_toolkit costs."""
+    assert "prompt_toolkit" not in loaded_after("import llem.cli.shell, llem.cli.query")
 
 
 @pytest.mark.parametrize(
