@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -167,6 +167,19 @@ class Store:
                 ) from error
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+
+    def remove_experiment(self, experiment_id: str) -> None:
+        """Remove its folder; a crash leaves it whole or leaves none. Raises StoreError."""
+        folder = self.log_path / check_id(experiment_id)
+        hidden = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.log_path))
+        try:
+            OsFiles().rename(folder, hidden / experiment_id)
+            OsFiles().sync_directory(self.log_path)
+            shutil.rmtree(hidden)
+        except OSError as error:
+            with suppress(OSError):
+                hidden.rmdir()
+            raise StoreError(f"experiment folder {folder} cannot be removed", found=error.strerror) from error
 
     def experiment_ids(self) -> list[str]:
         """Ids of all experiments in the log, sorted; folders with other names, and links, are not experiments."""

@@ -12,8 +12,16 @@ from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
 from llem.export import formats
-from llem.query.runs import COLUMNS, SCREEN, select_runs, started_since_ns
+from llem.query.runs import COLUMNS, LONG_COLUMNS, LONG_SCREEN, SCREEN, select_runs, started_since_ns
 from llem.store import Store
+
+# whether --long and --json are given
+_COLUMNS = {
+    (False, False): SCREEN,
+    (False, True): COLUMNS,
+    (True, False): LONG_SCREEN,
+    (True, True): LONG_COLUMNS,
+}
 
 
 def runs(
@@ -30,6 +38,9 @@ def runs(
     limit: Annotated[
         int, typer.Option(min=1, max=2**62, metavar="N", help="At most so many, the newest.")
     ] = 50,
+    long: Annotated[
+        bool, typer.Option("--long", help="Their start, labels, study and the size of their log instead.")
+    ] = False,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
@@ -40,7 +51,7 @@ def runs(
     with tables_of(place) as connection:
         found = select_runs(
             connection,
-            columns=COLUMNS if json else SCREEN,
+            columns=_COLUMNS[long, json],
             labels=labels,
             name=name,
             since_ns=since_ns,

@@ -20,6 +20,12 @@ SCREEN = """experiment_id AS run,
        round(r.total_energy_j, 1) AS joules, r.energy_source AS source, round(coalesce(r.measured_sec, r.duration_sec), 1) AS sec,
        round(r.output_tokens_per_second, 1) AS "output tokens/s", r.output_tokens AS "output tokens"
 """
+_SIZE = """(SELECT {what} FROM segments s WHERE s.experiment_id = e.experiment_id)"""
+_LOG_BYTES, _SEGMENTS = _SIZE.format(what="sum(s.file_bytes)"), _SIZE.format(what="count(*)")
+LONG_COLUMNS = f"{COLUMNS}, r.study_id, {_LOG_BYTES} AS log_bytes, {_SEGMENTS} AS segments"
+LONG_SCREEN = f"""experiment_id AS run, e.name, strftime(coalesce(e.started_time, r.start_time), '%Y-%m-%d %H:%M') AS "started (UTC)",
+       round({_LOG_BYTES} / 1e6, 3) AS "log MB", {_SEGMENTS} AS segments,
+       list_transform(map_entries(e.labels), lambda pair: pair.key || '=' || pair.value).array_to_string(' ') AS labels, r.study_id AS study"""
 RUNS = """
 SELECT {columns}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)

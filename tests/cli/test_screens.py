@@ -86,6 +86,7 @@ CASES = {
     "measure_help": Case(["measure", "--help"]),
     "measure_dry_run": Case(["measure", "--dry-run", "--engine", "simulated"]),
     "runs": Case(["runs"]),
+    "runs_long": Case(["runs", "--long"], masked),
     "runs_none": Case(["runs", "--name", "nobody"]),
     "runs_json": Case(["runs", "--json", "--name", "base"]),
     "runs_damaged": Case(["runs", "--store", "damaged"], masked),

@@ -111,7 +111,7 @@ class Command:
 
 
 # They never end, or do what they are told to any file; the doctor looks at the machine alone.
-_LEFT_OUT = frozenset({"--follow", "--unsafe", "--help"})
+_LEFT_OUT = frozenset({"--yes", "--follow", "--unsafe", "--help"})
 _MACHINE = frozenset({"doctor"})
 _MEASURING = frozenset({"measure", "calibrate"})
 
