@@ -254,7 +254,7 @@ class Store:
 
     def started_ns(self, experiment_id: str) -> int | None:
         """Wall clock of its supervisor's header, or of the first segment that has one, in ns since 1970; None without any."""
-        paths = sorted(self.segments(experiment_id), key=lambda path: not path.name.startswith("supervisor"))
+        paths = sorted(self.segments(experiment_id), key=_place_among_headers)
         headers = (header for path in paths if (header := _header(path)) is not None)
         return next((header.wall_ns for header in headers), None)
 
@@ -307,6 +307,11 @@ def _changed_ns(folder: os.DirEntry[str] | Path) -> int:
         return 0
 
 
+def _place_among_headers(path: Path) -> int:
+    """Supervisors first; notes last, which may come years later."""
+    return 0 if path.name.startswith("supervisor") else 2 if path.name.startswith("note") else 1
+
+
 def _header(path: Path) -> SegmentHeader | None:
     try:
         return peek_header(path)
@@ -329,7 +334,7 @@ def open_segment(
     folder: Path,
     *,
     experiment_id: str,
-    role: Literal["supervisor", "rank", "worker", "sampler", "import", "load", "study"],
+    role: Literal["supervisor", "rank", "worker", "sampler", "import", "load", "study", "note"],
     process_index: int | None = None,
     sync: SyncPolicy = "block",
     clocks: ClockPair | None = None,

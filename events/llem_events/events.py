@@ -219,6 +219,13 @@ class ExperimentStarted(Event, frozen=True, kw_only=True):
     rank_count: Int32 | None = None
 
 
+class ExperimentLabelled(Event, frozen=True, kw_only=True):
+    """Somebody changed the labels of an experiment, which may long have ended."""
+
+    TYPE: ClassVar[str] = "experiment_labelled"
+    labels: dict[str, str | None]  # None: the label is removed
+
+
 class ProcessStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_started"
     process_index: Int32
@@ -699,6 +706,7 @@ class ExperimentInterrupted(Event, frozen=True, kw_only=True):
 
 EVENT_TYPES: tuple[type[Event], ...] = (
     ExperimentStarted,
+    ExperimentLabelled,
     ProcessStarted,
     MeterStarted,
     WindowOpened,

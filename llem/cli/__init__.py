@@ -26,6 +26,7 @@ COMMANDS: Commands = {
     ),
     "watch": ("llem.cli.watch:watch", "Watch a run or a study while it goes on, from another terminal."),
     "runs": ("llem.cli.runs:runs", "List the experiments in the store."),
+    "label": ("llem.cli.label:label", "Change the labels of an experiment."),
     "rm": ("llem.cli.remove:remove", "Remove experiments from the store, for good."),
     "show": ("llem.cli.show:show", "Show one experiment's result, or the events it came from."),
     "compare": ("llem.cli.compare:compare", "Compare groups of runs, with intervals."),

@@ -8,7 +8,7 @@ CREATE TABLE experiments ( -- one row per experiment
     problem VARCHAR, -- why it is damaged, newer, interrupted or failed; NULL where it is not
     salvaged BOOLEAN, -- whether damaged parts of its log were left out
     expected_processes BIGINT, -- workers in the plan; NULL where the supervisor's segment is missing
-    labels MAP(VARCHAR, VARCHAR), -- labels in the plan
+    labels MAP(VARCHAR, VARCHAR), -- labels in the plan, as llem label has changed them since
     plan JSON, -- the plan as resolved; NULL where the supervisor's segment is missing
     command VARCHAR[], -- wrapped program; NULL for a built-in engine
     measurement_config_hash VARCHAR, -- digest of everything in the plan that can change a figure

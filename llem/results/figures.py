@@ -725,7 +725,7 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         _warnings,
         cell=lambda result: "; ".join(_warnings(result)) or None,
     ),
-    Figure("labels", "MAP(VARCHAR, VARCHAR)", "", "labels in the plan"),
+    Figure("labels", "MAP(VARCHAR, VARCHAR)", "", "labels in the plan, as llem label has changed them since"),
     Figure(
         "measurement_config_hash",
         "VARCHAR",

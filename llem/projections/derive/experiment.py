@@ -87,6 +87,7 @@ def derive_experiment(
         return derived
     if facts.imported is not None and not facts.processes:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)
+        result = msgspec.structs.replace(result, labels=facts.labels(result.labels))
         return msgspec.structs.replace(derived, result=_believed(result))
     measured = _measure(source, derived, chosen)
     if not measured:
@@ -141,7 +142,7 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
     labelled = msgspec.structs.replace(
         result,
         status=RESULT_STATUS.get(derived.status, "incomplete"),
-        labels=started.labels if started else {},
+        labels=facts.labels(started.labels if started else {}),
         power_limit_set_w=facts.setting("power_limit_w"),
         clocks_locked_mhz=facts.setting("lock_clocks_mhz"),
     )

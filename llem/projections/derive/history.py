@@ -27,6 +27,7 @@ from llem_events.events import (
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
+    ExperimentLabelled,
     ExperimentStarted,
     LoadCompleted,
     MeteredDevice,
@@ -54,6 +55,7 @@ from llem_events.events import (
 Kind = TypeVar("Kind", bound=Event)
 WRAPPED_PROGRAM = "command"
 IMPORT = "import"
+NOTE = "note"
 SUPERVISING = ("supervisor", "rank")  # of the experiment, and of the part of another rank
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
@@ -307,6 +309,19 @@ class ExperimentFacts(Facts):
             if _has_process(segment) and segment.segment_id is not None
         ]
 
+    def labels(self, before: Mapping[str, str]) -> dict[str, str]:
+        """Those from before, and what was noted since; the later note holds."""
+        written_ns = {segment.segment_id: segment.wall_ns or 0 for segment in self.segments}
+        notes = [
+            (written_ns[fact.segment_id], fact.segment_id, place, fact.event.labels)
+            for place, fact in enumerate(self.all)
+            if isinstance(fact.event, ExperimentLabelled)
+        ]
+        labels: dict[str, str | None] = dict(before)
+        for *_, changed in sorted(notes):
+            labels |= changed
+        return {key: text for key, text in labels.items() if text is not None}
+
     def setting(self, name: str) -> float | None:
         """What the devices were set to for this run: as the driver says, or as it was told; the lowest of all devices."""
         changes = [
@@ -435,7 +450,9 @@ class Clocks:
     def __init__(self, facts: ExperimentFacts) -> None:
         pairs: dict[Clock, list[tuple[int, int]]] = {}
         by_id = {segment.segment_id: segment for segment in facts.segments}
-        for segment in facts.segments:
+        for segment in sorted(facts.segments, key=lambda segment: segment.role == NOTE):
+            if segment.role == NOTE and segment.clock in pairs:
+                continue  # days later on the same clock, which has drifted: no matter of the measurement
             if segment.monotonic_ns is not None and segment.wall_ns is not None:
                 pairs.setdefault(segment.clock, []).append((segment.monotonic_ns, segment.wall_ns))
         for fact in facts.all:

@@ -219,14 +219,15 @@ def _place_in_study(place: StudyPlace | None) -> dict[str, Any]:
 
 def _not_measured(derived: Derived) -> dict[str, Any]:
     """What the plan alone says."""
-    plan, started = derived.facts.plan, derived.facts.started
+    facts, started = derived.facts, derived.facts.started
+    plan = facts.plan
     return {
         "model_name": plan.get("model", {}).get("name"),
         "engine": plan.get("engine", {}).get("name"),
         "batch_size": plan.get("engine", {}).get("batch_size"),
         "processes": 0,
         "invalid_reasons": [],
-        "labels": started.labels if started else {},
+        "labels": facts.labels(started.labels if started else {}),
         "measurement_config_hash": started.measurement_config_hash if started else None,
         "results_version": RESULTS_VERSION,
     }
@@ -252,7 +253,7 @@ def experiments(derived: Derived) -> Rows:
             "problem": _problem(derived),
             "salvaged": any(segment.missing_bytes > 0 for segment in facts.segments),
             "expected_processes": started.expected_processes if started else None,
-            "labels": started.labels if started else {},
+            "labels": facts.labels(started.labels if started else {}),
             "plan": started.plan if started else None,
             "command": (started.command or None) if started else None,
             "measurement_config_hash": started.measurement_config_hash if started else None,

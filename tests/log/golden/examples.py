@@ -12,6 +12,7 @@ from llem_events.events import (
     Event,
     ExperimentCompleted,
     ExperimentInterrupted,
+    ExperimentLabelled,
     ExperimentStarted,
     HostJoined,
     LoadCompleted,
@@ -482,6 +483,9 @@ SETTING_EVENTS: tuple[Event, ...] = (
         restored=True,
     ),
 )
+
+# What was noted of an experiment after it had ended.
+NOTES: tuple[Event, ...] = (ExperimentLabelled(labels={"site": "lab", "wrong": None}),)
 
 # Of a run that calibrates, of a sensor of which nothing can be said, and of a run that relies on an earlier one.
 CALIBRATION_EVENTS: tuple[Event, ...] = (

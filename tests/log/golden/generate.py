@@ -29,6 +29,7 @@ from tests.log.golden.examples import (
     EXAMPLES,
     FAILED_RUN,
     LOAD_EVENTS,
+    NOTES,
     RANK_EVENTS,
     REGION_EVENTS,
     SERVER_EVENTS,
@@ -96,6 +97,7 @@ def segments() -> dict[str, Blocks]:
         "settings": [list(SETTING_EVENTS)],
         "ranks": [list(RANK_EVENTS)],
         "calibration": [list(CALIBRATION_EVENTS)],
+        "notes": [list(NOTES)],
     }
 
 
