@@ -107,6 +107,11 @@ def can_be_drawn_over(out: TextIO) -> bool:
     return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def can_ask() -> bool:
+    """Whether a person may answer on standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def clipped(text: str, columns: int) -> str:
     """As much of the text as fits into so many columns; wide characters take two."""
     left = columns

@@ -1,6 +1,5 @@
 """llem rm."""
 
-import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -69,7 +68,7 @@ def _line(experiment_id: str, name: str, status: str, study_id: str | None, log_
 
 def _agreed(number: int) -> bool:
     """Whether a person says yes. Raises StoreError where nobody can be asked."""
-    if not os.isatty(0):
+    if not console.can_ask():
         raise StoreError("nobody can be asked whether to remove", hint="say so with --yes")
     answer: str = typer.prompt(
         f"Remove {console.counted(number, 'experiment')} for good? [y/N]",

@@ -1,7 +1,6 @@
 """llem shell."""
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -109,7 +108,7 @@ def shell(
     Statements may come from a pipe; then the first that fails ends it.
     """
     session = Session(Store.locate(store).require(), timeout_s=timeout, factors=factors)
-    is_asked = os.isatty(0)
+    is_asked = console.can_ask()
     if is_asked and console.can_be_drawn_over(sys.stdout):
         _converse(session, importlib.import_module("llem.cli.shell_prompt").reader(session))
     elif is_asked:
@@ -146,9 +145,8 @@ def _take_all(session: Session, written: Iterator[str]) -> None:
 
 def _lines() -> Iterator[str]:
     """Lines of standard input. Raises QueryError."""
-    with open(0, "rb", closefd=False) as written:
-        while line := written.readline(MAX_SQL_BYTES + 1):
-            yield _text(line)
+    while sys.stdin is not None and (line := sys.stdin.buffer.readline(MAX_SQL_BYTES + 1)):
+        yield _text(line)
 
 
 def _text(line: bytes) -> str:

@@ -104,9 +104,9 @@ def statements(odd: Odd, folder: Path) -> Iterator[Ended]:
 
 
 def standard_input(odd: Odd, folder: Path) -> Iterator[Ended]:
-    """Any bytes as SQL on standard input."""
+    """Any bytes as SQL on standard input, as one statement or many."""
     written = odd.mutated(inputs.sql(odd).encode(errors="surrogateescape"))
-    yield call(["query", "-", "--timeout", "3"], folder=folder, stdin=written)
+    yield call([*odd.choice([["query", "-"], ["shell"]]), "--timeout", "3"], folder=folder, stdin=written)
 
 
 def prompt_files(odd: Odd, folder: Path) -> Iterator[Ended]:
