@@ -238,7 +238,7 @@ WITH devices_once AS (
     QUALIFY row_number() OVER (PARTITION BY experiment_id, process_index, d.host, coalesce(parent_uuid, device_uuid) ORDER BY device_index) = 1),
 each_region AS (
     SELECT experiment_id, process_index, name, window_index, any_value(w.duration_sec) AS sec, any_value(w.tokens) AS tokens, any_value(w.requests) AS requests,
-           CASE WHEN count(w.energy_j) = count(*) THEN sum(w.energy_j) END AS energy_j, any_value(w.reason) AS reason,
+           CASE WHEN count(w.energy_j) = count(*) THEN sum(w.energy_j) END AS energy_j, min(w.reason) AS reason,
            CASE WHEN count(DISTINCT w.energy_source) > 1 THEN 'mixed' ELSE any_value(w.energy_source) END AS energy_source
     FROM windows w LEFT JOIN devices_once d USING (experiment_id, process_index, device_uuid)
     WHERE w.kind = 'region' AND (d.device_uuid IS NOT NULL OR w.device_uuid IS NULL) GROUP BY ALL)
@@ -247,7 +247,7 @@ SELECT experiment_id, process_index, name, count(*) AS regions, count(energy_j) 
        sum(energy_j) AS measured_energy_j, sum(energy_j) / nullif(sum(sec) FILTER (energy_j IS NOT NULL), 0) AS mean_power_w,
        sum(tokens)::BIGINT AS tokens, sum(requests)::BIGINT AS requests,
        sum(energy_j) FILTER (tokens IS NOT NULL) / nullif(sum(tokens) FILTER (energy_j IS NOT NULL), 0) AS energy_per_token_j,
-       CASE WHEN count(DISTINCT energy_source) > 1 THEN 'mixed' ELSE any_value(energy_source) END AS energy_source, any_value(reason) AS reason
+       CASE WHEN count(DISTINCT energy_source) > 1 THEN 'mixed' ELSE any_value(energy_source) END AS energy_source, min(reason) AS reason
 FROM each_region GROUP BY experiment_id, process_index, name;
 
 -- NVML's clocks-event reasons by name.
