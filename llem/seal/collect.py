@@ -20,6 +20,7 @@ from llem_events.files import OsFiles, open_segment_file
 STAGED_PREFIX = ".new-"
 CHUNK_BYTES = 2**20
 LEFTOVER_AFTER_S = 24 * 3600.0
+LINK = "a link, which is not followed"
 Standing = Literal["new", "same", "grown", "other"]
 
 
@@ -46,6 +47,11 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     damaged: Sequence[Left] = ()  # copied with their damage, because --salvage was given
     left: Sequence[Left] = ()
 
+    @property
+    def has_all(self) -> bool:
+        """Whether there was something, and nothing of it was left."""
+        return self.segments + self.present > 0 and not self.left
+
     def plus(self, other: "Collected", *, experiments: int) -> "Collected":
         """Both together."""
         return Collected(
@@ -66,14 +72,14 @@ def collect(
     check_apart(source.require(), into)
     into.create()
     _remove_leftovers(into)
-    total = Collected(source=source.path)
+    total = Collected(source=source.path, left=[*_strangers(source)] if only is None else [])
     for experiment_id in source.experiment_ids():
         if only is not None and experiment_id not in only:
             continue
         taken = _collect_folder(
             source.log_path / experiment_id, into.log_path / experiment_id, salvage=salvage
         )
-        total = total.plus(taken, experiments=not taken.left)
+        total = total.plus(taken, experiments=taken.has_all)
     for folder in _study_folders(source):
         if only is not None and folder.name not in only:
             continue
@@ -90,7 +96,7 @@ def collect_experiment(source: Store, into: Store, experiment_id: str) -> Collec
     taken = _collect_folder(
         source.log_path / experiment_id, into.log_path / experiment_id, salvage=False, may_go_on=True
     )
-    return Collected(source=source.path).plus(taken, experiments=not taken.left)
+    return Collected(source=source.path).plus(taken, experiments=taken.has_all)
 
 
 def check_apart(source: Store, into: Store) -> None:
@@ -101,6 +107,16 @@ def check_apart(source: Store, into: Store) -> None:
             found=f"the same as {source.path} or a folder in it",
             expected="another store to collect into",
         )
+
+
+def _strangers(source: Store) -> Iterator[Left]:
+    """What lies in the log and is not read: whoever believes that all was taken would lose it with the source."""
+    for path in sorted(source.log_path.iterdir()):
+        if path.is_symlink():
+            yield Left(path=path, kind="unreadable", reason=LINK)
+    for name in source.strange_folders():
+        reason = "no experiment has such a name"
+        yield Left(path=source.log_path / name, kind="unreadable", reason=reason)
 
 
 def _study_folders(source: Store) -> list[Path]:
@@ -155,13 +171,13 @@ class _LeftError(Exception):
 def _segments(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                Path(entry.path)
-                for entry in entries
-                if entry.name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False)
-            )
+            found = sorted(Path(entry.path) for entry in entries if entry.name.endswith(SEGMENT_SUFFIX))
     except OSError as error:
         raise _LeftError(Left(path=folder, kind="unreadable", reason=error.strerror or str(error))) from error
+    for path in found:
+        if path.is_symlink():
+            raise _LeftError(Left(path=path, kind="unreadable", reason=LINK))
+    return [path for path in found if path.is_file()]
 
 
 def _check_at_rest(segments: Sequence[Path]) -> None:

@@ -271,14 +271,18 @@ class _Job:
 
     def _remove_damaged(self) -> None:
         """Sums over the rest of a damaged experiment would look whole: nothing of it stays."""
-        for unsealed in self._left.values():
-            for table in (*OF_SEGMENTS, *OF_EXPERIMENTS) if unsealed.kind == "damaged" else ():
-                folder = self._root / f"table={table}" / f"experiment_id={unsealed.experiment_id}"
+        for experiment_id in filter(self._is_damaged, self._left):
+            for table in (*OF_SEGMENTS, *OF_EXPERIMENTS):
+                folder = self._root / f"table={table}" / f"experiment_id={experiment_id}"
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_damaged(self, experiment_id: str) -> bool:
+        return experiment_id in self._left and self._left[experiment_id].kind == "damaged"
 
     def told(self, plans: Sequence[_Plan], folder: Path) -> Sealing:
         """All that was done, in the folder as its user calls it."""
-        segments = [line.segment for line in self._lines if line.segment is not None]
+        sealed = [line.segment for line in self._lines if line.segment is not None]
+        segments = [segment for segment in sealed if not self._is_damaged(segment.experiment_id)]
         results = [line.results for line in self._lines if line.results is not None]
         files = [file for segment in segments for file in segment.files]
         files += [file for result in results for file in result.files]

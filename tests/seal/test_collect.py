@@ -110,6 +110,24 @@ def test_a_segment_of_another_experiment_is_damage(hosts: list[Store], tmp_path:
     assert [left.kind for left in taken.left] == ["damaged"]
 
 
+@pytest.mark.parametrize("what", ["segment", "experiment", "name"])
+def test_what_a_store_does_not_read_is_told(hosts: list[Store], tmp_path: Path, what: str) -> None:
+    """A link, or a folder whose name is no id: its source would be removed in the belief that all is there."""
+    folder = hosts[0].log_path / world.EXPERIMENT
+    match what:
+        case "segment":
+            linked = hosts[0].segments(world.EXPERIMENT)[0]
+            linked.rename(tmp_path / "elsewhere")
+            linked.symlink_to(tmp_path / "elsewhere")
+        case "experiment":
+            folder.rename(tmp_path / "elsewhere")
+            folder.symlink_to(tmp_path / "elsewhere")
+        case "name":
+            folder.rename(hosts[0].log_path / "Run 1")
+    taken = collect(hosts[0], Store(tmp_path / "all"))
+    assert [left.kind for left in taken.left] == ["unreadable"] and not taken.experiments
+
+
 def test_a_run_that_goes_on_is_left(hosts: list[Store], tmp_path: Path) -> None:
     """Half of it would look like one that was killed; when it has ended, it is taken."""
     into = Store(tmp_path / "all")

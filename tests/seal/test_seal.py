@@ -197,6 +197,7 @@ def test_nothing_stays_of_a_damaged_experiment(log: Store, tmp_path: Path) -> No
     segment.write_bytes(damaged)
     told = sealed(log, tmp_path / "sealed")
     assert [left.kind for left in told.left] == ["damaged"] and told.experiments == 1
+    assert told.segments == len(log.segments("run-2"))
     assert segment.name in told.left[0].reason
     assert not list((tmp_path / "sealed").rglob(f"experiment_id={world.EXPERIMENT}/**/*.parquet"))
 
