@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from llem.errors import ExportError
-from llem.importers.asked import EPOCH, Asked
+from llem.importers.asked import EPOCH, Asked, ImpossibleTimeError
 from llem.importers.document import EARLIEST_S, LATEST_S, Document
 from llem.importers.recording import Dated, Mapped
 from llem.registry import IMPORTERS
@@ -118,7 +118,10 @@ def understand(
     if file_format is not None and not importer.recognises(document):
         raise _unknown(document, expected=file_format)
     _check_options(document, name, importer, asked)
-    runs = list(importer.recordings(document, asked))
+    try:
+        runs = list(importer.recordings(document, asked))
+    except ImpossibleTimeError as error:
+        raise _of_another_century(document, str(error)) from None
     if not 0 < len(runs) <= MOST_RUNS:
         raise document.refuse("runs", found=len(runs), expected=f"1 to {MOST_RUNS}")
     _check_times(document, runs)
@@ -138,11 +141,11 @@ def _check_times(document: Document, runs: Sequence[Run]) -> None:
         clocks = run.clocks
         if clocks is not None and not EARLIEST_S <= seconds(clocks.wall_ns) <= LATEST_S:
             began = EPOCH + timedelta(seconds=seconds(clocks.wall_ns))
-            raise document.refuse(
-                "a run at an impossible time",
-                found=began.isoformat(timespec="seconds"),
-                expected="a time between 2000 and 2100",
-            )
+            raise _of_another_century(document, began.isoformat(timespec="seconds"))
+
+
+def _of_another_century(document: Document, found: str) -> ExportError:
+    return document.refuse("a run at an impossible time", found=found, expected="one between 2000 and 2100")
 
 
 def _append(file: File, run: Run, store: Store, experiment_id: str) -> None:

@@ -6,11 +6,15 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from llem.errors import ExportError, PlanError
+from llem.errors import PlanError
 from llem.units import NS_PER_S
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_INTERVAL_S = 3600
+
+
+class ImpossibleTimeError(ValueError):
+    """A time that is out of reach of any clock, which no zone could be found for."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +44,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return "its times have no zone and were taken for local ones of the importing host (--timezone says another)"
 
     def unix_ns(self, moment: datetime) -> int:
-        """Nanoseconds since 1970 of a time with a zone or without. Raises ExportError for one that no clock showed."""
+        """Nanoseconds since 1970 of a time with a zone or without. Raises ImpossibleTimeError."""
         if not 1970 <= moment.year <= 2200:
-            raise ExportError("a time", found=moment.isoformat(), expected="one between 2000 and 2100")
+            raise ImpossibleTimeError(moment.isoformat())
         if moment.tzinfo is None:
             moment = moment.astimezone() if self.zone is None else moment.replace(tzinfo=self.zone)
         since = moment - EPOCH

@@ -1,6 +1,8 @@
 """One thing to seal, done in whichever process it is handed to: a segment, or the results of an experiment."""
 
 import functools
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +64,16 @@ def perform(task: Task) -> Done:
     except LlemError as error:
         return Done(task=task, kind="failed", reason=str(error))
     except (OSError, MemoryError, duckdb.Error) as error:
-        return Done(task=task, kind="failed", reason=f"{type(error).__name__}: {error}")
+        return Done(task=task, kind="failed", reason=_in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """Of what DuckDB wraps in JSON, only its text."""
+    wrapped = re.search(r"\{\"exception_type\".*\}", str(error))
+    with suppress(msgspec.MsgspecError, KeyError):
+        if wrapped is not None:
+            return msgspec.json.decode(wrapped[0], type=dict[str, str])["exception_message"]
+    return f"{type(error).__name__}: {error}"
 
 
 def _sealed(task: Task) -> Line:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -200,6 +201,21 @@ def test_nothing_stays_of_a_damaged_experiment(log: Store, tmp_path: Path) -> No
     assert told.segments == len(log.segments("run-2"))
     assert segment.name in told.left[0].reason
     assert not list((tmp_path / "sealed").rglob(f"experiment_id={world.EXPERIMENT}/**/*.parquet"))
+
+
+def test_a_disk_that_takes_no_more_is_told_in_words(log: Store, tmp_path: Path) -> None:
+    """Nothing of DuckDB's own wrapping, and nothing half-written stays."""
+    name = next(path.name for path in log.segments(world.EXPERIMENT) if path.name.startswith("sampler"))
+    task = Task(store=str(log.path), root=str(tmp_path / "sealed"), experiment_id=world.EXPERIMENT, file=name)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        done = perform(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.kind == "failed" and done.reason is not None
+    assert "File too large" in done.reason and "exception_type" not in done.reason
+    assert not [path for path in tmp_path.glob("sealed/**/*") if path.is_file()]
 
 
 @pytest.mark.slow
