@@ -28,7 +28,7 @@ OF_EXPERIMENTS = (
 )
 NO_HOST = "__HIVE_DEFAULT_PARTITION__"
 # The smallest that was measured; a column of more distinct values gains nothing by a dictionary, and looking for one takes an eighth of the time.
-COPY_OPTIONS = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION V1, DICTIONARY_SIZE_LIMIT 1000, WRITE_BLOOM_FILTER false"
+COPY_OPTIONS = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION V1, DICTIONARY_SIZE_LIMIT 1000, WRITE_BLOOM_FILTER false, USE_TMP_FILE false"
 _HIVE = "hive_partitioning = true, hive_types_autocast = false, hive_types = {'experiment_id': VARCHAR}"
 
 _KIND = """

@@ -83,6 +83,7 @@ def seal(
     Results come from the store's tables; with a share, or unless `from_tables`, from tables of each experiment alone, which need not be
     seen by several hosts. Raises StoreError.
     """
+    _check_beside(root, store)
     try:
         make_folder(root)
     except OSError as error:
@@ -95,6 +96,13 @@ def seal(
             tasks = make(plans)
             job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
     return job.told(plans, root)
+
+
+def _check_beside(root: Path, store: Store) -> None:
+    """Folders of Parquet within the log would look like experiments, and elsewhere like studies or calibrations. Raises StoreError."""
+    for place in (store.log_path, store.studies_path, store.settings_path, store.calibrations_path):
+        if root.resolve().is_relative_to(place.resolve()):
+            raise StoreError(f"{root}", found=f"a folder of {place}", expected="one beside it to seal into")
 
 
 @contextmanager

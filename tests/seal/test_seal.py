@@ -179,6 +179,25 @@ def test_two_do_not_seal_into_one_folder_at_once(log: Store, tmp_path: Path) -> 
     os.close(fd)
 
 
+@pytest.mark.parametrize("inside", ["log", "log/sealed", "studies", "calibrations/new"])
+def test_nothing_is_sealed_into_the_log(log: Store, inside: str) -> None:
+    """A folder of Parquet there would look like an experiment; and those of studies and calibrations have their readers too."""
+    with pytest.raises(StoreError, match="one beside it to seal into"):
+        seal(log, log.path / inside)
+    assert log.experiment_ids() == [world.EXPERIMENT]
+
+
+def test_a_file_that_a_killed_process_left_is_written_over(log: Store, tmp_path: Path) -> None:
+    """Not beside it, where another kill would leave a file that nothing removes."""
+    sealed(log, tmp_path)
+    for path in tmp_path.glob("table=samples/*/*/*.parquet"):
+        path.rename(path.with_name(f".{path.stem}.tmp"))
+    (left,) = tmp_path.glob("table=samples/*/*/.*")
+    inode = left.stat().st_ino
+    sealed(log, tmp_path)
+    assert [path.stat().st_ino for path in tmp_path.glob("table=samples/*/*/*")] == [inode]
+
+
 def test_an_experiment_that_goes_on_is_left(log: Store, tmp_path: Path) -> None:
     """With the reason, and nothing of it is sealed."""
     with log.segments(world.EXPERIMENT)[0].open("rb") as writer:
