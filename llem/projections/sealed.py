@@ -123,11 +123,21 @@ def _put_over(
     files: str | list[str],
     columns: Sequence[Sequence[Any]],
 ) -> None:
-    """A view over files in the place of a table or view, with its columns and their comments."""
+    """A view over files in the place of a table or view, with its columns and their comments. Raises StoreError where the files do not have these."""
     kind, meaning = connection.execute(_KIND, {"table": table}).fetchall()[0]
     chosen = ", ".join(f"{identifier(name)}::{type_} AS {identifier(name)}" for name, type_, _ in columns)
     connection.execute(f"DROP {kind} {table}")
-    connection.execute(f"CREATE VIEW {table} AS SELECT {chosen} FROM read_parquet({literal(files)}, {_HIVE})")
+    try:
+        connection.execute(
+            f"CREATE VIEW {table} AS SELECT {chosen} FROM read_parquet({literal(files)}, {_HIVE})"
+        )
+    except duckdb.Error as error:
+        raise StoreError(
+            f"sealed Parquet of table {table}",
+            found=str(error).split("\n", 1)[0],
+            expected="files of this llem",
+            hint="run `llem seal` again; remove a damaged file first",
+        ) from error
     if meaning is not None:
         connection.execute(f"COMMENT ON VIEW {table} IS {literal(meaning)}")
         for name, _, text in columns:

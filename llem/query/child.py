@@ -118,11 +118,8 @@ def _open_sealed(root: Path, sql: str) -> DuckDBPyConnection:
     in_part = sealed.sealed_in_part(root)
     if in_part:
         named = ", ".join(in_part[:NAMED])
-        _send(
-            Notice(
-                text=f"llem: sealed only in part: {len(in_part)} experiments, such as {named}; run `llem seal` again"
-            )
-        )
+        count = f"{len(in_part)} experiment{'s' if len(in_part) != 1 else ''}"
+        _send(Notice(text=f"llem: sealed only in part: {count}, such as {named}; run `llem seal` again"))
     connection: DuckDBPyConnection = sealed.open_sealed(root, described="duckdb_" in sql.lower())
     return connection
 

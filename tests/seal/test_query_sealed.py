@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from llem.errors import LlemError
@@ -82,3 +83,21 @@ def test_the_folder_stands_before_the_sql(store: Store, llem: Run, tmp_path: Pat
     remote = llem("query", "--sealed", "s3://bucket/store", "SELECT 1")
     assert remote.returncode == 2 and "an address, expected a folder" in remote.stderr
     assert llem("query", "SELECT 1", "SELECT 2", "--store", store.path).returncode == 2
+
+
+@pytest.mark.parametrize("written", ["hello", "COPY (SELECT 1 AS other) TO '{}' (FORMAT parquet)"])
+def test_a_file_that_is_damaged_or_of_another_llem_is_told(
+    store: Store, tmp_path: Path, written: str
+) -> None:
+    """With what to do, before any row."""
+    shutil.copytree(store.path / "sealed", tmp_path / "sealed")
+    for path in (tmp_path / "sealed" / "table=hosts").rglob("*.parquet"):
+        path.unlink()
+    path = tmp_path / "sealed" / "table=hosts" / "experiment_id=run-1" / "run-1.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if written.startswith("COPY"):
+        duckdb.execute(written.format(path))
+    else:
+        path.write_text(written)
+    with pytest.raises(LlemError, match=r"sealed Parquet of table hosts.*run `llem seal` again"):
+        asked(Store(tmp_path), "FROM hosts", sealed=True)
