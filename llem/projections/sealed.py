@@ -1,6 +1,8 @@
 """Sealed Parquet: where each table's files lie, and the same tables, views and macros over them, of which nothing is copied in."""
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -90,11 +92,23 @@ def _id(folder: Path) -> str:
     return folder.name.partition("=")[2]
 
 
+def _check_readable(root: Path) -> None:
+    """Folders that cannot be listed would be taken for empty ones, by Python and by DuckDB. Raises StoreError."""
+    for folder in (*root.glob("table=*"), *_folders(root, "samples"), *_folders(root, "experiments")):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise StoreError(
+                f"sealed folder {folder} cannot be read",
+                found="Permission denied",
+                hint=f"its owner lets others read it by chmod -R a+rX {shlex.quote(str(root))}",
+            )
+
+
 def open_sealed(root: Path, *, described: bool = True) -> duckdb.DuckDBPyConnection:
-    """A database in memory whose tables are views over the files; a table without files is empty.
+    """A database in memory whose tables are views over the files; a table without files is empty. Raises StoreError.
 
     That tables and columns are `described` takes a third of a second, which only questions to DuckDB's catalog are worth.
     """
+    _check_readable(root)
     connection = database.in_memory()
     connection.execute(database.SCHEMA_SQL)
     if described:

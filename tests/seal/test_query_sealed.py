@@ -1,6 +1,7 @@
 """llem query --sealed: the same views and macros over Parquet, in the same sandbox."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,7 @@ from llem.seal.sealing import seal
 from llem.seal.tasks import perform
 from llem.store import Store
 from tests import world
-from tests.conftest import Run
+from tests.conftest import LLEM, Run, read_as_anybody
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,21 @@ def test_a_file_that_is_damaged_or_of_another_llem_is_told(
         path.write_text(written)
     with pytest.raises(LlemError, match=r"sealed Parquet of table hosts.*run `llem seal` again"):
         asked(Store(tmp_path), "FROM hosts", sealed=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["", "table=samples", "table=samples/experiment_id=run-2"])
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    store: Store, tmp_path: Path, environment: dict[str, str], closed: str
+) -> None:
+    """What another user sealed lies in private folders: a count of them would be 0, or too small."""
+    root = tmp_path / "sealed"
+    shutil.copytree(store.path / "sealed", root)
+    (root / closed).chmod(0)
+    asking = [LLEM, "query", "--sealed", root, "SELECT count(*) FROM samples"]
+    done = subprocess.run(
+        asking, env=environment, capture_output=True, text=True, check=False, preexec_fn=read_as_anybody
+    )
+    (root / closed).chmod(0o700)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Permission denied" in done.stderr
