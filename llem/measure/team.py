@@ -348,7 +348,7 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
             reason = error
     raise MeasureError(
         "rank 0 cannot listen",
-        found=f"port {ports[-1]}: {reason.strerror}",
+        found=f"port {ports[-1]}: {os.strerror(reason.errno or 0)}",
         expected="a free port",
         hint=f"{RENDEZVOUS}=HOST:PORT names one",
     )
