@@ -17,7 +17,7 @@ from llem._version import __version__
 from llem.errors import ExportError
 from llem.projections.diff import tables
 from llem.projections.sealed import COPY_OPTIONS
-from llem.seal.collect import Collected, collect
+from llem.seal.collect import Collected, check_apart, collect
 from llem.sql import identifier, literal
 from llem.store import Store
 from llem_events import root_digest, segment_digest
@@ -141,6 +141,8 @@ def verified(folder: Path) -> Manifest:
 
 def take_bundle(folder: Path, into: Store) -> tuple[Manifest, Collected]:
     """Take all runs of a bundle into a store, byte for byte. Raises LlemError; where the bundle is damaged nothing is taken."""
+    # a store in the bundle, such as one made where the bundle lies, would be what its manifest does not have
+    check_apart(Store(folder), into)
     manifest = verified(folder)
     source = Store(folder / LOG_STORE)
     for experiment_id, expected in manifest.root_digests.items():

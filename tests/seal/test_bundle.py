@@ -149,6 +149,14 @@ def test_what_the_manifest_does_not_name_is_refused(
     assert not store.exists()
 
 
+def test_a_bundle_is_not_taken_into_itself(bundle: Path, llem: Run) -> None:
+    """A store that is made where one stands, within the bundle, would damage it."""
+    before = sorted(bundle.rglob("*"))
+    refused = llem("import", bundle, "--store", bundle / "llem-data")
+    assert refused.returncode == 2 and "another store" in refused.stderr
+    assert sorted(bundle.rglob("*")) == before
+
+
 def test_a_damaged_log_is_not_bundled(llem: Run, store: Path, tmp_path: Path) -> None:
     """It is named, and no folder is left behind."""
     world.experiment(Store(store).create())
