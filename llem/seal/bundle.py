@@ -1,6 +1,5 @@
 """A bundle: runs as a folder that goes with a paper, their log among it, from which a store gets them back whole."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from llem.errors import ExportError
 from llem.projections.diff import tables
 from llem.projections.sealed import COPY_OPTIONS
 from llem.seal.collect import Collected, check_apart, collect
+from llem.seal.segment import sha256
 from llem.sql import identifier, literal
 from llem.store import Store
 from llem_events import root_digest, segment_digest
@@ -262,8 +262,7 @@ def _files(folder: Path) -> Iterator[tuple[str, File]]:
 
 def _file(path: Path) -> File:
     try:
-        with path.open("rb") as file:
-            return File(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return File(path.stat().st_size, sha256(path))
     except OSError as error:
         raise ExportError(f"{path} cannot be read", found=error.strerror) from error
 
