@@ -16,13 +16,12 @@ from llem.projections.containment import LOG_TABLES, reason_against
 from llem.projections.database import Rows, Tables, release_cache
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import ExperimentFacts, facts_of
-from llem.projections.derive.reading import is_small, weight_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
 from llem.projections.derive.source import Held, HeldRequests
 from llem.projections.ingest import Taken, read_whole
 from llem.projections.log_cells import held_samples, request_batch, sample_batch
 from llem.projections.ranges import check_ranges
-from llem.projections.sample_pieces import Counted, Pieces, piece_batch
+from llem.projections.sample_pieces import is_small, weight_of
 
 TEXT_FACTOR = 8  # a compressed byte of text becomes more rows than one of samples
 # Of one transaction, and of what is decoded at once.
@@ -199,13 +198,4 @@ def _log(tables: Tables, experiments: Sequence[Experiment]) -> dict[str, Batch]:
     }
     log = {table: cells.batch(new, tables.types(table)) for table, new in rows.items() if new}
     log |= {"requests": request_batch(reported, tables.types("requests"))} if reported else {}
-    if not samples:
-        return log
-    return log | {"samples": sample_batch(samples), "sample_pieces": piece_batch(list(_pieces(segments)))}
-
-
-def _pieces(segments: Sequence[Taken]) -> Iterator[Pieces]:
-    for segment in segments:
-        counted = Counted()
-        for batch in segment.batches:
-            yield from counted.pieces(segment.identity, batch)
+    return log | {"samples": sample_batch(samples)} if samples else log

@@ -33,17 +33,18 @@ from llem.projections.derive_again import derive_again
 from llem.projections.diff import Change, count_rows, result_changes, table_changes
 from llem.projections.going_on import GoingOn, going_on
 from llem.projections.ingest import ChangedError, apply_segment, refuse_segments
+from llem.projections.sample_pieces import SMALL_ROWS, WEIGHT_SQL
 from llem.store import Store, mend_access
 
 KnownSegments = Mapping[str, KnownSegment]  # by name of the file
 SCRATCH_PREFIX = "projections-"
 REBUILD_LOCK_WAIT_S = 30.0
-_MISSING = """
-SELECT count(*) FROM segments s
+_MISSING = f"""
+SELECT count(*) FROM (SELECT *, sum({WEIGHT_SQL}) OVER (PARTITION BY experiment_id) AS weight FROM segments) s
 LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM samples GROUP BY ALL) a USING (experiment_id, segment_id)
 LEFT JOIN (SELECT experiment_id, segment_id, count(*) AS found FROM requests GROUP BY ALL) b USING (experiment_id, segment_id)
 LEFT JOIN (SELECT experiment_id, segment_id, sum(samples) AS found FROM sample_pieces GROUP BY ALL) c USING (experiment_id, segment_id)
-WHERE (s.samples <> coalesce(a.found, 0) OR s.samples <> coalesce(c.found, 0) OR s.requests <> coalesce(b.found, 0))
+WHERE (s.samples <> coalesce(a.found, 0) OR s.samples <> coalesce(c.found, CASE WHEN weight > {SMALL_ROWS} THEN 0 ELSE s.samples END) OR s.requests <> coalesce(b.found, 0))
   AND s.experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE status IN ('damaged', 'newer'))
   AND s.derived_blocks = s.blocks
 """
@@ -296,7 +297,7 @@ def _apply_experiment(
     tables: Tables, experiment_id: str, files: Sequence[SegmentFile], known: KnownSegments, *, salvage: bool
 ) -> None:
     excluded = left_out(files)
-    if _must_start_over(files, known, excluded):
+    if _must_start_over(files, known, excluded) or _lacks_pieces(tables, experiment_id, known):
         _forget(tables, experiment_id)
         known = {}
     try:
@@ -331,6 +332,14 @@ def _must_start_over(files: Iterable[SegmentFile], known: KnownSegments, exclude
         or (name in excluded) != (segment.verdict == "left_out")
         for name, segment in known.items()
     )
+
+
+def _lacks_pieces(tables: Tables, experiment_id: str, known: KnownSegments) -> bool:
+    """Whether the experiment was small and taken at once: now that it grew, its figures may come from pieces."""
+    sums = tables.connection.execute(
+        "SELECT coalesce(sum(samples), 0) FROM sample_pieces WHERE experiment_id = ?", [experiment_id]
+    )
+    return bool(sums.fetchall()[0][0] != sum(segment.samples for segment in known.values()))
 
 
 def _forget(tables: Tables, experiment_id: str) -> None:

@@ -1,6 +1,6 @@
 """Samples of a device added up, some hundred at a time: what can be read in the place of all of them where no edge lies between.
 
-A piece is so many consecutive samples of one device in one segment, wherever a catch-up began: one that was written in two parts has two
+An experiment that is read whole needs none, and has none where it was small when it was new. A piece is so many consecutive samples of one device in one segment, wherever a catch-up began: one that was written in two parts has two
 rows, whose whole numbers add up to those of one.
 """
 
@@ -18,10 +18,15 @@ from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
 from llem_events.replay import SampleBatch
 
+# Of one experiment that is read whole: about 100 bytes of memory each.
+SMALL_ROWS = 2**16
+_ROWS_OF_A_BYTE = 1 / 8  # of compressed requests, with the times of their tokens
+WEIGHT_SQL = f"samples + CASE WHEN role = 'sampler' THEN 0 ELSE applied_bytes * {_ROWS_OF_A_BYTE} END"
 PIECE_SAMPLES = 256
 WATCHED = tuple(name for name in SAMPLE_COLUMNS if name != "at_ns")
 SUMMED = ("temperature_c", "gpu_utilisation_pct", "memory_utilisation_pct", "memory_used_bytes")
 _MOST = 2.0**62  # of a sum of products
+Ints = NDArray[np.int64]
 _NUMBERS = {
     "piece": "number among those of the device in the segment, from 0",
     "samples": "samples in it",
@@ -68,6 +73,16 @@ PIECES_SQL = "\n".join(
 )
 
 
+def is_small(weight: float) -> bool:
+    """Whether an experiment is read whole."""
+    return weight <= SMALL_ROWS
+
+
+def weight_of(role: str | None, *, samples: int, applied_bytes: int) -> float:
+    """About how many rows take as much memory as one segment of it; WEIGHT_SQL is the same."""
+    return samples + (0 if role == "sampler" else applied_bytes * _ROWS_OF_A_BYTE)
+
+
 class Pieces(NamedTuple):
     """Some of one batch of samples: each number of all of them."""
 
@@ -111,13 +126,15 @@ def _block(batch: SampleBatch, first: int, end: int, before: int) -> dict[str, C
     columns = {name: _folded(column, first, end, width) for name, column in batch.columns.items()}
     rows = (end - first) // width
     numbers = {"piece": Column((before + first) // PIECE_SAMPLES + np.arange(rows))}
-    numbers |= _of_times(columns["at_ns"].values)
+    gaps_ns = np.diff(columns["at_ns"].values, axis=1)
+    numbers |= _of_times(columns["at_ns"].values, gaps_ns)
     for name in WATCHED:
         numbers |= _of_column(name, columns[name])
     for name in SUMMED:
         values, missing = columns[name]
-        numbers[f"{name}_sum"] = Column(np.sum(values, axis=1, where=True if missing is None else ~missing))
-    return numbers | _of_power(columns, numbers) | _of_counter(columns["energy_mj"]) | _of_throttling(columns)
+        numbers[f"{name}_sum"] = Column((values if missing is None else values * ~missing).sum(axis=1))
+    numbers |= _of_power(columns["power_mw"], gaps_ns, numbers)
+    return numbers | _of_counter(columns["energy_mj"]) | _of_throttling(columns["throttle_reasons"], gaps_ns)
 
 
 def _folded(column: Column, first: int, end: int, width: int) -> Column:
@@ -128,8 +145,7 @@ def _folded(column: Column, first: int, end: int, width: int) -> Column:
     )
 
 
-def _of_times(at_ns: NDArray[np.int64]) -> dict[str, Column]:
-    gaps_ns = np.diff(at_ns, axis=1)
+def _of_times(at_ns: Ints, gaps_ns: Ints) -> dict[str, Column]:
     return {
         "samples": Column(np.full(len(at_ns), at_ns.shape[1])),
         "first_ns": Column(at_ns.min(axis=1)),
@@ -157,23 +173,30 @@ def _of_column(name: str, column: Column) -> dict[str, Column]:
     }
 
 
-def _of_power(columns: Mapping[str, Column], numbers: Mapping[str, Column]) -> dict[str, Column]:
+def _of_power(column: Column, gaps_ns: Ints, numbers: Mapping[str, Column]) -> dict[str, Column]:
     """Whole numbers, which add up to the same in any order; none where a sum could be too large for them."""
-    power_mw, missing = columns["power_mw"]
-    gaps_ns = np.diff(columns["at_ns"].values, axis=1)
-    length_ns = np.abs(gaps_ns.astype(np.float64)).sum(axis=1)
-    ends_mw = [numbers[f"power_mw_{end}"].values.astype(np.float64) for end in ("least", "most")]
-    highest_mw = np.maximum(*map(np.abs, ends_mw))
-    unknown = 2.0 * highest_mw * length_ns >= _MOST
+    power_mw, missing = column
+    length_ns, least_mw, most_mw = (
+        numbers[name].values.astype(np.float64) for name in ("last_ns", "power_mw_least", "power_mw_most")
+    )
+    length_ns -= numbers["first_ns"].values
+    # Where time goes back it is counted more than once.
+    disordered = numbers["disordered"].values > 0
+    unknown = disordered | (2.0 * np.maximum(np.abs(least_mw), np.abs(most_mw)) * length_ns >= _MOST)
     if missing is not None:
         unknown |= missing.any(axis=1)
-    sums, steps = power_mw[:, 1:] + power_mw[:, :-1], np.abs(np.diff(power_mw, axis=1))
+    before_mw, after_mw = power_mw[:, :-1], power_mw[:, 1:]
     return {
         "power_first_mw": Column(power_mw[:, 0].copy(), unknown),
         "power_last_mw": Column(power_mw[:, -1].copy(), unknown),
-        "power_trapezoids": Column((sums * gaps_ns).sum(axis=1), unknown),
-        "power_steps": Column((steps * gaps_ns).sum(axis=1), unknown),
+        "power_trapezoids": Column(_products(before_mw + after_mw, gaps_ns), unknown),
+        "power_steps": Column(_products(np.abs(after_mw - before_mw), gaps_ns), unknown),
     }
+
+
+def _products(factors: Ints, gaps_ns: Ints) -> Ints:
+    """Of each piece added up, without an array of them."""
+    return np.einsum("ij,ij->i", factors, gaps_ns)
 
 
 def _of_counter(column: Column) -> dict[str, Column]:
@@ -186,15 +209,15 @@ def _of_counter(column: Column) -> dict[str, Column]:
     }
 
 
-def _of_throttling(columns: Mapping[str, Column]) -> dict[str, Column]:
+def _of_throttling(column: Column, gaps_ns: Ints) -> dict[str, Column]:
     """A sample speaks for the time until the next one."""
-    reasons, missing = columns["throttle_reasons"]
-    speaking, gaps_ns = reasons[:, :-1], np.diff(columns["at_ns"].values, axis=1)
+    reasons, missing = column
+    speaking = reasons[:, :-1]
     reported = (speaking & ANY_REASON) != 0
     unknown = None if missing is None else np.asarray(missing.any(axis=1))
     return {
         "throttled": Column(np.count_nonzero(reported, axis=1), unknown),
-        "throttled_ns": Column((gaps_ns * reported).sum(axis=1), unknown),
+        "throttled_ns": Column(_products(reported.astype(np.int64), gaps_ns), unknown),
         "throttle_last": Column(reasons[:, -1].copy(), unknown),
         "throttle_bits": Column(np.bitwise_or.reduce(speaking, axis=1), unknown),
     }

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from llem.process_tree import descendants, name_of_living
-from llem.projections import open_readonly
+from llem.projections import open_readonly, rebuild, sample_pieces
 from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.source import Held, Stored
 from llem.store import Store
@@ -244,8 +244,13 @@ def test_the_energy_of_a_request_that_is_answered_in_the_drain_is_not_known(
     assert row["parts"] == row["requests"]
 
 
-def test_a_large_served_run_gives_what_a_small_one_gives(measured: Path) -> None:
+def test_a_large_served_run_gives_what_a_small_one_gives(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its figures are the same whether its rows are held or asked from the tables piece by piece."""
+    with monkeypatch.context() as patched:
+        patched.setattr(sample_pieces, "SMALL_ROWS", 0)
+        rebuild(Store(measured))
     with open_readonly(Store(measured)) as connection:
         (experiment_id,) = Store(measured).experiment_ids()
         ((_, held),) = read_experiments(connection, [experiment_id])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llem.projections import catch_up, rebuild, sample_pieces
-from llem.projections.derive import pieces, reading, requests, source
+from llem.projections.derive import pieces, requests, source
 from llem.projections.derive import rows as rows_of_results
 from llem.store import Store
 from llem_events.events import Request
@@ -100,7 +100,7 @@ def test_the_pieces_do_not_show(log: Store, tmp_path: Path, monkeypatch: pytest.
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Experiments of any size go the way of large ones."""
     monkeypatch.setattr(sample_pieces, "PIECE_SAMPLES", 7)
-    monkeypatch.setattr(reading, "SMALL_ROWS", 0)
+    monkeypatch.setattr(sample_pieces, "SMALL_ROWS", 0)
     monkeypatch.setattr(source, "THINNED_FROM", 0)
     monkeypatch.setattr(pieces, "AT_ONCE", 50)
     monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
@@ -155,6 +155,24 @@ def test_a_piece_that_was_written_in_two_parts_is_as_one(log: Store) -> None:
     assert (
         one(log, "SELECT max(n) AS n FROM (SELECT count(*) AS n FROM sample_pieces GROUP BY piece)")["n"] == 2
     )
+    assert rebuild(log, check=True).changed_tables == []
+
+
+@pytest.mark.slow
+def test_a_small_experiment_that_grew_large_is_added_up_from_its_beginning(
+    log: Store, request: pytest.FixtureRequest
+) -> None:
+    """Small ones have no sums; a further process makes it large, and its tables those of a rebuild."""
+    supervisor(log, processes=2)
+    for index in range(2):
+        write(log, worker_events(index), role="worker", index=index)
+        write(log, sampler_events(index), role="sampler", index=index)
+        catch_up(log)
+        added_up = one(log, "SELECT coalesce(sum(samples), 0) AS n FROM sample_pieces")["n"]
+        samples = one(log, "SELECT count(*) AS n FROM samples")["n"]
+        assert samples and added_up == (samples if index else 0)
+        if not index:
+            request.getfixturevalue("in_pieces")
     assert rebuild(log, check=True).changed_tables == []
 
 

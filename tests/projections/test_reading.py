@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from llem.projections import catch_up, open_readonly, rebuild
+from llem.projections import catch_up, open_readonly, rebuild, sample_pieces
 from llem.projections.derive import reading
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import load_facts
@@ -16,13 +16,15 @@ pytestmark = pytest.mark.usefixtures("tables")
 
 
 @pytest.fixture
-def three(log: Store) -> Store:
-    """Experiments of two processes, of one without a sampler, and of none."""
+def three(log: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Experiments of two processes, of one without a sampler, and of none, with the sums of large ones."""
     experiment(log, processes=2, experiment_id="run-1")
     supervisor(log, experiment_id="run-2")
     write(log, worker_events(), role="worker", index=0, experiment_id="run-2")
     supervisor(log, experiment_id="run-3")
-    catch_up(log)
+    with monkeypatch.context() as patched:
+        patched.setattr(sample_pieces, "SMALL_ROWS", 0)
+        catch_up(log)
     return log
 
 

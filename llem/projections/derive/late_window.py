@@ -8,8 +8,8 @@ import msgspec
 
 from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
 from llem.projections.derive.experiment import Chosen, Derived, derive_experiment
-from llem.projections.derive.history import clipped, load_facts
-from llem.projections.derive.source import Stored
+from llem.projections.derive.history import clipped
+from llem.projections.derive.reading import read_experiments
 from llem.results import ExperimentResult
 from llem.results.experiment import Methodology
 from llem.units import NS_PER_S
@@ -38,7 +38,7 @@ def results_for(
         )
     if methodology == "total":
         return _stored(connection, experiment_id)
-    facts, source = load_facts(connection, experiment_id), Stored(connection, experiment_id)
+    ((facts, source),) = read_experiments(connection, [experiment_id])
     whole = derive_experiment(source, facts)
     window = _window(connection, whole, window_s)
     derived = derive_experiment(source, facts, chosen=_chosen(whole, window), methodology=methodology)

@@ -18,11 +18,10 @@ from llem.projections.derive.source import (
     Stored,
     rows_of,
 )
+from llem.projections.sample_pieces import SMALL_ROWS, is_small, weight_of
 from llem_events.events import Request
 
-# Of one experiment that is read whole, and of those that are read at once: about 100 bytes of memory each.
-SMALL_ROWS, ROWS_AT_ONCE = 2**16, 2**17
-_ROWS_OF_A_BYTE = 1 / 8  # of compressed requests, with the times of their tokens
+ROWS_AT_ONCE = 2 * SMALL_ROWS
 _OF_SOME = "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))"
 _COLUMNS = ", ".join(f"{name}::DOUBLE AS {name}" for name in POSSIBLE)
 _SAMPLES = (
@@ -54,16 +53,6 @@ def _weight(facts: ExperimentFacts) -> float:
         weight_of(segment.role, samples=segment.samples, applied_bytes=segment.applied_bytes)
         for segment in facts.segments
     )
-
-
-def is_small(weight: float) -> bool:
-    """Whether an experiment is read whole."""
-    return weight <= SMALL_ROWS
-
-
-def weight_of(role: str | None, *, samples: int, applied_bytes: int) -> float:
-    """The same of one segment."""
-    return samples + (0 if role == "sampler" else applied_bytes * _ROWS_OF_A_BYTE)
 
 
 def _packed(histories: Mapping[str, ExperimentFacts]) -> Iterator[list[str]]:
