@@ -196,7 +196,8 @@ def _of_power(column: Column, gaps_ns: Ints, numbers: Mapping[str, Column]) -> d
 
 def _products(factors: Ints, gaps_ns: Ints) -> Ints:
     """Of each piece added up, without an array of them."""
-    return np.einsum("ij,ij->i", factors, gaps_ns)
+    sums: Ints = np.einsum("ij,ij->i", factors, gaps_ns)
+    return sums
 
 
 def _of_counter(column: Column) -> dict[str, Column]:
