@@ -220,10 +220,8 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
     """Say of every table, view and column what it is."""
-    for statement in comments(SCHEMA_SQL):
-        connection.execute(statement)
-    for statement in _comments_of_views(connection):
-        connection.execute(statement)
+    connection.execute(";\n".join(comments(SCHEMA_SQL)))
+    connection.execute(";\n".join(_comments_of_views(connection)))
 
 
 def comments(sql: str) -> Iterator[str]:

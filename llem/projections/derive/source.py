@@ -59,6 +59,7 @@ COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
 THINNED_FROM = 2**15  # samples of a device: fewer are read one by one
 FEW_RUNS = 4
+EDGE_SAMPLES = 2**11  # of one look-up that is kept
 KEPT_SAMPLES = 2**19  # of a large experiment, whose columns are asked for again and again
 
 
@@ -207,6 +208,7 @@ class Stored:
         self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
         self._sampled: Sequence[Sampled] | None = None
         self._kept: dict[tuple[Device, Span], Piece] = {}
+        self._edges: dict[str, Mapping[str, NDArray[Any]]] = {}
 
     def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See Source."""
@@ -316,9 +318,16 @@ class Stored:
         runs = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
         if len(runs) <= FEW_RUNS:
             sql = " UNION ALL ".join(between.format(*run) for run in runs)
-            return self._connection.execute(sql).fetchnumpy()
+            return self._edges.get(sql) or self._look_up(sql)
         sql = f"{between.format(firsts[0], lasts[-1])} {_IN_RUNS}"
         return self._connection.execute(sql, [firsts.tolist(), lasts.tolist()]).fetchnumpy()
+
+    def _look_up(self, sql: str) -> Mapping[str, NDArray[Any]]:
+        """Samples around the edges of a window are asked for by its energies, its phases and its row."""
+        found = self._connection.execute(sql).fetchnumpy()
+        if len(found["rowid"]) <= EDGE_SAMPLES:
+            self._edges[sql] = found
+        return found
 
     @cached_property
     def _islands(self) -> tuple[Ints, Ints]:
