@@ -305,6 +305,11 @@ class Tables:
         """Append them, in order."""
         cells.insert(self.connection, table, batches)
 
+    def has_rows(self, table: str, experiment_id: str) -> bool:
+        """Whether anything of an experiment is there."""
+        sql = f"SELECT 1 FROM {table} WHERE experiment_id = ? LIMIT 1"
+        return bool(self.connection.execute(sql, [experiment_id]).fetchall())
+
     def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:
         """Remove all rows of some experiments; the next checkpoint closes the gaps, one at a time."""
         removed = self.connection.execute(

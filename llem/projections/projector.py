@@ -297,7 +297,7 @@ def _apply_experiment(
     tables: Tables, experiment_id: str, files: Sequence[SegmentFile], known: KnownSegments, *, salvage: bool
 ) -> None:
     excluded = left_out(files)
-    if _must_start_over(files, known, excluded) or _lacks_pieces(tables, experiment_id, known):
+    if _must_start_over(files, known, excluded) or (known and _lacks_pieces(tables, experiment_id)):
         _forget(tables, experiment_id)
         known = {}
     try:
@@ -334,12 +334,9 @@ def _must_start_over(files: Iterable[SegmentFile], known: KnownSegments, exclude
     )
 
 
-def _lacks_pieces(tables: Tables, experiment_id: str, known: KnownSegments) -> bool:
+def _lacks_pieces(tables: Tables, experiment_id: str) -> bool:
     """Whether the experiment was small and taken at once: now that it grew, its figures may come from pieces."""
-    sums = tables.connection.execute(
-        "SELECT coalesce(sum(samples), 0) FROM sample_pieces WHERE experiment_id = ?", [experiment_id]
-    )
-    return bool(sums.fetchall()[0][0] != sum(segment.samples for segment in known.values()))
+    return not tables.has_rows("sample_pieces", experiment_id) and tables.has_rows("samples", experiment_id)
 
 
 def _forget(tables: Tables, experiment_id: str) -> None:
