@@ -65,7 +65,7 @@ _KEYS = {
 }
 PIECES_SQL = "\n".join(
     [
-        f"CREATE TABLE sample_pieces ( -- {PIECE_SAMPLES} consecutive samples of a device added up, for what needs not each of them",
+        f"CREATE TABLE sample_pieces ( -- {PIECE_SAMPLES} consecutive samples of a device added up, for what needs not each of them; none of small experiments",
         *(f"    {column}, -- {meaning}" for column, meaning in _KEYS.items()),
         *(f"    {name} BIGINT, -- {meaning}" for name, meaning in _NUMBERS.items()),
         ");\n",
