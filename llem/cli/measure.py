@@ -164,17 +164,7 @@ def measure(
         raise PlanError(
             "--rate, --concurrency and --find", found="no server", expected="--server NAME or --server URL"
         )
-    if course is not None and output is not None:
-        raise PlanError("--output", found="several loads", expected="one, or llem export afterwards")
-    if live and program:
-        raise PlanError(
-            "--live",
-            found="a program, which writes to the same terminal",
-            expected="none",
-            hint="`llem watch` shows the same in another terminal",
-        )
-    if output is not None and not target.is_stdout(output):
-        target.check(output.resolve(), force=False, hint="name a new file")
+    _check_together(course, output, is_live_program=live and bool(program))
     if dry_run:
         check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
@@ -185,28 +175,30 @@ def measure(
     launch = launch_of(os.environ)
     for contradiction in launch.contradictions:
         console.complain(contradiction)
-    if launch.rank is not None and course is not None:
-        raise PlanError(
-            "several loads", found=f"rank {launch.rank.rank} of {launch.rank.size}", expected="one process"
-        )
-    if course is not None:
-        sys.exit(_measure_in_turn(plan, course, place, form, collection, strict=strict, live=live))
     part = _Part(launch.rank, share, collection)
-    if part.rank is not None and not part.rank.leads:
-        sys.exit(_measure_as_follower(plan, place, program, part, strict=strict))
-    with Interruptions():
-        outcome = _run(plan, place, program, strict=strict, quiet=json, live=live, part=part)
-        if part.is_collected_first and collection is not None and outcome.folder is not None:
-            # the logs of the other ranks may lie only there
-            outcome = replace(outcome, folder=collection.log_path.absolute() / outcome.experiment_id)
-            place = collection
-        elif part.rank is not None:
-            _say_what_lies_elsewhere(outcome)
-        result, was_shown = _report(outcome, place, form)
-        if not part.is_collected_first:
-            part.collect(outcome)
-    status = console.status_of_measurement(outcome, result, strict=strict, shown=was_shown)
-    sys.exit(status or part.status)
+    if course is not None:
+        part.check_alone()
+        status = _measure_in_turn(plan, course, place, form, collection, strict=strict, live=live)
+    elif part.rank is not None and not part.rank.leads:
+        status = _measure_as_follower(plan, place, program, part, strict=strict)
+    else:
+        status = _measure_and_tell(plan, place, program, form, part, strict=strict, live=live)
+    sys.exit(status)
+
+
+def _check_together(course: Course | None, output: Path | None, *, is_live_program: bool) -> None:
+    """Raises PlanError for options that exclude each other, ExportError for a file that cannot be written."""
+    if course is not None and output is not None:
+        raise PlanError("--output", found="several loads", expected="one, or llem export afterwards")
+    if is_live_program:
+        raise PlanError(
+            "--live",
+            found="a program, which writes to the same terminal",
+            expected="none",
+            hint="`llem watch` shows the same in another terminal",
+        )
+    if output is not None and not target.is_stdout(output):
+        target.check(output.resolve(), force=False, hint="name a new file")
 
 
 @dataclass(slots=True)
@@ -225,6 +217,31 @@ class _Part:
 
     def collect(self, outcome: Outcome) -> None:
         self.status = _collect(outcome, self.collection)
+
+    def check_alone(self) -> None:
+        """Raises PlanError where several ranks measure."""
+        if self.rank is not None:
+            raise PlanError(
+                "several loads", found=f"rank {self.rank.rank} of {self.rank.size}", expected="one process"
+            )
+
+
+def _measure_and_tell(
+    plan: Plan, place: Store, program: list[str], form: "_Form", part: _Part, *, strict: bool, live: bool
+) -> int:
+    """Measure, alone or as rank 0, and print the result; the status of both."""
+    with Interruptions():
+        outcome = _run(plan, place, program, strict=strict, quiet=form.json, live=live, part=part)
+        if part.is_collected_first and part.collection is not None and outcome.folder is not None:
+            # the logs of the other ranks may lie only there
+            place = part.collection
+            outcome = replace(outcome, folder=place.log_path.absolute() / outcome.experiment_id)
+        elif part.rank is not None:
+            _say_what_lies_elsewhere(outcome)
+        result, was_shown = _report(outcome, place, form)
+        if not part.is_collected_first:
+            part.collect(outcome)
+    return console.status_of_measurement(outcome, result, strict=strict, shown=was_shown) or part.status
 
 
 def _say_what_lies_elsewhere(outcome: Outcome) -> None:

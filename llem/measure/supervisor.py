@@ -17,7 +17,7 @@ from llem.measure.baseline import known_baselines
 from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
 from llem.measure.launch import Rank, group_environment
-from llem.measure.messages import RunningServer
+from llem.measure.messages import KnownBaseline, RunningServer
 from llem.measure.pair import Failure, Pair, PairSetup
 from llem.measure.rank_wire import Ended
 from llem.measure.rendezvous import Member
@@ -117,10 +117,7 @@ def measure(
     Raises LlemError, or KeyboardInterrupt for a signal, before anything is started; afterwards whatever happens is in the
     Outcome. When strict, what can only give a doubtful result is refused as well.
     """
-    if rank is not None and plan.is_served:
-        raise _server_refused(rank)
-    if plan.engine.parallel != "none":
-        _check_parallel(plan, rank, command)
+    _check_ranks(plan, rank, command)
     with Interruptions() as asked, team_of(rank, plan, command=command, may_share=may_share) as team:
         baselines = known_baselines(store, plan.windows)
         is_running = server is not None and server.running is not None
@@ -145,22 +142,16 @@ def measure(
                     diary.write(event)
                 _quietly(lambda: on_start(experiment_id, meter))
                 with _own_or_shared(plan, server) as shared:
-                    setups = [
-                        PairSetup(
-                            plan=plan,
-                            placement=_in_group(placement, plan, team),
-                            index=team.first_process + index,
-                            processes=team.processes,
-                            experiment_id=experiment_id,
-                            folder=folder,
-                            command=command,
-                            known_baselines=baselines,
-                            keeper=shared.keeper,
-                            running_server=shared.running,
-                            keeps_server=keeps_server,
-                        )
-                        for index, placement in enumerate(settings.placements)
-                    ]
+                    setups = _setups(
+                        settings.placements,
+                        plan,
+                        team,
+                        folder=folder,
+                        command=command,
+                        baselines=baselines,
+                        shared=shared,
+                        keeps_server=keeps_server,
+                    )
                     supervision = Supervision(setups, diary, asked, whereabouts, team, on_progress)
                     supervision.run()
                     shared.running = supervision.running_server
@@ -173,6 +164,44 @@ def measure(
         if collect is not None:
             team.collect(lambda: collect(outcome), should_stop=lambda: asked.level > 1)
         return outcome
+
+
+def _setups(
+    placements: Sequence[preflight.Placement],
+    plan: Plan,
+    team: Team,
+    *,
+    folder: Path,
+    command: Sequence[str],
+    baselines: Sequence[KnownBaseline],
+    shared: SharedServer,
+    keeps_server: bool,
+) -> list[PairSetup]:
+    """What each pair of a worker and its sampler is started with."""
+    return [
+        PairSetup(
+            plan=plan,
+            placement=_in_group(placement, plan, team),
+            index=team.first_process + index,
+            processes=team.processes,
+            experiment_id=team.experiment_id,
+            folder=folder,
+            command=command,
+            known_baselines=baselines,
+            keeper=shared.keeper,
+            running_server=shared.running,
+            keeps_server=keeps_server,
+        )
+        for index, placement in enumerate(placements)
+    ]
+
+
+def _check_ranks(plan: Plan, rank: Rank | None, command: Sequence[str]) -> None:
+    """Raises MeasureError or PlanError for what several ranks cannot do, or what only they can."""
+    if rank is not None and plan.is_served:
+        raise _server_refused(rank)
+    if plan.engine.parallel != "none":
+        _check_parallel(plan, rank, command)
 
 
 def _check_parallel(plan: Plan, rank: Rank | None, command: Sequence[str]) -> None:
