@@ -14,6 +14,7 @@ import typer
 from llem.cli import console
 from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
 from llem.cli.options import JsonOption, StoreOption, key_and_value
+from llem.cli.outlook import outlook
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
 from llem.export import target
@@ -119,7 +120,10 @@ def measure(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check model, options and prompts, print the resolved plan and stop."),
+        typer.Option(
+            "--dry-run",
+            help="Check model, options and prompts, print the resolved plan, how long it takes and on which devices, and stop.",
+        ),
     ] = False,
     live: Annotated[
         bool,
@@ -168,6 +172,8 @@ def measure(
     if dry_run:
         check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
+        for line in outlook(plan, program):
+            console.note(f"llem: {line}")
         return
     place = Store.locate(store)
     collection = None if collect is None else _module("collect").collection(collect, place)

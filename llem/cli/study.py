@@ -12,6 +12,7 @@ import typer
 from llem.cli import console
 from llem.cli.console import counted, say
 from llem.cli.options import JsonOption, StoreOption
+from llem.cli.outlook import least_s
 from llem.cli.progress import progress_line
 from llem.cli.table import write_table
 from llem.errors import LlemError, PlanError
@@ -28,7 +29,6 @@ from llem.study.server import StudyServer
 from llem_events.events import StudyPlace
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
-AROUND_RUN_S = 1.0  # what starting, loading and warming up take at least
 SECONDS_SAID = 180  # of more, whole minutes are said
 FAILED = 1
 
@@ -137,15 +137,9 @@ def _write_schedule(study: Study, repeats: int | None, *, is_program: bool) -> N
     for block in range(slots[-1].block + 1):
         order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
         say(f"block {block + 1}: cells {order}")
-    seconds = sum(_least_s(study.plan_of(slot), is_program=is_program) for slot in slots)
+    seconds = sum(least_s(study.plan_of(slot), is_program=is_program) for slot in slots)
     length = f"{int(seconds)} s" if seconds < SECONDS_SAID else f"{int(seconds / 60)} minutes"
     say(f"{counted(len(slots), 'run')}, at least {length}")
-
-
-def _least_s(plan: Plan, *, is_program: bool) -> float:
-    """Without the measurement of a program, which nobody knows before."""
-    measured_s = 0.0 if is_program else plan.workload.min_duration_s
-    return measured_s + plan.windows.baseline_s + plan.windows.baseline_after_s + AROUND_RUN_S
 
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:

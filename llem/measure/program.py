@@ -47,7 +47,7 @@ def wrap(supervisor: Channel, sampler: Channel) -> None:
         supervisor.send(EnterStage(MEASURING))
         with windows.open("measurement"):
             exit_status = _run(setup, stop, log)
-        windows.guard(guard_s(setup.plan.windows.guard_s, link), sleep=stop.sleep)
+        windows.guard(guard_s(setup.plan.windows.guard_s, link.averaged_s), sleep=stop.sleep)
         if left := processes_left():
             log.append(warning(left), at_ns=time.monotonic_ns())
         log.append(_completed(setup, exit_status, stop), at_ns=time.monotonic_ns())

@@ -49,7 +49,7 @@ class SamplerLink:
         for each in (first, *announced.beside):
             devices = [metered.device for metered in each.devices]
             (self.devices if each is first else self.beside).extend(devices)
-            self.averaged_s = max(self.averaged_s, *map(_averaged_s, each.devices), 0.0)
+            self.averaged_s = max(self.averaged_s, *map(averages_over_s, each.devices), 0.0)
             if gpus := [device for device in devices if device.kind in ("gpu", "mig")]:
                 self.gpu_meter, self.gpus = each.meter, gpus
 
@@ -120,14 +120,14 @@ class Windows:
                 sleep(duration_s)
 
 
-def guard_s(planned_s: float | None, sampler: SamplerLink) -> float:
+def guard_s(planned_s: float | None, averaged_s: float) -> float:
     """How long nothing should be done after the measurement: where averages are all that is known, until they hold none of it."""
     if planned_s is not None:
         return planned_s
-    return sampler.averaged_s + GUARD_REFRESHES_S if sampler.averaged_s else 0.0
+    return averaged_s + GUARD_REFRESHES_S if averaged_s else 0.0
 
 
-def _averaged_s(metered: MeteredDevice) -> float:
+def averages_over_s(metered: MeteredDevice) -> float:
     """Over how long the power of a device is averaged that has no energy counter; 0 for any other."""
     has_counter = metered.counter_tick_ns is not None or "energy_mj" not in metered.missing
     return 0.0 if has_counter else seconds(metered.power_window_ns or 0)

@@ -202,7 +202,7 @@ class Worker:
         return totals
 
     def _guard(self) -> None:
-        duration_s = guard_s(self._plan.windows.guard_s, self._sampler)
+        duration_s = guard_s(self._plan.windows.guard_s, self._sampler.averaged_s)
         if duration_s > 0 and not self._should_stop():
             self._enter("guard", f"{duration_s:g} s of idling, for sensors that average power")
             self._windows.guard(duration_s, sleep=self._should_stop.sleep)
