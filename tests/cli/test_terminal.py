@@ -50,7 +50,7 @@ def test_a_row_is_a_line_and_its_id_is_whole(shown: Show) -> None:
     assert r"two\nlines" in shown_name
     assert "�[31mred�" in shown_name
     assert max(map(len, lines)) <= 80
-    assert "tokens, source; --json shows them" in " ".join(map(str.strip, lines[-2:]))
+    assert "output tokens; --json shows them" in " ".join(map(str.strip, lines[-2:]))
 
 
 @pytest.mark.parametrize("command", ["runs", "show", "query"])

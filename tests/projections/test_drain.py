@@ -34,7 +34,8 @@ REQUESTS = [
     request(1, 29.82),  # two of its tokens come before the end, two after it
     chunked(2, (29.5, 4), (29.9, 3), (30.5, 2), (31.0, 1), tokens=10),
     chunked(3, (29.5, None), (30.5, None), tokens=10),
-    request(4, 29.5, tokens=0, output_tokens=6, times_reason="told at its end", end_ns=at(31.0)),
+    # ends between the two windows
+    request(4, 29.5, tokens=0, output_tokens=6, times_reason="told at its end", end_ns=at(30.005)),
     request(
         5, 29.9, start_ns=at(30.1), first_token_ns=at(30.2), token_times_ns=[at(30.2)] * 4, end_ns=at(30.3)
     ),

@@ -98,7 +98,7 @@ def measure_process(
         beside=_energies(process, others, samples_beside, windows),
         requests=requests,
         work=work,
-        drain=None if windows is None else _drain(source, process, requests, work),
+        drain=None if windows is None else _drain(source, process, requests, work, spans[-1][1]),
     )
     shares = request_shares(requests, spans, samples, seen.devices) if process.server else None
     phases = phase_split(process, requests, work, spans, samples)
@@ -106,7 +106,9 @@ def measure_process(
     return Measured(**msgspec.structs.asdict(seen), result=result, shares=shares)
 
 
-def _drain(source: Source, process: ProcessFacts, requests: Requests, work: Work) -> Drain | None:
+def _drain(
+    source: Source, process: ProcessFacts, requests: Requests, work: Work, measured_until_ns: int
+) -> Drain | None:
     """What was done after the measurement for requests that were due in it; None where it went on until its last answer."""
     windows = process.drain_windows
     if not windows:
@@ -120,7 +122,7 @@ def _drain(source: Source, process: ProcessFacts, requests: Requests, work: Work
     return Drain(
         duration_sec=sum(seconds(end - start) for start, end in spans),
         energy_j=total(device.energy_j for device in distinct(devices)),
-        requests=requests.answered_after(spans[0][0]),
+        requests=requests.answered_after(measured_until_ns),
         output_tokens=requests.usage().streamed_output_tokens - work.output_tokens,
     )
 
