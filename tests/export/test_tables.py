@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.path
 
 
+@pytest.mark.slow
 def test_every_table_and_view_of_runs_can_be_exported(llem: Run, folder: Path, tmp_path: Path) -> None:
     """With as many rows as it has, and the same columns."""
     for table in ("windows", "regions", "segments", "raw_process_results", "timed_samples"):

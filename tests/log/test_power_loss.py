@@ -45,6 +45,7 @@ def _write(path: Path, files: RecordedFiles, sync: SyncPolicy, *, segment_id: by
     files.mark("acknowledged", path, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", mostly_slow(["block", "close"], every=2))
 def test_every_state_after_a_power_cut(tmp_path: Path, sync: SyncPolicy) -> None:
     """What was acknowledged is in the file, which has its name, and no state reads as corrupt."""

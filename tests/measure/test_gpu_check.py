@@ -104,6 +104,7 @@ def test_every_function_that_the_meter_asks_is_checked() -> None:
     assert set(re.findall(r"pynvml\.(NVML_FI_\w+)", sources)) == set(FIELD_VALUES)
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_recorded_sensors_said() -> None:
     """Every line of the table of square waves is what the recorded trace gives."""
     recorded = gpu_sensors.read(ROOT / "benchmarks" / "data" / "h200_square_waves")

@@ -156,6 +156,7 @@ def test_a_measuring_process_loads_no_database_and_no_screen(start_llem: Start, 
     assert not any("duckdb" in each for each in maps)
 
 
+@pytest.mark.slow
 def test_an_engine_that_crashes_is_a_failed_process(llem: Run, store: Path) -> None:
     """An engine's fatal error ends the run with 1, one line on stderr, the run's id, and the stage in the log."""
     done = llem("measure", *SIMULATED, *QUICK, "--set", "engine.simulated.crash_after_batches=7")

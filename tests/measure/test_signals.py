@@ -198,6 +198,7 @@ def test_a_wrapped_program_is_stopped_with_llem(runs: Runs, store: Path) -> None
     assert events_of(store, "worker", "process_completed")[0]["exit_status"] == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_wrapped_program_has_the_signals_of_a_shell(runs: Runs) -> None:
     """Nothing is blocked in it, and nothing ignored that llem's own caller did not ignore."""
     running = runs.start(*AROUND, "--", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", ignored="HUP")

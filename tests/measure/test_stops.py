@@ -48,6 +48,7 @@ def fill(folder: Path) -> None:
                 continue
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_for_good(llem: Run, store: Path) -> None:
     """After so many failed batches in a row the run ends, long before its time, with the reason."""
     failing = ("--set", "engine.simulated.fail_after_batches=8", "--set", "workload.max_failed_batches=4")

@@ -307,6 +307,7 @@ SAMPLED: dict[str, tuple[list[Dated], str]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_breach_is_a_reason_against_its_result(log: Store) -> None:
     """Its code is not_conserved, and its text says which law; all in one store, so that they also do not touch each other."""
     for name, (change, _) in BREACHES.items():

@@ -119,6 +119,7 @@ def asked(store: Store, sql: str, factors: Path | None = None) -> list[Any]:
         return list(result.rows())
 
 
+@pytest.mark.slow
 def test_factors_change_nothing_that_was_measured(store: Store, tmp_path: Path) -> None:
     """No figure, no hash and no byte of the tables; a file that nobody asks for is not even read."""
     (tmp_path / "factors.toml").write_text(SITE)

@@ -83,6 +83,7 @@ def test_percentiles_are_numpys(log: Store) -> None:
         assert shown == np.percentile(ms, (50, 95, 99)).tolist(), series
 
 
+@pytest.mark.slow
 def test_the_pieces_do_not_show(log: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests read a few at a time give the tables that they give at once."""
     write_run(log)
@@ -106,6 +107,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
 
 
+@pytest.mark.slow
 def test_samples_in_pieces_say_the_same(log: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Energies, gaps, throttling and phases, from sums over pieces and samples around edges as from all samples at once."""
     write_run(log)

@@ -90,6 +90,7 @@ def ask(llem: ChangedLlem, store: Store, sql: str = POWER) -> tuple[list[str], s
     return found.stdout.splitlines()[1:], without_progress(found.stderr)
 
 
+@pytest.mark.slow
 def test_a_changed_formula_derives_again_and_reads_nothing_of_the_log(
     measured: Store, upgraded: Upgraded
 ) -> None:
@@ -115,6 +116,7 @@ def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, upgraded: 
     assert (checked.returncode, "the tables would be the same as before" in checked.stderr) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_changed_decoding_replays_the_log(measured: Store, upgraded: Upgraded) -> None:
     """And says so."""
     told = "llem: tables built from the log: built by another version of llem\n"
@@ -170,6 +172,7 @@ def test_a_reader_keeps_what_it_reads(measured: Store, upgraded: Upgraded) -> No
     }
 
 
+@pytest.mark.slow
 def test_figures_by_other_formulas_are_derived_again_beside_a_reader(caught_up: Store) -> None:
     """In a copy that takes their place; the tables of the log stay as they are, and nothing else is left."""
     before = hashes(caught_up)

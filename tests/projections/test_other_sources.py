@@ -36,6 +36,7 @@ def original(log: Store) -> bytes:
     return msgspec.json.encode(msgspec.json.decode(text) | {"experiment_id": "their-name"})
 
 
+@pytest.mark.slow
 def test_an_imported_result_stands_beside_the_measured_ones(log: Store) -> None:
     """Its figures are those of the file, after a rebuild too; its former name is a label."""
     content = original(log)

@@ -123,6 +123,7 @@ def test_phases_too_short_for_a_sensor_are_told_apart_over_a_run(log: Store) -> 
     check_costs(measured(log, batches(), server=False))
 
 
+@pytest.mark.slow
 def test_requests_of_a_server_are_told_apart_while_they_run_together(log: Store) -> None:
     """And both phases and the idle power add up to nearly all of the energy."""
     row = measured(log, served(), server=True)

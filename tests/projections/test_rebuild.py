@@ -31,6 +31,7 @@ def test_rebuilding_twice_gives_equal_tables(log: Store) -> None:
     assert not report.differs
 
 
+@pytest.mark.slow
 def test_check_finds_a_changed_figure_and_changes_nothing(caught_up: Store) -> None:
     """The table of changes names experiment, column, before and after."""
     change(caught_up, "UPDATE experiment_results SET total_energy_j = 1.0")

@@ -50,6 +50,7 @@ def _runs(store: Path) -> list[str]:
     return Store(store).experiment_ids()
 
 
+@pytest.mark.slow
 def test_a_bundle_comes_back_whole(
     bundle: Path, folder: Path, llem: Run, store: Path, tmp_path: Path
 ) -> None:
