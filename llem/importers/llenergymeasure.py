@@ -91,7 +91,7 @@ def _several(document: Document) -> list[Any]:
 
 
 def _is_result(fields: Any) -> bool:
-    """Not one of llem's own, which has other parts."""
+    """One of llem's own experiments as well, whose JSON has the same fields; not one of its processes or segments."""
     if not isinstance(fields, dict) or "aiperf_version" in fields:
         return False
-    return "schema_version" in fields and not {"weights", "host", "segment_id"} & fields.keys()
+    return "schema_version" in fields and not {"host", "segment_id"} & fields.keys()

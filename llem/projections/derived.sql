@@ -270,7 +270,7 @@ CREATE VIEW samples_1s AS -- samples of each device in one second: enough to ask
 WITH seconds AS (
     SELECT experiment_id, process_index, segment_id, device_uuid, meter, at_ns // 1000000000 AS second, count(*) AS samples,
            -- whole milliwatts, whose sum does not depend on the order
-           sum(CAST(round(1000 * coalesce(power_w, power_average_w)) AS BIGINT)) AS power_mw, count(coalesce(power_w, power_average_w)) AS powers,
+           sum(CAST(round(1000 * coalesce(power_w, power_average_w)) AS HUGEINT)) AS power_mw, count(coalesce(power_w, power_average_w)) AS powers,
            min(coalesce(power_w, power_average_w)) AS min_power_w, max(coalesce(power_w, power_average_w)) AS max_power_w,
            max(energy_j) AS energy_j, max(temperature_c) AS max_temperature_c, bit_or(throttle_reasons) AS throttle_reasons
     FROM samples GROUP BY ALL)

@@ -160,7 +160,8 @@ def test_an_export_can_be_imported_and_exported_again(llem: Run, folder: Path, t
     other = tmp_path / "other"
     assert llem("import", *sorted(tmp_path.glob("*.json")), "--store", other).returncode == 0
     before, after = rows(export(llem, folder, "-")), rows(export(llem, other, "-"))
-    assert [figures(row) for row in after] == [figures(row) for row in before]
+    # both began in one second, and an imported run's id tells no more of when it began
+    assert sorted(map(str, map(figures, after))) == sorted(map(str, map(figures, before)))
     assert {row["valid"] for row in before} == {"true"} and {row["valid"] for row in after} == {""}
 
 

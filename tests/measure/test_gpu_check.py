@@ -88,7 +88,7 @@ def test_a_served_model_is_checked_as_on_a_gpu(simulated_nvml: Path) -> None:
     """Under a simulated driver, by a small model that `transformers serve` runs on a CPU."""
     options = ("--engine", "simulated", "--seconds", "2", "--models", "--server", "transformers")
     on_a_cpu = ("--device", "cpu", "--served-shape", "128", "2")
-    done = check(simulated_nvml, Scenario(gpus=[gpu(0)]), *options, *on_a_cpu)
+    done = check(simulated_nvml, Scenario(gpus=[gpu(0, load_w=(90.0, 590.0))]), *options, *on_a_cpu)
     assert done.returncode == 0, done.stderr
     served = json.loads(done.stdout)["served"]["transformers"]
     assert served["serving"]["usage_output_tokens"] == served["serving"]["streamed_output_tokens"] > 0
