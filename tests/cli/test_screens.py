@@ -108,7 +108,8 @@ CASES = {
     "show_failing": Case(["show", FAILING]),
     "show_interrupted": Case(["show", INTERRUPTED]),
     "show_wrapped": Case(["show", WRAPPED]),
-    "show_calibration": Case(["show", CALIBRATED, "--store", "calibrated"]),
+    # the last digits of what is fitted depend on the version of numpy
+    "show_calibration": Case(["show", CALIBRATED, "--store", "calibrated"], masked),
     "show_calibrated": Case(["show", RELYING, "--store", "calibrated"]),
     "calibrate_help": Case(["calibrate", "--help"]),
     "show_events": Case(["show", NAMED, "--events"], hexadecimal),
