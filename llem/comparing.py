@@ -17,6 +17,7 @@ from llem.results.batch_means import PARTS
 from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers, within_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.results.token_costs import Cost, RunTotals, TokenCosts, token_costs
+from llem.sql import rows_by_name
 from llem.store import Store
 
 USUAL = (
@@ -371,9 +372,8 @@ def _rows(
         columns.append("f.reason AS site_reason")
         joined = "LEFT JOIN footprint() f USING (experiment_id)"
     sql = _RUNS.format(figures=", ".join(columns), joined=joined)
-    cursor = connection.execute(sql, {"ids": list(ids)})
-    names = [column[0] for column in cursor.description or ()]
-    rows = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+    found = rows_by_name(connection.execute(sql, {"ids": list(ids)}))
+    rows = {row["experiment_id"]: row for row in found}
     return [rows[run] for run in ids if run in rows]
 
 

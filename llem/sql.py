@@ -1,6 +1,10 @@
-"""Values and names as they stand in a statement of SQL, where it takes no parameters."""
+"""Values and names as they stand in a statement of SQL, where it takes no parameters, and rows by the names of their columns."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def literal(value: str | float | Sequence[str] | None) -> str:
@@ -20,3 +24,9 @@ def literal(value: str | float | Sequence[str] | None) -> str:
 def identifier(name: str) -> str:
     """A name, however it is spelled."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def rows_by_name(cursor: "duckdb.DuckDBPyConnection") -> list[dict[str, Any]]:
+    """All rows that a statement gives, each value under its column's name."""
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from llem.cli.console import folded, on_one_line
 from llem.cli.table import console_for, draw, plain_table
+from llem.sql import rows_by_name
 
 SELECTED = """
 SELECT * FROM calibrations WHERE experiment_id = ? ORDER BY host, device_uuid, sensor DESC
@@ -45,9 +46,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 def calibrations_of(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> list[Calibration]:
     """Those of one experiment; none of one that calibrated nothing."""
-    found = connection.execute(SELECTED, [experiment_id])
-    names = [column[0] for column in found.description or ()]
-    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     return [
         Calibration(
             **{name: row[name] for name in _PLAIN},
@@ -55,7 +53,7 @@ def calibrations_of(connection: duckdb.DuckDBPyConnection, experiment_id: str) -
                 column: (row[column], row[f"{column}_low"], row[f"{column}_high"]) for column, *_ in FIGURES
             },
         )
-        for row in rows
+        for row in rows_by_name(connection.execute(SELECTED, [experiment_id]))
     ]
 
 

@@ -10,7 +10,16 @@ from llem.cli import console
 from llem.cli.bundle import export_bundle
 from llem.cli.chosen_runs import Choice, choice
 from llem.cli.console import text_output
-from llem.cli.options import Methodology, MethodologyOption, StoreOption, WindowOption, chosen_part
+from llem.cli.options import (
+    LabelOption,
+    Methodology,
+    MethodologyOption,
+    NameOption,
+    SinceOption,
+    StoreOption,
+    WindowOption,
+    chosen_part,
+)
 from llem.cli.tables import tables_of
 from llem.errors import ExportError
 from llem.export import target
@@ -39,16 +48,9 @@ def export(
             metavar="RUN[,RUN]", help="Only these: ids, prefixes, names, @last, studies, KEY=VALUE."
         ),
     ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this label.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those of this name; * stands for anything.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
-    ] = None,
+    label: LabelOption = None,
+    name: NameOption = None,
+    since: SinceOption = None,
     table: Annotated[
         str | None,
         typer.Option(

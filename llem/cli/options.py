@@ -24,6 +24,17 @@ FactorsOption = Annotated[
         show_default=False,
     ),
 ]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only runs with this label.")
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Only those of this name; * stands for anything."),
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seconds = tuple[float, float]
 WindowOption = Annotated[

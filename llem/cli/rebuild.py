@@ -15,6 +15,7 @@ from llem.measure.known_calibrations import keep
 from llem.projections import RebuildReport, open_readonly
 from llem.projections import rebuild as rebuild_tables
 from llem.projections.derive.calibrations import told_anew
+from llem.sql import rows_by_name
 from llem.store import Store
 
 CHANGES_SHOWN = 100
@@ -44,9 +45,7 @@ def rebuild(
 def _keep_calibrations(store: Store) -> None:
     """What measurements look up, of all calibrations in the log, by today's formulas."""
     with open_readonly(store) as connection:
-        found = connection.execute("FROM calibrations ORDER BY experiment_id, sensor DESC")
-        names = [column[0] for column in found.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        rows = rows_by_name(connection.execute("FROM calibrations ORDER BY experiment_id, sensor DESC"))
     for experiment_id, group in groupby(rows, key=itemgetter("experiment_id")):
         of_one = list(group)
         calibrated_ns = max(row["calibrated_ns"] for row in of_one)

@@ -8,7 +8,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import text_output
-from llem.cli.options import JsonOption, StoreOption, key_and_value
+from llem.cli.options import JsonOption, LabelOption, NameOption, SinceOption, StoreOption, key_and_value
 from llem.cli.table import write_table
 from llem.cli.tables import tables_of
 from llem.export import formats
@@ -25,16 +25,9 @@ _COLUMNS = {
 
 
 def runs(
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only experiments with this label.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only those of this name; * stands for anything.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
-    ] = None,
+    label: LabelOption = None,
+    name: NameOption = None,
+    since: SinceOption = None,
     limit: Annotated[
         int, typer.Option(min=1, max=2**62, metavar="N", help="At most so many, the newest.")
     ] = 50,

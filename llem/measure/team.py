@@ -371,7 +371,8 @@ def _make_room(ranks: int) -> None:
 
 
 def _among(seen: Sequence[Device], uuids: Sequence[str]) -> list[Device]:
-    return [device for device in seen if device.uuid in set(uuids)]
+    own = set(uuids)
+    return [device for device in seen if device.uuid in own]
 
 
 def _ready(processes: int, devices: Sequence[Device]) -> Ready:

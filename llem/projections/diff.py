@@ -1,10 +1,12 @@
 """Two projections side by side: which tables differ, and which figures of which results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 import msgspec
+
+from llem.sql import rows_by_name
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +60,7 @@ def result_changes(old: duckdb.DuckDBPyConnection, new: duckdb.DuckDBPyConnectio
 
 def _results(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     found = connection.execute("SELECT * EXCLUDE (result) FROM experiment_results")
-    names: Sequence[str] = [column[0] for column in found.description or ()]
-    rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
-    return {row["experiment_id"]: row for row in rows}
+    return {row["experiment_id"]: row for row in rows_by_name(found)}
 
 
 def _changes(

@@ -1,7 +1,6 @@
 """CSV exports: columns that never change, empty cells for None, zeros kept, formulas neutralised."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,28 +70,28 @@ def header(path: Path) -> list[str]:
         return next(csv.reader(file))
 
 
-def assert_golden(path: Path) -> None:
-    """Equal to the golden file byte for byte; LLEM_GOLDEN=write renews it."""
+def assert_golden(path: Path, update: bool) -> None:
+    """Equal to the golden file byte for byte, which an update renews."""
     golden = GOLDEN / path.name
-    if os.environ.get("LLEM_GOLDEN") == "write":
+    if update:
         golden.write_bytes(path.read_bytes())
     assert path.read_bytes() == golden.read_bytes()
 
 
-def test_aggregated_csv_is_golden(tmp_path: Path) -> None:
+def test_aggregated_csv_is_golden(tmp_path: Path, update: bool) -> None:
     """The aggregated export is byte for byte what it was."""
-    assert_golden(export_aggregated_to_csv([FULL, EMPTY], tmp_path / "aggregated.csv"))
+    assert_golden(export_aggregated_to_csv([FULL, EMPTY], tmp_path / "aggregated.csv"), update)
 
 
-def test_aggregated_csv_with_processes_is_golden(tmp_path: Path) -> None:
+def test_aggregated_csv_with_processes_is_golden(tmp_path: Path, update: bool) -> None:
     """So is the one with four columns per process."""
     path = tmp_path / "aggregated_processes.csv"
-    assert_golden(export_aggregated_to_csv([FULL, EMPTY], path, include_process_breakdown=True))
+    assert_golden(export_aggregated_to_csv([FULL, EMPTY], path, include_process_breakdown=True), update)
 
 
-def test_raw_csv_is_golden(tmp_path: Path) -> None:
+def test_raw_csv_is_golden(tmp_path: Path, update: bool) -> None:
     """The export of processes is byte for byte what it was."""
-    assert_golden(export_raw_to_csv([process(0), process(1)], tmp_path / "raw.csv"))
+    assert_golden(export_raw_to_csv([process(0), process(1)], tmp_path / "raw.csv"), update)
 
 
 def test_the_predecessors_columns_come_first_in_their_order(tmp_path: Path) -> None:
