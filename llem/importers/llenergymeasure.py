@@ -69,8 +69,10 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recognises(document: Document) -> bool:
-    """Whether it is a JSON object with a version of its schema, or several of them."""
-    return all(map(_is_result, _several(document) or [document.json]))
+    """Whether it is a JSON object with a version of its schema, one of llem's own experiments too, or several of LLenergyMeasure."""
+    several = _several(document)
+    ours = any(isinstance(fields, dict) and "weights" in fields for fields in several)
+    return not ours and all(map(_is_result, several or [document.json]))
 
 
 def recordings(document: Document, asked: Asked) -> Iterator[KeptResult]:
@@ -91,7 +93,7 @@ def _several(document: Document) -> list[Any]:
 
 
 def _is_result(fields: Any) -> bool:
-    """One of llem's own experiments as well, whose JSON has the same fields; not one of its processes or segments."""
+    """Not a process or a segment of llem."""
     if not isinstance(fields, dict) or "aiperf_version" in fields:
         return False
     return "schema_version" in fields and not {"host", "segment_id"} & fields.keys()

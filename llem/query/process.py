@@ -46,8 +46,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cpu_s(self) -> int:
-        """Processor seconds on all cores: a second line, in case this process hangs."""
-        return int(self.timeout_s * (os.cpu_count() or 1)) + 2
+        """Processor seconds on all cores that it may use: a second line, in case this process hangs."""
+        return int(self.timeout_s * len(os.sched_getaffinity(0))) + 2
 
 
 class ResultStream:

@@ -18,6 +18,7 @@ from tests.conftest import mostly_slow
 from tests.query.hostile import HARMLESS, REFUSED, STOPPED
 
 TIGHT = Limits(timeout_s=1.0, memory_bytes=2**30)
+STARTING_CPU_S = 10.0  # of the child before the query, and of a machine that is busy with others
 
 
 def run(sql: str, database: Store, **options: object) -> list[tuple[object, ...]]:
@@ -50,13 +51,18 @@ def test_looking_around_changes_nothing(sql: str, database: Store, tmp_path: Pat
 
 @pytest.mark.parametrize("sql", mostly_slow(STOPPED, every=12))
 def test_endless_and_greedy_sql_is_stopped(sql: str, database: Store, tmp_path: Path) -> None:
-    """It ends in a QueryError soon after its second is over or its gigabyte used, and leaves nothing behind."""
-    before = contents(tmp_path)
-    started = time.monotonic()
+    """It ends in a QueryError when its second is over or its gigabyte used, by its own processor's clock, and leaves nothing behind."""
+    before, used_s = contents(tmp_path), children_cpu_s()
     with pytest.raises(QueryError, match=r"took too long|memory|too large|without an answer"):
         run(sql, database, limits=TIGHT)
-    assert time.monotonic() - started < 20
+    assert children_cpu_s() - used_s < TIGHT.cpu_s + STARTING_CPU_S
     assert contents(tmp_path) == before
+
+
+def children_cpu_s() -> float:
+    """Processor time of all children that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -124,7 +130,7 @@ def test_a_child_does_not_outlive_its_parent(database: Store) -> None:
         child = int(parent.stdout.readline())
         assert Path(f"/proc/{child}").exists()
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not alive(child)
@@ -148,11 +154,11 @@ def test_a_child_ends_with_the_block(database: Store) -> None:
 
 def test_a_slow_reader_is_not_a_slow_query(database: Store) -> None:
     """Time counts while the query works, not while its reader does."""
-    with running("SELECT * FROM range(300000)", store=database, limits=Limits(timeout_s=1.0)) as result:
+    with running("SELECT * FROM range(300000)", store=database, limits=Limits(timeout_s=2.0)) as result:
         counts = []
         for batch in result.batches():
             if not counts:
-                time.sleep(1.2)
+                time.sleep(2.2)
             counts.append(len(batch))
     assert sum(counts) == 300_000
 
