@@ -12,6 +12,7 @@ import msgspec
 
 from llem.errors import ExportError
 from llem.importers.asked import EPOCH, Asked, ImpossibleTimeError
+from llem.importers.beside_result import results_in
 from llem.importers.document import EARLIEST_S, LATEST_S, Document
 from llem.importers.recording import Dated, Mapped
 from llem.registry import IMPORTERS
@@ -36,6 +37,8 @@ class Run(Protocol):
     def began(self) -> datetime: ...
     @property
     def clocks(self) -> ClockPair | None: ...
+    @property
+    def process_index(self) -> int | None: ...
     @property
     def mapping(self) -> Iterable[Mapped]: ...
     @property
@@ -112,7 +115,7 @@ def understand(
     """What a file holds, by the format that is named or by its content. Raises LlemError."""
     original = _read(path)
     kept = original if keep_bytes else scrub_json(original)
-    document = Document(kept, what=str(path))
+    document = Document(kept, what=str(path), path=path)
     name = file_format or _recognised(document)
     importer = _importer(name)
     if file_format is not None and not importer.recognises(document):
@@ -133,6 +136,11 @@ def understand(
         bytes_kept=kept == original,
         runs=runs,
     )
+
+
+def files_in(path: Path) -> list[Path]:
+    """The files of a folder that are imported, else the path itself."""
+    return results_in(path) or [path] if path.is_dir() else [path]
 
 
 def _check_times(document: Document, runs: Sequence[Run]) -> None:
@@ -156,11 +164,14 @@ def _append(file: File, run: Run, store: Store, experiment_id: str) -> None:
         original=file.content,
         bytes_kept=file.bytes_kept,
     )
-    index = None if run.clocks is None else 0
     with (
         store.create().whole_experiment(experiment_id) as folder,
         open_segment(
-            folder, experiment_id=experiment_id, role="import", process_index=index, clocks=run.clocks
+            folder,
+            experiment_id=experiment_id,
+            role="import",
+            process_index=run.process_index,
+            clocks=run.clocks,
         ) as writer,
     ):
         for at_ns, event in run.events(kept, experiment_id=experiment_id):

@@ -13,7 +13,8 @@ from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
 from llem.importers.asked import Asked
-from llem.importing import File, understand
+from llem.importers.beside_result import is_study
+from llem.importing import File, files_in, understand
 from llem.importing import import_result as import_file
 from llem.registry import IMPORTERS, one_of
 from llem.seal.bundle import is_bundle
@@ -85,6 +86,7 @@ def import_result(
     place = Store.locate(store)
     refused = 0
     line = WorkLine()
+    paths = [file for path in paths for file in _files(path)]
     for number, path in enumerate(paths):
         # On a terminal the ids themselves say how far it is.
         if not sys.stdout.isatty():
@@ -106,6 +108,11 @@ def import_result(
     line.erase()
     if refused:
         raise typer.Exit(console.FAILED if refused < len(paths) else console.WRONG)
+
+
+def _files(path: Path) -> list[Path]:
+    """A bundle as it is, the results of any other folder."""
+    return files_in(path) if is_study(path) or not is_bundle(path) else [path]
 
 
 def _mapping(file: File) -> Iterator[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -23,10 +24,10 @@ Joules = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class Document:
-    """The bytes of a file, called `what` in messages."""
+    """The bytes of a file, called `what` in messages; what else its program wrote may stand beside its `path`."""
 
-    def __init__(self, content: bytes, *, what: str) -> None:
-        self.content, self.what = content, what
+    def __init__(self, content: bytes, *, what: str, path: Path | None = None) -> None:
+        self.content, self.what, self.path = content, what, path
 
     @cached_property
     def text(self) -> str:

@@ -1,22 +1,29 @@
-"""Results of LLenergyMeasure v0.4 to v0.8, of processes, experiments and studies: figures without a log, kept as they are."""
+"""Results of LLenergyMeasure, of processes, experiments and studies: figures without a log, kept as they are, with the samples beside them."""
 
 import time
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llem._version import __version__
-from llem.importers.asked import Asked
+from llem.importers import beside_result
+from llem.importers.asked import EPOCH, Asked
+from llem.importers.beside_result import SampleFile
 from llem.importers.document import Document
-from llem.importers.recording import Dated, Mapped
+from llem.importers.recording import SAMPLES_OF_AN_EVENT, Dated, Mapped
 from llem.results.experiment import ExperimentResult
 from llem.results.figures import EXPERIMENT_FIGURES
 from llem.results.predecessor import read_predecessor
-from llem_events.events import ExperimentCompleted, ExperimentStarted, ResultImported
+from llem.units import NS_PER_S
+from llem_events import ClockPair, columns
+from llem_events.events import ExperimentCompleted, ExperimentStarted, MeterStarted, ResultImported
 
 OPTIONS: frozenset[str] = frozenset()
+METER = "imported:llenergymeasure"
+_SERIES = ("experiments", "cycle_results")  # of a study; of the cycles before v0.7
 
 
 class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +31,18 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
 
     result: ExperimentResult
     original: bytes | None = None  # of a file with several, what belongs to this one; None: all
-    # its segment's clocks are the importing host's: none of its events happened elsewhere
-    clocks: None = None
+    samples: SampleFile | None = None
+    labels: Mapping[str, str] = {}
+    process_index: None = None  # what its processes did is not told event by event
+
+    @property
+    def clocks(self) -> ClockPair | None:
+        """Those of its samples; without any, those of the importing host: none of its events happened elsewhere."""
+        return None if self.samples is None else ClockPair(0, self._start_ns)
+
+    @property
+    def _start_ns(self) -> int:
+        return (self.result.start_time - EPOCH) // timedelta(microseconds=1) * 1_000
 
     @property
     def began(self) -> datetime:
@@ -40,6 +57,9 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
                 yield Mapped(figure.name, reason="not in the file")
             else:
                 yield Mapped(figure.name, "the same figure of the file")
+        for name in self.labels:
+            yield Mapped(f"labels['{name}']", "manifest.json of the study")
+        yield from _mapped_samples(self.result, self.samples)
 
     @property
     def notes(self) -> list[str]:
@@ -49,10 +69,24 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
     def events(self, kept: ResultImported, *, experiment_id: str) -> Iterator[Dated]:
         """Its start, the file and its end."""
         processes = len(self.result.process_results) or 1
-        now_ns = time.monotonic_ns()
+        now_ns = time.monotonic_ns() if self.samples is None else 0
         yield now_ns, self._started(experiment_id, processes)
+        yield from self._samples()
         yield now_ns, kept if self.original is None else self._part(kept)
         yield now_ns, ExperimentCompleted(processes_completed=processes, processes_failed=0)
+
+    def _samples(self) -> Iterator[Dated]:
+        """The file of them before that of the result, which is the experiment's."""
+        if self.samples is None:
+            return
+        yield 0, self.samples.kept
+        devices = [gpu.metered for gpu in self.samples.gpus]
+        yield 0, MeterStarted(meter=METER, process_index=0, sample_hz=1.0, devices=devices)
+        for gpu in self.samples.gpus:
+            for first in range(0, len(gpu.readings), SAMPLES_OF_AN_EVENT):
+                piece = gpu.readings[first : first + SAMPLES_OF_AN_EVENT]
+                packed = columns.pack(piece, meter=METER, device_uuid=gpu.metered.device.uuid)
+                yield piece[0].at_ns, packed
 
     def _part(self, kept: ResultImported) -> ResultImported:
         return msgspec.structs.replace(kept, original=self.original, bytes_kept=False)
@@ -63,7 +97,7 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
             plan={},  # the predecessor's configuration is another language; it stays in the original
             measurement_config_hash=self.result.measurement_config_hash,
             expected_processes=processes,
-            labels={**self.result.labels, "imported_id": self.result.experiment_id},
+            labels={**self.result.labels, **self.labels, "imported_id": self.result.experiment_id},
             llem_version=__version__,
         )
 
@@ -79,16 +113,55 @@ def recordings(document: Document, asked: Asked) -> Iterator[KeptResult]:
     """The results of a file. Raises ExportError, which names the field that does not fit."""
     several = _several(document)
     if not several:
-        yield KeptResult(result=read_predecessor(document.content, what=document.what))
+        yield _alone(document)
     for number, fields in enumerate(several, 1):
         original = msgspec.json.encode(fields)
         result = read_predecessor(original, what=f"{document.what}: result {number}")
-        yield KeptResult(result=result, original=original)
+        cycle = {"cycle": str(number)} if "cycle_results" in document.fields else {}
+        yield KeptResult(result=result, original=original, labels=cycle)
+
+
+def _alone(document: Document) -> KeptResult:
+    """The result of a file, with what stands beside it."""
+    result, original = read_predecessor(document.content, what=document.what), None
+    if document.path is None:
+        return KeptResult(result=result)
+    snapshot = beside_result.surroundings(document.path.parent, document.fields)
+    if snapshot is not None:
+        original = msgspec.json.encode({**document.fields, "environment_snapshot": snapshot})
+        result = read_predecessor(original, what=f"{document.what} with {beside_result.SURROUNDINGS}")
+    return KeptResult(
+        result=result,
+        original=original,
+        samples=_samples_beside(document.path, result),
+        labels=beside_result.place_in_study(document.path),
+    )
+
+
+def _samples_beside(path: Path, result: ExperimentResult) -> SampleFile | None:
+    lasted_ns = round(result.duration_sec * NS_PER_S)
+    return beside_result.sample_file(path.parent, result.timeseries, lasted_ns=lasted_ns)
+
+
+def _mapped_samples(result: ExperimentResult, samples: SampleFile | None) -> Iterator[Mapped]:
+    if samples is None:
+        told = (
+            "the file tells of none"
+            if result.timeseries is None
+            else f"no {result.timeseries} stands beside the file"
+        )
+        yield Mapped("samples", reason=told)
+        return
+    gpus: Sequence[beside_result.GpuSamples] = samples.gpus
+    count = sum(len(gpu.readings) for gpu in gpus)
+    yield Mapped("samples", f"{samples.path.name}: {count} of {len(gpus)} GPU{'s' * (len(gpus) != 1)}")
+    for column in sorted({name for gpu in gpus for name in gpu.metered.missing}):
+        yield Mapped(f"samples.{column}", reason=beside_result.MISSING)
 
 
 def _several(document: Document) -> list[Any]:
-    """Those of a list or of a study; none of a file that is one result."""
-    listed = document.fields.get("experiments", document.json)
+    """Those of a list, of a study or of cycles; none of a file that is one result."""
+    listed = next((document.fields[name] for name in _SERIES if name in document.fields), document.json)
     return listed if isinstance(listed, list) else []
 
 
@@ -96,4 +169,5 @@ def _is_result(fields: Any) -> bool:
     """Not a process or a segment of llem."""
     if not isinstance(fields, dict) or "aiperf_version" in fields:
         return False
-    return "schema_version" in fields and not {"host", "segment_id"} & fields.keys()
+    others = {"host", "segment_id", "study_design_hash"}  # the last names the manifest of a study
+    return "schema_version" in fields and not others & fields.keys()

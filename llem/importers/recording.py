@@ -75,6 +75,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     requests: Sequence[Request] | None = None  # None: the file has none
     work: WorkReported | None = None  # what it counted without telling of requests
     original: bytes | None = None  # of a file with several runs, what belongs to this one; None: all
+    process_index: int = 0
 
     @property
     def began(self) -> datetime:
@@ -126,7 +127,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     def _process(self, name: str) -> ProcessStarted:
         return ProcessStarted(
-            process_index=0,
+            process_index=self.process_index,
             devices=[metered.device for metered in self.devices],
             engine=name,
             versions={} if self.version is None else {name: self.version},
@@ -135,7 +136,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     def _meter(self, name: str) -> MeterStarted:
         return MeterStarted(
             meter=self.meter or name,
-            process_index=0,
+            process_index=self.process_index,
             sample_hz=self.sample_hz,
             devices=list(self.devices),
             beside=list(self.beside),
@@ -178,9 +179,9 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     def _completed(self) -> ProcessCompleted:
         if self.requests is None:
-            return ProcessCompleted(process_index=0)
+            return ProcessCompleted(process_index=self.process_index)
         return ProcessCompleted(
-            process_index=0,
+            process_index=self.process_index,
             requests=len(self.requests),
             failed_requests=sum(request.finish_reason == "error" for request in self.requests),
             input_tokens=sum(request.input_tokens for request in self.requests),

@@ -1,4 +1,4 @@
-"""Results of LLenergyMeasure (schema 2.0) as ours: refused where they cannot be right, every figure as it is, a few names brought up to date."""
+"""Results of LLenergyMeasure (schemas 2.0.0 to 3.0) as ours: refused where they cannot be right, every figure as it is, a few names brought up to date."""
 
 import json
 import math
@@ -33,9 +33,13 @@ REQUIRED = (  # those that the predecessor never leaves out and ours would make 
     "avg_tokens_per_second",
     "avg_energy_per_token_j",
 )
-OLD_VERSION = "2.0.0"  # of v0.4 to v0.6
+# Of v0.3 to v0.6, and of the months before v0.7; and of what followed v0.9, where `backend` is `engine`.
+OLD_VERSIONS, ENGINE_VERSION = ("2.0.0", "3.0.0"), "3.0"
 _NOT_KNOWN = {"measurement_methodology": "total", "measurement_config_hash": "unknown"}
-_OF_BOTH = ("extended_metrics", "energy_breakdown", "thermal_throttle", "warmup_result")
+_OF_BOTH = (
+    *("extended_metrics", "energy_breakdown", "thermal_throttle", "warmup_result"),
+    *("environment_snapshot", "timeseries"),
+)
 _PLACEHOLDERS = {
     "energy_metrics": (
         *("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "gpu_power_w", "cpu_power_w", "ram_power_w"),
@@ -49,12 +53,13 @@ _PLACEHOLDERS = {
         "model_memory_mb",
     ),
 }
-ONE_RESULT = f"a JSON object of one result, with schema_version {SCHEMA_VERSION!r}"
+_VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, ENGINE_VERSION)))
+ONE_RESULT = f"a JSON object of one result, with schema_version one of {_VERSIONS}"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:
-    """The result in a JSON file of LLenergyMeasure v0.8. Raises ExportError, which names the field that does not fit or cannot be right."""
+    """The result in a JSON file of LLenergyMeasure. Raises ExportError, which names the field that does not fit or cannot be right."""
     _refuse_other_formats(original, what)
     try:
         document = strict_json(original)
@@ -81,15 +86,39 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
 
 
 def _as_current(fields: Fields) -> Fields:
-    """The same as of v0.8: an aggregated result of v0.4 to v0.6, or the result of one process, which is one of its own."""
+    """The same as of v0.8: a result of another version, or the result of one process, which is one of its own."""
+    fields = _with_backend(fields)
     if "process_index" in fields and isinstance(fields.get("inference_metrics"), dict):
         return _of_one_process(_without_placeholders(fields))
-    processes = fields.get("process_results")
-    if fields.get("schema_version") != OLD_VERSION or not isinstance(processes, list):
+    version, processes = fields.get("schema_version"), fields.get("process_results")
+    if version not in (*OLD_VERSIONS, ENGINE_VERSION) or not isinstance(processes, list):
         return fields
-    parts = [_without_placeholders(_dict(process)) for process in processes]
+    parts = [_without_placeholders(_with_backend(_dict(process))) for process in processes]
     known = {"schema_version": SCHEMA_VERSION, "process_results": parts}
-    return {**_NOT_KNOWN, **fields, **known, "total_flops": fields.get("total_flops") or None}
+    if version == ENGINE_VERSION:
+        return {**fields, **known}
+    return {
+        **_NOT_KNOWN,
+        **fields,
+        **known,
+        **_nothing(fields),
+        "total_flops": fields.get("total_flops") or None,
+    }
+
+
+def _nothing(fields: Fields) -> Fields:
+    """Its energies where it says that reading them failed: they were 0 then."""
+    failed = fields.get("energy_tracking_failed") is True
+    return dict.fromkeys(("total_energy_j", "avg_energy_per_token_j")) if failed else {}
+
+
+def _with_backend(fields: Fields) -> Fields:
+    """The engine and its surroundings under the names of v0.8."""
+    names = {"engine": "backend", "engine_version": "backend_version", "timeseries_path": "timeseries"}
+    renamed = {names[name]: figure for name, figure in fields.items() if name in names}
+    hardware = fields.get("environment")
+    surroundings = {"environment_snapshot": {"hardware": hardware}} if isinstance(hardware, dict) else {}
+    return {**renamed, **surroundings, **fields}
 
 
 def _of_one_process(fields: Fields) -> Fields:
@@ -112,6 +141,7 @@ def _of_one_process(fields: Fields) -> Fields:
         "start_time": times.get("start"),
         "end_time": times.get("end"),
         "process_results": [fields],
+        **_nothing(fields),
     }
 
 
@@ -162,11 +192,11 @@ def _foreign(what: str, *, found: str, hint: str | None = None) -> ExportError:
 def _check(fields: Fields, what: str) -> None:
     version = fields.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise ExportError(f"{what}: field schema_version", found=repr(version), expected=repr(SCHEMA_VERSION))
-    if missing := [name for name in REQUIRED if name not in fields]:
         raise ExportError(
-            f"{what}: field {missing[0]} is missing", hint="is it a result of LLenergyMeasure v0.8?"
+            f"{what}: field schema_version", found=repr(version), expected=f"one of {_VERSIONS}"
         )
+    if missing := [name for name in REQUIRED if name not in fields]:
+        raise ExportError(f"{what}: field {missing[0]} is missing", hint="is it a result of LLenergyMeasure?")
 
 
 def _renamed(fields: Fields) -> Fields:

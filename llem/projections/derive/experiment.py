@@ -87,7 +87,8 @@ def derive_experiment(
         return derived
     if facts.imported is not None and not facts.processes:
         result = imported(facts.imported.original, experiment_id=facts.experiment_id)
-        result = msgspec.structs.replace(result, labels=facts.labels(result.labels))
+        told = facts.started.labels if facts.started else {}
+        result = msgspec.structs.replace(result, labels=facts.labels({**told, **result.labels}))
         return msgspec.structs.replace(derived, result=_believed(result))
     measured = _measure(source, derived, chosen)
     if not measured:
