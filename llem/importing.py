@@ -188,6 +188,8 @@ def _recognised(document: Document) -> str:
 
 
 def _unknown(document: Document, *, expected: str) -> ExportError:
+    if "study_design_hash" in document.fields:
+        return document.refuse("it is the manifest of a study", hint="import the folder that it stands in")
     try:
         read_predecessor(document.content, what=document.what)
     except ExportError as error:

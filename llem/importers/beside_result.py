@@ -20,7 +20,7 @@ from llem_events.events import Device, MeteredDevice, ResultImported
 
 TABLE = "timeseries.parquet"
 MANIFEST = "manifest.json"
-SURROUNDINGS = "environment.json"
+SURROUNDINGS = ("environment.json", "system.json")  # as later versions call it
 FORMAT = "llenergymeasure-samples"
 MOST_BYTES = ResultImported.MAX_BYTES - 2**16
 _COLUMNS = ("timestamp_s", "gpu_index", "power_w", "temperature_c", "memory_used_mb", "memory_total_mb")
@@ -161,9 +161,13 @@ def _whole(path: Path, row: Fields, name: str, scale: int = 1) -> int | None:
 
 
 def surroundings(folder: Path, fields: Fields) -> Fields | None:
-    """From v0.9 on they are no part of a result; None where the file is another's or there is none."""
-    beside = _json_object(folder / SURROUNDINGS)
-    if beside.get("measurement_config_hash") != fields.get("measurement_config_hash"):
+    """Since they are no part of a result; None where the file is another's or there is none."""
+    beside = next(filter(None, (_json_object(folder / name) for name in SURROUNDINGS)), {})
+    hashes = {
+        beside.get(name, fields.get(name)) for name in ("measurement_config_hash", "declared_config_hash")
+    }
+    own = {fields.get(name) for name in ("measurement_config_hash", "declared_config_hash")}
+    if not beside or "environment_snapshot" in fields or hashes != own:
         return None
     names = ("hardware", "python_version", "tool_version", "cuda_version", "cuda_version_source")
     return {name: beside[name] for name in names if beside.get(name) is not None}

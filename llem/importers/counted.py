@@ -25,7 +25,7 @@ class Sum(NamedTuple):
         return MeteredDevice(
             device=Device(host="unknown", uuid=self.uuid, index=index, name=self.name, kind=self.kind),
             energy_source=self.source,
-            missing={"power_mw": _NO_SAMPLES},
+            missing={"power_mw": _NO_SAMPLES} | ({} if self.reason is None else {"energy_mj": self.reason}),
         )
 
     def edge(self, at_ns: int, *, energy_j: float) -> EnergyEdge:

@@ -129,7 +129,7 @@ def _alone(document: Document) -> KeptResult:
     snapshot = beside_result.surroundings(document.path.parent, document.fields)
     if snapshot is not None:
         original = msgspec.json.encode({**document.fields, "environment_snapshot": snapshot})
-        result = read_predecessor(original, what=f"{document.what} with {beside_result.SURROUNDINGS}")
+        result = read_predecessor(original, what=f"{document.what} with its surroundings")
     return KeptResult(
         result=result,
         original=original,
@@ -170,4 +170,5 @@ def _is_result(fields: Any) -> bool:
     if not isinstance(fields, dict) or "aiperf_version" in fields:
         return False
     others = {"host", "segment_id", "study_design_hash"}  # the last names the manifest of a study
-    return "schema_version" in fields and not others & fields.keys()
+    versions = {"schema_version", "declared_config_hash"}
+    return bool(versions & fields.keys()) and not others & fields.keys()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -33,13 +33,21 @@ REQUIRED = (  # those that the predecessor never leaves out and ours would make 
     "avg_tokens_per_second",
     "avg_energy_per_token_j",
 )
-# Of v0.3 to v0.6, and of the months before v0.7; and of what followed v0.9, where `backend` is `engine`.
-OLD_VERSIONS, ENGINE_VERSION = ("2.0.0", "3.0.0"), "3.0"
+# Of v0.3 to v0.6, and of the months before v0.7.
+OLD_VERSIONS = ("2.0.0", "3.0.0")
+# Of what followed v0.9: `backend` is `engine`, surroundings stand in a file of their own.
+LATER_VERSIONS = ("3.0", "5.0")
+BUNDLE_VERSION = "2.0"  # of the files of 0.7 as PyPI has it, which have no version of a schema
 _NOT_KNOWN = {"measurement_methodology": "total", "measurement_config_hash": "unknown"}
 _OF_BOTH = (
     *("extended_metrics", "energy_breakdown", "thermal_throttle", "warmup_result"),
     *("environment_snapshot", "timeseries"),
 )
+_LATER_NAMES = {
+    "declared_config_hash": "measurement_config_hash",
+    "input_tokens": "total_input_tokens",
+    "output_tokens": "total_output_tokens",
+}
 _PLACEHOLDERS = {
     "energy_metrics": (
         *("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "gpu_power_w", "cpu_power_w", "ram_power_w"),
@@ -53,7 +61,7 @@ _PLACEHOLDERS = {
         "model_memory_mb",
     ),
 }
-_VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, ENGINE_VERSION)))
+_VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, *LATER_VERSIONS)))
 ONE_RESULT = f"a JSON object of one result, with schema_version one of {_VERSIONS}"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
@@ -91,19 +99,37 @@ def _as_current(fields: Fields) -> Fields:
     if "process_index" in fields and isinstance(fields.get("inference_metrics"), dict):
         return _of_one_process(_without_placeholders(fields))
     version, processes = fields.get("schema_version"), fields.get("process_results")
-    if version not in (*OLD_VERSIONS, ENGINE_VERSION) or not isinstance(processes, list):
+    if version in LATER_VERSIONS or fields.get("bundle_version") == BUNDLE_VERSION:
+        return _as_before(fields)
+    if version not in OLD_VERSIONS or not isinstance(processes, list):
         return fields
-    parts = [_without_placeholders(_with_backend(_dict(process))) for process in processes]
-    known = {"schema_version": SCHEMA_VERSION, "process_results": parts}
-    if version == ENGINE_VERSION:
-        return {**fields, **known}
-    return {
-        **_NOT_KNOWN,
-        **fields,
-        **known,
-        **_nothing(fields),
-        "total_flops": fields.get("total_flops") or None,
-    }
+    known = {"schema_version": SCHEMA_VERSION, "process_results": _parts(processes)}
+    flops = {"total_flops": fields.get("total_flops") or None}  # 0 stood for nothing
+    return {**_NOT_KNOWN, **fields, **known, **_nothing(fields), **flops}
+
+
+def _parts(processes: Sequence[object]) -> list[Fields]:
+    return [_without_placeholders(_with_backend(_dict(process))) for process in processes]
+
+
+def _as_before(fields: Fields) -> Fields:
+    """A later result under the names of v0.8."""
+    renamed = {ours: fields[theirs] for theirs, ours in _LATER_NAMES.items() if theirs in fields}
+    processes = fields.get("process_results")
+    parts = {"process_results": _parts(processes)} if isinstance(processes, list) else {}
+    flops = {"total_flops": fields.get("total_flops") or None} if "total_flops" in fields else {}
+    known = {"schema_version": SCHEMA_VERSION, **parts, **flops, **_throttled(fields)}
+    baseline = {"baseline_power_w": _dict(fields.get("energy_breakdown")).get("baseline_power_w")}
+    return {"measurement_methodology": "total", **baseline, **fields, **renamed, **known}
+
+
+def _throttled(fields: Fields) -> Fields:
+    """The flags of each cause became objects with counts; whether, how long and how hot is told as before."""
+    throttle = fields.get("throttle")
+    if not isinstance(throttle, dict):
+        return {}
+    names = ("detected", "throttle_duration_sec", "max_temperature_c", "throttle_timestamps")
+    return {"thermal_throttle": {name: throttle[name] for name in names if name in throttle}}
 
 
 def _nothing(fields: Fields) -> Fields:
@@ -116,9 +142,14 @@ def _with_backend(fields: Fields) -> Fields:
     """The engine and its surroundings under the names of v0.8."""
     names = {"engine": "backend", "engine_version": "backend_version", "timeseries_path": "timeseries"}
     renamed = {names[name]: figure for name, figure in fields.items() if name in names}
-    hardware = fields.get("environment")
-    surroundings = {"environment_snapshot": {"hardware": hardware}} if isinstance(hardware, dict) else {}
-    return {**renamed, **surroundings, **fields}
+    return {**renamed, **_snapshot(fields.get("environment")), **fields}
+
+
+def _snapshot(environment: object) -> Fields:
+    """Of hardware alone before v0.7, of everything later."""
+    if not isinstance(environment, dict):
+        return {}
+    return {"environment_snapshot": environment if "hardware" in environment else {"hardware": environment}}
 
 
 def _of_one_process(fields: Fields) -> Fields:

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from llem.errors import ExportError
+from llem.importers.beside_result import is_study
 from llem.importers.llenergymeasure import KeptResult
-from llem.importing import understand
+from llem.importing import files_in, import_result, understand
+from llem.store import Store
 from tests.importing.files import FORMATS
+from tests.importing.tables import rows, tables
 
 ORIGINAL = json.loads((Path(__file__).parents[1] / "export" / "predecessor_result.json").read_text())
 
@@ -69,3 +72,126 @@ def test_one_that_cannot_be_right_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, [ORIGINAL, ORIGINAL | {"total_tokens": -7}])
     with pytest.raises(ExportError, match="result 2: field total_tokens: found -7"):
         understand(path)
+
+
+STUDIES = sorted((FORMATS / "llenergymeasure").glob("study-*"))
+
+
+@pytest.fixture(scope="module", params=STUDIES, ids=lambda folder: folder.name)
+def study(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Path], Store, list[str]]:
+    """A folder of a study, its results, and the store that took them."""
+    files = files_in(request.param)
+    store = Store(tmp_path_factory.mktemp("study") / "store").create()
+    return request.param, files, store, [import_result(file, store).experiment_ids[0] for file in files]
+
+
+Study = tuple[Path, list[Path], Store, list[str]]
+
+
+def test_a_study_is_its_results_in_the_order_of_running(study: Study) -> None:
+    """Those that its manifest names as completed, with cycle and place as labels."""
+    folder, files, store, ids = study
+    assert [file.parent.name[:6] for file in files] == ["001_c1", "002_c1", "003_c2"]
+    with tables(store) as connection:
+        told = rows(connection, "SELECT labels FROM experiment_results ORDER BY start_ns")
+    assert [(row["labels"]["cycle"], row["labels"]["position"]) for row in told] == [
+        ("1", "1"),
+        ("1", "2"),
+        ("2", "3"),
+    ]
+    assert {row["labels"]["study"] for row in told} == {"batch size"}
+    assert is_study(folder) and len(set(ids)) == 3
+
+
+def test_figures_of_a_study_are_the_files_own(study: Study) -> None:
+    """Of every version; FLOPs of 0 stood for nothing, and the surroundings stand in a file of their own."""
+    _, files, store, _ = study
+    with tables(store) as connection:
+        taken = rows(connection, "FROM experiment_results ORDER BY start_ns")
+    for row, file in zip(taken, files, strict=True):
+        own = json.loads(file.read_text())
+        for name in ("total_energy_j", "total_tokens", "output_tokens", "energy_adjusted_j", "model_name"):
+            assert row[name] == own[name], name
+        assert (row["engine"], row["baseline_power_w"]) == ("vllm", 98.0)
+        assert row["total_flops"] == (own["total_flops"] or None)
+    assert [row["gpu_name"] for row in taken] == ["NVIDIA A100-SXM4-80GB", None, None]
+
+
+def test_samples_beside_a_result_are_samples(study: Study) -> None:
+    """Those of its Parquet file, a second each, on the clock of the run; the result keeps its own energy."""
+    _, files, store, ids = study
+    with tables(store) as connection:
+        table = rows(connection, "FROM read_parquet(?)", [str(files[0].parent / "timeseries.parquet")])
+        taken = rows(
+            connection, "FROM timed_samples WHERE experiment_id = ? ORDER BY device_uuid, at_sec", ids[:1]
+        )
+        assert rows(connection, "SELECT DISTINCT experiment_id AS id FROM samples") == [{"id": ids[0]}]
+    own = sorted(table, key=lambda row: (row["gpu_index"], row["timestamp_s"]))
+    assert [row["power_w"] for row in taken] == pytest.approx([row["power_w"] for row in own], abs=6e-4)
+    assert [row["throttle_reasons"] for row in taken] == [row["throttle_reasons"] for row in own]
+    assert [row["at_sec"] for row in taken[:13]] == pytest.approx([*range(1, 13), 12.375])
+    assert {row["meter"] for row in taken} == {"imported:llenergymeasure"}
+
+
+def test_what_a_result_names_and_is_not_there_has_its_reason(study: Study, tmp_path: Path) -> None:
+    """A copy without its folder has no samples and no labels of a study."""
+    (alone := tmp_path / "result.json").write_bytes(study[1][0].read_bytes())
+    (run,) = results(alone)
+    assert (run.samples, run.labels) == (None, {})
+    assert [line.reason for line in run.mapping if line.column == "samples"] == [
+        "no timeseries.parquet stands beside the file"
+    ]
+
+
+def test_a_table_that_is_none_refuses_the_result(study: Study, tmp_path: Path) -> None:
+    """In one line that names it."""
+    (tmp_path / "result.json").write_bytes(study[1][0].read_bytes())
+    (tmp_path / "timeseries.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ExportError, match=r"timeseries\.parquet cannot be read") as raised:
+        understand(tmp_path / "result.json")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_manifest_alone_is_told_from_a_result() -> None:
+    """Its folder is what is imported."""
+    with pytest.raises(ExportError, match="import the folder"):
+        understand(STUDIES[0] / "manifest.json")
+
+
+def test_readings_of_a_process_before_the_tables(tmp_path: Path) -> None:
+    """JSON beside the result of a process, ten a second."""
+    process = json.loads((FORMATS / "llenergymeasure/process_0.json").read_text())
+    path = written(
+        tmp_path, process | {"schema_version": "3.0.0", "timeseries_path": "process_0_timeseries.json"}
+    )
+    samples = [
+        {"t": n / 10, "power_w": 300.25, "mem_mb": 1.0, "temp_c": 40, "sm_pct": 9.6, "throttle": False}
+        for n in range(5)
+    ]
+    (tmp_path / "process_0_timeseries.json").write_text(json.dumps({"process_index": 0, "samples": samples}))
+    (run,) = results(path)
+    assert run.samples is not None
+    (gpu,) = run.samples.gpus
+    assert [(reading.at_ns, reading.power_mw) for reading in gpu.readings[:2]] == [
+        (0, 300_250),
+        (10**8, 300_250),
+    ]
+
+
+def test_an_energy_that_was_not_read_is_null(tmp_path: Path) -> None:
+    """The months before v0.7 wrote 0 and said that reading had failed."""
+    old = json.loads((FORMATS / "llenergymeasure/aggregated.json").read_text())
+    path = written(
+        tmp_path, old | {"schema_version": "3.0.0", "energy_tracking_failed": True, "total_energy_j": 0.0}
+    )
+    (run,) = results(path)
+    assert run.result.total_energy_j is None and run.result.total_tokens == old["total_tokens"]
+
+
+def test_cycles_are_several_experiments(tmp_path: Path) -> None:
+    """Each with the number of its cycle."""
+    old = json.loads((FORMATS / "llenergymeasure/aggregated.json").read_text())
+    path = written(tmp_path, {"schema_version": "3.0.0", "num_cycles": 2, "cycle_results": [old, old]})
+    assert [run.labels for run in results(path)] == [{"cycle": "1"}, {"cycle": "2"}]
