@@ -19,9 +19,9 @@ measure *options: setup
 test *options: setup
     {{python}} -m pytest -q -n 3 -m "not slow" {{options}}
 
-# The slow tests.
+# The slow tests, on two cores: four processes, because most of them wait for what they measure.
 test-slow *options: setup
-    {{python}} -m pytest -q -n 2 -m slow {{options}}
+    {{python}} -m pytest -q -n 4 -m slow {{options}}
 
 # Odd inputs for every command, a minute each, and five thousand odd experiments: half an hour of two cores, and each test says how far it is.
 fuzz *options: setup

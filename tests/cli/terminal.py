@@ -41,7 +41,12 @@ class Terminal:
 
     def lines(self) -> list[str]:
         """The text, without spaces at the ends of lines and without empty lines at the end."""
-        lines = [line.rstrip() for line in self.screen.display]
+        # `display` draws all of them, which takes longer than most commands; the right half of a wide character is empty here
+        drawn = range(max(self.screen.buffer, default=-1) + 1)
+        columns = range(self.screen.columns)
+        lines = [
+            "".join(self.screen.buffer[line][place].data for place in columns).rstrip() for line in drawn
+        ]
         while lines and not lines[-1]:
             lines.pop()
         return lines

@@ -35,7 +35,7 @@ def answer(*command: object, **variables: object) -> str:
     path = f"{LLEM.parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **{name: str(value) for name, value in variables.items()}}
     done = subprocess.run(
-        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
 

@@ -64,14 +64,14 @@ WRONG: dict[str, tuple[list[bytes | str], str]] = {
 def run(arguments: list[bytes | str], store: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
     return subprocess.run(
-        [LLEM, *arguments], env=environment, input=stdin, capture_output=True, timeout=60, check=False
+        [LLEM, *arguments], env=environment, input=stdin, capture_output=True, timeout=120, check=False
     )
 
 
 def run_in_a_shell(line: str, store: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LLEM_DIR": str(store), "NO_COLOR": "1"}
     return subprocess.run(
-        ["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -4,6 +4,7 @@ A golden file has the screen's lines, below each styled line one that begins wit
 NAME.txt is the screen of 80 x 24 in colour; NAME.SIZE.txt and NAME.SIZE.TERMINAL.txt stand beside it only where they differ.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ TERMINALS = {
     "c": {"TERM": "xterm-256color", "LANG": "C", "LC_ALL": "C"},
 }
 USUAL = ("80x24", "colour")
+OTHER_KINDS = [kind for kind in itertools.product(SIZES, TERMINALS) if kind != USUAL]
 MADE = (
     "measured",
     "imported",
@@ -195,8 +197,7 @@ def test_the_usual_screen(name: str, folder: Path, forked: ForkedLlem, update: b
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("terminal", TERMINALS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "terminal"), OTHER_KINDS)
 def test_other_sizes_and_terminals(
     size: str, terminal: str, folder: Path, forked: ForkedLlem, update: bool
 ) -> None:

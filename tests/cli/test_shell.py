@@ -109,7 +109,7 @@ def test_what_is_offered_says_its_unit() -> None:
 def piped(folder: Path, written: str) -> "subprocess.CompletedProcess[str]":
     """The shell with that on standard input."""
     return subprocess.run(
-        [LLEM, "shell", "--store", folder], input=written, capture_output=True, text=True, timeout=60
+        [LLEM, "shell", "--store", folder], input=written, capture_output=True, text=True, timeout=120
     )
 
 

@@ -193,7 +193,7 @@ def test_a_study_is_watched_to_its_end(start_llem: Start, store: Path, tmp_path:
     start_llem("study", plan)
     wait_until(lambda: list(store.glob("log/*/sampler-*")))
     watched = subprocess.run(
-        [LLEM, "watch", "sizes", "--store", store], capture_output=True, text=True, check=False, timeout=100
+        [LLEM, "watch", "sizes", "--store", store], capture_output=True, text=True, check=False, timeout=120
     )
     assert watched.returncode == 0, watched.stderr
     assert len(set(re.findall(r"^(\S+): done$", watched.stdout, re.MULTILINE))) == 4

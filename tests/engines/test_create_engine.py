@@ -21,7 +21,7 @@ print("loaded", *sorted({{"torch", "transformers", "duckdb", "typer", "rich"}} &
 def run_fresh(program: str) -> list[str]:
     """Lines printed by a fresh interpreter."""
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout.splitlines()
 

@@ -228,7 +228,7 @@ def test_offline_hub_is_respected(tmp_path: Path) -> None:
     """With HF_HUB_OFFLINE a hub name that is not cached is an error at once, with what to try."""
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-c", OFFLINE, json.dumps(["tiny-lama", "org/model"])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
     typo, hub = done.stdout.splitlines()
     assert "the hub is switched off by HF_HUB_OFFLINE" in typo
     assert typo.endswith("did you mean the preset tiny-llama?")

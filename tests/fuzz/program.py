@@ -16,7 +16,7 @@ from llem.cli import main
 from tests.conftest import LLEM
 
 STATUSES = frozenset({0, 1, 2, 3})
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.log.segments import read_segment, segment_header
 def test_five_kills() -> None:
     """After kill -9 at five random moments no acknowledged event is lost, and what is read back is a prefix of what was sent."""
     arguments = [sys.executable, "-m", "benchmarks.crash", "--kills", "5", "--peer-kills", "0"]
-    child = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=100)
+    child = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
     figures = json.loads(child.stdout.splitlines()[-1])
     assert (figures["n"], figures["ours"]) == (5, 0.0)
 

@@ -166,7 +166,7 @@ def fill(path: Path, *arguments: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     acknowledged, _, error = child.stdout.partition(" ")
     return int(acknowledged), error

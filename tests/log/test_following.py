@@ -25,6 +25,7 @@ from llem_events import (
 )
 from llem_events.events import ProcessCompleted, RequestsCompleted, SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
+from tests.conftest import PATIENCE_S
 from tests.log.golden.examples import REQUEST
 from tests.log.segments import read_segment, segment_header, write_segment
 
@@ -162,7 +163,7 @@ def test_offering_never_waits_and_counts_what_it_drops(tmp_path: Path) -> None:
     path, disk = tmp_path / "a.events.zst", SlowDisk()
     log = BackgroundWriter(SegmentWriter(path, segment_header(), files=disk), capacity=2)
     log.append(warning("old enough to be flushed"), at_ns=0)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while log.offer(warning("taken"), at_ns=0, weight=100) and time.monotonic() < deadline:
         pass
     assert not log.offer(warning("dropped"), at_ns=0, weight=100)

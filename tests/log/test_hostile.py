@@ -53,7 +53,7 @@ def test_hostile_segments_cost_little_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", CHILD, *map(str, paths)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=120,
         check=False,
     )
     assert child.returncode == 0, child.stdout + child.stderr

@@ -10,7 +10,7 @@ from llem_events import BackgroundWriter, LogWriteError, SegmentWriter
 from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
 from llem_events.following import follow
-from tests.conftest import wait_until
+from tests.conftest import PATIENCE_S, wait_until
 from tests.log.segments import read_segment, segment_header
 
 NOTE = WarningRaised(code="c", text="t")
@@ -63,7 +63,7 @@ def test_an_append_waits_for_room(tmp_path: Path) -> None:
     late.join(0.1)
     assert late.is_alive()
     disk.open.set()
-    late.join(20)
+    late.join(PATIENCE_S)
     assert not late.is_alive()
     log.seal()
     assert len(read_segment(tmp_path / "a").events) == 3

@@ -14,7 +14,7 @@ from pathlib import Path
 
 NODES = ("n1", "n2", "n3")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
-START_LIMIT_S = 30.0
+START_LIMIT_S = 120.0
 _FILE = """
 ClusterName=llem
 SlurmctldHost={host}(127.0.0.1)

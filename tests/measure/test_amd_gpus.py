@@ -22,7 +22,7 @@ def run(
         env={**environment, **host},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -20,7 +20,7 @@ def run(environment: dict[str, str], *arguments: str, **changes: str) -> subproc
         env={**environment, **host},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -25,6 +25,7 @@ AS_LATER = (
     *("--set", "workload.min_duration_s=1.5", "--set", "windows.baseline_after_s=0.1"),
 )
 SHORT = ("--load", "simulated", "--seconds", "15")
+SHORTEST = ("--load", "simulated", "--seconds", "8")
 
 
 def found(**about: Any) -> SensorCalibrated:
@@ -266,7 +267,7 @@ def test_an_average_that_is_not_as_documented_gives_the_truth(gpu_host: GpuHost,
 )
 def test_what_says_nothing_is_not_kept(gpu_host: GpuHost, about: dict[str, Any], reason: str) -> None:
     """A reason is told, the status is not 0, and no later run finds anything."""
-    run = gpu_host.run("calibrate", Scenario(gpus=[calibrated_gpu(**about)]), *SHORT)
+    run = gpu_host.run("calibrate", Scenario(gpus=[calibrated_gpu(**about)]), *SHORTEST)
     assert run.done.returncode in (1, 2)
     assert reason in run.done.stdout + run.done.stderr or steady(run) is None
     assert not (run.store / "calibrations").exists()

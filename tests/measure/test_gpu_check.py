@@ -87,6 +87,7 @@ def test_on_simulated_gpus_it_is_whole_and_not_kept(simulated_nvml: Path) -> Non
 def test_a_served_model_is_checked_as_on_a_gpu(simulated_nvml: Path) -> None:
     """Under a simulated driver, by a small model that `transformers serve` runs on a CPU."""
     options = ("--engine", "simulated", "--seconds", "2", "--models", "--server", "transformers")
+    options += ("--calibration-seconds", "8")
     on_a_cpu = ("--device", "cpu", "--served-shape", "128", "2")
     done = check(simulated_nvml, Scenario(gpus=[gpu(0, load_w=(90.0, 590.0))]), *options, *on_a_cpu)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from tests.conftest import (
 )
 
 LONGER = ("--set", "workload.min_duration_s=3")
-LONG = ("--set", "workload.min_duration_s=30", "--set", "windows.baseline_s=0.1")
+LONG = ("--set", "workload.min_duration_s=300", "--set", "windows.baseline_s=0.1")
 
 
 def children(pid: int) -> dict[int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, Start, events_of, mostly_slow, wait_until
+from tests.conftest import PATIENCE_S, Run, Start, events_of, mostly_slow, wait_until
 
 AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1")
 
@@ -73,7 +73,7 @@ def test_ctrl_c_is_the_programs_own_first(start_llem: Start, store: Path) -> Non
     running = start_llem("measure", *AROUND, "--", "sh", "-c", handler, process_group=0)
     assert running.stdout is not None and running.stdout.readline() == "ready\n"
     os.killpg(running.pid, signal.SIGINT)
-    stdout, stderr = running.communicate(timeout=30)
+    stdout, stderr = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, stdout.startswith("handled\n")) == (130, True), stderr
     assert events_of(store, "worker", "process_completed")[0]["exit_status"] == 7
 

@@ -22,7 +22,7 @@ from tests.conftest import (
     wait_until,
 )
 
-LONG = (*SIMULATED, *QUICK, "--set", "workload.min_duration_s=30")
+LONG = (*SIMULATED, *QUICK, "--set", "workload.min_duration_s=300")
 AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1")
 STOPS = ("TERM", "HUP", "USR1", "INT", "QUIT", "USR2", "ALRM", "XCPU")
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from llem.errors import MeterError
 from llem.meters.estimate import NS_PER_CLOCK_TICK, CpuTime, EstimateMeter
 from llem.process_tree import descendants
+from tests.conftest import wait_until
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint('done', flush=True)\nsys.stdin.read()\n"
@@ -37,12 +37,11 @@ def test_counts_children_that_have_ended(parent: subprocess.Popen[str]) -> None:
 
 def test_counts_children_that_are_running() -> None:
     """A live child belongs to the family, a grandchild too."""
-    sleeper = "import time; time.sleep(30)"
+    sleeper = "import time; time.sleep(600)"
     spawner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])"
     with subprocess.Popen([sys.executable, "-c", spawner]) as process:
-        deadline = time.monotonic() + 10
-        while len(family := descendants(process.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(descendants(process.pid)) == 2)
+        family = descendants(process.pid)
         assert family > {process.pid}
         for pid in family:
             os.kill(pid, 9)

@@ -47,5 +47,5 @@ class ChangedLlem:
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         process = self.start(*arguments)
-        out, error = process.communicate(timeout=100)
+        out, error = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)

@@ -12,6 +12,7 @@ import pytest
 from llem.projections import catch_up, open_readonly, rebuild
 from llem.projections.database import writer_lock
 from llem.store import Store
+from tests.conftest import LIMIT_S
 from tests.projections.tables import hashes, result
 from tests.world import EXPERIMENT, experiment
 
@@ -65,7 +66,7 @@ def test_two_readers_catch_up_while_experiments_arrive(log: Store) -> None:
         experiment(log, experiment_id=f"run-{number}")
         time.sleep(0.1)
     for reader in readers:
-        out, error = reader.communicate(timeout=100)
+        out, error = reader.communicate(timeout=LIMIT_S)
         assert out.strip() == "done", error
     catch_up(log)
     assert not rebuild(log, check=True).differs
@@ -82,7 +83,7 @@ def test_a_long_reader_delays_a_query_only_for_a_moment(caught_up: Store) -> Non
     assert report.behind_bytes > 1_000
     assert report.behind_reason == "a query holds the tables"
     assert result(caught_up)["total_tokens"] == 120  # answered from the tables as they are
-    out, _ = holder.communicate(timeout=60)
+    out, _ = holder.communicate(timeout=LIMIT_S)
     assert out == "1\n"
     assert catch_up(caught_up).derived == ["run-2"]
 
@@ -115,7 +116,7 @@ def test_a_running_experiment_is_shown_as_running_until_its_writer_is_gone(log: 
     assert result(log)["status"] == "running"
     assert result(log)["valid"] is None
     writer.kill()
-    writer.communicate(timeout=60)
+    writer.communicate(timeout=LIMIT_S)
     assert catch_up(log).derived == [EXPERIMENT]
     assert result(log)["status"] == "incomplete"
 

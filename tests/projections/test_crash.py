@@ -39,15 +39,8 @@ def deaths(log: Store, scratch: Path, stride: int) -> dict:
     """What the program says that dies at its calls."""
     scratch.mkdir()
     command = [sys.executable, "-m", "tests.projections.dying", str(log.path), str(scratch), str(stride)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     return json.loads(found.stdout)
-
-
-@pytest.mark.slow
-def test_death_at_some_calls_changes_nothing(log: Store, tmp_path: Path) -> None:
-    """At every eleventh call, before or after it is done."""
-    behind(log)
-    assert deaths(log, tmp_path / "scratch", 11)["differing"] == []
 
 
 @pytest.mark.slow

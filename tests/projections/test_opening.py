@@ -14,7 +14,7 @@ import pytest
 
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
-from tests.conftest import LLEM, Run, mostly_slow
+from tests.conftest import LIMIT_S, LLEM, Run, mostly_slow
 from tests.world import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def stranger(log: Store, *, doing: str) -> Iterator[None]:
     try:
         yield
     finally:
-        holder.communicate(timeout=60)
+        holder.communicate(timeout=LIMIT_S)
 
 
 def tokens(log: Store, *, told: list[str], only: list[str] | None = None) -> dict[str, int]:
@@ -72,7 +72,7 @@ def test_a_stranger_on_the_tables_blocks_nobody(caught_up: Store, doing: str) ->
         told: list[str] = []
         started = time.monotonic()
         found = tokens(caught_up, told=told)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < LIMIT_S
         assert found == ({EXPERIMENT: 120} if doing == "reading" else {EXPERIMENT: 120, "run-2": 120})
         assert len(told) == 1
         assert ("behind by 1 experiments" if doing == "reading" else "holds them open") in told[0]

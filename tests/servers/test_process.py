@@ -12,6 +12,7 @@ from llem.errors import MeasureError
 from llem.plan import Plan, ServerPlan
 from llem.servers import create_server
 from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess
+from tests.conftest import LIMIT_S
 from tests.servers.programs import keeper, python, simulated, start
 
 KEY = "sk-" + "a" * 40
@@ -46,7 +47,7 @@ def test_a_server_that_dies_is_told_with_its_last_line_without_secrets(tmp_path:
     begun = time.monotonic()
     with keeper() as kept, pytest.raises(ServerDiedError) as caught:
         _await(start(kept, python(program), tmp_path))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < LIMIT_S
     assert re.search(r"exit status 1, .*its last line: error: no weights at \*\*\*$", str(caught.value))
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Run, events_of
 from tests.servers import tiny_gguf, tiny_llama
 from tests.servers.programs import keeper, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 METERED = ("--meter", "simulated", "--set", "windows.baseline_s=0.5", "--set", "windows.baseline_after_s=0.2")
 
 

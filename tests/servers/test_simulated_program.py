@@ -11,7 +11,7 @@ import pytest
 
 from llem.measure.scraper import parse
 from llem.servers.address import Address
-from tests.conftest import wait_until
+from tests.conftest import LIMIT_S, wait_until
 from tests.servers.programs import simulated
 
 PROMPT = {"model": "simulated", "prompt": [1, 2, 3, 4, 5]}
@@ -19,7 +19,7 @@ PROMPT = {"model": "simulated", "prompt": [1, 2, 3, 4, 5]}
 
 def _stream(address: Address, path: str, asked: dict[str, Any]) -> list[tuple[float, dict[str, Any] | None]]:
     """Seconds after the request and the fields of every event; None for the one that ends the stream."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=LIMIT_S)
     begun = time.monotonic()
     connection.request("POST", path, msgspec.json.encode(asked | {"stream": True}))
     answer = connection.getresponse()
@@ -59,8 +59,8 @@ def test_its_counters_are_what_it_did(tmp_path: Path) -> None:
     """Tokens of prompts and answers, and requests."""
     with simulated(tmp_path, prefill_ms=1.0, token_ms=1.0) as process:
         for _ in range(3):
-            process.address.post("/v1/completions", PROMPT | {"max_tokens": 4}, timeout_s=10)
-        found = parse(process.address.get("/metrics", timeout_s=10).body.decode())
+            process.address.post("/v1/completions", PROMPT | {"max_tokens": 4}, timeout_s=LIMIT_S)
+        found = parse(process.address.get("/metrics", timeout_s=LIMIT_S).body.decode())
     assert found["simulated:prompt_tokens_total"] == 15
     assert found["simulated:generation_tokens_total"] == 12
     assert found["simulated:requests_total"] == 3
@@ -72,7 +72,7 @@ def test_requests_wait_for_a_slot(tmp_path: Path) -> None:
         begun = time.monotonic()
         asked = PROMPT | {"max_tokens": 1}
         answers = [
-            pool.submit(process.address.post, "/v1/completions", asked, timeout_s=10) for _ in range(2)
+            pool.submit(process.address.post, "/v1/completions", asked, timeout_s=LIMIT_S) for _ in range(2)
         ]
         assert all(answer.result().is_good for answer in answers)
         assert time.monotonic() - begun >= 0.2
@@ -82,16 +82,20 @@ def test_it_fails_and_ends_as_planned(tmp_path: Path) -> None:
     """A status 500 for a request, and its own end after some."""
     with simulated(tmp_path, fail_requests=[1], crash_after_requests=2) as process:
         asked = PROMPT | {"max_tokens": 1}
-        statuses = [process.address.post("/v1/completions", asked, timeout_s=10).status for _ in range(2)]
+        statuses = [
+            process.address.post("/v1/completions", asked, timeout_s=LIMIT_S).status for _ in range(2)
+        ]
         assert statuses == [500, 200]
         with pytest.raises(OSError):
-            process.address.post("/v1/completions", asked, timeout_s=10)
-        wait_until(lambda: not process.address.is_open(timeout_s=1.0))
+            process.address.post("/v1/completions", asked, timeout_s=LIMIT_S)
+        wait_until(lambda: not process.address.is_open(timeout_s=LIMIT_S))
         assert process.last_lines() == ["crashed as server.simulated.crash_after_requests asks"]
 
 
 def test_what_it_does_not_know_is_refused(tmp_path: Path) -> None:
     """With the status that others have for it."""
     with simulated(tmp_path) as process:
-        assert process.address.get("/v2/else", timeout_s=10).status == 404
-        assert process.address.post("/v1/completions", {"max_tokens": "many"}, timeout_s=10).status == 400
+        assert process.address.get("/v2/else", timeout_s=LIMIT_S).status == 404
+        assert (
+            process.address.post("/v1/completions", {"max_tokens": "many"}, timeout_s=LIMIT_S).status == 400
+        )

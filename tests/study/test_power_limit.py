@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 TOKEN_MS = {300: 12.0, 400: 5.0, 600: 6.0}  # of four tokens at a time, under each limit: 0.9, 0.5 and 0.9 J
 BATCH = 4
 CHEAPEST_W = 400
-LIMIT_S = 110
+LIMIT_S = 250
 PLAN = """
 [engine]
 name = "simulated"

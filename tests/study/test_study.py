@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from llem.store import Store
 from llem.study.history import StudyHistory, read_history, study_ids
 from llem.study.plan import Slot
-from tests.conftest import LLEM, Run
+from tests.conftest import LIMIT_S, LLEM, Run, wait_until
+from tests.delays import best_of_rounds, delays
 
 PLAN = """
 [engine]
@@ -109,6 +109,7 @@ def test_a_study_measures_compares_and_is_extended(llem: Run, plan: Path, store:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@best_of_rounds
 def test_a_killed_study_goes_on_where_it_was(
     environment: dict[str, str], llem: Run, plan: Path, store: Path, sent: signal.Signals
 ) -> None:
@@ -116,16 +117,16 @@ def test_a_killed_study_goes_on_where_it_was(
     study = subprocess.Popen(
         [LLEM, "study", plan], env=environment, start_new_session=True, stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list(store.glob("log/*/worker-*"))) < 2:
-        time.sleep(0.1)
+    wait_until(lambda: len(list(store.glob("log/*/worker-*"))) >= 2)
     os.kill(study.pid, sent)
-    said = study.communicate(timeout=60)[1].decode()
-    assert study.returncode == (-9 if sent == signal.SIGKILL else 130), said
+    said = study.communicate(timeout=LIMIT_S)[1].decode()
+    with delays():
+        assert study.returncode == (-9 if sent == signal.SIGKILL else 130), said
     killed = history(store)
     assert killed.end == ("left" if sent == signal.SIGKILL else "interrupted")
     counted = killed.counted()
-    assert 1 <= len(counted) < 4
+    with delays():
+        assert 1 <= len(counted) < 4
     done = llem("study", plan, "--resume", "@last")
     assert done.returncode == 0, done.stderr
     after = history(store).counted()
