@@ -1,8 +1,8 @@
 """What the load process costs, all of it and its log, and how right its times are, beside clients that neither check nor log.
 
-Four kinds of work against a fake server in a process of its own, the clients in turn: 16 paced streams (CPU-ms for 1,000 tokens; how far
-the time to the first token is from the server's own), streams and requests as fast as they come (tokens and requests for a CPU second),
-1,000 connections (memory). The peers are `benchmarks.load_peers`; aiohttp is one of them where it is installed.
+Five kinds of work against a fake server in a process of its own, the clients in turn: 16 paced streams (CPU-ms for 1,000 tokens; how far
+the time to the first token is from the server's own), streams and requests as fast as they come (tokens and requests for a CPU second), the
+same streams from a server that writes each answer at once, so that no client waits for it, 1,000 connections (memory). The peers are `benchmarks.load_peers`; aiohttp is one of them where it is installed.
 """
 
 import importlib.util
@@ -57,6 +57,7 @@ class Ran(NamedTuple):
 
 WORK = (
     Work("tokens", "tokens/CPU s", {}, 64, 800, 256),
+    Work("bursts", "tokens/CPU s", {"is_joined": True}, 64, 800, 256),
     Work("requests", "requests/CPU s", {}, 64, 12_000, 1),
     Work("connections", "tokens/CPU s", {}, 1_000, 2_000, 64),
     Work("paced", "CPU-ms/1,000 tokens", {"ttft_ms": 50, "chunk_ms": 10}, 16, 192, 128),

@@ -158,7 +158,17 @@ class Answer:
                 text = choice.text if choice.delta is None else text_of(choice.delta)
                 if choice.finish_reason is not None:
                     self._finish = choice.finish_reason
-            tokens = self._count(chunk, has_text=bool(text))
+            tokens = None
+            if (
+                chunk.usage is not None
+                or chunk.timings is not None
+                or chunk.error is not None
+                or (choices and choices[0].token_ids is not None)
+            ):
+                tokens = self._count(chunk, has_text=bool(text))
+            elif text:
+                # as most pieces are: it does not say of how many tokens it is
+                self._total = None
             if text or (tokens and choices):
                 self._chunk_times_ns.append(at_ns)
                 self._chunk_tokens.append(_UNKNOWN if tokens is None else tokens)

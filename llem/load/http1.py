@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import re
 import ssl
 import time
@@ -23,6 +24,7 @@ STALE_LIMIT = 3
 # The answer of a connection that was closed before it was used again is there after one way to the server and back.
 STALE_NS = 200_000_000
 _CRLF_BYTES = 2
+_HEXADECIMAL = itertools.repeat(16)
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _NO_BODY = frozenset({204, 304})
 
@@ -193,6 +195,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def _chunked(self, data: bytes, at_ns: int) -> None:
         """The contents of all chunks in this read as one piece, so that whoever takes them is called once."""
+        if self._left or self._rest or (contents := _whole_chunks(data)) is None:
+            self._chunked_anyhow(data, at_ns)
+            return
+        assert self._exchange is not None
+        if piece := b"".join(contents):
+            self._exchange.body(piece, at_ns)
+        if not contents[-1]:
+            self._end(at_ns, has_more=False)
+
+    def _chunked_anyhow(self, data: bytes, at_ns: int) -> None:
+        """The same however chunks are cut into reads, and with extensions and trailing headers."""
         if self._rest:
             data, self._rest = self._rest + data, b""
         contents: list[bytes] = []
@@ -424,6 +437,22 @@ def _length(status: int, said: str | None) -> int | None:
 
 def _stays_open(version: str, said: str) -> bool:
     return "keep-alive" in said if version == "http/1.0" else "close" not in said
+
+
+def _whole_chunks(data: bytes) -> list[bytes] | None:
+    """The contents of a read of nothing but whole chunks, the last one of all as b""; None for any other read.
+
+    Content with a line end of its own never has the length that the line before it says.
+    """
+    *parts, rest = data.split(b"\r\n")
+    contents = parts[1::2]
+    try:
+        sizes = list(map(int, parts[::2], _HEXADECIMAL))
+    except ValueError:
+        return None
+    if rest or not contents or sizes != list(map(len, contents)) or 0 in sizes[:-1]:
+        return None
+    return contents
 
 
 def _size_with_extension(line: bytes) -> int:

@@ -163,13 +163,10 @@ class RequestWriter:
         """The body for one prompt."""
         text = prompt_text(prompt)
         if text is None and self._ids is not None:
-            ids = list(map(self._ids.__getitem__, _numbers(prompt, round_index)))
-            body = b'%b,"prompt":[%b],"max_tokens":%d}' % (
-                self._fixed,
-                b",".join(ids),
-                prompt.max_new_tokens,
-            )
-            return Prepared(body, len(ids), prompt.max_new_tokens, None)
+            numbers = _numbers(prompt, round_index)
+            ids = b",".join(map(self._ids.__getitem__, numbers))
+            body = b'%b,"prompt":[%b],"max_tokens":%d}' % (self._fixed, ids, prompt.max_new_tokens)
+            return Prepared(body, len(numbers), prompt.max_new_tokens, None)
         text = text or _words(prompt, round_index)
         if self._is_chat:
             said: Any = prompt.messages or [{"role": "user", "content": text}]

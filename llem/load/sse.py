@@ -17,15 +17,16 @@ class EventParser:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Data of the events that end in this piece; lines of one event are joined by a newline. Raises AnswerError."""
+        if not self._rest and piece.startswith(b"data: ") and piece.endswith(b"\n\n") and b"\r" not in piece:
+            data = piece[6:-2].split(b"\n\ndata: ")
+            if piece.count(b"\n") == 2 * len(data):
+                # nothing but events of one line
+                self._is_first = False
+                return data
         if self._is_first and piece and not piece.startswith(_BOM[:1]):
             self._is_first = False
         if self._rest or self._is_first or b"\r" in piece:
             return self._feed_slowly(piece)
-        if piece.startswith(b"data: ") and piece.endswith(b"\n\n"):
-            data = piece[6:-2].split(b"\n\ndata: ")
-            if piece.count(b"\n") == 2 * len(data):
-                # nothing but events of one line
-                return data
         *events, rest = piece.split(b"\n\n")
         if rest:
             self._rest += rest

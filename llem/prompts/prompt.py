@@ -33,7 +33,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     def own_tokens(self) -> int:
         """How many of its drawn tokens are in no shared piece."""
-        return (self.input_tokens or 0) - sum(tokens for _, tokens in self.shared)
+        drawn = self.input_tokens or 0
+        return drawn - sum(tokens for _, tokens in self.shared) if self.shared else drawn
 
 
 class EncodedPrompt(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_chunk: int = 1
     early_role: bool = False  # an empty first piece, long before the first token
     continuous_usage: bool = False
+    is_joined: bool = False  # what is due at one moment goes out in one write, as from a server that is faster than its client
     usage_factor: float = 1.0  # of the output tokens that the final usage claims
     fault: Fault = ""
     fault_every: int = 1  # of requests, those that get the fault
@@ -262,6 +263,25 @@ class Reply:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
+class Joined:
+    """A transport that writes once for all that is written in one turn of the loop."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._held = transport, bytearray()
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self._write_held)
+        self._held += data
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, bytearray()
+        self._transport.write(held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Served(asyncio.Protocol):
     """One connection to the fake."""
 
@@ -272,7 +292,7 @@ class Served(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport: Any = Joined(transport) if self._server.behaviour.is_joined else transport
         self._server.connections += 1
 
     def data_received(self, data: bytes) -> None:

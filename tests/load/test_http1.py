@@ -126,6 +126,13 @@ def test_chunks_of_one_read_come_as_one_piece() -> None:
     assert kept.pieces == [b"abc"]
 
 
+@pytest.mark.parametrize("content", [b"a\r\nb", b"\r\n", b"\r\n3\r\nabc", b"ab\r\n0\r\n\r\n"])
+def test_line_ends_and_sizes_within_a_chunk_are_its_content(content: bytes) -> None:
+    """A read of whole chunks is cut by their sizes alone."""
+    kept, wire = received(chunked([b"x", content]), [])
+    assert (kept.pieces, kept.heard, wire.is_closed) == ([b"x" + content], ["end"], False)
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
