@@ -9,9 +9,13 @@ cosmic-ray a database and a web client.
 
 import argparse
 import ast
+import gc
+import hashlib
 import importlib.util
+import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
 import re
@@ -22,10 +26,11 @@ import sys
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -47,6 +52,9 @@ OPPOSITES = {**dict(SWAPPED), **{after: before for before, after in SWAPPED}}
 STARTS_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 FORKED = "tests/forked.py:"
 AT_IMPORT = "at import"
+LEARNED = ROOT / "build" / "mutants"
+ORDERS = "LLEM_MUTANTS_ORDERS"
+NOT_PUT_IN = 77
 PYTEST = ("-qx", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutants")
 
 
@@ -176,58 +184,120 @@ class Outcome(NamedTuple):
     calls: dict[str, list[str] | None]
 
 
+class Lesson(NamedTuple):
+    """What was learned of a file of tests while it had this digest."""
+
+    digest: str
+    seconds: dict[str, float]
+    calls: dict[str, list[str] | None]
+
+
 class Copy:
     """A copy of the tree, and the tests of one room in it."""
 
-    def __init__(self, folder: Path, room: str) -> None:
-        self.folder, self.room = folder, room
+    def __init__(self, folder: Path, room: str, patience_s: float) -> None:
+        self.folder, self.room, self.patience_s = folder, room, patience_s
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, list[str] | None] = {}
+        self.at_import: set[str] = set()
         self.noticed: Counter[str] = Counter()
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        self._names = [
+            name
+            for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0")
+            if (ROOT / name).is_file()
+        ]
+        for name in self._names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        self.tests = [name for name in self._names if self._is_asked(name)]
+
+    def _is_asked(self, name: str) -> bool:
+        of_room = name.startswith(f"tests/{self.room}/") and Path(name).name.startswith("test_")
+        return of_room or name in ELSEWHERE.get(self.room, ())
 
     def mutants(self) -> Iterator[Mutant]:
         """Every fault that fits into the room."""
         for file in sorted((self.folder / ROOMS[self.room]).rglob("*.py")):
             yield from mutants(file.relative_to(self.folder), self.folder)
 
-    def learn_times(self, slowest_s: float) -> None:
-        """How long each test takes, of those that are not too slow, and what it calls; all must pass without a fault."""
-        seconds, failed, self.calls = self._run({}, limit_s=None)
-        self.seconds = {test: taken_s for test, taken_s in seconds.items() if taken_s <= slowest_s}
+    def learn(self) -> None:
+        """How long each test takes and what it calls, where it is not known of the same code; all must pass without a fault."""
+        kept = LEARNED / f"{self.room}.json"
+        code = self._digest(
+            name
+            for name in self._names
+            if name.endswith(".py") and name not in self.tests and Path(name).name != Path(__file__).name
+        )
+        before: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {"code": ""}
+        lessons = {
+            name: Lesson(*lesson)
+            for name, lesson in before.get("lessons", {}).items()
+            if before["code"] == code and name in self.tests and lesson[0] == self._digest([name])
+        }
+        unknown = [name for name in self.tests if name not in lessons]
+        if unknown:
+            lessons |= self._learned(unknown)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({"code": code, "lessons": lessons}))
+        for lesson in lessons.values():
+            self.seconds |= lesson.seconds
+            self.at_import.update(lesson.calls.pop(AT_IMPORT, None) or ())
+            self.calls |= lesson.calls
+
+    def _learned(self, files: Sequence[str]) -> dict[str, Lesson]:
+        seconds, failed, calls = self._run(files, {}, limit_s=None)
         if failed:
             sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
+        of = {file: [test for test in seconds if test.partition("::")[0] == file] for file in files}
+        return {
+            file: Lesson(
+                self._digest([file]),
+                {test: seconds[test] for test in tests},
+                {test: calls.get(test, []) for test in [*tests, AT_IMPORT]},
+            )
+            for file, tests in of.items()
+        }
 
-    def noticed_by(self, mutant: Mutant) -> list[str]:
+    def _digest(self, names: Iterable[str]) -> str:
+        return hashlib.sha256(b"".join((self.folder / name).read_bytes() for name in names)).hexdigest()
+
+    def noticed_by(self, mutant: Mutant, warm: "Warm") -> list[str]:
         """The test that fails or hangs with the fault."""
         place = self.folder / mutant.path
         compiled = Path(importlib.util.cache_from_source(str(place)))
         place.write_bytes(mutant.source())
         compiled.unlink(missing_ok=True)
         try:
-            failed = next(filter(None, map(self._failing, self._likely_first(mutant))), [])
+            failed = next(filter(None, self._asked(mutant, warm)), [])
         finally:
             place.write_bytes(mutant.original)
             compiled.unlink(missing_ok=True)
         self.noticed.update(failed)
         return failed
 
-    def _failing(self, seconds: dict[str, float]) -> list[str]:
-        return self._run(seconds, limit_s=60 + 4 * sum(seconds.values()))[1] if seconds else []
+    def _asked(self, mutant: Mutant, warm: "Warm") -> Iterator[list[str]]:
+        """What fails of the tests that can notice it: in a fork that has them loaded, unless the fault runs at an import."""
+        first, later = self._likely_first(mutant)
+        if not self._runs_at_import(mutant):
+            outcome = warm.ask({**first, **later}, mutant)
+            if outcome is not None:
+                yield outcome.failed
+                return
+        for seconds in filter(None, (first, later)):
+            files = sorted({test.partition("::")[0] for test in seconds})
+            yield self._run(files, seconds, limit_s=_limit_s(seconds)).failed
 
     def _likely_first(self, mutant: Mutant) -> list[dict[str, float]]:
-        """The tests that can notice it, those first that notice much, then the quick ones; of what runs at an import those that speak of it."""
-        able = (test for test in self.seconds if self._can_notice(test, mutant))
-        order = sorted(able, key=lambda test: self.seconds[test] - self.noticed[test])
-        if mutant.function is not None:
-            return [{test: self.seconds[test] for test in order}]
+        """The tests that can notice it, those first that speak of it, notice much and are quick, while there is patience."""
         speaking = self._speaking_of(mutant)
+        able = [test for test in self.seconds if self._can_notice(test, mutant)]
+        able.sort(key=lambda test: self.seconds[test] - self.noticed[test])
+        able.sort(key=lambda test: test.partition("::")[0] not in speaking)
+        spent_s = itertools.accumulate(self.seconds[test] for test in able)
+        asked = [test for test, until_s in zip(able, spent_s, strict=True) if until_s <= self.patience_s]
         return [
-            {test: self.seconds[test] for test in order if (test.partition("::")[0] in speaking) is near}
+            {test: self.seconds[test] for test in asked if (test.partition("::")[0] in speaking) is near}
             for near in (True, False)
         ]
 
@@ -236,44 +306,136 @@ class Copy:
         body = ast.parse(mutant.original).body
         defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         words = re.compile(rf"\b({'|'.join(defined | {mutant.path.stem})})\b")
-        files = {test.partition("::")[0] for test in self.seconds}
-        return {file for file in files if words.search((self.folder / file).read_text())}
+        return {file for file in self.tests if words.search((self.folder / file).read_text())}
+
+    def _runs_at_import(self, mutant: Mutant) -> bool:
+        return mutant.function is None or f"{mutant.path}:{mutant.function}" in self.at_import
 
     def _can_notice(self, test: str, mutant: Mutant) -> bool:
         """Not where it never calls the function: only what runs at an import, and in other processes, is everybody's."""
-        calls = self.calls.get(test)
-        everybodys = mutant.function is None or calls is None
-        called = f"{mutant.path}:{mutant.function}"
-        return everybodys or called in (calls or ()) or called in (self.calls.get(AT_IMPORT) or ())
+        calls = self.calls[test]
+        everybodys = calls is None or self._runs_at_import(mutant)
+        return everybodys or f"{mutant.path}:{mutant.function}" in (calls or ())
 
-    def _run(self, seconds: dict[str, float], *, limit_s: float | None) -> Outcome:
-        """Run the tests in this order up to the first that fails."""
-        every = [f"tests/{self.room}", *ELSEWHERE.get(self.room, ())]
-        files = sorted({test.partition("::")[0] for test in seconds}) or every
+    def _run(self, files: Sequence[str], seconds: dict[str, float], *, limit_s: float | None) -> Outcome:
+        """Run the tests in this order up to the first that fails; without an order, all of the files, to learn."""
         order, outcome = self.folder / "order.json", self.folder / "outcome.json"
         order.write_text(json.dumps(seconds))
         outcome.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *PYTEST, *files],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{self.folder}:{self.folder / 'events'}"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = self.start(files)
         with suppress(subprocess.TimeoutExpired):
             try:
                 process.wait(limit_s)
             finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                kill_all_of(process.pid)
                 process.wait()
-        if outcome.exists():
-            found = Outcome(*json.loads(outcome.read_text()))
+        return self.outcome(process.returncode)
+
+    def start(
+        self, files: Sequence[str], *, pass_fds: Sequence[int] = (), **environment: str
+    ) -> "subprocess.Popen[bytes]":
+        """pytest with these files of the copy, in a session of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *PYTEST, *files],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": f"{self.folder}:{self.folder / 'events'}", **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+
+    def outcome(self, status: int) -> Outcome:
+        """What the run that ended with this status has left."""
+        left = self.folder / "outcome.json"
+        if left.exists():
+            outcome = Outcome(*json.loads(left.read_text()))
             # a KeyboardInterrupt ends the tests, and none of them fails
-            if found.failed or not process.returncode:
-                return found
-        return Outcome({}, [f"(pytest ended with {process.returncode})"], {})
+            if outcome.failed or not status:
+                return outcome
+        return Outcome({}, [f"(pytest ended with {status})"], {})
+
+
+def _limit_s(seconds: dict[str, float]) -> float:
+    return 60 + 4 * sum(seconds.values())
+
+
+def kill_all_of(session: int) -> None:
+    """A process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(session, signal.SIGKILL)
+
+
+class Warm:
+    """A pytest that has loaded every test of the room; for each fault a fork of it takes over the changed code and runs."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._orders, theirs = multiprocessing.Pipe()
+        with theirs:
+            descriptor = theirs.fileno()
+            self._process = copy.start(
+                copy.tests,
+                pass_fds=[descriptor],
+                # what tests leave behind, since the forks of a process have one folder for it
+                PYTEST_DEBUG_TEMPROOT=str(copy.folder),
+                **{ORDERS: str(descriptor)},
+            )
+
+    def ask(self, seconds: dict[str, float], mutant: Mutant) -> Outcome | None:
+        """Run the tests in this order with the code that the file has now; None where it cannot be put in."""
+        if not seconds:
+            return Outcome({}, [], {})
+        (self._copy.folder / "outcome.json").unlink(missing_ok=True)
+        self._orders.send((seconds, str(mutant.path), mutant.original))
+        fork = self._orders.recv()
+        if not self._orders.poll(_limit_s(seconds)):
+            kill_all_of(fork)
+        status = self._orders.recv()
+        kill_all_of(fork)
+        for left in self._copy.folder.glob("pytest-of-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return None if status == NOT_PUT_IN else self._copy.outcome(status)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._orders.send(None)
+        self._process.wait()
+
+
+def put_in(path: str, original: bytes) -> bool:
+    """Give the loaded functions of a file the code that the file has now; False where that is not possible."""
+    before, after = (_codes(compile(source, path, "exec")) for source in (original, Path(path).read_bytes()))
+    changed = {
+        code: now
+        for name in before.keys() & after.keys()
+        for code, now in zip(before[name], after[name], strict=False)
+        if code != now
+    }
+    place = str(Path.cwd() / path)
+    loaded = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, FunctionType) and each.__code__.co_filename == place
+    ]
+    faulty = [function for function in loaded if function.__code__ in changed]
+    for function in faulty:
+        try:
+            function.__code__ = changed[function.__code__].replace(co_filename=place)
+        except ValueError:
+            return False
+    return bool(faulty) or not loaded
+
+
+def _codes(module: CodeType) -> dict[str, list[CodeType]]:
+    """The codes of a module by their names, those of the same name in their order."""
+    found: dict[str, list[CodeType]] = {}
+    waiting = [module]
+    while waiting:
+        code = waiting.pop()
+        found.setdefault(code.co_qualname, []).append(code)
+        waiting += [constant for constant in reversed(code.co_consts) if isinstance(constant, CodeType)]
+    return found
 
 
 class Called(NamedTuple):
@@ -360,14 +522,17 @@ class Tests:
         settings.load_profile("mutants")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        expected_s = json.loads(Path("order.json").read_text())
+        if ORDERS not in os.environ:
+            expected_s = json.loads(Path("order.json").read_text())
+            self.put_in_order(items, expected_s)
+            limit(items, expected_s)
+
+    def put_in_order(self, items: list[pytest.Item], expected_s: dict[str, float]) -> None:
+        """Leave those that are asked, in the order in which they are."""
         if expected_s:
             rank = {test: number for number, test in enumerate(expected_s)}
-            items[:] = sorted(
-                (item for item in items if item.nodeid in rank), key=lambda item: rank[item.nodeid]
-            )
-        for item in items:
-            item.add_marker(pytest.mark.timeout(20 + 4 * expected_s.get(item.nodeid, 60)))
+            asked = (item for item in items if item.nodeid in rank)
+            items[:] = sorted(asked, key=lambda item: rank[item.nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
@@ -376,14 +541,40 @@ class Tests:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self.failed += [report.nodeid] if report.failed else []
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Run the tests as ever; in the process that Warm starts, in a fork for each order."""
+        if ORDERS not in os.environ:
+            return None
+        orders = Connection(int(os.environ.pop(ORDERS)))
+        for expected_s, path, original in iter(orders.recv, None):
+            fork = os.fork()
+            if not fork:
+                os.setsid()
+                orders.close()
+                if not put_in(path, original):
+                    os._exit(NOT_PUT_IN)
+                self.put_in_order(session.items, expected_s)
+                limit(session.items, expected_s)
+                return None
+            orders.send(fork)
+            orders.send(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]))
+        return True
+
     def pytest_sessionfinish(self) -> None:
         Path("outcome.json").write_text(json.dumps([self.seconds, self.failed, self.calls]))
+
+
+def limit(items: Iterable[pytest.Item], expected_s: dict[str, float]) -> None:
+    """What takes much longer than without a fault hangs."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(20 + 4 * expected_s.get(item.nodeid, 60)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Loaded as a plugin by the tests of a fault."""
     config.pluginmanager.register(tests := Tests())
-    if not json.loads(Path("order.json").read_text()):
+    if ORDERS not in os.environ and not json.loads(Path("order.json").read_text()):
         config.pluginmanager.register(calls := Calls())
         tests.calls = calls.of
 
@@ -391,20 +582,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def main() -> None:
     """Draw the faults, try each, and print those that no test noticed."""
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="llem-mutants-") as folder:
-        copy = Copy(Path(folder), options.room)
-        possible = list(copy.mutants())
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Copy(Path(folder), options.room, options.patience)
+        possible = [mutant for mutant in copy.mutants() if options.only in str(mutant.path)]
         drawn = random.Random(options.seed).sample(possible, min(options.count, len(possible)))
-        copy.learn_times(options.slowest)
-        counts = Counter(_outcome(copy, mutant) for mutant in drawn)
+        copy.learn()
+        with closing(Warm(copy)) as warm:
+            counts = Counter(_outcome(copy, mutant, warm) for mutant in drawn)
     print(
         f"{options.room}, seed {options.seed}: of {len(drawn)} faults, {counts['noticed']} noticed, "
         f"{counts['cannot matter']} cannot matter, {counts['survived']} survived"
     )
 
 
-def _outcome(copy: Copy, mutant: Mutant) -> str:
-    failed = copy.noticed_by(mutant)
+def _outcome(copy: Copy, mutant: Mutant, warm: Warm) -> str:
+    failed = copy.noticed_by(mutant, warm)
     if failed:
         outcome = "noticed"
     else:
@@ -418,10 +610,11 @@ def _outcome(copy: Copy, mutant: Mutant) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="just mutants", description=__doc__.partition("\n")[0])
     parser.add_argument("--room", choices=ROOMS, required=True)
+    parser.add_argument("--only", default="", help="only in files whose path holds this")
     parser.add_argument("--count", type=int, default=70)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--slowest", type=float, default=math.inf, help="leave out tests that take more seconds than this"
+        "--patience", type=float, default=math.inf, help="ask for each fault only tests of so many seconds"
     )
     return parser.parse_args()
 

@@ -209,7 +209,8 @@ def _with_what_lies_between(numbers: Rows, continues: Mask) -> Rows:
     """Numbers of the parts, with what lies between a part and the one before it in the later one."""
 
     def before(name: str) -> NDArray[Any]:
-        earlier: NDArray[Any] = numbers[name][np.maximum(np.arange(len(continues)) - 1, 0)]
+        # its own where nothing is before it, so that nothing unknown comes in
+        earlier: NDArray[Any] = numbers[name][np.arange(len(continues)) - continues]
         return earlier
 
     gap_ns = np.where(continues, numbers["first_ns"] - before("last_ns"), 0)

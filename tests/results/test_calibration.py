@@ -1,0 +1,297 @@
+"""What a calibration refuses, exactly at its limits, and what it says where little was read."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import pytest
+
+from llem.results.calibration import TOO_FEW, LoadStep, LoadTrace, SensorCalibration, estimate, load_schedule
+from llem.results.estimates import Estimate
+from llem.results.power import FloatArray
+from llem.results.sensor_response import Load
+
+IDLE_W, LOAD_W, BEGINS_S, ENDS_S = 100.0, 300.0, 1.0, 6.0
+POWER_CAP, NOTHING_TO_DO = 4, 1  # NVML's bits
+
+
+def one_load(*, every_s: float = 0.02, before_s: float = 1.0, after_s: float = 1.0) -> LoadTrace:
+    """Read as often as that around five seconds of constant load."""
+    times_s = np.arange(0, before_s + 5.0 + after_s + every_s / 2, every_s) + BEGINS_S - before_s
+    busy = (times_s >= BEGINS_S) & (times_s < ENDS_S)
+    return LoadTrace(
+        times_s=times_s,
+        power_w=np.where(busy, LOAD_W, IDLE_W),
+        energy_j=times_s * np.nan,
+        busy_s=np.array([[BEGINS_S, ENDS_S]]),
+    )
+
+
+def refusal(trace: LoadTrace) -> str:
+    return estimate(trace).reason or ""
+
+
+def without(trace: LoadTrace, first_s: float, last_s: float) -> LoadTrace:
+    """The same, with no reading of power strictly between two moments."""
+    times_s = trace.times_s
+    power_w = np.where((times_s > first_s + 1e-9) & (times_s < last_s - 1e-9), np.nan, trace.power_w)
+    return msgspec.structs.replace(trace, power_w=power_w)
+
+
+@pytest.mark.parametrize(("every_s", "refused"), [(0.0499, False), (0.0501, True)])
+def test_a_driver_may_answer_every_fifty_milliseconds(every_s: float, refused: bool) -> None:
+    """Seldomer it is refused."""
+    assert ("the driver answered" in refusal(one_load(every_s=every_s))) is refused
+
+
+@pytest.mark.parametrize(("last_s", "refused"), [(3.98, False), (4.02, True)])
+def test_a_driver_may_not_answer_for_a_second(last_s: float, refused: bool) -> None:
+    """Longer it is refused, and the time without an answer told, though the others came every 20 ms."""
+    reason = refusal(without(one_load(), 3.0, last_s))
+    assert ("the driver answered every 20 ms, once after 1.0 s" in reason) is refused
+
+
+@pytest.mark.parametrize(
+    ("before_s", "after_s", "refused"),
+    [(0.52, 0.52, False), (0.48, 0.6, True), (0.6, 0.46, True)],
+    ids=["enough", "before", "after"],
+)
+def test_half_a_second_of_idling_is_read_on_both_sides(
+    before_s: float, after_s: float, refused: bool
+) -> None:
+    """Where there is less on one side it is refused."""
+    reason = refusal(one_load(before_s=before_s, after_s=after_s))
+    assert (f"for {before_s:.1f} s before the load and {after_s:.1f} s after it" in reason) is refused
+
+
+@pytest.mark.parametrize(
+    ("bits", "first_row", "rows", "refused"),
+    [
+        (POWER_CAP, 100, 2, False),
+        (POWER_CAP, 100, 4, True),
+        (NOTHING_TO_DO, 100, 100, False),
+        (POWER_CAP, 0, 40, False),
+    ],
+    ids=["one percent", "more", "no limit", "idle"],
+)
+def test_clocks_may_be_held_down_for_a_hundredth_of_the_load(
+    bits: int, first_row: int, rows: int, refused: bool
+) -> None:
+    """Of the readings in the load, and only by what limits; where the load is more, the reason is named."""
+    trace = one_load()
+    reasons = np.zeros(len(trace.times_s), np.int64)
+    reasons[first_row : first_row + rows] = bits
+    found = refusal(msgspec.structs.replace(trace, throttle_reasons=reasons))
+    assert ("held its clocks down (power cap)" in found) is refused
+
+
+@pytest.mark.parametrize(
+    ("limit_w", "rows", "refused"),
+    [(LOAD_W / 0.98, 250, True), (LOAD_W / 0.97, 250, False), (500.0, 2, False), (500.0, 4, True)],
+)
+def test_power_may_be_at_its_limit_for_a_hundredth_of_the_load(
+    limit_w: float, rows: int, refused: bool
+) -> None:
+    """At 98 % of it the limit is reached."""
+    trace = one_load()
+    power_w = trace.power_w.copy()
+    if rows < 250:
+        power_w[100 : 100 + rows] = limit_w
+    found = refusal(msgspec.structs.replace(trace, power_w=power_w, power_limit_w=limit_w))
+    assert (f"reached the limit of {limit_w:.0f} W" in found) is refused
+
+
+@pytest.mark.parametrize(
+    ("idle_w", "load_w", "refused"),
+    [(20.0, 25.0, False), (20.0, 24.9, True), (270.0, 300.0, False), (271.0, 300.0, True)],
+)
+def test_a_load_shows_by_five_watts_and_a_tenth(idle_w: float, load_w: float, refused: bool) -> None:
+    """Both are needed: what draws much may vary by more than five watts by itself."""
+    trace = one_load()
+    power_w = np.where(trace.power_w == LOAD_W, load_w, idle_w)
+    found = refusal(msgspec.structs.replace(trace, power_w=power_w))
+    assert ("the load does not show in the power" in found) is refused
+
+
+def test_no_reading_in_the_load_is_a_reason() -> None:
+    """The power is read before it and after it."""
+    trace = without(one_load(), 1.0, 1.98)
+    trace = msgspec.structs.replace(trace, busy_s=np.array([[1.01, 1.97]]))
+    assert "no reading of power in the load" in refusal(trace)
+
+
+def test_a_single_reading_of_power_is_none() -> None:
+    """Two of them at the least have a time between them."""
+    trace = one_load()
+    power_w = np.where(trace.times_s == trace.times_s[9], 100.0, np.nan)
+    assert "there is no load, or no reading of power" in refusal(
+        msgspec.structs.replace(trace, power_w=power_w)
+    )
+
+
+HZ, WINDOW_S, SPREAD_W, COUNTS, TICK_S = 50, 0.1, 2.0, 1.05, 0.1
+IDLING_S, CONSTANT_S = 1.2, 2.5
+
+
+@lru_cache
+def waves(window_s: float = WINDOW_S, constant_s: float = CONSTANT_S) -> LoadTrace:
+    """An average of constant load and waves, read as often as it is renewed, and a counter that counts 5 % more."""
+    steps = [LoadStep(0.0, IDLING_S), LoadStep(1.0, constant_s), *load_schedule(10 * IDLING_S)]
+    ends_s = np.cumsum([step.seconds for step in steps])
+    busy_s = [(end_s - step.seconds, end_s) for step, end_s in zip(steps, ends_s, strict=True) if step.level]
+    load, times_s = Load.of(busy_s), np.arange(0, ends_s[-1], 1 / HZ)
+    noise_w = np.random.default_rng(1).normal(0, SPREAD_W, len(times_s))
+    power_w = IDLE_W + noise_w + (LOAD_W - IDLE_W) * load.mean(times_s, window_s, 0.0)
+    ticked_s = np.floor(times_s / TICK_S) * TICK_S
+    full_s = np.interp(ticked_s, load.at_sec, load.busy_sec)
+    return LoadTrace(
+        times_s=times_s,
+        power_w=power_w,
+        energy_j=COUNTS * (IDLE_W * ticked_s + (LOAD_W - IDLE_W) * full_s),
+        busy_s=np.array(busy_s),
+    )
+
+
+@lru_cache(1)
+def of_waves() -> SensorCalibration:
+    return estimate(waves())
+
+
+def test_what_is_read_beside_waves() -> None:
+    """Each value and its interval hold the truth."""
+    found = of_waves()
+    for seen, truth in (
+        (found.idle_w, IDLE_W),
+        (found.load_w, LOAD_W),
+        (found.idle_spread_w, SPREAD_W),
+        (found.counter_over_power, COUNTS),
+        (found.energy_refresh_s, TICK_S),
+        (found.averaging_window_s, WINDOW_S),
+    ):
+        assert seen.low < truth < seen.high and seen.low < seen.value < seen.high
+        assert seen.value == pytest.approx(truth, rel=0.15)
+
+
+def changed(**columns: object) -> LoadTrace:
+    return msgspec.structs.replace(waves(), **columns)
+
+
+def test_an_average_may_still_show_what_was_before_the_idling() -> None:
+    """The response is sought from the middle of the first idling on; the idling before it is only idling."""
+    trace = waves()
+    early = trace.times_s < trace.busy_s[0, 0] - 0.7
+    found = estimate(changed(power_w=np.where(early, 400.0, trace.power_w)))
+    names = ("averages", "explained", "averaging_window_s", "delay_s", "seen_share")
+    assert [getattr(found, name) for name in names] == [getattr(of_waves(), name) for name in names]
+    assert found.idle_w.value > of_waves().idle_w.value
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "reason"),
+    [
+        (lambda energy_j: -energy_j, "ran backwards"),
+        (lambda energy_j: energy_j * 0, "stood still"),
+        (lambda energy_j: energy_j * np.nan, "no energy counter"),
+    ],
+    ids=["backwards", "still", "none"],
+)
+def test_a_counter_that_says_nothing_has_a_reason(energy_j: Callable[..., FloatArray], reason: str) -> None:
+    """In both of its values; all else is told as with a counter."""
+    found = estimate(changed(energy_j=energy_j(waves().energy_j)))
+    assert reason in found.counter_over_power.reason and reason in found.energy_refresh_s.reason
+    assert found.load_w == of_waves().load_w and found.idle_w == of_waves().idle_w
+
+
+def test_a_counter_that_ticked_seldom_has_no_ratio() -> None:
+    """Three ticks are needed in the constant load; elsewhere there may be more."""
+    trace = waves()
+    start_s, end_s = trace.busy_s[0]
+    inside = (trace.times_s > start_s) & (trace.times_s < end_s)
+    found = estimate(changed(energy_j=np.where(inside, trace.energy_j[inside][0], trace.energy_j)))
+    assert found.counter_over_power.value is None
+    assert found.counter_over_power.reason == TOO_FEW
+    assert found.energy_refresh_s.value is not None
+
+
+def test_what_a_long_average_tells_too_seldom_is_not_told() -> None:
+    """Two independent readings have no mean and no spread that can be relied on; what the waves show is told."""
+    found = estimate(waves(window_s=1.1))
+    assert found.averaging_window_s.value == pytest.approx(1.1, rel=0.05)
+    too_few = (found.load_w, found.counter_over_power, found.idle_w, found.idle_spread_w)
+    assert all(each == Estimate(reason=TOO_FEW) for each in too_few)
+
+
+def heated(time_constant_s: float, *, constant_s: float = 45.0) -> LoadTrace:
+    """A device that warms by 40 degrees."""
+    trace = waves(constant_s=constant_s)
+    after_s = np.maximum(trace.times_s - IDLING_S, 0.0)
+    return msgspec.structs.replace(trace, temperature_c=80 - 40 * np.exp(-after_s / time_constant_s))
+
+
+def test_a_temperature_settles_when_it_is_a_degree_away() -> None:
+    """40 degrees fall to one in ln 40 time constants, and to half a degree more and less around that."""
+    found = estimate(heated(2.0)).settling_s
+    for seen, degrees in ((found.low, 1.5), (found.value, 1.0), (found.high, 0.5)):
+        assert seen == pytest.approx(2.0 * math.log(40 / degrees), abs=0.03)
+
+
+def test_a_temperature_that_has_not_stood_still_for_as_long_has_a_least() -> None:
+    """Of 45 s of constant load it may have changed in the first half."""
+    found = estimate(heated(7.0)).settling_s
+    assert found.value is None and found.low == pytest.approx(7.0 * math.log(40), abs=0.7)
+    assert "it still changed after 25 s, of 45 s of constant load" in found.reason
+
+
+@pytest.mark.parametrize(("constant_s", "told"), [(39.5, False), (40.5, True)])
+def test_a_temperature_needs_forty_seconds(constant_s: float, told: bool) -> None:
+    """It may look settled over some seconds."""
+    found = estimate(heated(1.0, constant_s=constant_s)).settling_s
+    assert (found.value is not None) is told
+    assert ("are too short to tell, expected 40 s" in (found.reason or "")) is not told
+
+
+def test_a_temperature_that_was_not_read_at_the_end_is_not_told() -> None:
+    """Where it goes is not known; where it was never read that is the reason."""
+    trace = heated(2.0)
+    ending = (trace.times_s > IDLING_S + 43.9) & (trace.times_s < IDLING_S + 45.1)
+    unread = msgspec.structs.replace(trace, temperature_c=np.where(ending, np.nan, trace.temperature_c))
+    assert estimate(unread).settling_s == Estimate(reason=TOO_FEW)
+    never = msgspec.structs.replace(trace, temperature_c=trace.temperature_c * np.nan)
+    assert estimate(never).settling_s == Estimate(reason="its temperature cannot be read")
+
+
+def test_a_schedule_is_idling_constant_load_idling_and_waves() -> None:
+    """In a minute the constant load has ten seconds, and each kind of wave comes often enough to be told from the others."""
+    steps = load_schedule(60.0)
+    assert [step.level for step in steps[:3]] == [0.0, 1.0, 0.0]
+    assert steps[0] == steps[2] == steps[-1] == LoadStep(0.0, 4.0)
+    assert steps[1].seconds == pytest.approx(10.0, rel=0.1)
+    assert all(
+        on.level == 1.0 and off.level == 0.0 for on, off in zip(steps[3:-1:2], steps[4:-1:2], strict=True)
+    )
+    periods = Counter(
+        round(on.seconds + off.seconds, 9) for on, off in zip(steps[3:-1:2], steps[4:-1:2], strict=True)
+    )
+    assert periods == {4.0: 3, 0.4: 15, 1.0: 6, 0.13: 40, 0.057: 60, 0.7: 8}
+
+
+def test_columns_of_samples_become_a_trace() -> None:
+    """Seconds from the first sample on, spans of load that are none left out, a limit in watts."""
+    column = np.array([1.0, np.nan, 3.0])
+    trace = LoadTrace.of(
+        np.array([5, 6, 8], np.int64) * 10**9,
+        power_w=column,
+        energy_j=column,
+        temperature_c=column,
+        throttle_reasons=np.array([4.0, np.nan, -1.0]),
+        busy_ns=[(8 * 10**9, 9 * 10**9), (6 * 10**9, 7 * 10**9), (7 * 10**9, 7 * 10**9)],
+        others_busy=True,
+        power_limit_mw=350_000,
+    )
+    assert trace.times_s.tolist() == [0.0, 1.0, 3.0]
+    assert trace.busy_s.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert trace.throttle_reasons is not None and trace.throttle_reasons.tolist() == [4, 0, 0]
+    assert trace.others_busy and trace.power_limit_w == 350.0
