@@ -1,9 +1,11 @@
 """Energy from power that a driver averages over a second, and how far it can be from the truth: of a load that is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from llem.results.averaged_power import AveragedReadings
+from llem.results.averaged_power import AveragedReadings, Telescoped, refresh_period_sec
 
 IDLE_W, LOAD_W, DURATION_S = 100.0, 300.0, 10.3
 
@@ -41,3 +43,75 @@ def test_the_energy_of_a_known_load_and_its_bound_stay_what_they_were(
     assert found is not None and found.uncertainty_j is not None
     assert abs(found.energy_j - LOAD_W * DURATION_S) <= found.uncertainty_j
     assert (found.energy_j, found.uncertainty_j) == pytest.approx((energy_j, uncertainty_j), rel=1e-6)
+
+
+def told(*, refresh_s: float, first_s: float = -3.0, last_s: float = 14.0) -> tuple[np.ndarray, np.ndarray]:
+    """Readings every 20 ms between two moments."""
+    at_sec = np.arange(first_s, last_s, 0.02)
+    return at_sec, averaged_w(np.floor((at_sec - 0.003) / refresh_s) * refresh_s)
+
+
+def telescoped(*pieces: tuple[np.ndarray, np.ndarray], **asked: float | None) -> Telescoped | None:
+    readings = AveragedReadings()
+    for piece in pieces:
+        readings.add(*piece)
+    usual: dict[str, Any] = {"averaged_sec": 1.0, "guard_sec": 2.5, "power_limit_w": 400.0}
+    return readings.telescoped(duration_sec=DURATION_S, **usual | asked)
+
+
+@pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])
+def test_energy_does_not_tell_how_its_readings_came(refresh_s: float) -> None:
+    """All at once, the first alone, or with a piece of none between."""
+    at_sec, power_w = told(refresh_s=refresh_s)
+    whole = telescoped((at_sec, power_w))
+    none = (at_sec[:0], power_w[:0])
+    parted = telescoped(
+        (at_sec[:1], power_w[:1]), none, (at_sec[1:9], power_w[1:9]), (at_sec[9:], power_w[9:])
+    )
+    assert whole is not None and parted is not None
+    assert parted.energy_j == pytest.approx(whole.energy_j, rel=1e-9)
+
+
+@pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])
+def test_a_guard_lasts_the_averaging_time_and_two_refreshes(refresh_s: float) -> None:
+    """A little less is too short, a little more is enough."""
+    for guard_s, is_told in ((0.99 + 2 * refresh_s, False), (1.01 + 2 * refresh_s, True)):
+        found = telescoped(told(refresh_s=refresh_s), guard_sec=guard_s)
+        assert (found is not None) is is_told
+
+
+@pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])
+def test_readings_reach_over_the_window_to_where_nothing_but_idling_is_told(refresh_s: float) -> None:
+    """Those that begin in it, or end before, say nothing."""
+    settled_s = DURATION_S + 1.0 + refresh_s
+    assert telescoped(told(refresh_s=refresh_s, first_s=0.01)) is None
+    assert telescoped(told(refresh_s=refresh_s, first_s=-0.5)) is not None
+    assert telescoped(told(refresh_s=refresh_s, last_s=settled_s - 0.05)) is None
+    assert telescoped(told(refresh_s=refresh_s, last_s=settled_s + 2 * refresh_s)) is not None
+
+
+@pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])
+def test_without_a_limit_there_is_no_bound(refresh_s: float) -> None:
+    """The energy is the same."""
+    with_limit, without = (
+        telescoped(told(refresh_s=refresh_s), power_limit_w=limit_w) for limit_w in (400.0, None)
+    )
+    assert with_limit is not None and without is not None
+    assert without.energy_j == with_limit.energy_j and without.uncertainty_j is None
+
+
+def test_too_few_readings_say_nothing() -> None:
+    """None, or one."""
+    at_sec, power_w = told(refresh_s=0.1)
+    assert telescoped() is None
+    assert telescoped((at_sec[:1], power_w[:1])) is None
+
+
+def test_a_refresh_is_seen_where_readings_are_closer() -> None:
+    """From the times of changes, of which some are missed; with few changes, and where every reading is new, it is that between readings."""
+    taken_sec = np.arange(100) * 0.1
+    assert refresh_period_sec(taken_sec, 0.02) == pytest.approx(0.1)
+    missed = np.delete(taken_sec, [20, 40, 41, 70])
+    assert refresh_period_sec(missed, 0.02) == pytest.approx(0.1)
+    assert refresh_period_sec(taken_sec, 0.099) == 0.099
+    assert refresh_period_sec(taken_sec[:3], 0.02) == 0.02

@@ -158,6 +158,14 @@ def test_holm_multiplies_by_what_is_left() -> None:
     assert [each.p_adjusted for each in adjusted(table)] == pytest.approx([0.042, 0.03, 0.042])
 
 
+def test_holm_begins_with_the_least() -> None:
+    """Of two, one of which cannot be by chance: that one is doubled, the other stands."""
+    sure, likely = (Comparison(method="welch", runs=3, reference_runs=3, ratio=1.1, p=p) for p in (0.0, 0.04))
+    for order in ((sure, likely), (likely, sure)):
+        found = {each.p: each.p_adjusted for each in adjusted(order)}
+        assert found == {0.0: 0.0, 0.04: 0.04}
+
+
 def test_what_holm_leaves_unclear_says_how_many_runs_would_do() -> None:
     """A figure that is told apart alone, and not among ten, has its number too; one that stays told apart has none."""
     lower = compare([1.0, 1.0, 1.0], [0.925, 0.93, 0.96], paired=True)

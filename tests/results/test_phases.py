@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.results.phases import Trace, allocate, batch_energies, phase_energies
+from llem.results.phases import Trace, allocate, batch_energies, phase_energies, resolution_sec
 
 
 def two_level_trace(
@@ -172,3 +172,62 @@ def test_prefill_and_decode_sum_to_the_batch(
     )
     assert batch.prefill.energy_j is not None and batch.decode.energy_j is not None
     assert batch.prefill.energy_j + batch.decode.energy_j == pytest.approx(batch.whole.energy_j)
+
+
+@pytest.mark.parametrize("made_up", ["estimated", "simulated"])
+def test_what_no_sensor_read_says_so(made_up: str) -> None:
+    """Of every phase that has an energy; one that has none has no source."""
+    trace = msgspec.structs.replace(two_level_trace(), made_up=made_up)
+    long, short = phase_energies(trace, starts_sec=[13.0, 13.0], ends_sec=[14.0, 13.01])
+    assert (long.source, short.source) == (made_up, None)
+    (batch,) = batch_energies([trace], starts_sec=[10.0], first_tokens_sec=[12.0], ends_sec=[16.0])
+    assert {batch.prefill.source, batch.decode.source, batch.whole.source} == {made_up}
+
+
+def test_some_of_a_phase_may_lie_in_gaps() -> None:
+    """A fifth of it where so much is allowed; a little more is missing in it."""
+    trace = two_level_trace()
+    kept = ~((trace.at_sec > 13.0) & (trace.at_sec < 13.98))
+    gap = msgspec.structs.replace(trace, at_sec=trace.at_sec[kept], power_w=trace.power_w[kept])
+    for silent_share, known in ((0.22, True), (0.19, False), (0.0, False)):
+        (found,) = phase_energies(gap, starts_sec=[12.5], ends_sec=[17.5], silent_share=silent_share)
+        assert (found.energy_j is not None) is known
+        assert found.reason == (None if known else "samples are missing in it")
+
+
+def test_samples_three_periods_apart_are_no_gap() -> None:
+    """Further apart they are."""
+    trace = two_level_trace()
+    for missed, known in ((2, True), (3, False)):
+        kept = np.ones(len(trace.at_sec), bool)
+        kept[90 : 90 + missed] = False
+        thin = msgspec.structs.replace(trace, at_sec=trace.at_sec[kept] * 1.0, power_w=trace.power_w[kept])
+        (found,) = phase_energies(thin, starts_sec=[12.5], ends_sec=[17.5])
+        assert (found.energy_j is not None) is known
+
+
+def test_edges_are_seen_as_well_as_the_better_way_shows_them() -> None:
+    """By the counter's tick or the averaging window of the power; not at all where neither was read twice."""
+    assert resolution_sec(two_level_trace(tick_sec=0.1, window_sec=1.0)) == 0.1
+    assert resolution_sec(two_level_trace(tick_sec=2.0, window_sec=1.0)) == 1.0
+    assert resolution_sec(two_level_trace()) == pytest.approx(0.05)
+    trace = two_level_trace()
+    for samples, known in ((1, False), (2, True)):
+        few = msgspec.structs.replace(trace, at_sec=trace.at_sec[:samples], power_w=trace.power_w[:samples])
+        assert (resolution_sec(few) is not None) is known
+
+
+def test_devices_that_are_seen_differently_are_mixed() -> None:
+    """The coarsest of them says how well the edges are seen."""
+    devices = [two_level_trace(tick_sec=0.1), two_level_trace(window_sec=0.2)]
+    (batch,) = batch_energies(devices, starts_sec=[10.0], first_tokens_sec=[12.0], ends_sec=[16.0])
+    assert (batch.decode.source, batch.decode.resolution_sec) == ("mixed", 0.2)
+    (alike,) = batch_energies([devices[0]] * 2, starts_sec=[10.0], first_tokens_sec=[12.0], ends_sec=[16.0])
+    assert (alike.decode.source, alike.decode.resolution_sec) == ("counter", 0.1)
+
+
+def test_no_phases_are_none() -> None:
+    """Of devices that were read, of one that was not, and of none."""
+    for devices in ([two_level_trace()], []):
+        assert batch_energies(devices, starts_sec=[], first_tokens_sec=[], ends_sec=[]) == []
+    assert phase_energies(two_level_trace(), starts_sec=[], ends_sec=[]) == []
