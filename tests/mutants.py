@@ -134,6 +134,8 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return list(node.values)
         case ast.keyword() if node.arg in RESTRAINTS:
             return [node.value]
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return [node.slice]
         case ast.If() if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
             return [node.test]
     return []

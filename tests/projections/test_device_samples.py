@@ -231,3 +231,23 @@ def test_a_trace_counts_from_the_start_of_the_span() -> None:
     """With what was read a little before it."""
     found = columns_of(samples_of([8, 10, 12], power_w=[1, 2, 3], energy_j=[4, 5, 6]), [0.0])
     assert found == {"at": [-2, 0, 2], "power": [1, 2, 3], "energy": [4, 5, 6]}
+
+
+def test_averaged_power_is_telescoped_where_the_device_idled_afterwards() -> None:
+    """Of whichever column it was read; not without an averaging time, or a guard."""
+    at_s = np.arange(6.0, 24.95, 0.05)
+    loaded_s = np.clip(at_s, 10, 20) - np.clip(at_s - 1.0, 10, 20)
+    average_w = (100.0 + 200.0 * loaded_s + 0.001 * np.sin(at_s)).tolist()
+    usual = {
+        "averaged_sec": 1.0,
+        "guard_sec": 3.0,
+        "power_limit_w": 400.0,
+        "delay_sec": 0.0,
+        "delay_within_sec": 0.0,
+    }
+    for column in ("power_w", "power_average_w"):
+        samples = samples_of(at_s.tolist(), **{column: average_w})
+        found = samples.telescoped(**usual)
+        assert found is not None and found.energy_j == pytest.approx(3000.0, rel=0.01)
+        assert samples.telescoped(**usual | {"averaged_sec": 0.0}) is None
+        assert samples.telescoped(**usual | {"guard_sec": 0.0}) is None

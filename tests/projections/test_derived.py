@@ -1,0 +1,370 @@
+"""What follows from an experiment of known figures, in memory; and what is against it, exactly at the limits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from llem_events.events import (
+    BaselineMeasured,
+    Event,
+    MeterStarted,
+    ProcessCompleted,
+    ProcessFailed,
+    ProcessStarted,
+    RequestsCompleted,
+    SamplesDropped,
+    SamplingCompleted,
+    WarmupCompleted,
+    WindowClosed,
+    WindowOpened,
+)
+from tests.projections.in_memory import derive, reasons, segment, usual
+from tests.world import (
+    CLOSED_S,
+    OPENED_S,
+    at,
+    edges,
+    one_by_one,
+    request,
+    sampler_events,
+    supervisor_events,
+    worker_events,
+)
+
+
+def test_the_usual_experiment() -> None:
+    """4,080 J by the counter and 4,000 J by its power in 20 s, of 80 input and 40 output tokens; nothing is against it."""
+    derived = usual()
+    result = derived.result
+    assert result is not None and reasons(derived) == [] and result.status == derived.status == "completed"
+    assert (result.total_energy_j, result.energy_source) == (4080.0, "counter")
+    assert (result.total_tokens, result.total_input_tokens, result.total_output_tokens) == (120, 80, 40)
+    assert (result.total_requests, result.failed_requests) == (10, 0)
+    assert result.total_inference_time_sec == result.measured_sec == 20.0
+    assert result.baseline_power_w == 50.0 and result.energy_adjusted_j == 3080.0
+    ((device,),) = (derived.measured[0].result.devices,)
+    assert device.integrated_energy_j == pytest.approx(4000.0, rel=1e-3)
+    assert (device.counter_open_j, device.counter_close_j) == (1000.0, 5080.0)
+    process = derived.measured[0].result
+    assert (process.samples, process.temperature_drift_c) == (200, 0.0)
+    assert process.max_sample_gap_sec == pytest.approx(0.1)
+    assert process.warnings == [] and process.windows == []
+    assert process.extended_metrics is not None
+    assert process.extended_metrics.gpu_utilisation.sm_utilisation_mean == 90.0
+    assert process.extended_metrics.gpu_utilisation.sm_utilisation_samples == 200
+    assert process.extended_metrics.memory.peak_memory_mb == 512.0
+    assert process.extended_metrics.batch.num_batches == 10
+    assert process.extended_metrics.batch.effective_batch_size == 1.0
+    assert process.compute_metrics.model_memory_mb == pytest.approx(4000 / 2**20)
+    assert process.thermal_throttle is not None and process.thermal_throttle.detected is False
+    assert process.thermal_throttle.max_temperature_c == 60.0
+    assert process.energy_breakdown is not None and process.energy_breakdown.baseline_method == "measured"
+
+
+def constant(power_w: float) -> Callable[[float], float]:
+    """After idling at 50 W."""
+    return lambda second: 50.0 if second < 5 else power_w
+
+
+def test_an_experiment_takes_as_long_as_its_processes() -> None:
+    """Two, of which the second begins a second later and ends two later: 22 s on the wall clock of both."""
+    late = worker_events(1, uuid="GPU-1", opened_s=11.0, closed_s=32.0)
+    derived = derive(
+        (segment("supervisor"), supervisor_events(2)),
+        (segment("worker", index=0), worker_events()),
+        (segment("sampler", index=0), sampler_events()),
+        (segment("worker", index=1), late),
+        (segment("sampler", index=1), sampler_events(1, uuid="GPU-1", power_w=constant(4080 / 21))),
+    )
+    result = derived.result
+    assert result is not None and reasons(derived) == []
+    assert (result.measured_sec, result.total_inference_time_sec) == (22.0, 41.0)
+    assert result.total_energy_j == 8160.0 and result.total_requests == 20
+    assert derived.end_ns - derived.start_ns == 22 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (ProcessCompleted(process_index=0, stopped_early=True), "interrupted"),
+        (ProcessFailed(process_index=0, error_type="E", message="m", stage="s"), "failed"),
+        (None, "incomplete"),
+    ],
+)
+def test_how_a_process_ended(event: Event | None, status: str) -> None:
+    """Without its completion marker the experiment is not complete."""
+
+    def change(_: float, said: Event) -> Event | None:
+        return event if isinstance(said, ProcessCompleted) else said
+
+    derived = usual(change=change)
+    assert derived.measured[0].result.status == status
+    assert derived.status == ("completed" if status == "interrupted" else status)
+
+
+def moved(kind: type[WindowOpened] | type[WindowClosed], by_ns: int) -> Callable[[float, Event], Event]:
+    """The counters of the measurement read so much later."""
+
+    def change(_: float, said: Event) -> Event:
+        if not isinstance(said, kind) or not said.edges:
+            return said
+        edges_read = [msgspec.structs.replace(edge, at_ns=edge.at_ns + by_ns) for edge in said.edges]
+        return msgspec.structs.replace(said, edges=edges_read)
+
+    return change
+
+
+@pytest.mark.parametrize("kind", [WindowOpened, WindowClosed])
+@pytest.mark.parametrize(
+    ("by_ns", "breaks"), [(10**7, False), (10**7 + 1, True), (-(10**7), False), (-(10**7) - 1, True)]
+)
+def test_counters_are_read_within_ten_milliseconds_of_an_edge(
+    kind: type[WindowOpened], by_ns: int, breaks: bool
+) -> None:
+    """Before or after it."""
+    found = [
+        reason for reason in reasons(usual(change=moved(kind, by_ns))) if "from their window's edge" in reason
+    ]
+    assert bool(found) is breaks
+
+
+@pytest.mark.parametrize(
+    ("idle_w", "breaks"), [(50.0, False), (30.0, False), (29.9, True), (79.9, False), (80.1, True)]
+)
+def test_an_idle_power_lies_between_its_samples(idle_w: float, breaks: bool) -> None:
+    """From 0.6 of the least to 1.6 of the largest; both are 50 W."""
+    found = [
+        reason for reason in reasons(usual(worker=worker_events(baseline_w=idle_w))) if "idle power" in reason
+    ]
+    assert bool(found) is breaks
+
+
+def test_an_idle_power_that_was_not_measured_here_is_not_compared() -> None:
+    """One of an earlier run, or one that nobody read."""
+
+    def reused(_: float, said: Event) -> Event:
+        return (
+            msgspec.structs.replace(said, reused_from="r", age_s=5.0)
+            if isinstance(said, BaselineMeasured)
+            else said
+        )
+
+    derived = usual(worker=worker_events(baseline_w=200.0), change=reused)
+    assert reasons(derived) == []
+    assert derived.measured[0].result.energy_breakdown is not None
+    assert derived.measured[0].result.energy_breakdown.baseline_method == "reused"
+    assert derived.measured[0].result.energy_breakdown.baseline_cache_age_sec == 5.0
+    assert reasons(usual(worker=worker_events(baseline_w=None))) == []
+
+
+def counted(**changes: Any) -> Callable[[float, Event], Event]:
+    def change(_: float, said: Event) -> Event:
+        return msgspec.structs.replace(said, **changes) if isinstance(said, ProcessCompleted) else said
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("requests", 10), ("failed_requests", 0), ("input_tokens", 80), ("output_tokens", 40), ("batches", 10)],
+)
+def test_a_count_of_the_marker_is_that_of_the_log(name: str, found: int) -> None:
+    """One more is told."""
+    text = f"{name.replace('_', ' ')} of process 0: {found} in the log, {found + 1} counted when it ended"
+    assert any(text in reason for reason in reasons(usual(change=counted(**{name: found + 1}))))
+
+
+@pytest.mark.parametrize(
+    ("sampled", "dropped", "events", "told"),
+    [
+        (345, 0, [], []),
+        (346, 0, [], ["345 in the log, 346 counted"]),
+        (347, 2, [2], []),
+        (347, 2, [], []),
+        (347, 2, [3], ["3 samples of process 0 were dropped, 2 counted"]),
+    ],
+)
+def test_samples_of_the_log_are_those_that_the_sampler_counted(
+    sampled: int, dropped: int, events: list[int], told: list[str]
+) -> None:
+    """Without those that it dropped, of which it may not have told all."""
+    lost = [(20.0, SamplesDropped(count=count, reason="r")) for count in events]
+    *said, (second, _) = sampler_events()
+    ended = SamplingCompleted(samples=sampled, samples_dropped=dropped, deadlines_missed=0)
+    found = reasons(usual(sampler=[*said, *lost, (second, ended)]))
+    for text in told:
+        assert any(text in reason for reason in found)
+    assert bool(told) is any("samples of process" in reason for reason in found if "counted" in reason)
+
+
+def test_windows_that_overlap_or_have_no_end() -> None:
+    """One that begins where another ends does not."""
+    fits = [(8.0, WindowOpened(kind="guard")), (OPENED_S, WindowClosed(kind="guard"))]
+    overlaps = [(8.5, WindowOpened(kind="guard")), (OPENED_S + 0.1, WindowClosed(kind="guard"))]
+    endless = [(8.5, WindowOpened(kind="guard"))]
+    backwards = [(9.0, WindowOpened(kind="guard")), (8.5, WindowClosed(kind="guard"))]
+    twice = [*fits, *((second + 0.0, event) for second, event in fits)]
+    stray = [(9.0, WindowClosed(kind="guard"))]
+    for windows, text in (
+        (fits, None),
+        (overlaps, "two windows of process 0 overlap"),
+        (endless, "the end of a guard window of process 0 was not recorded and is guessed"),
+        (backwards, "a guard window of process 0 ends before it begins"),
+        (twice, "windows of process 0 of one name: found 5, expected 4"),
+        (stray, "1 ends of windows of process 0 belong to no window"),
+    ):
+        found = reasons(usual(worker=sorted([*worker_events(), *windows], key=lambda said: said[0])))
+        assert (
+            [reason for reason in found if "window" in reason] == []
+            if text is None
+            else any(text in reason for reason in found)
+        )
+
+
+def test_requests_outside_of_the_windows_are_told() -> None:
+    """One that began before the measurement, or ended after it; the edges themselves are in it."""
+    ends_with_it = request(1, CLOSED_S - 0.26)
+    assert ends_with_it.end_ns == at(CLOSED_S)
+    for requests, outside in (
+        ([request(0, OPENED_S), ends_with_it], 0),
+        ([request(0, OPENED_S - 0.001), ends_with_it], 1),
+        ([request(0, OPENED_S - 0.001), request(1, CLOSED_S - 0.25)], 2),
+    ):
+        found = [
+            reason for reason in reasons(usual(worker=worker_events(requests=requests))) if "window" in reason
+        ]
+        assert any(str(outside) in reason for reason in found) is (outside > 0)
+
+
+def test_tokens_count_where_they_came() -> None:
+    """Of a request that ended after its window the tokens that came in it; a failed one has done no work."""
+    late = request(0, CLOSED_S - 0.2)  # tokens 0.1, 0.05 and 0 s before the end, one after it
+    failed = request(1, 15.0, finish_reason="error", error="e")
+    derived = usual(worker=worker_events(requests=[late, failed, request(2, 16.0)]))
+    process = derived.measured[0].result
+    inference = process.inference_metrics
+    assert (inference.input_tokens, inference.output_tokens) == (16, 3 + 4)
+    assert (process.requests, process.failed_requests) == (3, 1)
+    measured = inference.latency_measurements
+    assert measured is not None and (measured.request_count, measured.total_output_tokens) == (1, 4)
+    early = request(0, OPENED_S - 0.12)  # its first token came 20 ms before the window
+    inference = (
+        usual(worker=worker_events(requests=[early, request(2, 16.0)])).measured[0].result.inference_metrics
+    )
+    assert (inference.input_tokens, inference.output_tokens) == (8, 3 + 4)
+
+
+def test_batches_have_the_size_that_their_requests_say() -> None:
+    """Two of one batch are a batch of two."""
+    pair = [request(number, 12.0, batch_index=0, batch_size=2) for number in range(2)]
+    told = [(14.0, RequestsCompleted(window="measurement", requests=pair)), *one_by_one([request(5, 16.0)])]
+    derived = usual(worker=worker_events(batches=told))
+    batch = derived.measured[0].result.extended_metrics.batch
+    assert (batch.num_batches, batch.effective_batch_size) == (2, 1.5)
+    assert not any("batch" in reason and "size" in reason for reason in reasons(derived))
+    alone = usual(worker=worker_events(batches=one_by_one([pair[0], request(5, 16.0)])))
+    assert any("batch" in reason and "size" in reason for reason in reasons(alone))
+
+
+def test_throttling_is_of_the_device_with_most_and_each_moment_once() -> None:
+    """The power cap from 12 to 13 s, a thermal slowdown from 20 to 20.5."""
+    sampler = sampler_events(
+        throttle=lambda second: 4 if 12 <= second < 13 else 64 if 20 <= second < 20.5 else 1
+    )
+    found = usual(sampler=sampler).measured[0].result.thermal_throttle
+    assert found is not None
+    assert (found.detected, found.power, found.thermal) == (True, True, True)
+    assert (found.hw_thermal, found.sw_thermal, found.hw_power) == (True, False, False)
+    assert found.throttle_duration_sec == pytest.approx(1.5, abs=1e-6)
+    assert len(found.throttle_timestamps) == 15
+    assert found.throttle_timestamps[0] == pytest.approx(2.05) and found.throttle_timestamps == sorted(
+        found.throttle_timestamps
+    )
+    unread = usual(sampler=sampler_events(throttle=None)).measured[0].result.thermal_throttle
+    assert unread is not None and unread.detected is None and unread.throttle_duration_sec is None
+
+
+def doubts(**options: Any) -> list[str]:
+    return [doubt.code for doubt in usual(**options).measured[0].result.warnings]
+
+
+def left_out(*kinds: type[Event]) -> Callable[[float, Event], Event | None]:
+    return lambda _, said: None if isinstance(said, kinds) else said
+
+
+def test_doubts_of_what_did_not_reach_the_log() -> None:
+    """Each with its code."""
+    assert doubts() == []
+    assert doubts(change=left_out(SamplingCompleted)) == ["sampler_ended_early"]
+    assert doubts(change=left_out(SamplingCompleted, ProcessCompleted)) == []
+    assert doubts(change=left_out(MeterStarted)) == ["no_sampler"]
+    assert "no_sampler" not in doubts(change=left_out(MeterStarted, ProcessStarted))
+    lost = [*sampler_events(), (20.0, SamplesDropped(count=2, reason="r"))]
+    assert doubts(sampler=lost) == ["samples_dropped"]
+
+
+@pytest.mark.parametrize(("converged", "codes"), [(True, []), (False, ["warmup_not_converged"])])
+def test_a_warm_up_that_did_not_converge_is_a_doubt(converged: bool, codes: list[str]) -> None:
+    """With how much the last batches varied."""
+    warmed = WarmupCompleted(
+        converged=converged, latencies_ms=[1.0, 2.0], reason="r", coefficient_of_variation=0.25
+    )
+    derived = usual(worker=[*worker_events(), (8.0, warmed)])
+    process = derived.measured[0].result
+    assert [doubt.code for doubt in process.warnings] == codes
+    assert process.warmup_result is not None and process.warmup_result.iterations_completed == 2
+    for doubt in process.warnings:
+        assert "varied by 25.0%" in doubt.text and doubt.value == 0.25
+
+
+@pytest.mark.parametrize(("counted_j", "codes"), [(4180.0, []), (4230.0, ["energy_disagreement"])])
+def test_a_counter_may_differ_from_power_by_a_twentieth(counted_j: float, codes: list[str]) -> None:
+    """More is a doubt: 4,000 J by the power."""
+    assert doubts(worker=worker_events(counter_j=(0.0, counted_j))) == codes
+
+
+def test_without_counter_or_power_energy_is_not_measured() -> None:
+    """A reason in the place of a number."""
+    found = usual(worker=worker_events(counter_j=None), sampler=sampler_events(power_w=None))
+    (device,) = found.measured[0].result.devices
+    assert device.energy_j is None and device.reason == "no power sensor"
+    assert [doubt.code for doubt in found.measured[0].result.warnings] == ["energy_not_measured"]
+    integrated = usual(worker=worker_events(counter_j=None)).measured[0].result.devices[0]
+    assert integrated.energy_j == pytest.approx(4000.0, rel=1e-3) and integrated.integration == "trapezoid"
+
+
+def test_a_counter_that_was_sampled_does_where_its_edges_were_not_read() -> None:
+    """Between two samples at each edge; its bound holds the time between them."""
+    sampler = sampler_events(counter_j=lambda second: 200.0 * second)
+    worker = worker_events(counter_j=None)
+    (device,) = usual(worker=worker, sampler=sampler).measured[0].result.devices
+    assert device.energy_j == pytest.approx(4000.0) and device.counter_open_j is None
+    still = sampler_events(counter_j=lambda _: 7.0)
+    (device,) = usual(worker=worker, sampler=still).measured[0].result.devices
+    assert device.energy_j == 0.0
+
+
+def test_two_windows_are_one_measurement() -> None:
+    """Their energies are added, what lay between them is not in it, and each window is listed."""
+    first = worker_events(closed_s=18.0, requests=[request(0, 11.0)])
+    second = [
+        (20.0, WindowOpened(kind="measurement", window_index=1, edges=edges("GPU-0", 6_000_000, 20.0))),
+        (22.0, RequestsCompleted(window="measurement", requests=[request(1, 21.0)])),
+        (
+            CLOSED_S,
+            WindowClosed(kind="measurement", window_index=1, edges=edges("GPU-0", 8_000_000, CLOSED_S)),
+        ),
+    ]
+    done = ProcessCompleted(
+        process_index=0, requests=2, failed_requests=0, input_tokens=16, output_tokens=8, batches=2
+    )
+    worker = [said for said in first if not isinstance(said[1], ProcessCompleted)]
+    sampler = sampler_events(power_w=lambda at_s: 50 if at_s < 5 else 510 if at_s < 19 else 200)
+    derived = usual(worker=[*worker, *second, (31.0, done)], sampler=sampler)
+    result, process = derived.result, derived.measured[0].result
+    assert result is not None and reasons(derived) == []
+    assert result.total_energy_j == 4080.0 + 2000.0 and result.measured_sec == 18.0
+    assert len(process.windows) == 2 and process.timestamps.duration_sec == 20.0
+    assert process.devices[0].counter_open_j is None
