@@ -243,7 +243,7 @@ def status_of_measurement(
 ) -> int:
     """A wrapped program's own status where all else went well."""
     if outcome.interrupted:
-        return INTERRUPTED
+        return FAILED if outcome.is_over_time else INTERRUPTED
     worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
     if worst == INTERNAL or (worst != DONE and not outcome.has_measured):
         return worst
@@ -255,7 +255,7 @@ def status_of_measurement(
 def status_of_part(outcome: "Outcome") -> int:
     """Of a rank's part of an experiment, whose result another rank shows."""
     if outcome.interrupted:
-        return INTERRUPTED
+        return FAILED if outcome.is_over_time else INTERRUPTED
     worst = max((failure.exit_status for failure in outcome.failures), default=DONE)
     if worst != DONE or not outcome.is_complete:
         return worst or FAILED

@@ -13,7 +13,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
-from llem.cli.options import JsonOption, StoreOption, key_and_value
+from llem.cli.options import JsonOption, StoreOption, key_and_value, lasts_s
 from llem.cli.outlook import outlook
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
@@ -25,6 +25,7 @@ from llem.measure.rank_member import RefusedError
 from llem.measure.shared_server import SharedServer
 from llem.measure.supervisor import Outcome
 from llem.measure.supervisor import measure as run_measurement
+from llem.measure.time_limit import TimeLimit, least_s
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import resolve_plan, to_toml
@@ -135,6 +136,14 @@ def measure(
             metavar="STORE", help="When it has ended, bring the run into this store too.", show_default=False
         ),
     ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End it in order after so long, such as 90s, 10m or 2h, loading and baselines included.",
+            show_default=False,
+        ),
+    ] = None,
     share: Annotated[
         bool, typer.Option("--share", help="Let several ranks of a launcher use one GPU.")
     ] = False,
@@ -169,6 +178,7 @@ def measure(
             "--rate, --concurrency and --find", found="no server", expected="--server NAME or --server URL"
         )
     _check_together(course, output, is_live_program=live and bool(program))
+    limit = None if max_time is None else _limit(max_time, plan, is_program=bool(program))
     if dry_run:
         check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
@@ -181,15 +191,29 @@ def measure(
     launch = launch_of(os.environ)
     for contradiction in launch.contradictions:
         console.complain(contradiction)
-    part = _Part(launch.rank, share, collection)
+    part = _Part(launch.rank, share, collection, limit)
     if course is not None:
         part.check_alone()
-        status = _measure_in_turn(plan, course, place, form, collection, strict=strict, live=live)
+        status = _measure_in_turn(plan, course, place, form, part, strict=strict, live=live)
     elif part.rank is not None and not part.rank.leads:
         status = _measure_as_follower(plan, place, program, part, strict=strict)
     else:
         status = _measure_and_tell(plan, place, program, form, part, strict=strict, live=live)
     sys.exit(status)
+
+
+def _limit(written: str, plan: Plan, *, is_program: bool) -> TimeLimit:
+    """From now on. Raises PlanError for one into which the measurement cannot fit."""
+    limit = TimeLimit(lasts_s("--max-time", written))
+    if limit.fits(plan, is_program=is_program):
+        return limit
+    least = least_s(plan, is_program=is_program)
+    raise PlanError(
+        "--max-time",
+        found=f"{limit.limit_s:g} s",
+        expected=f"more than {least:g} s, which the plan takes at least",
+        hint="llem measure --dry-run says for what",
+    )
 
 
 def _check_together(course: Course | None, output: Path | None, *, is_live_program: bool) -> None:
@@ -209,11 +233,12 @@ def _check_together(course: Course | None, output: Path | None, *, is_live_progr
 
 @dataclass(slots=True)
 class _Part:
-    """Which part of an experiment is measured here, and where its log is brought."""
+    """Which part of an experiment is measured here, how long it may take, and where its log is brought."""
 
     rank: Rank | None
     share: bool
     collection: Store | None
+    limit: TimeLimit | None
     status: int = console.DONE  # of bringing it there
 
     @property
@@ -270,6 +295,7 @@ def _measure_as_follower(plan: Plan, store: Store, program: list[str], part: _Pa
             strict=strict,
             rank=part.rank,
             may_share=part.share,
+            limit=part.limit,
             collect=part.collect if part.is_collected_first else None,
         )
     except RefusedError as error:
@@ -283,7 +309,7 @@ def _measure_in_turn(
     course: Course,
     place: Store,
     form: "_Form",
-    collection: Store | None,
+    part: _Part,
     *,
     strict: bool,
     live: bool,
@@ -293,6 +319,10 @@ def _measure_in_turn(
     statuses: list[int] = []
     with Interruptions(), SharedServer(plan) as server:
         while (load := course.next()) is not None:
+            if measured and part.limit is not None and not part.limit.fits(plan, is_program=False):
+                console.note(f"llem: {part.limit.cause} leaves no time for another load")
+                statuses.append(console.FAILED)
+                break
             outcome = _run(
                 server.plan_of(under(plan, load)),
                 place,
@@ -300,6 +330,7 @@ def _measure_in_turn(
                 strict=strict,
                 quiet=form.json,
                 live=live,
+                part=part,
                 server=server,
                 keeps_server=not course.ends_with_this,
             )
@@ -307,7 +338,7 @@ def _measure_in_turn(
             course.take(load, result)
             measured.append((load, result))
             statuses.append(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
-            statuses.append(_collect(outcome, collection))
+            statuses.append(_collect(outcome, part.collection))
             if outcome.interrupted or not outcome.has_measured:
                 break
     write_curve(measured)
@@ -369,9 +400,9 @@ def _run(
     strict: bool,
     quiet: bool,
     live: bool,
+    part: "_Part",
     server: SharedServer | None = None,
     keeps_server: bool = False,
-    part: "_Part | None" = None,
 ) -> Outcome:
     is_drawn = live and not quiet and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
     shown: AbstractContextManager[Any] = (
@@ -391,9 +422,10 @@ def _run(
             strict=strict,
             server=server,
             keeps_server=keeps_server,
-            rank=part.rank if part else None,
-            may_share=part is not None and part.share,
-            collect=part.collect if part and part.is_collected_first else None,
+            rank=part.rank,
+            may_share=part.share,
+            limit=part.limit,
+            collect=part.collect if part.is_collected_first else None,
             on_start=begin,
             on_progress=line.update,
         )

@@ -7,20 +7,14 @@ from llem.cli.console import counted
 from llem.errors import LlemError
 from llem.measure import preflight
 from llem.measure.sampler import default_hz
-from llem.measure.windows import averages_over_s, guard_s
+from llem.measure.time_limit import AROUND_RUN_S, planned_parts
 from llem.meters import create_meters, require_meter
 from llem.plan import Plan
 from llem_events.events import MeteredDevice
 
-AROUND_RUN_S = 1.0  # what starting, loading and warming up take at least
 SAMPLE_BYTES = 13.0  # of one device in the compressed log
 DEVICES_SAID = 4
 HOUR_S = 3600
-
-
-def least_s(plan: Plan, *, is_program: bool) -> float:
-    """Without the measurement of a program, which nobody knows before, and without a guard that the device decides."""
-    return sum(seconds for _, seconds in _parts(plan, [], is_program=is_program)) + AROUND_RUN_S
 
 
 def outlook(plan: Plan, command: Sequence[str]) -> list[str]:
@@ -32,21 +26,8 @@ def outlook(plan: Plan, command: Sequence[str]) -> list[str]:
     return [_time(plan, devices, bool(command)), _reading(plan, devices)]
 
 
-def _parts(plan: Plan, devices: Sequence[MeteredDevice], *, is_program: bool) -> list[tuple[str, float]]:
-    """What lasts as long as the plan says, in its order."""
-    windows = plan.windows
-    guarded_s = guard_s(windows.guard_s, max(map(averages_over_s, devices), default=0.0))
-    parts = [
-        ("idling", 0.0 if windows.baseline_from else windows.baseline_s),
-        ("measuring", 0.0 if is_program else plan.workload.min_duration_s),
-        ("guard", guarded_s),
-        ("idling", windows.baseline_after_s),
-    ]
-    return [(name, seconds) for name, seconds in parts if seconds]
-
-
 def _time(plan: Plan, devices: Sequence[MeteredDevice], is_program: bool) -> str:
-    parts = _parts(plan, devices, is_program=is_program)
+    parts = planned_parts(plan, devices, is_program=is_program)
     told = ", ".join(f"{name} {seconds:g} s" for name, seconds in parts)
     least = sum(seconds for _, seconds in parts) + AROUND_RUN_S
     unknown = "and the program" if is_program else "and loading"

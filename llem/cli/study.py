@@ -12,7 +12,6 @@ import typer
 from llem.cli import console
 from llem.cli.console import counted, say
 from llem.cli.options import JsonOption, StoreOption
-from llem.cli.outlook import least_s
 from llem.cli.progress import progress_line
 from llem.cli.table import write_table
 from llem.errors import LlemError, PlanError
@@ -20,6 +19,7 @@ from llem.export import formats
 from llem.measure.children import Interruptions
 from llem.measure.launch import launch_of
 from llem.measure.supervisor import Outcome, measure
+from llem.measure.time_limit import TimeLimit, least_s
 from llem.plan import Plan
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
@@ -100,7 +100,14 @@ def _run(
 
     with StudyServer() as server:
 
-        def run(plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
+        def run(
+            plan: Plan,
+            *,
+            place: StudyPlace,
+            progress: str,
+            following: Plan | None,
+            limit: TimeLimit | None,
+        ) -> Outcome:
             console.note(f"llem: {progress}")
             shared = server.under(plan)
             with progress_line(quiet=bool(command) or not sys.stderr.isatty()) as line:
@@ -111,6 +118,7 @@ def _run(
                     place=place,
                     server=shared,
                     keeps_server=server.is_kept_for(following),
+                    limit=limit,
                     on_progress=line.update,
                 )
             _say_what_failed(outcome)

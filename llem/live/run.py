@@ -173,6 +173,7 @@ class LiveRun:
         facts = MeasuredFacts(
             duration_sec=min(lengths, default=0.0),
             complete=self.stage() not in ("interrupted", "killed") and not self.failures(),
+            ended_by=self.ended.reason if isinstance(self.ended, ExperimentInterrupted) else None,
             energy_j=counted.energy_j if counted else None,
             energy_source=counted.energy_source if counted else None,
             energy_disagreement=largest(each.disagreement for each in energies)

@@ -339,13 +339,17 @@ class Channel:
         """The next message, or None when `timeout_s` has passed. Raises PeerGoneError."""
         if not self.ready(timeout_s):
             return None
-        try:
-            packet = self._socket.recv(MAX_MESSAGE_BYTES)
-        except ConnectionError as error:
-            raise PeerGoneError from error
+        packet = self._packet()
         if not packet:
             raise PeerGoneError
         return _decoder.decode(packet)
+
+    def _packet(self) -> bytes:
+        """The next bytes; none after the last. A peer that has closed its end without reading all of ours is told of first, and once."""
+        try:
+            return self._socket.recv(MAX_MESSAGE_BYTES)
+        except ConnectionError:
+            return self._socket.recv(MAX_MESSAGE_BYTES)
 
     def ready(self, timeout_s: float | None) -> bool:
         """Whether a message, or the peer's end, is there within `timeout_s`."""

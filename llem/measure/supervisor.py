@@ -24,6 +24,7 @@ from llem.measure.rendezvous import Member
 from llem.measure.run_settings import devices_set, put_back_earlier
 from llem.measure.shared_server import SharedServer
 from llem.measure.team import Team, team_of
+from llem.measure.time_limit import TimeLimit
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
@@ -64,12 +65,13 @@ class Outcome:
     completed: int
     has_measured: bool  # a measurement window was reached, so that there is something to show
     interrupted_by: str | None = None
+    is_over_time: bool = False  # that was its time limit, and no signal
     failures: list[Failure] = field(default_factory=list)
     program_status: int | None = None  # of a wrapped program
 
     @property
     def interrupted(self) -> bool:
-        """A signal ended it."""
+        """A signal or its time limit ended it."""
         return self.interrupted_by is not None
 
     @property
@@ -101,6 +103,7 @@ def measure(
     keeps_server: bool = False,
     rank: Rank | None = None,
     may_share: bool = False,
+    limit: TimeLimit | None = None,
     collect: Callable[[Outcome], None] | None = None,
     on_start: Callable[[str, MeterChoice], None] = lambda experiment_id, meter: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -111,6 +114,7 @@ def measure(
     `conclude` says what the log in a folder has to be added of a measurement that succeeded.
 
     Under a `server` that it shares with others the plan's server is started where none runs, and left running if `keeps_server`.
+    Once a `limit` is reached it ends as after a signal; what then hangs is killed.
     As one `rank` of several, it measures its part of one experiment together with them; only if they `may_share`, two use one GPU.
     `collect` is called when the log is whole, and of several ranks those of all.
 
@@ -152,7 +156,9 @@ def measure(
                         shared=shared,
                         keeps_server=keeps_server,
                     )
-                    supervision = Supervision(setups, diary, asked, whereabouts, team, on_progress)
+                    supervision = Supervision(
+                        setups, diary, asked, whereabouts, team, limit=limit, on_progress=on_progress
+                    )
                     supervision.run()
                     shared.running = supervision.running_server
                     for event in settings.put_back():
@@ -293,8 +299,11 @@ class Supervision:
         asked: Interruptions,
         whereabouts: Whereabouts,
         team: Team,
+        *,
+        limit: TimeLimit | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
+        self._limit = limit
         self._setups, self._diary, self._asked = setups, diary, asked
         self._whereabouts, self._team, self._on_progress = whereabouts, team, on_progress
         self._pairs: list[Pair] = []
@@ -338,6 +347,7 @@ class Supervision:
             completed=sum(pair.is_done for pair in self._pairs),
             has_measured=any(pair.has_measured for pair in self._pairs),
             interrupted_by=self._asked.cause,
+            is_over_time=self._limit is not None and self._asked.cause == self._limit.cause,
             failures=self._failures + failures,
             program_status=max(statuses, default=None),
         )
@@ -377,11 +387,18 @@ class Supervision:
         for signal_name in [pair.stopped_by for pair in self._pairs if pair.stopped_by is not None]:
             self._asked.hear_of(signal_name)
         is_pointless = bool(self._failures) or any(pair.lacks_meter for pair in self._pairs)
-        level = max(self._asked.level, int(is_pointless))
+        level = max(self._look_at_the_time(), self._asked.level, int(is_pointless))
         if level > self._told:
             self._told = level
             for pair in self._pairs:
                 pair.stop(signal.SIGTERM if level == 1 else signal.SIGKILL)
+
+    def _look_at_the_time(self) -> int:
+        """What the time limit asks for, which is then the cause of the end."""
+        level = 0 if self._limit is None else self._limit.level(self._setups[0].plan)
+        if self._limit is not None and level:
+            self._asked.hear_of(self._limit.cause)
+        return level
 
     def _progress(self) -> Progress:
         working = [pair for pair in self._pairs if pair.is_working]

@@ -160,9 +160,11 @@ def judged(
     thresholds: ValidityPlan = DEFAULT_THRESHOLDS,
     *,
     breaches: Sequence[InvalidReason] = (),
+    ended_by: str | None = None,
 ) -> ExperimentResult:
-    """The same result with its verdict; `breaches` are reasons that its figures alone do not show."""
-    verdict = judge(measured_facts(result), thresholds)
+    """The same result with its verdict; `breaches` are reasons that its figures alone do not show, `ended_by` is what stopped it."""
+    facts = msgspec.structs.replace(measured_facts(result), ended_by=ended_by)
+    verdict = judge(facts, thresholds)
     reasons = [*breaches, *verdict.invalid_reasons]
     return msgspec.structs.replace(result, valid=not reasons, invalid_reasons=reasons)
 

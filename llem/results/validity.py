@@ -26,6 +26,7 @@ class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     duration_sec: float  # of the shortest process
     complete: bool  # every process finished and none was interrupted
+    ended_by: str | None = None  # what stopped it before its end
     energy_j: float | None = None
     energy_source: EnergySource | None = None
     energy_disagreement: float | None = None  # the largest of all devices
@@ -96,7 +97,8 @@ def _energy_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Inva
 
 def _run_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[InvalidReason]:
     if not facts.complete:
-        yield InvalidReason(code="incomplete", text="not every process ran to its end")
+        why = f": {facts.ended_by}" if facts.ended_by else ""
+        yield InvalidReason(code="incomplete", text=f"not every process ran to its end{why}")
     yield from _below(
         "too_short",
         "measured for {value:.2f} s, less than {threshold:.2f} s",

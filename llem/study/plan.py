@@ -38,7 +38,8 @@ class StudyPlan(Section, frozen=True, kw_only=True):
         ),
     ] = 1800.0
     time_limit_s: Annotated[
-        PositiveSeconds | None, says("no run is started after so much time; --resume goes on")
+        PositiveSeconds | None,
+        says("the study ends after so much time, in the middle of a run if need be; --resume goes on"),
     ] = None
     vary: Annotated[dict[str, Any], says("key of the plan = list of values; all are combined")] = (
         msgspec.field(default_factory=dict)

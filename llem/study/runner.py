@@ -1,7 +1,5 @@
 """Measures what is left of a study, run after run; whatever ends it, the log says where to go on."""
 
-import math
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from llem._version import __version__
 from llem.errors import PlanError, StoreError
 from llem.measure.diary import Diary
 from llem.measure.supervisor import Outcome
+from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store, new_experiment_id, open_segment
 from llem.study.history import StudyHistory, find_study
@@ -23,8 +22,16 @@ ATTEMPTS = 2  # of a run that fails
 class MeasureRun(Protocol):
     """Measures one run of a study, and shows it as it goes."""
 
-    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
-        """`following` is what is measured next if this goes well; None for the last."""
+    def __call__(
+        self,
+        plan: Plan,
+        *,
+        place: StudyPlace,
+        progress: str,
+        following: Plan | None,
+        limit: TimeLimit | None,
+    ) -> Outcome:
+        """`following` is what is measured next if this goes well; None for the last. `limit` is that of the study."""
 
 
 class _Ahead(NamedTuple):
@@ -32,6 +39,7 @@ class _Ahead(NamedTuple):
 
     study: Study
     study_id: str
+    is_program: bool
     schedule: list[Slot]
     done: set[Slot]
     attempts: dict[Slot, int]
@@ -68,7 +76,7 @@ def start_study(
     _folder(store, study_id, is_new=True)
     with _diary(store, study_id) as diary:
         diary.write(started)
-        return _go_on(_Ahead(study, study_id, schedule, set(), {}, Counter()), diary, run)
+        return _go_on(_Ahead(study, study_id, bool(command), schedule, set(), {}, Counter()), diary, run)
 
 
 def resume_study(
@@ -103,7 +111,8 @@ def resume_study(
             )
         )
         restarts = history.restarts() + Counter(anew)
-        ahead = _Ahead(study, history.study_id, schedule, done, _attempts(history), restarts)
+        is_program = bool(history.started.command)
+        ahead = _Ahead(study, history.study_id, is_program, schedule, done, _attempts(history), restarts)
         return _go_on(ahead, diary, run)
 
 
@@ -135,20 +144,22 @@ def _diary(store: Store, study_id: str) -> Iterator[Diary]:
 def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
     """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
     plan, done = ahead.study.plan, ahead.done
-    deadline = math.inf if plan.time_limit_s is None else time.monotonic() + plan.time_limit_s
+    limit = None if plan.time_limit_s is None else TimeLimit(plan.time_limit_s)
     for block in range(ahead.schedule[-1].block + 1):
         waiting = [slot for slot in ahead.schedule if slot.block == block and slot not in done]
         tried: Counter[Slot] = Counter()
         while waiting:
-            if time.monotonic() >= deadline:
-                return _stopped(ahead, diary, f"its time limit of {plan.time_limit_s:g} s is over")
             slot = waiting.pop(0)
+            planned = ahead.study.plan_of(slot)
+            if limit is not None and not limit.fits(planned, is_program=ahead.is_program):
+                return _stopped(ahead, diary, f"{limit.cause} leaves no time for another run")
             try:
                 outcome = run(
-                    ahead.study.plan_of(slot),
+                    planned,
                     place=_place(ahead, slot),
                     progress=_progress(ahead, slot),
                     following=_following(ahead, slot, waiting),
+                    limit=limit,
                 )
             except KeyboardInterrupt:  # between two runs
                 return _stopped(ahead, diary, "stopped by a signal", cause="a signal")
@@ -157,8 +168,8 @@ def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
             if outcome.is_success:
                 done.add(slot)
             elif outcome.interrupted:
-                cause = outcome.interrupted_by
-                return _stopped(ahead, diary, f"stopped by {cause}", cause=cause)
+                cause = None if outcome.is_over_time else outcome.interrupted_by
+                return _stopped(ahead, diary, f"stopped by {outcome.interrupted_by}", cause=cause)
             elif plan.on_failure == "stop":
                 return _stopped(ahead, diary, "a run failed")
             elif tried[slot] < ATTEMPTS:

@@ -62,7 +62,7 @@ def test_a_run_that_was_cut_short_says_why_once(llem: Run, tmp_path: Path) -> No
     end = ExperimentInterrupted(reason="SIGINT", processes_completed=0, processes_failed=0)
     experiment(store, end=end, worker=worker_events()[:-1])
     shown = llem("show", "--store", store.path).stdout
-    assert "  not every process ran to its end: no completion event of processes 0" in shown
+    assert "  not every process ran to its end: SIGINT: no completion event of processes 0" in shown
     assert "incomplete experiment" not in shown
 
 

@@ -14,7 +14,7 @@ def test_a_dry_run_tells_time_devices_and_log(llem: Run) -> None:
     assert "1 device read 100 times a second: SIM-0" in done.stderr
     assert "MB of log" in done.stderr and "llem:" not in done.stdout
     program = llem("measure", "--dry-run", "--meter", "simulated", "--", "true")
-    assert "at least 6 s: idling 3 s, idling 2 s and the program" in program.stderr
+    assert "at least 4 s: idling 3 s and the program" in program.stderr
 
 
 def test_a_dry_run_tells_what_the_guard_of_an_averaging_gpu_costs(gpu_host: GpuHost) -> None:

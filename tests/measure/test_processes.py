@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llem.measure.messages import Channel, PassBarrier, PeerGoneError, ReportDone
 from tests.conftest import (
     PATIENCE_S,
     QUICK,
@@ -182,3 +183,15 @@ def test_simulated_energy_stays_simulated_without_its_samplers_log(llem: Run, st
     segments(store, "sampler")[0].unlink()
     sources = "SELECT energy_source AS source FROM experiment_results UNION SELECT energy_source FROM windows"
     assert llem("query", "-f", "csv", sources, "--store", store).stdout.split() == ["source", "simulated"]
+
+
+def test_the_last_words_of_a_process_that_does_not_listen_any_more() -> None:
+    """They are heard, although what it did not read is an error of its channel."""
+    supervisors, workers = Channel.pair()
+    supervisors.send(PassBarrier("after"))
+    workers.send(ReportDone())
+    workers.close()
+    assert supervisors.receive() == ReportDone()
+    with pytest.raises(PeerGoneError):
+        supervisors.receive()
+    supervisors.close()

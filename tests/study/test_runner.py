@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llem.measure.supervisor import Outcome
+from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store
 from llem.study.history import StudyHistory, find_study, studies_not_begun, study_ids
@@ -28,17 +29,37 @@ class Machine:
         self.store, self.status = store, status
         self.ended_ago_s = 0.0
         self.runs_left: int | None = None
+        self.over_time: str | None = None  # the time limit that ends the run
+        self.limits_s: list[float | None] = []
         self.lines: list[str] = []
         self.batch_sizes: list[tuple[int, int | None]] = []  # of a run and of the one that follows
 
-    def __call__(self, plan: Plan, *, place: StudyPlace, progress: str, following: Plan | None) -> Outcome:
+    def __call__(
+        self,
+        plan: Plan,
+        *,
+        place: StudyPlace,
+        progress: str,
+        following: Plan | None,
+        limit: TimeLimit | None,
+    ) -> Outcome:
+        self.limits_s.append(None if limit is None else limit.limit_s)
         if self.runs_left == 0:
             raise KeyboardInterrupt
         self.runs_left = None if self.runs_left is None else self.runs_left - 1
         self.lines.append(progress)
         self.batch_sizes.append((plan.engine.batch_size, following and following.engine.batch_size))
         run = f"29990101-000000-{len(self.store.experiment_ids()):012x}"
-        outcome = Outcome(run, None, 1, 1, has_measured=True, program_status=self.status(place))
+        outcome = Outcome(
+            run,
+            None,
+            1,
+            1,
+            has_measured=True,
+            interrupted_by=self.over_time,
+            is_over_time=self.over_time is not None,
+            program_status=self.status(place),
+        )
         end = ExperimentCompleted(processes_completed=1, processes_failed=0, failure=outcome.first_failure)
         began_ns = time.time_ns() - round((self.ended_ago_s + 40) * NS_PER_S)
         supervisor(self.store, experiment_id=run, end=end, study=place, wall_ns=began_ns)
@@ -125,9 +146,18 @@ def test_a_study_that_was_killed_before_its_beginning_is_passed_over(machine: Ma
     assert studies_not_begun(machine.store) == ["29991231-235959-000000000000"]
 
 
-def test_a_study_ends_at_its_time_limit(machine: Machine) -> None:
-    """No run is started after it, the log says so, and the rest is left for --resume."""
-    outcome = start(machine, time_limit_s=1e-9)
+def test_no_run_is_begun_that_cannot_fit_into_the_time_limit(machine: Machine) -> None:
+    """The log says so, and the rest is left for --resume."""
+    outcome = start(machine, time_limit_s=10.0)
     assert (outcome.runs, outcome.runs_left) == (0, 4)
-    assert outcome.stopped == "its time limit of 1e-09 s is over"
+    assert outcome.stopped == "its time limit of 10 s leaves no time for another run"
     assert find_study(machine.store, "@last").end == "interrupted"
+
+
+def test_the_run_at_the_time_limit_ends_with_it(machine: Machine) -> None:
+    """It does not count, nothing is begun after it, and no signal is named."""
+    machine.over_time = "its time limit of 3600 s"
+    outcome = start(machine, time_limit_s=3600.0)
+    assert (outcome.runs, outcome.runs_left, outcome.interrupted_by) == (0, 4, None)
+    assert outcome.stopped == "stopped by its time limit of 3600 s"
+    assert machine.limits_s == [3600.0]

@@ -149,7 +149,8 @@ def _join(derived: Derived, methodology: Methodology, breaches: Sequence[Invalid
     )
     if derived.status == "running":
         return labelled
-    return judged(labelled, thresholds(facts.plan), breaches=breaches)
+    ended_by = facts.interrupted.reason if facts.interrupted else None
+    return judged(labelled, thresholds(facts.plan), breaches=breaches, ended_by=ended_by)
 
 
 def experiment_warnings(derived: Derived) -> list[str]:
