@@ -11,7 +11,7 @@ import duckdb
 import msgspec
 
 from llem.errors import QueryError, StoreError
-from llem.factors import factors_for
+from llem.factors_log import factors_for
 from llem.projections import footprint
 from llem.results.batch_means import PARTS
 from llem.results.comparison import LEVEL, MARGIN, Comparison, adjusted, compare, outliers, within_runs

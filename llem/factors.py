@@ -13,6 +13,7 @@ import msgspec
 
 from llem.errors import QueryError
 from llem.units import NS_PER_S
+from llem_events.events import StatedFactor, StatedIntensity
 
 FILE_NAME = "factors.toml"
 MAX_FILE_BYTES = 2**20
@@ -88,42 +89,11 @@ SECTIONS: dict[str, tuple[type[Stated], str]] = {
 }
 
 
-class Factor(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table `factors`."""
-
-    factor: str
-    value: float | None  # None: it depends on the time
-    low: float | None
-    high: float | None
-    unit: str
-    basis: str | None
-    source: str
-    date: str
-
-
-class Intensity(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table `hourly_factors`: grams per kilowatt-hour from one moment to another, in ns since 1970."""
-
-    from_ns: int
-    to_ns: int
-    g_per_kwh: float
-    low: float | None = None
-    high: float | None = None
-
-
 class Factors(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a file states."""
+    """All that a file states: rows of the tables `factors` and `hourly_factors`."""
 
-    stated: list[Factor]
-    hourly: list[Intensity] = []
-
-
-def factors_for(store_path: Path, given: Path | None) -> Factors | None:
-    """Those of the file given, else of a factors.toml beside the store; None without either. Raises QueryError."""
-    if given is not None:
-        return read_factors(given)
-    beside = store_path.resolve().parent / FILE_NAME
-    return read_factors(beside) if beside.is_file() else None
+    stated: list[StatedFactor]
+    hourly: list[StatedIntensity] = []
 
 
 def read_factors(path: Path) -> Factors:
@@ -230,7 +200,7 @@ def _check_share(path: Path, section: Embodied) -> None:
         raise _wrong(path, "embodied.share", found=section.share, expected="above 0, at most 1")
 
 
-def _factor(name: str, section: Stated) -> Factor:
+def _factor(name: str, section: Stated) -> StatedFactor:
     """The section as a row, with what one has to know to read its figure."""
     key = SECTIONS[name][1]
     factor, unit, scale, said = key, "", 1.0, [getattr(section, "scope", None)]
@@ -249,7 +219,7 @@ def _factor(name: str, section: Stated) -> Factor:
         for number in (getattr(section, key), section.low, section.high)
     )
     basis = ", ".join(filter(None, said)) or None
-    return Factor(
+    return StatedFactor(
         factor=factor,
         value=value,
         low=low,
@@ -261,7 +231,7 @@ def _factor(name: str, section: Stated) -> Factor:
     )
 
 
-def _hourly(path: Path, grid: Grid) -> list[Intensity]:
+def _hourly(path: Path, grid: Grid) -> list[StatedIntensity]:
     """Rows of all tables, by time; each holds until the next one, an hour at most."""
     rows = [row for each in grid.hourly for row in _rows(path.parent / each.file)]
     rows.sort(key=lambda row: row[0])
@@ -271,7 +241,9 @@ def _hourly(path: Path, grid: Grid) -> list[Intensity]:
     starts = [time for time, *_ in rows]
     ends = [*starts[1:], *(last + LONGEST for last in starts[-1:])]
     return [
-        Intensity(from_ns=_ns(time), to_ns=_ns(min(end, time + LONGEST)), g_per_kwh=grams, low=low, high=high)
+        StatedIntensity(
+            from_ns=_ns(time), to_ns=_ns(min(end, time + LONGEST)), g_per_kwh=grams, low=low, high=high
+        )
         for (time, grams, low, high), end in zip(rows, ends, strict=True)
     ]
 

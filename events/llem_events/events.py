@@ -226,6 +226,40 @@ class ExperimentLabelled(Event, frozen=True, kw_only=True):
     labels: dict[str, str | None]  # None: the label is removed
 
 
+class StatedFactor(Record, frozen=True, kw_only=True):
+    """A figure of a site that no sensor reads, and who says so."""
+
+    factor: str  # pue, g_per_kwh, price_per_kwh, l_per_kwh or embodied_g_per_h
+    value: float | None = None  # None: it depends on the time
+    low: float | None = None
+    high: float | None = None
+    unit: str
+    basis: str | None = None
+    source: str
+    date: str
+
+
+class StatedIntensity(Record, frozen=True, kw_only=True):
+    """Grams of CO2 equivalents per kilowatt-hour from one moment to another, in ns since 1970."""
+
+    from_ns: Int64
+    to_ns: Int64
+    g_per_kwh: float
+    low: float | None = None
+    high: float | None = None
+
+
+class FactorsStated(Event, frozen=True, kw_only=True):
+    """A report of the experiment was written with these factors."""
+
+    TYPE: ClassVar[str] = "factors_stated"
+    MAX_BYTES: ClassVar[int] = 8 * 2**20
+    report: str  # name of its file
+    report_sha256: str
+    factors: list[StatedFactor]
+    hourly: list[StatedIntensity] = []  # those of the time in which the report's runs were measured
+
+
 class ProcessStarted(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "process_started"
     process_index: Int32
@@ -707,6 +741,7 @@ class ExperimentInterrupted(Event, frozen=True, kw_only=True):
 EVENT_TYPES: tuple[type[Event], ...] = (
     ExperimentStarted,
     ExperimentLabelled,
+    FactorsStated,
     ProcessStarted,
     MeterStarted,
     WindowOpened,

@@ -21,7 +21,7 @@ FactorsOption = Annotated[
     typer.Option(
         "--factors",
         metavar="FILE",
-        help="Carbon, PUE and price, as docs/footprint.md has it; factors.toml beside the store by default.",
+        help="Carbon, PUE and price, as docs/footprint.md has it, or @RUN for those in its log; factors.toml beside the store by default.",
         show_default=False,
     ),
 ]

@@ -8,8 +8,9 @@ import typer
 from llem.cli import console
 from llem.cli.options import FactorsOption, StoreOption
 from llem.cli.tables import tables_of
-from llem.errors import ExportError
+from llem.errors import ExportError, QueryError
 from llem.export import target
+from llem.factors_log import record as keep_factors
 from llem.reporting.making import chosen_study, make_page
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import Store
@@ -43,6 +44,12 @@ def report(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE, and charts in DIR.")] = False,
     factors: FactorsOption = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Keep the factors in the log of every run, so that --factors @RUN answers again."
+        ),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Write a page that can be handed out: one file, complete without JavaScript and without a network."""
@@ -67,10 +74,16 @@ def report(
             with_samples=samples,
             factors=factors,
         )
+    if record and made.factors is None:
+        raise QueryError(
+            "report --record", found="no factors", expected="--factors FILE, or factors.toml beside the store"
+        )
     if svg is not None:
         _check_charts(svg, made.charts, force=force)
     with target.text_file(output, force=force) as file:
         file.write(made.html)
+    if record and made.factors is not None:
+        keep_factors(place, made.experiment_ids, made.factors, report=output.name, content=made.html)
     if svg is not None:
         _write_charts(svg, made.charts, force=force)
     console.note(f"llem: {output}: {console.counted(made.runs, 'run')}")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import duckdb
 import msgspec
 
-from llem.factors import Factor, Factors, Intensity
+from llem.factors import Factors
 from llem.results.figures import Figure
+from llem_events.events import StatedFactor, StatedIntensity
 
 FIGURES: tuple[Figure[None], ...] = (
     Figure(
@@ -54,8 +55,8 @@ FIGURES: tuple[Figure[None], ...] = (
 
 def state(connection: duckdb.DuckDBPyConnection, factors: Factors) -> None:
     """Let footprint() of this connection reckon with them; nothing is written."""
-    _fill(connection, "factors", factors.stated, Factor)
-    _fill(connection, "hourly_factors", factors.hourly, Intensity)
+    _fill(connection, "factors", factors.stated, StatedFactor)
+    _fill(connection, "hourly_factors", factors.hourly, StatedIntensity)
 
 
 def _fill(

@@ -9,11 +9,12 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from llem.factors import Factor, Factors
+from llem.factors import Factors
 from llem.projections import footprint
 from llem.projections.database import limit_cache
 from llem.reporting.charts import Curves, Trace
 from llem.results.throttling import ANY_REASON
+from llem_events.events import StatedFactor
 
 STEPS, FEW_STEPS = 600, 360  # of a trace: a pixel each; of one among many
 CACHE = "160MB"  # of what DuckDB has read of the samples: each is read twice at most
@@ -219,11 +220,23 @@ def all_samples(connection: duckdb.DuckDBPyConnection, drawn: Trace) -> tuple[Fl
 class Site(NamedTuple):
     """The factors that were stated, and what they make of each group's runs: figure -> its values."""
 
-    factors: Sequence[Factor]
+    factors: Sequence[StatedFactor]
     hours: int  # rows of carbon by the hour
     currency: str
     groups: Sequence[dict[str, list[float | None]]]
     reasons: Sequence[str]  # why some are not known
+
+
+def while_measured(connection: duckdb.DuckDBPyConnection, stated: Factors, runs: Sequence[str]) -> Factors:
+    """The factors with the hours of some runs alone: a table of a year is mostly of other times."""
+    sql = (
+        "SELECT min(start_ns), max(end_ns) FROM experiment_results WHERE list_contains($runs, experiment_id)"
+    )
+    first_ns, last_ns = connection.execute(sql, {"runs": list(runs)}).fetchone() or (None, None)
+    if first_ns is None:
+        return stated
+    hourly = [hour for hour in stated.hourly if hour.from_ns <= last_ns and hour.to_ns >= first_ns]
+    return Factors(stated=stated.stated, hourly=hourly)
 
 
 def site_of(connection: duckdb.DuckDBPyConnection, stated: Factors, groups: Sequence[Sequence[str]]) -> Site:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import duckdb
 
 from llem.comparing import Findings, Run, compare_groups, named_groups
 from llem.errors import QueryError, StoreError
-from llem.factors import factors_for
+from llem.factors import Factors
+from llem.factors_log import factors_for
 from llem.projections import footprint
 from llem.reporting.charts import Curves
 from llem.reporting.facts import (
@@ -22,6 +24,7 @@ from llem.reporting.facts import (
     site_of,
     token_gaps,
     traces,
+    while_measured,
 )
 from llem.reporting.page import BOUNDS, REPORTED, Drawing, Report, page, parts_of
 from llem.reporting.svg import alone
@@ -38,11 +41,16 @@ CHECKED_RUNS = 3  # of which the page writes the command that checks the log
 
 
 class Page(NamedTuple):
-    """A page, and how many runs it is of; its charts by name, each a file of its own."""
+    """A page, and the runs that it is of; its charts by name, each a file of its own; the factors of its footprint."""
 
     html: str
-    runs: int
+    experiment_ids: list[str]
     charts: dict[str, str]
+    factors: Factors | None
+
+    @property
+    def runs(self) -> int:
+        return len(self.experiment_ids)
 
 
 def make_page(
@@ -68,10 +76,13 @@ def make_page(
     findings = compare_groups(
         connection, members, usual=(*REPORTED, *bounds), valid_only=valid_only, level=level, margin=margin
     )
+    of_groups = [[*group.values("experiment_id")] for group in findings.groups]
+    every_run = list(chain.from_iterable(of_groups))
     site = None
     if (stated := factors_for(store.path, factors)) is not None:
         footprint.state(connection, stated)
-        site = site_of(connection, stated, [[*group.values("experiment_id")] for group in findings.groups])
+        site = site_of(connection, stated, of_groups)
+        stated = while_measured(connection, stated, every_run)
     runs = _drawn(findings)
     steps = STEPS if len(runs) <= FEW else FEW_STEPS
     drawn = traces(connection, runs, steps=steps)
@@ -84,15 +95,13 @@ def make_page(
         level=level,
         again=_again([study.study_id] if study else [*members], findings, file_name, factors),
         plan=_plan(study, findings),
-        sensors=sensors(
-            connection, [run["experiment_id"] for group in findings.groups for run in group.runs]
-        ),
+        sensors=sensors(connection, every_run),
         site=site,
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
     parts = list(parts_of(report))
     charts = {part.name: alone(part.svg) for part in parts if isinstance(part, Drawing)}
-    return Page(page(report, parts), sum(len(group.runs) for group in findings.groups), charts)
+    return Page(page(report, parts), every_run, charts, stated)
 
 
 def _plan(study: StudyHistory | None, findings: Findings) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from llem._version import __version__
 from llem.comparing import ENVIRONMENT, OF_A_SITE, Compared, Findings, Group, Run, said_of_costs
-from llem.factors import Factor
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.facts import GAP_REQUESTS, Sensor, Site
@@ -17,6 +16,7 @@ from llem.reporting.svg import number
 from llem.results.comparison import arithmetic_mean_of_runs, mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
 from llem.units import MS_PER_S, NS_PER_S, duration_in_words
+from llem_events.events import StatedFactor
 from llem_events.secrets import scrub
 
 FIGURES: dict[str, Figure[Any]] = {figure.name: figure for figure in EXPERIMENT_FIGURES}
@@ -576,7 +576,7 @@ def _footprint(report: Report) -> Iterator[Part]:
     yield _rows(FACTOR_HEADS, [_factor_row(factor, site.hours) for factor in site.factors])
 
 
-def _factor_row(factor: Factor, hours: int) -> list[str]:
+def _factor_row(factor: StatedFactor, hours: int) -> list[str]:
     low, high = ("" if bound is None else f"{bound:.6g}" for bound in (factor.low, factor.high))
     value = f"by time, {hours:,} rows" if factor.value is None else f"{factor.value:.6g}"
     return [factor.factor, value, low, high, factor.unit, factor.basis or "", factor.source, factor.date]

@@ -20,7 +20,7 @@ from llem.reporting.svg import Scale, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
 from tests.cli import fixed_store
-from tests.conftest import LIMIT_S, Run
+from tests.conftest import LIMIT_S, Run, events_of
 from tests.world import begun_study, experiment, ramp_w, request, sampler_events, worker_events
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -404,3 +404,30 @@ def test_factors_that_were_given_are_told(llem: Run, two_cells: Store, tmp_path:
     assert "&lt;/script&gt;&lt;img" in page and HOSTILE not in page
     assert "--factors site.toml -o report.html" in page
     assert "<h2>Footprint</h2>" not in page_of(llem, two_cells, "cell=c1", "cell=c2")
+
+
+def test_a_footprint_that_was_published_is_reckoned_again(llem: Run, tmp_path: Path) -> None:
+    """From the factors in the log of each run of the report, when the file is long gone; no figure of the run changes."""
+    store = Store(tmp_path / "store").create()
+    for cell in (1, 2):
+        measured(store, cell, 0, energy=cell)
+    path = tmp_path / "site.toml"
+    path.write_text("[site]\npue = 1.5\nsource = 'S'\ndate = '2025'\n")
+    nothing = llem("report", run_id(1, 0), "--record", "-o", tmp_path / "no.html", "--store", store.path)
+    assert nothing.returncode == 2 and "report --record: found no factors" in nothing.stderr
+    before = results_of(llem, store)
+    page = page_of(llem, store, run_id(1, 0), run_id(2, 0), "--factors", str(path), "--record")
+    path.unlink()
+    asked = ("query", "-f", "csv", "SELECT facility_energy_j FROM footprint()", "--store", store.path)
+    again = llem(*asked, "--factors", f"@{run_id(2, 0)}")
+    assert again.stdout.splitlines()[1:] == ["6000.0", "12000.0"], again.stderr
+    noted = [event["report_sha256"] for event in events_of(store.path, "note", "factors_stated")]
+    assert noted == [hashlib.sha256(page.encode()).hexdigest()] * 2
+    assert results_of(llem, store) == before
+    unknown = llem(*asked, "--factors", "@nobody")
+    assert unknown.returncode == 2 and "found no experiment" in unknown.stderr
+
+
+def results_of(llem: Run, store: Store) -> str:
+    """All figures of all runs."""
+    return llem("query", "-f", "csv", "FROM experiment_results ORDER BY ALL", "--store", store.path).stdout

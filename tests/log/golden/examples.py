@@ -14,6 +14,7 @@ from llem_events.events import (
     ExperimentInterrupted,
     ExperimentLabelled,
     ExperimentStarted,
+    FactorsStated,
     HostJoined,
     LoadCompleted,
     LoadPlanned,
@@ -37,6 +38,8 @@ from llem_events.events import (
     ServerMetricsRead,
     ServerStarted,
     ServerStopped,
+    StatedFactor,
+    StatedIntensity,
     StudyCompleted,
     StudyInterrupted,
     StudyPlace,
@@ -486,6 +489,39 @@ SETTING_EVENTS: tuple[Event, ...] = (
 
 # What was noted of an experiment after it had ended.
 NOTES: tuple[Event, ...] = (ExperimentLabelled(labels={"site": "lab", "wrong": None}),)
+
+# Of a report that was written with factors, to role `note` as well.
+FACTORS: tuple[Event, ...] = (
+    FactorsStated(
+        report="report.html",
+        report_sha256="4" * 64,
+        factors=[
+            StatedFactor(
+                factor="pue",
+                value=1.2,
+                low=1.1,
+                high=1.4,
+                unit="",
+                basis="annual, whole site",
+                source="the operator",
+                date="2024",
+            ),
+            StatedFactor(factor="g_per_kwh", unit="g/kWh", source="who says so", date="2026"),
+        ],
+        hourly=[
+            StatedIntensity(
+                from_ns=1_767_225_600_000_000_000, to_ns=1_767_229_200_000_000_000, g_per_kwh=312.0
+            ),
+            StatedIntensity(
+                from_ns=1_767_229_200_000_000_000,
+                to_ns=1_767_232_800_000_000_000,
+                g_per_kwh=305.5,
+                low=290.0,
+                high=320.0,
+            ),
+        ],
+    ),
+)
 
 # Of a run that calibrates, of a sensor of which nothing can be said, and of a run that relies on an earlier one.
 CALIBRATION_EVENTS: tuple[Event, ...] = (

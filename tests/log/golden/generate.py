@@ -2,7 +2,7 @@
 
     python -m tests.log.golden.generate
 
-Run it when SCHEMA_VERSION rises or fields were added. Segments that are there, of today's version or of earlier versions are never written again: that they still read is the point.
+Run it when an event, a version of one or fields were added. Segments that are there, of today's version or of earlier versions are never written again: that they still read is the point.
 """
 
 import json
@@ -27,6 +27,7 @@ from tests.log.golden.examples import (
     ADDED_FIELDS,
     CALIBRATION_EVENTS,
     EXAMPLES,
+    FACTORS,
     FAILED_RUN,
     LOAD_EVENTS,
     NOTES,
@@ -98,6 +99,7 @@ def segments() -> dict[str, Blocks]:
         "ranks": [list(RANK_EVENTS)],
         "calibration": [list(CALIBRATION_EVENTS)],
         "notes": [list(NOTES)],
+        "factors": [list(FACTORS)],
     }
 
 
