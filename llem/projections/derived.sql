@@ -398,19 +398,24 @@ WHERE false;
 CREATE VIEW throttled_experiments AS -- experiments in which a device slowed itself down
 SELECT experiment_id, model_name, throttle_sec, max_temperature_c, valid FROM experiment_results WHERE throttle_detected;
 
+-- Power of each device as intervals, each from one sample to the next, and what its energy counter gained in it: to be intersected with other intervals.
+-- A device that several workers sampled is there once for each of them.
+CREATE MACRO power_intervals(experiment) AS TABLE
+WITH sampled AS (
+    SELECT host, device_uuid, process_index, at_sec, lead(at_sec) OVER course AS next_sec,
+           coalesce(power_w, power_average_w) AS power_w, lead(coalesce(power_w, power_average_w)) OVER course AS next_w,
+           (lead(round(1000 * energy_j)) OVER course - round(1000 * energy_j)) / 1000 AS counter_j
+    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL
+    WINDOW course AS (PARTITION BY host, device_uuid, process_index ORDER BY at_sec))
+FROM sampled WHERE next_sec > at_sec;
+
 -- Energy of each device between two moments in seconds from the experiment's start: trapezoids, edges interpolated, a device seen
 -- by several workers once. `covered_sec` is how much of the span lies between samples.
 CREATE MACRO energy_between(experiment, from_sec, to_sec) AS TABLE
-WITH pieces AS (
-    SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS power_w, round(1000 * energy_j) AS energy_mj,
-           lead(at_sec) OVER course AS next_sec, lead(coalesce(power_w, power_average_w)) OVER course AS next_w,
-           lead(round(1000 * energy_j)) OVER course AS next_mj
-    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL
-    WINDOW course AS (PARTITION BY host, device_uuid, process_index ORDER BY at_sec)),
-clipped AS (
+WITH clipped AS (
     SELECT *, greatest(at_sec, from_sec) AS from_at, least(next_sec, to_sec) AS to_at, (next_w - power_w) / (next_sec - at_sec) AS slope,
-           (next_mj - energy_mj) / 1000 / (next_sec - at_sec) AS counter_w
-    FROM pieces WHERE next_sec > greatest(at_sec, from_sec) AND at_sec < to_sec),
+           counter_j / (next_sec - at_sec) AS counter_w
+    FROM power_intervals(experiment) WHERE next_sec > greatest(at_sec, from_sec) AND at_sec < to_sec),
 by_worker AS (
     SELECT host, device_uuid, process_index, sum(to_at - from_at) AS covered_sec,
            sum((to_at - from_at) * (power_w + slope * ((from_at + to_at) / 2 - at_sec))) AS integrated_energy_j,
@@ -419,6 +424,53 @@ by_worker AS (
 SELECT host, device_uuid, max(covered_sec) AS covered_sec, max_by(integrated_energy_j, covered_sec) AS integrated_energy_j,
        max_by(counter_energy_j, covered_sec) AS counter_energy_j
 FROM by_worker GROUP BY host, device_uuid ORDER BY ALL;
+
+-- Where the energy of energy_between() went: by how many requests were waiting for their first token and how many decoded, of the whole experiment
+-- (warm-up too; 0 and 0 is idling). It is the device's energy in that time; no sensor tells one kind of work from another that went on beside it.
+CREATE MACRO energy_by_activity(experiment, from_sec, to_sec) AS TABLE
+WITH pieces AS (
+    SELECT *, least(next_sec, to_sec) - greatest(at_sec, from_sec) AS inside_sec
+    FROM power_intervals(experiment) WHERE next_sec > greatest(at_sec, from_sec) AND at_sec < to_sec),
+by_worker AS (SELECT host, device_uuid, process_index, sum(inside_sec) AS covered_sec FROM pieces GROUP BY ALL),
+watchers AS (SELECT host, device_uuid, max_by(process_index, covered_sec) AS process_index FROM by_worker GROUP BY ALL),
+watched AS (SELECT p.* FROM pieces p JOIN watchers w ON p.host = w.host AND p.device_uuid = w.device_uuid AND p.process_index IS NOT DISTINCT FROM w.process_index),
+asked AS (
+    SELECT arrival_sec + (start_ns - arrival_ns) / 1e9 AS start_sec, arrival_sec + (first_token_ns - arrival_ns) / 1e9 AS first_sec, end_sec
+    FROM timed_requests WHERE experiment_id = experiment),
+changes AS (
+    SELECT unnest([start_sec, coalesce(first_sec, end_sec)]) AS moment, unnest([1, -1]) AS prefilling, 0 AS decoding FROM asked
+    UNION ALL SELECT unnest([first_sec, end_sec]), 0, unnest([1, -1]) FROM asked WHERE first_sec IS NOT NULL),
+counts AS (
+    SELECT moment, sum(sum(prefilling)) OVER (ORDER BY moment)::BIGINT AS prefilling, sum(sum(decoding)) OVER (ORDER BY moment)::BIGINT AS decoding
+    FROM changes GROUP BY moment),
+moments AS (
+    SELECT host, device_uuid, unnest([greatest(at_sec, from_sec), least(next_sec, to_sec)]) AS moment FROM watched
+    UNION SELECT host, device_uuid, moment FROM watchers, counts WHERE moment > from_sec AND moment < to_sec),
+parts AS (SELECT *, lead(moment) OVER (PARTITION BY host, device_uuid ORDER BY moment) AS until FROM moments),
+placed AS (
+    SELECT p.host, p.device_uuid, p.moment, until - p.moment AS sec,
+           (until - p.moment) * (w.power_w + (w.next_w - w.power_w) / (w.next_sec - w.at_sec) * ((p.moment + until) / 2 - w.at_sec)) AS energy_j
+    FROM parts p ASOF JOIN watched w ON p.host = w.host AND p.device_uuid = w.device_uuid AND p.moment >= w.at_sec
+    WHERE until <= w.next_sec)
+SELECT host, device_uuid, coalesce(prefilling, 0) AS prefilling, coalesce(decoding, 0) AS decoding, sum(p.sec) AS covered_sec,
+       sum(p.energy_j) AS integrated_energy_j, integrated_energy_j / nullif(covered_sec, 0) AS mean_power_w
+FROM placed p ASOF LEFT JOIN counts c ON p.moment >= c.moment GROUP BY ALL ORDER BY host, device_uuid, prefilling, decoding;
+
+-- When each device slowed itself down, and why: the time from the first sample with the same reasons to the first without.
+CREATE MACRO throttled_spans(experiment) AS TABLE
+WITH told AS (
+    SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS watts, sm_clock_mhz,
+           list_sort(list_filter(throttled_by, lambda name: name <> 'idle')) AS reasons,
+           count(*) OVER (PARTITION BY host, device_uuid, process_index) AS samples
+    FROM timed_samples WHERE experiment_id = experiment AND throttled_by IS NOT NULL),
+seen AS (
+    SELECT *, lag(reasons) OVER course AS before, lead(at_sec, 1, at_sec) OVER course AS next_sec
+    FROM (FROM told QUALIFY process_index IS NOT DISTINCT FROM first_value(process_index) OVER (PARTITION BY host, device_uuid ORDER BY samples DESC, process_index))
+    WINDOW course AS (PARTITION BY host, device_uuid ORDER BY at_sec)),
+numbered AS (SELECT *, count(*) FILTER (reasons IS DISTINCT FROM before) OVER (PARTITION BY host, device_uuid ORDER BY at_sec) AS number FROM seen)
+SELECT host, device_uuid, min(at_sec) AS from_sec, max(next_sec) AS to_sec, any_value(reasons) AS reasons, avg(watts) AS mean_power_w,
+       avg(sm_clock_mhz) AS mean_sm_clock_mhz
+FROM numbered GROUP BY host, device_uuid, number HAVING len(any_value(reasons)) > 0 ORDER BY host, device_uuid, from_sec;
 
 -- Requests of the measurement that ran at some time between two moments in seconds from the experiment's start; `inside` says whether all of it
 -- lies between them, `tokens_inside` how many of its output tokens do.

@@ -12,7 +12,7 @@ CREATE TABLE segments ( -- log files, and how far each has been applied
     experiment_id VARCHAR, -- folder that the file lies in
     file VARCHAR, -- name within the experiment's folder; the folder's own where it cannot be listed
     segment_id VARCHAR, -- random id in the header, hexadecimal; NULL where the file ends inside its header
-    role VARCHAR, -- who wrote it: supervisor, rank (the supervisor of a rank other than 0), worker, sampler or import
+    role VARCHAR, -- who wrote it: supervisor, rank (the supervisor of a rank other than 0), worker, sampler, load, server, import or note
     process_index INTEGER, -- worker that it belongs to; NULL for the supervisor
     host VARCHAR, -- name of the machine that wrote it
     boot_id VARCHAR, -- boot of that machine; monotonic clocks compare only within one

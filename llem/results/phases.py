@@ -197,9 +197,10 @@ def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float = 0.
 
 
 def _best(ways: Sequence[Sequence[PhaseEnergy]]) -> list[PhaseEnergy]:
-    """Of each phase the first way that resolves it, else the last."""
+    """Of each phase the first way that resolves it, else the finest: the reason why that does not is the one that counts."""
     return [
-        next((phase for phase in phases if phase.energy_j is not None), phases[-1])
+        next((phase for phase in phases if phase.energy_j is not None), None)
+        or min(reversed(phases), key=lambda phase: phase.resolution_sec or 0.0)
         for phases in zip(*ways, strict=True)
     ]
 

@@ -145,6 +145,62 @@ def test_requests_between_agrees_with_python(usual: Store) -> None:
     assert [row["tokens_inside"] for row in found] == [3, 4, 4, 4, 4, 4]
 
 
+def test_energy_goes_where_the_requests_are(usual: Store) -> None:
+    """On a ramp of 10 W a second, five requests each wait 0.1 s for their first token and decode for 0.16 s; the parts are the whole."""
+    idle, decoding, prefilling = rows(usual, "FROM energy_by_activity(?, 5, 15)", EXPERIMENT)
+    assert [(each["prefilling"], each["decoding"]) for each in (idle, decoding, prefilling)] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+    ]
+    assert prefilling["covered_sec"] == pytest.approx(0.5)
+    assert prefilling["integrated_energy_j"] == pytest.approx(0.5 * 200.5)
+    assert prefilling["mean_power_w"] == pytest.approx(200.5)
+    assert decoding["integrated_energy_j"] == pytest.approx(0.8 * 201.8)
+    assert idle["integrated_energy_j"] == pytest.approx(2_000 - 0.5 * 200.5 - 0.8 * 201.8)
+
+
+@pytest.mark.usefixtures("tables")
+def test_energy_by_activity_of_requests_beside_each_other(log: Store) -> None:
+    """How many wait and decode at once; one that failed without a token waits until its end, and a device seen twice counts once."""
+    failed = request(3, 20.0, tokens=0, finish_reason="error", error="no")
+    supervisor(log, processes=2)
+    for index in range(2):
+        asked = [request(1, 12.0), request(2, 12.05), failed] if index == 0 else []
+        write(log, worker_events(index, requests=asked), role="worker", index=index)
+        write(log, sampler_events(index, power_w=lambda _: 100.0), role="sampler", index=index)
+    catch_up(log)
+    found = rows(log, "FROM energy_by_activity(?, 1, 19)", EXPERIMENT)
+    spans = {(row["prefilling"], row["decoding"]): row["covered_sec"] for row in found}
+    assert {state: round(sec, 6) for state, sec in spans.items()} == {
+        (0, 0): 17.58,
+        (0, 1): 0.05,
+        (0, 2): 0.11,
+        (1, 0): 0.16,
+        (1, 1): 0.05,
+        (2, 0): 0.05,
+    }
+    whole = one(log, "FROM energy_between(?, 1, 19)", EXPERIMENT)
+    for column in ("covered_sec", "integrated_energy_j"):
+        assert sum(row[column] for row in found) == pytest.approx(whole[column])
+
+
+@pytest.mark.usefixtures("tables")
+def test_throttling_as_spans(log: Store) -> None:
+    """From the first sample with a reason to the first with others; being idle is none."""
+    reasons = {12: 4, 13: 4 | 1, 14: 4 | 64, 20: 64}
+    experiment(log, sampler=sampler_events(throttle=lambda second: reasons.get(int(second), 1)))
+    catch_up(log)
+    found = rows(log, "SELECT from_sec, to_sec, reasons FROM throttled_spans(?)", EXPERIMENT)
+    assert [(row["from_sec"], row["to_sec"]) for row in found] == [
+        pytest.approx((2.05, 4.05)),
+        pytest.approx((4.05, 5.05)),
+        pytest.approx((10.05, 11.05)),
+    ]
+    first, second, third = (row["reasons"] for row in found)
+    assert len(first) == 1 and set(first) < set(second) and set(third) < set(second)
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(2, 11), min_size=1, max_size=9))
 @pytest.mark.slow

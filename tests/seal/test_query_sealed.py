@@ -44,6 +44,7 @@ def asked(store: Store, sql: str, *, sealed: bool) -> list[tuple[object, ...]]:
         "FROM timed_samples ORDER BY ALL LIMIT 20",
         "FROM power_over_time ORDER BY ALL",
         "FROM energy_between('run-2', 1, 5)",
+        "FROM energy_by_activity('run-2', 1, 5)",
         "FROM requests_between('run-1', 0, 10)",
         "FROM goodput(ttft_ms := 200)",
         "FROM footprint(pue := 1.5, g_per_kwh := 381)",
