@@ -30,6 +30,7 @@ NAMES = names_of(
 Talk = Callable[..., tuple[str, int]]
 PROMPT, RUNNING = "llem>", "a query that runs"
 CTRL_C, CTRL_D, UP, TAB, ENTER = "\x03", "\x04", "\x1b[A", "\t", "\r"
+SESSION = Path(__file__).with_name("shell_session.txt")
 ENDLESS = "SELECT count(*) FROM range(1000000000000) a, range(1000000) b WHERE sqrt(a.range) < 0;"
 
 
@@ -270,3 +271,24 @@ def test_a_dumb_terminal(talk: Talk) -> None:
     )
     assert status == 0
     assert "llem> SELECT 6 *\n  ... 7 AS answer;\n" in screen and "    42" in screen
+
+
+@pytest.mark.slow
+def test_a_whole_session_on_the_screen(talk: Talk, update: bool) -> None:
+    """What a newcomer sees at 80 x 24, kept in a file: help, units, a table, a macro over lines, a mode, a mistake."""
+    pytest.importorskip("prompt_toolkit")
+    screen, status = talk(
+        (PROMPT, f".help{ENTER}"),
+        (PROMPT, f".schema warnings{ENTER}"),
+        (PROMPT, f"SELECT kind, duration_sec, round(energy_j, 1) AS joules FROM windows;{ENTER}"),
+        (PROMPT, f"SELECT prefilling, decoding, round(integrated_energy_j, 1) AS joules{ENTER}"),
+        ("  ...", f"FROM energy_by_activity('run-1', 5, 15);{ENTER}"),
+        (PROMPT, f".mode lines{ENTER}"),
+        (PROMPT, f"SELECT name, duration_sec FROM experiment_results;{ENTER}"),
+        (PROMPT, f"SELECT energi FROM windows;{ENTER}"),
+        (PROMPT, f".quit{ENTER}"),
+    )
+    if update:
+        SESSION.write_text(screen + "\n", encoding="utf-8")
+    assert status == 0
+    assert screen + "\n" == SESSION.read_text(encoding="utf-8"), "--update-goldens renews it"
