@@ -20,7 +20,7 @@ def report(
     named: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="STUDY|A B...",
+            metavar="STUDY|GROUP",
             help="A study, or groups of runs as in llem compare; the newest study, else the newest run.",
         ),
     ] = None,
@@ -82,11 +82,12 @@ def report(
         _check_charts(svg, made.charts, force=force)
     with target.text_file(output, force=force) as file:
         file.write(made.html)
-    if record and made.factors is not None:
-        keep_factors(place, made.experiment_ids, made.factors, report=output.name, content=made.html)
     if svg is not None:
         _write_charts(svg, made.charts, force=force)
     console.note(f"llem: {output}: {console.counted(made.runs, 'run')}")
+    if record and made.factors is not None:
+        keep_factors(place, made.experiment_ids, made.factors, report=output.name, content=made.html)
+        console.note("llem: the log of each has its factors")
 
 
 def _check_folder(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Rows for people: a table as wide as the terminal, or one column a line where that is too wide; what does not fit is said."""
 
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
@@ -120,15 +122,20 @@ def _is_number(cell: Any) -> bool:
 
 
 def write_lines(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Each column's name and value, whole, on a line of their own; an empty line between two rows."""
+    """Each column's name and value, whole, on a line of their own; an empty line between two rows. A terminal gets no word broken."""
     heads = [on_one_line(name) for name in columns]
     width = max(map(len, heads), default=0)
+    room = max(columns_of(sys.stdout) - width - GAP, FOLDED_WIDTH) if out.isatty() else None
     between = ""
     for row in rows:
         out.write(between)
-        out.writelines(_line(head, cell, width) for head, cell in zip(heads, row, strict=True))
+        out.writelines(_line(head, cell, width, room) for head, cell in zip(heads, row, strict=True))
         between = "\n"
 
 
-def _line(head: str, cell: Any, width: int) -> str:
-    return f"{head:<{width}}  {on_one_line(formats.text(cell))}".rstrip() + "\n"
+def _line(head: str, cell: Any, width: int, room: int | None) -> str:
+    text = on_one_line(formats.text(cell))
+    if room is not None and len(text) > room:
+        parts = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        text = f"\n{'':<{width}}  ".join(parts)
+    return f"{head:<{width}}  {text}".rstrip() + "\n"

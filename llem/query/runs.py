@@ -23,9 +23,10 @@ SCREEN = """experiment_id AS run,
 _SIZE = """(SELECT {what} FROM segments s WHERE s.experiment_id = e.experiment_id)"""
 _LOG_BYTES, _SEGMENTS = _SIZE.format(what="sum(s.file_bytes)"), _SIZE.format(what="count(*)")
 LONG_COLUMNS = f"{COLUMNS}, r.study_id, {_LOG_BYTES} AS log_bytes, {_SEGMENTS} AS segments"
-LONG_SCREEN = f"""experiment_id AS run, e.name, strftime(coalesce(e.started_time, r.start_time), '%Y-%m-%d %H:%M') AS "started (UTC)",
-       round({_LOG_BYTES} / 1e6, 3) AS "log MB", {_SEGMENTS} AS segments,
-       list_transform(map_entries(e.labels), lambda pair: pair.key || '=' || pair.value).array_to_string(' ') AS labels, r.study_id AS study"""
+LONG_SCREEN = f"""experiment_id AS run, strftime(coalesce(e.started_time, r.start_time), '%Y-%m-%d %H:%M') AS "started (UTC)",
+       round({_LOG_BYTES} / 1e6, 3) AS "log MB",
+       list_transform(map_entries(e.labels), lambda pair: pair.key || '=' || pair.value).array_to_string(' ') AS labels, e.name, {_SEGMENTS} AS segments,
+       r.study_id AS study"""
 RUNS = """
 SELECT {columns}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llem.cli.table import write_lines
 from llem.query.statements import saved_queries
 from llem.store import Store
 from tests.cli import terminal
@@ -312,3 +313,20 @@ def test_a_reader_that_stops_early_is_no_error(folder: Path) -> None:
     command = f"{LLEM} query 'SELECT * FROM range(1000000)' -f csv --store {folder} | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("range\n", "")
+
+
+def test_lines_break_no_word_on_a_terminal() -> None:
+    """What is longer than the terminal is wide goes on below itself; a pipe gets one line."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen, pipe = Screen(), io.StringIO()
+    for out in (screen, pipe):
+        write_lines(out, ["name", "reason"], [("a", "none was measured " * 10)])
+    _, *folded = screen.getvalue().splitlines()
+    assert len(folded) > 1 and folded[0].startswith("reason  none was")
+    assert all(line.startswith(" " * len("reason  ")) for line in folded[1:])
+    assert " ".join(" ".join(folded).split()) == "reason " + ("none was measured " * 10).strip()
+    assert pipe.getvalue().count("\n") == 2

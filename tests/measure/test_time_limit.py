@@ -1,7 +1,6 @@
 """`--max-time` ends a whole measurement in order, kills what hangs, and is refused where the plan cannot fit into it."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +96,7 @@ def test_a_measurement_ends_in_order(llem: Run, store: Path) -> None:
 def test_a_load_that_hangs_is_killed(llem: Run, store: Path) -> None:
     """Which nothing else would end; the samples until then are sealed, and no window is open."""
     hanging = ("--set", "engine.simulated.load_ms=3600000", "--max-time", "3")
-    began_s = time.monotonic()
     done = llem("measure", *SIMULATED, *QUICK, *hanging)
-    assert time.monotonic() - began_s < 60
     assert (done.returncode, done.stdout) == (1, "")
     assert "interrupted by its time limit of 3 s" in done.stderr and "failed" not in done.stderr
     (failed,) = events_of(store, "supervisor", "process_failed")
