@@ -383,6 +383,8 @@ class Warm:
                 PYTEST_DEBUG_TEMPROOT=str(copy.folder),
                 **{ORDERS: str(descriptor)},
             )
+        # until then it reads the files, which must be without a fault
+        self._orders.recv()
 
     def ask(self, seconds: dict[str, float], mutant: Mutant) -> Outcome | None:
         """Run the tests in this order with the code that the file has now; None where it cannot be put in."""
@@ -549,6 +551,7 @@ class Tests:
         if ORDERS not in os.environ:
             return None
         orders = Connection(int(os.environ.pop(ORDERS)))
+        orders.send("loaded")
         for expected_s, path, original in iter(orders.recv, None):
             fork = os.fork()
             if not fork:

@@ -1,0 +1,275 @@
+"""When the writer closes a block, when it syncs, and what a survey says of what it wrote: exactly at the limits."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llem_events import LogWriteError, SegmentReader, SegmentWriter, SyncPolicy, Verdict, envelope, survey
+from llem_events.damage import Damage
+from llem_events.events import (
+    BaselineMeasured,
+    ClockRead,
+    Device,
+    Event,
+    MeteredDevice,
+    MeterStarted,
+    ProcessStarted,
+    RequestsCompleted,
+    WarningRaised,
+    WindowClosed,
+    WindowOpened,
+)
+from llem_events.files import OsFiles
+from llem_events.format import BLOCK_TARGET_BYTES
+from llem_events.inspection import Survey, plain, readable_row
+from llem_events.reader import Position
+from llem_events.request_events import times_problem
+from llem_events.texts import check_known, unknown_text
+from tests.log.segments import segment_header
+from tests.world import request
+
+NOTE = WarningRaised(code="c", text="t")
+
+
+class Counted(OsFiles):
+    """Files that count how often they are synced."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        super().sync(fd)
+
+
+def written(path: Path, *blocks: Sequence[Event], role: str = "worker", sealed: bool = True) -> Path:
+    writer = SegmentWriter(path, segment_header(role=role), sync="close")
+    for events in blocks:
+        for event in events:
+            writer.append(event, at_ns=0)
+        writer.flush()
+    if sealed:
+        writer.seal()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("over", "waiting"), [(0, 2), (1, 1)])
+def test_a_block_holds_its_target_and_no_more(tmp_path: Path, over: int, waiting: int) -> None:
+    """What would make it larger begins the next one; numbers count on."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    half = BLOCK_TARGET_BYTES // 2
+    numbers = [writer.append_message(bytes(length), at_ns=2**62) for length in (half, half + over)]
+    assert numbers == [0, 1] and writer.pending_events == waiting
+    assert writer.append_message(b"\0", at_ns=2**62) == 2
+    writer.close()
+
+
+def test_an_event_larger_than_a_block_is_one(tmp_path: Path) -> None:
+    """Nothing empty is written before it."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    writer.append_message(bytes(BLOCK_TARGET_BYTES + 1), at_ns=2**62)
+    assert writer.pending_events == 1
+    writer.append_message(b"\0", at_ns=2**62)
+    assert writer.pending_events == 1 and writer.seal().blocks == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "syncs"), [({}, (1, 1)), ({"sync": "block"}, (1, 1)), ({"sync": "close"}, (0, 1))]
+)
+def test_blocks_are_on_the_disk_unless_a_power_cut_is_no_matter(
+    tmp_path: Path, policy: dict[str, SyncPolicy], syncs: tuple[int, int]
+) -> None:
+    """Every block by default; what is not synced then is at the close, and nothing twice."""
+    files = Counted()
+    writer = SegmentWriter(tmp_path / "a", segment_header(), files=files, **policy)
+    created = files.syncs
+    writer.append(NOTE, at_ns=0)
+    writer.flush()
+    assert files.syncs - created == syncs[0]
+    writer.close()
+    writer.close()
+    assert (created, files.syncs - created) == (1, syncs[1])
+    with pytest.raises(LogWriteError, match="is closed"):
+        writer.append(NOTE, at_ns=0)
+
+
+@pytest.mark.parametrize(("role", "reads"), [("worker", 1), ("import", 0)])
+def test_clocks_are_read_unless_events_happened_by_others(tmp_path: Path, role: str, reads: int) -> None:
+    """Once the pair of the header is ten seconds old."""
+    old = segment_header(role=role, monotonic_ns=time.monotonic_ns() - 10**10)
+    writer = SegmentWriter(tmp_path / "a", old, sync="close")
+    for _ in range(2):
+        writer.append(NOTE, at_ns=0)
+        writer.flush()
+    writer.seal()
+    found = survey(tmp_path / "a")
+    assert found.events_by_type.get((ClockRead.TYPE, ClockRead.VERSION), 0) == reads
+    assert found.events == 2 + reads
+
+
+def test_a_payload_that_is_compressed_already_follows_what_waits(tmp_path: Path) -> None:
+    """In a block of its own, with the numbers that it says."""
+    source = written(tmp_path / "source", [NOTE, NOTE])
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    writer.append(NOTE, at_ns=0)
+    with SegmentReader(source) as reader:
+        for block in reader.blocks():
+            writer.write_payload(block.payload, event_count=2, raw_length=block.header.raw_length)
+    seal = writer.seal()
+    assert (seal.blocks, seal.events) == (2, 3)
+    assert survey(tmp_path / "a").events_by_type == {(NOTE.TYPE, NOTE.VERSION): 3}
+
+
+def test_a_reader_stands_at_the_beginning_until_it_reads(tmp_path: Path) -> None:
+    """Of a file that ends inside its header it stays there."""
+    whole = written(tmp_path / "a", [NOTE], [NOTE, NOTE])
+    (tmp_path / "torn").write_bytes(whole.read_bytes()[:20])
+    with SegmentReader(tmp_path / "torn") as torn:
+        assert torn.header is None and list(torn.blocks()) == []
+        assert torn.position == Position(0, 0, 0, b"") and torn.verdict is Verdict.TORN
+    with SegmentReader(whole) as reader:
+        ends = [block.end for block in reader.blocks()]
+        assert [(end.blocks, end.events) for end in ends] == [(1, 1), (2, 3)]
+        assert (reader.position.blocks, reader.position.events) == (2, 3)
+    with SegmentReader(whole) as again:
+        assert [block.header.first_event for block in again.blocks(ends[0])] == [1]
+
+
+def survey_of(path: Path, *events: Event, role: str = "worker") -> Survey:
+    return survey(written(path, events, role=role))
+
+
+def test_a_survey_counts_what_is_there(tmp_path: Path) -> None:
+    """Blocks, events by type, bytes; nothing lost, and nobody writes."""
+    found = survey(written(tmp_path / "a", [NOTE, NOTE], [WindowOpened(kind="guard")]))
+    assert (found.verdict, found.blocks, found.events) == (Verdict.CLEAN, 2, 3)
+    assert found.events_by_type == {("warning_raised", 1): 2, ("window_opened", 1): 1}
+    assert found.seal is not None and found.seal.raw_bytes == found.raw_bytes
+    assert found.seal.compressed_bytes == found.compressed_bytes
+    assert found.file_bytes == (tmp_path / "a").stat().st_size
+    assert (found.unknown_events, found.misfits, found.lost_bytes, found.newer) == (0, 0, 0, None)
+    assert (found.lost_blocks, found.lost_events, found.is_being_written) == (0, 0, False)
+
+
+def metered(kind: str = "gpu", source: str | None = "counter", power: str | None = None) -> MeterStarted:
+    device = Device(host="h", uuid="u", index=0, name="n", kind=kind)
+    return MeterStarted(
+        meter="nvml",
+        process_index=0,
+        sample_hz=1.0,
+        devices=[MeteredDevice(device=device, energy_source=source, power_kind=power)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (WindowOpened(kind="later"), "window kind 'later'"),
+        (WindowClosed(kind="later"), "window kind 'later'"),
+        (BaselineMeasured(position="later", duration_s=1.0, devices=[]), "baseline position 'later'"),
+        (metered("later"), "device kind 'later'"),
+        (metered(source="later"), "energy source 'later'"),
+        (metered(power="later"), "power kind 'later'"),
+        (
+            ProcessStarted(process_index=0, devices=[metered("later").devices[0].device], engine="e"),
+            "device kind 'later'",
+        ),
+        (RequestsCompleted(window="later", requests=[]), "window kind 'later'"),
+        (
+            RequestsCompleted(window="warmup", requests=[request(0, 1.0, finish_reason="later")]),
+            "finish reason 'later'",
+        ),
+        (metered(source=None), None),
+        (WindowOpened(kind="drain"), None),
+        (NOTE, None),
+    ],
+)
+def test_a_text_of_a_later_llem_makes_a_log_newer(tmp_path: Path, event: Event, text: str | None) -> None:
+    """Though every byte verifies; the first of them is named."""
+    found = survey_of(tmp_path / "a", NOTE, event, WindowOpened(kind="drain"))
+    assert found.newer == (None if text is None else f"{text} is not known to this llem; upgrade llem")
+    assert (unknown_text(event) is None) is (text is None)
+    assert (found.verdict, found.misfits) == (Verdict.CLEAN, 0)
+
+
+def test_a_header_of_a_later_llem_does_too(tmp_path: Path) -> None:
+    """Its role, which comes before what events say."""
+    found = survey_of(tmp_path / "a", WindowOpened(kind="later"), role="other")
+    assert found.newer == "role 'other' is not known to this llem; upgrade llem"
+    check_known(segment_header(role="note"))
+
+
+def test_what_does_not_fit_its_type_is_counted_and_ten_are_named(tmp_path: Path) -> None:
+    """What nobody knows is counted apart."""
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close")
+    wrong = msgspec.msgpack.encode((NOTE.TYPE, NOTE.VERSION, 0, {"code": 5}))
+    unknown = msgspec.msgpack.encode(("unheard", 1, 0, {}))
+    for message in (*[wrong] * 11, unknown, envelope.pack(NOTE, 0)):
+        writer.append_message(message, at_ns=0)
+    writer.seal()
+    found = survey(tmp_path / "a")
+    assert (found.events, found.misfits, found.unknown_events, len(found.misfit_texts)) == (13, 11, 1, 10)
+    assert found.misfit_texts[0].startswith("event 0: ") and found.misfit_texts[9].startswith("event 9: ")
+
+
+@pytest.mark.parametrize(
+    ("next_block", "next_event", "missing"), [(None, None, (0, 0)), (5, 20, (3, 13)), (2, 7, (0, 0))]
+)
+def test_damage_counts_what_the_numbers_around_it_tell(
+    next_block: int | None, next_event: int | None, missing: tuple[int, int]
+) -> None:
+    """Nothing where nothing follows."""
+    damage = Damage(10, 40, "t", 2, 7, next_block, next_event)
+    assert (damage.missing_blocks, damage.missing_events) == missing
+    said = {"path": Path("a"), "file_bytes": 99, "events_by_type": {}, "damages": (damage, damage)}
+    assert Survey(verdict=Verdict.CORRUPT, **said).lost_bytes == 60
+    assert Survey(verdict=Verdict.TORN, **said).lost_bytes == 0
+    assert Survey(verdict=Verdict.CORRUPT, **said).lost_events == 2 * missing[1]
+
+
+def test_what_json_does_not_have_is_shown_otherwise() -> None:
+    """Bytes as hexadecimal digits, keys as text."""
+    known = [None, True, 1, 1.5, "t"]
+    assert plain(known) == known
+    assert plain({b"k": [b"\x01\xff"], 3: "v", "s": 1}) == {"b'k'": [{"hex": "01ff"}], "3": "v", "s": 1}
+    assert plain((1,)) == "(1,)"
+
+
+def test_a_row_that_cannot_be_read_says_why() -> None:
+    """With its bytes; one that can has its number and its body."""
+    good = envelope.unpack_all(envelope.pack(NOTE, 7), 1, offset=0)[0]
+    row = readable_row(good, 5)
+    assert (row["number"], row["at_ns"], row["type"], row["body"]["code"]) == (5, 7, NOTE.TYPE, "c")
+    assert "problem" not in row
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"),
+    [
+        ({"token_times_ns": [1, 2]}, None),
+        ({"token_times_ns": [1]}, "token times: found 1, expected 2"),
+        ({"token_times_ns": []}, "token times: found 0, expected 2"),
+        ({"token_times_ns": [], "times_reason": "r"}, None),
+        ({"token_times_ns": [1, 2], "times_reason": "r"}, "found token times and a reason for having none"),
+        ({"token_times_ns": [1, 2], "chunk_times_ns": [1]}, "found token times and chunk times"),
+        ({"token_times_ns": [], "chunk_times_ns": [1], "chunk_tokens": [2]}, None),
+        (
+            {"token_times_ns": [], "chunk_times_ns": [1, 2], "chunk_tokens": [2]},
+            "chunk times: found 2, expected 1",
+        ),
+        ({"token_times_ns": [], "chunk_tokens": [2]}, "chunk times: found 0, expected 1"),
+        (
+            {"token_times_ns": [], "chunk_times_ns": [1], "chunk_tokens": [3]},
+            "tokens of all chunks: found 3, expected 2",
+        ),
+        ({"token_times_ns": [], "chunk_times_ns": [1, 2], "chunk_tokens": [9, None]}, None),
+    ],
+)
+def test_exactly_one_way_of_times_holds(times: dict[str, object], problem: str | None) -> None:
+    """A time for each token, or chunks, or a reason."""
+    found = times_problem(request(0, 1.0, tokens=2, **times))
+    assert (found is None) if problem is None else (found is not None and problem in found)
