@@ -116,7 +116,7 @@ def pieces(node: ast.AST) -> Iterator[ast.AST]:
     """Every piece of code below a node that a fault can touch: no annotation, no text for people, no list of names."""
     yield node
     for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.expr) and child in _untouched(node)):
+        if child not in _untouched(node):
             yield from pieces(child)
 
 
@@ -134,6 +134,8 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return list(node.values)
         case ast.keyword() if node.arg in RESTRAINTS:
             return [node.value]
+        case ast.Call(func=ast.Name(id="zip")):
+            return [each for each in node.keywords if each.arg == "strict"]
         case ast.Subscript(value=ast.Name(id="Literal")):
             return [node.slice]
         case ast.If() if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):

@@ -1,7 +1,7 @@
 """When the writer closes a block, when it syncs, and what a survey says of what it wrote: exactly at the limits."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -122,6 +122,47 @@ def test_a_payload_that_is_compressed_already_follows_what_waits(tmp_path: Path)
     seal = writer.seal()
     assert (seal.blocks, seal.events) == (2, 3)
     assert survey(tmp_path / "a").events_by_type == {(NOTE.TYPE, NOTE.VERSION): 3}
+
+
+class Interrupted(OsFiles):
+    """Files in whose writing a signal breaks in, when it is asked for."""
+
+    breaks_in = False
+
+    def write(self, fd: int, chunk: memoryview) -> int:
+        if self.breaks_in:
+            raise KeyboardInterrupt
+        return super().write(fd, chunk)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda writer: writer.flush(),
+        lambda writer: writer.write_payload(b"", event_count=1, raw_length=0),
+        lambda writer: writer.seal(),
+    ],
+    ids=["block", "payload", "seal"],
+)
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_what_was_interrupted_inside_a_write_takes_no_more(
+    tmp_path: Path, write: Callable[[SegmentWriter], object], waiting: int
+) -> None:
+    """Nobody knows how much of it there is; without anything to write there is no write."""
+    files = Interrupted()
+    writer = SegmentWriter(tmp_path / "a", segment_header(), sync="close", files=files)
+    for _ in range(waiting):
+        writer.append(NOTE, at_ns=0)
+    files.breaks_in = True
+    try:
+        write(writer)
+    except KeyboardInterrupt:
+        with pytest.raises(LogWriteError, match="interrupted inside a write, it takes no more"):
+            writer.append(NOTE, at_ns=0)
+    else:
+        writer.append(NOTE, at_ns=0)
+        assert not waiting
+    writer.close()
 
 
 def test_a_reader_stands_at_the_beginning_until_it_reads(tmp_path: Path) -> None:

@@ -368,3 +368,64 @@ def test_two_windows_are_one_measurement() -> None:
     assert result.total_energy_j == 4080.0 + 2000.0 and result.measured_sec == 18.0
     assert len(process.windows) == 2 and process.timestamps.duration_sec == 20.0
     assert process.devices[0].counter_open_j is None
+
+
+def averaged_w(second: float) -> float:
+    """The mean of the last second of 50 W, and 200 W from 10 to 30 s."""
+    loaded_s = min(max(second, OPENED_S), CLOSED_S) - min(max(second - 1, OPENED_S), CLOSED_S)
+    return 50.0 + 150.0 * loaded_s + 0.001 * (second % 1)
+
+
+@pytest.mark.parametrize(
+    ("guard_s", "limit_mw", "kind", "source", "counter_j", "integration"),
+    [
+        (4.0, 400_000, "average", "integrated", None, "telescoped"),
+        (4.0, 400_000, "instant", "integrated", None, "trapezoid"),
+        (4.0, 400_000, "average", "estimated", None, "trapezoid"),
+        (1.0, 400_000, "average", "integrated", None, "trapezoid"),
+        (None, 400_000, "average", "integrated", None, "trapezoid"),
+        (4.0, None, "average", "integrated", None, "telescoped"),
+        (4.0, 400_000, "average", "counter", (0.0, 4000.0), "trapezoid"),
+    ],
+)
+def test_averaged_power_is_telescoped_where_a_guard_follows(
+    guard_s: float | None,
+    limit_mw: int | None,
+    kind: str,
+    source: str,
+    counter_j: tuple[float, float] | None,
+    integration: str,
+) -> None:
+    """Of a device with no counter; the bound is closer than that of the trapezoid."""
+
+    def change(_: float, said: Event) -> Event:
+        if not isinstance(said, MeterStarted):
+            return said
+        (metered,) = said.devices
+        limited = msgspec.structs.replace(metered.device, power_limit_mw=limit_mw)
+        device = msgspec.structs.replace(
+            metered, device=limited, power_kind=kind, power_window_ns=10**9, energy_source=source
+        )
+        return msgspec.structs.replace(said, devices=[device])
+
+    guard = (
+        []
+        if guard_s is None
+        else [(30.0, WindowOpened(kind="guard")), (30.0 + guard_s, WindowClosed(kind="guard"))]
+    )
+    worker = [
+        said for said in worker_events(counter_j=counter_j) if not isinstance(said[1], ProcessCompleted)
+    ]
+    end = [said for said in worker_events(counter_j=counter_j) if isinstance(said[1], ProcessCompleted)]
+    late_end = [(35.0, event) for _, event in end]
+    derived = usual(
+        worker=[*worker, *guard, *late_end],
+        sampler=sampler_events(power_w=averaged_w, hz=20.0, until_s=36.0),
+        change=change,
+    )
+    (device,) = derived.measured[0].result.devices
+    assert device.integration == integration
+    # an average lags behind: half a second of 150 W is told after the window
+    assert device.trapezoid_energy_j == pytest.approx(4000.0 - 75.0, rel=1e-3)
+    truth_j = 4000.0 if integration == "telescoped" else 4000.0 - 75.0
+    assert device.integrated_energy_j == pytest.approx(truth_j, rel=1e-3)

@@ -1,16 +1,22 @@
 """An experiment is the same whether its rows were read whole, with those of others, or piece by piece."""
 
+import hashlib
+from collections.abc import Iterator
+
 import duckdb
 import pytest
 
 from llem.projections import catch_up, open_readonly, rebuild, sample_pieces
 from llem.projections.derive import reading
+from llem.projections.derive import source as source_module
+from llem.projections.derive.columns import LISTS
 from llem.projections.derive.experiment import derive_experiment
 from llem.projections.derive.history import load_facts
 from llem.projections.derive.rows import derived_rows
-from llem.projections.derive.source import Held, Stored
+from llem.projections.derive.samples import COUNTED, DeviceSamples
+from llem.projections.derive.source import SERIES, Device, Held, Stored
 from llem.store import Store
-from tests.world import experiment, sampler_events, supervisor, worker_events, write
+from tests.world import at, experiment, sampler_events, supervisor, worker_events, write
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -40,6 +46,62 @@ def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
             assert of_source(connection, held, facts.experiment_id) == of_source(
                 connection, stored, facts.experiment_id
             )
+
+
+@pytest.mark.parametrize("thinned_from", [0, 2**15], ids=["sums", "samples"])
+def test_tables_answer_what_memory_answers(
+    three: Store, thinned_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every question that is asked of an experiment, of spans with many samples, few and none."""
+    monkeypatch.setattr(source_module, "THINNED_FROM", thinned_from)
+    with open_readonly(three) as connection:
+        for facts, held in reading.read_experiments(connection, ["run-1", "run-2", "run-3"]):
+            stored = Stored(connection, facts.experiment_id)
+            # as text, in which NaN is itself; twice, for what was read once is kept
+            for _ in range(2):
+                assert list(map(str, answers(stored))) == list(map(str, answers(held)))
+
+
+SPANS = [(at(-1), at(99)), (at(10.05), at(20)), (at(12.06), at(12.14)), (at(50), at(60))]
+DEVICES = [Device(index, f"GPU-{index}") for index in range(3)]
+
+
+def answers(source: Held | Stored) -> Iterator[object]:
+    """What it says of samples and then of requests."""
+    yield source.extremes("samples", ["at_ns"])
+    for device in DEVICES:
+        yield device, source.extent(device), source.last_sample_ns(device.process_index or 0, at(0))
+        for span in SPANS:
+            yield source.last_sample_ns(device.process_index or 0, span[1])
+            values = source.values(device, span, COUNTED)
+            yield {
+                name: (each.samples, each.known, round(each.sum), each.least, each.most)
+                for name, each in values.items()
+            }
+            at_ns, columns = source.samples(device, span, SERIES)
+            yield at_ns.tolist(), [column.tolist() for column in columns.values()]
+            sampled = DeviceSamples(source, device, span)
+            yield sampled.count, sampled.powered, sampled.max_gap_sec, sampled.highest_power_w
+            yield sampled.integrated_energy_j and round(sampled.integrated_energy_j, 6)
+    moments = ("arrival_ns", "start_ns", "first_token_ns", "end_ns", "token_times_ns", "input_tokens")
+    yield source.extremes("requests", moments), source.repeated_request_ids()
+    for role in ("worker-0", "worker-1", "sampler-0"):
+        yield from _of_requests(source, hashlib.sha256(f"run-1/{role}".encode()).digest()[:16].hex())
+
+
+def _of_requests(source: Held | Stored, segment_id: str) -> Iterator[object]:
+    sizes = source.request_sizes(segment_id)
+    yield sizes.event_numbers.tolist(), sizes.values.tolist(), sizes.warmup_requests
+    yield source.request_ids(segment_id).tolist(), source.usage(segment_id)
+    for kind in ("measurement", "warmup", "drain"):
+        for since_s in (0.0, 28.26, 28.27):
+            yield source.last_end_ns(segment_id, kind, at(since_s))
+    for number in sizes.event_numbers.tolist():
+        columns = source.requests(segment_id, number, number)
+        lists = [getattr(columns, name) for name in LISTS]
+        yield len(columns), [(each.values.tolist(), each.lengths.tolist()) for each in lists]
+        yield {name: values.tolist() for name, values in columns.numbers.items()}
+        yield columns.failed.tolist(), columns.finished.tolist(), columns.names_error.tolist()
 
 
 def of_source(connection: duckdb.DuckDBPyConnection, source: Held | Stored, experiment_id: str) -> object:

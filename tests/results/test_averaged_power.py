@@ -86,6 +86,7 @@ def test_readings_reach_over_the_window_to_where_nothing_but_idling_is_told(refr
     settled_s = DURATION_S + 1.0 + refresh_s
     assert telescoped(told(refresh_s=refresh_s, first_s=0.01)) is None
     assert telescoped(told(refresh_s=refresh_s, first_s=-0.5)) is not None
+    assert telescoped(told(refresh_s=0.13, first_s=0.0)) is not None
     assert telescoped(told(refresh_s=refresh_s, last_s=settled_s - 0.05)) is None
     assert telescoped(told(refresh_s=refresh_s, last_s=settled_s + 2 * refresh_s)) is not None
 

@@ -47,6 +47,11 @@ def test_a_driver_may_answer_every_fifty_milliseconds(every_s: float, refused: b
     assert ("the driver answered" in refusal(one_load(every_s=every_s))) is refused
 
 
+def test_a_driver_may_be_silent_for_a_second() -> None:
+    """Exactly one, where readings come at fractions that a computer has."""
+    assert "once after" not in refusal(without(one_load(every_s=2**-6), 3.0, 4.0))
+
+
 @pytest.mark.parametrize(("last_s", "refused"), [(3.98, False), (4.02, True)])
 def test_a_driver_may_not_answer_for_a_second(last_s: float, refused: bool) -> None:
     """Longer it is refused, and the time without an answer told, though the others came every 20 ms."""
@@ -137,12 +142,12 @@ IDLING_S, CONSTANT_S = 1.2, 2.5
 
 
 @lru_cache
-def waves(window_s: float = WINDOW_S, constant_s: float = CONSTANT_S) -> LoadTrace:
+def waves(window_s: float = WINDOW_S, constant_s: float = CONSTANT_S, hz: int = HZ) -> LoadTrace:
     """An average of constant load and waves, read as often as it is renewed, and a counter that counts 5 % more."""
     steps = [LoadStep(0.0, IDLING_S), LoadStep(1.0, constant_s), *load_schedule(10 * IDLING_S)]
     ends_s = np.cumsum([step.seconds for step in steps])
     busy_s = [(end_s - step.seconds, end_s) for step, end_s in zip(steps, ends_s, strict=True) if step.level]
-    load, times_s = Load.of(busy_s), np.arange(0, ends_s[-1], 1 / HZ)
+    load, times_s = Load.of(busy_s), np.arange(0, ends_s[-1], 1 / hz)
     noise_w = np.random.default_rng(1).normal(0, SPREAD_W, len(times_s))
     power_w = IDLE_W + noise_w + (LOAD_W - IDLE_W) * load.mean(times_s, window_s, 0.0)
     ticked_s = np.floor(times_s / TICK_S) * TICK_S
@@ -226,7 +231,7 @@ def test_what_a_long_average_tells_too_seldom_is_not_told() -> None:
 
 def heated(time_constant_s: float, *, constant_s: float = 45.0) -> LoadTrace:
     """A device that warms by 40 degrees."""
-    trace = waves(constant_s=constant_s)
+    trace = waves(constant_s=constant_s, hz=25)
     after_s = np.maximum(trace.times_s - IDLING_S, 0.0)
     return msgspec.structs.replace(trace, temperature_c=80 - 40 * np.exp(-after_s / time_constant_s))
 

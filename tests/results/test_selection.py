@@ -28,3 +28,10 @@ def test_they_are_numpys(values: FloatArray, held: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(selection, "HELD_VALUES", held)
     pieces = [np.empty(0), *np.array_split(values, 7)]
     assert percentiles(lambda: pieces, SHARES) == np.percentile(values, SHARES).tolist()
+
+
+def test_values_that_are_all_alike_need_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of one, some of them empty."""
+    monkeypatch.setattr(selection, "HELD_VALUES", 1)
+    pieces = [np.empty(0), *[np.array([5.0])] * 3]
+    assert percentiles(lambda: pieces, (0, 50, 100)) == [5.0, 5.0, 5.0]
