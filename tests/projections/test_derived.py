@@ -6,9 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from llem.plan import ValidityPlan
+from llem.projections.derive.experiment import log_warnings
 from llem_events.events import (
     BaselineMeasured,
+    ClockRead,
+    ClocksCompared,
     Event,
+    ExperimentInterrupted,
     MeterStarted,
     ProcessCompleted,
     ProcessFailed,
@@ -23,6 +28,7 @@ from llem_events.events import (
 from tests.projections.in_memory import derive, reasons, segment, usual
 from tests.world import (
     CLOSED_S,
+    OFFSET_NS,
     OPENED_S,
     at,
     edges,
@@ -429,3 +435,90 @@ def test_averaged_power_is_telescoped_where_a_guard_follows(
     assert device.trapezoid_energy_j == pytest.approx(4000.0 - 75.0, rel=1e-3)
     truth_j = 4000.0 if integration == "telescoped" else 4000.0 - 75.0
     assert device.integrated_energy_j == pytest.approx(truth_j, rel=1e-3)
+
+
+SUPERVISOR = segment("supervisor")
+
+
+def status_of(*written: Any) -> str:
+    return derive(*written).status
+
+
+def test_how_an_experiment_ended() -> None:
+    """By its processes, unless its log keeps it out, it was interrupted, or it goes on."""
+    begun, ended = supervisor_events(2)[:1], supervisor_events(2)
+    first, second = (
+        (segment("worker", index=index), worker_events(index, uuid=f"GPU-{index}")) for index in (0, 1)
+    )
+    failed = [(9.0, ProcessFailed(process_index=0, error_type="E", message="m", stage="s"))]
+    stopped = [(9.0, ExperimentInterrupted(reason="r", processes_completed=0, processes_failed=0))]
+    going_on = segment("worker", index=1, being_written=True)
+    assert status_of((SUPERVISOR, ended), first, second) == "completed"
+    assert status_of((SUPERVISOR, begun), first, second) == "completed"
+    assert status_of((SUPERVISOR, ended), first) == "incomplete"
+    assert status_of((SUPERVISOR, [*ended, *stopped]), first, second) == "interrupted"
+    assert status_of((SUPERVISOR, begun), first, (going_on, [])) == "running"
+    assert status_of((SUPERVISOR, ended), first, (going_on, [])) == "incomplete"
+    assert status_of((SUPERVISOR, ended), (segment("worker", index=0), failed)) == "failed"
+    assert status_of((SUPERVISOR, ended), (segment("worker", index=0), failed), second) == "incomplete"
+    assert status_of((SUPERVISOR, [])) == "incomplete"
+    corrupt, newer = (segment("note", verdict=verdict) for verdict in ("corrupt", "newer"))
+    assert status_of((SUPERVISOR, ended), first, second, (corrupt, [])) == "damaged"
+    assert status_of((SUPERVISOR, ended), first, second, (newer, [])) == "newer"
+
+
+def two_hosts(*, error_ns: int = 0, later_s: float = 0.0, compared: bool = True) -> list[str]:
+    """Reasons of codes of clocks, of two ranks whose measurement takes 20 s."""
+    comparison = ClocksCompared(
+        position="before",
+        rank=1,
+        host="beta",
+        reference_host="alpha",
+        offset_ns=0,
+        monotonic_offset_ns=0,
+        error_ns=error_ns,
+        exchanges=9,
+    )
+    worker = worker_events(1, uuid="GPU-1", host="beta", opened_s=10 + later_s, closed_s=30 + later_s)
+    derived = derive(
+        (SUPERVISOR, supervisor_events(2)),
+        (segment("worker", index=0), worker_events()),
+        (segment("worker", index=1, host="beta"), worker),
+        (segment("rank", host="beta"), [(0.5, comparison)] if compared else []),
+    )
+    assert derived.result is not None
+    return [reason.text for reason in derived.result.invalid_reasons if reason.code == "clocks_apart"]
+
+
+def test_clocks_of_hosts_are_known_to_a_hundredth_of_the_measurement() -> None:
+    """And the hosts begin within as much."""
+    limit_s = 20 * ValidityPlan().max_clock_error
+    assert two_hosts(error_ns=round(1e9 * limit_s)) == [] == two_hosts(later_s=limit_s)
+    (known,) = two_hosts(error_ns=round(1e9 * limit_s) + 1)
+    assert known.startswith("the clock of beta is known to")
+    (apart,) = two_hosts(later_s=limit_s + 0.001)
+    assert apart.startswith("hosts began to measure")
+    (uncompared,) = two_hosts(compared=False)
+    assert uncompared == "2 hosts took part, and their clocks were not compared with that of beta"
+
+
+def test_damage_that_was_left_out_is_a_reason_and_a_doubt() -> None:
+    """Of all segments together."""
+    parts = [
+        segment(role, index=0, skipped_bytes=skipped) for role, skipped in (("worker", 3), ("sampler", 4))
+    ]
+    derived = derive(
+        (SUPERVISOR, supervisor_events()), (parts[0], worker_events()), (parts[1], sampler_events())
+    )
+    assert derived.result is not None
+    (reason,) = (each for each in derived.result.invalid_reasons if each.code == "salvaged")
+    assert reason.value == 7 and reason.text.startswith("7 damaged bytes of its log are left out: ")
+    assert [doubt.value for doubt in log_warnings(derived)] == [3, 4]
+
+
+def test_a_wall_clock_that_moved_is_a_doubt() -> None:
+    """By more than a tenth of a second."""
+    for moved_ns, doubts_of in ((10**8, []), (10**8 + 1, ["clock_stepped"])):
+        read = ClockRead(monotonic_ns=at(20), wall_ns=at(20) + OFFSET_NS + moved_ns)
+        derived = usual(worker=[*worker_events(), (20.0, read)])
+        assert [doubt.code for doubt in log_warnings(derived)] == doubts_of
