@@ -7,7 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llem_events import LogWriteError, SegmentReader, SegmentWriter, SyncPolicy, Verdict, envelope, survey
+from llem_events import (
+    CorruptError,
+    LogWriteError,
+    NewerFormatError,
+    SegmentReader,
+    SegmentWriter,
+    SyncPolicy,
+    Verdict,
+    envelope,
+    survey,
+)
 from llem_events.damage import Damage
 from llem_events.events import (
     BaselineMeasured,
@@ -23,7 +33,20 @@ from llem_events.events import (
     WindowOpened,
 )
 from llem_events.files import OsFiles
-from llem_events.format import BLOCK_TARGET_BYTES
+from llem_events.following import GrowingSegments
+from llem_events.format import (
+    BLOCK_HEADER_BYTES,
+    BLOCK_TARGET_BYTES,
+    Seal,
+    kind_of,
+    pack_block,
+    pack_header,
+    pack_record,
+    pack_seal,
+    unpack_block_header,
+    unpack_header,
+    unpack_seal,
+)
 from llem_events.inspection import Survey, plain, readable_row
 from llem_events.reader import Position
 from llem_events.request_events import times_problem
@@ -314,3 +337,57 @@ def test_exactly_one_way_of_times_holds(times: dict[str, object], problem: str |
     """A time for each token, or chunks, or a reason."""
     found = times_problem(request(0, 1.0, tokens=2, **times))
     assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+PREFIX_BYTES = len(pack_record(b"LLEB", 1, b""))
+FRAMES = {
+    "segment header": pack_header(segment_header()),
+    "block header": pack_block(
+        b"payload",
+        segment_id=bytes(16),
+        block_number=0,
+        first_event=0,
+        event_count=1,
+        raw_length=7,
+        previous_digest=bytes(32),
+    )[1][:BLOCK_HEADER_BYTES],
+    "seal": pack_seal(Seal(1, 2, 3, 4, bytes(32)), bytes(16)),
+}
+READ = {
+    "segment header": unpack_header,
+    "block header": lambda frame: unpack_block_header(frame, 5),
+    "seal": lambda frame: unpack_seal(frame, bytes(16), 5),
+}
+
+
+@pytest.mark.parametrize("expected", FRAMES)
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_record_is_read_as_what_it_is(kind: str, expected: str) -> None:
+    """Another kind is named, and so is a later version; what is cut has another length."""
+    frame, read = FRAMES[kind], READ[expected]
+    if kind == expected:
+        assert read(frame) is not None
+        later = pack_record(kind_of(frame), 99, frame[PREFIX_BYTES:])
+        with pytest.raises(NewerFormatError, match=f"{kind}: found format version 99, expected at most"):
+            read(later)
+        longer = pack_record(kind_of(frame), 1, frame[PREFIX_BYTES:] + b"x")
+        with pytest.raises(CorruptError):
+            read(longer)
+    else:
+        with pytest.raises(CorruptError, match=f"not a {expected}: found kind"):
+            read(frame)
+
+
+def test_segments_that_have_grown_since_they_were_asked_for(tmp_path: Path) -> None:
+    """Each new one, then those that were written to; whoever writes is at work."""
+    paths = [tmp_path / name for name in "ab"]
+    writers = [SegmentWriter(path, segment_header(), sync="close") for path in paths]
+    with GrowingSegments(lambda: paths) as segments:
+        assert [reader.path for reader in segments.look()] == paths and segments.are_written()
+        assert [reader.path for reader in segments.grown()] == paths and segments.grown() == []
+        writers[1].append(NOTE, at_ns=0)
+        writers[1].flush()
+        assert [reader.path for reader in segments.grown()] == paths[1:] and segments.grown() == []
+        for writer in writers:
+            writer.seal()
+        assert not segments.are_written()
