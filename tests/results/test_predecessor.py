@@ -215,7 +215,10 @@ def test_a_missing_field_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[]", "found a list of 0 items, expected a JSON object of one result, with schema_version one of .*'2.0'"),
+        (
+            "[]",
+            "found a list of 0 items, expected a JSON object of one result, with schema_version one of .*'2.0'",
+        ),
         (json.dumps([FIELDS, FIELDS]), "found a list of 2 items, .*; write each result to a file of its own"),
         ("5", "found 5, expected a JSON object of one result"),
         ("PAR1", "found a Parquet file, expected a JSON object"),
