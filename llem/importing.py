@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from llem.errors import ExportError
 from llem.importers.asked import EPOCH, Asked, ImpossibleTimeError
 from llem.importers.beside_result import results_in
 from llem.importers.document import EARLIEST_S, LATEST_S, Document
-from llem.importers.recording import Dated, Mapped
+from llem.importers.recording import Dated, Mapped, Recording
 from llem.registry import IMPORTERS
 from llem.results.predecessor import FORMAT, read_predecessor
 from llem.store import Store, open_segment
@@ -23,7 +23,12 @@ from llem_events import ClockPair
 from llem_events.cleaning import scrub_json
 from llem_events.events import ResultImported
 
-MAX_FILE_BYTES = ResultImported.MAX_BYTES - 2**16  # the rest of its event is a name and a digest
+# What the log keeps of a file: the rest of its event is a name and a digest.
+MOST_KEPT_BYTES = ResultImported.MAX_BYTES - 2**16
+# What is read at once, as JSON has to be; logs of samples and lines of requests may have any length.
+MOST_READ_BYTES = 64 * 2**20
+BEGINNING_BYTES = 2**18
+LINE_BY_LINE = ("nvidia-smi", "aiperf", "dcgmi", "mlperf-power")
 MOST_RUNS = 1000
 # How files of gzip, zstd, xz, bzip2 and zip begin.
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"PK\x03\x04")
@@ -43,6 +48,8 @@ class Run(Protocol):
     def mapping(self) -> Iterable[Mapped]: ...
     @property
     def notes(self) -> Sequence[str]: ...
+    @property
+    def original(self) -> bytes | None: ...
     def events(self, kept: ResultImported, *, experiment_id: str) -> Iterator[Dated]:
         """What is written of it."""
         ...
@@ -87,6 +94,18 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     file_sha256: str
 
 
+class Original(NamedTuple):
+    """A file as it lies there: all of it, or whole lines of its beginning."""
+
+    start: bytes
+    size: int
+    sha256: str
+
+    @property
+    def is_beginning(self) -> bool:
+        return len(self.start) < self.size
+
+
 def import_result(
     path: Path,
     store: Store,
@@ -114,8 +133,10 @@ def understand(
 ) -> File:
     """What a file holds, by the format that is named or by its content. Raises LlemError."""
     original = _read(path)
-    kept = original if keep_bytes else scrub_json(original)
-    document = Document(kept, what=str(path), path=path)
+    if keep_bytes and original.is_beginning:
+        raise _too_large(path, original.size, f"at most {MOST_KEPT_BYTES} bytes with --keep-bytes")
+    document = _document(path, original, keep_bytes=keep_bytes)
+    kept = document.content
     name = file_format or _recognised(document)
     importer = _importer(name)
     if file_format is not None and not importer.recognises(document):
@@ -131,11 +152,35 @@ def understand(
     return File(
         path=path,
         format=FORMAT if name == "llenergymeasure" else name,
-        sha256=hashlib.sha256(original).hexdigest(),
-        content=kept,
-        bytes_kept=kept == original,
-        runs=runs,
+        sha256=original.sha256,
+        content=kept[:BEGINNING_BYTES] if original.is_beginning else kept,
+        bytes_kept=not original.is_beginning and kept == original.start,
+        runs=[_not_kept(path, original.size, run) for run in runs] if original.is_beginning else runs,
     )
+
+
+def _document(path: Path, original: Original, *, keep_bytes: bool) -> Document:
+    """All of the file, or the beginning of one that is read line by line. Raises ExportError."""
+    content = original.start if keep_bytes else scrub_json(original.start)
+    document = Document(content, what=str(path), path=path, is_beginning=original.is_beginning)
+    if not original.is_beginning or any(_importer(name).recognises(document) for name in LINE_BY_LINE):
+        return document
+    if original.size > MOST_READ_BYTES:
+        expected = f"at most {MOST_READ_BYTES} bytes, or lines of {', '.join(LINE_BY_LINE)}"
+        raise _too_large(path, original.size, expected)
+    return Document(scrub_json(path.read_bytes()), what=str(path), path=path)
+
+
+def _not_kept(path: Path, size: int, run: Run) -> Run:
+    """With a warning that the log cannot bring the file back. Raises ExportError for a result that would be read from there."""
+    fits = run.original is not None and len(run.original) <= MOST_KEPT_BYTES
+    if not isinstance(run, Recording):
+        if not fits:
+            raise _too_large(path, size, f"at most {MOST_KEPT_BYTES} bytes of one result")
+        return run
+    note = f"of the {size} bytes of the file the log keeps the beginning and the SHA-256: keep the file"
+    part = run.original if fits or run.original is None else run.original[:BEGINNING_BYTES]
+    return msgspec.structs.replace(run, notes=[*run.notes, note], original=part)
 
 
 def files_in(path: Path) -> list[Path]:
@@ -216,23 +261,32 @@ def _check_options(document: Document, name: str, importer: Importer, asked: Ask
             raise document.refuse(f"--{flag} says nothing to a file of {name}, which tells that itself")
 
 
-def _read(path: Path) -> bytes:
-    """The file, no more of it than may be taken. A pipe may never say anything, and a device may have no end."""
+def _read(path: Path) -> Original:
+    """No more of it than is read at once. A pipe may never say anything, and a device may have no end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ExportError(
                 f"{path} cannot be read", found="not a regular file", hint="write it to a file first"
             )
         with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(MOST_KEPT_BYTES + 1)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
     except OSError as error:
         raise ExportError(f"{path} cannot be read", found=error.strerror) from error
     if content.startswith(COMPRESSED):
         raise ExportError(f"{path}", found="a compressed file", hint="unpack it first")
-    if len(content) > MAX_FILE_BYTES:
-        raise ExportError(
-            f"{path} is too large",
-            expected=f"at most {MAX_FILE_BYTES} bytes",
-            hint="import its parts, or log fewer columns less often",
-        )
-    return content
+    if size > MOST_KEPT_BYTES:
+        content = content[:BEGINNING_BYTES]
+        content = content[: content.rfind(b"\n") + 1] or content
+    return Original(content, size, sha256)
+
+
+def _too_large(path: Path, size: int, expected: str) -> ExportError:
+    return ExportError(
+        f"{path} is too large",
+        found=f"{size} bytes",
+        expected=expected,
+        hint="import its parts, or log fewer columns less often",
+    )

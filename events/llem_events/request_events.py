@@ -1,7 +1,7 @@
 """Requests as events: the rule for their times, and how they are split where one event cannot hold them."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -16,7 +16,7 @@ _OTHER_FIELDS_BYTES = 600  # names and numbers
 _INTEGER_BYTES, _COUNT_BYTES, _CHARACTER_BYTES = 9, 5, 6  # at most, in msgpack
 
 
-def requests_completed(requests: Sequence[Request], *, window: str) -> Iterator[RequestsCompleted]:
+def requests_completed(requests: Iterable[Request], *, window: str) -> Iterator[RequestsCompleted]:
     """All requests of a batch, in order, in events that fit their cap.
 
     One request that fits into no event loses its times, and then the end of its texts; `times_reason` and the text say so.

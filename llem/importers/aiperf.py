@@ -80,19 +80,40 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     yield _detailed(document) if _has_requests(document) else _totals(document, asked)
 
 
+class Requests:
+    """Those of the measurement, read from the file whenever they are asked for: there may be millions. Raises ExportError."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self.left_out = 0  # of other phases
+        self.origin_ns, self.closed_ns = 2**62, 0
+        for measured in self._since(0):
+            self.origin_ns = min(self.origin_ns, measured.start_ns)
+            self.closed_ns = max(self.closed_ns, measured.end_ns)
+
+    def __iter__(self) -> Iterator[Request]:
+        return self._since(self.origin_ns)
+
+    def _since(self, origin_ns: int) -> Iterator[Request]:
+        number = self.left_out = 0
+        for fields in self._document.each_object():
+            record = self._document.convert(fields, Record)
+            if record.metadata.benchmark_phase != MEASURED:
+                self.left_out += 1
+                continue
+            yield _request(self._document, number, record, origin_ns)
+            number += 1
+
+
 def _detailed(document: Document) -> Recording:
-    records = [document.convert(fields, Record) for fields in document.objects]
-    measured = [record for record in records if record.metadata.benchmark_phase == MEASURED]
-    if not measured:
+    requests = Requests(document)
+    if not requests.closed_ns:
         raise document.refuse("it has no requests", hint="did the run fail?")
-    origin_ns = min(record.metadata.request_start_ns for record in measured)
-    requests = [_request(document, number, record, origin_ns) for number, record in enumerate(measured)]
-    left_out = len(records) - len(measured)
     return Recording(
-        origin_ns=origin_ns,
-        measurements=[Measurement((0, max(each.end_ns for each in requests)))],
+        origin_ns=requests.origin_ns,
+        measurements=[Measurement((0, requests.closed_ns - requests.origin_ns))],
         requests=requests,
-        notes=[f"{left_out} requests of other phases were left out"] if left_out else [],
+        notes=[f"{requests.left_out} requests of other phases were left out"] if requests.left_out else [],
         mapping=[
             Mapped("requests", "request_start_ns, request_end_ns, time_to_first_token, inter_chunk_latency"),
             Mapped("requests.arrival_ns", "request_start_ns: when one was due is not in the file"),

@@ -1,12 +1,13 @@
 """`dcgmi dmon -e ...`: samples without times, which follow from --start and --interval."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from llem.importers.asked import Asked
 from llem.importers.document import Document
 from llem.importers.recording import Mapped, Recording
 from llem.importers.sampled import Sampled, missing, recording, sample_mapping, without_repeats
+from llem.importers.spool import Readings, Spool
 from llem.units import BYTES_PER_MB, MW_PER_W, NS_PER_S
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice
@@ -49,10 +50,9 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
         raise document.refuse(
             "dcgmi dmon writes no times", hint="say --start TIME and --interval SECONDS (its -d, in seconds)"
         )
-    names, entities = _rows(document)
+    names, entities = _read(document, start_ns, interval_ns)
     devices = [
-        _sampled(document, index, entity, names, cells, start_ns, interval_ns)
-        for index, (entity, cells) in enumerate(entities.items())
+        _sampled(index, entity, spool.readings()) for index, (entity, spool) in enumerate(entities.items())
     ]
     sources = {FIGURES[name].column: name for name in names if name in FIGURES}
     yield recording(
@@ -64,42 +64,46 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     )
 
 
-def _rows(document: Document) -> tuple[list[str], dict[str, list[list[str]]]]:
-    """Names of the columns, and cells of every sample of each entity. Raises ExportError."""
+def _read(document: Document, start_ns: int, interval_ns: int) -> tuple[list[str], dict[str, Spool]]:
+    """Names of the columns, and readings of each entity. Raises ExportError."""
     names: list[str] = []
-    entities: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(document.text.splitlines(), 1):
+    entities: dict[str, Spool] = {}
+    numbers: dict[str, int] = {}
+    for entity, words in _lines(document):
+        if not entity:
+            names = words
+            continue
+        number = numbers[entity] = numbers.get(entity, -1) + 1
+        reading = _reading(document, dict(zip(names, words, strict=True)), start_ns + number * interval_ns)
+        entities.setdefault(entity, Spool()).append(reading)
+        if len(entities) > MOST_ENTITIES:
+            raise document.refuse("entities", found=len(entities), expected=f"at most {MOST_ENTITIES}")
+    if not entities:
+        raise document.refuse("it has no samples")
+    return names, entities
+
+
+def _lines(document: Document) -> Iterator[tuple[str, list[str]]]:
+    """Cells of each line with its entity, which is empty for names of the columns. Raises ExportError."""
+    names: list[str] = []
+    is_begun = False
+    for number, line in enumerate(document.lines(), 1):
         words = line.split()
-        if words[:1] == ["#Entity"] and entities and words[1:] != names:
+        if words[:1] == ["#Entity"] and is_begun and words[1:] != names:
             raise document.refuse(
                 f"line {number}: other columns than before", hint="import each part by itself"
             )
         if words[:1] == ["#Entity"]:
             names = words[1:]
+            yield "", names
         elif len(words) == len(names) + 2 and words[1].isdigit():
-            entities.setdefault(f"{words[0]} {words[1]}"[:40], []).append(words[2:])
+            is_begun = True
+            yield f"{words[0]} {words[1]}"[:40], words[2:]
         elif words and words[0].lower() not in ("id", "#") and not words[0].startswith("#"):
             raise document.refuse(f"line {number} cannot be read", found=repr(line[:40]))
-    if not entities:
-        raise document.refuse("it has no samples")
-    if len(entities) > MOST_ENTITIES:
-        raise document.refuse("entities", found=len(entities), expected=f"at most {MOST_ENTITIES}")
-    return names, entities
 
 
-def _sampled(
-    document: Document,
-    index: int,
-    entity: str,
-    names: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    start_ns: int,
-    interval_ns: int,
-) -> Sampled:
-    readings = [
-        _reading(document, dict(zip(names, cells, strict=True)), start_ns + number * interval_ns)
-        for number, cells in enumerate(rows)
-    ]
+def _sampled(index: int, entity: str, readings: Readings) -> Sampled:
     empty = missing(readings)
     source = "counter" if "energy_mj" not in empty else "integrated" if "power_mw" not in empty else None
     device = Device(host="unknown", uuid=entity, index=index, name="unknown", kind="gpu")

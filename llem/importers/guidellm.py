@@ -1,4 +1,4 @@
-"""GuideLLM's benchmarks.json: an experiment for each of its benchmarks."""
+"""GuideLLM's benchmarks.json, of 0.3 and since: an experiment for each of its benchmarks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -78,6 +78,38 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests
 
 
+def _of_today(fields: Fields) -> Fields:
+    """A benchmark of 0.3 as one of later: its requests told their times flat, and its totals and strategy stood elsewhere."""
+    parts = fields.get("requests"), fields.get("metrics")
+    if "request_totals" not in fields or not all(isinstance(part, dict) for part in parts):
+        return fields
+    groups = {name: _listed(group) for name, group in fields["requests"].items()}
+    totals = {"request_totals": fields["request_totals"]}
+    return {
+        **fields,
+        "config": fields.get("args"),
+        "metrics": {**fields["metrics"], **totals},
+        "requests": groups,
+    }
+
+
+def _listed(group: Any) -> Any:
+    return [_request_of_today(stats) for stats in group] if isinstance(group, list) else group
+
+
+def _request_of_today(stats: Any) -> Any:
+    if not isinstance(stats, dict) or "scheduler_info" not in stats:
+        return stats
+    scheduled = stats["scheduler_info"] if isinstance(stats["scheduler_info"], dict) else {}
+    timings = {
+        "targeted_start": scheduled.get("targeted_start_time"),
+        "request_start": stats.get("start_time"),
+        "first_token_iteration": stats.get("first_token_time"),
+        "request_end": stats.get("end_time"),
+    }
+    return {**stats, "info": {"timings": timings, "error": stats.get("error")}}
+
+
 def recognises(document: Document) -> bool:
     """Whether it lists benchmarks with their requests."""
     benchmarks = document.fields.get("benchmarks")
@@ -93,10 +125,11 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
 
 
 def _recording(document: Document, fields: Fields, number: int, *, alone: bool) -> Recording:
-    benchmark = document.convert(fields, Benchmark)
+    of_today = _of_today(fields)
+    benchmark = document.convert(of_today, Benchmark)
     totals = document.convert(benchmark.metrics.get("request_totals"), Totals)
     kept = [*_kept(benchmark.requests)]
-    paced = _text(fields, "config", "strategy", "type_") in PACED
+    paced = _text(of_today, "config", "strategy", "type_") in PACED
     known = totals.successful + totals.errored + totals.incomplete
     if not known:
         raise document.refuse(f"benchmark {number + 1} has no requests", hint="did it fail?")
@@ -108,6 +141,7 @@ def _recording(document: Document, fields: Fields, number: int, *, alone: bool) 
         _request(place, stats, error, origin_ns, paced=paced) for place, (stats, error) in enumerate(kept)
     ]
     ended_ns = nanoseconds(benchmark.end_time) - origin_ns
+    model_path, model_name = _model(document.fields, fields)
     original = None if alone else msgspec.json.encode({**document.fields, "benchmarks": [fields]})
     return Recording(
         origin_ns=origin_ns,
@@ -115,14 +149,14 @@ def _recording(document: Document, fields: Fields, number: int, *, alone: bool) 
             Measurement((0, ended_ns if is_sample else max([ended_ns, *(each.end_ns for each in requests)])))
         ],
         version=_text(document.fields, "metadata", "guidellm_version"),
-        model_name=_text(document.fields, "config", "spec", "backend", "model"),
+        model_name=model_name,
         labels={"benchmark": str(number + 1)},
         requests=None if is_sample else requests,
         work=_work(benchmark, known) if is_sample else None,
         notes=[f"{len(kept)} of {known} requests are in the file: its totals are taken, and no latencies"]
         if is_sample
         else [],
-        mapping=[*_mapping(is_sample=is_sample, kept=len(kept), known=known)],
+        mapping=[*_mapping(is_sample=is_sample, kept=len(kept), known=known, model=model_path)],
         original=original,
     )
 
@@ -185,9 +219,19 @@ def _text(fields: Fields, *path: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _mapping(*, is_sample: bool, kept: int, known: int) -> Iterator[Mapped]:
+def _model(document: Fields, benchmark: Fields) -> tuple[str | None, str | None]:
+    """Where the model is named, and how: it moved from version to version."""
+    places = {
+        "config.spec.backend.model": _text(document, "config", "spec", "backend", "model"),
+        "args.model": _text(document, "args", "model"),
+        "worker.backend_model": _text(benchmark, "worker", "backend_model"),
+    }
+    return next(((path, name) for path, name in places.items() if name is not None), (None, None))
+
+
+def _mapping(*, is_sample: bool, kept: int, known: int, model: str | None) -> Iterator[Mapped]:
     yield Mapped("start_time, duration_sec", "start_time, end_time")
-    yield Mapped("model_name", "config.spec.backend.model")
+    yield Mapped("model_name", model, None if model else "not in the file")
     if is_sample:
         yield Mapped("total_input_tokens, total_output_tokens", "metrics: sums over successful requests")
         yield Mapped("requests", reason=f"only {kept} of {known} are in the file")

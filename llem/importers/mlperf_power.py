@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import pairwise
 
 from llem.importers.asked import Asked
 from llem.importers.document import Document
 from llem.importers.recording import Mapped, Recording, Span
 from llem.importers.sampled import missing, recording, sample_mapping, without_repeats
+from llem.importers.spool import Spool
 from llem.units import MW_PER_W
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice
@@ -28,24 +28,22 @@ def recognises(document: Document) -> bool:
 
 def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     """The one run of a file: its testing phase where it is marked. Raises LlemError."""
-    readings: list[Reading] = []
-    marks: list[str] = []
-    for number, line in enumerate(filter(str.strip, document.text.splitlines()), 1):
-        matched = _LINE.match(line)
-        if matched is None:
-            raise document.refuse(f"line {number} cannot be read", found=repr(line[:40]))
-        readings.append(
-            Reading(_at_ns(document, matched[1], asked), power_mw=_power_mw(document, matched[2]))
-        )
-        mark = _MARK.search(line)
-        marks.append("" if mark is None else mark[1])
-    if any(later.at_ns < before.at_ns for before, later in pairwise(readings)):
-        raise document.refuse("its times go back", hint="is it of two runs?")
+    spool, testing_ns = Spool(), list[int]()
+    last_ns = 0
+    for reading, mark in _lines(document, asked):
+        if reading.at_ns < last_ns:
+            raise document.refuse("its times go back", hint="is it of two runs?")
+        last_ns = reading.at_ns
+        spool.append(reading)
+        if "testing" in mark:
+            testing_ns = [*testing_ns[:1], reading.at_ns]
+    readings = spool.readings()
     empty = missing(readings)
     device = Device(host="unknown", uuid="wall", index=0, name="power analyser", kind="wall")
     source = None if "power_mw" in empty else "integrated"
     sampled = without_repeats(MeteredDevice(device=device, energy_source=source, missing=empty), readings)
-    testing = _testing(readings, marks)
+    # the phase after that in which the analyser's range is found
+    testing: Span | None = (testing_ns[0], testing_ns[1]) if len(testing_ns) > 1 else None
     yield recording(
         document,
         asked,
@@ -60,10 +58,15 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     )
 
 
-def _testing(readings: list[Reading], marks: list[str]) -> Span | None:
-    """The phase after that in which the analyser's range is found."""
-    times_ns = [reading.at_ns for reading, mark in zip(readings, marks, strict=True) if "testing" in mark]
-    return (times_ns[0], times_ns[-1]) if len(times_ns) > 1 else None
+def _lines(document: Document, asked: Asked) -> Iterator[tuple[Reading, str]]:
+    """Each reading with its mark. Raises ExportError."""
+    for number, line in enumerate(filter(str.strip, document.lines()), 1):
+        matched = _LINE.match(line)
+        if matched is None:
+            raise document.refuse(f"line {number} cannot be read", found=repr(line[:40]))
+        at_ns, power_mw = _at_ns(document, matched[1], asked), _power_mw(document, matched[2])
+        mark = _MARK.search(line)
+        yield Reading(at_ns, power_mw=power_mw), "" if mark is None else mark[1]
 
 
 def _at_ns(document: Document, written: str, asked: Asked) -> int:

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from llem.importers.asked import Asked
 from llem.importers.document import Document
 from llem.importers.recording import Mapped, Recording
 from llem.importers.sampled import Sampled, missing, recording, sample_mapping, without_repeats
+from llem.importers.spool import LARGEST, Spool
 from llem.units import BYTES_PER_MB, MW_PER_W, NS_PER_S
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice
@@ -69,9 +71,12 @@ def recognises(document: Document) -> bool:
 
 def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     """The one run of a file. Raises LlemError."""
-    rows = _rows(document)
-    gpus = list(_gpus(document, rows, _times(document, rows, asked)))
-    sources = _sources(rows[0], has_instant=any(gpu.metered.power_kind == "instant" for gpu in gpus))
+    names = [_name(cell) for cell in next(document.table(), [])]
+    if "timestamp" not in names:
+        raise document.refuse("its samples have no times", hint="query timestamp too")
+    logs = _logs(document, names, asked)
+    gpus = [_gpu(document, log, number) for number, log in enumerate(logs)]
+    sources = _sources(names, has_instant=any(gpu.metered.power_kind == "instant" for gpu in gpus))
     times = Mapped("samples.at_ns", f"timestamp, of {len(gpus)} GPU{'s' * (len(gpus) > 1)}")
     yield recording(
         document,
@@ -82,15 +87,65 @@ def recordings(document: Document, asked: Asked) -> Iterator[Recording]:
     )
 
 
-def _rows(document: Document) -> list[dict[str, str]]:
-    """Name -> cell, of every complete row. Raises ExportError."""
-    names = [_name(cell) for cell in document.rows[0]]
-    rows = [dict(zip(names, row, strict=False)) for row in document.rows[1:] if len(row) == len(names)]
-    if "timestamp" not in names:
-        raise document.refuse("its samples have no times", hint="query timestamp too")
-    if not rows:
+@dataclass
+class Log:
+    """A GPU's rows: the first of them, and what was read of all."""
+
+    key: str
+    first: Row
+    instant: bool
+    spool: Spool
+    last_ns: int
+    limit_mw: int | None = None
+
+
+def _logs(document: Document, names: list[str], asked: Asked) -> list[Log]:
+    """Of every GPU, in the order in which they come. Raises ExportError."""
+    key = next((name for name in _KEYS if name in names), None)
+    instant = _instant(document, names, key)
+    logs: dict[str, Log] = {}
+    for row in _rows(document, names):
+        gpu, at_ns = "0" if key is None else row[key], _at_ns(document, row, asked)
+        log = logs.get(gpu)
+        if log is None:
+            log = logs[gpu] = Log(gpu, row, gpu in instant, Spool(), at_ns)
+        if len(logs) > MOST_GPUS:
+            raise document.refuse("GPUs", found=len(logs), expected=f"at most {MOST_GPUS}")
+        _take(document, log, row, at_ns)
+    if not logs:
         raise document.refuse("it has no samples")
-    return rows
+    return [*logs.values()]
+
+
+def _take(document: Document, log: Log, row: Row, at_ns: int) -> None:
+    if at_ns < log.last_ns:
+        raise document.refuse(
+            f"the times of GPU {log.key} go back",
+            hint="is it of two runs, or of the hour in which clocks were changed?",
+        )
+    reading = _reading(document, row, at_ns, instant=log.instant)
+    log.spool.append(reading)
+    log.last_ns = at_ns
+    if reading.power_limit_mw is not None:
+        log.limit_mw = max(reading.power_limit_mw, log.limit_mw or 0)
+
+
+def _instant(document: Document, names: list[str], key: str | None) -> set[str]:
+    """The GPUs that tell the moment's power in any row."""
+    if "power.draw.instant" not in names:
+        return set()
+    return {
+        "0" if key is None else row[key]
+        for row in _rows(document, names)
+        if _is_known(row["power.draw.instant"])
+    }
+
+
+def _rows(document: Document, names: list[str]) -> Iterator[dict[str, str]]:
+    """Name -> cell, of every complete row. Raises ExportError."""
+    for cells in islice(document.table(), 1, None):
+        if len(cells) == len(names):
+            yield dict(zip(names, cells, strict=True))
 
 
 def _name(cell: str) -> str:
@@ -98,46 +153,26 @@ def _name(cell: str) -> str:
     return cell.strip().split(" [")[0].lower()
 
 
-def _times(document: Document, rows: Sequence[Row], asked: Asked) -> list[int]:
+def _at_ns(document: Document, row: Row, asked: Asked) -> int:
     try:
-        return [asked.unix_ns(datetime.fromisoformat(row["timestamp"].replace("/", "-"))) for row in rows]
+        return asked.unix_ns(datetime.fromisoformat(row["timestamp"].replace("/", "-")))
     except (ValueError, OverflowError, OSError) as error:
         raise document.refuse("a timestamp cannot be read", found=str(error)) from None
 
 
-def _gpus(document: Document, rows: Sequence[Row], times_ns: Sequence[int]) -> Iterator[Sampled]:
-    key = next((name for name in _KEYS if name in rows[0]), None)
-    of_gpus: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        of_gpus.setdefault("0" if key is None else row[key], []).append(place)
-    if len(of_gpus) > MOST_GPUS:
-        raise document.refuse("GPUs", found=len(of_gpus), expected=f"at most {MOST_GPUS}")
-    for number, (name, places) in enumerate(of_gpus.items()):
-        yield _gpu(document, name, number, [rows[at] for at in places], [times_ns[at] for at in places])
-
-
-def _gpu(document: Document, key: str, number: int, rows: Sequence[Row], times_ns: Sequence[int]) -> Sampled:
-    if any(later < earlier for earlier, later in pairwise(times_ns)):
-        raise document.refuse(
-            f"the times of GPU {key} go back",
-            hint="is it of two runs, or of the hour in which clocks were changed?",
-        )
-    instant = any(_is_known(row.get("power.draw.instant", "")) for row in rows)
-    kind = _power_kind(rows[0], instant=instant)
-    readings = [
-        _reading(document, row, at_ns, instant=instant) for row, at_ns in zip(rows, times_ns, strict=True)
-    ]
+def _gpu(document: Document, log: Log, number: int) -> Sampled:
+    key, first, readings = log.key, log.first, log.spool.readings()
+    kind = _power_kind(first, instant=log.instant)
     empty = missing(readings, energy_mj=_COUNTER)
-    limits_mw = [reading.power_limit_mw for reading in readings if reading.power_limit_mw is not None]
     device = Device(
         host="unknown",
         uuid=key if key.startswith("GPU-") else f"GPU {key}",
-        index=_index(rows[0], number),
-        name=rows[0].get("name") or rows[0].get("gpu_name") or "unknown",
+        index=_index(first, number),
+        name=first.get("name") or first.get("gpu_name") or "unknown",
         kind="gpu",
-        pci_id=rows[0].get("pci.bus_id") or rows[0].get("gpu_bus_id"),
-        memory_bytes=_value(document, rows[0].get("memory.total", ""), _MEMORY),
-        power_limit_mw=max(limits_mw, default=None),
+        pci_id=first.get("pci.bus_id") or first.get("gpu_bus_id"),
+        memory_bytes=_value(document, first.get("memory.total", ""), _MEMORY),
+        power_limit_mw=log.limit_mw,
     )
     metered = MeteredDevice(
         device=device,
@@ -191,7 +226,10 @@ def _value(document: Document, cell: str, figure: Figure) -> int | None:
         raise document.refuse(
             "a sample cannot be read", found=repr(cell[:40]), expected=f"a number {figure.unit}".strip()
         )
-    return round(float(matched[1]) * figure.scale)
+    number = round(float(matched[1]) * figure.scale)
+    if abs(number) > LARGEST:
+        raise document.refuse("a sample cannot be read", found=repr(cell[:40]), expected="a smaller number")
+    return number
 
 
 def _is_known(cell: str) -> bool:
@@ -209,7 +247,7 @@ def _doubts(gpus: Sequence[Sampled]) -> Iterator[str]:
             yield f"the name of {gpu.uuid} does not say whether its power is a mean over 1 s: the bound takes it for one"
 
 
-def _sources(row: Row, *, has_instant: bool) -> dict[str, str]:
+def _sources(row: Sequence[str], *, has_instant: bool) -> dict[str, str]:
     """Our column -> theirs, of those that are there."""
     sources = {figure.column: name for name, figure in OTHERS.items() if name in row}
     powers = ["power.draw", "power.draw.average", *(["power.draw.instant"] if has_instant else [])]

@@ -1,7 +1,7 @@
 """What another program recorded of a run, in the words of the log: the events that its import writes."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     idle_before: Span | None = None
     guard: Span | None = None  # idle, right after the measurement
     idle_after: Span | None = None
-    requests: Sequence[Request] | None = None  # None: the file has none
+    requests: Iterable[Request] | None = None  # which can be read again; None: the file has none
     work: WorkReported | None = None  # what it counted without telling of requests
     original: bytes | None = None  # of a file with several runs, what belongs to this one; None: all
     process_index: int = 0
@@ -179,22 +179,34 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
     def _completed(self) -> ProcessCompleted:
         if self.requests is None:
-            return ProcessCompleted(process_index=self.process_index)
+            return ProcessCompleted(process_index=0)
+        count = failed = input_tokens = output_tokens = 0
+        for request in self.requests:
+            count, failed = count + 1, failed + (request.finish_reason == "error")
+            input_tokens, output_tokens = (
+                input_tokens + request.input_tokens,
+                output_tokens + request.output_tokens,
+            )
         return ProcessCompleted(
-            process_index=self.process_index,
-            requests=len(self.requests),
-            failed_requests=sum(request.finish_reason == "error" for request in self.requests),
-            input_tokens=sum(request.input_tokens for request in self.requests),
-            output_tokens=sum(request.output_tokens for request in self.requests),
-            batches=len({request.batch_index for request in self.requests}),
+            process_index=0,
+            requests=count,
+            failed_requests=failed,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            batches=count,  # each is a batch of its own
         )
 
 
-def powers_w(readings: Sequence[Reading], span: Span) -> list[float]:
+def powers_w(readings: Iterable[Reading], span: Span) -> list[float]:
     """Known powers within a span."""
+    return [*each_power_w(readings, span)]
+
+
+def each_power_w(readings: Iterable[Reading], span: Span) -> Iterator[float]:
+    """The same one after the other."""
     inside = (reading for reading in readings if span[0] <= reading.at_ns <= span[1])
     known = (reading.power_average_mw if reading.power_mw is None else reading.power_mw for reading in inside)
-    return [power_mw / MW_PER_W for power_mw in known if power_mw is not None]
+    return (power_mw / MW_PER_W for power_mw in known if power_mw is not None)
 
 
 def _idle_power(uuid: str, readings: Mapping[str, Sequence[Reading]], span: Span) -> BaselinePower:

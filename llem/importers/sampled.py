@@ -1,15 +1,16 @@
 """A log of samples of devices: which part of it is the measurement, and where the devices idled around it."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from statistics import fmean, median
+from itertools import islice, pairwise
+from statistics import StatisticsError, fmean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from llem.importers.asked import Asked
 from llem.importers.document import Document
-from llem.importers.recording import Mapped, Measurement, Recording, Span, powers_w
+from llem.importers.recording import Mapped, Measurement, Recording, Span, each_power_w, powers_w
+from llem.importers.spool import Readings, spooled
 from llem.results.averaged_power import refresh_period_sec
 from llem.units import NS_PER_S
 from llem_events import Reading
@@ -20,13 +21,15 @@ LONGEST_IDLE_NS = 60 * NS_PER_S
 # Readings that lie no further apart are one power.
 IDLE_SPREAD, IDLE_SPREAD_W = 0.05, 2.0
 FEWEST_IDLE = 3
+# Of a long log so many readings tell how often a sensor is read, and how often it changes.
+MOST_LOOKED_AT = 2**17
 
 
 class Sampled(NamedTuple):
     """A device and its samples, in the order of time; `repeated` others had the time of one of these."""
 
     metered: MeteredDevice
-    readings: Sequence[Reading]
+    readings: Readings
     repeated: int = 0
 
     @property
@@ -37,19 +40,17 @@ class Sampled(NamedTuple):
     @property
     def has_power(self) -> bool:
         """Whether any sample has."""
-        return any(
-            reading.power_mw is not None or reading.power_average_mw is not None for reading in self.readings
-        )
+        return any(self.readings.known[name] for name in ("power_mw", "power_average_mw"))
 
     def from_origin(self, origin_ns: int) -> "Sampled":
         """With times from a moment on."""
-        moved = [reading._replace(at_ns=reading.at_ns - origin_ns) for reading in self.readings]
-        return self._replace(readings=moved)
+        return self._replace(readings=self.readings.since(origin_ns))
 
     def settles_ns(self, span: Span) -> int:
         """How long after the span a reading knows nothing of it: the averaging time, and a refresh of the sensor."""
-        powered = [(reading.at_ns, *powers_w([reading], span)) for reading in self.readings]
-        at_ns, power_w = np.array([each for each in powered if len(each) > 1], np.float64).reshape(-1, 2).T
+        powered = ((reading.at_ns, *powers_w([reading], span)) for reading in self.readings)
+        known = islice((each for each in powered if len(each) > 1), MOST_LOOKED_AT)
+        at_ns, power_w = np.array([*known], np.float64).reshape(-1, 2).T
         averaged_ns = self.metered.power_window_ns or 0
         if len(at_ns) < FEWEST_IDLE:
             return averaged_ns
@@ -58,10 +59,16 @@ class Sampled(NamedTuple):
         return averaged_ns + round(period_sec * NS_PER_S)
 
 
-def without_repeats(metered: MeteredDevice, readings: Sequence[Reading]) -> Sampled:
+def without_repeats(metered: MeteredDevice, readings: Readings) -> Sampled:
     """Of ascending readings; two at one moment are one."""
-    fresh = [*readings[:1], *(later for before, later in pairwise(readings) if later.at_ns > before.at_ns)]
-    return Sampled(metered, fresh, len(readings) - len(fresh))
+    fresh = spooled(_fresh(readings))
+    repeated = len(readings) - len(fresh)
+    return Sampled(metered, fresh if repeated else readings, repeated)
+
+
+def _fresh(readings: Readings) -> Iterator[Reading]:
+    yield from readings[:1]
+    yield from (later for before, later in pairwise(readings) if later.at_ns > before.at_ns)
 
 
 def recording(
@@ -146,8 +153,7 @@ def _is_one_power(span: Span, devices: Sequence[Sampled]) -> bool:
 
 def _quiet_until(span: Span, device: Sampled) -> int:
     """The last of the readings that are one power once the sensor has forgotten the window; its end where there are too few."""
-    within = powers_w(device.readings, span)
-    mean_w = fmean(within) if within else 0.0
+    mean_w = _mean_w(device.readings, span)
     settled_ns = span[1] + device.settles_ns(span)
     least_w, most_w = np.inf, -np.inf
     count, until_ns = 0, span[1]
@@ -160,12 +166,23 @@ def _quiet_until(span: Span, device: Sampled) -> int:
     return until_ns if count >= FEWEST_IDLE else span[1]
 
 
+def _mean_w(readings: Readings, span: Span) -> float:
+    try:
+        return fmean(each_power_w(readings, span))
+    except StatisticsError:
+        return 0.0  # none is known
+
+
 def _spread_w(power_w: float) -> float:
     return max(IDLE_SPREAD_W, IDLE_SPREAD * power_w)
 
 
 def _rate_hz(devices: Sequence[Sampled]) -> float:
-    gaps = [later.at_ns - before.at_ns for each in devices for before, later in pairwise(each.readings)]
+    gaps = [
+        later.at_ns - before.at_ns
+        for each in devices
+        for before, later in pairwise(islice(each.readings, MOST_LOOKED_AT))
+    ]
     return NS_PER_S / median(gaps) if gaps else 0.0
 
 
@@ -191,7 +208,7 @@ def sample_mapping(devices: Sequence[Sampled], sources: dict[str, str]) -> Itera
     """Every column of samples: what it comes from, or why it is NULL."""
     everything = sum(len(each.readings) for each in devices)
     for column in Reading._fields[1:]:
-        known = sum(getattr(reading, column) is not None for each in devices for reading in each.readings)
+        known = sum(each.readings.known[column] for each in devices)
         if known:
             yield Mapped(f"samples.{column}", f"{sources[column]}: {known} of {everything} samples")
         elif column in sources:
@@ -203,9 +220,7 @@ def sample_mapping(devices: Sequence[Sampled], sources: dict[str, str]) -> Itera
     yield Mapped("requests, tokens", reason="a log of power tells nothing of requests")
 
 
-def missing(readings: Sequence[Reading], **reasons: str) -> dict[str, str]:
+def missing(readings: Readings, **reasons: str) -> dict[str, str]:
     """Why a column has no value in any sample."""
-    empty = [
-        name for name in Reading._fields[1:] if all(getattr(reading, name) is None for reading in readings)
-    ]
+    empty = [name for name, count in readings.known.items() if not count]
     return {name: reasons.get(name, "not in the file") for name in empty}

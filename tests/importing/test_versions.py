@@ -1,0 +1,85 @@
+"""Files of earlier versions of programs: what moved in them is found, and figures are the file's own."""
+
+import gzip
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from llem.errors import LlemError
+from llem.importers.recording import Recording
+from llem.importing import understand
+from llem_events.events import Request
+from tests.importing.files import FORMATS, UTC
+
+VERSIONS = FORMATS / "versions"
+
+
+def unpacked(name: str, folder: Path) -> tuple[Path, str]:
+    """A file of another version, and its text."""
+    written = gzip.decompress((VERSIONS / f"{name}.gz").read_bytes())
+    (path := folder / name).write_bytes(written)
+    return path, written.decode()
+
+
+def recorded(path: Path) -> tuple[Recording, list[Request]]:
+    """The one run of a file, with its requests."""
+    (run,) = understand(path, asked=UTC).runs
+    assert isinstance(run, Recording)
+    return run, [*(run.requests or ())]
+
+
+def ttft_ms(requests: list[Request]) -> float:
+    """Median of those that went well."""
+    return median(
+        (each.first_token_ns - each.start_ns) / 1e6
+        for each in requests
+        if each.first_token_ns is not None and each.error is None
+    )
+
+
+def test_aiperf_0_5(tmp_path: Path) -> None:
+    """Its lines have the medians and tokens of its summary, with the request that failed."""
+    path, _ = unpacked("aiperf-0.5.0.jsonl", tmp_path)
+    _, requests = recorded(path)
+    summary, text = unpacked("aiperf-0.5.0.json", tmp_path)
+    own = json.loads(text)
+    assert ttft_ms(requests) == pytest.approx(own["time_to_first_token"]["p50"], rel=1e-6)
+    assert sum(each.output_tokens for each in requests) == own["total_osl"]["avg"]
+    failed = [each.http_status for each in requests if each.error]
+    assert failed == [500] * round(own["error_request_count"]["avg"])
+    run, _ = recorded(summary)
+    assert run.work is not None and run.work.output_tokens == own["total_osl"]["avg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("guidellm-0.3.1", "worker.backend_model"), ("guidellm-0.5.4", "args.model")]
+)
+def test_guidellm_before_0_6(name: str, model: str, tmp_path: Path) -> None:
+    """Times, totals and the model's name stood elsewhere."""
+    path, text = unpacked(f"{name}.json", tmp_path)
+    run, requests = recorded(path)
+    benchmark: dict[str, Any] = json.loads(text)["benchmarks"][0]
+    own = benchmark["metrics"]["time_to_first_token_ms"]["successful"]["median"]
+    assert ttft_ms(requests) == pytest.approx(own, rel=1e-5)
+    assert sum(each.output_tokens for each in requests) == sum(
+        each["output_tokens"] for each in benchmark["requests"]["successful"]
+    )
+    assert [bool(each.error) for each in requests].count(True) == 1
+    assert (run.model_name, *[line.source for line in run.mapping if line.column == "model_name"]) == (
+        "fake",
+        model,
+    )
+
+
+def test_a_benchmark_of_before_that_is_odd_is_refused(tmp_path: Path) -> None:
+    """In one line."""
+    path, text = unpacked("guidellm-0.3.1.json", tmp_path)
+    document = json.loads(text)
+    for odd in (None, [], "x"):
+        document["benchmarks"][0]["metrics"] = odd
+        path.write_text(json.dumps(document))
+        with pytest.raises(LlemError, match="field"):
+            understand(path, asked=UTC)
