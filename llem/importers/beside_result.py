@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ MANIFEST = "manifest.json"
 SURROUNDINGS = ("environment.json", "system.json")  # as later versions call it
 FORMAT = "llenergymeasure-samples"
 MOST_BYTES = ResultImported.MAX_BYTES - 2**16
+MOST_READ_BYTES = 64 * 2**20
 _COLUMNS = ("timestamp_s", "gpu_index", "power_w", "temperature_c", "memory_used_mb", "memory_total_mb")
 _ASKED = (*_COLUMNS, "sm_utilisation_pct", "throttle_reasons")
 _MOST_GPUS = 256
@@ -60,12 +62,23 @@ class SampleFile(msgspec.Struct, frozen=True, kw_only=True):
 def sample_file(folder: Path, named: str | None, *, lasted_ns: int) -> SampleFile | None:
     """What a result names as its samples; None where it names none, or the file is gone. Raises ExportError."""
     path = folder / Path(named or TABLE).name
-    if named is None or not path.is_file():
+    if named is None or not _is_file(path):
         return None
-    content = path.read_bytes()
+    content = _content(path)
     rows = _json_rows(path, content) if path.suffix == ".json" else _parquet_rows(path, content)
     gpus = [_gpu(path, index, of_gpu, lasted_ns) for index, of_gpu in _by_gpu(path, rows).items()]
     return SampleFile(path=path, sha256=hashlib.sha256(content).hexdigest(), content=content, gpus=gpus)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_READ_BYTES + 1)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read", found=error.strerror) from error
+    if len(content) > MOST_READ_BYTES:
+        raise ExportError(f"{path} is too large", expected=f"at most {MOST_READ_BYTES} bytes")
+    return content
 
 
 def _parquet_rows(path: Path, content: bytes) -> Iterator[Fields]:
@@ -178,7 +191,7 @@ def place_in_study(path: Path) -> dict[str, str]:
     for folder in (path.parent, path.parent.parent):
         manifest = _json_object(folder / MANIFEST)
         for position, entry in enumerate(_in_order(manifest), 1):
-            if (folder / str(entry.get("result_file") or ".")).resolve() == path.resolve():
+            if _named(folder, entry) == os.path.realpath(path):
                 return {
                     "study": str(manifest.get("study_name")),
                     "study_design_hash": str(manifest.get("study_design_hash")),
@@ -196,10 +209,9 @@ def is_study(folder: Path) -> bool:
 
 def results_in(folder: Path) -> list[Path]:
     """The results of a folder of LLenergyMeasure: those that a study's manifest names, in the order of running, else those that lie there."""
-    named = [
-        folder / str(entry.get("result_file") or "") for entry in _in_order(_json_object(folder / MANIFEST))
-    ]
-    inside = [path for path in named if path.resolve().is_relative_to(folder.resolve()) and path.is_file()]
+    named = (Path(_named(folder, entry)) for entry in _in_order(_json_object(folder / MANIFEST)))
+    root = os.path.realpath(folder)
+    inside = [path for path in named if path.is_relative_to(root) and _is_file(path)]
     if inside:
         return inside
     patterns = (
@@ -211,6 +223,22 @@ def results_in(folder: Path) -> list[Path]:
     )
     found = (sorted(folder.glob(pattern)) for pattern in patterns)
     return next((paths for paths in found if paths), [])
+
+
+def _named(folder: Path, entry: Fields) -> str:
+    """Where the result of an entry lies; nowhere where it names what no file can be called."""
+    try:
+        return os.path.realpath(folder / str(entry["result_file"]))
+    except ValueError:
+        return ""
+
+
+def _is_file(path: Path) -> bool:
+    """Of a name that may be too long for one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _in_order(manifest: Mapping[str, Any]) -> list[Fields]:
@@ -225,7 +253,7 @@ def _in_order(manifest: Mapping[str, Any]) -> list[Fields]:
 def _json_object(path: Path) -> Fields:
     """None of its fields where it is not there or cannot be read."""
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        if not _is_file(path) or path.stat().st_size > MOST_BYTES:
             return {}
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -195,3 +195,13 @@ def test_cycles_are_several_experiments(tmp_path: Path) -> None:
     old = json.loads((FORMATS / "llenergymeasure/aggregated.json").read_text())
     path = written(tmp_path, {"schema_version": "3.0.0", "num_cycles": 2, "cycle_results": [old, old]})
     assert [run.labels for run in results(path)] == [{"cycle": "1"}, {"cycle": "2"}]
+
+
+@pytest.mark.parametrize("name", ["x" * 2**12, "\0", "\ud800", "..", "/etc/hostname", 5, [1]])
+def test_an_odd_name_in_a_manifest_leads_nowhere(name: Any, tmp_path: Path) -> None:
+    """Nor out of the folder: what lies in it is taken."""
+    (tmp_path / "manifest.json").write_text(json.dumps({"experiments": [{"result_file": name}]}))
+    path = tmp_path / "result.json"
+    path.write_bytes((FORMATS / "llenergymeasure/aggregated.json").read_bytes())
+    assert files_in(tmp_path) == [path]
+    assert results(path)[0].labels == {}
