@@ -452,8 +452,8 @@ placed AS (
            (until - p.moment) * (w.power_w + (w.next_w - w.power_w) / (w.next_sec - w.at_sec) * ((p.moment + until) / 2 - w.at_sec)) AS energy_j
     FROM parts p ASOF JOIN watched w ON p.host = w.host AND p.device_uuid = w.device_uuid AND p.moment >= w.at_sec
     WHERE until <= w.next_sec)
-SELECT host, device_uuid, coalesce(prefilling, 0) AS prefilling, coalesce(decoding, 0) AS decoding, sum(p.sec) AS covered_sec,
-       sum(p.energy_j) AS integrated_energy_j, integrated_energy_j / nullif(covered_sec, 0) AS mean_power_w
+SELECT host, device_uuid, coalesce(prefilling, 0) AS prefilling, coalesce(decoding, 0) AS decoding, sum(p.sec ORDER BY p.moment) AS covered_sec,
+       sum(p.energy_j ORDER BY p.moment) AS integrated_energy_j, integrated_energy_j / nullif(covered_sec, 0) AS mean_power_w
 FROM placed p ASOF LEFT JOIN counts c ON p.moment >= c.moment GROUP BY ALL ORDER BY host, device_uuid, prefilling, decoding;
 
 -- When each device slowed itself down, and why: the time from the first sample with the same reasons to the first without.
