@@ -1,6 +1,7 @@
 """What all tests share: the real program run as a user runs it, and a reader of segments that is not ours."""
 
 import ctypes
+import importlib.util
 import os
 import signal
 import subprocess
@@ -143,6 +144,11 @@ def start_llem(environment: dict[str, str]) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """A test that is skipped where a package is not installed, which is not loaded to find out: that takes seconds in every process of tests."""
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"no package {package}")
 
 
 def read_as_anybody() -> None:

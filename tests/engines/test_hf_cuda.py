@@ -11,11 +11,16 @@ from llem.engines import Engine, Prompt, create_engine
 from llem.plan import Plan
 from llem_events.events import Request
 
-torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
+pytestmark = pytest.mark.torch
 MakePlan = Callable[..., Plan]
 TOKENS = 40
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> None:
+    """Asked for when a test runs: who only collects tests does not load torch."""
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 def load(plan: Plan) -> Engine:

@@ -9,10 +9,9 @@ from llem.engines.options import check_options
 from llem.errors import LlemError, MissingExtraError, PlanError
 from llem.plan import Plan
 from llem.plan_file import config_hash, resolve_plan, to_toml
-from tests.conftest import Run
+from tests.conftest import Run, needs
 
-pytest.importorskip("transformers")
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, needs("transformers")]
 
 
 def plan(*settings: str) -> Plan:

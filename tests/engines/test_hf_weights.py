@@ -10,11 +10,9 @@ import pytest
 from llem.engines import Prompt, create_engine
 from llem.errors import EngineError
 from llem.plan import Plan
+from tests.conftest import needs
 
-torch = pytest.importorskip("torch")
-safetensors = pytest.importorskip("safetensors.torch")
-transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, needs("torch"), needs("transformers")]
 MakePlan = Callable[..., Plan]
 Tensors = dict[str, Any]
 
@@ -22,11 +20,13 @@ Tensors = dict[str, Any]
 @pytest.fixture
 def rewrite(save_llama: Callable[..., Path]) -> Callable[..., Path]:
     """A tiny Llama whose tensors were changed in its file."""
+    import safetensors.torch
 
     def change(how: Callable[[Tensors], Tensors]) -> Path:
         folder = save_llama()
         path = folder / "model.safetensors"
-        safetensors.save_file(how(safetensors.load_file(path)), path, metadata={"format": "pt"})
+        tensors = safetensors.torch.load_file(path)
+        safetensors.torch.save_file(how(tensors), path, metadata={"format": "pt"})
         return folder
 
     return change
@@ -41,14 +41,20 @@ def without_a_layer(tensors: Tensors) -> Tensors:
 
 
 def of_another_shape(tensors: Tensors) -> Tensors:
+    import torch
+
     return tensors | {"lm_head.weight": torch.zeros(300, 16)}
 
 
 def cast_to_int8(tensors: Tensors) -> Tensors:
+    import torch
+
     return {name: tensor.to(torch.int8) if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}
 
 
 def with_more(tensors: Tensors) -> Tensors:
+    import torch
+
     return tensors | {"model.layers.2.mlp.up_proj.weight": torch.zeros(64, 32)}
 
 
@@ -69,6 +75,8 @@ def test_weights_that_are_not_all_there_are_refused_by_name(
     make_plan: MakePlan, rewrite: Callable[..., Path], how: Callable[[Tensors], Tensors], said: str
 ) -> None:
     """Random or cast weights in the place of a model's own refuse it, unless the plan allows and labels them."""
+    import transformers
+
     name = str(rewrite(how))
     with pytest.raises(EngineError) as raised:
         create_engine(make_plan(model={"name": name}), device="cpu").load()
@@ -91,12 +99,16 @@ def test_weights_of_another_type_of_model(make_plan: MakePlan, save_llama: Calla
 
 def test_tied_weights_are_not_missing(make_plan: MakePlan, save_llama: Callable[..., Path]) -> None:
     """A head that shares its matrix with the embedding is in the file once."""
+    import safetensors.torch
+
     folder = save_llama(tie_word_embeddings=True)
-    assert "lm_head.weight" not in safetensors.load_file(folder / "model.safetensors")
+    assert "lm_head.weight" not in safetensors.torch.load_file(folder / "model.safetensors")
     assert create_engine(make_plan(model={"name": str(folder)}), device="cpu").load().doubts == []
 
 
 def broken(value: float) -> Callable[[Tensors], Tensors]:
+    import torch
+
     return lambda tensors: tensors | {"model.norm.weight": torch.full((32,), value)}
 
 

@@ -10,10 +10,10 @@ import pytest
 from llem.engines import EncodedPrompt, Engine, Prompt, create_engine
 from llem.errors import EngineError
 from llem.plan import Plan
+from tests.conftest import needs
 from tests.engines.tiny_models import ENCODERS, MODEL_TYPES, tiny_config, tiny_model
 
-pytest.importorskip("torch")
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, needs("torch"), needs("transformers")]
 MakePlan = Callable[..., Plan]
 TOKENS, SEED, BATCH = 6, 42, 3
 ALONE, PADDED = (6,), (7, 3, 5)

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, needs
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
-pytest.importorskip("transformers")
+pytestmark = [pytest.mark.slow, pytest.mark.torch, needs("transformers")]
 QUICK = (
     *("--set=workload.requests=2", "--set=workload.min_duration_s=0", "--set=workload.output_tokens.mean=6"),
     *("--set=windows.baseline_s=0", "--set=windows.baseline_after_s=0", "--set=engine.device=cpu"),
