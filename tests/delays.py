@@ -52,6 +52,6 @@ def best_of_rounds(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def _empty(fixtures: dict[str, Any]) -> None:
-    folder: Path | None = fixtures.get("store", fixtures.get("tmp_path"))
+    folder: Path | None = fixtures.get("tmp_path", fixtures.get("store"))
     for entry in folder.iterdir() if folder and folder.exists() else ():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

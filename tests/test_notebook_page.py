@@ -17,7 +17,6 @@ Cell = dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_notebook_is_real(tmp_path: Path, update: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each cell runs after the one before, and shows tables of the columns that stand below it; their numbers are a machine's own."""
     pytest.importorskip("pyarrow")

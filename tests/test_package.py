@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import QUICK, SIMULATED
 from tests.environments import PYTHONS, ROOT, find_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ LEFT_OUT = ("  ", "verdict", "warning", "llem: meter", "─")
 
 @pytest.mark.slow
 @pytest.mark.torch
-@pytest.mark.timeout(300)
 def test_the_session_is_real(tmp_path: Path, update: bool) -> None:
     """Each command shows the figures, columns and notes that stand below it; their numbers and sources are a machine's own."""
     written = _session()

@@ -1,6 +1,6 @@
 """Odd files of every format that llem imports, into a store that answers afterwards.
 
-LLEM_FUZZ_SECONDS sets how long each format is tried (2 unless set), LLEM_FUZZ_SEED where its seeds begin: see tests/fuzz/test_fuzz.py.
+LLEM_FUZZ_SECONDS sets how long each format is tried (1 unless set), LLEM_FUZZ_SEED where its seeds begin: see tests/fuzz/test_fuzz.py.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.fuzz.program import Ended, call
 from tests.fuzz.test_fuzz import try_seed
 from tests.importing.files import FILES, content
 
-SECONDS = float(os.environ.get("LLEM_FUZZ_SECONDS", "2"))
+SECONDS = float(os.environ.get("LLEM_FUZZ_SECONDS", "1"))
 SEED = int(os.environ.get("LLEM_FUZZ_SEED", "0"))
 TIMES = ["--timezone", "UTC"]
 TOLD = {
@@ -29,7 +29,7 @@ ASK_EVERY = 20
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("name", FILES)
 def test_odd_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is refused in one line or imported, and the tables can be asked."""

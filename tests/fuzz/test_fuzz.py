@@ -201,7 +201,7 @@ def test_every_command_and_option_is_tried() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 180)
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("case", TARGETS.values(), ids=TARGETS.keys())
 def test_odd_inputs(case: Case, measured_folder: Path) -> None:
     """New cases every time, for as long as LLEM_FUZZ_SECONDS says."""

@@ -13,7 +13,7 @@ import pytest
 
 from llem_events import SegmentReader, SegmentWriter, Verdict
 from llem_events.events import ResultImported, WarningRaised
-from tests.conftest import LLEM, Run, read_as_anybody
+from tests.conftest import LIMIT_S, LLEM, Run, read_as_anybody
 from tests.log.segments import layout, read_segment, segment_header, small_events, write_segment
 
 RUN = "20260101-000000-abcdef"
@@ -297,7 +297,7 @@ def test_follow_ends_with_the_writer(environment: dict[str, str], run_folder: Pa
             assert json.loads(child.stdout.readline())["body"]["text"] == text
         writer.seal()
         assert child.stdout.read() == ""
-        assert child.wait(30) == 0
+        assert child.wait(LIMIT_S) == 0
 
 
 def test_info_and_digest(llem: Run, segment: Path, run_folder: Path) -> None:

@@ -25,7 +25,7 @@ class SlowDisk(OsFiles):
 
     def write(self, fd: int, chunk: memoryview) -> int:
         self.waiting.set()
-        assert self.open.wait(20)
+        assert self.open.wait(PATIENCE_S)
         return super().write(fd, chunk)
 
 
@@ -36,7 +36,7 @@ def stalled(path: Path, disk: SlowDisk, *, capacity: int) -> BackgroundWriter:
     disk.waiting.clear()
     log.append(NOTE, at_ns=0)
     log.hurry()
-    assert disk.waiting.wait(20)
+    assert disk.waiting.wait(PATIENCE_S)
     return log
 
 

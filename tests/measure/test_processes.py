@@ -19,7 +19,7 @@ from tests.conftest import (
     wait_until,
 )
 
-LONGER = ("--set", "workload.min_duration_s=3")
+LONGER = ("--set", "workload.min_duration_s=8")
 LONG = ("--set", "workload.min_duration_s=300", "--set", "windows.baseline_s=0.1")
 
 

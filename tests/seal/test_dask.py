@@ -54,7 +54,6 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_dask_seals_the_same_rows(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], start_llem: Start, tmp_path: Path
 ) -> None:
