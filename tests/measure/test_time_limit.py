@@ -16,9 +16,10 @@ from tests.measure.gpu_host import GpuHost, gpus
 
 # its prompts last for many minutes, though a second of them would do
 ENDLESS = (*QUICK, "--set", "workload.requests=20000")
-REACHES_MEASURING = ("--max-time", "8s")
-STOPPED = "stopped by its time limit of 8 s"
-AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1", "--max-time", "3")
+# also where a program takes seconds to start
+REACHES_MEASURING = ("--max-time", "15s")
+STOPPED = "stopped by its time limit of 15 s"
+AROUND = ("--meter", "simulated", "--set", "windows.baseline_s=0.1", "--max-time", "8")
 
 
 def served(**keys: Any) -> Plan:
@@ -80,7 +81,7 @@ def test_a_measurement_ends_in_order(llem: Run, store: Path) -> None:
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
     assert (
-        f"interrupted by its time limit of 8 s; what was measured is kept as {result['experiment_id']}"
+        f"interrupted by its time limit of 15 s; what was measured is kept as {result['experiment_id']}"
         in (done.stderr)
     )
     reasons = {reason["code"]: reason["text"] for reason in result["invalid_reasons"]}
@@ -95,10 +96,10 @@ def test_a_measurement_ends_in_order(llem: Run, store: Path) -> None:
 @pytest.mark.slow
 def test_a_load_that_hangs_is_killed(llem: Run, store: Path) -> None:
     """Which nothing else would end; the samples until then are sealed, and no window is open."""
-    hanging = ("--set", "engine.simulated.load_ms=3600000", "--max-time", "3")
+    hanging = ("--set", "engine.simulated.load_ms=3600000", "--max-time", "8")
     done = llem("measure", *SIMULATED, *QUICK, *hanging)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "interrupted by its time limit of 3 s" in done.stderr and "failed" not in done.stderr
+    assert "interrupted by its time limit of 8 s" in done.stderr and "failed" not in done.stderr
     (failed,) = events_of(store, "supervisor", "process_failed")
     assert (failed["stage"], failed["message"]) == ("loading", "killed by SIGKILL")
     assert events_of(store, "supervisor", "experiment_interrupted")
@@ -126,7 +127,7 @@ def test_a_program_is_told_to_end(llem: Run, store: Path) -> None:
     assert done.returncode == 1, done.stderr
     (completed,) = events_of(store, "worker", "process_completed")
     assert (completed["exit_status"], completed["stopped_early"]) == (7, True)
-    assert "not every process ran to its end: stopped by its time limit of 3 s" in done.stderr
+    assert "not every process ran to its end: stopped by its time limit of 8 s" in done.stderr
 
 
 @pytest.mark.slow
