@@ -52,7 +52,7 @@ class Meeting:
     experiment_id: str
     token: str
     size: int
-    limit_s: float  # for everybody to come, and again to be ready
+    limit_s: float  # for everybody to come, again to be ready, and again to have compared its clock
     gpus_per_rank: int = 1
     may_share: bool = False
 
@@ -149,9 +149,7 @@ class Rendezvous:
             self._look()
         self._wait(lambda: self._first_processes is not None, self._unready)
         assert self._first_processes is not None
-        with self._changed:
-            while self._to_compare or self._comparing:
-                self._changed.wait(0.2)
+        self._wait(lambda: not self._to_compare and not self._comparing, self._uncompared)
         return Begin(first_process=self._first_processes[0], processes=self.processes)
 
     def refuse(self, text: str) -> None:
@@ -238,6 +236,15 @@ class Rendezvous:
     def _unready(self) -> MeasureError:
         absent = [rank for rank, member in self._members.items() if member.ready is None]
         return MeasureError(f"{ranks_told(absent)} were not ready within {self._meeting.limit_s:g} s")
+
+    def _uncompared(self) -> MeasureError:
+        waiting = len(self._to_compare)
+        return MeasureError(
+            f"{ranks_told(list(self._comparing))} did not compare its clock with rank 0's within {self._meeting.limit_s:g} s",
+            found=f"{waiting} more that wait for their turn" if waiting else None,
+            expected="all of them" if waiting else None,
+            hint="does it stand still, or its network? LLEM_RENDEZVOUS_S waits longer",
+        )
 
     # -- the thread ----------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Served:
 
 
 class Serving(Worker):
-    """Board idle, server start, server idle, warm-up with the real mix, measurement, drain, end of the server, board idle again."""
+    """Board idle, server start, server idle, warm-up with the real mix, measurement, drain, guard, end of the server, board idle again."""
 
     def __init__(
         self,
@@ -355,6 +355,7 @@ class Serving(Worker):
             account = self._until(LoadDone, link, served).account
         served.check()
         scraper.read()
+        self._guard()
         self._tell_of_others(served)
         if account.gave_up is not None:
             raise LoadFailedError(account.gave_up, exit_status=1)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llem.results.nullable import total
 from llem.results.power import FloatArray
 
 SEEN_APART = 1.5  # readings in a refresh, from which on two refreshes are told apart
@@ -25,6 +26,10 @@ class Telescoped(NamedTuple):
 
     energy_j: float
     uncertainty_j: float | None  # None where the device's power limit is unknown
+
+    def without(self, later: "Telescoped") -> "Telescoped":
+        """The same without a window that ends where it does."""
+        return Telescoped(self.energy_j - later.energy_j, total([self.uncertainty_j, later.uncertainty_j]))
 
 
 class _Window(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,24 @@ ON_GPUS = (
     *("--set", f"windows.baseline_s={BASELINE_S}"),
     *("--set", f"windows.baseline_after_s={BASELINE_AFTER_S}"),
     *("--set", "windows.cooldown_max_s=0"),
+)
+
+# A server is asked no longer than needed.
+BRIEF = (
+    *(
+        "--set",
+        "workload.requests=4",
+        "--set",
+        "workload.output_tokens.mean=4",
+        "--set",
+        "windows.warmup_max_s=0.3",
+    ),
+    *("--set", "validity.max_client_lag_ms=10000", "--set", "validity.max_send_lag_ms=10000"),
+)
+# As the simulated server it is no server of GPUs, so it is started as any other.
+OWN = (
+    "--set",
+    f'server.command=["{sys.executable}","-m","llem.servers.simulated_program","{{host}}","{{port}}","{{}}"]',
 )
 
 

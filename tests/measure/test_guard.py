@@ -10,7 +10,7 @@ from llem.importing import import_result
 from llem.store import Store
 from tests.conftest import events_of
 from tests.delays import best_of_rounds, delays
-from tests.measure.gpu_host import GpuHost, GpuRun, gpu
+from tests.measure.gpu_host import BRIEF, OWN, GpuHost, GpuRun, gpu
 from tests.simulated_nvml.scenario import Gpu, Scenario, constant
 
 ASKED = (
@@ -30,11 +30,15 @@ def measured(run: GpuRun) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [(), ("--", "sleep", "3")], ids=["engine", "program"])
+@pytest.mark.parametrize(
+    "what",
+    [(), ("--", "sleep", "3"), (*BRIEF, *OWN, "--gpu", "0")],
+    ids=["engine", "program", "server"],
+)
 @best_of_rounds
-def test_a_guard_follows_the_measurement(gpu_host: GpuHost, program: tuple[str, ...]) -> None:
+def test_a_guard_follows_the_measurement(gpu_host: GpuHost, what: tuple[str, ...]) -> None:
     """Of itself, where it is needed: the energy is telescoped, and the trapezoid stands beside it."""
-    run = gpu_host.measure(Scenario(gpus=[averaging()]), *WITH_LONGER_WINDOW, *program)
+    run = gpu_host.measure(Scenario(gpus=[averaging()]), *WITH_LONGER_WINDOW, *what)
     assert run.done.returncode == 0, run.done.stderr
     assert events_of(run.store, "sampler", "meter_started")[0]["sample_hz"] == 50.0
     window, guard = run.query(ASKED)

@@ -206,6 +206,16 @@ def test_a_rank_that_cannot_begin_tells_all() -> None:
         )
 
 
+def test_a_rank_that_never_compares_its_clock_is_not_waited_for_without_end() -> None:
+    """It is there and ready, and stands still."""
+    with meeting(2, limit_s=1.0) as (rendezvous, port), socket.create_connection(("127.0.0.1", port)) as end:
+        end.sendall(packed(joining(1, 2)) + packed(Ready(processes=1, devices=[])))
+        rendezvous.join(joining(0, 2))
+        told = refused(lambda: rendezvous.ready(Ready(processes=1, devices=[])))
+        assert told.startswith("rank 1 did not compare its clock with rank 0's within 1 s; ")
+        assert "LLEM_RENDEZVOUS_S" in told
+
+
 def test_a_rank_lost_later_is_waited_for_no_more() -> None:
     """The others pass the next barrier and end; rank 0 knows who is missing."""
     with meeting(3) as (rendezvous, port), ThreadPoolExecutor(2) as pool:

@@ -9,28 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import events_of
-from tests.measure.gpu_host import GpuHost, GpuRun, gpu
+from tests.measure.gpu_host import BRIEF, OWN, GpuHost, GpuRun, gpu
 from tests.servers.programs import simulated
 from tests.simulated_nvml.scenario import Scenario, uuid_of
 
 pytestmark = pytest.mark.slow  # whole runs of several seconds each
-
-BRIEF = (
-    *(
-        "--set",
-        "workload.requests=4",
-        "--set",
-        "workload.output_tokens.mean=4",
-        "--set",
-        "windows.warmup_max_s=0.3",
-    ),
-    *("--set", "validity.max_client_lag_ms=10000", "--set", "validity.max_send_lag_ms=10000"),
-)
-# As the simulated server it is no server of GPUs, so it is started as any other.
-OWN = (
-    "--set",
-    f'server.command=["{sys.executable}","-m","llem.servers.simulated_program","{{host}}","{{port}}","{{}}"]',
-)
 
 
 def _measured(run: GpuRun) -> list[str]:

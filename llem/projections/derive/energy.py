@@ -148,7 +148,7 @@ def _integral(
     telescoped = [
         in_span.telescoped(
             averaged_sec=averaged_sec,
-            guard_sec=process.idled_sec(in_span.span[1]),
+            idling=process.idling_after(in_span.span[1]),
             power_limit_w=limit_w,
             delay_sec=blindness.delay_sec,
             delay_within_sec=blindness.delay_within_sec,

@@ -14,7 +14,7 @@ from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.columns import Ints
 from llem.projections.derive.host_clocks import Clock, placements
 from llem.projections.derive.sensors import as_calibrated
-from llem.projections.derive.source import DRAIN, MEASUREMENT, Source, Span
+from llem.projections.derive.source import DRAIN, GUARD, MEASUREMENT, Source, Span
 from llem.results.part_time import NEARLY_ALL
 from llem.units import NS_PER_S, NS_PER_US, seconds
 from llem_events.events import (
@@ -61,7 +61,7 @@ _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-GUARD_FOLLOWS_NS = NS_PER_S // 2  # the end of a measurement, at most
+FOLLOWS_NS = NS_PER_S // 2  # what a window follows, at most
 MAX_DRIFT_NS = NS_PER_S // 10
 
 
@@ -255,13 +255,19 @@ class ProcessFacts(Facts):
         told = {region.index: region for event in self.every(RegionsReported) for region in event.regions}
         return [told[index] for index in sorted(told)]
 
-    def idled_sec(self, after_ns: int) -> float:
-        """For how long it did nothing after a moment at which a guard follows; 0 after any other."""
+    def idling_after(self, end_ns: int) -> Span | None:
+        """From when to when it did nothing after a moment, at once or after the drain that begins there; None where no guard follows."""
+        drain_ns = self._closed_after(DRAIN, end_ns)
+        busy_until_ns = end_ns if drain_ns is None else drain_ns
+        guard_ns = self._closed_after(GUARD, busy_until_ns)
+        return None if guard_ns is None else (busy_until_ns, guard_ns)
+
+    def _closed_after(self, kind: str, end_ns: int) -> int | None:
+        """When the window of a kind that follows at once was closed."""
         for window in self.windows:
-            follows_ns = window.opened_ns - after_ns
-            if window.opened.kind == "guard" and window.closed_ns and 0 <= follows_ns <= GUARD_FOLLOWS_NS:
-                return seconds(window.closed_ns - after_ns)
-        return 0.0
+            if window.opened.kind == kind and 0 <= window.opened_ns - end_ns <= FOLLOWS_NS:
+                return window.closed_ns
+        return None
 
     @property
     def is_imported(self) -> bool:

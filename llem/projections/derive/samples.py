@@ -297,25 +297,39 @@ class DeviceSamples:
         self,
         *,
         averaged_sec: float,
-        guard_sec: float,
+        idling: Span | None,
         power_limit_w: float | None,
         delay_sec: float,
         delay_within_sec: float,
     ) -> Telescoped | None:
-        """Energy from averaged power that is told so late, where the device idled for `guard_sec` after the span; None where that cannot be told."""
-        if not averaged_sec or not guard_sec:
+        """Energy from averaged power that is told so late, where the device was idling at some time after the span; None where that cannot be told.
+
+        Where it did not idle from the span's end on, what it used until then is found in the same way and taken off.
+        """
+        if not averaged_sec or idling is None:
             return None
-        readings = AveragedReadings()
-        for at_sec, power_w in self._read(self._power_column):
-            readings.add(*known(at_sec, power_w))
-        return readings.telescoped(
-            duration_sec=self.duration_sec,
-            averaged_sec=averaged_sec,
-            guard_sec=guard_sec,
-            power_limit_w=power_limit_w,
-            delay_sec=delay_sec,
-            delay_within_sec=delay_within_sec,
+        opened_ns, closed_ns = self.span
+        until_idle, between_them = (
+            self._averaged(from_ns, idling[0]).telescoped(
+                duration_sec=seconds(idling[0] - from_ns),
+                averaged_sec=averaged_sec,
+                guard_sec=seconds(idling[1] - idling[0]),
+                power_limit_w=power_limit_w,
+                delay_sec=delay_sec,
+                delay_within_sec=delay_within_sec,
+            )
+            if from_ns < idling[0]
+            else Telescoped(0.0, 0.0)
+            for from_ns in (opened_ns, closed_ns)
         )
+        return None if until_idle is None or between_them is None else until_idle.without(between_them)
+
+    def _averaged(self, from_ns: int, until_ns: int) -> AveragedReadings:
+        """Readings in and around another span."""
+        readings, around = AveragedReadings(), (from_ns - MARGIN_NS, until_ns + MARGIN_NS)
+        for at_ns, columns in between(self._source, self._device, around, [self._power_column]):
+            readings.add(*known((at_ns - from_ns) / NS_PER_S, columns[self._power_column]))
+        return readings
 
     @property
     def _power_column(self) -> str:

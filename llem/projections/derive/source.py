@@ -52,7 +52,7 @@ POSSIBLE: Mapping[str, tuple[float, float]] = {
     "temperature_c": (-60, 200),
     "throttle_reasons": (0, 2.0**53),
 }
-MEASUREMENT, WARMUP, DRAIN = "measurement", "warmup", "drain"
+MEASUREMENT, WARMUP, DRAIN, GUARD = "measurement", "warmup", "drain", "guard"
 MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token_times_ns",)
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 
