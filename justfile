@@ -73,7 +73,7 @@ lock:
     {{pip}} uv
     .venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --no-emit-package amdsmi --upgrade --no-header --no-annotate pyproject.toml -o constraints.txt
 
-# Run a benchmark: harness, append, rebuild, size, seal, query, aggregate, crash, sampler, meter, startup, regions, load, served_command, ranks.
+# Run a benchmark: harness, append, rebuild, size, seal, query, aggregate, crash, sampler, meter, startup, regions, load, load_times, served_command, ranks.
 bench name *options: setup
     {{python}} -m benchmarks.{{name}} {{options}}
 
