@@ -36,6 +36,11 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     value: Annotated[float, Meta(ge=0, le=1e12)]
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Others count samples: prompts, or tokens under their name."""
+        return self.unit.startswith("tokens")
+
 
 class Energy(msgspec.Struct, frozen=True, kw_only=True):
     """Of a call; below nothing where a difference of two is."""
@@ -109,7 +114,7 @@ def _sum(uuid: str, kind: str, energy_kwh: float) -> Sum:
 
 def _work(target: Target, latency: Latency) -> WorkReported | None:
     """Tokens of a call, where its throughput is one of tokens."""
-    if target.throughput is None or not target.throughput.unit.startswith("tokens"):
+    if target.throughput is None or not target.throughput.counts_tokens:
         return None
     return WorkReported(output_tokens=round(target.throughput.value * latency.mean))
 
@@ -120,10 +125,18 @@ def _model(config: Any) -> str | None:
     return model if isinstance(model, str) else None
 
 
+def _mapped_tokens(throughput: Throughput | None) -> Mapped:
+    if throughput is None:
+        return Mapped("total_output_tokens", reason="the report has no throughput")
+    if not throughput.counts_tokens:
+        return Mapped("total_output_tokens", reason=f"throughput is in {throughput.unit}")
+    return Mapped("total_output_tokens", "throughput.value x latency.mean")
+
+
 def _mapping(target: Target, *, gpus: bool) -> Iterator[Mapped]:
     yield Mapped("start_time", "--start")
     yield Mapped("duration_sec", "latency.mean")
-    yield Mapped("total_output_tokens", "throughput.value x latency.mean, where it counts tokens")
+    yield _mapped_tokens(target.throughput)
     if target.energy is None:
         yield Mapped("total_energy_j", reason="the report has no energy")
     else:

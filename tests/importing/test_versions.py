@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llem.errors import LlemError
+from llem.importers.asked import Asked
 from llem.importers.recording import Recording
 from llem.importing import understand
 from llem_events.events import Request
@@ -83,3 +84,18 @@ def test_a_benchmark_of_before_that_is_odd_is_refused(tmp_path: Path) -> None:
         path.write_text(json.dumps(document))
         with pytest.raises(LlemError, match="field"):
             understand(path, asked=UTC)
+
+
+def test_optimum_benchmark_0_6(tmp_path: Path) -> None:
+    """A mean call of each target; only the throughput of decode is one of tokens: 7 further ones of 2 prompts."""
+    path, text = unpacked("optimum-0.6.0.json", tmp_path)
+    own = json.loads(text)
+    asked = Asked(timezone="UTC", start="2026-03-01")
+    runs = [run for run in understand(path, asked=asked).runs if isinstance(run, Recording)]
+    spans = {run.labels["target"]: run.measurements[0].span[1] / 1e9 for run in runs}
+    assert spans == pytest.approx(
+        {name: own[name]["latency"]["mean"] for name in ("generate", "prefill", "decode")}
+    )
+    assert [run.work and run.work.output_tokens for run in runs] == [None, 14, None]
+    told = [line.reason for run in runs for line in run.mapping if line.column == "total_output_tokens"]
+    assert told == ["throughput is in samples/s", None, "throughput is in samples/s"]
