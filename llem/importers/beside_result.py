@@ -183,7 +183,12 @@ def surroundings(folder: Path, fields: Fields) -> Fields | None:
     if not beside or "environment_snapshot" in fields or hashes != own:
         return None
     names = ("hardware", "python_version", "tool_version", "cuda_version", "cuda_version_source")
-    return {name: beside[name] for name in names if beside.get(name) is not None}
+    told = {name: beside[name] for name in names if beside.get(name) is not None}
+    hardware = told.get("hardware")
+    if isinstance(hardware, dict) and isinstance(hardware.get("cuda"), dict):
+        cuda = {"version": told.get("cuda_version"), **hardware["cuda"]}  # where 0.7 of PyPI tells it
+        told["hardware"] = {**hardware, "cuda": cuda}
+    return told
 
 
 def place_in_study(path: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Results of LLenergyMeasure, of processes, experiments and studies: figures without a log, kept as they are, with the samples beside them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,18 @@ from llem_events.events import ExperimentCompleted, ExperimentStarted, MeterStar
 
 OPTIONS: frozenset[str] = frozenset()
 METER = "imported:llenergymeasure"
+# What llem says of an experiment, of its verdict and of its place in a study of llem.
+_NOT_OF_A_FILE = {
+    "valid",
+    "study_id",
+    "cell",
+    "cell_hash",
+    "block",
+    "position",
+    "name",
+    "meter",
+    "interval_reason",
+}
 _SERIES = ("experiments", "cycle_results")  # of a study; of the cycles before v0.7
 
 
@@ -51,14 +63,16 @@ class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mapping(self) -> Iterator[Mapped]:
-        """Every figure that has a place in a result."""
-        for figure in EXPERIMENT_FIGURES:
-            if figure.value_of(self.result) is None:
-                yield Mapped(figure.name, reason="not in the file")
-            else:
-                yield Mapped(figure.name, "the same figure of the file")
-        for name in self.labels:
-            yield Mapped(f"labels['{name}']", "manifest.json of the study")
+        """Every figure that has a place in a result: there are some 100."""
+        told = {figure.name: figure.value_of(self.result) is not None for figure in EXPERIMENT_FIGURES}
+        yield Mapped(
+            _names(name for name, is_told in told.items() if is_told), "the same figures of the file"
+        )
+        missing = _names(name for name, is_told in told.items() if not is_told and name not in _NOT_OF_A_FILE)
+        yield Mapped(missing, reason="not in the file")
+        yield Mapped("valid", reason="an imported result is not judged")
+        if self.labels:
+            yield Mapped(f"labels: {', '.join(self.labels)}", "the study or the cycles that it is of")
         yield from _mapped_samples(self.result, self.samples)
 
     @property
@@ -141,6 +155,10 @@ def _alone(document: Document) -> KeptResult:
 def _samples_beside(path: Path, result: ExperimentResult) -> SampleFile | None:
     lasted_ns = round(result.duration_sec * NS_PER_S)
     return beside_result.sample_file(path.parent, result.timeseries, lasted_ns=lasted_ns)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _mapped_samples(result: ExperimentResult, samples: SampleFile | None) -> Iterator[Mapped]:

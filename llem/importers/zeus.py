@@ -80,6 +80,12 @@ def _window(document: Document, cells: list[str]) -> Window:
     return document.convert(fields, Window)
 
 
+def _mapped_energy(windows: Sequence[Window]) -> Mapped:
+    if any(energy_j for window in windows for energy_j in window.energies_j):
+        return Mapped("total_energy_j", "gpuN_energy; 0 is not measured")
+    return Mapped("total_energy_j", reason=_ZERO)
+
+
 def _recording(
     name: str, windows: Sequence[Window], gpus: Sequence[str], original: bytes | None
 ) -> Recording:
@@ -102,7 +108,7 @@ def _recording(
         ],
         mapping=[
             Mapped("windows", "start_time, elapsed_time"),
-            Mapped("total_energy_j", "gpuN_energy; 0 is not measured"),
+            _mapped_energy(windows),
             Mapped("energy_cpu_j, energy_dram_j", reason="Zeus does not write them into its log file"),
             Mapped("samples, requests, tokens", reason="the file has sums only"),
         ],

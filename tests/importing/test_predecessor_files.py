@@ -117,6 +117,7 @@ def test_figures_of_a_study_are_the_files_own(study: Study) -> None:
         assert (row["engine"], row["baseline_power_w"]) == ("vllm", 98.0)
         assert row["total_flops"] == (own["total_flops"] or None)
     assert [row["gpu_name"] for row in taken] == ["NVIDIA A100-SXM4-80GB", None, None]
+    assert [row["cuda_version"] for row in taken] == ["12.4", None, None]
 
 
 def test_samples_beside_a_result_are_samples(study: Study) -> None:
