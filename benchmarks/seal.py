@@ -71,9 +71,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 def seal_all(store: Store, root: Path) -> int:
     """Every segment; the bytes of Parquet."""
-    sealer = Sealer(root)
+    sealer = Sealer()
     files = [file for segments in scan(store).values() for file in segments.values()]
-    return sum(sealed.bytes for file in files for sealed in sealer.seal(file).files)
+    return sum(sealed.bytes for file in files for sealed in sealer.seal(file, root).files)
 
 
 def copy_again(root: Path, scratch: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import sys
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -18,7 +17,7 @@ from llem.cli.progress import MB, WorkLine
 from llem.errors import StoreError
 from llem.measure.launch import launch_of
 from llem.projections.progress import watched_by
-from llem.projections.sealed import FOLDER, check_local
+from llem.projections.sealed import FOLDER
 from llem.seal.sealing import FanOut, Sealing, Share
 from llem.seal.sealing import seal as seal_store
 from llem.store import Store
@@ -40,8 +39,12 @@ class Engine(StrEnum):
 
 def seal(
     to: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help=f"Where to; {FOLDER} in the store by default.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help=f"A folder, or an address such as s3://BUCKET/FOLDER; {FOLDER} in the store by default.",
+            show_default=False,
+        ),
     ] = None,
     experiment: Annotated[
         list[str] | None,
@@ -88,7 +91,7 @@ def seal(
         with watched_by(line.update):
             sealing = seal_store(
                 place,
-                place.path / FOLDER if to is None else check_local(to),
+                place.path / FOLDER if to is None else to,
                 only=only,
                 share=_share(share),
                 workers=workers,

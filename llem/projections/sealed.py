@@ -1,7 +1,6 @@
 """Sealed Parquet: where each table's files lie, and the same tables, views and macros over them, of which nothing is copied in."""
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from glob import escape
@@ -53,21 +52,8 @@ def manifest_folder(root: Path, experiment_id: str) -> Path:
     return root / "manifests" / f"experiment_id={experiment_id}"
 
 
-def check_local(path: Path) -> Path:
-    """A folder of this machine, or one that is mounted. Raises StoreError."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise StoreError(
-            f"sealed Parquet at {path}",
-            found="an address",
-            expected="a folder",
-            hint="copy it with the store's own program, as with `aws s3 sync`, or mount it",
-        )
-    return path
-
-
 def sealed_folder(path: Path) -> Path:
     """The sealed folder that a path names: itself, or that of a store. Raises StoreError."""
-    check_local(path)
     for folder in (path / FOLDER, path):
         if any(folder.glob("table=*")):
             return folder.resolve()

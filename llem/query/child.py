@@ -106,7 +106,9 @@ def _answer(job: Job) -> None:
 
 
 def _open(job: Job) -> DuckDBPyConnection:
-    """The tables up to date, or those over sealed Parquet."""
+    """The tables up to date, or those over sealed Parquet, or empty ones."""
+    if job.plan_only:
+        return importlib.import_module("llem.query.pruning").open_empty()  # type: ignore[no-any-return]
     if job.sealed is not None:
         return _open_sealed(Path(job.sealed), job.sql)
     with watched_by(_tell):
@@ -132,6 +134,8 @@ def _tell(progress: Any) -> None:
 def _run(connection: DuckDBPyConnection, job: Job) -> None:
     sandbox.configure(connection, job)
     statement = sandbox.only_statement(connection, job)
+    if job.plan_only:
+        statement = importlib.import_module("llem.query.pruning").plan_of(connection, statement)
     if job.parquet_path is None:
         _send_result(connection, statement, job)
     else:

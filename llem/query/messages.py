@@ -49,6 +49,7 @@ class Job(Message, frozen=True, kw_only=True):
     limit: int | None = None
     parquet_path: str | None = None  # written by the child, the one file that it may then touch
     sealed: str | None = None  # a folder of Parquet, asked in the place of the store's tables
+    plan_only: bool = False  # how DuckDB would run the statement over tables without rows, as JSON; nothing of a store is opened
     unsafe: bool = False
     factors: Factors | None = None
     memory_bytes: int

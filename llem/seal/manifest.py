@@ -1,13 +1,18 @@
-"""The manifest of an experiment: a line for every segment that was sealed, and one for its results, each with the digests of what was read and written."""
+"""The manifest of an experiment: a line for every segment that was sealed, and one for its results, each with the digests of what was read and written.
+
+In a folder of this machine lines are added to a file, at an address each line is a file of its own, put there at once.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from llem.projections.sealed import manifest_folder
 from llem.seal.segment import SealedFile, SealedSegment, make_folder
+
+MANY, SUFFIX = "_manifest", ".jsonl"  # how the name of a file of many lines begins, and how each ends
 
 
 class SealedResults(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,22 +38,50 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     segments: dict[str, SealedSegment]  # by the name of the file in the log
     results: SealedResults | None
 
+    @property
+    def lines(self) -> list[Line]:
+        """What it says, line by line."""
+        segments = [Line(segment=segment) for segment in self.segments.values()]
+        return segments if self.results is None else [*segments, Line(results=self.results)]
+
+    @property
+    def files(self) -> list[SealedFile]:
+        """All that was sealed."""
+        files = [file for segment in self.segments.values() for file in segment.files]
+        return files if self.results is None else [*files, *self.results.files]
+
 
 def read_manifest(root: Path, experiment_id: str) -> Manifest:
-    """Of all who sealed it. A line that a crash cut short says nothing."""
+    """Of all who sealed it."""
+    files = manifest_folder(root, experiment_id).glob(f"_*{SUFFIX}")
+    return manifest_of((path.name, path.read_bytes()) for path in files)
+
+
+def manifest_of(files: Iterable[tuple[str, bytes]]) -> Manifest:
+    """What the files of a manifest say together, by their names. A line that a crash cut short says nothing."""
     segments: dict[str, SealedSegment] = {}
     results = None
-    for path in sorted(manifest_folder(root, experiment_id).glob("_manifest*.jsonl")):
-        for line in _lines(path):
+    for _, content in sorted(files, key=lambda file: (not file[0].startswith(MANY), file[0])):
+        for line in _lines(content):
             if line.segment is not None:
                 segments[line.segment.file] = line.segment
             results = line.results or results
     return Manifest(segments=segments, results=results)
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def file_name(line: Line) -> str:
+    """That of a file for this line alone."""
+    return f"_results{SUFFIX}" if line.segment is None else f"_segment-{line.segment.file}{SUFFIX}"
+
+
+def encoded(line: Line) -> bytes:
+    """The line as it is written."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _lines(content: bytes) -> Iterator[Line]:
     decoder = msgspec.json.Decoder(Line)
-    for written in path.read_bytes().splitlines():
+    for written in content.splitlines():
         try:
             yield decoder.decode(written)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -61,12 +94,12 @@ def append(root: Path, line: Line, *, rank: int | None) -> None:
     assert sealed is not None
     folder = manifest_folder(root, sealed.experiment_id)
     make_folder(folder)
-    name = "_manifest.jsonl" if rank is None else f"_manifest-{rank}.jsonl"
+    name = f"{MANY}{SUFFIX}" if rank is None else f"{MANY}-{rank}{SUFFIX}"
     fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-        os.write(fd, (b"\n" if torn else b"") + msgspec.json.encode(line) + b"\n")
+        os.write(fd, (b"\n" if torn else b"") + encoded(line))
         os.fsync(fd)
     finally:
         os.close(fd)

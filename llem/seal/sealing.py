@@ -1,11 +1,8 @@
 """A store sealed: what is still to be done, by whom, and what was left and why; done again it goes on where it ended."""
 
-import fcntl
 import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +14,10 @@ from llem.projections import catch_up
 from llem.projections.checkpoint import SegmentFile, left_out
 from llem.projections.database import VERSION
 from llem.projections.progress import Progress
-from llem.projections.sealed import OF_EXPERIMENTS, OF_SEGMENTS
-from llem.seal.manifest import Line, Manifest, append, are_there, read_manifest
+from llem.seal.manifest import Line, Manifest
+from llem.seal.places import Place, opened
 from llem.seal.results import made_by
-from llem.seal.segment import SealedSegment, make_folder
+from llem.seal.segment import SealedSegment
 from llem.seal.tasks import Done, Kind, Task, perform
 from llem.seal.workers import by_processes
 from llem.store import Store
@@ -56,7 +53,7 @@ class Unsealed(msgspec.Struct, frozen=True, kw_only=True):
 class Sealing(msgspec.Struct, frozen=True, kw_only=True):
     """What was done."""
 
-    folder: Path
+    folder: str  # or an address
     experiments: int  # whose results were sealed
     segments: int
     samples: int
@@ -69,7 +66,7 @@ class Sealing(msgspec.Struct, frozen=True, kw_only=True):
 
 def seal(
     store: Store,
-    root: Path,
+    root: Path | str,
     *,
     only: Sequence[str] | None = None,
     share: Share | None = None,
@@ -78,53 +75,20 @@ def seal(
     from_tables: bool = True,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Sealing:
-    """Seal what is not sealed yet, or this rank's share of it.
+    """Seal what is not sealed yet, or this rank's share of it, into a folder, or to an address.
 
     Results come from the store's tables; with a share, or unless `from_tables`, from tables of each experiment alone, which need not be
     seen by several hosts. Raises StoreError.
     """
-    _check_beside(root, store)
-    try:
-        make_folder(root)
-    except OSError as error:
-        raise StoreError(f"{root} cannot be written", found=error.strerror) from error
-    job = _Job(store, root.absolute(), share or Share(0, 1), on_progress)
     chosen = store.require().experiment_ids() if only is None else sorted(set(only))
-    with _held(root, is_share=share is not None):
+    with opened(root, store, is_share=share is not None) as place:
+        place.begin(chosen)
+        job = _Job(store, place, share or Share(0, 1), on_progress)
         plans = [job.plan(experiment_id) for experiment_id in chosen]
         for make in (job.segment_tasks, partial(job.result_tasks, from_tables=from_tables)):
             tasks = make(plans)
             job.take((fan_out or partial(_fan_out, workers=_workers(tasks, workers, share)))(tasks), tasks)
-    return job.told(plans, root)
-
-
-def _check_beside(root: Path, store: Store) -> None:
-    """Folders of Parquet within the log would look like experiments, and elsewhere like studies or calibrations. Raises StoreError."""
-    for place in (store.log_path, store.studies_path, store.settings_path, store.calibrations_path):
-        if root.resolve().is_relative_to(place.resolve()):
-            raise StoreError(f"{root}", found=f"a folder of {place}", expected="one beside it to seal into")
-
-
-@contextmanager
-def _held(root: Path, *, is_share: bool) -> Iterator[None]:
-    """The folder is this process's while it seals, or that of all who seal a share: two who wrote the same file would take it from each other.
-
-    A file system without locks is sealed into all the same. Raises StoreError.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if is_share else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise StoreError(
-            f"{root}", found="another `llem seal` at work", hint="seal again when it has ended"
-        ) from None
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        os.close(fd)
+    return job.told(plans, str(root))
 
 
 def _workers(tasks: Sequence[Task], wanted: int | None, share: Share | None) -> int:
@@ -153,9 +117,9 @@ class _Job:
     """One call of `seal`."""
 
     def __init__(
-        self, store: Store, root: Path, share: Share, on_progress: Callable[[Progress], None]
+        self, store: Store, place: Place, share: Share, on_progress: Callable[[Progress], None]
     ) -> None:
-        self._store, self._root, self._share, self._on_progress = store, root, share, on_progress
+        self._store, self._place, self._share, self._on_progress = store, place, share, on_progress
         self._left: dict[str, Unsealed] = {}
         self._lines: list[Line] = []
 
@@ -165,7 +129,7 @@ class _Job:
             stats = self._store.segment_stats(experiment_id)
         except OSError as error:
             return self._unsealed(experiment_id, "unreadable", error.strerror or str(error))
-        manifest = read_manifest(self._root, experiment_id)
+        manifest = self._place.manifest(experiment_id)
         files = {
             name: SegmentFile(
                 experiment_id=experiment_id,
@@ -191,7 +155,7 @@ class _Job:
                 return self._unsealed(experiment_id, "unfinished", f"{name} is still being written")
         excluded = left_out(files.values())
         for name in manifest.segments.keys() - (files.keys() - excluded.keys()):
-            self._remove(manifest.segments[name])
+            self._place.remove(manifest.segments[name])
         mine = [
             file
             for name, file in files.items()
@@ -212,7 +176,7 @@ class _Job:
         return (
             sealed is not None
             and (sealed.log_bytes, sealed.made_by) == (file.file_bytes, VERSION.log)
-            and are_there(self._root, sealed.files)
+            and self._place.has(sealed.files)
         )
 
     def _has_results(self, manifest: Manifest, log_bytes: Mapping[str, int]) -> bool:
@@ -220,13 +184,8 @@ class _Job:
         return (
             results is not None
             and (results.log_bytes, results.made_by) == (log_bytes, made_by())
-            and are_there(self._root, results.files)
+            and self._place.has(results.files)
         )
-
-    def _remove(self, sealed: SealedSegment) -> None:
-        """Files of a segment that another one stands for since, or that is no longer in the log."""
-        for file in sealed.files:
-            (self._root / file.path).unlink(missing_ok=True)
 
     def segment_tasks(self, plans: Sequence[_Plan]) -> list[Task]:
         """The largest first, so that no process is left with one at the end."""
@@ -252,7 +211,7 @@ class _Job:
     ) -> Task:
         return Task(
             store=str(self._store.path.absolute()),
-            root=str(self._root),
+            root=self._place.named,
             experiment_id=experiment_id,
             file=file,
             log_bytes=log_bytes,
@@ -263,7 +222,7 @@ class _Job:
         """Say in the manifest what was sealed, and remember what was not."""
         for number, done in enumerate(finished, start=1):
             if done.line is not None:
-                append(self._root, done.line, rank=self._share.rank if self._share.size > 1 else None)
+                self._place.add(done.line, rank=self._share.rank if self._share.size > 1 else None)
                 self._lines.append(done.line)
             else:
                 self._leave(done)
@@ -280,15 +239,13 @@ class _Job:
     def _remove_damaged(self) -> None:
         """Sums over the rest of a damaged experiment would look whole: nothing of it stays."""
         for experiment_id in filter(self._is_damaged, self._left):
-            for table in (*OF_SEGMENTS, *OF_EXPERIMENTS):
-                folder = self._root / f"table={table}" / f"experiment_id={experiment_id}"
-                shutil.rmtree(folder, ignore_errors=True)
+            self._place.remove_experiment(experiment_id)
 
     def _is_damaged(self, experiment_id: str) -> bool:
         return experiment_id in self._left and self._left[experiment_id].kind == "damaged"
 
-    def told(self, plans: Sequence[_Plan], folder: Path) -> Sealing:
-        """All that was done, in the folder as its user calls it."""
+    def told(self, plans: Sequence[_Plan], folder: str) -> Sealing:
+        """All that was done, in the place as its user calls it."""
         sealed = [line.segment for line in self._lines if line.segment is not None]
         segments = [segment for segment in sealed if not self._is_damaged(segment.experiment_id)]
         results = [line.results for line in self._lines if line.results is not None]

@@ -53,8 +53,7 @@ class SealedSegment(msgspec.Struct, frozen=True, kw_only=True):
 class Sealer:
     """Seals segments, one after the other."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self) -> None:
         self._samples = duckdb.connect(config={"threads": 1})
         self._tables = Tables(database.in_memory())
         self._tables.connection.execute(database.SCHEMA_SQL)
@@ -62,15 +61,15 @@ class Sealer:
         self._tables.connection.execute(f"SET memory_limit = '{_MEMORY}'")
         self._tables.connection.execute("SET threads = 1")
 
-    def seal(self, file: SegmentFile) -> SealedSegment:
-        """Write and publish the segment's files. Raises LogError, MisfitError, OSError, duckdb.Error."""
+    def seal(self, file: SegmentFile, root: Path) -> SealedSegment:
+        """Write and publish the segment's files below a folder. Raises LogError, MisfitError, OSError, duckdb.Error."""
         with SegmentReader(file.path) as reader:
             if reader.header is None:
                 return self._told(file, reader, [])
-            with self._staged(file, reader.header) as staged:
+            with _staged(file, reader.header, root) as staged:
                 identity = identity_of(reader.header, file)
                 rows = self._write(reader, identity, staged)
-                files = [self._finish(staged, table, count) for table, count in rows.items() if count]
+                files = [staged.finish(table, count) for table, count in rows.items() if count]
                 told = self._told(file, reader, files)
         return told
 
@@ -86,19 +85,6 @@ class Sealer:
             made_by=database.VERSION.log,
             files=files,
         )
-
-    @contextmanager
-    def _staged(self, file: SegmentFile, header: SegmentHeader) -> Iterator["_Staged"]:
-        """Hidden names beside the final ones; nothing is left of them, and of a killed process they are written over."""
-        name = header.segment_id.hex()
-        folders = {
-            table: table_folder(self._root, table, file.experiment_id, header.host) for table in OF_SEGMENTS
-        }
-        staged = _Staged(name, folders)
-        try:
-            yield staged
-        finally:
-            staged.clear()
 
     def _write(self, reader: SegmentReader, identity: Identity, staged: "_Staged") -> dict[str, int]:
         """Rows of each table, written but for those that have none."""
@@ -152,16 +138,6 @@ class Sealer:
         connection.execute("CREATE OR REPLACE TABLE requests AS FROM requests LIMIT 0")
         return rows
 
-    def _finish(self, staged: "_Staged", table: str, rows: int) -> SealedFile:
-        path = staged.publish(table)
-        return SealedFile(
-            table=table,
-            path=str(path.relative_to(self._root)),
-            rows=rows,
-            bytes=path.stat().st_size,
-            sha256=sha256(path),
-        )
-
 
 def _chained(first: SampleBatch, others: Iterator[SampleBatch]) -> Iterator[SampleBatch]:
     yield first
@@ -212,21 +188,38 @@ class _Requests:
             self._held.insert()
 
 
+@contextmanager
+def _staged(file: SegmentFile, header: SegmentHeader, root: Path) -> Iterator["_Staged"]:
+    """Hidden names beside the final ones; nothing is left of them, and of a killed process they are written over."""
+    folders = {table: table_folder(root, table, file.experiment_id, header.host) for table in OF_SEGMENTS}
+    staged = _Staged(header.segment_id.hex(), root, folders)
+    try:
+        yield staged
+    finally:
+        staged.clear()
+
+
 class _Staged:
     """The files of one segment before they have their names."""
 
-    def __init__(self, name: str, folders: dict[str, Path]) -> None:
-        self._name, self._folders = name, folders
+    def __init__(self, name: str, root: Path, folders: dict[str, Path]) -> None:
+        self._name, self._root, self._folders = name, root, folders
 
     def hidden(self, table: str) -> Path:
         """Where it is written; its name ends as no reader expects."""
         return self._folders[table] / f".{self._name}.tmp"
 
-    def publish(self, table: str) -> Path:
-        """Give the file its name, durably."""
-        hidden, path = self.hidden(table), self._folders[table] / f"{self._name}.parquet"
-        publish(hidden, path)
-        return path
+    def finish(self, table: str, rows: int) -> SealedFile:
+        """Give the file its name, durably, and say what it is."""
+        path = self._folders[table] / f"{self._name}.parquet"
+        publish(self.hidden(table), path)
+        return SealedFile(
+            table=table,
+            path=str(path.relative_to(self._root)),
+            rows=rows,
+            bytes=path.stat().st_size,
+            sha256=sha256(path),
+        )
 
     def clear(self) -> None:
         """Remove what was not published."""

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,8 @@ from llem.errors import LlemError
 from llem.projections.checkpoint import SegmentFile
 from llem.projections.containment import MisfitError
 from llem.seal.manifest import Line
+from llem.seal.places import bring
+from llem.seal.remote import RemoteFolder, is_address
 from llem.seal.results import NotSealedError, seal_results
 from llem.seal.segment import Sealer
 from llem.store import Store
@@ -27,7 +30,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be sealed, and where to."""
 
     store: str
-    root: str
+    root: str  # a folder or an address
     experiment_id: str
     file: str | None = None  # a segment's name; None for what the tables say of the experiment
     log_bytes: int = 0
@@ -77,16 +80,31 @@ def _in_words(error: Exception) -> str:
 
 
 def _sealed(task: Task) -> Line:
-    root, store = Path(task.root), Store(Path(task.store))
+    if not is_address(task.root):
+        return _sealed_into(Path(task.root), task)
+    with tempfile.TemporaryDirectory(prefix="llem-seal-") as scratch:
+        line = _sealed_into(Path(scratch), task)
+        bring(Path(scratch), line, _remote(task.root))
+    return line
+
+
+def _sealed_into(root: Path, task: Task) -> Line:
+    store = Store(Path(task.store))
     if task.file is None:
         return Line(results=seal_results(root, store, task.experiment_id, from_tables=task.from_tables))
     file = SegmentFile(
         experiment_id=task.experiment_id, path=task.path, file_bytes=task.log_bytes, modified_ns=0
     )
-    return Line(segment=_sealer(root).seal(file))
+    return Line(segment=_sealer().seal(file, root))
+
+
+@functools.cache
+def _sealer() -> Sealer:
+    """That of this process."""
+    return Sealer()
 
 
 @functools.lru_cache(maxsize=1)
-def _sealer(root: Path) -> Sealer:
-    """That of this process."""
-    return Sealer(root)
+def _remote(address: str) -> RemoteFolder:
+    """With the connections of this process."""
+    return RemoteFolder(address)
