@@ -97,8 +97,8 @@ class Store:
             )
         return cls(place)
 
-    def create(self) -> "Store":
-        """Make the folders that are missing. Raises StoreError where they cannot be made or others may write there."""
+    def create(self, *, option: str = "--store or LLEM_DIR") -> "Store":
+        """Make the folders that are missing; `option` names another place. Raises StoreError where they cannot be made or others may write there."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
@@ -110,7 +110,7 @@ class Store:
             raise StoreError(
                 f"store {self.path} cannot be written",
                 found=error.strerror,
-                hint="name another folder with --store or LLEM_DIR",
+                hint=f"name another folder with {option}",
             ) from error
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StoreError(
@@ -132,13 +132,13 @@ class Store:
                 return store
         return None
 
-    def require(self) -> "Store":
-        """Raises StoreError unless there is a store here."""
+    def require(self, *, option: str | None = "--store") -> "Store":
+        """Raises StoreError unless there is a store here; `option` names another one."""
         if not self.log_path.is_dir():
             raise StoreError(
                 f"no store at {self.path}",
                 expected=f"a folder {self.log_path}",
-                hint="run `llem measure` first, or name one with --store",
+                hint=f"run `llem measure` first, or name {f'one with {option}' if option else 'another'}",
             )
         return self
 

@@ -35,7 +35,7 @@ def collect(
     What is there already is skipped; nothing of a source changes. An experiment that still runs, or of which a segment is damaged or
     conflicts with one that is there, is left and named: status 1, and 3 where something is damaged.
     """
-    sources = [Store(path).require() for path in stores]
+    sources = [Store(path).require(option=None) for path in stores]
     target = Store(into)
     for source in sources:
         check_apart(source, target)
@@ -56,7 +56,7 @@ def collection(path: Path, source: Store) -> Store:
     """Where what is measured in a store is to be brought, made if missing. Raises StoreError."""
     into = Store(path)
     check_apart(source, into)
-    return into.create()
+    return into.create(option="--collect")
 
 
 def collect_run(folder: Path, into: Store) -> int:

@@ -3,7 +3,7 @@
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import partial
@@ -20,7 +20,7 @@ from llem.cli.progress import WorkLine
 from llem.cli.table import write_lines
 from llem.errors import QueryError
 from llem.export import formats, target
-from llem.query.process import Limits, ResultStream, running
+from llem.query.process import Limits, Parameter, ResultStream, running
 from llem.query.statements import CATALOG, parse_parameters, saved_queries, saved_query, statement
 from llem.store import Store
 
@@ -68,7 +68,7 @@ def query(
         ),
     ] = None,
     sealed_sql: Annotated[
-        str | None, typer.Argument(metavar="", help="With --sealed DIR: the same.", show_default=False)
+        str | None, typer.Argument(metavar="", help="With --sealed PLACE: the same.", show_default=False)
     ] = None,
     output_format: Annotated[
         Format | None,
@@ -108,9 +108,18 @@ def query(
     sealed: Annotated[
         bool,
         typer.Option(
-            "--sealed", help="Ask the Parquet that llem seal wrote, of the store or of a DIR before the SQL."
+            "--sealed",
+            help="Ask the Parquet that llem seal wrote, of the store, or of a folder or address before the SQL.",
         ),
     ] = False,
+    cache_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What an address may leave here, as 20GB; LLEM_CACHE_LIMIT or 10GB by default.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -127,7 +136,7 @@ def query(
             raise QueryError("--snapshot", found="a query beside it", expected="one of them")
         _write_snapshot(Store.locate(store).require(), snapshot, force=force)
         return
-    folder, sql = _sealed(sealed, sql, sealed_sql, store)
+    place, sql = _sealed(sealed, sql, sealed_sql, store)
     output = None if output is not None and target.is_stdout(output) else output
     if math.isnan(timeout):
         raise QueryError("--timeout", found="nan", expected="seconds")
@@ -136,39 +145,68 @@ def query(
         _list_saved(saved, chosen, output, force=force)
         return
     line = WorkLine()
-    start = partial(
-        running,
-        _statement(sql, saved),
-        store=Store.locate(store).require() if folder is None else Store.locate(store),
-        sealed=folder,
+    asked = _Asked(
+        sql=_statement(sql, saved),
+        store=Store.locate(store).require() if place is None else Store.locate(store),
         parameters=parse_parameters(parameter or ()),
-        limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
-        unsafe=unsafe,
         factors=factors,
         limits=Limits(timeout_s=timeout),
-        notify=line.note,
-        on_progress=line.update,
     )
     try:
-        if chosen is Format.PARQUET:
-            _write_parquet(start, output, force=force)
-        else:
-            write_text(start, chosen, line, output=output, force=force, raw_csv=raw_csv)
+        with _local(place, asked, cache_limit, line) as folder:
+            start = partial(
+                running,
+                **asked._asdict(),
+                sealed=folder,
+                limit=limit or (TABLE_ROWS if chosen is Format.TABLE else None),
+                unsafe=unsafe,
+                notify=line.note,
+                on_progress=line.update,
+            )
+            if chosen is Format.PARQUET:
+                _write_parquet(start, output, force=force)
+            else:
+                write_text(start, chosen, line, output=output, force=force, raw_csv=raw_csv)
     finally:
         line.erase()
 
 
+class _Asked(NamedTuple):
+    """What is asked, wherever the rows are."""
+
+    sql: str
+    store: Store
+    parameters: Mapping[str, Parameter]
+    factors: Path | None
+    limits: Limits
+
+
+def _local(
+    place: Path | str | None, asked: _Asked, cache_limit: str | None, line: WorkLine
+) -> AbstractContextManager[Path | None]:
+    """The folder of Parquet to ask, brought here where it is at an address; None for the store's tables. Raises QueryError, StoreError."""
+    if not isinstance(place, str):
+        return nullcontext(place)
+    sealed = importlib.import_module("llem.cli.sealed")
+    folder: AbstractContextManager[Path] = sealed.brought_from(
+        place, **asked._asdict(), cache_limit=cache_limit, line=line
+    )
+    return folder
+
+
 def _sealed(
     sealed: bool, first: str | None, second: str | None, store: Path | None
-) -> tuple[Path | None, str | None]:
-    """The folder of Parquet to ask, None for the store's tables, and the SQL. Raises QueryError, StoreError."""
+) -> tuple[Path | str | None, str | None]:
+    """The folder of Parquet to ask, or its address, None for the store's tables, and the SQL. Raises QueryError, StoreError."""
     if not sealed:
         if second is not None:
-            raise QueryError("SQL", found="two", expected="one, or --sealed DIR before it")
+            raise QueryError("SQL", found="two", expected="one, or --sealed PLACE before it")
         return None, first
     sealing = importlib.import_module("llem.projections.sealed")
     if second is None:
         return sealing.sealed_folder(Store.locate(store).path), first
+    if first is not None and "://" in first:
+        return first, second
     return sealing.sealed_folder(Path(first or "")), second
 
 

@@ -1,5 +1,6 @@
 """llem rm."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from llem.cli import console
 from llem.cli.options import StoreOption, complete_run
 from llem.cli.tables import tables_of
 from llem.errors import StoreError
+from llem.projections.sealed import FOLDER
 from llem.store import Store
 
 FACTS = """
@@ -31,7 +33,7 @@ def remove(
 ) -> None:
     """Remove experiments from the store, for good: their log, and what the tables have of it at the next query.
 
-    A name means the newest experiment of that name. One that is being measured is refused. What llem seal, collect or export wrote elsewhere stays.
+    A name means the newest experiment of that name. One that is being measured is refused. What llem seal, collect or export wrote stays.
     """
     place = Store.locate(store)
     ids = list(dict.fromkeys(place.resolve(run) for run in runs))
@@ -47,6 +49,16 @@ def remove(
     for experiment_id in ids:
         place.remove_experiment(experiment_id)
     console.note(f"llem: removed {console.counted(len(ids), 'experiment')}")
+    for experiment_id in ids:
+        _tell_sealed(place, experiment_id)
+
+
+def _tell_sealed(place: Store, experiment_id: str) -> None:
+    """What is left of it as Parquet in the store: somebody may have sealed it to be rid of its log alone."""
+    folders = f"*/experiment_id={experiment_id}"
+    if next((place.path / FOLDER).glob(folders), None) is not None:
+        sealed = f"{shlex.quote(str(place.path / FOLDER))}/{folders}"
+        console.note(f"llem: {experiment_id} stays as Parquet; remove that too: rm -r {sealed}")
 
 
 def _check_at_rest(rows: Sequence[tuple[Any, ...]]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from llem.errors import ExportError
 from llem.export import formats
 from llem.export.formats import Format
+from llem.projections.containment import INTERNAL_TABLES
 from llem.results.experiment import ExperimentResult
 from llem.sql import identifier, literal
 
@@ -59,7 +60,8 @@ def rows_of_table(
     known = [
         name
         for (name,) in connection.execute(
-            "SELECT table_name FROM duckdb_columns() WHERE NOT internal AND column_name = 'experiment_id' ORDER BY ALL"
+            "SELECT table_name FROM duckdb_columns() WHERE NOT internal AND column_name = 'experiment_id' "
+            f"AND table_name NOT IN {INTERNAL_TABLES} ORDER BY ALL"
         ).fetchall()
     ]
     if table not in known:

@@ -10,6 +10,7 @@ import duckdb
 from llem.projections.database import Tables
 
 LOG_TABLES = ("events", "samples", "sample_pieces", "requests")
+INTERNAL_TABLES = ("folders", "sample_pieces")  # what the making of the others needs, and nobody asks for
 UNUSABLE = "unusable"
 MAX_REASON = 300
 # Of the disk, the machine or the connection: they say nothing of a log, and would make every experiment damaged.

@@ -6,6 +6,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from llem.projections.containment import INTERNAL_TABLES
 from llem.sql import rows_by_name
 
 
@@ -22,7 +23,7 @@ def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of all tables that the log alone decides about, in the order of the alphabet."""
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal "
-        "AND table_name NOT IN ('folders', 'sample_pieces') ORDER BY ALL"
+        f"AND table_name NOT IN {INTERNAL_TABLES} ORDER BY ALL"
     )
     return [name for (name,) in found.fetchall()]
 

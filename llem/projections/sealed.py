@@ -12,7 +12,7 @@ import duckdb
 
 from llem.errors import StoreError
 from llem.projections import database
-from llem.projections.containment import LOG_TABLES
+from llem.projections.containment import INTERNAL_TABLES, LOG_TABLES
 from llem.projections.derive.rows import DERIVED_TABLES
 from llem.sql import identifier, literal
 
@@ -20,11 +20,9 @@ FOLDER = "sealed"
 ROLLUP = "samples_1s"
 # Made of one segment alone, and in a folder for each host; the others are of a whole experiment.
 OF_SEGMENTS = ("samples", ROLLUP, "requests")
-# Figures are derived before they are sealed, and nothing else reads sums of samples.
-_ONLY_FOR_DERIVING = ("sample_pieces",)
 OF_EXPERIMENTS = (
     "segments",
-    *(table for table in LOG_TABLES if table not in (*OF_SEGMENTS, *_ONLY_FOR_DERIVING)),
+    *(table for table in LOG_TABLES if table not in (*OF_SEGMENTS, *INTERNAL_TABLES)),
     *DERIVED_TABLES,
 )
 NO_HOST = "__HIVE_DEFAULT_PARTITION__"

@@ -1,6 +1,7 @@
 """Entry point of the child process: catches the tables up, locks itself in, runs one statement, sends its rows."""
 
 import importlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +35,10 @@ from llem.store import Store
 TARGET_BYTES = 4 * 2**20  # of one message
 NAMED = 3  # of experiments
 FIRST_ROWS, MOST_ROWS = 64, 8192
+PLAN = "EXPLAIN (FORMAT json) "
+_EXPLAIN = re.compile(
+    r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*EXPLAIN(\s+ANALYZE)?(\s*\([^()]*\))?(?=\s)", re.IGNORECASE | re.DOTALL
+)
 _PLAIN = frozenset(
     [
         "BOOLEAN",
@@ -102,7 +107,7 @@ def _answer(job: Job) -> None:
         try:
             _run(connection, job)
         except (duckdb.Error, MemoryError) as error:
-            raise understandable(error, job.sql) from error
+            raise understandable(error, job.sql, before=PLAN if job.plan_only else "") from error
 
 
 def _open(job: Job) -> DuckDBPyConnection:
@@ -135,11 +140,17 @@ def _run(connection: DuckDBPyConnection, job: Job) -> None:
     sandbox.configure(connection, job)
     statement = sandbox.only_statement(connection, job)
     if job.plan_only:
-        statement = importlib.import_module("llem.query.pruning").plan_of(connection, statement)
+        statement = _plan_of(connection, statement)
     if job.parquet_path is None:
         _send_result(connection, statement, job)
     else:
         _write_parquet(connection, statement, job, job.parquet_path)
+
+
+def _plan_of(connection: DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.Statement:
+    """The statement that asks for the plan of another one, or of what that one explains."""
+    asked = _EXPLAIN.sub("", statement.query, count=1)
+    return connection.extract_statements(PLAN + asked)[0]
 
 
 def _send_result(connection: DuckDBPyConnection, statement: duckdb.Statement, job: Job) -> None:

@@ -19,8 +19,8 @@ class Complaint(msgspec.Struct, frozen=True):
     candidates: str | None = None
 
 
-def understandable(error: duckdb.Error | MemoryError, sql: str) -> QueryError:
-    """The error that the user sees."""
+def understandable(error: duckdb.Error | MemoryError, sql: str, *, before: str = "") -> QueryError:
+    """The error that the user sees; `before` is what stood before the user's SQL."""
     complaint = _parsed(str(error))
     first_line = complaint.exception_message.split("\n", 1)[0].rstrip(" !.:")
     match error:
@@ -40,7 +40,7 @@ def understandable(error: duckdb.Error | MemoryError, sql: str) -> QueryError:
         )
     if "configuration has been locked" in first_line:
         return QueryError(f"refused: {first_line}", hint=_UNSAFE_HINT)
-    return QueryError(f"SQL: {first_line}{_place(complaint, sql)}", hint=_suggestion(complaint))
+    return QueryError(f"SQL: {first_line}{_place(complaint, sql, len(before))}", hint=_suggestion(complaint))
 
 
 def _parsed(text: str) -> Complaint:
@@ -52,10 +52,10 @@ def _parsed(text: str) -> Complaint:
         return Complaint(after_kind or text)
 
 
-def _place(complaint: Complaint, sql: str) -> str:
+def _place(complaint: Complaint, sql: str, shift: int) -> str:
     if complaint.position is None:
         return ""
-    before = sql.encode()[: int(complaint.position)].decode(errors="ignore")
+    before = sql.encode()[: max(0, int(complaint.position) - shift)].decode(errors="ignore")
     line = before.count("\n") + 1
     column = len(before) - (before.rfind("\n") + 1) + 1
     return f" at line {line}, column {column}"

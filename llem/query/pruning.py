@@ -24,7 +24,6 @@ _ONLY_THESE = re.compile(
     rf"(?:optional: ?)?(?:{_EQUALS}|\(?experiment_id IN \({_ID}(?:, ?{_ID})*\)\)?|\(?{_EQUALS}(?: OR {_EQUALS})+\)?)",
     re.ASCII,
 )
-_EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?(\s*\([^()]*\))?\s", re.IGNORECASE)
 
 
 def open_empty() -> duckdb.DuckDBPyConnection:
@@ -36,12 +35,6 @@ def open_empty() -> duckdb.DuckDBPyConnection:
     # it would conclude from the missing rows that nothing has to be read
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
-
-
-def plan_of(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.Statement:
-    """The statement that asks for the plan of another one, or of what that one explains."""
-    asked = _EXPLAIN.sub("", statement.query, count=1) if _EXPLAIN.match(statement.query) else statement.query
-    return connection.extract_statements(f"EXPLAIN (FORMAT json) {asked}")[0]
 
 
 def scanned(

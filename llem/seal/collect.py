@@ -69,8 +69,8 @@ def collect(
     source: Store, into: Store, *, salvage: bool = False, only: Container[str] | None = None
 ) -> Collected:
     """Take every experiment of a store, and what it knows of its studies, or those of these ids. Raises StoreError where `into` cannot be written."""
-    check_apart(source.require(), into)
-    into.create()
+    check_apart(source.require(option=None), into)
+    into.create(option="--into")
     _remove_leftovers(into)
     total = Collected(source=source.path, left=[*_strangers(source)] if only is None else [])
     for experiment_id in source.experiment_ids():
@@ -92,7 +92,7 @@ def collect(
 def collect_experiment(source: Store, into: Store, experiment_id: str) -> Collected:
     """Take one experiment, of which other ranks may still write: their segments are theirs to bring. Raises StoreError where `into` cannot be written."""
     check_apart(source, into)
-    into.create()
+    into.create(option="--collect")
     taken = _collect_folder(
         source.log_path / experiment_id, into.log_path / experiment_id, salvage=False, may_go_on=True
     )

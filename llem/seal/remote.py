@@ -61,13 +61,12 @@ class RemoteFolder:
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """Bytes of every file in a folder and those in it, -1 where the server does not say; of a missing folder none. Raises StoreError."""
-        with suppress(MissingError), self._told(under, "listed"):
+        with self._told(under, "listed"):
             entries = self._files.find(self._path(under), detail=True)
-            return {
-                self._relative(name): -1 if entry.get("size") is None else entry["size"]
-                for name, entry in entries.items()
-            }
-        return {}
+        return {
+            self._relative(name): -1 if entry.get("size") is None else entry["size"]
+            for name, entry in entries.items()
+        }
 
     def read(self, path: str) -> bytes:
         """All of a small file. Raises StoreError."""
@@ -127,7 +126,9 @@ class RemoteFolder:
         try:
             yield
         except FileNotFoundError as error:
-            raise MissingError(f"{place} is not there", found=_in_words(error)) from error
+            said = _in_words(error)
+            # some back ends say the path again, and no more
+            raise MissingError(f"{place} is not there", found=said if " " in said else None) from error
         except PermissionError as error:
             raise StoreError(
                 f"{place} may not be {done}",

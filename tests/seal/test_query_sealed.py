@@ -82,8 +82,6 @@ def test_the_folder_stands_before_the_sql(store: Store, llem: Run, tmp_path: Pat
     done = llem("query", "--sealed", alone, "SELECT count(*) AS n FROM experiments", "-f", "csv")
     assert (done.stdout, done.returncode) == ("n\n2\n", 0), done.stderr
     assert llem("query", "--sealed", tmp_path, "SELECT 1").returncode == 2
-    remote = llem("query", "--sealed", "s3://bucket/store", "SELECT 1")
-    assert remote.returncode == 2 and "an address, expected a folder" in remote.stderr
     assert llem("query", "SELECT 1", "SELECT 2", "--store", store.path).returncode == 2
 
 
