@@ -14,7 +14,7 @@ import numpy as np
 from llem.errors import LlemError, MeasureError
 from llem.measure import preflight
 from llem.measure.calibration_load import LOADS, MODULE, simulated_driver, simulated_work
-from llem.measure.known_calibrations import keep
+from llem.measure.known_calibrations import claimed, keep
 from llem.measure.supervisor import Outcome, Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
 from llem.plan import Plan
@@ -141,14 +141,15 @@ def calibrate(
             return [WarningRaised(code="not_calibrated", text=f"the log cannot be read: {error}")]
         return found
 
-    outcome = measure(
-        wanted.plan,
-        store,
-        command=wanted.command(devices),
-        on_start=on_start,
-        on_progress=on_progress,
-        conclude=conclude,
-    )
+    with claimed(store, devices):
+        outcome = measure(
+            wanted.plan,
+            store,
+            command=wanted.command(devices),
+            on_start=on_start,
+            on_progress=on_progress,
+            conclude=conclude,
+        )
     if outcome.folder is not None and outcome.is_success:
         keep(store, found, experiment_id=outcome.experiment_id, calibrated_ns=time.time_ns())
     return outcome

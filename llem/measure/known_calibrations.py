@@ -1,15 +1,17 @@
 """The newest calibration of each device and driver that can be relied on: a file for each device in the store, which the log can write anew."""
 
+import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llem.errors import StoreError
+from llem.errors import MeasureError, StoreError
 from llem.measure.device_settings import file_name
 from llem.measure.windows import SamplerLink
 from llem.store import Store
@@ -56,6 +58,32 @@ def keep(store: Store, found: Iterable[SensorCalibrated], *, experiment_id: str,
             if _is_there(old, store) and (old.experiment_id, old.device) != (experiment_id, device)
         ]
         _write(path, [*others, new] if usable else others)
+
+
+@contextmanager
+def claimed(store: Store, devices: Iterable[Device]) -> Iterator[None]:
+    """Nobody else calibrates these devices into the store meanwhile. Raises MeasureError where somebody does, StoreError."""
+    with ExitStack() as held:
+        for device in devices:
+            held.callback(os.close, _claim(store.create(), device))
+        yield
+
+
+def _claim(store: Store, device: Device) -> int:
+    """A locked file, which the kernel lets go with the process; the load of each of two calibrations would be unknown to the other."""
+    path = store.path / f".calibrating-{file_name(device.host, device.uuid)}.lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written", found=error.strerror) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise MeasureError(
+            f"device {device.uuid}", found="another llem calibrate of it", expected="one at a time"
+        ) from error
+    return lock
 
 
 def take(store: Store, *, source: Store) -> None:

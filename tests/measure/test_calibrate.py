@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from llem.errors import MeasureError
 from llem.measure.calibration_load import MODULE
-from llem.measure.known_calibrations import keep, known
+from llem.measure.known_calibrations import claimed, keep, known
 from llem.store import Store
 from llem_events.events import Device, Estimated, SensorCalibrated
 from tests import calibration_run
@@ -69,6 +70,17 @@ def test_the_newest_is_known_with_its_origin_and_age(runs: Store) -> None:
 def test_nothing_else_is_relied_on(runs: Store, other: dict[str, Any]) -> None:
     """Neither of another driver, host or device, nor one of which a reason says that it is wrong."""
     kept(runs, found(**other))
+    assert known(runs, GPU, driver="580.1") is None
+
+
+def test_a_device_is_calibrated_once_at_a_time(runs: Store) -> None:
+    """Into one store; another device may be, and the same one afterwards."""
+    other = Device(host="node", uuid="GPU-2", index=1, name="H100", kind="gpu")
+    second = pytest.raises(MeasureError, match="device GPU-1: found another llem calibrate of it")
+    with claimed(runs, [GPU]), claimed(runs, [other]), second, claimed(runs, [GPU]):
+        pass
+    with claimed(runs, [GPU, other]):
+        pass
     assert known(runs, GPU, driver="580.1") is None
 
 
