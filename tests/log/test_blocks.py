@@ -49,6 +49,7 @@ from llem_events.format import (
 )
 from llem_events.inspection import Survey, plain, readable_row
 from llem_events.reader import Position
+from llem_events.replay import Occurrence, replay
 from llem_events.request_events import times_problem
 from llem_events.texts import check_known, unknown_text
 from tests.log.segments import segment_header
@@ -265,6 +266,18 @@ def test_a_header_of_a_later_llem_does_too(tmp_path: Path) -> None:
     found = survey_of(tmp_path / "a", WindowOpened(kind="later"), role="other")
     assert found.newer == "role 'other' is not known to this llem; upgrade llem"
     check_known(segment_header(role="note"))
+
+
+@pytest.mark.parametrize(
+    ("role", "event"), [("other", NOTE), ("worker", WindowOpened(kind="later"))], ids=["header", "event"]
+)
+def test_what_only_a_later_llem_knows_is_not_replayed(tmp_path: Path, role: str, event: Event) -> None:
+    """It would be taken for something else; what is known is."""
+    newer = written(tmp_path / "a", [event], role=role)
+    with SegmentReader(newer) as reader, pytest.raises(NewerFormatError, match="is not known to this llem"):
+        list(replay(reader))
+    with SegmentReader(written(tmp_path / "b", [NOTE])) as reader:
+        assert [each.event for each in replay(reader) if isinstance(each, Occurrence)] == [NOTE]
 
 
 def test_what_does_not_fit_its_type_is_counted_and_ten_are_named(tmp_path: Path) -> None:

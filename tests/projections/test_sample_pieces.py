@@ -131,6 +131,15 @@ def test_a_power_of_which_time_goes_back_has_no_sums() -> None:
     assert numbers["disordered"][0] == 1 and np.ma.getmaskarray(numbers["power_trapezoids"]).all()
 
 
+def test_a_moment_at_the_cut_of_two_batches_is_counted_twice_too() -> None:
+    """Then the two parts are no piece that stands alone, and are read."""
+    twice = [*FEW, read(60, 200), read(70, 200)]
+    for batches in ((twice[:4], twice[4:]), (twice[:5], twice[5:])):
+        pieces = pieces_of(*batches)
+        every = pieces.one_by_one(slice(0, len(pieces.alone)), 0, 100, asked())
+        assert every.all() and pieces.parts.all_rows == 6
+
+
 def test_sums_that_would_not_fit_are_unknown() -> None:
     """A power that would fill 64 bits within its time, in one batch or only with the next."""
     large = [read(second * 10**9, 2**31) for second in range(3)]
