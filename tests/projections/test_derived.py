@@ -522,3 +522,14 @@ def test_a_wall_clock_that_moved_is_a_doubt() -> None:
         read = ClockRead(monotonic_ns=at(20), wall_ns=at(20) + OFFSET_NS + moved_ns)
         derived = usual(worker=[*worker_events(), (20.0, read)])
         assert [doubt.code for doubt in log_warnings(derived)] == doubts_of
+
+
+@pytest.mark.parametrize(("sampled", "samples"), [(False, None), (True, 200)])
+def test_of_imported_sums_nobody_knows_how_they_were_sampled(sampled: bool, samples: int | None) -> None:
+    """Where another program wrote its samples too, they are counted."""
+    told = (*worker_events(), *(sampler_events() if sampled else ()))
+    derived = derive((SUPERVISOR, supervisor_events()), (segment("import", index=0), told))
+    process = derived.measured[0].result
+    assert (process.samples, process.max_sample_gap_sec is None) == (samples, samples is None)
+    assert process.energy_breakdown is None or process.energy_breakdown.baseline_method == "imported"
+    assert [doubt.code for doubt in process.warnings if doubt.code == "sampler_ended_early"] == []

@@ -258,12 +258,21 @@ def test_a_temperature_needs_forty_seconds(constant_s: float, told: bool) -> Non
     assert ("are too short to tell, expected 40 s" in (found.reason or "")) is not told
 
 
-def test_a_temperature_that_was_not_read_at_the_end_is_not_told() -> None:
-    """Where it goes is not known; where it was never read that is the reason."""
+@pytest.mark.parametrize(("read", "told"), [(0, False), (2, False), (3, True)])
+def test_where_a_temperature_goes_needs_three_readings(read: int, told: bool) -> None:
+    """Of the last second of the load."""
     trace = heated(2.0)
-    ending = (trace.times_s > IDLING_S + 43.9) & (trace.times_s < IDLING_S + 45.1)
-    unread = msgspec.structs.replace(trace, temperature_c=np.where(ending, np.nan, trace.temperature_c))
-    assert estimate(unread).settling_s == Estimate(reason=TOO_FEW)
+    end_s = trace.busy_s[0, 1]
+    last = np.flatnonzero((trace.times_s >= end_s - 1.0) & (trace.times_s <= end_s))
+    heat_c = trace.temperature_c.copy()
+    heat_c[last[: len(last) - read]] = np.nan
+    found = estimate(msgspec.structs.replace(trace, temperature_c=heat_c)).settling_s
+    assert (found == Estimate(reason=TOO_FEW)) is not told and (found.value is not None) is told
+
+
+def test_a_temperature_that_was_never_read_has_that_reason() -> None:
+    """There may be a column of it."""
+    trace = heated(2.0)
     never = msgspec.structs.replace(trace, temperature_c=trace.temperature_c * np.nan)
     assert estimate(never).settling_s == Estimate(reason="its temperature cannot be read")
 

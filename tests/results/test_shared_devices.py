@@ -15,6 +15,7 @@ from llem.results import (
     RawProcessResult,
     aggregate_results,
 )
+from llem.results.attribution import join_energy
 from tests.world import device_energy, process, wall_time
 
 
@@ -236,3 +237,22 @@ def test_kinds_of_a_process_whose_devices_nobody_knows_are_unknown() -> None:
     """As those of a predecessor's result, whose energy has no devices."""
     result = aggregate(process(0, devices=[]))
     assert (result.total_energy_j, result.energy_gpu_j) == (25.0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verified"),
+    [
+        ({"gpu_id": None}, True),  # its devices are named
+        ({"devices": []}, True),  # its GPU's index is known
+        ({"gpu_id": None, "devices": []}, False),
+    ],
+    ids=["devices", "index", "neither"],
+)
+def test_of_several_processes_each_has_to_name_its_devices(
+    changes: dict[str, object], verified: bool
+) -> None:
+    """Of one alone it does not matter: nobody could share them."""
+    assert (
+        join_energy([process(0), process(1, **changes)], duration_sec=10.0).attribution_verified is verified
+    )
+    assert join_energy([process(1, **changes)], duration_sec=10.0).attribution_verified

@@ -77,3 +77,22 @@ def test_shares_and_idle_are_the_whole(
     shares = divide(_floats(*energy_j), work=work, presence=presence, requests=len(requests))
     assert shares.energy_j.sum() + shares.idle_j == pytest.approx(sum(energy_j), rel=1e-9, abs=1e-9)
     assert (shares.energy_j >= 0).all() and shares.idle_j >= 0
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "parts"),
+    [
+        (0.0, 10.0, {0: 0.5, 1: 0.3, 2: 0.2}),
+        (4.0, 10.0, {0: 1 / 6, 1: 0.5, 2: 1 / 3}),
+        (5.0, 8.0, {1: 1.0}),
+        (9.0, 11.0, {2: 0.5}),
+        (-5.0, 5.0, {0: 0.5}),
+    ],
+)
+def test_an_amount_is_spread_evenly(start_s: float, end_s: float, parts: dict[int, float]) -> None:
+    """Over three spans of 5, 3 and 2 s; what lies outside is nobody's."""
+    edges_s = np.array([0.0, 5.0, 8.0, 10.0])
+    found = spread_over_spans(edges_s, np.array([7]), np.array([start_s]), np.array([end_s]), np.array([1.0]))
+    amounts = np.bincount(found.spans, found.amounts, 3)
+    assert {span: amount for span, amount in enumerate(amounts.tolist()) if amount} == pytest.approx(parts)
+    assert set(found.rows.tolist()) == {7}
