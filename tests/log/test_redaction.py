@@ -100,3 +100,12 @@ def test_an_event_that_cannot_be_decoded_cannot_be_searched(tmp_path: Path) -> N
     with pytest.raises(CorruptError, match="model_melted cannot be decoded"):
         redact(tmp_path / "a", tmp_path / "b", texts=["word"])
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_segment_without_a_header_is_refused(tmp_path: Path) -> None:
+    """Nothing is written in its place."""
+    write_segment(tmp_path / "a", [[warning("secret")]])
+    (tmp_path / "torn").write_bytes((tmp_path / "a").read_bytes()[:20])
+    with pytest.raises(RecoveryRefusedError, match="its header is lost"):
+        redact(tmp_path / "torn", tmp_path / "b", texts=["secret"])
+    assert not (tmp_path / "b").exists()

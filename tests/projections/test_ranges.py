@@ -1,5 +1,6 @@
 """What a log may say and what is done about the rest: ranges of clocks and counts, reasons against an experiment, and the memory that it takes."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from llem.projections.containment import MAX_REASON, MisfitError, check_memory, 
 from llem.projections.database import Tables
 from llem.projections.derive.history import ExperimentFacts, Fact
 from llem.projections.derive.source import POSSIBLE, Device, Held, HeldRequests, HeldSamples
-from llem.projections.ingest import identity_of
+from llem.projections.ingest import identity_of, read_whole
 from llem.projections.ranges import (
     MAX_COUNT,
     MAX_MONOTONIC_NS,
@@ -21,9 +22,10 @@ from llem.projections.ranges import (
     check_header,
     check_ranges,
 )
+from llem.store import Store
 from llem_events import SCHEMA_VERSION, CorruptError, NewerFormatError
 from llem_events.events import Event, Region, RegionsReported, WorkReported
-from tests.world import header_of, request
+from tests.world import header_of, request, worker_events, write
 
 
 @pytest.mark.parametrize(
@@ -294,3 +296,19 @@ def test_where_to_read_on() -> None:
     position = known().position
     assert position is not None and (position.blocks, position.events, position.digest) == (2, 3, b"\xab")
     assert known(digest=None).position is None
+
+
+@pytest.mark.parametrize(
+    ("header", "cut", "is_taken"),
+    [({}, None, True), ({"recovered_from": bytes(16)}, None, False), ({}, 20, False)],
+    ids=["original", "recovered", "torn"],
+)
+def test_what_is_taken_at_once_is_an_original(
+    tmp_path: Path, header: dict[str, Any], cut: int | None, is_taken: bool
+) -> None:
+    """A recovered one may stand for another, and of a torn one nobody knows whose it is."""
+    store = Store(tmp_path / "store").create()
+    path = write(store, worker_events(), role="worker", index=0, **header)
+    path.write_bytes(path.read_bytes()[:cut])
+    file = SegmentFile(experiment_id="run-1", path=path, file_bytes=path.stat().st_size, modified_ns=1)
+    assert (read_whole(file) is not None) is is_taken

@@ -180,6 +180,17 @@ def test_what_is_read_beside_waves() -> None:
         assert seen.value == pytest.approx(truth, rel=0.15)
 
 
+def test_a_mean_of_all_the_time_sees_all_of_it() -> None:
+    """Half a second, told anew every tenth."""
+    trace = waves(window_s=0.5)
+    held = np.searchsorted(trace.times_s, np.floor(trace.times_s * 10 + 1e-6) / 10 - 1e-9)
+    found = estimate(msgspec.structs.replace(trace, power_w=trace.power_w[held]))
+    assert found.averaging_window_s.value == pytest.approx(0.5, rel=0.05)
+    assert found.power_refresh_s.value == pytest.approx(0.1, rel=0.01)
+    assert (found.seen_share.value, found.seen_share.high) == (1.0, 1.0)
+    assert found.seen_share.low is not None and found.seen_share.low <= 1.0
+
+
 def changed(**columns: object) -> LoadTrace:
     return msgspec.structs.replace(waves(), **columns)
 
