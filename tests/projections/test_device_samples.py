@@ -251,3 +251,20 @@ def test_averaged_power_is_telescoped_where_the_device_idled_afterwards() -> Non
         assert found is not None and found.energy_j == pytest.approx(3000.0, rel=0.01)
         assert samples.telescoped(**usual | {"averaged_sec": 0.0}) is None
         assert samples.telescoped(**usual | {"guard_sec": 0.0}) is None
+
+
+class Pieced(Held):
+    """Samples that are added up in pieces that end at 12 and 15 s of the monotonic clock."""
+
+    def moments(self, device: Device, span: tuple[int, int]) -> np.ndarray:
+        return np.array([12, 15], np.int64) * 10**9
+
+
+def test_moments_are_moved_to_the_ends_of_pieces_where_these_come_soon() -> None:
+    """Not those at the start, or after the last; without pieces none is."""
+    moments_s = np.array([0.0, 1.4, 1.5, 2.0, 4.5, 6.0])
+    plain = samples_of(EVERY_SECOND, **STEADY)
+    assert plain.at_ends_of_pieces(moments_s, within_sec=0.5).tolist() == moments_s.tolist()
+    pieced = DeviceSamples(Pieced([], [held(EVERY_SECOND, **STEADY)], {}), GPU, SPAN)
+    assert pieced.at_ends_of_pieces(moments_s, within_sec=0.5).tolist() == [0.0, 1.4, 2.0, 2.0, 5.0, 6.0]
+    assert pieced.at_ends_of_pieces(moments_s, within_sec=9.0).tolist() == [0.0, 2.0, 2.0, 2.0, 5.0, 6.0]

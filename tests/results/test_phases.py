@@ -231,3 +231,16 @@ def test_no_phases_are_none() -> None:
     for devices in ([two_level_trace()], []):
         assert batch_energies(devices, starts_sec=[], first_tokens_sec=[], ends_sec=[]) == []
     assert phase_energies(two_level_trace(), starts_sec=[], ends_sec=[]) == []
+
+
+@pytest.mark.parametrize(("readings", "resolution_s"), [(1, None), (2, 0.05)])
+def test_a_counter_that_was_read_twice_shows_edges(readings: int, resolution_s: float | None) -> None:
+    """Once is not enough; nor is power, which was not read at all."""
+    trace = two_level_trace(tick_sec=0.01)
+    few = msgspec.structs.replace(
+        trace,
+        at_sec=trace.at_sec[:readings],
+        power_w=np.full(readings, np.nan),
+        energy_j=trace.energy_j[:readings],
+    )
+    assert resolution_sec(few) == (None if resolution_s is None else pytest.approx(resolution_s))

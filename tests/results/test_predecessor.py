@@ -312,3 +312,30 @@ def test_the_file_of_one_process_is_a_result_of_its_own() -> None:
     assert [process.process_index for process in found.process_results] == [0]
     with pytest.raises(ExportError, match=r"^result is not a result"):
         read_predecessor(b"5")
+
+
+def later(fields: dict[str, Any]) -> ExperimentResult:
+    return imported(json.dumps(fields).encode(), experiment_id="new")
+
+
+def test_a_later_result_has_the_figures_of_before() -> None:
+    """Under their old names: counts, the hash, whether and how long it was throttled."""
+    throttle = {
+        "detected": True,
+        "throttle_duration_sec": 2.5,
+        "max_temperature_c": 81.0,
+        "thermal": {"count": 3},
+    }
+    renamed = {"declared_config_hash": "d", "input_tokens": 40, "output_tokens": 2}
+    left = {name: figure for name, figure in FIELDS.items() if name != "thermal_throttle"}
+    found = later(left | renamed | {"schema_version": "3.0", "throttle": throttle})
+    assert (found.measurement_config_hash, found.total_input_tokens, found.total_output_tokens) == (
+        "d",
+        40,
+        2,
+    )
+    told = found.thermal_throttle
+    assert told is not None
+    assert (told.detected, told.throttle_duration_sec, told.max_temperature_c) == (True, 2.5, 81.0)
+    plain = later(left | renamed | {"schema_version": "5.0", "total_flops": 0.0})
+    assert plain.thermal_throttle is None and plain.total_flops is None
