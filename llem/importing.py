@@ -151,7 +151,7 @@ def understand(
     _check_times(document, runs)
     return File(
         path=path,
-        format=FORMAT if name == "llenergymeasure" else name,
+        format=name if all(isinstance(run, Recording) for run in runs) else FORMAT,
         sha256=original.sha256,
         content=kept[:BEGINNING_BYTES] if original.is_beginning else kept,
         bytes_kept=not original.is_beginning and kept == original.start,

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from llem._version import __version__
-from llem.importers import beside_result
+from llem.importers import beside_result, configuration_runs
 from llem.importers.asked import EPOCH, Asked
 from llem.importers.beside_result import SampleFile
 from llem.importers.document import Document
-from llem.importers.recording import SAMPLES_OF_AN_EVENT, Dated, Mapped
+from llem.importers.recording import SAMPLES_OF_AN_EVENT, Dated, Mapped, Recording
 from llem.results.experiment import ExperimentResult
 from llem.results.figures import EXPERIMENT_FIGURES
 from llem.results.predecessor import read_predecessor
@@ -120,11 +120,15 @@ def recognises(document: Document) -> bool:
     """Whether it is a JSON object with a version of its schema, one of llem's own experiments too, or several of LLenergyMeasure."""
     several = _several(document)
     ours = any(isinstance(fields, dict) and "weights" in fields for fields in several)
-    return not ours and all(map(_is_result, several or [document.json]))
+    are_results = all(map(_is_result, several or [document.json]))
+    return not ours and (are_results or bool(configuration_runs.configuration_runs(document)))
 
 
-def recordings(document: Document, asked: Asked) -> Iterator[KeptResult]:
+def recordings(document: Document, asked: Asked) -> Iterator[KeptResult | Recording]:
     """The results of a file. Raises ExportError, which names the field that does not fit."""
+    if configuration_runs.configuration_runs(document):
+        yield from configuration_runs.recordings(document, asked)
+        return
     several = _several(document)
     if not several:
         yield _alone(document)

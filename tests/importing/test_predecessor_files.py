@@ -9,9 +9,10 @@ import pytest
 from llem.errors import ExportError
 from llem.importers.beside_result import is_study
 from llem.importers.llenergymeasure import KeptResult
+from llem.importers.recording import Recording
 from llem.importing import files_in, import_result, understand
 from llem.store import Store
-from tests.importing.files import FORMATS
+from tests.importing.files import FORMATS, UTC
 from tests.importing.tables import rows, tables
 
 ORIGINAL = json.loads((Path(__file__).parents[1] / "export" / "predecessor_result.json").read_text())
@@ -206,3 +207,48 @@ def test_an_odd_name_in_a_manifest_leads_nowhere(name: Any, tmp_path: Path) -> N
     path.write_bytes((FORMATS / "llenergymeasure/aggregated.json").read_bytes())
     assert files_in(tmp_path) == [path]
     assert results(path)[0].labels == {}
+
+
+def configuration_run(number: str, processes: int, **energies_kwh: float) -> dict[str, Any]:
+    """As v0.2 appended one to its list."""
+    of_processes = {
+        name: {f"process_{index}": energy for index in range(processes)}
+        for name, energy in energies_kwh.items()
+    }
+    results = {
+        "inference_metrics": {
+            "raw_inference_metrics": {
+                "number_input_prompts": 128,
+                "total_input_tokens": 16384,
+                "total_generated_tokens": 15592,
+            },
+            "inference_performance": {"total_inference_time_sec": 67.5, "throughput_tokens_per_sec": 230.0},
+        },
+        "global_energy_metrics": {"local_process_results": of_processes},
+    }
+    setup = {"date_time": "April 16, 2025 at 09:30:16 AM", "model": "example/model", "gpu_model": "4 x A100"}
+    return {
+        f"CONFIGURATION_RUN_#{number}": {
+            "setup": setup,
+            "variables": {"config_name": "R2"},
+            "results": results,
+        }
+    }
+
+
+def test_lists_from_before_there_was_a_schema(tmp_path: Path) -> None:
+    """Tokens, times and the energies of one process; of several, nobody knows what each tracked. Every process appended its run: it counts once."""
+    one = configuration_run("0442", 1, gpu_energy=0.001, cpu_energy=0.0005, ram_energy=0.0)
+    two = configuration_run("0443", 2, gpu_energy=0.001, cpu_energy=0.0005, ram_energy=0.0)
+    file = understand(written(tmp_path, [one, two, two]), asked=UTC)
+    runs = [run for run in file.runs if isinstance(run, Recording)]
+    assert (file.format, [run.labels["imported_id"][-4:] for run in runs]) == (
+        "llenergymeasure",
+        ["0442", "0443"],
+    )
+    assert [run.work.output_tokens for run in runs if run.work] == [15592, 15592]
+    closed = [[edge.energy_mj for edge in run.measurements[0].closed] for run in runs]
+    assert closed == [[3_600_000, 1_800_000, None], [None, None, None]]
+    assert f"{runs[0].began:%Y-%m-%d %H:%M:%S}" == "2025-04-16 09:30:16"
+    reasons = [line.reason for line in runs[1].mapping if line.column == "energy_gpu_j"]
+    assert reasons and "every process tracked it" in str(reasons[0])
