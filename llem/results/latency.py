@@ -439,8 +439,8 @@ def _intervals(name: str, pieces: Pieces, count: int) -> dict[str, float]:
         for statistic, both in ranks.items()
         for end, rank in zip(("low", "high"), both or (), strict=False)
     }
-    wanted = np.unique(np.array(list(places.values()), np.int64))
-    found = dict(zip(wanted.tolist(), ranked(pieces, wanted).tolist(), strict=True)) if places else {}
+    wanted = sorted(set(places.values()))
+    found = dict(zip(wanted, ranked(pieces, np.array(wanted)).tolist(), strict=True)) if places else {}
     return {figure: found[rank] for figure, rank in places.items()}
 
 

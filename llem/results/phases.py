@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from llem.results.left_out import LeftOut
 from llem.results.nullable import total
@@ -14,6 +14,7 @@ from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated,
 from llem.units import MJ_PER_J
 
 Edges = tuple[FloatArray, FloatArray]  # starts and ends
+Mask = NDArray[np.bool_]
 PhaseSource = str  # counter, integrated, estimated or simulated; mixed where devices differ
 
 # Of the slower of sensor and sampling: an edge is known to one of them, so a phase to two in five.
@@ -184,16 +185,32 @@ def phase_energies(
 
 def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float = 0.0) -> list[list[PhaseEnergy]]:
     """The same for several kinds of phases, all of them from one reading of the samples."""
-    views = [view for view in (_counter_view(device), _power_view(device)) if view is not None]
-    if not views or not len(edges[0][0]):
+    sights = _sights(device, edges, silent_share=silent_share)
+    if not sights:
         unknown = PhaseEnergy(reason="neither an energy counter nor power was read")
         return [[unknown] * len(starts) for starts, _ in edges]
-    by_view = [_Sight(view, edges, silent_share=silent_share) for view in views]
+    return [_best(ways) for ways in zip(*(sight.phases() for sight in sights), strict=True)]
+
+
+def energies_j(device: Watched, *, starts_sec: FloatArray, ends_sec: FloatArray) -> FloatArray:
+    """What `phase_energies` finds of very many phases; NaN where it is not known."""
+    found_j = np.full(len(starts_sec), np.nan)
+    for sight in _sights(device, [(starts_sec, ends_sec)], silent_share=0.0):
+        found_j = np.where(np.isnan(found_j), sight.energies_j(), found_j)
+    return found_j
+
+
+def _sights(device: Watched, edges: Sequence[Edges], *, silent_share: float) -> list["_Sight"]:
+    """The phases in every way to see the device, the best first."""
+    views = [view for view in (_counter_view(device), _power_view(device)) if view is not None]
+    if not views or not len(edges[0][0]):
+        return []
+    sights = [_Sight(view, edges, silent_share=silent_share) for view in views]
     moments_sec = np.unique(np.concatenate([moments for pair in edges for moments in pair]))
     for samples in device.pieces(moments_sec[~np.isnan(moments_sec)]):
-        for sight in by_view:
+        for sight in sights:
             sight.add(samples)
-    return [_best(ways) for ways in zip(*(sight.phases() for sight in by_view), strict=True)]
+    return sights
 
 
 def _best(ways: Sequence[Sequence[PhaseEnergy]]) -> list[PhaseEnergy]:
@@ -255,6 +272,16 @@ def _power_view(device: Watched) -> _View | None:
     )
 
 
+class _Facts(NamedTuple):
+    """Phases of one kind, a value of each: their energy, and what speaks against it."""
+
+    energy_j: FloatArray
+    duration_sec: FloatArray  # NaN where there was no first token
+    outside: Mask
+    short: Mask
+    broken: Mask
+
+
 class _Sight:
     """Phases of several kinds as one way of seeing has them, from samples that come in pieces."""
 
@@ -280,11 +307,18 @@ class _Sight:
         self._energy.add(at_sec, values, left_out)
 
     def phases(self) -> list[list[PhaseEnergy]]:
+        columns = (map(np.ndarray.tolist, facts) for facts in self._facts())
+        return [list(map(self._phase, *of_kind)) for of_kind in columns]
+
+    def energies_j(self) -> FloatArray:
+        """Of the only kind of phases; NaN where it is not known."""
+        (facts,) = self._facts()
+        return np.where(facts.outside | facts.short | facts.broken, np.nan, facts.energy_j)
+
+    def _facts(self) -> list[_Facts]:
+        """Of each kind of phases."""
         energies, silences = self._by_edges(self._energy.found()), self._by_edges(self._silent_sec())
-        return [
-            list(self._of_kind(edges, energies_j, silences_sec))
-            for edges, energies_j, silences_sec in zip(self._edges, energies, silences, strict=True)
-        ]
+        return list(map(self._of_kind, self._edges, energies, silences))
 
     def _by_edges(self, at_moments: FloatArray) -> Iterator[Edges]:
         """What is known at all starts and at all ends of each kind."""
@@ -304,19 +338,22 @@ class _Sight:
         )
         return until
 
-    def _of_kind(self, edges: Edges, energies_j: Edges, silences_sec: Edges) -> Iterator[PhaseEnergy]:
+    def _of_kind(self, edges: Edges, energies_j: Edges, silences_sec: Edges) -> _Facts:
         view = self._view
         (starts, ends), (opened_j, closed_j), (opened_sec, closed_sec) = edges, energies_j, silences_sec
-        outside = (starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec)
-        short = ends - starts < MIN_PERIODS * view.resolution_sec
-        broken = closed_sec - opened_sec > self._silent_share * (ends - starts)
-        columns = (closed_j - opened_j, ends - starts, outside, short, broken)
-        facts = zip(*(column.tolist() for column in columns), strict=True)
-        for energy_j, duration_sec, out, brief, gap in facts:
-            yield _phase(view, energy_j, _reason(view, duration_sec, outside=out, short=brief, broken=gap))
+        return _Facts(
+            energy_j=closed_j - opened_j,
+            duration_sec=ends - starts,
+            outside=(starts < view.rhythm.first_sec) | (ends > view.rhythm.last_sec),
+            short=ends - starts < MIN_PERIODS * view.resolution_sec,
+            broken=closed_sec - opened_sec > self._silent_share * (ends - starts),
+        )
+
+    def _phase(self, energy_j: float, *against: Any) -> PhaseEnergy:
+        return _phase(self._view, energy_j, _reason(self._view, *against))
 
 
-def _reason(view: _View, duration_sec: float, *, outside: bool, short: bool, broken: bool) -> str | None:
+def _reason(view: _View, duration_sec: float, outside: bool, short: bool, broken: bool) -> str | None:
     if math.isnan(duration_sec):
         return "there was no first token"
     if outside:

@@ -121,6 +121,8 @@ class Rhythm:
     @property
     def period_sec(self) -> float:
         """The median time between two samples; of a long run, the median of those of its pieces."""
+        if len(self._periods_sec) == 1:
+            return self._periods_sec[0]
         return float(np.median(self._periods_sec))
 
 

@@ -1,7 +1,9 @@
 """Percentiles of more values than are held in memory, exact: the pieces of the values are walked several times, and only those near a percentile are sorted."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,15 @@ _SIGN = np.uint64(2**63)
 
 def percentiles(pieces: Pieces, shares: Sequence[float]) -> list[float]:
     """Values below which so many per cent lie, between two neighbours as numpy's default has it, to the last digit."""
-    places = np.true_divide(shares, 100) * (sum(map(len, pieces())) - 1)
-    lower, upper = np.floor(places).astype(np.int64), np.ceil(places).astype(np.int64)
-    ranks = np.union1d(lower, upper)
-    found = ranked(pieces, ranks)
-    ends = (found[np.searchsorted(ranks, places)].tolist() for places in (lower, upper))
-    return list(map(_between, *ends, (places - lower).tolist()))
+    last = sum(map(len, pieces())) - 1
+    places = [share / 100 * last for share in shares]
+    neighbours = [(math.floor(place), math.ceil(place)) for place in places]
+    ranks = sorted({*chain.from_iterable(neighbours)})
+    found = dict(zip(ranks, ranked(pieces, np.array(ranks)).tolist(), strict=True))
+    return [
+        _between(found[lower], found[upper], place - lower)
+        for (lower, upper), place in zip(neighbours, places, strict=True)
+    ]
 
 
 def _between(low: float, high: float, share: float) -> float:

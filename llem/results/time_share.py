@@ -51,16 +51,18 @@ def spread_over_spans(
     first = np.clip(np.searchsorted(edges_sec, start_sec, side="right") - 1, 0, len(edges_sec) - 2)
     last = np.clip(np.searchsorted(edges_sec, end_sec, side="left") - 1, first, len(edges_sec) - 2)
     counts = last - first + 1
-    which = np.repeat(np.arange(len(rows)), counts)
-    spans = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[which]
-    overlap_sec = np.minimum(edges_sec[spans + 1], end_sec[which]) - np.maximum(
-        edges_sec[spans], start_sec[which]
-    )
-    length_sec = (end_sec - start_sec)[which]
-    whole = (length_sec <= 0) & (start_sec[which] >= edges_sec[0]) & (start_sec[which] <= edges_sec[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = np.where(length_sec > 0, np.maximum(overlap_sec, 0.0) / length_sec, whole.astype(np.float64))
-    return Weights(rows[which], spans, amounts[which] * parts)
+    until = np.cumsum(counts)
+    spans = np.arange(counts.sum()) - np.repeat(until - counts - first, counts)
+    # All but the first and the last span of each lie within it.
+    parts = np.diff(edges_sec)[spans]
+    for places, ends in ((until - counts, first), (until - 1, last)):
+        from_sec, to_sec = np.maximum(edges_sec[ends], start_sec), np.minimum(edges_sec[ends + 1], end_sec)
+        parts[places] = np.maximum(to_sec - from_sec, 0.0)
+    at_once = end_sec <= start_sec
+    inside = (start_sec >= edges_sec[0]) & (start_sec <= edges_sec[-1])
+    parts[until[at_once] - 1] = inside[at_once]
+    parts /= np.repeat(np.where(at_once, 1.0, end_sec - start_sec), counts)
+    return Weights(np.repeat(rows, counts), spans, np.repeat(amounts, counts) * parts)
 
 
 def divide(energy_j: Floats, *, work: Weights, presence: Weights, requests: int) -> Shares:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -14,7 +15,7 @@ from llem_events.events import Request
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 FAILED = "error"
-# Numbers that every request has, and those that may be missing: these are masked arrays.
+# Numbers that every request has, and those that may be missing: where any is, these are masked arrays, which take several times as long.
 GIVEN = ("batch_index", "batch_size", "arrival_ns", "start_ns", "end_ns", "input_tokens", "output_tokens")
 # Numbers that follow from the lists of a request.
 FOLLOWING = ("last_token_ns", "first_chunk_tokens")
@@ -89,7 +90,7 @@ class Lists(NamedTuple):
 class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
     """Some requests, in the order of the log."""
 
-    numbers: Mapping[str, Any]  # GIVEN and MAYBE, these as masked arrays
+    numbers: Mapping[str, Any]  # GIVEN and MAYBE
     failed: Mask
     finished: Mask
     names_error: Mask
@@ -103,15 +104,13 @@ class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
         """Those of the log."""
         reasons = [request.finish_reason for request in requests]
         return cls(
-            numbers={
-                name: np.array([getattr(request, name) for request in requests], np.int64) for name in GIVEN
-            }
-            | {name: _masked([getattr(request, name) for request in requests]) for name in MAYBE},
+            numbers={name: np.array(list(map(attrgetter(name), requests)), np.int64) for name in GIVEN}
+            | {name: _numbers(list(map(attrgetter(name), requests))) for name in MAYBE},
             failed=np.array([reason == FAILED for reason in reasons], np.bool_),
             finished=np.array([reason in FINISHED for reason in reasons], np.bool_),
             names_error=np.array([request.error is not None for request in requests], np.bool_),
             names_reason=np.array([request.times_reason is not None for request in requests], np.bool_),
-            **{name: Lists.of([getattr(request, name) for request in requests]) for name in LISTS},
+            **{name: Lists.of(list(map(attrgetter(name), requests))) for name in LISTS},
         )
 
     def __len__(self) -> int:
@@ -124,23 +123,25 @@ class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last_token_ns(self) -> Any:
         """When the last token came, of itself or in a chunk."""
-        last_ns = np.ma.MaskedArray(np.zeros(len(self), np.int64), mask=True)
+        last_ns, missing = np.zeros(len(self), np.int64), np.ones(len(self), np.bool_)
         for times_ns in (self.token_times_ns, self.chunk_times_ns):
             filled, _, latest_ns = times_ns.edges
             last_ns[filled] = latest_ns
-        return last_ns
+            missing &= ~filled
+        return masked(last_ns, missing)
 
     @property
     def first_chunk_tokens(self) -> Any:
         """How many tokens came at first: one where each has a time of its own."""
-        first = np.ma.MaskedArray(np.zeros(len(self), np.int64), mask=True)
-        first[self.token_times_ns.lengths > 0] = 1
+        alone = self.token_times_ns.lengths > 0
+        first = alone.astype(np.int64)
         filled, tokens, _ = self.chunk_tokens.edges
         first[filled] = tokens
+        missing = ~alone & ~filled
         if self.chunk_tokens.missing is not None:
             starts = (self.chunk_tokens.ends - self.chunk_tokens.lengths)[filled]
-            first[np.flatnonzero(filled)[self.chunk_tokens.missing[starts]]] = np.ma.masked
-        return first
+            missing[filled] = self.chunk_tokens.missing[starts]
+        return masked(first, missing)
 
     @property
     def arrivals(self) -> tuple[Lists, NDArray[np.float64]]:
@@ -181,9 +182,16 @@ class RequestColumns(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _masked(values: Sequence[int | None]) -> Any:
-    missing = [value is None for value in values]
-    return np.ma.MaskedArray(np.array([value or 0 for value in values], np.int64), missing)
+def masked(values: NDArray[Any], missing: Mask) -> Any:
+    """The values without a mask where none is missing."""
+    return np.ma.MaskedArray(values, missing) if missing.any() else values
+
+
+def _numbers(values: Sequence[int | None]) -> Any:
+    if None not in values:
+        return np.array(values, np.int64)
+    missing = np.array([value is None for value in values])
+    return masked(np.array([value or 0 for value in values], np.int64), missing)
 
 
 class Groups:

@@ -104,10 +104,13 @@ class Facts:
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self.all = facts
+        self._by_kind: dict[type[Event], list[Any]] = {}
+        for fact in facts:
+            self._by_kind.setdefault(type(fact.event), []).append(fact.event)
 
-    def every(self, kind: type[Kind]) -> list[Kind]:
+    def every(self, kind: type[Kind]) -> Sequence[Kind]:
         """All events of one kind."""
-        return [fact.event for fact in self.all if isinstance(fact.event, kind)]
+        return self._by_kind.get(kind, ())
 
     def last(self, kind: type[Kind]) -> Kind | None:
         """The latest event of one kind."""
@@ -212,8 +215,8 @@ class ProcessFacts(Facts):
         ]
         return [*((first, metered) for metered in self.devices), *others]
 
-    @property
-    def windows(self) -> list[Window]:
+    @cached_property
+    def windows(self) -> Sequence[Window]:
         """Its windows, in the order of opening."""
         closed = {
             (fact.event.kind, fact.event.window_index): (fact.at_ns, fact.event)

@@ -1,6 +1,5 @@
 """Energy of a process over equal spans of time beside the tokens that were computed in each, from which the cost of both phases is estimated."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from llem.projections.derive.samples import DeviceSamples, DeviceTrace
 from llem.projections.derive.source import Span
 from llem.results.nullable import total
 from llem.results.phase_split import MIN_SPANS, PhaseSplit, split_phases
-from llem.results.phases import MIN_PERIODS, phase_energies, resolution_sec
+from llem.results.phases import MIN_PERIODS, energies_j, resolution_sec
 from llem.results.time_share import Floats, spread_over_spans
 from llem.units import MS_PER_S, NS_PER_S, seconds
 
@@ -117,8 +116,7 @@ def _energy_j(traces: Sequence[DeviceTrace], edges_sec: Floats) -> Floats:
     """Of each span, all devices together; NaN where one is not known."""
     energy_j = np.zeros(len(edges_sec) - 1)
     for device in traces:
-        phases = phase_energies(device, starts_sec=edges_sec[:-1], ends_sec=edges_sec[1:])
-        energy_j += [math.nan if phase.energy_j is None else phase.energy_j for phase in phases]
+        energy_j += energies_j(device, starts_sec=edges_sec[:-1], ends_sec=edges_sec[1:])
     return energy_j
 
 

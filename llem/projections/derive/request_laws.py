@@ -83,7 +83,7 @@ def negative(columns: RequestColumns) -> Mask:
         | (numbers["output_tokens"] < 0)
         | (numbers["batch_size"] < 1)
         | (numbers["batch_index"] < 0)
-        | (numbers["tokens_computed"] < 0).filled(False)
+        | np.ma.filled(numbers["tokens_computed"] < 0, False)
         | (counted.each(np.minimum, tokens, empty=0) < 0)
     )
     return found
@@ -109,10 +109,10 @@ def disordered(columns: RequestColumns) -> Mask:
     numbers, tokens, chunks = columns.numbers, columns.token_times_ns, columns.chunk_times_ns
     start_ns, end_ns, first_ns = numbers["start_ns"], numbers["end_ns"], numbers["first_token_ns"]
     found: Mask = (start_ns < numbers["arrival_ns"]) | (end_ns < start_ns)
-    found |= ((first_ns < start_ns) | (first_ns > end_ns)).filled(False)
+    found |= np.ma.filled((first_ns < start_ns) | (first_ns > end_ns), False)
     found |= ~tokens.ascending | ~chunks.ascending
     filled, earliest_ns, latest_ns = tokens.edges
-    found[filled] |= (first_ns[filled] != earliest_ns).filled(True) | (latest_ns > end_ns[filled])
+    found[filled] |= np.ma.filled(first_ns[filled] != earliest_ns, True) | (latest_ns > end_ns[filled])
     filled, earliest_ns, latest_ns = chunks.edges
     found[filled] |= (earliest_ns < start_ns[filled]) | (latest_ns > end_ns[filled])
     return found
