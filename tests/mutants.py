@@ -425,11 +425,11 @@ def put_in(path: str, original: bytes) -> bool:
         if isinstance(each, FunctionType) and each.__code__.co_filename == place
     ]
     faulty = [function for function in loaded if function.__code__ in changed]
+    # one that has been made already holds the variables that it closes over
+    if any(changed[each.__code__].co_freevars != each.__code__.co_freevars for each in faulty):
+        return False
     for function in faulty:
-        try:
-            function.__code__ = changed[function.__code__].replace(co_filename=place)
-        except ValueError:
-            return False
+        function.__code__ = changed[function.__code__].replace(co_filename=place)
     return bool(faulty) or not loaded
 
 

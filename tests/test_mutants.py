@@ -1,9 +1,13 @@
 """The faults that `just mutants` draws."""
 
+import importlib.util
 from collections.abc import Iterator
-from types import CodeType
+from pathlib import Path
+from types import CodeType, ModuleType
 
-from tests.mutants import ROOMS, ROOT, mutants
+import pytest
+
+from tests.mutants import ROOMS, ROOT, mutants, put_in
 
 ROOM_FILES = [file.relative_to(ROOT) for room in ROOMS.values() for file in (ROOT / room).rglob("*.py")]
 
@@ -26,6 +30,66 @@ def test_a_fault_knows_the_function_around_it() -> None:
         }
         found = {mutant.function for mutant in mutants(file)}
         assert found - {None} <= begin
+
+
+LOADED = """
+import functools
+
+def doubled(number):
+    def twice():
+        return 2 * number
+    return twice()
+
+class Kept:
+    @functools.cached_property
+    def figure(self):
+        return [each + 1 for each in (1, 2)]
+
+def closed_over(one, other):
+    return lambda: one
+
+ONE = closed_over(1, 2)
+"""
+
+
+def loaded(folder: Path) -> ModuleType:
+    """A module of this text."""
+    (folder / "loaded.py").write_text(LOADED)
+    spec = importlib.util.spec_from_file_location("loaded", folder / "loaded.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "figures"),
+    [
+        ("2 * number", "2 / number", (0.5, [2, 3], 1)),
+        ("each + 1", "each - 1", (8, [0, 1], 1)),
+        ("return twice()", "pass", (None, [2, 3], 1)),
+        ("lambda: one", "lambda: other", None),
+    ],
+)
+def test_what_is_loaded_takes_over_the_code_of_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, figures: object
+) -> None:
+    """Functions within functions and in classes too; where one closes over something else it cannot."""
+    monkeypatch.chdir(tmp_path)
+    module = loaded(tmp_path)
+    (tmp_path / "loaded.py").write_text(LOADED.replace(before, after))
+    assert put_in("loaded.py", LOADED.encode()) is (figures is not None)
+    if figures is not None:
+        assert (module.doubled(4), module.Kept().figure, module.ONE()) == figures
+
+
+def test_a_module_that_is_not_loaded_is_read_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has to be put in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unloaded.py").write_text(LOADED)
+    assert put_in("unloaded.py", LOADED.encode())
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
