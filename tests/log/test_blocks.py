@@ -16,6 +16,7 @@ from llem_events import (
     SyncPolicy,
     Verdict,
     envelope,
+    publish_schema,
     survey,
 )
 from llem_events.damage import Damage
@@ -404,3 +405,55 @@ def test_segments_that_have_grown_since_they_were_asked_for(tmp_path: Path) -> N
         for writer in writers:
             writer.seal()
         assert not segments.are_written()
+
+
+@pytest.mark.parametrize(("damaged", "verdict"), [(False, Verdict.TORN), (True, Verdict.CORRUPT)])
+def test_damage_before_a_torn_tail_is_no_crash(tmp_path: Path, damaged: bool, verdict: Verdict) -> None:
+    """Each part that does not verify is told."""
+    path = written(tmp_path / "a", *[[NOTE]] * 4, sealed=False)
+    with SegmentReader(path) as reader:
+        offsets = [block.offset for block in reader.blocks()]
+    content = bytearray(path.read_bytes()[:-3])
+    if damaged:
+        content[offsets[1] + BLOCK_HEADER_BYTES] ^= 0xFF
+    path.write_bytes(content)
+    found = survey(path)
+    assert (found.verdict, len(found.damages), found.blocks) == (verdict, 1 + damaged, 3 - damaged)
+    assert found.damages[-1].offset == offsets[3]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(WindowOpened(kind=kind) for kind in ("baseline", "warmup", "measurement", "drain", "guard")),
+        *(
+            RequestsCompleted(window="warmup", requests=[request(0, 1.0, finish_reason=reason)])
+            for reason in ("length", "eos", "finished", "stopped", "error")
+        ),
+        *(metered(kind) for kind in ("gpu", "mig", "cpu_package", "dram", "process", "simulated", "wall")),
+        *(metered(source=source) for source in ("counter", "integrated", "estimated", "simulated")),
+        *(metered(power=power) for power in ("instant", "average", "derived")),
+        *(
+            BaselineMeasured(position=position, duration_s=1.0, devices=[])
+            for position in ("before", "after", "server_idle")
+        ),
+    ],
+)
+def test_what_the_fields_say_is_known(event: Event) -> None:
+    """Every text that stands beside a field as one of its."""
+    assert unknown_text(event) is None
+
+
+@pytest.mark.parametrize(
+    "role", ["supervisor", "rank", "worker", "sampler", "import", "load", "server", "study", "note"]
+)
+def test_every_writer_is_known(role: str) -> None:
+    """By its role."""
+    check_known(segment_header(role=role))
+
+
+def test_schemas_are_written_where_they_are_wanted(tmp_path: Path) -> None:
+    """All of them, in a folder that is made."""
+    publish_schema.publish(tmp_path / "new" / "schema")
+    written_texts = {path.name: path.read_text() for path in (tmp_path / "new" / "schema").iterdir()}
+    assert written_texts == publish_schema.documents()
