@@ -339,3 +339,15 @@ def test_a_later_result_has_the_figures_of_before() -> None:
     assert (told.detected, told.throttle_duration_sec, told.max_temperature_c) == (True, 2.5, 81.0)
     plain = later(left | renamed | {"schema_version": "5.0", "total_flops": 0.0})
     assert plain.thermal_throttle is None and plain.total_flops is None
+
+
+def test_a_process_alone_keeps_what_it_says() -> None:
+    """As the experiment's."""
+    warmup = {"converged": True, "iterations_completed": 3}
+    said = {"warmup_result": warmup, "timeseries": "t.parquet", "thermal_throttle": {"detected": True}}
+    (part,) = process(**said)
+    (told,) = later(FIELDS | {"process_results": [part]}).process_results
+    alone = later(part)
+    for name in ("extended_metrics", *said):
+        assert getattr(alone, name) == getattr(told, name) is not None
+    assert alone.total_tokens == told.inference_metrics.total_tokens
