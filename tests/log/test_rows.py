@@ -13,6 +13,7 @@ from llem_events.events import Event, ExperimentStarted, WarningRaised
 from llem_events.inspection import plain, readable_row
 from tests.log.forged import message
 from tests.log.segments import segment_header
+from tests.world import request
 
 
 def row_of(event: Event) -> dict[str, Any]:
@@ -92,6 +93,14 @@ def test_an_event_is_cleaned_however_deep_a_text_stands() -> None:
     assert clean(kept) == kept
     same = WarningRaised(code="c", text="t")
     assert clean(same) is same
+
+
+def test_a_prompt_and_its_output_keep_their_length() -> None:
+    """An error does not."""
+    longer = "-" * (MAX_TEXT + 1)
+    kept = clean(request(0, 1.0, prompt=longer, output=longer, error=longer))
+    assert kept.prompt == kept.output == longer
+    assert kept.error == f"{longer[:-1]} ... (cut, 65537 characters)"
 
 
 def test_a_document_without_secrets_keeps_its_bytes() -> None:
