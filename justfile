@@ -89,6 +89,10 @@ gpu-check *options:
 compare-clients *options: setup
     {{python}} -m benchmarks.compare_clients {{options}}
 
+# Spark and Ray seal a store, they and Daft read it, in an environment of their own; Spark needs a Java runtime.
+other-engines *options: setup
+    {{python}} -m benchmarks.other_engines {{options}}
+
 # Measure vLLM on this CPU, in an environment of its own; options are those of llem measure.
 vllm-cpu *options: setup
     {{python}} -m benchmarks.vllm_cpu {{options}}

