@@ -83,7 +83,7 @@ COLUMNS = (
         "ratio_high",
     ),
     *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
-    *("within_run_low", "within_run_high"),
+    *("within_run_low", "within_run_high", "outliers"),
 )
 
 
@@ -112,6 +112,9 @@ class Compared(NamedTuple):
     within_run: (
         tuple[float, float] | None
     )  # of one run each, the ratio's interval by the spread within them: not from run to run
+    outliers: list[
+        str
+    ]  # runs of either group that are far from the others of theirs: marked, and never left out
 
     @property
     def is_worse(self) -> bool:
@@ -440,7 +443,8 @@ def _compared(
     bounds = [run["energy_bound"] for run in (*before, *after)]
     bound = None if figure.name not in ENERGIES or None in bounds else max(bounds)
     within = _within_run(figure, comparison, [*before, *after], level)
-    return Compared(group.name, figure, comparison, bound, within)
+    far = [*_far_from_the_others(reference, figure.name), *_far_from_the_others(group, figure.name)]
+    return Compared(group.name, figure, comparison, bound, within, far)
 
 
 def _within_run(
@@ -489,8 +493,8 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
         if group.left_out:
             ends = [f"{run['experiment_id']} ({run['failure'] or run['status']})" for run in group.left_out]
             yield f"{group.name}: left out, because it failed or was not measured to its end: {_listed(ends)}"
-        if invalid := [run["experiment_id"] for run in group.runs if not run["valid"]]:
-            yield f"{group.name}: not valid: {_listed(invalid)}"
+        if invalid := [run for run in group.runs if not run["valid"]]:
+            yield f"{group.name}: not valid: {_why(invalid, group)}"
     yield from _mixed(groups, "energy_source", "energy comes from different sources")
     if any(not _has_same_prompts(groups[0], group) for group in groups[1:]):
         yield "the prompts are not the same"
@@ -502,7 +506,17 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     yield from _without_factors(groups, compared)
     yield from _too_narrow(groups, compared)
     yield from _unpaired(groups)
-    yield from _far_from_the_others(groups, compared)
+    yield from _outliers(groups, compared)
+
+
+def _why(invalid: Sequence[Run], group: Group) -> str:
+    """The first reason against the first of them, and how many others there are."""
+    reasons = invalid[0]["invalid_reasons"] or ["no result"]
+    said = f"{reasons[0]}{f' and {len(reasons) - 1} more' if len(reasons) > 1 else ''}"
+    if len(group.runs) == 1:
+        return said
+    others = f" and {len(invalid) - 1} more of {_runs(len(group.runs))}" if len(invalid) > 1 else ""
+    return f"{invalid[0]['experiment_id']} ({said}){others}"
 
 
 def _without_factors(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
@@ -552,12 +566,21 @@ def _unpaired(groups: Sequence[Group]) -> Iterator[str]:
                 yield f"{group.name}: left out, because the block has no partner: {_listed(left)}"
 
 
-def _far_from_the_others(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
-    for figure in dict.fromkeys(each.figure.name for each in compared):
-        for group in groups:
-            known = [run for run in group.runs if run[figure] is not None]
-            for place in outliers([run[figure] for run in known]):
-                yield f"{group.name}: {figure} of {known[place]['experiment_id']} is far from that of the other runs"
+def _far_from_the_others(group: Group, figure: str) -> list[str]:
+    known = [run for run in group.runs if run[figure] is not None]
+    return [known[place]["experiment_id"] for place in outliers([run[figure] for run in known])]
+
+
+def _outliers(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[str]:
+    """Each run that is far from the others of its group, with the figures in which it is."""
+    figures = {each.figure.name: each.figure for each in compared}
+    for group in groups:
+        found: dict[str, list[str]] = {}
+        for name, figure in figures.items():
+            for run in _far_from_the_others(group, name):
+                found.setdefault(run, []).append(figure.shown or name)
+        for run, names in found.items():
+            yield f"{group.name}: {run} is far from the other runs in {', '.join(names)}"
 
 
 def _listed(values: Iterable[str]) -> str:
@@ -575,6 +598,7 @@ def record(each: Compared) -> list[Any]:
         "energy_bound": each.energy_bound,
         "within_run_low": each.within_run and each.within_run[0],
         "within_run_high": each.within_run and each.within_run[1],
+        "outliers": each.outliers,
     }
     return [named[column] if column in named else getattr(each.comparison, column) for column in COLUMNS]
 

@@ -1,7 +1,7 @@
 """llem compare."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +11,8 @@ import typer
 from llem.cli import console
 from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import FactorsOption, StoreOption
-from llem.cli.table import write_table
+from llem.cli.short_ids import shortener
+from llem.cli.table import write_sections, write_table
 from llem.cli.tables import tables_of
 from llem.comparing import (
     COLUMNS,
@@ -101,7 +102,7 @@ def compare(
         findings = compare_groups(
             connection, members, figures=figure or (), valid_only=valid, level=level, margin=margin
         )
-    _write(findings, output_format, level)
+    _write(findings, place, output_format, level)
     _fail(findings, fail_if)
 
 
@@ -114,7 +115,7 @@ def _check_scope(groups: Sequence[str], *, within: str | None, everywhere: bool)
         raise QueryError(option, found="no group KEY=VALUE", expected="one, to be looked for there")
 
 
-def _write(findings: Findings, output_format: Format, level: float) -> None:
+def _write(findings: Findings, store: Store, output_format: Format, level: float) -> None:
     rows = [record(each) for each in findings.compared]
     with text_output() as out:
         match output_format:
@@ -127,18 +128,20 @@ def _write(findings: Findings, output_format: Format, level: float) -> None:
                 out.write("\n")
                 formats.write_markdown(out, *_screen(findings, level))
             case Format.TABLE:
-                write_comparison(findings, level, instead="-f json")
+                write_comparison(findings, store, level, instead="-f json")
     if output_format is Format.CSV:
         for line in findings.doubts:
             console.note(f"llem: {line}")
 
 
-def write_comparison(findings: Findings, level: float = LEVEL, *, instead: str) -> None:
+def write_comparison(findings: Findings, store: Store, level: float = LEVEL, *, instead: str) -> None:
     """The table for people, and above it what they have to know; `instead` shows what did not fit."""
+    short = shortener(store)
     with text_output() as out:
-        out.writelines(folded(on_one_line(line), sys.stdout) + "\n" for line in remarks(findings))
+        out.writelines(folded(short(on_one_line(line)), sys.stdout) + "\n" for line in remarks(findings))
     columns, screen = _screen(findings, level)
-    write_table(sys.stdout, columns, screen, instead=instead)
+    write = write_sections if len(findings.groups) > 2 else write_table
+    write(sys.stdout, columns, [list(map(short, row)) for row in screen], instead=instead)
 
 
 def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -153,26 +156,41 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 
 def _screen(findings: Findings, level: float) -> tuple[list[str], list[list[str]]]:
-    """The table for people, what matters most to the left; the group stands in it where there are several beside the reference."""
-    several = len(findings.groups) > 2
-    before, after = ("reference", "value") if several else _heads(findings.groups)
+    """The table for people: a row a figure; of several groups one a figure and group, the reference first."""
     ratio = f"ratio, {100 * level:.4g} % interval"
+    if len(findings.groups) > 2:
+        return ["figure", "group", ratio, "verdict", "value", "sensors"], list(_rows_of_several(findings))
     rows = [
-        {
-            "group": each.group,
-            "figure": each.figure.shown or each.figure.name,
-            ratio: _ratio(each),
-            "verdict": _verdict(each),
-            before: _number(each.comparison.reference, each.figure.unit),
-            after: _number(each.comparison.value, each.figure.unit),
-            "sensors": _sensors(each),
-        }
+        [_name(each), _ratio(each), _verdict(each), *_both(each), _sensors(each)]
         for each in findings.compared
     ]
-    # a reference that stands in every row is the first to go where there is no room
-    order = ["group", "figure", ratio, "verdict", after, "sensors", before]
-    columns = order if several else ["figure", ratio, "verdict", before, after, "sensors"]
-    return columns, [[row[column] for column in columns] for row in rows]
+    return ["figure", ratio, "verdict", *_heads(findings.groups), "sensors"], rows
+
+
+def _rows_of_several(findings: Findings) -> Iterator[list[str]]:
+    """Figure after figure, so that all groups stand below each other."""
+    figures: dict[str, list[Compared]] = {}
+    for each in findings.compared:
+        figures.setdefault(each.figure.name, []).append(each)
+    for compared in figures.values():
+        references = filter(None, dict.fromkeys(_both(each)[0] for each in compared))
+        yield [_name(compared[0]), findings.groups[0].name, "", "reference", " or ".join(references), ""]
+        for each in compared:
+            yield [
+                *(_name(each), each.group, _ratio(each)),
+                *(_verdict(each), _both(each)[1], _sensors(each)),
+            ]
+
+
+def _name(each: Compared) -> str:
+    return each.figure.shown or each.figure.name
+
+
+def _both(each: Compared) -> tuple[str, str]:
+    """Of the reference and of the group."""
+    values = (each.comparison.reference, each.comparison.value)
+    first, second = (_number(value, each.figure.unit) for value in values)
+    return first, second
 
 
 def _heads(groups: Sequence[Group]) -> tuple[str, str]:
@@ -186,11 +204,16 @@ def _ratio(each: Compared) -> str:
     if found.ratio is None:
         return ""
     if found.ratio_low is not None and found.ratio_high is not None:
-        return f"{found.ratio:.4g} [{found.ratio_low:.4g}, {found.ratio_high:.4g}]"
+        return f"{_share(found.ratio)} [{_share(found.ratio_low)}, {_share(found.ratio_high)}]"
     if each.within_run is not None:
         low, high = each.within_run
-        return f"{found.ratio:.4g}, within the runs [{low:.4g}, {high:.4g}]"
-    return f"{found.ratio:.4g}"
+        return f"{_share(found.ratio)}, within the runs [{_share(low)}, {_share(high)}]"
+    return _share(found.ratio)
+
+
+def _share(ratio: float) -> str:
+    """To a thousandth where it is near 1, else to three digits."""
+    return f"{ratio:.3f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
 
 
 def _number(value: float | None, unit: str) -> str:

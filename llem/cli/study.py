@@ -169,7 +169,7 @@ def _write_findings(store: Store, history: StudyHistory) -> None:
     try:
         with tables.tables_of(store) as connection:
             findings = comparing.compare_groups(connection, members, usual=FEW)
-            compare.write_comparison(findings, instead="`llem compare`")
+            compare.write_comparison(findings, store, instead="`llem compare`")
     except LlemError as error:
         console.complain(f"the runs of {history.study_id} cannot be compared now: {error}")
 
@@ -185,7 +185,7 @@ def studies(json: JsonOption = False, store: StoreOption = None) -> None:
         with console.text_output() as out:
             formats.write_json(out, columns, rows)
     elif rows:
-        write_table(sys.stdout, columns, rows, instead="--json")
+        write_table(sys.stdout, (*columns[:-1], "left"), rows, instead="--json")
     else:
         console.note(f"llem: no study in {place.path}")
 

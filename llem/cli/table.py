@@ -1,14 +1,15 @@
 """Rows for people: a table as wide as the terminal, or one column a line where that is too wide; what does not fit is said."""
 
+import itertools
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -24,52 +25,87 @@ GAP = 2
 LEFT_OUT_SHOWN = 6
 
 
+class _Cells(NamedTuple):
+    """The texts of a table, and how wide and which way each column is."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    widths: list[int]  # of the columns that have room
+    natural: list[int]
+    numeric: list[bool]
+    is_cut: bool
+
+
 def write_table(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, instead: str) -> None:
     """One table; a pipe or a file gets the same without colour and unfolded. `instead` shows what did not fit."""
     kept = list(rows)
     if not kept:
         note("llem: no rows")
         return
-    texts = [[on_one_line(formats.text(cell)) for cell in row] for row in kept]
-    heads = [on_one_line(name) for name in columns]
-    natural = [max(map(cell_len, (head, *(row[place] for row in texts)))) for place, head in enumerate(heads)]
-    least = [
-        _least([head, *(row[place] for row in texts)], natural[place]) for place, head in enumerate(heads)
-    ]
     console = console_for(out)
-    widths = fitted(natural, least, console.width)
-    table = plain_table()
-    for place, width in enumerate(widths):
-        numeric = any(_is_number(row[place]) for row in kept)
+    cells = _fitted_cells(columns, kept, console.width)
+    draw(console, _table(cells, cells.rows))
+    _say_what_is_missing(cells.heads[len(cells.widths) :], is_cut=cells.is_cut, instead=instead)
+
+
+def write_sections(
+    out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]], *, instead: str
+) -> None:
+    """The same, with the first column's text on a line of its own above the rows that have it."""
+    console = console_for(out)
+    cells = _fitted_cells(["", *columns[2:]], [["  " + row[1], *row[2:]] for row in rows], console.width)
+    drawn: list[Table | Text] = [_table(cells, [])]
+    places = enumerate(row[0] for row in rows)
+    for name, section in itertools.groupby(places, key=lambda place: place[1]):
+        shown = [cells.rows[place] for place, _ in section]
+        drawn += [Text(on_one_line(name), style="bold"), _table(cells, shown, show_header=False)]
+    draw(console, *drawn)
+    _say_what_is_missing(cells.heads[len(cells.widths) :], is_cut=cells.is_cut, instead=instead)
+
+
+def _fitted_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]], room: int) -> _Cells:
+    heads = [on_one_line(name) for name in columns]
+    texts = [[on_one_line(formats.text(cell)) for cell in row] for row in rows]
+    members = [[head, *(row[place] for row in texts)] for place, head in enumerate(heads)]
+    natural = [max(map(cell_len, column)) for column in members]
+    least = [_least(column, width) for column, width in zip(members, natural, strict=True)]
+    widths = fitted(natural, least, room)
+    shown = [[_cut(text, width) for text, width in zip(row, widths, strict=False)] for row in texts]
+    is_cut = shown != [row[: len(widths)] for row in texts]
+    numeric = [any(_is_number(row[place]) for row in rows) for place in range(len(heads))]
+    return _Cells(heads, shown, widths, natural, numeric, is_cut)
+
+
+def _table(cells: _Cells, rows: Sequence[Sequence[str]], *, show_header: bool = True) -> Table:
+    table = plain_table(show_header=show_header)
+    for place, width in enumerate(cells.widths):
         table.add_column(
-            Text(heads[place]),
-            justify="right" if numeric else "left",
+            Text(cells.heads[place]),
+            justify="right" if cells.numeric[place] else "left",
             width=width,
-            no_wrap=width == natural[place],
+            no_wrap=width == cells.natural[place],
             overflow="fold",
         )
-    is_cut = False
-    for row in texts:
-        shown = [_cut(text, width) for text, width in zip(row, widths, strict=False)]
-        is_cut = is_cut or shown != row[: len(widths)]
-        table.add_row(*map(Text, shown))
-    draw(console, table)
-    _say_what_is_missing(heads[len(widths) :], is_cut=is_cut, instead=instead)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
-def draw(console: Console, table: Table) -> None:
-    """The table; where no terminal needs them, without spaces at the ends of lines."""
+def draw(console: Console, *parts: Table | Text) -> None:
+    """One below the other; where no terminal needs them, without spaces at the ends of lines."""
     if console.is_terminal:
-        console.print(table)
+        console.print(Group(*parts))
         return
     with console.capture() as drawn:
-        console.print(table)
+        console.print(Group(*parts))
     console.file.writelines(line.rstrip() + "\n" for line in drawn.get().splitlines())
 
 
-def plain_table() -> Table:
+def plain_table(*, show_header: bool = True) -> Table:
     """A table with a rule below its heads and nothing else around it."""
-    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    return Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_header=show_header
+    )
 
 
 def console_for(out: TextIO) -> Console:

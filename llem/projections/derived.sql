@@ -585,6 +585,22 @@ halves AS (
     FROM pairs LEFT JOIN student_t ON df = pairs - 1)
 SELECT cell_index, cell, pairs, exp(mean) AS ratio, exp(mean - half) AS ratio_low, exp(mean + half) AS ratio_high FROM halves ORDER BY cell_index;
 
+-- One figure of experiment_results in every run that was repeated, and whether it is far from its repeats: a modified z above 14.8, of five or more.
+-- All runs are there; none is left out of anything for being far.
+CREATE MACRO outliers(figure := 'energy_per_output_token_j') AS TABLE
+WITH results AS (SELECT experiment_id, study_id, coalesce(cell_hash, measurement_config_hash) AS configuration, to_json(r) AS figures
+                 FROM (SELECT * EXCLUDE (result) FROM experiment_results) r),
+runs AS (
+    SELECT * EXCLUDE (figures), CASE WHEN list_contains(json_keys(figures), figure) THEN TRY_CAST((figures ->> figure) AS DOUBLE)
+                                     ELSE error('no figure of experiment_results: ' || figure) END AS value
+    FROM results WHERE configuration IS NOT NULL),
+scaled AS (
+    SELECT *, count(*) OVER alike AS repeats, median(value) OVER alike AS median_value,
+           CASE WHEN repeats >= 5 THEN 0.6745 * abs(value - median_value) / nullif(mad(value) OVER alike, 0) END AS modified_z
+    FROM runs WHERE value IS NOT NULL WINDOW alike AS (PARTITION BY study_id, configuration))
+SELECT study_id, configuration, experiment_id, value, median_value, repeats, modified_z, coalesce(modified_z > 14.8, false) AS outlier
+FROM scaled WHERE repeats > 1 ORDER BY study_id, configuration, experiment_id;
+
 -- Power of each device of an experiment in so many even steps of time, for a picture: nothing is to be integrated from it.
 CREATE MACRO power_envelope(experiment, buckets := 600) AS TABLE
 WITH sampled AS (

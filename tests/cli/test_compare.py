@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from llem.cli.short_ids import shortener
 from llem.comparing import compare_groups, named_groups
 from llem.errors import QueryError
 from llem.plan import EnginePlan, LengthPlan, Plan, ValidityPlan, WorkloadPlan
@@ -153,6 +154,33 @@ def test_three_groups_stand_in_one_table(tmp_path: Path, llem: Run) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(",")[0] for line in lines] == ["group", "cell=c2", "cell=c3"]
     assert [("higher" in line, "lower" in line) for line in lines[1:]] == [(True, False), (False, True)]
+
+
+def test_a_run_far_from_its_repeats_is_marked_and_kept(tmp_path: Path, llem: Run) -> None:
+    """In a line, in the column `outliers` and in the macro of that name; all five runs count."""
+    store = two_cells(tmp_path, 1.05)
+    for block, spread in enumerate((*SPREAD[:4], 0.3)):
+        measured(store, 3, block, energy=1 + spread)
+    found = comparison(llem, store, "cell=c1", "cell=c3", "cell=c2", "--figure", "total_energy_j")
+    assert found["doubts"].count(f"cell=c3: {run_id(3, 4)} is far from the other runs in energy") == 1  # type: ignore[attr-defined]
+    done = llem(
+        "compare", "cell=c1", "cell=c3", "--figure", "total_energy_j", "-f", "json", "--store", store.path
+    )
+    (row,) = json.loads(done.stdout)[0]["comparisons"]
+    assert (row["outliers"], row["runs"]) == ([run_id(3, 4)], 5)
+    sql = "SELECT experiment_id, value > median_value FROM outliers('total_energy_j') WHERE outlier"
+    rows = llem("query", sql, "-f", "csv", "--store", store.path).stdout.splitlines()[1:]
+    assert rows == [f"{run_id(3, 4)},true"]
+
+
+def test_ids_are_as_short_as_the_store_lets_them_be(tmp_path: Path) -> None:
+    """Down to the second; longer where two runs were started in one, and those of other stores stay whole."""
+    store = Store(tmp_path / "store").create()
+    for run in ("20260102-030405-aa1111111111", "20260102-030405-aa2222222222", run_id(1, 0)):
+        (store.log_path / run).mkdir()
+    text = f"{run_id(1, 0)}: 20260102-030405-aa2222222222,20260102-030405-aa1111111111; {run_id(2, 0)}"
+    short = shortener(store)(text)
+    assert short == f"20260102-030410: 20260102-030405-aa2,20260102-030405-aa1; {run_id(2, 0)}"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ CASES = {
     "watch_wrapped": Case(["watch", WRAPPED, "--once"]),
     "watch_unknown": Case(["watch", "nobody"]),
     "compare": Case(["compare", NAMED, TWO_GPUS]),
+    "compare_three": Case(["compare", NAMED, TWO_GPUS, WRAPPED]),
     "compare_one_group": Case(["compare", "site=lab"]),
     "show": Case(["show", NAMED]),
     "show_two_gpus": Case(["show", TWO_GPUS]),
