@@ -1,6 +1,6 @@
 """The charts of a report, each from plain numbers: what is compared is drawn with every run in it."""
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from llem.reporting.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
@@ -9,6 +9,8 @@ ROW, LOW_ROW, MANY_ROWS = 34.0, 22.0, 12  # height of one configuration, and of 
 LEAST_NAMES, MOST_NAMES = 110.0, 290.0  # width of its name
 FAR = 8.0  # values that are so many times others lie on a logarithmic axis
 STRIP, GAP, THROTTLE = 46.0, 20.0, 7.0  # heights below the power
+STRIP_BELOW = 120.0  # below the frontier
+TERA = 1e12
 LABEL = 6.4  # width of a character beside a point
 Values = Mapping[str, Sequence[tuple[str, float]]]  # configuration -> its runs: id and figure
 Points = Mapping[str, Sequence[tuple[str, float, float]]]
@@ -46,8 +48,8 @@ class Trace(NamedTuple):
     throttled: Sequence[tuple[float, float]]  # from and to
 
 
-def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
-    """A row a configuration: a dot a run, a bar for the interval of the mean."""
+def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span], *, far: Collection[str] = ()) -> str:
+    """A row a configuration: a dot a run, a ring one that is far from the others, a bar for the interval of the mean."""
     row = _row_of(runs)
     plot = Plot(title=title, height=TOP + row * len(runs) + 48, left=_room_of(runs))
     edges = [edge for span in means.values() for edge in span if edge is not None]
@@ -60,7 +62,7 @@ def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span]) -> str:
             says = f"{name}: {number(span.value)} [{number(span.low)}, {number(span.high)}]"
             plot.bar((x.at(span.low), y), (x.at(span.high), y), series=place, says=says)
         for run, figure in group:
-            plot.dot(x.at(figure), y, series=place, says=f"{run}: {number(figure)}")
+            plot.dot(x.at(figure), y, series=place, says=f"{run}: {number(figure)}", hollow=run in far)
     return plot.svg()
 
 
@@ -82,17 +84,28 @@ def forest(title: str, ratios: Mapping[str, Span], *, margin: float) -> str:
     return plot.svg()
 
 
-def frontier(title: str, axes: tuple[str, str], runs: Points, spans: Mapping[str, tuple[Span, Span]]) -> str:
+def frontier(
+    title: str,
+    axes: Sequence[str],
+    runs: Points,
+    spans: Mapping[str, tuple[Span, Span]],
+    *,
+    below: Points | None = None,
+) -> str:
     """Two figures against each other, a dot a run and a cross of intervals a configuration; down and to the right is where one wants to be.
 
-    The dotted line joins the configurations that no other beats in both.
+    The dotted line joins the configurations that no other beats in both. `below` are the first figure and a third one, in a strip of its own under the same axis.
     """
-    plot = Plot(title=title, height=HEIGHT * 1.15)
+    room = STRIP_BELOW + 2 * GAP if below else 0.0
+    plot = Plot(title=title, height=HEIGHT * 1.15 + room)
     edges = [[edge for pair in spans.values() for edge in pair[axis] if edge is not None] for axis in (0, 1)]
     points = [point for group in runs.values() for point in group]
     x = _fitting([point[1] for point in points] + edges[0], plot.left, plot.right)
-    y = _fitting([point[2] for point in points] + edges[1], plot.bottom, plot.top)
+    y = _fitting([point[2] for point in points] + edges[1], plot.bottom - room, plot.top)
     plot.x_axis(x, axes[0])
+    if below:
+        top = plot.bottom - room + GAP / 2
+        plot.block(plot.left, plot.right, top, GAP, kind="gap")
     plot.y_axis(y, axes[1])
     best = undominated([(first.value, second.value) for first, second in spans.values()])
     plot.path([(x.at(first), y.at(second)) for first, second in best], kind="pareto")
@@ -102,7 +115,47 @@ def frontier(title: str, axes: tuple[str, str], runs: Points, spans: Mapping[str
             says = f"{name}, {run}: {number(first)}, {number(second)}"
             plot.dot(x.at(first), y.at(second), series=place, says=says)
         _name_beside(plot, x.at(spans[name][0].value), y.at(spans[name][1].value), name)
+    if below:
+        _strip_below(plot, x, axes[2], below)
     return plot.svg()
+
+
+def _strip_below(plot: Plot, x: Scale, axis: str, runs: Points) -> None:
+    """What the first figure costs in the third one, a dot a run."""
+    figures = [figure for group in runs.values() for _, _, figure in group]
+    y = _fitting(figures, plot.bottom, plot.bottom - STRIP_BELOW)
+    plot.y_axis(y, axis, ticks=y.ticks()[:: max(1, len(y.ticks()) // 3)])
+    for place, (name, group) in enumerate(runs.items()):
+        for run, first, figure in group:
+            says = f"{name}, {run}: {number(first)}, {number(figure)}"
+            plot.dot(x.at(first), y.at(figure), series=place, radius=3.0, says=says)
+
+
+def roofline(title: str, points: Points, roofs: Sequence[tuple[float, float]]) -> str:
+    """FLOP/s against FLOPs for each byte of weights, a dot a run, below what bandwidth (bytes/s) and peak (FLOP/s) of each roof let a device do."""
+    plot = Plot(title=title, height=HEIGHT * 1.15, keys=list(points))
+    ridges = [peak / bandwidth for bandwidth, peak in roofs]
+    runs = [run for group in points.values() for run in group]
+    x = scale([*(at for _, at, _ in runs), *ridges], plot.left, plot.right, is_log=True, room=0.12)
+    rates = [rate / TERA for rate in (*(rate for _, _, rate in runs), *(peak for _, peak in roofs))]
+    y = scale(rates, plot.bottom, plot.top, is_log=True, room=0.1)
+    plot.x_axis(x, "FLOP for each byte of weights read")
+    plot.y_axis(y, "TFLOP/s")
+    for (bandwidth, peak), ridge in zip(roofs, ridges, strict=True):
+        _roof(plot, x, y, ridge, peak / TERA, says=f"{bandwidth / TERA:.3g} TB/s, {peak / TERA:,.4g} TFLOP/s")
+    for place, (name, group) in enumerate(points.items()):
+        for run, intensity, rate in group:
+            says = f"{name}, {run}: {number(intensity)} FLOP/byte, {number(rate / TERA)} TFLOP/s"
+            plot.dot(x.at(intensity), y.at(rate / TERA), series=place, says=says)
+    return plot.svg()
+
+
+def _roof(plot: Plot, x: Scale, y: Scale, ridge: float, peak: float, *, says: str) -> None:
+    """Up the slope of the bandwidth to its ridge, and level from there on."""
+    start = max(x.low, ridge * y.low / peak)
+    corners = ((start, start * peak / ridge), (ridge, peak), (x.high, peak))
+    plot.path([(x.at(at), y.at(rate)) for at, rate in corners], kind="roof")
+    plot.text(plot.right, y.at(peak) - 8, says, anchor="end")
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

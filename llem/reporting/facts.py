@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -13,8 +14,10 @@ from llem.factors import Factors
 from llem.projections import footprint
 from llem.projections.database import limit_cache
 from llem.reporting.charts import Curves, Trace
+from llem.results.roofline import RooflinePoint, WeightReads, roofline_point
 from llem.results.throttling import ANY_REASON
 from llem_events.events import StatedFactor
+from llem_events.inspection import SegmentDigest, root_digest
 
 STEPS, FEW_STEPS = 600, 360  # of a trace: a pixel each; of one among many
 CACHE = "160MB"  # of what DuckDB has read of the samples: each is read twice at most
@@ -65,6 +68,29 @@ SELECT d.device_name, d.device_uuid, c.sensor, coalesce(d.calibrated_by, d.exper
 FROM devices d LEFT JOIN calibrations c ON c.experiment_id = coalesce(d.calibrated_by, d.experiment_id) AND (c.host, c.device_uuid) = (d.host, d.device_uuid)
 WHERE list_contains($runs, d.experiment_id) AND (d.calibrated_by IS NOT NULL OR c.experiment_id IS NOT NULL)
 GROUP BY ALL ORDER BY ALL
+"""
+# A step that brings several tokens of a request reads the weights once; a batch takes as many steps as its longest answer.
+_WEIGHT_READS = """
+WITH steps AS (
+    SELECT experiment_id, process_index, batch_index,
+           max(CASE WHEN len(chunk_times_ns) > 0 THEN len(chunk_times_ns) ELSE output_tokens END) AS steps
+    FROM requests WHERE list_contains($runs, experiment_id) AND window_kind = 'measurement' GROUP BY ALL),
+passes AS (
+    SELECT experiment_id, process_index, sum(steps) AS passes FROM batches JOIN steps USING (experiment_id, process_index, batch_index) GROUP BY ALL)
+SELECT p.experiment_id, TRY_CAST(v.body ->> 'non_embedding_parameters' AS BIGINT),
+       CASE WHEN coalesce(p.quantization, 'none') = 'none' THEN p.dtype END, s.passes
+FROM processes p LEFT JOIN passes s USING (experiment_id, process_index)
+LEFT JOIN events v ON (v.experiment_id, v.segment_id) = (p.experiment_id, p.segment_id) AND v.type = 'model_loaded'
+WHERE list_contains($runs, p.experiment_id) AND coalesce(p.group_rank, 0) = 0
+"""
+_SPEEDS = """
+SELECT r.experiment_id, r.total_flops, r.flops_per_second, r.model_flops_utilisation,
+       (SELECT list(device_name) FROM devices d WHERE d.experiment_id = r.experiment_id)
+FROM experiment_results r WHERE list_contains($runs, r.experiment_id) AND r.model_flops_utilisation > 0
+"""
+_SEGMENTS = """
+SELECT experiment_id, file, segment_id, blocks, events, digest, verdict FROM segments
+WHERE list_contains($runs, experiment_id) AND segment_id IS NOT NULL AND digest IS NOT NULL AND verdict <> 'left_out'
 """
 _SAMPLES = """
 SELECT (at_ns - $start_ns) / 1e9 AS at_s, power_w FROM samples
@@ -187,6 +213,42 @@ def sensors(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[
     """Those that some runs calibrated, or rely on; none where nothing was ever calibrated."""
     rows = connection.execute(_SENSORS, {"runs": list(runs)}).fetchall()
     return [Sensor(*row) for row in rows]
+
+
+def root_digests(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, str]:
+    """What `llem log digest` says of each run, from what was read of its segments."""
+    segments: dict[str, list[SegmentDigest]] = {}
+    for run, file, segment_id, blocks, events, digest, verdict in connection.execute(
+        _SEGMENTS, {"runs": list(runs)}
+    ).fetchall():
+        segments.setdefault(run, []).append(
+            SegmentDigest(
+                *(bytes.fromhex(segment_id), Path(file), blocks, events, bytes.fromhex(digest)),
+                is_sealed=verdict == "clean",
+            )
+        )
+    return {run: root_digest(found).hex() for run, found in segments.items()}
+
+
+def roofline(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, RooflinePoint]:
+    """Where each run stands below its roof; those of which too little is known are not there."""
+    speeds = connection.execute(_SPEEDS, {"runs": list(runs)}).fetchall()
+    if not speeds:
+        return {}
+    reads: dict[str, list[WeightReads]] = {}
+    for run, *known in connection.execute(_WEIGHT_READS, {"runs": [run for run, *_ in speeds]}).fetchall():
+        reads.setdefault(run, []).append(WeightReads(*known))
+    points = {
+        run: roofline_point(
+            reads.get(run, []),
+            flops=flops,
+            flops_per_s=flops_per_s,
+            utilisation=utilisation,
+            device_names=names or [],
+        )
+        for run, flops, flops_per_s, utilisation, names in speeds
+    }
+    return {run: point for run, point in points.items() if point is not None}
 
 
 def distribution(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], series: str) -> Curves | None:

@@ -20,6 +20,8 @@ from llem.reporting.facts import (
     STEPS,
     all_samples,
     distribution,
+    roofline,
+    root_digests,
     sensors,
     site_of,
     token_gaps,
@@ -97,6 +99,8 @@ def make_page(
         plan=_plan(study, findings),
         sensors=sensors(connection, every_run),
         site=site,
+        roofline=roofline(connection, every_run),
+        digests=root_digests(connection, every_run),
         samples=[packed(*all_samples(connection, trace)) for trace in drawn] if with_samples else (),
     )
     parts = list(parts_of(report))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llem._version import __version__
@@ -15,6 +16,7 @@ from llem.reporting.style import SERIES, STYLE
 from llem.reporting.svg import number
 from llem.results.comparison import arithmetic_mean_of_runs, mean_of_runs
 from llem.results.figures import EXPERIMENT_FIGURES, Figure
+from llem.results.roofline import RooflinePoint
 from llem.units import MS_PER_S, NS_PER_S, duration_in_words
 from llem_events.events import StatedFactor
 from llem_events.secrets import scrub
@@ -25,6 +27,7 @@ MAIN = (
     "total_energy_j",
     "duration_sec",
 )  # the first that every run has is what the report is about
+SLOW = {"ttft_p95_ms": "TTFT p95, ms", "e2e_p95_ms": "end p95, ms"}  # what throughput is paid with
 RATES = ("output_tokens_per_second", "tokens_per_second")
 REPORTED = (
     *(
@@ -91,6 +94,8 @@ class Report(NamedTuple):
     plan: str | None  # of a study, as it was written, or of the only run
     sensors: Sequence[Sensor] = ()  # that were calibrated
     site: Site | None = None  # where factors were given
+    roofline: Mapping[str, RooflinePoint] = MappingProxyType({})  # of each run of which enough is known
+    digests: Mapping[str, str] = MappingProxyType({})  # of the log of each run
     samples: Sequence[str] = ()  # of each trace, packed; empty where they are not embedded
 
 
@@ -191,8 +196,12 @@ def _at_rate(report: Report, group: Group) -> str:
 def _runs_and_p(found: Compared) -> str:
     comparison = found.comparison
     of = "blocks" if comparison.method == "paired" else "runs"
-    p = "" if comparison.p_adjusted is None else f", Holm p {comparison.p_adjusted:.2g}"
+    p = "" if comparison.p_adjusted is None else f", Holm p {_p(comparison.p_adjusted)}"
     return f"n = {comparison.runs} {of}{p}"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _found(report: Report, group: str, name: str) -> Compared | None:
@@ -245,7 +254,7 @@ def _overview(report: Report) -> Iterator[Part]:
     if len(groups) == 1:
         yield _rows_of_html([], [[escape(head), cell] for head, cell in zip(heads, rows[0][1:], strict=True)])
     else:
-        yield _rows_of_html(["", *heads], rows)
+        yield _rows_of_html(["", *heads], rows, kind="cards")
     doubts = [doubt for doubt in report.findings.doubts if ": not valid: " not in doubt]  # the table says it
     if doubts:
         yield f'<ul class="note">{"".join(f"<li>{escape(doubt)}</li>" for doubt in doubts)}</ul>'
@@ -330,7 +339,10 @@ def _main_figure(report: Report) -> Iterator[Part]:
         group.name: Span(*mean_of_runs(group.values(main), level=report.level))
         for group in report.findings.groups
     }
-    yield Drawing("runs", charts.dots(name, f"{name}, {figure.unit}", runs, means))
+    far = {run for each in report.findings.compared if each.figure.name == main for run in each.outliers}
+    if far:
+        yield '<p class="note">A ring is a run far from the others of its configuration; it counts like them.</p>'
+    yield Drawing("runs", charts.dots(name, f"{name}, {figure.unit}", runs, means, far=far))
     ratios = {
         each.group: Span(each.comparison.ratio, each.comparison.ratio_low, each.comparison.ratio_high)
         for each in report.findings.compared
@@ -360,8 +372,13 @@ def _frontier(report: Report) -> Iterator[Part]:
         )
         for group in groups
     }
-    axes = (f"{FIGURES[rate].shown or rate}", "J per output token")
-    yield Drawing("frontier", charts.frontier("Energy against throughput", axes, points, spans))
+    slow = next((name for name in SLOW if all((run[name] or 0) > 0 for run in runs)), None)
+    below = slow and {
+        group.name: [(run["experiment_id"], run[rate], run[slow]) for run in group.runs] for group in groups
+    }
+    axes = (f"{FIGURES[rate].shown or rate}", "J per output token", SLOW.get(slow or "", ""))
+    drawn = charts.frontier("Energy against throughput", axes, points, spans, below=below or None)
+    yield Drawing("frontier", drawn)
 
 
 def _utilisation(report: Report) -> Iterator[Part]:
@@ -377,6 +394,28 @@ def _utilisation(report: Report) -> Iterator[Part]:
     runs = {group.name: [(run["experiment_id"], run[name]) for run in group.runs] for group in groups}
     means = {group.name: Span(*mean_of_runs(group.values(name), level=report.level)) for group in groups}
     yield Drawing("utilisation", charts.dots("Share of the peak", "share of the peak FLOP/s", runs, means))
+    yield from _roofline(report)
+
+
+def _roofline(report: Report) -> Iterator[Part]:
+    """Whether memory or arithmetic is what holds a configuration back, where bandwidths are known too."""
+    points = {
+        group.name: [
+            (run, report.roofline[run].flops_per_byte, report.roofline[run].flops_per_s)
+            for run in group.values("experiment_id")
+            if run in report.roofline
+        ]
+        for group in report.findings.groups
+    }
+    if not any(points.values()):
+        return
+    known = report.roofline.values()
+    roofs = sorted({(point.bandwidth_bytes_per_s, point.peak_flops_per_s) for point in known})
+    yield (
+        '<p class="note">Under the slope the limit is memory, under the level it is arithmetic; far below both, it is neither. Bytes are those of '
+        "the weights, read once in every step: with the cache of keys and values a run lies further to the left.</p>"
+    )
+    yield Drawing("roofline", charts.roofline("Roofline", points, roofs))
 
 
 def _costs(report: Report) -> Iterator[Part]:
@@ -488,11 +527,20 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return _rows_of_html(heads, [[escape(cell) for cell in row] for row in rows])
 
 
-def _rows_of_html(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are markup already."""
+def _rows_of_html(heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
+    """A table whose cells are markup already; one of the kind `cards` stands as a list a row where the page is narrow."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
+    body = "".join(f"<tr>{''.join(_cells(heads, row, is_named=bool(kind)))}</tr>" for row in rows)
+    opened = f'<table class="{kind}">' if kind else "<table>"
+    return f'<div class="table">{opened}<tr>{head}</tr>{body}</table></div>'
+
+
+def _cells(heads: Sequence[str], row: Sequence[str], *, is_named: bool) -> Iterator[str]:
+    if not is_named:
+        yield from (f"<td>{cell}</td>" for cell in row)
+        return
+    for head, cell in zip(heads, row, strict=True):
+        yield f'<td data-head="{escape(head, quote=True)}"><div>{cell}</div></td>' if cell else "<td></td>"
 
 
 def _drift(report: Report) -> Iterator[Part]:
@@ -594,8 +642,13 @@ def _environment(report: Report) -> Iterator[Part]:
         yield "<h2>What differs</h2>"
         yield _rows(names, rows) if rows else "<p>Nothing in the plans, and nothing in the environment.</p>"
         yield f"<details><summary>The environment</summary>{_rows(names, everything)}</details>"
-    ids = [[group.name, ", ".join(group.values("experiment_id"))] for group in groups]
-    yield f"<details><summary>The runs</summary>{_rows(['', 'runs'], ids)}</details>"
+    ids = [
+        [group.name, run, report.digests.get(run, "")]
+        for group in groups
+        for run in group.values("experiment_id")
+    ]
+    heads = ["", "run", "root digest of its log"]
+    yield f"<details><summary>The runs</summary>{_rows(heads, ids)}</details>"
 
 
 def _environment_row(column: str, groups: Sequence[Group]) -> list[str]:

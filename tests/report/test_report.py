@@ -13,12 +13,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from llem.plan import EnginePlan, Plan
 from llem.reporting.charts import undominated
 from llem.reporting.svg import Scale, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
+from llem_events.events import Event, MeterStarted, ModelLoaded
 from tests.cli import fixed_store
 from tests.conftest import LIMIT_S, Run, events_of
 from tests.world import begun_study, experiment, ramp_w, request, sampler_events, worker_events
@@ -138,6 +140,49 @@ def test_page_says_what_was_found(llem: Run, two_cells: Store) -> None:
             assert page.count(run_id(cell, block)) >= 2
     assert "engine.batch_size" in page
     assert "llem rebuild --check" in page
+    digest = llem("log", "digest", run_id(2, 1), "--store", two_cells.path).stdout.split()[0]
+    assert f"<td>{run_id(2, 1)}</td><td>{digest}</td>" in page
+    assert ">TTFT p95, ms</text>" in page
+    assert "FLOP/byte" not in page, "the GPU is not known"
+
+
+def on_a_known_gpu(event: Event) -> Event:
+    """The same of a model of 8 billion weights on an H100."""
+    match event:
+        case ModelLoaded():
+            return replace(event, dtype="bfloat16", non_embedding_parameters=8_000_000_000)
+        case MeterStarted():
+            (metered,) = event.devices
+            named = replace(metered.device, name="NVIDIA H100 80GB HBM3")
+            return replace(event, devices=[replace(metered, device=named)])
+    return event
+
+
+def test_where_a_run_lies_below_its_roof(llem: Run, tmp_path: Path) -> None:
+    """FLOPs for each byte of weights, below the roof of its GPU."""
+    store = Store(tmp_path / "store").create()
+    worker, sampler = (
+        [(second, on_a_known_gpu(event)) for second, event in events]
+        for events in (worker_events(), sampler_events())
+    )
+    experiment(store, experiment_id=run_id(1, 0), worker=worker, sampler=sampler)
+    page = page_of(llem, store)
+    assert "3.35 TB/s, 989.4 TFLOP/s" in page and page.count('class="roof"') == 1
+    # of 8 + 4 tokens in 4 steps, of which the first computes eight
+    (intensity,) = re.findall(r"([\d.]+) FLOP/byte", page)
+    assert float(intensity) == pytest.approx(11 / 4, rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_run_far_from_the_others_is_a_ring(llem: Run, tmp_path: Path) -> None:
+    """It stays among them, with a line that says so; nothing of the kind where none is."""
+    store = Store(tmp_path / "store").create()
+    for block, energy in enumerate((1.0, 1.01, 0.99, 1.02, 1.5)):
+        measured(store, 1, block, energy=energy)
+        measured(store, 2, block, energy=2.02 - 0.01 * block)
+    page = page_of(llem, store, "cell=c1", "cell=c2")
+    assert page.count('<circle class="dot c0 hollow"') == 1 and 'c1 hollow"' not in page
+    assert f"cell=c1: {run_id(1, 4)} is far from the other runs in energy per output token, energy" in page
 
 
 def test_energy_of_one_run_is_that_of_the_table(llem: Run, tmp_path: Path) -> None:
