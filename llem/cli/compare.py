@@ -103,7 +103,7 @@ def compare(
             connection, members, figures=figure or (), valid_only=valid, level=level, margin=margin
         )
     _write(findings, place, output_format, level)
-    _fail(findings, fail_if)
+    fail(findings, fail_if)
 
 
 def _check_scope(groups: Sequence[str], *, within: str | None, everywhere: bool) -> None:
@@ -255,7 +255,8 @@ def _needed(each: Compared) -> str:
     return "" if needed is None else f"about {needed} runs of each would tell"
 
 
-def _fail(findings: Findings, fail_if: FailIf | None) -> None:
+def fail(findings: Findings, fail_if: FailIf | None) -> None:
+    """Name the figures that are what nobody wants, and end with status 1 where there are any."""
     if fail_if is None:
         return
     met = [

@@ -119,7 +119,7 @@ def _where(run: LiveRun, standing: Standing | None) -> Iterator[Line]:
     ]
     yield Line("of", ", ".join(filter(None, of)) or "nothing is known yet")
     if standing is not None:
-        left = "" if standing.left_s is None else f", about {_duration(standing.left_s)} left"
+        left = f", about {_duration(standing.left_s)} left" if standing.left_s else ""
         yield Line("study", f"{standing.study}: {standing.cell}")
         yield Line(
             "",
@@ -139,9 +139,9 @@ def _cells(cells: Sequence[CellSoFar]) -> Iterator[Line]:
 
 def _cell(cell: CellSoFar) -> str:
     if cell.mean is None:
-        return f"no run yet: {cell.cell}"
+        return f"{cell.cell}: no run yet"
     interval = "" if cell.low is None else f", 95 % [{cell.low:,.4g}, {cell.high:,.4g}]"
-    return f"{cell.mean:,.4g} {cell.unit}{interval}, {console.counted(cell.runs, 'run')}: {cell.cell}"
+    return f"{cell.cell}: {cell.mean:,.4g} {cell.unit}{interval}, {console.counted(cell.runs, 'run')}"
 
 
 def _device(device: LiveDevice, blocks: str) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from llem.measure.time_limit import TimeLimit, least_s
 from llem.plan import Plan
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
-from llem.study.plan import Study, cell_name, read_study
+from llem.study.plan import Slot, Study, cell_name, read_study
 from llem.study.runner import StudyOutcome, resume_study, start_study
 from llem.study.server import StudyServer
 from llem_events.events import StudyPlace
@@ -67,7 +67,12 @@ def study(
             _write_schedule(planned, repeats, is_program=bool(program))
         else:
             begun = find_study(place, resume or LAST)
-            _write_schedule(begun.study(), repeats, is_program=bool(begun.started.command))
+            _write_schedule(
+                begun.study(),
+                repeats or begun.schedule[-1].block + 1,
+                is_program=bool(begun.started.command),
+                done=begun.counted().keys(),
+            )
         return
     if (rank := launch_of(os.environ).rank) is not None:
         raise PlanError(
@@ -137,17 +142,24 @@ def _say_what_failed(outcome: Outcome) -> None:
         console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
 
 
-def _write_schedule(study: Study, repeats: int | None, *, is_program: bool) -> None:
-    """Cells, the order of every block, and how long it takes at least."""
+def _write_schedule(
+    study: Study, repeats: int | None, *, is_program: bool, done: Collection[Slot] = ()
+) -> None:
+    """Cells, the order of every block, and how long what is left takes at least."""
     for number, cell in enumerate(study.cells):
         say(f"cell {number}: {cell_name(cell)}")
     slots = study.schedule(repeats)
     for block in range(slots[-1].block + 1):
         order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
         say(f"block {block + 1}: cells {order}")
-    seconds = sum(least_s(study.plan_of(slot), is_program=is_program) for slot in slots)
+    left = [slot for slot in slots if slot not in done]
+    if not left:
+        say(f"{counted(len(slots), 'run')}, all done; more --repeats measure more blocks")
+        return
+    seconds = sum(least_s(study.plan_of(slot), is_program=is_program) for slot in left)
     length = f"{int(seconds)} s" if seconds < SECONDS_SAID else f"{int(seconds / 60)} minutes"
-    say(f"{counted(len(slots), 'run')}, at least {length}")
+    of_all = f" left of {len(slots):,}" if len(left) < len(slots) else ""
+    say(f"{counted(len(left), 'run')}{of_all}, at least {length}")
 
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:

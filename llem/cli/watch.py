@@ -130,9 +130,11 @@ class _View:
         return run
 
     def leave(self, run: LiveRun, standing: Standing | None) -> None:
-        """What stays on the screen."""
+        """What stays on the screen: of a study with its last run."""
         if self._screen is None:
             self.write(run, standing)
+        elif standing is not None:
+            self._show(run, standing)
 
     def write(self, run: LiveRun, standing: Standing | None) -> None:
         """The panel, once."""

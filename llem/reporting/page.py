@@ -393,7 +393,12 @@ def _utilisation(report: Report) -> Iterator[Part]:
     yield '<p class="note">FLOPs that the model needs over what all devices could do at their peak (MFU): low where memory or waiting decides.</p>'
     runs = {group.name: [(run["experiment_id"], run[name]) for run in group.runs] for group in groups}
     means = {group.name: Span(*mean_of_runs(group.values(name), level=report.level)) for group in groups}
-    yield Drawing("utilisation", charts.dots("Share of the peak", "share of the peak FLOP/s", runs, means))
+    if [len(group) for group in runs.values()] == [1]:
+        yield f"<p>{100 * groups[0].runs[0][name]:.3g} %.</p>"
+    else:
+        yield Drawing(
+            "utilisation", charts.dots("Share of the peak", "share of the peak FLOP/s", runs, means)
+        )
     yield from _roofline(report)
 
 

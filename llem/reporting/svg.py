@@ -24,6 +24,7 @@ LOG_FACTORS = (
     (1, 3),
     (1,),
 )
+NEXT_TO_EQUAL = 0.005  # of their middle to each side: below this, ticks of four digits would be the same
 KEY_ROW = 18.0  # height of a row of the legend
 Point = tuple[float, float]
 
@@ -60,8 +61,11 @@ class Scale(NamedTuple):
 def scale(
     values: Sequence[float], start: float, end: float, *, is_log: bool = False, room: float = 0.06
 ) -> Scale:
-    """One in which all values lie with some room on both sides; a single value stands in the middle."""
+    """One in which all values lie with some room on both sides; a single value stands in the middle, and values that hardly differ close to it."""
     low, high = min(values), max(values)
+    if 0 < high - low < NEXT_TO_EQUAL * abs(low + high):
+        low, high = ((low + high) / 2 * (1 + side * NEXT_TO_EQUAL) for side in (-1, 1))
+        low, high = min(low, high), max(low, high)
     if is_log:
         spread = (high / low) ** room if high > low else 1.5
         return Scale(low / spread, high * spread, start, end, is_log=True)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from llem.plan import EnginePlan, Plan
 from llem.reporting.charts import undominated
-from llem.reporting.svg import Scale, scale
+from llem.reporting.svg import Scale, number, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
 from llem_events.events import Event, MeterStarted, ModelLoaded
@@ -430,11 +430,15 @@ def test_axes_have_round_values_inside() -> None:
         (1.0, 1e6, True),
         (136.0, 185.0, True),
         (5.0, 5.0, True),
+        (0.00226, 0.00226000001, False),
+        (-0.00226000001, -0.00226, False),
+        (67.04, 67.041, True),
     ):
         axis = scale([low, high], 0.0, 100.0, is_log=is_log)
         ticks = axis.ticks()
         assert 1 <= len(ticks) <= 8, (low, high)
         assert all(0 <= axis.at(tick) <= 100 for tick in ticks)
+        assert len(set(map(number, ticks))) == len(ticks), "no two labels are alike"
     assert Scale(0.0, 10.0, 100.0, 0.0).at(2.5) == 75.0
 
 

@@ -11,7 +11,7 @@ from llem.measure.supervisor import Outcome
 from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store
-from llem.study.history import StudyHistory, find_study, studies_not_begun, study_ids
+from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Slot, study_of
 from llem.study.runner import StudyOutcome, resume_study, start_study
 from llem.units import NS_PER_S
@@ -83,6 +83,33 @@ def resume(machine: Machine) -> StudyHistory:
     machine.runs_left = None
     resume_study("@last", machine.store, planned=None, repeats=None, run=machine)
     return find_study(machine.store, "@last")
+
+
+def test_a_study_of_three_cells_and_five_blocks_is_extended(machine: Machine) -> None:
+    """15 runs, every cell once in each block; the same seed draws the same order again, and ten blocks begin with the five that there are."""
+    three = {"repeats": 5, "vary": {"engine.batch_size": [1, 4, 16]}}
+    first = read_history(machine.store, start(machine, **three).study_id)
+    assert (first.end, len(first.runs)) == ("completed", 15)
+    for block in range(5):
+        assert {run.slot.cell for run in first.runs if run.slot.block == block} == {0, 1, 2}
+    again = read_history(machine.store, start(machine, **three).study_id)
+    assert [run.slot for run in again.runs] == [run.slot for run in first.runs] == first.schedule
+    resume_study(first.study_id, machine.store, planned=None, repeats=10, run=machine)
+    extended = read_history(machine.store, first.study_id)
+    assert len(extended.counted()) == 30
+    assert (extended.runs[:15], extended.schedule[:15]) == (first.runs, first.schedule)
+
+
+def test_a_study_that_ends_without_a_word_goes_on(machine: Machine) -> None:
+    """What counted still does, and only what was left is measured."""
+    machine.status = lambda place: 0 // (1 - place.block)  # no run of the second block comes to its end
+    with pytest.raises(ZeroDivisionError):
+        start(machine)
+    left = find_study(machine.store, "@last")
+    assert (left.end, len(left.counted())) == ("left", 2)
+    machine.status = lambda place: 0
+    history = resume(machine)
+    assert (history.end, history.runs[:2], len(history.runs)) == ("completed", left.runs, 4)
 
 
 def test_a_failed_run_is_tried_once_more_at_the_end_of_its_block(machine: Machine) -> None:
