@@ -240,7 +240,7 @@ def test_averaged_power_is_telescoped_where_the_device_idled_afterwards() -> Non
     average_w = (100.0 + 200.0 * loaded_s + 0.001 * np.sin(at_s)).tolist()
     usual = {
         "averaged_sec": 1.0,
-        "guard_sec": 3.0,
+        "idling": (20 * 10**9, 23 * 10**9),
         "power_limit_w": 400.0,
         "delay_sec": 0.0,
         "delay_within_sec": 0.0,
@@ -250,7 +250,7 @@ def test_averaged_power_is_telescoped_where_the_device_idled_afterwards() -> Non
         found = samples.telescoped(**usual)
         assert found is not None and found.energy_j == pytest.approx(3000.0, rel=0.01)
         assert samples.telescoped(**usual | {"averaged_sec": 0.0}) is None
-        assert samples.telescoped(**usual | {"guard_sec": 0.0}) is None
+        assert samples.telescoped(**usual | {"idling": None}) is None
 
 
 class Pieced(Held):

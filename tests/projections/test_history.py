@@ -9,7 +9,7 @@ import pytest
 
 from llem.projections.derive.energy import baseline_power_w, read_counter
 from llem.projections.derive.history import (
-    GUARD_FOLLOWS_NS,
+    FOLLOWS_NS,
     MAX_DRIFT_NS,
     Clocks,
     ExperimentFacts,
@@ -97,27 +97,33 @@ def window(
 
 
 @pytest.mark.parametrize(
-    ("kind", "opened_ns", "closed_s", "idled_s"),
+    ("windows", "idling"),
     [
-        ("guard", 20 * S, 27.0, 7.0),
-        ("guard", 20 * S + GUARD_FOLLOWS_NS, 27.0, 7.0),
-        ("guard", 20 * S + GUARD_FOLLOWS_NS + 1, 27.0, 0.0),
-        ("guard", 20 * S - 1, 27.0, 0.0),
-        ("guard", 20 * S, None, 0.0),
-        ("drain", 20 * S, 27.0, 0.0),
+        ([("guard", 20 * S, 27.0)], (20 * S, 27 * S)),
+        ([("guard", 20 * S + FOLLOWS_NS, 27.0)], (20 * S, 27 * S)),
+        ([("guard", 20 * S + FOLLOWS_NS + 1, 27.0)], None),
+        ([("guard", 20 * S - 1, 27.0)], None),
+        ([("guard", 20 * S, None)], None),
+        ([("drain", 20 * S, 23.0)], None),
+        ([("drain", 20 * S, 23.0), ("guard", 23 * S, 27.0)], (23 * S, 27 * S)),
+        ([("drain", 20 * S, 23.0), ("guard", 24 * S, 27.0)], None),
+        ([], None),
     ],
 )
-def test_a_device_idled_in_the_guard_that_follows(
-    kind: str, opened_ns: int, closed_s: float | None, idled_s: float
+def test_a_device_idles_in_the_guard_that_follows(
+    windows: list[tuple[str, int, float | None]], idling: tuple[int, int] | None
 ) -> None:
-    """Within half a second of the moment, up to the end of the guard where it has one."""
-    measured = window("measurement", 10, 20)
-    found = process(*measured, *window(kind, opened_ns / S, closed_s))
+    """Within half a second of the moment, or of the end of the drain that follows, up to the end of the guard where it has one."""
+    told = [event for kind, opened_ns, closed_s in windows for event in window(kind, opened_ns / S, closed_s)]
+    found = process(*window("measurement", 10, 20), *told)
+    exact = {kind: opened_ns for kind, opened_ns, _ in windows}
     facts = [
-        msgspec.structs.replace(fact, at_ns=opened_ns) if isinstance(fact.event, WindowOpened) and fact.event.kind == kind else fact
+        msgspec.structs.replace(fact, at_ns=exact.get(fact.event.kind, fact.at_ns))
+        if isinstance(fact.event, WindowOpened)
+        else fact
         for fact in found.all
-    ]  # fmt: skip
-    assert ProcessFacts(WORKER, facts, plan={}).idled_sec(20 * S) == pytest.approx(idled_s)
+    ]
+    assert ProcessFacts(WORKER, facts, plan={}).idling_after(20 * S) == idling
 
 
 def test_windows_are_those_of_a_kind_and_their_ends() -> None:
