@@ -53,6 +53,16 @@ def test_a_run_is_removed_for_good(llem: Run, store: Store) -> None:
     assert counted.stdout == "n\n0\n"
 
 
+def test_what_stays_sealed_is_named(llem: Run, store: Store) -> None:
+    """With the command that removes it too; of a run that is not sealed nothing is said."""
+    (store.path / "sealed/table=samples/experiment_id=one").mkdir(parents=True)
+    done = llem("rm", "one", "two", "--yes", "--store", store.path)
+    told = [line for line in done.stderr.splitlines() if "Parquet" in line]
+    assert told == [
+        f"llem: one stays as Parquet; remove that too: rm -r {store.path}/sealed/*/experiment_id=one"
+    ]
+
+
 def test_where_nobody_can_be_asked_nothing_is_removed(llem: Run, store: Store) -> None:
     """Without a terminal it wants --yes; a run of a study is told, and an unknown one is an error before anything is done."""
     done = llem("rm", "three", "two", "--store", store.path)

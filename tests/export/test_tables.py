@@ -69,6 +69,7 @@ def test_a_manifest_says_what_the_file_is(llem: Run, folder: Path, tmp_path: Pat
     ("arguments", "said"),
     [
         (["--table", "window"], "no table window of runs: expected one of"),
+        (["--table", "folders"], "no table folders of runs: expected one of"),
         (["--table", "windows", "--what", "samples"], "expected one of the two"),
         (["--table", "windows", "--window", "0:1"], "a table is written as it is"),
         (["--label", "kind=third"], "found no such run"),

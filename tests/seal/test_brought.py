@@ -68,6 +68,19 @@ def test_an_address_holds_what_a_folder_holds(made: Path, tmp_path: Path) -> Non
     assert (again.segments, again.experiments, again.done_before) == (0, 0, 8)
 
 
+def test_nothing_stays_of_a_damaged_experiment(tmp_path: Path) -> None:
+    """Neither its files nor the manifest that names them, though it was whole when it was sealed first."""
+    store = Store(tmp_path / "store").create()
+    world.experiment(store)
+    address = f"local://{tmp_path}/sealed"
+    assert seal(store, address, fan_out=lambda tasks: map(perform, tasks)).left == []
+    segment = store.segments(world.EXPERIMENT)[1]
+    segment.write_bytes(segment.read_bytes()[:-40] + b"x" * 60)
+    (left,) = seal(store, address, fan_out=lambda tasks: map(perform, tasks)).left
+    assert left.kind == "damaged"
+    assert not [path for path in (tmp_path / "sealed").rglob("*") if path.is_file()]
+
+
 def test_only_files_of_what_is_asked_for_are_brought(remote: RemoteFolder) -> None:
     """By table and experiment; an experiment that nobody asks for is not even looked at."""
     asked = wanted(remote, ["run-1", "run-2"], {"samples": frozenset({"run-2"}), "experiments": None})
