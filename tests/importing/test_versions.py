@@ -86,6 +86,17 @@ def test_a_benchmark_of_before_that_is_odd_is_refused(tmp_path: Path) -> None:
             understand(path, asked=UTC)
 
 
+def test_sglang_0_5(tmp_path: Path) -> None:
+    """Its totals, of a file in which a rate without an end is written as no JSON can."""
+    path, text = unpacked("sglang-0.5.5.jsonl", tmp_path)
+    own = json.loads(text)
+    assert own["request_rate"] == float("inf")
+    (run,) = understand(path, asked=Asked(timezone="UTC", start="2026-03-01")).runs
+    assert isinstance(run, Recording) and run.work is not None
+    assert (run.work.input_tokens, run.work.output_tokens, run.work.requests) == (160, 160, own["completed"])
+    assert run.measurements[0].span[1] == pytest.approx(own["duration"] * 1e9)
+
+
 def test_optimum_benchmark_0_6(tmp_path: Path) -> None:
     """A mean call of each target; only the throughput of decode is one of tokens: 7 further ones of 2 prompts."""
     path, text = unpacked("optimum-0.6.0.json", tmp_path)
