@@ -178,6 +178,7 @@ def test_what_is_read_beside_waves() -> None:
     ):
         assert seen.low < truth < seen.high and seen.low < seen.value < seen.high
         assert seen.value == pytest.approx(truth, rel=0.15)
+        assert seen.high - seen.low < truth / 2
 
 
 def test_a_mean_of_all_the_time_sees_all_of_it() -> None:
