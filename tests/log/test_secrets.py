@@ -187,3 +187,31 @@ def test_no_field_that_can_hold_text_is_passed_over() -> None:
 
 def _mentions(kind: object, wanted: type) -> bool:
     return kind is wanted or any(_mentions(part, wanted) for part in get_args(kind))
+
+
+HEX, WORD = "0123456789abcdef" * 2, "aB3dE5gH7jK9" * 4
+# What each begins with, and how many characters follow at the least.
+SHORTEST = {
+    "hf_": 16, "sk-": 16, "gsk_": 20, "r8_": 20, "xai-": 20, "pplx-": 20, "ghp_": 20, "github_pat_": 20,
+    "glpat-": 16, "glrt-": 16, "xoxb-": 10, "xapp-": 10, "nvapi-": 16, "AIza": 30, "ya29.": 20,
+    "GOCSPX-": 20, "npm_": 20, "pypi-": 16, "dckr_pat_": 16, "hvs.": 20, "sk_live_": 16, "rk_test_": 16,
+    "whsec_": 16, "lin_api_": 20, "ATATT3": 20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("start", SHORTEST)
+def test_a_secret_has_so_many_characters_at_the_least(start: str) -> None:
+    """A shorter word is a word."""
+    secret = start + WORD[: SHORTEST[start]]
+    assert scrub(f"it is {secret} here") == "it is *** here"
+    assert scrub(f"it is {secret[:-1]} here") == f"it is {secret[:-1]} here"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [f"dop_v1_{HEX}", f"dapi{HEX}", f"SK{HEX}", *(f"shp{kind}_{HEX}" for kind in ("at", "ca", "pa", "ss"))],
+)
+def test_a_secret_of_hexadecimal_digits_is_hidden(secret: str) -> None:
+    """All thirty-two of them."""
+    assert scrub(f"it is {secret} here") == "it is *** here"
+    assert scrub(f"it is {secret[:-1]} here") == f"it is {secret[:-1]} here"

@@ -52,6 +52,14 @@ def test_a_header_without_an_index_fits() -> None:
     check_header(header_of("supervisor"))
 
 
+def test_limits_are_those_of_the_world() -> None:
+    """36 years without a reboot, the year 2116, and whole numbers that a DOUBLE tells apart."""
+    year_ns = 365.25 * 86_400 * 1e9
+    assert 36 < MAX_MONOTONIC_NS / year_ns < 37
+    assert 2116 < 1970 + MAX_WALL_NS / year_ns < 2117
+    assert float(MAX_COUNT - 1) != float(MAX_COUNT) == float(MAX_COUNT + 1)
+
+
 def facts(*events: Event) -> ExperimentFacts:
     return ExperimentFacts("run", [], [Fact(segment_id="s", at_ns=0, event=event) for event in events])
 
