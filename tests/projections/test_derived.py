@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from llem.plan import ValidityPlan
+from llem.plan import Plan, ValidityPlan
 from llem.projections.derive.experiment import log_warnings
+from llem.projections.derive.rows import experiments
 from llem_events.events import (
     BaselineMeasured,
     ClockRead,
@@ -533,3 +534,24 @@ def test_of_imported_sums_nobody_knows_how_they_were_sampled(sampled: bool, samp
     assert (process.samples, process.max_sample_gap_sec is None) == (samples, samples is None)
     assert process.energy_breakdown is None or process.energy_breakdown.baseline_method == "imported"
     assert [doubt.code for doubt in process.warnings if doubt.code == "sampler_ended_early"] == []
+
+
+def test_the_row_of_an_experiment_says_who_it_is() -> None:
+    """Its name is the plan's; a problem is that of the process that failed."""
+    begun, ended = supervisor_events(plan=Plan(name="sweep"), labels={"a": "b"})
+    command = msgspec.structs.replace(begun[1], command=["llem", "measure"])
+    failed = [(9.0, ProcessFailed(process_index=0, error_type="E", message="m", stage="s"))]
+    derived = derive(
+        (segment("supervisor", lost_bytes=1), [(0.0, command), ended]), (segment("worker", index=0), failed)
+    )
+    (row,) = experiments(derived)
+    known = ("experiment_id", "name", "status", "problem", "salvaged", "expected_processes", "labels")
+    assert [row[name] for name in known] == ["run-1", "sweep", "failed", "s: m", True, 1, {"a": "b"}]
+    assert (row["command"], row["measurement_config_hash"]) == (["llem", "measure"], "hash")
+    (bare,) = experiments(derive((segment("worker", index=0), worker_events())))
+    assert {bare[name] for name in ("name", "plan", "command", "expected_processes", "started_ns")} == {None}
+    stopped = ExperimentInterrupted(reason="Ctrl-C", processes_completed=0, processes_failed=0)
+    (interrupted,) = experiments(derive((SUPERVISOR, [begun, (9.0, stopped)])))
+    assert (interrupted["problem"], interrupted["salvaged"]) == ("Ctrl-C", False)
+    damaged = derive((SUPERVISOR, [begun]), (segment("note", verdict="corrupt", problem="a digest"), []))
+    assert experiments(damaged)[0]["problem"] == "note-None: a digest"
