@@ -13,6 +13,7 @@ from llem_events import Envelope, EventError, SegmentReader, TooLargeError, Verd
 from llem_events.damage import Searcher
 from llem_events.errors import CorruptError
 from llem_events.events import (
+    EVENT_TYPES,
     Event,
     ExperimentStarted,
     RequestsCompleted,
@@ -66,6 +67,7 @@ def test_the_document_says_when_a_writer_acts() -> None:
     assert (BLOCK_TARGET_BYTES, BLOCK_TARGET_NS) == (256 * KIB, 10**9)
     assert (RESERVE_BYTES, CLOCK_INTERVAL_NS) == (64 * KIB, 10 * 10**9)
     assert RequestsCompleted.MAX_BYTES == ResultImported.MAX_BYTES == 8 * MIB
+    assert {event.MAX_BYTES for event in EVENT_TYPES} == {Event.MAX_BYTES, 8 * MIB}
 
 
 def test_a_record_may_have_its_limit() -> None:
