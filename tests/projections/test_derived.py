@@ -555,3 +555,20 @@ def test_the_row_of_an_experiment_says_who_it_is() -> None:
     assert (interrupted["problem"], interrupted["salvaged"]) == ("Ctrl-C", False)
     damaged = derive((SUPERVISOR, [begun]), (segment("note", verdict="corrupt", problem="a digest"), []))
     assert experiments(damaged)[0]["problem"] == "note-None: a digest"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (ProcessCompleted, "completion markers of process 0: found 2, expected 1"),
+        (ProcessStarted, "starts of process 0: found 2, expected 1"),
+        (MeterStarted, "starts of the sampler of process 0: found 2, expected 1"),
+    ],
+)
+def test_what_is_said_twice_is_a_reason(kind: type[Event], text: str) -> None:
+    """Once is enough."""
+    worker, sampler = (
+        [again for said in events for again in ([said] * 2 if isinstance(said[1], kind) else [said])]
+        for events in (worker_events(), sampler_events())
+    )
+    assert any(text in reason for reason in reasons(usual(worker=worker, sampler=sampler)))
