@@ -15,9 +15,9 @@ setup:
 measure *options: setup
     .venv/bin/llem measure {{options}}
 
-# The fast tests, on two cores: four processes, because a test that measures mostly waits.
+# The fast tests, on two cores: three processes, because some of them wait for what they measure.
 test *options: setup
-    {{python}} -m pytest -q -n 4 -m "not slow" {{options}}
+    {{python}} -m pytest -q -n 3 -m "not slow" {{options}}
 
 # The slow tests, on two cores: four processes, because most of them wait for what they measure.
 test-slow *options: setup

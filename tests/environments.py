@@ -171,7 +171,7 @@ def run_tests(python: Path, options: Sequence[str]) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
-            *(python, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider"),
+            *(python, "-m", "pytest", "-q", "-n", "3", "-p", "no:cacheprovider"),
             *("-m", FAST, f"--junitxml={report}", *options),
         ]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode

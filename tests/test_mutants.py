@@ -12,6 +12,7 @@ from tests.mutants import ROOMS, ROOT, mutants, put_in
 ROOM_FILES = [file.relative_to(ROOT) for room in ROOMS.values() for file in (ROOT / room).rglob("*.py")]
 
 
+@pytest.mark.slow
 def test_every_fault_is_other_code_that_compiles() -> None:
     """In every file that has code; the rest of the file stays as it is."""
     for file in ROOM_FILES[::14]:

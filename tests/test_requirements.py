@@ -71,6 +71,7 @@ def test_every_bound_from_above_has_its_reason() -> None:
         assert re.match(r"\s+# .{20,}", lines[number - 1]), lines[number]
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_declared() -> None:
     """No module relies on a package that another package happens to bring."""
     names = {canonicalize_name(requirement.name) for requirement in declared("torch", "zeus", "amd")}

@@ -333,6 +333,7 @@ def of_lengths(store: Store, prompt: int, answer: int, block: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_runs_of_different_lengths_tell_what_a_token_costs(tmp_path: Path, llem: Run) -> None:
     """A line above the table, the three costs with intervals in JSON, and nothing where other things differ too."""
     store = Store(tmp_path / "store").create()

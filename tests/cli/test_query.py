@@ -38,6 +38,7 @@ def answer(llem: Run, folder: Path, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_table_is_the_same_in_a_pipe(llem: Run, folder: Path) -> None:
     """A pipe changes neither the format nor the rows."""
     lines = answer(llem, folder, "SELECT 1 AS a, 'x' AS b").split("\n")
@@ -97,6 +98,7 @@ def test_markdown(llem: Run, folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_parquet_keeps_types(llem: Run, folder: Path, tmp_path: Path) -> None:
     """DuckDB writes the file; nothing else is needed."""
     import pyarrow.parquet

@@ -79,6 +79,7 @@ def test_figures_survive_a_rebuild(imported: OpenStore, store: Store) -> None:
     assert exported(imported) == before
 
 
+@pytest.mark.slow
 def test_an_imported_result_is_queried_beside_others(imported: OpenStore) -> None:
     """Its figures stand in experiment_results, under an id of this store, with the old id as a label."""
     result = imported.query(
@@ -220,6 +221,7 @@ def test_what_is_no_regular_file_is_refused_at_once(store: Store, tmp_path: Path
     assert not list(store.experiment_ids())
 
 
+@pytest.mark.slow
 def test_a_file_over_the_limit_is_refused(store: Store, tmp_path: Path) -> None:
     """It would not fit into one event; nothing is written."""
     path = tmp_path / "large.json"

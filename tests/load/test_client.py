@@ -248,6 +248,7 @@ def test_a_server_that_fails_for_good_is_not_asked_for_ever() -> None:
 
 
 @best_of_rounds
+@pytest.mark.slow
 def test_a_long_request_is_told_as_it_goes() -> None:
     """In pieces that join to what the request has in the end, each so soon that a kill loses less than a second, but for how late the loop is."""
     plan = load_plan({"concurrency": 1}, requests=1, tokens=30)
@@ -271,6 +272,7 @@ def test_a_port_where_nobody_listens_fails_each_request() -> None:
     assert all("no connection to 127.0.0.1:9" in (request.error or "") for request in ran.requests)
 
 
+@pytest.mark.slow
 def test_a_thousand_connections_are_no_matter() -> None:
     """All of them open at once, as an open loop without a cap has it."""
     plan = load_plan({"rate": 5_000, "arrival": "constant"}, requests=900, tokens=1)

@@ -196,6 +196,7 @@ def test_a_load_process_whose_worker_is_gone_stops_and_seals(tmp_path: Path) -> 
         assert reader.verdict is Verdict.CLEAN
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
     """Held still for 0.4 s, it accounts for requests that it turned to late, and for an event loop that came late."""
     with serving() as url:

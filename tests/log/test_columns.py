@@ -140,6 +140,7 @@ def test_what_is_packed_comes_back(readings: list[Reading]) -> None:
 
 @settings(max_examples=40)
 @given(columns_of_readings())
+@pytest.mark.slow
 def test_the_first_version_becomes_the_same_samples(readings: list[Reading]) -> None:
     """An event of version 1 is read as today's, sample by sample."""
     body = msgspec.Raw(msgspec.msgpack.encode(as_differences(readings)))

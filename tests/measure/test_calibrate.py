@@ -119,6 +119,7 @@ def test_one_whose_experiment_was_removed_is_not_relied_on(runs: Store) -> None:
     assert known(runs, GPU, driver="580.1") is None
 
 
+@pytest.mark.slow
 def test_the_log_can_write_it_anew(llem: Run, tmp_path: Path) -> None:
     """As its samples tell today, whatever was known; not of what was relied on, and nothing that has a reason."""
     store = Store(tmp_path / "new").create()

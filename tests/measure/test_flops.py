@@ -71,6 +71,7 @@ def counted(model: Any, *, new_tokens: int) -> int:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("make_model", [tiny_llama, tiny_gpt2])
+@pytest.mark.slow
 def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
     """Prefill and decode steps of a real model have the formula's FLOPs to within 2 %."""
     model = make_model()

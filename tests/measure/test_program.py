@@ -28,6 +28,7 @@ def test_the_program_has_the_terminal(llem: Run) -> None:
     assert "err\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_needs_an_engine_is_not_measured(llem: Run, store: Path) -> None:
     """There is energy around the program, and no request or token, not even zero of them."""
     llem("measure", *AROUND, "--", "sleep", "0.5")
@@ -42,6 +43,7 @@ def test_what_needs_an_engine_is_not_measured(llem: Run, store: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_options_of_the_program_are_its_own(llem: Run) -> None:
     """Everything after -- belongs to the program, options and further -- too."""
     done = llem(

@@ -201,6 +201,7 @@ def test_what_a_program_loads_for_it() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_the_name_stays_a_function() -> None:
     """`llem.report` is a call also where pages were made in the same process, in whichever order."""
     for first in (

@@ -244,6 +244,7 @@ def test_the_energy_of_a_request_that_is_answered_in_the_drain_is_not_known(
     assert row["parts"] == row["requests"]
 
 
+@pytest.mark.slow
 def test_a_large_served_run_gives_what_a_small_one_gives(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_full_disk_is_no_damage_of_an_experiment(log: Store, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_misfit_goes_the_slow_way(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that cannot be derived at once is still in the tables."""
     three(log)

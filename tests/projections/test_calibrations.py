@@ -55,6 +55,7 @@ def calibrate(log: Store, *found: SensorCalibrated) -> list[dict[str, Any]]:
     return rows(log, "FROM calibrations ORDER BY sensor DESC")
 
 
+@pytest.mark.slow
 def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
     """Estimated from its samples, whatever was told at its end, which is when it was: a better formula needs no other run."""
     told = calibrated(averages="other", power_refresh_s=Estimated(value=7.0), reason="wrong")

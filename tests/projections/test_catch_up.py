@@ -99,6 +99,7 @@ def test_growing_in_pieces_gives_the_same_tables(log: Store, tmp_path: Path) -> 
     assert hashes(log) == hashes(whole)
 
 
+@pytest.mark.slow
 def test_a_second_experiment_leaves_the_first_alone(caught_up: Store, tmp_path: Path) -> None:
     """Only the new one is read and derived."""
     experiment(caught_up, experiment_id="run-2")
@@ -155,6 +156,7 @@ def test_a_corrupt_segment_keeps_its_experiment_out(log: Store, tmp_path: Path) 
     assert hashes(log) == from_scratch(log, tmp_path)
 
 
+@pytest.mark.slow
 def test_salvage_goes_on_and_says_what_is_missing(caught_up: Store, tmp_path: Path) -> None:
     """One of six blocks of samples is lost."""
     before = one(caught_up, "SELECT count(*) AS n FROM samples")["n"]
@@ -192,6 +194,7 @@ def test_damage_behind_the_checkpoint_is_noticed(caught_up: Store, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_recovered_segment_stands_in_for_the_damaged_one(log: Store) -> None:
     """Both files are there; only the recovered one counts."""
     experiment(log)
@@ -304,6 +307,7 @@ def test_tables_of_another_version_are_built_anew(caught_up: Store, change: str)
     assert rebuild(caught_up, check=True).changed_tables == []
 
 
+@pytest.mark.slow
 def test_files_are_for_their_owner_only(log: Store) -> None:
     """Tables and lock have mode 0600, whatever the umask says."""
     experiment(log)

@@ -343,6 +343,7 @@ def test_salvage_and_recovery_are_reasons(log: Store) -> None:
         catch_up(log)
 
 
+@pytest.mark.slow
 def test_a_bound_that_is_too_wide_is_a_reason(log: Store) -> None:
     """By the plan's threshold, 10 % where it names none: power in steps of 100 and 300 W, without a counter."""
     uncounted = {"counter_j": None}

@@ -137,6 +137,7 @@ def test_what_cannot_be_makes_its_experiment_damaged(log: Store) -> None:
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_damaged_experiment_that_grows_is_tried_again(log: Store) -> None:
     """Its file is replaced by one that can be read."""
     experiment(log)

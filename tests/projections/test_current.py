@@ -46,6 +46,7 @@ def test_a_file_that_changed_is_noticed(store: Store, monkeypatch: pytest.Monkey
     assert not is_current(store)
 
 
+@pytest.mark.slow
 def test_of_sealed_segments_nothing_but_the_folder_is_looked_at(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

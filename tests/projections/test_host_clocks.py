@@ -65,6 +65,7 @@ def log(tmp_path: Any) -> Store:
     return Store(tmp_path / "store").create()
 
 
+@pytest.mark.slow
 def test_a_wall_clock_that_is_ahead_changes_no_figure(log: Store, tmp_path: Any) -> None:
     """Tokens per second are those of clocks that agree; the offset and its bound are columns."""
     true = Store(tmp_path / "true").create()

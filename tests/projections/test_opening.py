@@ -81,6 +81,7 @@ def test_a_stranger_on_the_tables_blocks_nobody(caught_up: Store, doing: str) ->
     assert tokens(caught_up, told=[]) == {EXPERIMENT: 120, "run-2": 120}
 
 
+@pytest.mark.slow
 def test_tables_are_of_the_oldest_storage_version_and_a_snapshot_too(log: Store, tmp_path: Path) -> None:
     """Every DuckDB that llem supports opens them, and a snapshot can be held while llem goes on."""
     experiment(log)
@@ -104,6 +105,7 @@ def test_a_snapshot_is_made_of_the_log_where_the_tables_are_held(caught_up: Stor
         assert connection.execute("SELECT total_tokens FROM experiment_results").fetchall() == [(120,)]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path, llem: Run) -> None:
     """`llem query --snapshot FILE`; a file that is there is left alone."""
     experiment(log)

@@ -36,6 +36,7 @@ def test_small_experiments_are_read_from_nothing_to_all_bytes(log: Store) -> Non
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_what_is_still_written_is_read_to_its_end_and_then_derived(log: Store) -> None:
     """Bytes first, experiments then."""
     supervisor(log, seal=False)

@@ -49,6 +49,7 @@ def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
 
 
 @pytest.mark.parametrize("thinned_from", [0, 2**15], ids=["sums", "samples"])
+@pytest.mark.slow
 def test_tables_answer_what_memory_answers(
     three: Store, thinned_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_check_without_tables_says_why(log: Store) -> None:
     assert not log.projections_path.exists()
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_its_tables_while_they_are_swapped(caught_up: Store) -> None:
     """And the next one sees the new ones."""
     with open_readonly(caught_up) as reader:
@@ -83,6 +84,7 @@ def test_nothing_is_left_of_a_rebuild(log: Store) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_write_ahead_log_of_a_crash_is_not_applied_to_new_tables(caught_up: Store) -> None:
     """It belonged to the old file."""
     wal = caught_up.projections_path.with_name("projections.duckdb.wal")

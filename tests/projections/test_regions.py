@@ -107,6 +107,7 @@ def test_reported_tokens_are_those_of_the_result(log: Store) -> None:
     assert found["ttft_mean_ms"] is None and found["total_flops"] is None
 
 
+@pytest.mark.slow
 def test_programs_are_compared_by_the_tokens_that_they_report(log: Store) -> None:
     """Energy per token where they do not tell input from output, as nobody asks for it where they do."""
     for experiment_id, tokens in (("run-1", 400), ("run-2", 800)):

@@ -25,6 +25,7 @@ def derived(log: Store, *, beside: bool) -> dict[str, Any]:
     return result(log)
 
 
+@pytest.mark.slow
 def test_the_first_meters_figures_stay_what_they_were(log: Store, tmp_path: Path) -> None:
     """All but those of the package; and nothing speaks against the result."""
     alone = derived(Store(tmp_path / "alone").create(), beside=False)

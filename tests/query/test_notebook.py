@@ -222,6 +222,7 @@ def test_arrow_has_the_types_of_duckdb(every_type: QueryResult) -> None:
 
 
 @pytest.mark.parametrize(("method", "library"), [("df", "pandas"), ("pl", "polars"), ("arrow", "pyarrow")])
+@pytest.mark.slow
 def test_results_and_runs_fit_every_library(store: OpenStore, method: str, library: str) -> None:
     """Tables of llem itself: labels, plans, NULL everywhere, and no row at all."""
     pytest.importorskip(library)

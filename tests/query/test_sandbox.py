@@ -152,6 +152,7 @@ def test_a_child_ends_with_the_block(database: Store) -> None:
     assert not alive(result.pid)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_not_a_slow_query(database: Store) -> None:
     """Time counts while the query works, not while its reader does."""
     with running("SELECT * FROM range(300000)", store=database, limits=Limits(timeout_s=2.0)) as result:

@@ -158,6 +158,7 @@ def on_a_known_gpu(event: Event) -> Event:
     return event
 
 
+@pytest.mark.slow
 def test_where_a_run_lies_below_its_roof(llem: Run, tmp_path: Path) -> None:
     """FLOPs for each byte of weights, below the roof of its GPU."""
     store = Store(tmp_path / "store").create()
@@ -195,6 +196,7 @@ def test_energy_of_one_run_is_that_of_the_table(llem: Run, tmp_path: Path) -> No
     assert "What differs" not in page and "<summary>The plan</summary>" in page
 
 
+@pytest.mark.slow
 def test_quantiles_of_one_run(llem: Run, tmp_path: Path) -> None:
     """With the interval that its own requests give: 80 are enough for the 95th percentile, not for the 99th."""
     store = Store(tmp_path / "store").create()
@@ -207,6 +209,7 @@ def test_quantiles_of_one_run(llem: Run, tmp_path: Path) -> None:
     assert cells["end to end p99"].endswith(">260</span>")
 
 
+@pytest.mark.slow
 def test_texts_of_others_are_shown_and_do_nothing(llem: Run, tmp_path: Path) -> None:
     """A name that would be markup, and quotes in a label, stand there as text."""
     store = Store(tmp_path / "store").create()
@@ -218,6 +221,7 @@ def test_texts_of_others_are_shown_and_do_nothing(llem: Run, tmp_path: Path) -> 
     assert Elements(page).names <= ALLOWED
 
 
+@pytest.mark.slow
 def test_one_sample_that_stands_out_can_be_seen(llem: Run, tmp_path: Path) -> None:
     """However many samples a step of the picture holds, its band reaches to the highest."""
     store = Store(tmp_path / "store").create()
@@ -242,6 +246,7 @@ def test_a_run_without_anything_is_still_a_page(llem: Run, store: Path) -> None:
     assert "<h2>Latency</h2>" not in page
 
 
+@pytest.mark.slow
 def test_charts_are_files_for_papers(llem: Run, two_cells: Store, tmp_path: Path) -> None:
     """Each drawing of the page, whole XML with its own colours; nothing there is replaced unless forced."""
     page = page_of(llem, two_cells, "cell=c1", "cell=c2", "--svg", str(tmp_path / "charts"))
@@ -295,6 +300,7 @@ def test_power_is_drawn_with_what_happened(llem: Run, tmp_path: Path) -> None:
     assert ">measurement</text>" in page
 
 
+@pytest.mark.slow
 def test_all_samples_in_the_page(llem: Run, tmp_path: Path) -> None:
     """What stands there, unpacked by hand, is what was sampled, to a tenth of a watt and of a millisecond."""
     store = Store(tmp_path / "store").create()
@@ -316,6 +322,7 @@ def test_a_million_samples_are_small() -> None:
     assert unpacked(text)[0] == pytest.approx(at_s, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_sensors_that_were_calibrated_have_a_section(llem: Run, tmp_path: Path) -> None:
     """Of the run that calibrated, and of one that relies on it; a store without any has none."""
     store = Store(tmp_path / "store").create()
@@ -455,6 +462,7 @@ def test_factors_that_were_given_are_told(llem: Run, two_cells: Store, tmp_path:
     assert "<h2>Footprint</h2>" not in page_of(llem, two_cells, "cell=c1", "cell=c2")
 
 
+@pytest.mark.slow
 def test_a_footprint_that_was_published_is_reckoned_again(llem: Run, tmp_path: Path) -> None:
     """From the factors in the log of each run of the report, when the file is long gone; no figure of the run changes."""
     store = Store(tmp_path / "store").create()

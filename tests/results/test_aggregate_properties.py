@@ -62,6 +62,7 @@ def aggregate(results: list[RawProcessResult]) -> ExperimentResult:
 
 
 @given(processes(), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_the_order_of_processes_never_matters(results: list[RawProcessResult], random: object) -> None:
     """Every permutation gives the same result, to the last bit."""
     shuffled = list(results)
@@ -70,6 +71,7 @@ def test_the_order_of_processes_never_matters(results: list[RawProcessResult], r
 
 
 @given(processes())
+@pytest.mark.slow
 def test_a_total_is_unknown_exactly_when_a_part_is(results: list[RawProcessResult]) -> None:
     """None is neither skipped nor counted as zero."""
     joined = aggregate(results)
@@ -80,6 +82,7 @@ def test_a_total_is_unknown_exactly_when_a_part_is(results: list[RawProcessResul
 
 
 @given(processes())
+@pytest.mark.slow
 def test_a_shared_device_never_adds_energy(results: list[RawProcessResult]) -> None:
     """Counting once gives no more than the sum over processes, and no less than the mean part."""
     parts = [one.energy_metrics.total_energy_j for one in results]
