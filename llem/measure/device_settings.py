@@ -79,10 +79,10 @@ class Held:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Raises MeasureError where another living process holds it, StoreError where it cannot be opened or made."""
         self._path = path
-        self._fd = _locked(path, create=create)
+        self._fd = self._locked(path, create=create)
         while os.fstat(self._fd).st_nlink == 0:  # another has put back and forgotten it meanwhile
             os.close(self._fd)
-            self._fd = _locked(path, create=create)
+            self._fd = self._locked(path, create=create)
 
     def kept(self) -> Kept | None:
         """What an earlier run left; None where it had not come to setting anything."""
@@ -108,8 +108,17 @@ class Held:
         """The file stays for the next one."""
         os.close(self._fd)
 
+    @staticmethod
+    def _locked(path: Path, *, create: bool) -> int:
+        words = {"found": "another run that has set it", "expected": "one run at a time"}
+        return locked(path, create=create, device=path.stem, **words)
 
-def _locked(path: Path, *, create: bool) -> int:
+
+def locked(path: Path, *, create: bool = True, device: str, found: str, expected: str) -> int:
+    """A file of a device that one process holds, until its descriptor is closed or it ends.
+
+    Raises MeasureError, in these words, where another one does, StoreError.
+    """
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     try:
         if create:
@@ -121,9 +130,7 @@ def _locked(path: Path, *, create: bool) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise MeasureError(
-            f"device {path.stem}", found="another run that has set it", expected="one run at a time"
-        ) from error
+        raise MeasureError(f"device {device}", found=found, expected=expected) from error
     return fd
 
 

@@ -1,6 +1,5 @@
 """The newest calibration of each device and driver that can be relied on: a file for each device in the store, which the log can write anew."""
 
-import fcntl
 import os
 import tempfile
 import time
@@ -11,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from llem.errors import MeasureError, StoreError
-from llem.measure.device_settings import file_name
+from llem.errors import StoreError
+from llem.measure.device_settings import file_name, locked
 from llem.measure.windows import SamplerLink
 from llem.store import Store
 from llem.units import NS_PER_S
@@ -70,20 +69,9 @@ def claimed(store: Store, devices: Iterable[Device]) -> Iterator[None]:
 
 
 def _claim(store: Store, device: Device) -> int:
-    """A locked file, which the kernel lets go with the process; the load of each of two calibrations would be unknown to the other."""
+    """The load of each of two calibrations would be unknown to the other."""
     path = store.path / f".calibrating-{file_name(device.host, device.uuid)}.lock"
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written", found=error.strerror) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise MeasureError(
-            f"device {device.uuid}", found="another llem calibrate of it", expected="one at a time"
-        ) from error
-    return lock
+    return locked(path, device=device.uuid, found="another llem calibrate of it", expected="one at a time")
 
 
 def take(store: Store, *, source: Store) -> None:

@@ -113,7 +113,8 @@ def _answer(job: Job) -> None:
 def _open(job: Job) -> DuckDBPyConnection:
     """The tables up to date, or those over sealed Parquet, or empty ones."""
     if job.plan_only:
-        return importlib.import_module("llem.query.pruning").open_empty()  # type: ignore[no-any-return]
+        empty: DuckDBPyConnection = importlib.import_module("llem.query.pruning").open_empty()
+        return empty
     if job.sealed is not None:
         return _open_sealed(Path(job.sealed), job.sql)
     with watched_by(_tell):

@@ -53,32 +53,16 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
+from tests.projections import in_memory
 from tests.world import device
 
 S = 10**9
 
 
 def segment(role: str = "worker", *, index: int | None = 0, host: str = "alpha", **more: Any) -> Segment:
-    usual: dict[str, Any] = {
-        "experiment_id": "run",
-        "file": f"{role}-{index}",
-        "verdict": "clean",
-        "problem": None,
-        "being_written": False,
-        "skipped_bytes": 0,
-        "segment_id": f"{role}-{index}-{host}",
-        "role": role,
-        "process_index": index,
-        "host": host,
-        "boot_id": "boot",
-        "pid": 1,
-        "monotonic_ns": 0,
-        "wall_ns": 100 * S,
-        "lost_bytes": 0,
-        "applied_bytes": 0,
-        "samples": 0,
-    }
-    return Segment(**usual | more)
+    """A whole one of the run, whose host's clocks are easily reckoned with."""
+    usual: dict[str, Any] = {"experiment_id": "run", "monotonic_ns": 0, "wall_ns": 100 * S}
+    return in_memory.segment(role, index=index, host=host, **usual | more)
 
 
 WORKER = segment()
