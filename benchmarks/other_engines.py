@@ -13,27 +13,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from benchmarks import engine_examples
 from benchmarks.clients import environment
-from llem.projections.sealed import OF_EXPERIMENTS, OF_SEGMENTS, open_sealed
+from llem.projections.sealed import open_sealed
 from llem.seal.sealing import seal
 from llem.store import Store
 from tests import world
+from tests.seal.test_seal import hashes
 
 REPOSITORY = Path(__file__).parents[1]
 ENGINES = ("pyspark", "ray[data]", "daft")
 LLEM_NEEDS = ("duckdb", "msgspec", "numpy", "zstandard")
 PROCESSES = 4  # of an experiment, a segment each and one for its sampler
-
-
-def hashes(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
-    """Rows and a hash of all their columns, for every table."""
-    return {
-        table: connection.execute(f"SELECT count(*), sum(hash(t)) FROM {table} t").fetchall()[0]
-        for table in (*OF_SEGMENTS, *OF_EXPERIMENTS)
-    }
 
 
 def hashes_of(root: Path) -> dict[str, tuple[int, int]]:
