@@ -11,6 +11,7 @@ from llem.projections.derive.experiment import log_warnings
 from llem.projections.derive.rows import experiments
 from llem_events.events import (
     BaselineMeasured,
+    BaselinePower,
     ClockRead,
     ClocksCompared,
     Event,
@@ -145,6 +146,25 @@ def test_an_idle_power_lies_between_its_samples(idle_w: float, breaks: bool) -> 
     found = [
         reason for reason in reasons(usual(worker=worker_events(baseline_w=idle_w))) if "idle power" in reason
     ]
+    assert bool(found) is breaks
+
+
+@pytest.mark.parametrize(("idle_w", "breaks"), [(50.0, True), (200.0, False)])
+def test_the_idle_power_of_a_server_is_compared_with_its_own_window(idle_w: float, breaks: bool) -> None:
+    """With its weights on the GPU it takes 200 W, the board before and after it 50 W."""
+    told = BaselinePower(device_uuid="GPU-0", mean_power_w=idle_w, std_power_w=1.0, samples=10)
+    after = msgspec.structs.replace(told, mean_power_w=50.0)
+    idle = [
+        (5.4, WindowOpened(kind="baseline", window_index=1)),
+        (5.6, WindowClosed(kind="baseline", window_index=1)),
+        (5.6, BaselineMeasured(position="server_idle", duration_s=0.2, devices=[told])),
+        (33.0, WindowOpened(kind="baseline", window_index=2)),
+        (35.0, WindowClosed(kind="baseline", window_index=2)),
+        (35.0, BaselineMeasured(position="after", duration_s=2.0, devices=[after])),
+    ]
+    worker = sorted([*worker_events(), *idle], key=lambda dated: dated[0])
+    sampler = sampler_events(power_w=lambda second: 200.0 if 4.3 < second < 31.0 else 50.0, until_s=37.0)
+    found = [reason for reason in reasons(usual(worker=worker, sampler=sampler)) if "idle power" in reason]
     assert bool(found) is breaks
 
 

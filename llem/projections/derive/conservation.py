@@ -17,6 +17,7 @@ from llem.projections.derive.source import Device, Source, Span
 from llem.results import ExperimentResult, InvalidReason
 from llem.units import NS_PER_S, seconds
 from llem_events.events import (
+    BaselineMeasured,
     ExperimentCompleted,
     ExperimentStarted,
     LogFailed,
@@ -261,14 +262,14 @@ def _of_devices(who: str, process: ProcessFacts) -> Iterator[str]:
 
 
 def _of_idle_power(source: Source, who: str, process: ProcessFacts) -> Iterator[str]:
-    """An idle power that was measured here lies between the samples of its window."""
-    windows = [window for window in process.windows if window.opened.kind == "baseline"]
-    for position, baseline in process.baselines.items():
-        if baseline.reused_from is not None or not windows:
+    """An idle power that was measured here lies between the samples of its window, the last that had ended when it was told."""
+    for fact in process.all:
+        if not isinstance(fact.event, BaselineMeasured) or fact.event.reused_from is not None:
             continue
-        window = windows[0] if position == "before" else windows[-1]
+        if (window := _ended_last(process, fact.at_ns)) is None:
+            continue
         span = (window.opened_ns - NS_PER_S, (window.closed_ns or window.opened_ns) + NS_PER_S)
-        for power in baseline.devices:
+        for power in fact.event.devices:
             sampled = _powers(source, Device(process.process_index, power.device_uuid), span)
             mean = power.mean_power_w
             if mean is None or sampled is None:
@@ -276,6 +277,16 @@ def _of_idle_power(source: Source, who: str, process: ProcessFacts) -> Iterator[
             least, most = sampled
             if not IDLE_POWER[0] * least <= mean <= IDLE_POWER[1] * most:
                 yield f"the idle power of {power.device_uuid} of {who} is {mean:g} W, its samples say {least:g} to {most:g} W"
+
+
+def _ended_last(process: ProcessFacts, at_ns: int) -> Window | None:
+    """The last of its baselines' windows that had ended by then."""
+    ended = [
+        window
+        for window in process.windows
+        if window.opened.kind == "baseline" and window.closed_ns is not None and window.closed_ns <= at_ns
+    ]
+    return max(ended, key=lambda window: window.opened_ns, default=None)
 
 
 def _powers(source: Source, device: Device, span: Span) -> tuple[float, float] | None:
