@@ -114,11 +114,10 @@ def unpack_all(events: Sequence[SamplesTaken]) -> dict[str, Column]:
 
 def _alike(events: Sequence[SamplesTaken]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
     """(count, places) of events with equally many samples and columns."""
-    shapes = np.array([(event.count, len(event.used)) for event in events]).reshape(-1, 2)
-    for shape in np.unique(shapes, axis=0):
-        places = np.flatnonzero((shapes == shape).all(axis=1))
-        if shape[0]:
-            yield int(shape[0]), places
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, event in enumerate(events):
+        places.setdefault((event.count, len(event.used)), []).append(place)
+    return ((count, np.array(alike)) for (count, _), alike in places.items() if count)
 
 
 def _decode(events: Sequence[SamplesTaken], out: Ints) -> None:

@@ -114,6 +114,8 @@ def can_ask() -> bool:
 
 def clipped(text: str, columns: int) -> str:
     """As much of the text as fits into so many columns; wide characters take two."""
+    if text.isascii():
+        return text[:columns]
     left = columns
     for place, character in enumerate(text):
         left -= 2 if unicodedata.east_asian_width(character) in "WF" else 1

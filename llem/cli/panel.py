@@ -286,15 +286,15 @@ def _verdict(run: LiveRun, figures: Figures | None) -> Iterator[Line]:
     for failure in run.failures()[:REASONS]:
         yield Line("failed", failure)
     if figures is not None:
-        yield from map(Line, ["verdict", *[""] * REASONS], _reasons(run))
+        yield from map(Line, ["verdict", *[""] * REASONS], _reasons(run, figures))
     if run.is_damaged:
         yield Line("damaged", "parts of the log do not verify and are left out")
     if run.warning is not None and not run.failures():
         yield Line("warning", run.warning.text)
 
 
-def _reasons(run: LiveRun) -> list[str]:
-    texts = [reason.text for reason in run.reasons()]
+def _reasons(run: LiveRun, figures: Figures) -> list[str]:
+    texts = [reason.text for reason in run.reasons(figures)]
     if not texts:
         return ["valid so far"]
     more = [f"and {len(texts) - REASONS} more"] if len(texts) > REASONS else []

@@ -18,7 +18,7 @@ from llem.live.study import Standing, StudyFollower
 from llem.store import LAST, Store
 from llem.study.history import find_study
 
-TICK_S = 0.1  # between two looks at the sizes of files
+TICK_S = 0.25  # between two looks at the sizes of files
 READ_AT_ONCE = 1  # runs of a study, for one picture
 
 
@@ -168,4 +168,4 @@ def _changes(follower: RunFollower, interval_s: float) -> Iterator[None]:
             yield
         if is_over:
             return
-        time.sleep(min(TICK_S, interval_s))
+        time.sleep(min(TICK_S, interval_s / 2))

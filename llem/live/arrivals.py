@@ -33,23 +33,23 @@ class _Came(NamedTuple):
 
 
 class Arrivals:
-    """Counts the tokens of requests that have ended, until the end of the measurement."""
+    """Counts the tokens of requests that have ended, until the end of the measurement; their times are looked at only around it."""
 
     def __init__(self) -> None:
         self.prompt = self.answer = 0
         self._end_ns: int | None = None
-        self._young: deque[tuple[int, _Came]] = deque()
+        self._young: deque[tuple[int, list[Request]]] = deque()
 
     def add(self, requests: Sequence[Request]) -> None:
         """Requests that have ended; a failed one has done no work."""
-        came = _Came.of([request for request in requests if request.finish_reason != "error"])
-        self.prompt += int(came.prompt.sum())
-        self.answer += int(came.answer.sum())
+        worked = [request for request in requests if request.finish_reason != "error"]
+        self.prompt += sum([request.input_tokens for request in worked])
+        self.answer += sum([request.output_tokens for request in worked])
         if self._end_ns is not None:
-            self._leave_out(came, self._end_ns)
-        elif len(came.at_ns):
-            newest_ns = int(came.at_ns.max())
-            self._young.append((newest_ns, came))
+            self._leave_out(worked, self._end_ns)
+        elif worked:
+            newest_ns = max([request.end_ns for request in worked])
+            self._young.append((newest_ns, worked))
             while self._young[0][0] < newest_ns - YOUNG_NS:
                 self._young.popleft()
 
@@ -65,8 +65,8 @@ class Arrivals:
         came = zip(times_ns, tokens, strict=True)
         return sum(count or 0 for at_ns, count in came if end_ns is None or at_ns <= end_ns)
 
-    def _leave_out(self, came: _Came, end_ns: int) -> None:
-        prompt, answer = came.after(end_ns)
+    def _leave_out(self, requests: Sequence[Request], end_ns: int) -> None:
+        prompt, answer = _Came.of(requests).after(end_ns)
         self.prompt -= prompt
         self.answer -= answer
 

@@ -9,7 +9,7 @@ from llem_events.damage import Verdict
 from llem_events.following import GrowingSegments
 from llem_events.replay import replay
 
-LOOK_S = 0.4  # between two looks for new segments and for their writers
+LOOK_S = 1.0  # between two looks for new segments and for their writers
 
 
 class RunFollower:
@@ -22,7 +22,7 @@ class RunFollower:
         self._segments = GrowingSegments(self._paths, salvage_damage=True)
 
     def read(self) -> bool:
-        """Take what is new; whether there was anything. Cheap enough for ten times a second.
+        """Take what is new; whether there was anything. Cheap enough for four times a second.
 
         Raises NewerFormatError, SegmentReadError.
         """

@@ -1,8 +1,9 @@
 """One process of a run so far: how far it has come, and what its requests say."""
 
-from collections import deque
+from array import array
 from collections.abc import Sequence
-from statistics import median
+
+import numpy as np
 
 from llem.live.arrivals import Arrivals
 from llem.live.device import Window
@@ -57,7 +58,7 @@ class LiveProcess:
         self._arrivals = Arrivals()
         self._in_flight: dict[int, int] = {}  # tokens of requests that have not ended
         self._reached_ns = 0
-        self._ttft_ms: deque[float] = deque(maxlen=RECENT_REQUESTS)
+        self._ttft_ms = array("d")
         self._warmup_steps_ms: list[float] = []
 
     def take(self, event: Event, at_ns: int) -> None:
@@ -130,7 +131,11 @@ class LiveProcess:
     @property
     def ttft_p50_ms(self) -> float | None:
         """Of the last requests that had a first token."""
-        return median(self._ttft_ms) if self._ttft_ms else None
+        if not self._ttft_ms:
+            return None
+        ordered_ms = np.sort(np.frombuffer(self._ttft_ms)[-RECENT_REQUESTS:])
+        middle = len(ordered_ms) // 2
+        return float(ordered_ms[middle] + ordered_ms[-1 - middle]) / 2
 
     @property
     def warmup_steps_ms(self) -> Sequence[float]:
@@ -180,3 +185,5 @@ class LiveProcess:
             self._reached_ns = max(self._reached_ns, request.end_ns)
             if request.first_token_ns is not None:
                 self._ttft_ms.append((request.first_token_ns - request.arrival_ns) / NS_PER_MS)
+        if len(self._ttft_ms) > 2 * RECENT_REQUESTS:
+            del self._ttft_ms[:-RECENT_REQUESTS]

@@ -161,14 +161,13 @@ class LiveRun:
             energy_per_token_j=ratio(mean_w, rate),
         )
 
-    def reasons(self) -> list[InvalidReason]:
-        """What would be said against the result if the measurement ended now; what only its end can tell is left out."""
+    def reasons(self, counted: Figures | None) -> list[InvalidReason]:
+        """What would be said against these figures if the measurement ended now; what only its end can tell is left out."""
         energies, spans = self._energies()
         sums = [device.sums() for device in self._metered()]
         lengths = [
             process.elapsed_s("measurement", self.now_ns()) or 0.0 for process in self.processes.values()
         ]
-        counted = self.figures()
         heats = [each.hottest_c - each.coolest_c for each in sums if each.hottest_c >= each.coolest_c]
         facts = MeasuredFacts(
             duration_sec=min(lengths, default=0.0),

@@ -73,7 +73,9 @@ def test_stages_as_the_log_grows(place: Store) -> None:
     growing.die()
     follower._look_again_at = 0.0
     assert follower.read() and follower.run.stage() == "killed"
-    assert "not every process ran to its end" in [reason.text for reason in follower.run.reasons()]
+    assert "not every process ran to its end" in [
+        reason.text for reason in follower.run.reasons(follower.run.figures())
+    ]
     follower.close()
 
 
