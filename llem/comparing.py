@@ -36,11 +36,17 @@ FIGURES = {figure.name: figure for figure in EXPERIMENT_FIGURES if figure.type i
 ENERGIES = frozenset(
     ("total_energy_j", "avg_energy_per_token_j", "energy_per_output_token_j", "mean_power_w", *OF_A_SITE)
 ) - {"embodied_carbon_g"}
+OF_ENERGY = frozenset(("J", "1/J", "W", "kWh", "1/kWh"))  # units of what comes from a sensor, or is estimated
+SET_POWER = "power_limit_set_w"  # which nobody measured
+WHOLE_RUNS = ("total_energy_j", "duration_sec")  # of which more work takes more
+PER_TOKEN = ("energy_per_output_token_j", "avg_energy_per_token_j")  # what is compared instead
 WITHIN_RUN = "e2e_mean_ms"  # the figure of which a run's own spread is known: llem.results.batch_means
 ALIKE = 0.5  # correlation of neighbouring parts of a run from which on these are too short
 BLOCK = "block"  # the label by which runs that are of no study are compared in pairs
 NOT_COMPARED = frozenset(("name", "labels"))
 SHOWN_VALUES = 4
+SENSED = frozenset(("counter", "integrated"))
+UNKNOWN = "unknown"  # source of an energy that another program measured and does not tell of
 LENGTHS = ("workload.input_tokens.", "workload.output_tokens.", "workload.path")
 AMOUNTS = ("workload.requests", "workload.min_duration_s", "workload.max_duration_s")
 
@@ -53,7 +59,7 @@ SELECT e.experiment_id, e.status, (SELECT any_value(body ->> 'failure') FROM eve
        (SELECT string_agg(DISTINCT prompt_set_sha256, ', ' ORDER BY prompt_set_sha256) FROM processes p WHERE p.experiment_id = e.experiment_id) AS prompts,
        (SELECT any_value(body -> 'study') FROM events v
         WHERE v.experiment_id = e.experiment_id AND v.type = 'experiment_started') AS study,
-       {{'input_tokens': r.input_tokens, 'output_tokens': r.output_tokens, 'duration_sec': r.duration_sec, 'energy_j': r.total_energy_j,
+       {{'requests': r.requests, 'tokens': r.total_tokens, 'input_tokens': r.input_tokens, 'output_tokens': r.output_tokens, 'duration_sec': r.duration_sec, 'energy_j': r.total_energy_j,
          'idle_power_w': coalesce(r.server_idle_power_w, r.baseline_power_w)}} AS totals,
        {figures}
 FROM experiments e LEFT JOIN experiment_results r USING (experiment_id) {joined}
@@ -83,7 +89,7 @@ COLUMNS = (
         "ratio_high",
     ),
     *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
-    *("within_run_low", "within_run_high", "outliers"),
+    *("within_run_low", "within_run_high", "outliers", "energy_source"),
 )
 
 
@@ -109,6 +115,7 @@ class Compared(NamedTuple):
     figure: Figure[Any]
     comparison: Comparison
     energy_bound: float | None  # what the sensors may be off by, as a share; NULL where unknown, or no energy
+    energy_source: str | None  # counter, integrated, estimated, simulated or unknown; NULL of no energy
     within_run: (
         tuple[float, float] | None
     )  # of one run each, the ratio's interval by the spread within them: not from run to run
@@ -196,11 +203,14 @@ def compare_groups(
         _group(name, _rows(connection, ids, chosen), valid_only=valid_only) for name, ids in members.items()
     ]
     reference, *others = groups
+    apart = [group for group in others if _is_other_work(reference, group, margin)]
+    is_left_out = not figures and bool(apart) and all(map(_tells_of_tokens, groups))
     compared = [
         _compared(reference, group, figure, level=level, margin=margin)
         for group in others
         for figure in chosen
         if figures or _is_usual(figure.name, usual, (*reference.runs, *group.runs))
+        if not (is_left_out and figure.name in WHOLE_RUNS)
     ]
     comparisons = adjusted([each.comparison for each in compared], level=level)
     differences = _differences(groups)
@@ -208,7 +218,7 @@ def compare_groups(
         groups,
         [each._replace(comparison=judged) for each, judged in zip(compared, comparisons, strict=True)],
         differences,
-        list(_doubts(groups, compared)),
+        [*_doubts(groups, compared), *_other_work(reference, apart, compared, is_left_out=is_left_out)],
         _costs(groups, level) if _differ_in_length(differences) else None,
     )
 
@@ -222,6 +232,31 @@ def _is_usual(name: str, usual: Sequence[str], runs: Sequence[Run]) -> bool:
     if name not in usual and name == WITHIN_RUN:
         return len(runs) == 2 and all(run["batch_means_cv"] is not None for run in runs)
     return is_known(name) and (name in usual or not is_known(INSTEAD[name]))
+
+
+def _is_other_work(reference: Group, group: Group, margin: float) -> bool:
+    """Whether one did more than the other by more than a difference that does not matter."""
+    means = _work((reference, group))[1]
+    return None not in means and abs(means[1] / means[0] - 1) > margin
+
+
+def _work(groups: Sequence[Group]) -> tuple[str, list[Any]]:
+    """Requests of a run of each group, else tokens where the first two do not tell requests; None where a run does not tell."""
+    for column in ("requests", "tokens"):
+        means = [_mean([run["totals"][column] for run in group.runs]) for group in groups]
+        if None not in means[:2]:
+            break
+    return column, means
+
+
+def _mean(counts: Sequence[int | None]) -> float | None:
+    known = [count for count in counts if count]
+    return sum(known) / len(known) if len(known) == len(counts) else None
+
+
+def _tells_of_tokens(group: Group) -> bool:
+    """Whether some figure says what a token took."""
+    return any(run[per_token] is not None for per_token in PER_TOKEN for run in group.runs)
 
 
 def _figure(name: str) -> Figure[Any]:
@@ -442,9 +477,23 @@ def _compared(
     )
     bounds = [run["energy_bound"] for run in (*before, *after)]
     bound = None if figure.name not in ENERGIES or None in bounds else max(bounds)
+    source = energy_source(figure, [*before, *after])
     within = _within_run(figure, comparison, [*before, *after], level)
     far = [*_far_from_the_others(reference, figure.name), *_far_from_the_others(group, figure.name)]
-    return Compared(group.name, figure, comparison, bound, within, far)
+    return Compared(group.name, figure, comparison, bound, source, within, far)
+
+
+def energy_source(figure: Figure[Any], runs: Sequence[Run]) -> str | None:
+    """Where the energy behind a figure comes from, in the words of the tables; None of a figure of no energy, or where none was measured."""
+    if figure.name == SET_POWER or (figure.unit not in OF_ENERGY and figure.name not in ENERGIES):
+        return None
+    sources = {run["energy_source"] or UNKNOWN for run in runs if run[figure.name] is not None}
+    return ", ".join(sorted(sources)) or None
+
+
+def not_sensed(source: str | None) -> str:
+    """What has to stand beside an energy that no sensor told; nothing beside another one."""
+    return "" if source is None or set(source.split(", ")) <= SENSED else source
 
 
 def _within_run(
@@ -493,9 +542,11 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
         if group.left_out:
             ends = [f"{run['experiment_id']} ({run['failure'] or run['status']})" for run in group.left_out]
             yield f"{group.name}: left out, because it failed or was not measured to its end: {_listed(ends)}"
-        if invalid := [run for run in group.runs if not run["valid"]]:
+        if invalid := [run for run in group.runs if not run["valid"] and not is_unjudged(run)]:
             yield f"{group.name}: not valid: {_why(invalid, group)}"
-    yield from _mixed(groups, "energy_source", "energy comes from different sources")
+        if unjudged := [run for run in group.runs if is_unjudged(run)]:
+            yield f"{group.name}: not judged, as results of other programs are: {_runs(len(unjudged))}"
+    yield from _mixed(groups, "energy_source", "energy comes from different sources", instead=UNKNOWN)
     if any(not _has_same_prompts(groups[0], group) for group in groups[1:]):
         yield "the prompts are not the same"
     for column in ENVIRONMENT:
@@ -507,6 +558,26 @@ def _doubts(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator[s
     yield from _too_narrow(groups, compared)
     yield from _unpaired(groups)
     yield from _outliers(groups, compared)
+
+
+def is_unjudged(run: Run) -> bool:
+    """Whether nothing is said for or against it, because another program measured it."""
+    return run["valid"] is None and run["start_ns"] is not None
+
+
+def _other_work(
+    reference: Group, apart: Sequence[Group], compared: Sequence[Compared], *, is_left_out: bool
+) -> Iterator[str]:
+    """That runs of a group did more than those of another, where figures of whole runs are compared or would have been."""
+    if apart and (is_left_out or any(each.figure.name in WHOLE_RUNS for each in compared)):
+        what, means = _work((reference, *apart))
+        first, *others = (UNKNOWN if mean is None else f"{mean:,.5g}" for mean in means)
+        beside = ", ".join(f"{mean} of {group.name}" for mean, group in zip(others, apart, strict=True))
+        meaning = "are not compared" if is_left_out else "do not tell which takes less"
+        yield (
+            f"the work is not the same: {first} {what} a run of {reference.name}, {beside}: "
+            f"energy and duration of whole runs {meaning}"
+        )
 
 
 def _why(invalid: Sequence[Run], group: Group) -> str:
@@ -536,12 +607,19 @@ def _too_narrow(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterat
                 yield f"{run['experiment_id']} drifts, or is too short: its interval within the run is too narrow"
 
 
-def _mixed(groups: Sequence[Group], column: str, what: str) -> Iterator[str]:
-    """More than one value, between the groups or within one."""
-    values = [sorted({str(value) for value in group.values(column) if value is not None}) for group in groups]
+def _mixed(groups: Sequence[Group], column: str, what: str, *, instead: str | None = None) -> Iterator[str]:
+    """More than one value, between the groups or within one; `instead` of a NULL beside an energy."""
+    values = [
+        sorted({str(value) for run in group.runs if (value := run[column] or _stated(run, instead))})
+        for group in groups
+    ]
     if len({value for each in values for value in each}) > 1:
         said = "; ".join(f"{group.name}: {_listed(each)}" for group, each in zip(groups, values, strict=True))
         yield f"{what}: {said}"
+
+
+def _stated(run: Run, instead: str | None) -> str | None:
+    return None if run["totals"]["energy_j"] is None else instead
 
 
 def _has_same_prompts(reference: Group, group: Group) -> bool:
@@ -596,6 +674,7 @@ def record(each: Compared) -> list[Any]:
         "figure": each.figure.name,
         "unit": each.figure.unit,
         "energy_bound": each.energy_bound,
+        "energy_source": each.energy_source,
         "within_run_low": each.within_run and each.within_run[0],
         "within_run_high": each.within_run and each.within_run[1],
         "outliers": each.outliers,

@@ -20,7 +20,9 @@ from llem.comparing import (
     Findings,
     Group,
     compare_groups,
+    energy_source,
     named_groups,
+    not_sensed,
     record,
     remarks,
     state_factors,
@@ -174,7 +176,9 @@ def _rows_of_several(findings: Findings) -> Iterator[list[str]]:
         figures.setdefault(each.figure.name, []).append(each)
     for compared in figures.values():
         references = filter(None, dict.fromkeys(_both(each)[0] for each in compared))
-        yield [_name(compared[0]), findings.groups[0].name, "", "reference", " or ".join(references), ""]
+        reference = findings.groups[0]
+        source = not_sensed(energy_source(compared[0].figure, reference.runs))
+        yield [_name(compared[0]), reference.name, "", "reference", " or ".join(references), source]
         for each in compared:
             yield [
                 *(_name(each), each.group, _ratio(each)),
@@ -224,8 +228,9 @@ def _number(value: float | None, unit: str) -> str:
 
 
 def _sensors(each: Compared) -> str:
-    """What the sensors may be off by, beside what differs from run to run: the two are never added."""
-    return "" if each.energy_bound is None else f"±{100 * each.energy_bound:.1f} %"
+    """That no sensor told an energy, else what it may be off by, beside what differs from run to run: the two are never added."""
+    bound = "" if each.energy_bound is None else f"±{100 * each.energy_bound:.1f} %"
+    return ", ".join(filter(None, (not_sensed(each.energy_source), bound)))
 
 
 def _verdict(each: Compared) -> str:

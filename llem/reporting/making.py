@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from llem.reporting.charts import Curves
 from llem.reporting.facts import (
     FEW_STEPS,
     STEPS,
+    Site,
     all_samples,
     distribution,
     roofline,
@@ -33,12 +34,13 @@ from llem.reporting.svg import alone
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
-from llem.study.history import StudyHistory, find_study, read_history, study_ids
+from llem.study.history import StudyHistory, find_study, find_study_id, read_history, study_ids
 from llem_events.secrets import scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
 FEW = 6
 NAMED_GROUPS = 4  # in a heading
+USUAL_OPTIONS = {"level": LEVEL, "margin": MARGIN}
 CHECKED_RUNS = 3  # of which the page writes the command that checks the log
 
 
@@ -80,11 +82,12 @@ def make_page(
     )
     of_groups = [[*group.values("experiment_id")] for group in findings.groups]
     every_run = list(chain.from_iterable(of_groups))
-    site = None
-    if (stated := factors_for(store.path, factors)) is not None:
-        footprint.state(connection, stated)
-        site = site_of(connection, stated, of_groups)
-        stated = while_measured(connection, stated, every_run)
+    chosen = [
+        *_chosen(factors=factors.name if factors else None, title=title, level=level, margin=margin),
+        *(["--valid"] if valid_only else []),
+        *(["--samples"] if with_samples else []),
+    ]
+    site, stated = _site(connection, factors_for(store.path, factors), of_groups)
     runs = _drawn(findings)
     steps = STEPS if len(runs) <= FEW else FEW_STEPS
     drawn = traces(connection, runs, steps=steps)
@@ -95,7 +98,7 @@ def make_page(
         distributions=_distributions(connection, findings),
         margin=margin,
         level=level,
-        again=_again([study.study_id] if study else [*members], findings, file_name, factors),
+        again=_again([*([study.study_id] if study else members), *chosen, "-o", file_name], findings),
         plan=_plan(study, findings),
         sensors=sensors(connection, every_run),
         site=site,
@@ -152,11 +155,19 @@ def _groups(
     except StoreError as error:
         if len(named) > 1:
             raise
-        hint = "`llem runs` and `llem studies` list them"
-        raise StoreError(
-            f"run or study {named[0]}", found=error.found, expected=error.expected, hint=hint
-        ) from None
+        raise _of_either(store, named[0], error) from None
     return {runs[0] if len(runs) == 1 and "=" not in name else name: runs for name, runs in members.items()}
+
+
+def _of_either(store: Store, name: str, of_runs: StoreError) -> StoreError:
+    """Why a name is neither one study's nor a run's."""
+    try:
+        find_study_id(store, name)
+    except StoreError as of_studies:
+        if of_studies.found != "none" and of_runs.found == "no experiment":
+            return of_studies
+    hint = "`llem runs` and `llem studies` list them"
+    return StoreError(f"run or study {name}", found=of_runs.found, expected=of_runs.expected, hint=hint)
 
 
 def _drawn(findings: Findings) -> list[str]:
@@ -195,13 +206,28 @@ def _name(run: Run) -> str | None:
     return None if name is None else str(name)
 
 
-def _again(words: Sequence[str], findings: Findings, file_name: str, factors: Path | None) -> list[str]:
+def _site(
+    connection: duckdb.DuckDBPyConnection, stated: Factors | None, groups: Sequence[Sequence[str]]
+) -> tuple[Site | None, Factors | None]:
+    """The footprint of each group, and the factors that it is reckoned with; nothing where none were stated."""
+    if stated is None:
+        return None, None
+    footprint.state(connection, stated)
+    return site_of(connection, stated, groups), while_measured(connection, stated, [*chain(*groups)])
+
+
+def _chosen(**options: str | float | None) -> Iterator[str]:
+    """Options of the command that are not as they are without it."""
+    for name, value in options.items():
+        if value is not None and value != USUAL_OPTIONS.get(name):
+            yield from (f"--{name}", f"{value:g}" if isinstance(value, float) else value)
+
+
+def _again(asked: Sequence[str], findings: Findings) -> list[str]:
     """The commands that check and make the page anew."""
     runs = [run["experiment_id"] for group in findings.groups for run in group.runs]
     return [
         *(f"llem log {check} {run}" for run in runs[:CHECKED_RUNS] for check in ("verify", "digest")),
         "llem rebuild --check",
-        shlex.join(
-            ["llem", "report", *words, *(["--factors", factors.name] if factors else []), "-o", file_name]
-        ),
+        shlex.join(["llem", "report", *asked]),
     ]

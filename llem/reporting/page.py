@@ -8,7 +8,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import ENVIRONMENT, OF_A_SITE, Compared, Findings, Group, Run, said_of_costs
+from llem.comparing import (
+    ENVIRONMENT,
+    OF_A_SITE,
+    Compared,
+    Findings,
+    Group,
+    Run,
+    energy_source,
+    is_unjudged,
+    not_sensed,
+    said_of_costs,
+)
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.facts import GAP_REQUESTS, Sensor, Site
@@ -67,6 +78,7 @@ SERIES_NAMES = {
 }
 
 
+_IN_THE_TABLE = re.compile(": not (valid: |judged, )")
 _PATHS = re.compile(r'( d="[^"]*")')
 
 
@@ -218,7 +230,9 @@ def _said(name: str, group: Group, level: float) -> str:
     figure = FIGURES[name]
     value, low, high = mean_of_runs(group.values(name), level=level)
     interval = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
-    return f"{figure.shown or figure.name} {number(value)} {figure.unit}{interval}"
+    source = not_sensed(energy_source(figure, group.runs))
+    label = f" ({source})" if source else ""
+    return f"{figure.shown or figure.name} {number(value)} {figure.unit}{interval}{label}"
 
 
 def _ratio(found: Compared) -> str:
@@ -255,7 +269,9 @@ def _overview(report: Report) -> Iterator[Part]:
         yield _rows_of_html([], [[escape(head), cell] for head, cell in zip(heads, rows[0][1:], strict=True)])
     else:
         yield _rows_of_html(["", *heads], rows, kind="cards")
-    doubts = [doubt for doubt in report.findings.doubts if ": not valid: " not in doubt]  # the table says it
+    doubts = [
+        doubt for doubt in report.findings.doubts if not _IN_THE_TABLE.search(doubt)
+    ]  # the table says it
     if doubts:
         yield f'<ul class="note">{"".join(f"<li>{escape(doubt)}</li>" for doubt in doubts)}</ul>'
 
@@ -286,10 +302,13 @@ def _trust(group: Group, *, is_open: bool) -> Iterator[str]:
     """Valid runs, where the energy comes from, runs that were slowed down, and warnings, with what stands behind each."""
     runs = group.runs
     valid = sum(bool(run["valid"]) for run in runs)
+    unjudged = sum(map(is_unjudged, runs))
+    told = f"{valid} of {len(runs)}{f', {unjudged} not judged' if unjudged else ''}"
     reasons = _told(runs, "invalid_reasons", by_name=not is_open)
-    yield _folded(f"{valid} of {len(runs)}", reasons, kind=_kind(valid == len(runs)), is_open=is_open)
-    sources = sorted({run["energy_source"] or "not measured" for run in runs})
-    yield _folded(", ".join(sources), [], kind=_kind(set(sources) <= {"counter", "integrated"}))
+    yield _folded(told, reasons, kind=_kind(valid == len(runs)), is_open=is_open)
+    sources = sorted({energy_source(FIGURES["total_energy_j"], [run]) or "not measured" for run in runs})
+    said = ", ".join(sources)
+    yield _folded(said, [], kind=_kind(not not_sensed(said)))
     if any(run["throttle_sec"] is not None for run in runs):
         slowed = [
             f"{run['experiment_id']}: {number(run['throttle_sec'])} s" for run in runs if run["throttle_sec"]

@@ -138,7 +138,7 @@ def test_a_regression_of_five_percent_fails_and_none_does_not(
 def status_of_a_study(number: int, ratio: float) -> int:
     """What --fail-if worse makes of a simulated study of five blocks whose second cell takes so many times the energy."""
     judged = adjusted([compare(*figures(number, ratios=(1.0, ratio)), paired=True)])[0]
-    found = Compared("cell=c2", FIGURES["total_energy_j"], judged, None, None, [])
+    found = Compared("cell=c2", FIGURES["total_energy_j"], judged, None, None, None, [])
     try:
         fail(Findings([], [found], {}, [], None), FailIf.WORSE)
     except typer.Exit as ended:
@@ -173,6 +173,44 @@ def test_what_is_mixed_is_named(tmp_path: Path, llem: Run) -> None:
     )
     assert "unclear; one run each" in done.stdout
     assert "engine.batch_size: 1 | 2" in done.stdout
+
+
+@pytest.mark.slow
+def test_energy_that_no_sensor_told_is_called_so(tmp_path: Path, llem: Run) -> None:
+    """In every line with an energy, of the reference too; one that a sensor told has no word beside it."""
+    store = Store(tmp_path / "store").create()
+    for cell, source in enumerate(("estimated", "estimated", "counter"), start=1):
+        measured(store, cell, 0, source=source)
+    done = llem("compare", "cell=c1", "cell=c2", "cell=c3", "-f", "md", "--store", store.path)
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| energy", "| mean_power_w"))]
+    labels = {row.split(" | ")[1]: row.split(" | ")[-1] for row in rows}
+    assert len(rows) == 9
+    assert labels["cell=c1"] == labels["cell=c2"] == "estimated |"
+    assert "counter, estimated" in labels["cell=c3"]
+    found = comparison(
+        llem, store, "cell=c1", "cell=c2", "--figure", "total_energy_j", "--figure", "duration_sec"
+    )
+    sources = [found[name]["energy_source"] for name in ("total_energy_j", "duration_sec")]
+    assert sources == ["estimated", None]
+
+
+@pytest.mark.slow
+def test_runs_that_did_other_work_are_not_compared_as_a_whole(tmp_path: Path) -> None:
+    """Joules and seconds of a run that served twice as many requests say nothing; asked for by name, they are shown with a warning."""
+    store = Store(tmp_path / "store").create()
+    for cell, count in ((1, 5), (2, 10)):
+        requests = [request(n, OPENED_S + 0.6 * n) for n in range(count)]
+        experiment(store, experiment_id=run_id(cell, 0), worker=worker_events(requests=requests))
+    members = {"a": [run_id(1, 0)], "b": [run_id(2, 0)]}
+    with open_caught_up(store, lambda line: None) as tables:
+        usual = compare_groups(tables, members)
+        asked = compare_groups(tables, members, figures=["total_energy_j"])
+        other = compare_groups(tables, members, figures=["e2e_median_ms"])
+    assert not {"total_energy_j", "duration_sec"} & {each.figure.name for each in usual.compared}
+    work = "the work is not the same: 5 requests a run of a, 10 of b: energy and duration of whole runs"
+    assert f"{work} are not compared" in usual.doubts
+    assert f"{work} do not tell which takes less" in asked.doubts
+    assert not any("work" in doubt for doubt in other.doubts)
 
 
 def test_three_groups_stand_in_one_table(tmp_path: Path, llem: Run) -> None:

@@ -16,14 +16,24 @@ import pytest
 from msgspec.structs import replace
 
 from llem.plan import EnginePlan, Plan
+from llem.projections.current import open_caught_up
 from llem.reporting.charts import undominated
+from llem.reporting.making import make_page
 from llem.reporting.svg import Scale, number, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
 from llem_events.events import Event, MeterStarted, ModelLoaded
 from tests.cli import fixed_store
 from tests.conftest import LIMIT_S, Run, events_of
-from tests.world import begun_study, experiment, ramp_w, request, sampler_events, worker_events
+from tests.world import (
+    begun_study,
+    experiment,
+    ramp_w,
+    request,
+    run_of_energy,
+    sampler_events,
+    worker_events,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -126,6 +136,34 @@ def test_page_needs_nothing_else(llem: Run, two_cells: Store) -> None:
     assert len(drawings) >= 8
     for drawing in drawings:
         ElementTree.fromstring(drawing)
+
+
+def test_the_command_makes_the_same_page_again(llem: Run, two_cells: Store) -> None:
+    """With every option that changes what stands in it, and no other."""
+    options = ("--title", "two cells", "--level", "0.9", "--margin", "0.05")
+    page = page_of(llem, two_cells, "cell=c1", "cell=c2", *options)
+    assert (
+        "llem report cell=c1 cell=c2 --title &#x27;two cells&#x27; --level 0.9 --margin 0.05 -o report.html"
+        in page
+    )
+
+
+def test_a_name_of_two_studies_is_refused_as_such(llem: Run, tmp_path: Path) -> None:
+    """Not as one that nothing has."""
+    store = Store(tmp_path / "store").create()
+    for day in (1, 2):
+        begun_study(store, f"2026010{day}-030400-0123456789ab", name="twice")
+    done = llem("report", "twice", "-o", tmp_path / "report.html", "--store", store.path)
+    assert (done.returncode, "study twice: found 2 studies: 20260101" in done.stderr) == (2, True)
+
+
+def test_an_estimate_is_called_so_in_the_heading(tmp_path: Path) -> None:
+    """Beside the figure, where whoever reads one sentence reads it."""
+    store = Store(tmp_path / "store").create()
+    run_of_energy(store, 1.0, source="estimated", experiment_id=run_id(1, 0))
+    with open_caught_up(store, lambda line: None) as tables:
+        made = make_page(tables, store, None, [run_id(1, 0)], file_name="report.html")
+    assert re.search(r'<p class="lead">Energy per output token [\d.]+ J \(estimated\)\.</p>', made.html)
 
 
 def test_page_says_what_was_found(llem: Run, two_cells: Store) -> None:
