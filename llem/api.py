@@ -2,14 +2,14 @@
 
 import html
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import duckdb
 
-from llem.comparing import COLUMNS, compare_groups, named_groups, record, remarks, state_factors
+from llem.comparing import TYPES, compare_groups, named_groups, record, remarks, state_factors
 from llem.errors import ExportError, QueryError
 from llem.export import target
 from llem.export.files import Destination, Preset, Wanted, What, format_of, write_export
@@ -93,6 +93,9 @@ class OpenStore:
         self.path = store.path
         self._store = store
 
+    def __repr__(self) -> str:
+        return f"<OpenStore: {self.path}>"
+
     def query(
         self,
         sql: str,
@@ -169,7 +172,7 @@ class OpenStore:
             )
         rows = [tuple(record(each)) for each in findings.compared]
         return QueryResult(
-            columns=list(COLUMNS), types=_types(rows, len(COLUMNS)), rows=rows, notes=list(remarks(findings))
+            columns=list(TYPES), types=list(TYPES.values()), rows=rows, notes=list(remarks(findings))
         )
 
     def report(
@@ -260,16 +263,6 @@ def _one_of(kinds: Any, written: str, what: str) -> Any:
     if written not in set(kinds):
         raise ExportError(what, found=repr(written), expected=", ".join(kinds))
     return written if isinstance(kinds, tuple) else kinds(written)
-
-
-_TYPES: dict[type, str] = {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}
-
-
-def _types(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
-    """Of columns of Python's values, by the first that is known."""
-    columns = list(zip(*rows, strict=True)) or [()] * width
-    firsts = (next((value for value in column if value is not None), "") for column in columns)
-    return [_TYPES.get(type(first), "VARCHAR") for first in firsts]
 
 
 def open_store(path: Path | str | None = None) -> OpenStore:

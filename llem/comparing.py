@@ -75,22 +75,20 @@ ENVIRONMENT = (
     "llem_version",
 )
 
-COLUMNS = (
-    *(
-        "group",
-        "figure",
-        "unit",
-        "reference_runs",
-        "runs",
-        "reference",
-        "value",
-        "ratio",
-        "ratio_low",
-        "ratio_high",
-    ),
-    *("p", "p_adjusted", "method", "verdict", "within_margin", "reason", "repeats_needed", "energy_bound"),
-    *("within_run_low", "within_run_high", "outliers", "energy_source"),
-)
+TYPES = {
+    **dict.fromkeys(("group", "figure", "unit"), "VARCHAR"),
+    **dict.fromkeys(("reference_runs", "runs"), "BIGINT"),
+    **dict.fromkeys(("reference", "value", "ratio", "ratio_low", "ratio_high"), "DOUBLE"),
+    **dict.fromkeys(("p", "p_adjusted"), "DOUBLE"),
+    **dict.fromkeys(("method", "verdict"), "VARCHAR"),
+    "within_margin": "BOOLEAN",
+    "reason": "VARCHAR",
+    "repeats_needed": "BIGINT",
+    **dict.fromkeys(("energy_bound", "within_run_low", "within_run_high"), "DOUBLE"),
+    "outliers": "VARCHAR[]",
+    "energy_source": "VARCHAR",
+}  # of a comparison in rows: column -> DuckDB's type, whatever is NULL in them
+COLUMNS = tuple(TYPES)
 
 
 Run = dict[str, Any]  # a row of the tables, by column

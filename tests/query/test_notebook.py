@@ -108,6 +108,8 @@ def test_a_comparison_is_that_of_the_command_line(store: OpenStore, llem: Run) -
     for figures in (["mean_power_w"], "mean_power_w"):
         only = store.compare(*words, figures=figures)
         assert [row["figure"] for row in only.dicts()] == ["mean_power_w"]
+        # so that comparisons can be put together, whatever is NULL in all rows of one
+        assert only.types == found.types and dict(zip(only.columns, only.types, strict=True))["p"] == "DOUBLE"
 
 
 def test_a_page_and_files(store: OpenStore, llem: Run, tmp_path: Path) -> None:
