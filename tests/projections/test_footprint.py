@@ -138,6 +138,35 @@ def test_factors_change_nothing_that_was_measured(store: Store, tmp_path: Path) 
         beside.unlink()
 
 
+def test_figures_that_are_compared_are_columns_of_the_macro() -> None:
+    """With their types, and units that their names end with; less of each is better, and of bounds nothing is."""
+    with database.in_memory() as connection:
+        connection.execute(database.SCHEMA_SQL)
+        described = connection.execute("DESCRIBE FROM footprint()").fetchall()
+    types = {name: kind for name, kind, *_ in described}
+    for figure in footprint.FIGURES:
+        assert types[figure.name] == figure.type == "DOUBLE"
+        assert figure.name.endswith(
+            f"_{figure.unit.lower()}" if figure.unit else ("cost", "_tokens", "_request")
+        )
+        assert figure.better == (None if figure.name in ("carbon_low_g", "carbon_high_g") else "lower")
+    assert {figure.name: figure.shown for figure in footprint.FIGURES} == {
+        "facility_energy_j": "energy of the site",
+        "carbon_g": "carbon",
+        "carbon_low_g": "carbon, at least",
+        "carbon_high_g": "carbon, at most",
+        "embodied_carbon_g": "carbon, embodied",
+        "water_l": "water",
+        "cost": "cost",
+        "facility_energy_per_1000_tokens_j": "energy of the site per 1,000 output tokens",
+        "carbon_per_1000_tokens_g": "carbon per 1,000 output tokens",
+        "cost_per_1000_tokens": "cost per 1,000 output tokens",
+        "facility_energy_per_request_j": "energy of the site per request",
+        "carbon_per_request_g": "carbon per request",
+        "cost_per_request": "cost per request",
+    }
+
+
 def test_an_estimate_keeps_its_word() -> None:
     """And what has no energy, token or request has no footprint of these."""
     with database.in_memory() as connection:
