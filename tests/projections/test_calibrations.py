@@ -3,15 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llem.plan import Plan, WorkloadPlan
 from llem.projections import catch_up
+from llem.projections.derive import calibrations
+from llem.projections.derive.source import Held
+from llem.results.calibration import ESTIMATES, REGION, LoadTrace, SensorCalibration
+from llem.results.estimates import Estimate
 from llem.store import Store
-from llem_events.events import Estimated, MeteredDevice, MeterStarted, SensorCalibrated
+from llem_events.events import (
+    Estimated,
+    MeteredDevice,
+    MeterStarted,
+    Region,
+    RegionsReported,
+    SensorCalibrated,
+)
 from tests import calibration_run
+from tests.projections import in_memory
 from tests.projections.tables import rows
-from tests.world import HOST, device, experiment, sampler_events, worker_events
+from tests.world import HOST, at, device, experiment, sampler_events, supervisor_events, worker_events
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -81,6 +94,67 @@ def test_a_calibration_has_a_row_for_each_sensor(log: Store) -> None:
         "offset_ns"
     ]
     assert instant["calibrated_ns"] == ended["at_ns"] + offset
+
+
+def test_a_calibration_is_estimated_from_its_samples_and_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each sensor its own column, beside the regions of the load alone, those that ended."""
+    traces: list[LoadTrace] = []
+    found = SensorCalibration(
+        averages="boxcar",
+        explained=0.5,
+        **{name: Estimate(value=float(place), low=-1.0, high=99.0) for place, name in enumerate(ESTIMATES)},
+    )
+    monkeypatch.setattr(calibrations, "estimate", lambda trace: traces.append(trace) or found)
+    others = [Region(index=1007, name="other", process="1-1", began_ns=at(12.0), ended_ns=at(13.0))]
+    others += [Region(index=1008, name=REGION, process="1-1", began_ns=at(25.5), ended_ns=None)]
+    told = [calibrated(others_busy=True), calibrated(sensor="power_average_mw"), calibrated(sensor="other")]
+    derived = in_memory.usual(
+        worker=[*calibration_run.worker(), (24.0, RegionsReported(regions=others))],
+        sampler=calibration_run.sampler(),
+        supervisor=[*supervisor_events()[:1], *((39.0, each) for each in told), *supervisor_events()[1:]],
+    )
+    held = in_memory._held(in_memory.segment("sampler", index=0), calibration_run.sampler())
+    instant, average, other = calibrations.calibrations(Held([], held, {}), derived)
+    assert [row["sensor"] for row in (instant, average, other)] == ["power_w", "power_average_w", "other"]
+    assert other["reason"] == "the log holds no samples of it" and other["idle_w"] is None
+    assert other["reasons"] == dict.fromkeys(calibrations.COLUMNS.values(), other["reason"])
+    for row in (instant, average):
+        assert (row["device_name"], row["averages"], row["explained"]) == ("Test GPU", "boxcar", 0.5)
+        assert [row[column] for column in calibrations.COLUMNS.values()] == [
+            *map(float, range(len(ESTIMATES)))
+        ]
+        assert row["reasons"] == {} and (row["idle_w_low"], row["idle_w_high"]) == (-1.0, 99.0)
+    loads = np.array(calibration_run.loads())
+    for trace in traces:
+        assert trace.busy_s.shape == loads.shape
+        np.testing.assert_allclose(np.diff(trace.busy_s), np.diff(loads), atol=1e-6)
+    assert [trace.others_busy for trace in traces] == [True, False]
+    assert abs(traces[0].power_w - traces[1].power_w).max() > 100
+    assert traces[0].energy_j[-1] > 1_000 and traces[0].temperature_c is not None and traces[0].temperature_c.max() == 49
+
+
+def test_a_row_tells_later_runs_what_was_found() -> None:
+    """Each estimate with its bounds or its reason, by the log's name of the sensor."""
+    estimates = {
+        name: Estimate(value=place + 0.5, low=place, high=place + 1.0)
+        if place % 2
+        else Estimate(reason=f"no {name}")
+        for place, name in enumerate(ESTIMATES)
+    }
+    found = SensorCalibration(averages="other", explained=0.25, **estimates)
+    named = {"host": HOST, "device_uuid": "GPU-0", "driver": "580.1"}
+    for sensor, column in (*calibrations.SENSORS.items(), ("another", "another")):
+        told = calibrations.told_anew({**named, "sensor": column, **calibrations._columns(found)})
+        assert (told.sensor, told.averages, told.explained, told.reason) == (sensor, "other", 0.25, None)
+        assert (told.host, told.device_uuid, told.driver) == tuple(named.values())
+        for name, each in estimates.items():
+            again = getattr(told, name)
+            assert (again.value, again.low, again.high, again.reason) == (
+                each.value,
+                each.low,
+                each.high,
+                each.reason,
+            )
 
 
 def test_who_else_had_the_device_open_stands_in_the_event(log: Store) -> None:

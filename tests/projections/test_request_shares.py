@@ -8,6 +8,7 @@ import pytest
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import Request, ServerStarted, WindowClosed, WindowOpened
+from tests.projections.in_memory import usual
 from tests.projections.tables import result, rows
 from tests.world import Dated, at, edges, experiment, request, sampler_events, worker_events
 
@@ -84,3 +85,18 @@ def test_requests_have_no_share_of_what_is_not_known(store: Store, experiment_id
     row = result(store, experiment_id)
     assert (row["status"], row["requests"], row["idle_energy_j"]) == ("completed", 5, None)
     assert rows(store, "FROM request_shares WHERE experiment_id = ?", experiment_id) == []
+
+
+def test_a_measurement_shorter_than_two_steps_is_one() -> None:
+    """Who has three of four tokens has three quarters of the energy, though the power doubles in between."""
+    closed_s = 10.14
+    requests = [
+        asked(0, 10.0, 10.13, 10.01, 10.02, 10.03, input_tokens=0),
+        asked(1, 10.0, 10.13, 10.12, input_tokens=0),
+    ]
+    sampler = sampler_events(power_w=lambda second: 100.0 if second < 10.07 else 200.0)
+    worker = served(requests, counter_j=(1_000.0, 1_040.0), closed_s=closed_s)
+    (measured,) = usual(worker=worker, sampler=sampler).measured
+    assert measured.shares is not None
+    assert measured.shares.energy_j.tolist() == pytest.approx([30.0, 10.0])
+    assert measured.shares.are_whole.tolist() == [True, True]

@@ -157,6 +157,17 @@ def many(samples: int, *, begin: int = 0) -> list[Reading]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_what_is_missing_in_one_part_is_missing_in_the_piece(place: int, cut: int) -> None:
+    """Its sums are, the least and the largest of the other part are not."""
+    lacking = {"power_mw": None, "energy_mj": None, "throttle_reasons": None, "temperature_c": None}
+    samples = [reading._replace(**lacking) if row == place else reading for row, reading in enumerate(FEW)]
+    whole, parted = pieces_of(samples).numbers, pieces_of(samples[:cut], samples[cut:]).numbers
+    for name, column in whole.items():
+        assert column.tolist() == parted[name].tolist(), name
+
+
 @pytest.mark.parametrize("cuts", [(300,), (255, 257), (256,), (100, 200, 600)], ids=str)
 def test_pieces_do_not_tell_where_a_catch_up_began(cuts: tuple[int, ...]) -> None:
     """Every number of seven hundred samples is the same in one batch as in several."""
