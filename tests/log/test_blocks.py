@@ -19,6 +19,7 @@ from llem_events import (
     publish_schema,
     survey,
 )
+from llem_events.clock import boot_id
 from llem_events.damage import Damage
 from llem_events.events import (
     BaselineMeasured,
@@ -44,6 +45,7 @@ from llem_events.format import (
     pack_header,
     pack_record,
     pack_seal,
+    peek_header,
     unpack_block_header,
     unpack_header,
     unpack_seal,
@@ -203,6 +205,28 @@ def test_a_reader_stands_at_the_beginning_until_it_reads(tmp_path: Path) -> None
         assert (reader.position.blocks, reader.position.events) == (2, 3)
     with SegmentReader(whole) as again:
         assert [block.header.first_event for block in again.blocks(ends[0])] == [1]
+    with SegmentReader(whole) as anew:
+        every = anew.blocks(Position(0, 0, 0, b""))
+        assert [block.header.first_event for block in every] == [0, 1]
+    assert anew.verdict is Verdict.CLEAN
+
+
+def test_a_header_is_read_alone(tmp_path: Path) -> None:
+    """Without the blocks after it; a file that ends inside it has none."""
+    whole = written(tmp_path / "a", [NOTE])
+    header = pack_header(segment_header(role="worker"))
+    (tmp_path / "alone").write_bytes(header)
+    assert peek_header(whole) == peek_header(tmp_path / "alone") == segment_header(role="worker")
+    for length, text in ((0, "inside its header"), (19, "inside its header"), (20, "record: found 20 bytes")):
+        (tmp_path / "short").write_bytes(header[:length])
+        with pytest.raises(CorruptError, match=text) as told:
+            peek_header(tmp_path / "short")
+        assert told.value.offset == 0
+
+
+def test_a_boot_has_its_id() -> None:
+    """As the kernel tells it, on one line."""
+    assert boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().rstrip("\n") != ""
 
 
 def survey_of(path: Path, *events: Event, role: str = "worker") -> Survey:

@@ -206,27 +206,28 @@ def test_only_bytes_in_use_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    ("lie", "told"),
     [
-        {"count": 11},
-        {"count": -1},
-        {"count": 2**40},
-        {"first": bytes(23)},
-        {"least": bytes(95)},
-        {"used": b"\xff" * 12},
-        {"used": b""},
-        {"used": bytes(2), "least": bytes(16), "planes": b"", "missing": b""},
-        {"planes": b""},
-        {"missing": bytes(23)},
-        {"missing": bytes(1)},
+        ({"count": 11}, "planes: found"),
+        ({"count": -1}, "samples: found -1, expected at most 65536"),
+        ({"count": 2**40}, f"samples: found {2**40}, expected at most 65536"),
+        ({"count": 2**16 + 1}, "samples: found 65537, expected at most 65536"),
+        ({"first": bytes(23)}, "first: found 23 bytes, expected 24"),
+        ({"least": bytes(95)}, "least: found 95 bytes, expected 96"),
+        ({"used": b"\xff" * 12}, "planes: found [0-9]+ bytes, expected 960"),
+        ({"used": b""}, "columns: found 0, expected at least 3"),
+        ({"used": bytes(2), "least": bytes(16), "planes": b"", "missing": b""}, "columns: found 2, expected"),
+        ({"planes": b""}, "planes: found 0 bytes"),
+        ({"missing": bytes(23)}, "missing: found 23 bytes, expected 24"),
+        ({"missing": bytes(1)}, "missing: found 1 bytes, expected 24"),
     ],
     ids=str,
 )
-def test_lengths_that_lie_are_refused(lie: dict[str, object]) -> None:
+def test_lengths_that_lie_are_refused(lie: dict[str, object], told: str) -> None:
     """No decoder is asked to read beyond what an event has."""
     honest = msgspec.to_builtins(packed(some_readings(10)), builtin_types=(bytes,))
     body = msgspec.Raw(msgspec.msgpack.encode(honest | lie))
-    with pytest.raises(EventError):
+    with pytest.raises(EventError, match=told):
         unpack(Envelope("samples_taken", 2, 0, body))
 
 

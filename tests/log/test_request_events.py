@@ -58,6 +58,16 @@ def test_a_request_that_fits_into_no_event_keeps_its_counts(chunks: int) -> None
     assert all(len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES for event in events)
 
 
+@pytest.mark.parametrize("beyond", [0, 1, 7_000, 14_000])
+def test_a_request_keeps_its_times_up_to_the_cap(beyond: int) -> None:
+    """But for 64 KiB, and for what its names, numbers and texts may take; an event of it can be written, however little is beyond."""
+    of_texts = 6 * len(f"{REQUEST.prompt}{REQUEST.finish_reason}")
+    most = (RequestsCompleted.MAX_BYTES - 2**16 - 600 - of_texts) // 9
+    (event,) = requests_completed([request(0, most + beyond)], window="measurement")
+    assert len(event.requests[0].token_times_ns) == (0 if beyond else most)
+    assert len(envelope.pack(event, 0)) <= RequestsCompleted.MAX_BYTES
+
+
 def test_a_text_that_fits_into_no_event_is_cut() -> None:
     """Ten million characters of output end with how many there were."""
     (event,) = requests_completed([request(0, 2, output="µ" * 10_000_000)], window="warmup")

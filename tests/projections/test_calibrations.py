@@ -130,7 +130,11 @@ def test_a_calibration_is_estimated_from_its_samples_and_its_load(monkeypatch: p
         np.testing.assert_allclose(np.diff(trace.busy_s), np.diff(loads), atol=1e-6)
     assert [trace.others_busy for trace in traces] == [True, False]
     assert abs(traces[0].power_w - traces[1].power_w).max() > 100
-    assert traces[0].energy_j[-1] > 1_000 and traces[0].temperature_c is not None and traces[0].temperature_c.max() == 49
+    assert (
+        traces[0].energy_j[-1] > 1_000
+        and traces[0].temperature_c is not None
+        and traces[0].temperature_c.max() == 49
+    )
 
 
 def test_a_row_tells_later_runs_what_was_found() -> None:
