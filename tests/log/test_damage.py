@@ -7,6 +7,7 @@ import pytest
 
 from llem_events import SegmentWriter, Verdict, survey
 from llem_events.damage import Searcher, explains_torn_header
+from llem_events.errors import CorruptError, TornTailError
 from llem_events.events import WarningRaised
 from llem_events.format import BLOCK_HEADER_KIND, MAX_COMPRESSED_BLOCK_BYTES, SEGMENT_HEADER_KIND, pack_record
 from tests.log.segments import Layout, Outcome, layout, read_segment, segment_header, write_segment
@@ -203,6 +204,13 @@ def test_damage_before_a_torn_tail_is_corruption(unsealed: Original) -> None:
 def test_other_files_are_no_segments(sealed: Original, whole: bytes) -> None:
     """A file that never was a segment is corrupt, whatever its length."""
     assert sealed.read(whole).verdict is Verdict.CORRUPT
+
+
+@pytest.mark.parametrize("kind", [CorruptError, TornTailError])
+def test_damage_says_where_it_is(kind: type[CorruptError | TornTailError]) -> None:
+    """In its words for people too."""
+    error = kind("no record", offset=5)
+    assert (str(error), error.text, error.offset) == ("no record (at byte 5)", "no record", 5)
 
 
 def test_reading_modifies_nothing(unsealed: Original) -> None:
