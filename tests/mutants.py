@@ -435,7 +435,9 @@ def put_in(path: str, original: bytes) -> bool:
 
 def agree_on_tables() -> None:
     """Tables bear a digest of the sources, which was found before they changed; every process that a test starts finds the new one."""
-    versions, database = map(sys.modules.get, ("llem.versions", "llem.projections.database"))
+    versions, database = map(
+        sys.modules.get, ("llem.projections.tables_version", "llem.projections.database")
+    )
     if versions is not None and database is not None:
         vars(versions)["tables_version"].cache_clear()
         vars(database)["VERSION"] = vars(versions)["tables_version"]()

@@ -10,9 +10,9 @@ from pathlib import Path
 import duckdb
 
 from llem.errors import StoreError
+from llem.projections.tables_version import tables_version
 from llem.store import Store
 from llem.units import NS_PER_S
-from llem.versions import tables_version
 
 Seen = dict[str, dict[str, tuple[int, int]]]  # experiment -> file -> size and time of the last change
 # A folder that had changed so shortly before it was listed may change again without another time.

@@ -17,10 +17,10 @@ from llem.projections import cells
 from llem.projections.current import stranger
 from llem.projections.progress import Course
 from llem.projections.sample_pieces import PIECES_SQL
+from llem.projections.tables_version import tables_version
 from llem.results.figures import REQUESTS_SQL, RESULTS_SQL
 from llem.sql import literal
 from llem.store import Store
-from llem.versions import tables_version
 
 _CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
 _COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")

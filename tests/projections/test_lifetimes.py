@@ -15,9 +15,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from llem import versions
 from llem.errors import StoreError
-from llem.projections import catch_up, database, rebuild
+from llem.projections import catch_up, database, rebuild, tables_version
 from llem.projections.current import open_current
 from llem.store import Store
 from tests.conftest import without_progress
@@ -294,7 +293,9 @@ def modules_imported_by(path: Path) -> Iterator[str]:
 
 def test_every_module_that_decodes_is_in_the_digest_of_the_log() -> None:
     """What one of them imports is one of them, or no row depends on it."""
-    files = [folder / f"{name}.py" for folder, names in versions.DECODING.items() for name in names.split()]
+    files = [
+        folder / f"{name}.py" for folder, names in tables_version.DECODING.items() for name in names.split()
+    ]
     listed = {f"{path.parent.name}.{path.stem}" for path in files}
     for path in files:
         others = {
