@@ -21,7 +21,7 @@ _STATUS = {"damaged": console.DAMAGED, "newer": console.WRONG, "unreadable": con
 
 
 def collect(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE", help="Stores to take from.")],
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores to take from.")],
     into: Annotated[
         Path, typer.Option(metavar="STORE", help="The store to bring them into; made if missing.")
     ],

@@ -57,7 +57,7 @@ def compare(
     groups: Annotated[
         list[str],
         typer.Argument(
-            metavar="GROUP",
+            metavar="GROUP...",
             help="Groups of runs: RUN, RUN,RUN or KEY=VALUE of a label or the plan. The first is the reference.",
         ),
     ],

@@ -26,7 +26,7 @@ def import_result(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE",
+            metavar="FILE...",
             help="Files of other programs, or bundles of `llem export --bundle`; see docs/importing.md.",
         ),
     ],

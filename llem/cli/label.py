@@ -15,7 +15,7 @@ from llem_events.events import ExperimentLabelled
 def label(
     run: RunArgument,
     labels: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What to set.", show_default=False)
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What to set.", show_default=False)
     ] = None,
     remove: Annotated[
         list[str] | None, typer.Option("--remove", metavar="KEY", help="A label to remove.")

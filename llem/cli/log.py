@@ -44,7 +44,7 @@ app = typer.Typer(
 TARGET = "PATH|RUN"
 TargetsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar=TARGET, help="Segment files, folders or runs; all runs by default."),
+    typer.Argument(metavar=f"{TARGET}...", help="Segment files, folders or runs; all runs by default."),
 ]
 TargetArgument = Annotated[str, typer.Argument(metavar=TARGET, help="A segment file, a folder, or a run.")]
 

@@ -25,7 +25,7 @@ def remove(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Ids, prefixes of one, names or @last.", autocompletion=complete_run
+            metavar="RUN...", help="Ids, prefixes of one, names or @last.", autocompletion=complete_run
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -20,7 +20,7 @@ def report(
     named: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="STUDY|GROUP",
+            metavar="STUDY|GROUP...",
             help="A study, or groups of runs as in llem compare; the newest study, else the newest run.",
         ),
     ] = None,
