@@ -4,8 +4,7 @@ from array import array
 from collections.abc import Callable
 from functools import lru_cache
 
-from llem.load.errors import AnswerError
-from llem.load.http1 import Head
+from llem.load.http1 import AnswerError, Head
 from llem.load.openai import (
     DONE,
     MAX_COUNT,

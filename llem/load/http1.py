@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from llem.errors import PlanError
-from llem.load.errors import AnswerError
 
 READ_BYTES = 2**18
 MAX_HEAD_BYTES = 2**16
@@ -27,6 +26,10 @@ _CRLF_BYTES = 2
 _HEXADECIMAL = itertools.repeat(16)
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _NO_BODY = frozenset({204, 304})
+
+
+class AnswerError(Exception):
+    """An answer that cannot be used; its text, a line, becomes that of the request."""
 
 
 class Exchange(Protocol):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llem.load.errors import AnswerError
+from llem.load.http1 import AnswerError
 from llem.prompts import Prompt, prompt_text
 
 Endpoint = Literal["completions", "chat"]

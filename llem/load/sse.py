@@ -1,6 +1,6 @@
 """Server-sent events from bytes, however these are cut into reads; the format is WHATWG's, of which only `data` is of use here."""
 
-from llem.load.errors import AnswerError
+from llem.load.http1 import AnswerError
 
 MAX_EVENT_BYTES = 64 * 2**20
 _BOM = b"\xef\xbb\xbf"

@@ -29,9 +29,8 @@ from pathlib import Path
 
 from llem.errors import MeasureError
 from llem.load.answer import Answer
-from llem.load.client import Client, Rules
+from llem.load.client import Client, Rules, new_loop
 from llem.load.http1 import Pool, Target
-from llem.load.loop import new_loop
 from llem.load.offers import Schedules, Window
 from llem.load.source import Server, Source
 from llem.measure import children

@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 
 from llem.load.answer import Answer
-from llem.load.client import Client, Rules
+from llem.load.client import Client, Rules, new_loop
 from llem.load.http1 import Pool, Target
-from llem.load.loop import new_loop
 from llem.load.offers import Schedules
 from llem.load.source import Server, Source
 from llem.measure.load_link import LoadLink

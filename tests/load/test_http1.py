@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem.errors import PlanError
-from llem.load.errors import AnswerError
-from llem.load.http1 import Connection, Head, Pool, Target, read_head
+from llem.load.http1 import AnswerError, Connection, Head, Pool, Target, read_head
 
 
 class Kept:

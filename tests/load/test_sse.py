@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llem.load import sse
-from llem.load.errors import AnswerError
+from llem.load.http1 import AnswerError
 from llem.load.sse import EventParser
 
 LINE_ENDS = ("\n", "\r\n", "\r")
