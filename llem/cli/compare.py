@@ -1,7 +1,9 @@
 """llem compare."""
 
+import itertools
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +13,6 @@ import typer
 from llem.cli import console
 from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import FactorsOption, StoreOption
-from llem.cli.short_ids import shortener
 from llem.cli.table import write_sections, write_table
 from llem.cli.tables import tables_of
 from llem.comparing import (
@@ -34,6 +35,8 @@ from llem.store import Store
 from llem.study.history import find_study_id
 
 FAILED = 1
+SHORT_ID = len("20260102-030405")  # at least: the second in which a run was started
+_ID = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{12}\b")
 NAME_WIDTH = 14  # of a group at the head of a column; longer ones stand above the table alone
 
 
@@ -273,3 +276,21 @@ def fail(findings: Findings, fail_if: FailIf | None) -> None:
         console.note(f"llem: {fail_if}: {each.figure.name} of {each.group}")
     if met:
         raise typer.Exit(FAILED)
+
+
+def shortener(store: Store) -> Callable[[str], str]:
+    """What shortens the id of each experiment wherever it stands in a text: as short as they are told apart in the store, and good enough to be typed."""
+    known = store.experiment_ids()
+    shared = [0, *(_alike(*pair) for pair in itertools.pairwise(known)), 0]
+    short = {
+        run: run[: max(SHORT_ID, before + 1, after + 1)]
+        for run, (before, after) in zip(known, itertools.pairwise(shared), strict=True)
+    }
+    return lambda text: _ID.sub(lambda written: short.get(written[0], written[0]), text)
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters both begin with."""
+    return sum(
+        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    )

@@ -7,7 +7,6 @@ import msgspec
 import typer
 
 from llem.cli import console
-from llem.cli.bundle import export_bundle
 from llem.cli.chosen_runs import Choice, choice
 from llem.cli.console import text_output
 from llem.cli.options import (
@@ -26,10 +25,12 @@ from llem.export import target
 from llem.export.files import ENDINGS, Destination, Preset, Wanted, What, check_kind, format_of, write_export
 from llem.export.formats import Format
 from llem.export.manifest import manifest_path, write_manifest
+from llem.seal.bundle import check_bundle, write_bundle
 from llem.store import Store
 
 STDOUT = Path("-")
 LEAST_STEP_S, MOST_STEP_S = 1e-6, 1e6
+_STUDIES = "SELECT DISTINCT study_id FROM study_runs WHERE list_contains($ids, experiment_id) ORDER BY ALL"
 
 
 def export(
@@ -97,7 +98,7 @@ def export(
         raise ExportError("llem export", found="both" if out else "neither", expected="OUT, or --bundle DIR")
     place, chosen = Store.locate(store), choice(runs, label, name, since)
     if bundle is not None:
-        export_bundle(bundle, place, chosen)
+        _write_bundle(bundle, place, chosen)
         return
     assert out is not None
     out = STDOUT if target.is_stdout(out) else out
@@ -130,6 +131,19 @@ def _write(place: Store, chosen: Choice, wanted: Wanted, to: Destination, *, man
         write_export(connection, wanted, to, tell=lambda text: console.note(f"llem: {text}"))
         if manifest:
             write_manifest(connection, wanted, to)
+
+
+def _write_bundle(folder: Path, store: Store, chosen: Choice) -> None:
+    """The runs that are chosen, and a line about what was written. Raises LlemError."""
+    check_bundle(folder)
+    with tables_of(store) as connection:
+        ids = chosen.ids(connection, store)
+        studies = [study for (study,) in connection.execute(_STUDIES, {"ids": ids}).fetchall()]
+        manifest = write_bundle(connection, store, folder, ids, studies)
+    kept = sum(file.bytes for file in manifest.files.values())
+    console.note(
+        f"llem: {console.counted(len(ids), 'run')} in {console.counted(len(manifest.files), 'file')}, {kept:,} bytes"
+    )
 
 
 def _check_target(out: Path, *, force: bool, manifest: bool) -> None:

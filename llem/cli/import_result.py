@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from llem.cli import console
-from llem.cli.bundle import import_bundle
 from llem.cli.options import StoreOption
 from llem.cli.progress import Work, WorkLine
 from llem.errors import LlemError
@@ -17,7 +16,7 @@ from llem.importers.beside_result import is_study
 from llem.importing import File, files_in, understand
 from llem.importing import import_result as import_file
 from llem.registry import IMPORTERS, one_of
-from llem.seal.bundle import is_bundle
+from llem.seal.bundle import is_bundle, take_bundle, verified
 from llem.store import Store
 from llem_events import LogError
 
@@ -93,7 +92,7 @@ def import_result(
             line.update(Work("importing", number, len(paths), "files"))
         try:
             if is_bundle(path):
-                refused += not import_bundle(path, place, dry_run=dry_run)
+                refused += not _take_bundle(path, place, dry_run=dry_run)
                 continue
             if dry_run:
                 understood = understand(path, keep_bytes=keep_bytes, file_format=file_format, asked=asked)
@@ -122,3 +121,19 @@ def _mapping(file: File) -> Iterator[str]:
         for column, source, reason in run.mapping:
             yield f"  {column} " + (f"NULL: {reason}" if source is None else f"from {source}")
         yield from (f"  note: {note}" for note in run.notes)
+
+
+def _take_bundle(folder: Path, store: Store, *, dry_run: bool) -> bool:
+    """All its runs, whose ids are printed; returns whether all are there now. Raises LlemError."""
+    if dry_run:
+        manifest = verified(folder)
+        console.say(f"{folder}: a bundle by llem {manifest.llem_version}, every file as it was written")
+        for experiment_id in manifest.root_digests:
+            console.say(f"  {experiment_id}")
+        return True
+    manifest, collected = take_bundle(folder, store)
+    for left in collected.left:
+        console.complain(str(left))
+    taken = [run for run in manifest.root_digests if store.segments(run)]
+    console.say("\n".join(taken))
+    return not collected.left

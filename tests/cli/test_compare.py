@@ -9,8 +9,7 @@ import duckdb
 import pytest
 import typer
 
-from llem.cli.compare import FailIf, fail
-from llem.cli.short_ids import shortener
+from llem.cli.compare import FailIf, fail, shortener
 from llem.comparing import FIGURES, Compared, Findings, compare_groups, named_groups
 from llem.errors import QueryError
 from llem.plan import EnginePlan, LengthPlan, Plan, ValidityPlan, WorkloadPlan
