@@ -16,7 +16,8 @@ from llem.measure.calibration import calibrate as run_calibration
 from llem.measure.calibration_load import LOADS
 from llem.measure.children import Interruptions
 from llem.measure.messages import MEASURING
-from llem.measure.supervisor import Outcome, Progress
+from llem.measure.outcome import Outcome
+from llem.measure.supervisor import Progress
 from llem.meters import MeterChoice
 from llem.registry import METERS, one_of
 from llem.store import Store

@@ -17,7 +17,7 @@ from llem_events.secrets import scrub
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from llem.measure.supervisor import Outcome
+    from llem.measure.outcome import Outcome
     from llem.results import ExperimentResult
 
 

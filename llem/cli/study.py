@@ -18,7 +18,8 @@ from llem.errors import LlemError, PlanError
 from llem.export import formats
 from llem.measure.children import Interruptions
 from llem.measure.launch import launch_of
-from llem.measure.supervisor import Outcome, measure
+from llem.measure.outcome import Outcome
+from llem.measure.supervisor import measure
 from llem.measure.time_limit import TimeLimit, least_s
 from llem.plan import Plan
 from llem.store import LAST, Store

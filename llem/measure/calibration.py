@@ -15,7 +15,8 @@ from llem.errors import LlemError, MeasureError
 from llem.measure import preflight
 from llem.measure.calibration_load import LOADS, MODULE, simulated_driver, simulated_work
 from llem.measure.known_calibrations import claimed, keep
-from llem.measure.supervisor import Outcome, Progress, measure
+from llem.measure.outcome import Outcome
+from llem.measure.supervisor import Progress, measure
 from llem.meters import DriverState, MeterChoice, driver_state, require_meter
 from llem.plan import Plan
 from llem.plan_file import resolve_plan

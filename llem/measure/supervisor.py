@@ -4,8 +4,9 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import msgspec
@@ -18,25 +19,21 @@ from llem.measure.children import Interruptions
 from llem.measure.diary import Diary, Whereabouts
 from llem.measure.launch import Rank, group_environment
 from llem.measure.messages import KnownBaseline, RunningServer
+from llem.measure.outcome import Outcome, ended, failed_rank, lost, rank_ended, with_others
 from llem.measure.pair import Failure, Pair, PairSetup
-from llem.measure.rank_wire import Ended
-from llem.measure.rendezvous import Member
 from llem.measure.run_settings import devices_set, put_back_earlier
-from llem.measure.shared_server import SharedServer
 from llem.measure.team import Team, team_of
 from llem.measure.time_limit import TimeLimit
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
+from llem.servers.keeper import Keeper
 from llem.store import Store, open_segment
 from llem_events import BackgroundWriter
 from llem_events.events import (
     Event,
-    ExperimentCompleted,
-    ExperimentInterrupted,
     ExperimentStarted,
     StudyPlace,
-    WarningRaised,
 )
 
 POLL_S = 0.2
@@ -55,41 +52,34 @@ class Progress:
     power_w: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an experiment ended; `folder` is where its log is now, None where that was removed."""
+class SharedServer:
+    """A server that one experiment starts and others after it use, so that each rate is an experiment of its own under one server.
 
-    experiment_id: str
-    folder: Path | None
-    processes: int
-    completed: int
-    has_measured: bool  # a measurement window was reached, so that there is something to show
-    interrupted_by: str | None = None
-    is_over_time: bool = False  # that was its time limit, and no signal
-    failures: list[Failure] = field(default_factory=list)
-    program_status: int | None = None  # of a wrapped program
+    Open while experiments use it; when it is closed, all that its keeper keeps ends.
 
-    @property
-    def interrupted(self) -> bool:
-        """A signal or its time limit ended it."""
-        return self.interrupted_by is not None
+    `running` is what the last experiment left running; None before the first, and after one that ended it.
+    """
 
-    @property
-    def is_complete(self) -> bool:
-        """Every process has its completion marker, and nothing and nobody ended it early."""
-        return self.completed == self.processes and not self.interrupted and not self.failures
+    def __init__(self, plan: Plan) -> None:
+        is_started_here = plan.is_served and plan.server.url is None
+        self.keeper = Keeper.start() if is_started_here else None
+        self.running: RunningServer | None = None
 
-    @property
-    def is_success(self) -> bool:
-        """It was measured to its end, and what it measured did its work: a wrapped program said so by status 0."""
-        return self.is_complete and not self.program_status
+    def __enter__(self) -> "SharedServer":
+        return self
 
-    @property
-    def first_failure(self) -> str | None:
-        """What went wrong first, in words; None where nothing did."""
-        if self.failures:
-            return f"failed while {self.failures[0].stage}: {self.failures[0].text}"
-        return f"the program ended with exit status {self.program_status}" if self.program_status else None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def plan_of(self, plan: Plan) -> Plan:
+        """The plan of an experiment under a server that runs: the board's idle power is that of the experiment that started it."""
+        if self.running is None or plan.windows.baseline_from is not None or not plan.windows.baseline_s:
+            return plan
+        windows = msgspec.structs.replace(plan.windows, baseline_from=self.running.experiment_id)
+        return msgspec.structs.replace(plan, windows=windows)
 
 
 def measure(
@@ -263,13 +253,13 @@ def _beginning(plan: Plan, team: Team, command: Sequence[str], place: StudyPlace
 
 def _close(own: Outcome, diary: Diary, team: Team, asked: Interruptions) -> Outcome:
     """Write down how it ended, for rank 0 once all ranks have; returns the end of the whole experiment as far as this rank knows it."""
-    for event in team.end(_rank_ended(own), should_stop=lambda: asked.level > 1):
+    for event in team.end(rank_ended(own), should_stop=lambda: asked.level > 1):
         diary.write(event)
-    outcome = _with_others(own, team.others())
+    outcome = with_others(own, team.others())
     if team.has_lost_leader:
-        outcome = replace(outcome, failures=[*outcome.failures, _failed_rank("RankLost", "rank 0 was lost")])
+        outcome = replace(outcome, failures=[*outcome.failures, failed_rank("RankLost", "rank 0 was lost")])
     if team.leads:
-        for event in (*_lost(team.others()), _ended(outcome)):
+        for event in (*lost(team.others()), ended(outcome)):
             diary.write(event)
     diary.seal()
     team.sealed()
@@ -431,61 +421,4 @@ def _started(plan: Plan, team: Team, command: Sequence[str], place: StudyPlace |
         study=place,
         cell_hash=cell_hash(plan, command),
         rank_count=None if team.rank is None else team.rank.size,
-    )
-
-
-def _rank_ended(outcome: Outcome) -> Ended:
-    """What rank 0 has to know of this rank's end."""
-    return Ended(
-        completed=outcome.completed,
-        has_measured=outcome.has_measured,
-        interrupted_by=outcome.interrupted_by,
-        failures=[f"process {each.process_index}: {each.text}" for each in outcome.failures],
-    )
-
-
-def _with_others(own: Outcome, others: Sequence[Member]) -> Outcome:
-    """The end of the whole experiment, as rank 0 knows it."""
-    ends = [member.ended for member in others if member.ended is not None]
-    interrupted = [end.interrupted_by for end in ends if end.interrupted_by is not None]
-    return replace(
-        own,
-        processes=own.processes
-        + sum(member.ready.processes for member in others if member.ready is not None),
-        completed=own.completed + sum(end.completed for end in ends),
-        has_measured=own.has_measured or any(end.has_measured for end in ends),
-        interrupted_by=own.interrupted_by or next(iter(interrupted), None),
-        failures=[*own.failures, *(failure for member in others for failure in _failures_of(member))],
-    )
-
-
-def _failures_of(member: Member) -> Iterator[Failure]:
-    if member.ended is None:
-        yield _failed_rank("RankLost", f"{member.name} was lost")
-        return
-    for text in member.ended.failures:
-        yield _failed_rank("RankFailed", f"{member.name}: {text}")
-
-
-def _failed_rank(error_type: str, text: str) -> Failure:
-    return Failure(None, error_type, text, "being measured", 1)
-
-
-def _lost(others: Sequence[Member]) -> Iterator[WarningRaised]:
-    for member in others:
-        if member.ended is None:
-            text = f"{member.name} was lost, and with it its processes"
-            yield WarningRaised(code="rank_lost", text=text, value=float(member.join.rank))
-
-
-def _ended(outcome: Outcome) -> ExperimentCompleted | ExperimentInterrupted:
-    failed = outcome.processes - outcome.completed
-    if outcome.interrupted:
-        return ExperimentInterrupted(
-            reason=f"stopped by {outcome.interrupted_by}",
-            processes_completed=outcome.completed,
-            processes_failed=failed,
-        )
-    return ExperimentCompleted(
-        processes_completed=outcome.completed, processes_failed=failed, failure=outcome.first_failure
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from llem._version import __version__
 from llem.errors import PlanError, StoreError
 from llem.measure.diary import Diary
-from llem.measure.supervisor import Outcome
+from llem.measure.outcome import Outcome
 from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store, new_experiment_id, open_segment

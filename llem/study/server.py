@@ -4,7 +4,7 @@ import time
 
 import msgspec
 
-from llem.measure.shared_server import SharedServer
+from llem.measure.supervisor import SharedServer
 from llem.plan import LoadPlan, Plan, ValidityPlan, WorkloadPlan
 
 MARGIN_S = 300.0  # a baseline is not to grow too old while a run is prepared

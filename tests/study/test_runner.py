@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llem.measure.supervisor import Outcome
+from llem.measure.outcome import Outcome
 from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store
