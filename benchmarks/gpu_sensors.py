@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llem.results.estimates import Estimate
 from llem.results.sensor_response import Load, sensor_response
+from llem.results.student_t import Estimate
 
 Floats = npt.NDArray[np.float64]
 

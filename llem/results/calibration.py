@@ -12,10 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.results import student_t
-from llem.results.estimates import LEVEL, Estimate
 from llem.results.power import FloatArray
 from llem.results.sensor_response import Averages, Load, SensorResponse, rhythm, sensor_response
+from llem.results.student_t import LEVEL, Estimate, quantile
 from llem.results.throttling import ANY_REASON, short_names
 from llem.units import MW_PER_W, NS_PER_S
 
@@ -199,14 +198,14 @@ class _Readings(NamedTuple):
         if count < FEWEST:
             return Estimate(reason=TOO_FEW)
         error = float(self.values.std(ddof=1)) / math.sqrt(count)
-        return Estimate.around(float(self.values.mean()), student_t.quantile(LEVEL, count - 1) * error)
+        return Estimate.around(float(self.values.mean()), quantile(LEVEL, count - 1) * error)
 
     def spread(self, independent_s: float) -> Estimate:
         count = self.independent(independent_s)
         if count < FEWEST:
             return Estimate(reason=TOO_FEW)
         spread = float(self.values.std(ddof=1))
-        half_width = student_t.quantile(LEVEL, count - 1) * spread / math.sqrt(2 * (count - 1))
+        half_width = quantile(LEVEL, count - 1) * spread / math.sqrt(2 * (count - 1))
         return Estimate(value=spread, low=max(0.0, spread - half_width), high=spread + half_width)
 
 

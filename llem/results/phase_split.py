@@ -14,7 +14,6 @@ from llem.results import student_t
 from llem.results.least_squares import Floats, are_alike, fit
 from llem.results.nullable import ratio, root_of_squares, total
 
-LEVEL = 0.95
 MIN_SPANS = 20
 BLOCKS = 20
 
@@ -92,7 +91,7 @@ def _fit(tokens: Floats, above_j: Floats) -> tuple[Floats, Floats] | None:
     found = fit(tokens, above_j, starts=(np.arange(blocks) * len(above_j) // blocks).tolist())
     if found is None:
         return None
-    return found.coefficients, found.errors * student_t.quantile(LEVEL, blocks - 1)
+    return found.coefficients, found.errors * student_t.quantile(student_t.LEVEL, blocks - 1)
 
 
 def joined(splits: Sequence[PhaseSplit]) -> PhaseSplit:

@@ -13,10 +13,9 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from llem.results import student_t
 from llem.results.averaged_power import SEEN_APART, refresh_period_sec
-from llem.results.estimates import LEVEL, Estimate
 from llem.results.power import FloatArray
+from llem.results.student_t import LEVEL, Estimate, quantile
 
 # Load at moments, from 0 to 1, for a window and a delay.
 Model = Callable[[FloatArray, float, float], FloatArray]
@@ -205,7 +204,7 @@ def rhythm(changed_sec: FloatArray, between_sec: float) -> tuple[FloatArray, Est
 
 
 def _within(value: float, error: float, count: int) -> Estimate:
-    return Estimate.around(value, student_t.quantile(LEVEL, count - 1) * error)
+    return Estimate.around(value, quantile(LEVEL, count - 1) * error)
 
 
 def _grid(changed_sec: FloatArray, period_sec: float) -> tuple[FloatArray, tuple[float, float]]:

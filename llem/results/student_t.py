@@ -1,7 +1,7 @@
-"""Student's t distribution, also of a fractional number of degrees of freedom, from the incomplete beta function alone.
+"""Estimates with intervals, and Student's t distribution, which these are of: also of a fractional number of degrees of freedom.
 
-Sources: the continued fraction of the incomplete beta function and Lentz's way to evaluate it (Press et al., Numerical
-Recipes, 6.4 and 5.2); NIST DLMF 8.17 for the identities.
+The distribution is worked out from the incomplete beta function alone. Sources: its continued fraction and Lentz's way to
+evaluate it (Press et al., Numerical Recipes, 6.4 and 5.2); NIST DLMF 8.17 for the identities.
 
 `python -m llem.results.student_t` prints llem/projections/student_t.sql, because DuckDB has no such function.
 """
@@ -10,15 +10,42 @@ import functools
 import math
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
+import msgspec
+import numpy as np
+
+LEVEL = 0.95  # of intervals, where nobody asks for another
 MAX_TERMS = 10_000
 MAX_STEPS = 100
 TINY = 1e-300
 RELATIVE_ERROR = 1e-14
 TABLE_LEVELS = {"q90": 0.9, "q95": 0.95, "q99": 0.99}
 TABLE_DEGREES = 200
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out of readings: a value with its 95 % interval, or the reason why there is none.
+
+    Without a value there may still be the most or the least that it can be.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def around(cls, value: float, half_width: float) -> "Estimate":
+        """As far on both sides."""
+        return cls(value=value, low=value - half_width, high=value + half_width)
+
+    @classmethod
+    def of_parts(cls, value: float, parts: Sequence[float], *, common: float) -> "Estimate":
+        """A value of all readings, as far off as the same value of parts of them differs from part to part, and by what is `common` to all parts."""
+        error = float(np.std(parts, ddof=1) / np.sqrt(len(parts)))
+        return cls.around(value, quantile(LEVEL, len(parts) - 1) * error + common)
 
 
 def two_sided_p(t: float, degrees: float) -> float:

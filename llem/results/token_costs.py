@@ -12,8 +12,6 @@ import numpy as np
 from llem.results import student_t
 from llem.results.least_squares import Fit, Floats, fit
 
-LEVEL = 0.95
-
 
 class RunTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What a run used and did; None where it was not measured."""
@@ -44,7 +42,7 @@ class TokenCosts(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-def token_costs(runs: Sequence[RunTotals], *, level: float = LEVEL) -> TokenCosts:
+def token_costs(runs: Sequence[RunTotals], *, level: float = student_t.LEVEL) -> TokenCosts:
     """The three costs over some runs of one configuration that differ in their lengths."""
     if any(
         None in (run.input_tokens, run.output_tokens, run.energy_j) or not run.duration_sec for run in runs

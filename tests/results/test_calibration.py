@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from llem.results.calibration import TOO_FEW, LoadStep, LoadTrace, SensorCalibration, estimate, load_schedule
-from llem.results.estimates import Estimate
 from llem.results.power import FloatArray
 from llem.results.sensor_response import Load
+from llem.results.student_t import Estimate
 
 IDLE_W, LOAD_W, BEGINS_S, ENDS_S = 100.0, 300.0, 1.0, 6.0
 POWER_CAP, NOTHING_TO_DO = 4, 1  # NVML's bits

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from llem.results.estimates import Estimate
 from llem.results.sensor_response import Load, rhythm, sensor_response
+from llem.results.student_t import Estimate
 
 PERIOD_S, BETWEEN_S = 0.1, 0.01
 NUMBERS = np.arange(200)
