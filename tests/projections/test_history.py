@@ -7,28 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from llem.projections.derive.clocks import MAX_DRIFT_NS, Clocks, in_microseconds, placements, timestamp
 from llem.projections.derive.energy import baseline_power_w, read_counter
-from llem.projections.derive.history import (
-    FOLLOWS_NS,
-    MAX_DRIFT_NS,
-    Clocks,
-    ExperimentFacts,
-    Fact,
-    ProcessFacts,
-    Segment,
-    clipped,
-    facts_of,
-    in_microseconds,
-    measurement_spans,
-    portions,
-    timestamp,
-    window_span,
-    with_drains,
-)
-from llem.projections.derive.host_clocks import placements
+from llem.projections.derive.history import FOLLOWS_NS, ExperimentFacts, Fact, ProcessFacts, Segment, facts_of
 from llem.projections.derive.sensors import Blindness, as_calibrated
 from llem.projections.derive.source import POSSIBLE, Held, HeldRequests, HeldSamples
 from llem.projections.derive.source import Device as Sampled
+from llem.projections.derive.spans import clipped, measurement_spans, portions, window_span, with_drains
 from llem_events.events import (
     BaselineMeasured,
     BaselinePower,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llem.projections.derive.clocks import timestamp
 from llem.projections.derive.experiment import Derived
-from llem.projections.derive.history import ProcessFacts, timestamp
+from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.source import Device, Source
 from llem.results.calibration import REGION, LoadTrace, SensorCalibration, estimate
 from llem_events.events import Estimated, MeteredDevice, SensorCalibrated

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from llem.projections.derive.history import Clocks, ExperimentFacts, ProcessFacts, Window
-from llem.projections.derive.host_clocks import Clock
+from llem.projections.derive.clocks import Clocks
+from llem.projections.derive.history import Clock, ExperimentFacts, ProcessFacts, Window
 from llem.projections.derive.process import Seen, thresholds
 from llem.projections.derive.request_laws import RequestCounts
 from llem.projections.derive.requests import count_requests

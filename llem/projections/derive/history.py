@@ -1,28 +1,21 @@
-"""An experiment's log as the tables hold it: the events that were written, when on one clock, and the spans that were measured."""
+"""An experiment's log as the tables hold it: the events that were written, by whom, and the windows that they tell of."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import duckdb
 import msgspec
-import numpy as np
 
 from llem.projections.checkpoint import SegmentState
-from llem.projections.derive.columns import Ints
-from llem.projections.derive.host_clocks import Clock, placements
 from llem.projections.derive.sensors import as_calibrated
-from llem.projections.derive.source import DRAIN, GUARD, MEASUREMENT, Source, Span
+from llem.projections.derive.source import DRAIN, GUARD, MEASUREMENT, Span
 from llem.results.part_time import NEARLY_ALL
-from llem.units import NS_PER_S, NS_PER_US, seconds
+from llem.units import NS_PER_S, seconds
 from llem_events.events import (
     EVENT_TYPES,
     BaselineMeasured,
     BaselinePower,
-    ClockRead,
-    ClocksCompared,
     DeviceSettingChanged,
     Event,
     ExperimentCompleted,
@@ -53,6 +46,7 @@ from llem_events.events import (
 )
 
 Kind = TypeVar("Kind", bound=Event)
+Clock = tuple[str | None, str | None]  # host and boot: monotonic clocks compare only within one
 WRAPPED_PROGRAM = "command"
 IMPORT = "import"
 NOTE = "note"
@@ -60,9 +54,7 @@ SUPERVISING = ("supervisor", "rank")  # of the experiment, and of the part of an
 _TYPES = {(event.TYPE, event.VERSION): event for event in EVENT_TYPES}
 # Kinds of devices that no sensor reads: their figures must not read like one's where the sampler's log is lost.
 _NO_SENSOR = {"simulated": "simulated", "process": "estimated"}
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOLLOWS_NS = NS_PER_S // 2  # what a window follows, at most
-MAX_DRIFT_NS = NS_PER_S // 10
 
 
 class Segment(SegmentState, frozen=True, kw_only=True):
@@ -447,117 +439,3 @@ def _fact(
     except msgspec.ValidationError:
         return None
     return Fact(segment_id=segment_id, at_ns=at_ns, event=event)
-
-
-class Clocks:
-    """One offset per host and boot: durations on one host stay exact, whatever NTP does.
-
-    That of rank 0's host, and of every host whose clock was not compared with it, is that of the earliest pair; a host that was
-    compared is placed on rank 0's clock.
-    """
-
-    def __init__(self, facts: ExperimentFacts) -> None:
-        pairs: dict[Clock, list[tuple[int, int]]] = {}
-        by_id = {segment.segment_id: segment for segment in facts.segments}
-        for segment in sorted(facts.segments, key=lambda segment: segment.role == NOTE):
-            if segment.role == NOTE and segment.clock in pairs:
-                continue  # days later on the same clock, which has drifted: no matter of the measurement
-            if segment.monotonic_ns is not None and segment.wall_ns is not None:
-                pairs.setdefault(segment.clock, []).append((segment.monotonic_ns, segment.wall_ns))
-        for fact in facts.all:
-            if isinstance(fact.event, ClockRead):
-                pair = (fact.event.monotonic_ns, fact.event.wall_ns)
-                pairs.setdefault(by_id[fact.segment_id].clock, []).append(pair)
-        self.offsets: dict[Clock, int] = {clock: _offset(min(found)) for clock, found in pairs.items()}
-        self.errors_ns: Mapping[Clock, int] = {}  # of hosts that stand on rank 0's clock, its own included
-        self._place(facts, by_id)
-        drifts = {clock: _drift(found) for clock, found in pairs.items()}
-        self.stepped = {clock: drift_ns for clock, drift_ns in drifts.items() if drift_ns > MAX_DRIFT_NS}
-
-    def _place(self, facts: ExperimentFacts, by_id: Mapping[str | None, Segment]) -> None:
-        leader = next((segment for segment in facts.segments if segment.role == "supervisor"), None)
-        if leader is None or (reference_ns := self.offsets.get(leader.clock)) is None:
-            return
-        compared = [
-            (by_id[fact.segment_id].clock, fact.event)
-            for fact in facts.all
-            if isinstance(fact.event, ClocksCompared)
-        ]
-        found = placements((clock, event) for clock, event in compared if clock != leader.clock)
-        self.offsets |= {clock: reference_ns - placement.offset_ns for clock, placement in found.items()}
-        self.errors_ns = {clock: placement.error_ns for clock, placement in found.items()} | {leader.clock: 0}
-
-    def offset_ns(self, segment: Segment) -> int | None:
-        """Wall clock minus monotonic clock of the segment's host; None for one torn inside its header."""
-        return self.offsets.get(segment.clock)
-
-    def wall_ns(self, segment: Segment, at_ns: int) -> int:
-        """Nanoseconds since 1970 of a moment in a segment whose header is whole."""
-        return at_ns + self.offsets[segment.clock]
-
-
-def _offset(pair: tuple[int, int]) -> int:
-    return pair[1] - pair[0]
-
-
-def _drift(pairs: Sequence[tuple[int, int]]) -> int:
-    offsets = [_offset(pair) for pair in pairs]
-    return max(offsets) - min(offsets)
-
-
-def utc(wall_ns: int) -> datetime:
-    """To the microsecond."""
-    return EPOCH + timedelta(microseconds=wall_ns // NS_PER_US)
-
-
-def in_microseconds(wall_ns: int) -> int:
-    """The nanoseconds of `utc`, so that a duration is the same by both."""
-    return wall_ns // NS_PER_US * NS_PER_US
-
-
-def timestamp(wall_ns: int | None) -> str | None:
-    """The text of a TIMESTAMP column."""
-    return None if wall_ns is None else utc(wall_ns).replace(tzinfo=None).isoformat()
-
-
-def window_span(source: Source, process: ProcessFacts, window: Window) -> Span:
-    """When a window was open; one that was never closed ends with the last request that its worker reported, else with the last sample.
-
-    A wrapped program reports no requests: what is known of it is what was sampled.
-    """
-    opened_ns = window.opened_ns
-    if window.closed_ns is not None:
-        return opened_ns, window.closed_ns
-    # what ends in a drain was asked in the measurement
-    kind = MEASUREMENT if window.opened.kind == DRAIN else window.opened.kind
-    latest_ns = source.last_end_ns(process.requests_segment_id or "", kind, opened_ns)
-    return opened_ns, latest_ns or source.last_sample_ns(process.process_index, opened_ns) or opened_ns
-
-
-def measurement_spans(source: Source, process: ProcessFacts) -> list[Span]:
-    """When the measurement windows of a process were open, in the order of opening."""
-    return [window_span(source, process, window) for window in process.measurement_windows]
-
-
-def with_drains(source: Source, process: ProcessFacts, spans: Sequence[Span]) -> list[Span]:
-    """Spans of the measurement; one that reaches the end of its window goes on to the end of the drain after it, where its last requests are answered."""
-    ends_ns = {
-        window_span(source, process, measured)[1]: window_span(source, process, drain)[1]
-        for measured, drain in pairwise(process.windows)
-        if (measured.opened.kind, drain.opened.kind) == (MEASUREMENT, DRAIN)
-    }
-    return [(start, max(end, ends_ns.get(end, end))) for start, end in spans]
-
-
-def clipped(spans: Sequence[Span], chosen: Span) -> list[Span]:
-    """The parts of the spans that lie within the chosen one."""
-    overlaps = [(max(start, chosen[0]), min(end, chosen[1])) for start, end in spans]
-    return [(start, end) for start, end in overlaps if start < end]
-
-
-def portions(numbers: Ints, sizes: Ints, *, most: int) -> Iterator[tuple[int, int]]:
-    """First and last of consecutive numbers whose sizes are about `most` together, so that a table is read in pieces."""
-    places = np.cumsum(sizes) // most
-    for portion in np.split(numbers, np.flatnonzero(np.diff(places)) + 1):
-        if len(portion):
-            yield int(portion[0]), int(portion[-1])

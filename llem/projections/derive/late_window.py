@@ -8,8 +8,8 @@ import msgspec
 
 from llem.errors import DamagedLogError, LlemError, QueryError, StoreError
 from llem.projections.derive.experiment import Chosen, Derived, derive_experiment
-from llem.projections.derive.history import clipped
 from llem.projections.derive.reading import read_experiments
+from llem.projections.derive.spans import clipped
 from llem.results import ExperimentResult
 from llem.results.experiment import Methodology
 from llem.units import NS_PER_S

@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 
 from llem.plan import ValidityPlan
+from llem.projections.derive.clocks import Clocks, utc
 from llem.projections.derive.energy import device_energy, read_counter
-from llem.projections.derive.history import Clocks, ProcessFacts, Window, measurement_spans, utc, window_span
+from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.phase_split import phase_split
 from llem.projections.derive.request_shares import RequestShares, request_shares
 from llem.projections.derive.requests import Requests, Work, work_of
 from llem.projections.derive.samples import DeviceSamples, Throttling, load_samples
 from llem.projections.derive.serving import Drain, serving_doubts, serving_metrics
 from llem.projections.derive.source import Source, Span
+from llem.projections.derive.spans import measurement_spans, window_span
 from llem.results import (
     BatchEfficiencyMetrics,
     ComputeMetrics,

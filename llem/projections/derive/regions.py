@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from llem.projections.derive.clocks import timestamp
 from llem.projections.derive.energy import trace
 from llem.projections.derive.experiment import Derived
-from llem.projections.derive.history import timestamp
 from llem.projections.derive.process import Measured
 from llem.projections.derive.samples import DeviceSamples, load_samples
 from llem.projections.derive.source import Source

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 
 from llem.projections.derive.columns import Groups, Ints, Lists, Mask, RequestColumns
-from llem.projections.derive.history import ProcessFacts, measurement_spans, portions, with_drains
+from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
 from llem.projections.derive.source import Source, Span, Usage
+from llem.projections.derive.spans import measurement_spans, portions, with_drains
 from llem.projections.derive.spool import Spool
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops

@@ -11,16 +11,11 @@ from numpy.typing import NDArray
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
 from llem.projections.derive.calibrations import calibrations
+from llem.projections.derive.clocks import timestamp
 from llem.projections.derive.columns import Ints
 from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter, trace
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
-from llem.projections.derive.history import (
-    ProcessFacts,
-    Segment,
-    Window,
-    timestamp,
-    window_span,
-)
+from llem.projections.derive.history import ProcessFacts, Segment, Window
 from llem.projections.derive.process import Measured, process_status
 from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.regions import region_rows
@@ -28,6 +23,7 @@ from llem.projections.derive.request_shares import IN_DRAIN_REASON
 from llem.projections.derive.requests import NEVER, Batches
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
 from llem.projections.derive.source import Source, Span, Stored
+from llem.projections.derive.spans import window_span
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES

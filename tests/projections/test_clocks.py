@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llem.plan import Plan, ValidityPlan
 from llem.projections import catch_up
-from llem.projections.derive.host_clocks import placements
+from llem.projections.derive.clocks import placements
 from llem.store import Store
 from llem_events.events import ClocksCompared, HostJoined
 from tests.projections.tables import one, result, rows
