@@ -20,14 +20,12 @@ from llem.measure.children import Interruptions
 from llem.measure.launch import launch_of
 from llem.measure.outcome import Outcome
 from llem.measure.supervisor import measure
-from llem.measure.time_limit import TimeLimit, least_s
-from llem.plan import Plan
+from llem.measure.time_limit import least_s
 from llem.store import LAST, Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
-from llem.study.plan import Slot, Study, cell_name, read_study
-from llem.study.runner import StudyOutcome, resume_study, start_study
+from llem.study.plan import Slot, Study, block_count, cell_name, read_study
+from llem.study.runner import DueRun, StudyOutcome, resume_study, start_study
 from llem.study.server import StudyServer
-from llem_events.events import StudyPlace
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
 SECONDS_SAID = 180  # of more, whole minutes are said
@@ -70,7 +68,7 @@ def study(
             begun = find_study(place, resume or LAST)
             _write_schedule(
                 begun.study(),
-                repeats or begun.schedule[-1].block + 1,
+                repeats or block_count(begun.schedule),
                 is_program=bool(begun.started.command),
                 done=begun.counted().keys(),
             )
@@ -106,25 +104,18 @@ def _run(
 
     with StudyServer() as server:
 
-        def run(
-            plan: Plan,
-            *,
-            place: StudyPlace,
-            progress: str,
-            following: Plan | None,
-            limit: TimeLimit | None,
-        ) -> Outcome:
-            console.note(f"llem: {progress}")
-            shared = server.under(plan)
+        def run(due: DueRun) -> Outcome:
+            console.note(f"llem: {due.progress}")
+            shared = server.under(due.plan)
             with progress_line(quiet=bool(command) or not sys.stderr.isatty()) as line:
                 outcome = measure(
-                    plan if shared is None else shared.plan_of(plan),
+                    due.plan if shared is None else shared.plan_of(due.plan),
                     store,
                     command=command,
-                    place=place,
+                    place=due.place,
                     server=shared,
-                    keeps_server=server.is_kept_for(following),
-                    limit=limit,
+                    keeps_server=server.is_kept_for(due.following),
+                    limit=due.limit,
                     on_progress=line.update,
                 )
             _say_what_failed(outcome)
@@ -150,7 +141,7 @@ def _write_schedule(
     for number, cell in enumerate(study.cells):
         say(f"cell {number}: {cell_name(cell)}")
     slots = study.schedule(repeats)
-    for block in range(slots[-1].block + 1):
+    for block in range(block_count(slots)):
         order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
         say(f"block {block + 1}: cells {order}")
     left = [slot for slot in slots if slot not in done]
@@ -204,8 +195,15 @@ def studies(json: JsonOption = False, store: StoreOption = None) -> None:
 
 
 def _row(history: StudyHistory) -> tuple[object, ...]:
-    blocks = max(slot.block for slot in history.schedule) + 1
     runs = len(history.counted())
     left = len(history.schedule) - runs
     started = history.started
-    return (history.study_id, started.name, history.end, len(started.cells), blocks, runs, left)
+    return (
+        history.study_id,
+        started.name,
+        history.end,
+        len(started.cells),
+        block_count(history.schedule),
+        runs,
+        left,
+    )

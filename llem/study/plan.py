@@ -166,6 +166,11 @@ def schedule(plan: StudyPlan, cells: int, repeats: int) -> list[Slot]:
     ]
 
 
+def block_count(slots: Sequence[Slot]) -> int:
+    """How many blocks a schedule has."""
+    return max(slot.block for slot in slots) + 1
+
+
 def _order(plan: StudyPlan, cells: int, block: int) -> Sequence[int]:
     order = list(range(cells))
     if plan.order == "random":

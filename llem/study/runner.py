@@ -1,9 +1,9 @@
 """Measures what is left of a study, run after run; whatever ends it, the log says where to go on."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from llem._version import __version__
 from llem.errors import PlanError, StoreError
@@ -13,25 +13,24 @@ from llem.measure.time_limit import TimeLimit
 from llem.plan import Plan
 from llem.store import Store, new_experiment_id, open_segment
 from llem.study.history import StudyHistory, find_study
-from llem.study.plan import Slot, Study, difference
+from llem.study.plan import Slot, Study, block_count, difference
 from llem_events.events import StudyCompleted, StudyInterrupted, StudyPlace, StudyResumed, StudyStarted
 
 ATTEMPTS = 2  # of a run that fails
 
 
-class MeasureRun(Protocol):
-    """Measures one run of a study, and shows it as it goes."""
+class DueRun(NamedTuple):
+    """A run of a study that is to be measured now."""
 
-    def __call__(
-        self,
-        plan: Plan,
-        *,
-        place: StudyPlace,
-        progress: str,
-        following: Plan | None,
-        limit: TimeLimit | None,
-    ) -> Outcome:
-        """`following` is what is measured next if this goes well; None for the last. `limit` is that of the study."""
+    plan: Plan
+    place: StudyPlace
+    progress: str  # where it stands, for people
+    following: Plan | None  # what is measured next if this goes well; None for the last
+    limit: TimeLimit | None  # of the study
+
+
+# Measures it, and shows it as it goes.
+MeasureRun = Callable[[DueRun], Outcome]
 
 
 class _Ahead(NamedTuple):
@@ -93,7 +92,7 @@ def resume_study(
             expected=f"{_said(before)}, as it was started",
             hint="another plan is another study: leave out --resume",
         )
-    blocks = max(slot.block for slot in history.schedule) + 1
+    blocks = block_count(history.schedule)
     if repeats is not None and repeats < blocks:
         raise PlanError("--repeats", found=repeats, expected=f"{blocks} or more: so many blocks were planned")
     schedule = study.schedule(repeats or blocks)
@@ -145,22 +144,15 @@ def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
     """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
     plan, done = ahead.study.plan, ahead.done
     limit = None if plan.time_limit_s is None else TimeLimit(plan.time_limit_s)
-    for block in range(ahead.schedule[-1].block + 1):
+    for block in range(block_count(ahead.schedule)):
         waiting = [slot for slot in ahead.schedule if slot.block == block and slot not in done]
         tried: Counter[Slot] = Counter()
         while waiting:
             slot = waiting.pop(0)
-            planned = ahead.study.plan_of(slot)
-            if limit is not None and not limit.fits(planned, is_program=ahead.is_program):
+            if limit is not None and not limit.fits(ahead.study.plan_of(slot), is_program=ahead.is_program):
                 return _stopped(ahead, diary, f"{limit.cause} leaves no time for another run")
             try:
-                outcome = run(
-                    planned,
-                    place=_place(ahead, slot),
-                    progress=_progress(ahead, slot),
-                    following=_following(ahead, slot, waiting),
-                    limit=limit,
-                )
+                outcome = run(_due(ahead, slot, waiting, limit))
             except KeyboardInterrupt:  # between two runs
                 return _stopped(ahead, diary, "stopped by a signal", cause="a signal")
             ahead.attempts[slot] = ahead.attempts.get(slot, 0) + 1
@@ -194,6 +186,16 @@ def _attempts(history: StudyHistory) -> dict[Slot, int]:
     return found
 
 
+def _due(ahead: _Ahead, slot: Slot, waiting: Sequence[Slot], limit: TimeLimit | None) -> DueRun:
+    return DueRun(
+        plan=ahead.study.plan_of(slot),
+        place=_place(ahead, slot),
+        progress=_progress(ahead, slot),
+        following=_following(ahead, slot, waiting),
+        limit=limit,
+    )
+
+
 def _following(ahead: _Ahead, slot: Slot, waiting: Sequence[Slot]) -> Plan | None:
     later = (each for each in ahead.schedule if each.block > slot.block and each not in ahead.done)
     next_slot = waiting[0] if waiting else next(later, None)
@@ -211,16 +213,15 @@ def _place(ahead: _Ahead, slot: Slot) -> StudyPlace:
         block_restarts=ahead.restarts[slot.block],
         name=ahead.study.plan.name,
         cells=len(ahead.study.cells),
-        blocks=ahead.schedule[-1].block + 1,
+        blocks=block_count(ahead.schedule),
     )
 
 
 def _progress(ahead: _Ahead, slot: Slot) -> str:
     """Where it stands, for people."""
-    blocks = ahead.schedule[-1].block + 1
     anew = ", begun anew" if ahead.restarts[slot.block] else ", again" if ahead.attempts.get(slot) else ""
     cell = ", ".join(f"{key}={value}" for key, value in ahead.study.cells[slot.cell].items())
     return (
-        f"run {len(ahead.done) + 1} of {len(ahead.schedule)}, block {slot.block + 1} of {blocks}{anew}: "
+        f"run {len(ahead.done) + 1} of {len(ahead.schedule)}, block {slot.block + 1} of {block_count(ahead.schedule)}{anew}: "
         f"{cell or 'as in the plan'}"
     )

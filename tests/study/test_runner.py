@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 from llem.measure.outcome import Outcome
-from llem.measure.time_limit import TimeLimit
-from llem.plan import Plan
 from llem.store import Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Slot, study_of
-from llem.study.runner import StudyOutcome, resume_study, start_study
+from llem.study.runner import DueRun, StudyOutcome, resume_study, start_study
 from llem.units import NS_PER_S
 from llem_events.events import ExperimentCompleted, StudyPlace
 from tests.world import supervisor
@@ -34,21 +32,15 @@ class Machine:
         self.lines: list[str] = []
         self.batch_sizes: list[tuple[int, int | None]] = []  # of a run and of the one that follows
 
-    def __call__(
-        self,
-        plan: Plan,
-        *,
-        place: StudyPlace,
-        progress: str,
-        following: Plan | None,
-        limit: TimeLimit | None,
-    ) -> Outcome:
-        self.limits_s.append(None if limit is None else limit.limit_s)
+    def __call__(self, due: DueRun) -> Outcome:
+        self.limits_s.append(None if due.limit is None else due.limit.limit_s)
         if self.runs_left == 0:
             raise KeyboardInterrupt
         self.runs_left = None if self.runs_left is None else self.runs_left - 1
-        self.lines.append(progress)
-        self.batch_sizes.append((plan.engine.batch_size, following and following.engine.batch_size))
+        self.lines.append(due.progress)
+        self.batch_sizes.append(
+            (due.plan.engine.batch_size, due.following and due.following.engine.batch_size)
+        )
         run = f"29990101-000000-{len(self.store.experiment_ids()):012x}"
         outcome = Outcome(
             run,
@@ -58,11 +50,11 @@ class Machine:
             has_measured=True,
             interrupted_by=self.over_time,
             is_over_time=self.over_time is not None,
-            program_status=self.status(place),
+            program_status=self.status(due.place),
         )
         end = ExperimentCompleted(processes_completed=1, processes_failed=0, failure=outcome.first_failure)
         began_ns = time.time_ns() - round((self.ended_ago_s + 40) * NS_PER_S)
-        supervisor(self.store, experiment_id=run, end=end, study=place, wall_ns=began_ns)
+        supervisor(self.store, experiment_id=run, end=end, study=due.place, wall_ns=began_ns)
         return outcome
 
 
