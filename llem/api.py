@@ -9,7 +9,9 @@ from typing import Any, get_args
 
 import duckdb
 
-from llem.comparing import TYPES, compare_groups, named_groups, record, remarks, state_factors
+from llem.comparing.compared import TYPES, record
+from llem.comparing.findings import compare_groups, remarks, state_factors
+from llem.comparing.named import named_groups
 from llem.errors import ExportError, QueryError
 from llem.export import target
 from llem.export.files import Destination, Preset, Wanted, What, format_of, write_export

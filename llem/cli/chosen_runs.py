@@ -7,7 +7,7 @@ from typing import NamedTuple
 import duckdb
 
 from llem.cli.options import key_and_value
-from llem.comparing import named_groups
+from llem.comparing.named import named_groups
 from llem.errors import QueryError, StoreError
 from llem.query.runs import select_runs, started_since_ns
 from llem.store import Store

@@ -15,19 +15,10 @@ from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import FactorsOption, StoreOption
 from llem.cli.table import write_sections, write_table
 from llem.cli.tables import tables_of
-from llem.comparing import (
-    COLUMNS,
-    Compared,
-    Findings,
-    Group,
-    compare_groups,
-    energy_source,
-    named_groups,
-    not_sensed,
-    record,
-    remarks,
-    state_factors,
-)
+from llem.comparing.compared import COLUMNS, Compared, energy_source, not_sensed, record
+from llem.comparing.findings import Findings, compare_groups, remarks, state_factors
+from llem.comparing.groups import Group
+from llem.comparing.named import named_groups
 from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN

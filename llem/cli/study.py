@@ -164,7 +164,7 @@ def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:
 
 def _write_findings(store: Store, history: StudyHistory) -> None:
     """Each cell beside the first, as far as there are runs; only now is the database loaded."""
-    comparing = importlib.import_module("llem.comparing")
+    comparing = importlib.import_module("llem.comparing.findings")
     compare, tables = (importlib.import_module(f"llem.cli.{name}") for name in ("compare", "tables"))
     members = history.cells()
     first = cell_name(history.started.cells[history.started.reference_cell])

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import duckdb
 
-from llem.comparing import Findings, Run, compare_groups, named_groups
+from llem.comparing.findings import Findings, compare_groups
+from llem.comparing.groups import Run
+from llem.comparing.named import named_groups
 from llem.errors import QueryError, StoreError
 from llem.factors import Factors
 from llem.factors_log import factors_for

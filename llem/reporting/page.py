@@ -8,18 +8,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llem._version import __version__
-from llem.comparing import (
-    ENVIRONMENT,
-    OF_A_SITE,
-    Compared,
-    Findings,
-    Group,
-    Run,
-    energy_source,
-    is_unjudged,
-    not_sensed,
-    said_of_costs,
-)
+from llem.comparing.compared import Compared, energy_source, not_sensed
+from llem.comparing.doubts import ENVIRONMENT, is_unjudged
+from llem.comparing.findings import Findings, said_of_costs
+from llem.comparing.groups import OF_A_SITE, Group, Run
 from llem.reporting import charts, zoom
 from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.facts import GAP_REQUESTS, Sensor, Site

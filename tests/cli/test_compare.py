@@ -10,7 +10,9 @@ import pytest
 import typer
 
 from llem.cli.compare import FailIf, fail, shortener
-from llem.comparing import FIGURES, Compared, Findings, compare_groups, named_groups
+from llem.comparing.compared import Compared
+from llem.comparing.findings import FIGURES, Findings, compare_groups
+from llem.comparing.named import named_groups
 from llem.errors import QueryError
 from llem.plan import EnginePlan, LengthPlan, Plan, ValidityPlan, WorkloadPlan
 from llem.projections.current import open_caught_up

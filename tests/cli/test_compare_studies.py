@@ -2,7 +2,8 @@
 
 import pytest
 
-from llem.comparing import compare_groups, named_groups
+from llem.comparing.findings import compare_groups
+from llem.comparing.named import named_groups
 from llem.plan import EnginePlan, Plan, ValidityPlan
 from llem.projections.current import open_caught_up
 from llem.results.comparison import compare

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.comparing import compare_groups
+from llem.comparing.findings import compare_groups
 from llem.importers.asked import Asked
 from llem.importing import import_result
 from llem.store import Store
