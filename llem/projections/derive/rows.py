@@ -5,30 +5,26 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
+from llem.projections.derive.batches import batch_rows
 from llem.projections.derive.calibrations import calibrations
 from llem.projections.derive.clocks import timestamp
-from llem.projections.derive.columns import Ints
-from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter, trace
+from llem.projections.derive.energy import baseline_power_w, device_energy, read_counter
 from llem.projections.derive.experiment import Derived, derive_experiment, log_warnings
 from llem.projections.derive.history import ProcessFacts, Segment, Window
 from llem.projections.derive.process import Measured, process_status
 from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.regions import region_rows
 from llem.projections.derive.request_shares import IN_DRAIN_REASON
-from llem.projections.derive.requests import NEVER, Batches
-from llem.projections.derive.samples import DeviceSamples, DeviceTrace, load_samples
+from llem.projections.derive.samples import DeviceSamples, load_samples
 from llem.projections.derive.source import Source, Span, Stored
 from llem.projections.derive.spans import window_span
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
 from llem.results.nullable import ratio
-from llem.results.phases import BatchEnergy, batch_energies
 from llem.units import MW_PER_W, NS_PER_S, seconds
 from llem_events.events import (
     ClocksCompared,
@@ -54,7 +50,6 @@ DERIVED_TABLES = (
 )
 MAX_REQUESTS = 20_000  # of the experiments that are derived in one transaction; bounds their memory
 MAX_EXPERIMENTS = 64
-MAX_BATCHES = 2**14  # whose energies are worked out at once
 
 
 def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
@@ -482,15 +477,6 @@ def _window_energy(
     }
 
 
-def batches(derived: Derived) -> Iterator[dict[str, Any]]:
-    """One row per batch of every process's measurement windows: a long run has more than are held at once."""
-    for measured in derived.measured:
-        if measured.process.server is not None:
-            continue  # it batches as it likes, and tells nobody
-        for number, batches in enumerate(measured.work.batches):
-            yield from _within(measured, number, batches)
-
-
 def request_share_rows(derived: Derived) -> Iterator[dict[str, Any]]:
     """One row per request of every server."""
     for measured in derived.measured:
@@ -505,55 +491,6 @@ def request_share_rows(derived: Derived) -> Iterator[dict[str, Any]]:
         for request_id, energy_j, is_whole in zip(*columns, strict=True):
             reason = None if is_whole else IN_DRAIN_REASON
             yield named | {"request_id": request_id, "energy_attributed_j": energy_j, "reason": reason}
-
-
-def _within(measured: Measured, number: int, batches: Batches) -> Iterator[dict[str, Any]]:
-    process = measured.process
-    named = {"experiment_id": process.segment.experiment_id, "process_index": process.process_index}
-    for start in range(0, len(batches.indices), MAX_BATCHES):
-        columns = {"batch_index": batches.indices, **batches.columns}
-        portion = {name: column[start : start + MAX_BATCHES] for name, column in columns.items()}
-        energies = _energies(measured, number, measured.spans[number], portion)
-        lists = {name: column.tolist() for name, column in portion.items()}
-        lists["first_token_ns"] = [None if at_ns == NEVER else at_ns for at_ns in lists["first_token_ns"]]
-        for row, energy in zip(zip(*lists.values(), strict=True), energies, strict=True):
-            yield named | dict(zip(lists, row, strict=True)) | _columns(energy)
-
-
-def _energies(measured: Measured, number: int, span: Span, batches: Mapping[str, Ints]) -> list[BatchEnergy]:
-    """Energy of batches on the clock of the span, in seconds from its start."""
-
-    def moments(name: str) -> NDArray[np.float64]:
-        return np.where(batches[name] == NEVER, np.nan, (batches[name] - span[0]) / NS_PER_S)
-
-    return batch_energies(
-        _traces(measured, number),
-        starts_sec=moments("start_ns"),
-        first_tokens_sec=moments("first_token_ns"),
-        ends_sec=moments("end_ns"),
-    )
-
-
-def _traces(measured: Measured, number: int) -> list[DeviceTrace]:
-    return [
-        trace(metered, spanned[number])
-        for metered, spanned in zip(measured.process.devices, measured.samples, strict=True)
-    ]
-
-
-def _columns(energy: BatchEnergy) -> dict[str, Any]:
-    return {
-        "energy_j": energy.whole.energy_j,
-        "prefill_energy_j": energy.prefill.energy_j,
-        "decode_energy_j": energy.decode.energy_j,
-        "energy_source": energy.whole.source,
-        "prefill_source": energy.prefill.source,
-        "decode_source": energy.decode.source,
-        "resolution_sec": energy.whole.resolution_sec,
-        "reason": energy.whole.reason,
-        "prefill_reason": energy.prefill.reason,
-        "decode_reason": energy.decode.reason,
-    }
 
 
 def clock_offsets(derived: Derived) -> Rows:
@@ -578,7 +515,7 @@ def derived_rows(source: Source, derived: Derived) -> Mapping[str, Iterable[dict
         "devices": devices(derived),
         "calibrations": calibrations(source, derived),
         "windows": chain(windows(source, derived), region_rows(source, derived)),
-        "batches": batches(derived),
+        "batches": batch_rows(derived),
         "request_shares": request_share_rows(derived),
         "warnings": warnings(derived),
         "raw_process_results": raw_process_results(derived),
