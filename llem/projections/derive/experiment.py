@@ -9,11 +9,11 @@ import numpy as np
 from llem.plan import ValidityPlan
 from llem.projections.derive.clocks import Clocks, in_microseconds
 from llem.projections.derive.conservation import breaches, imported_breaches
+from llem.projections.derive.doubts import raised
 from llem.projections.derive.history import ExperimentFacts
 from llem.projections.derive.process import (
     Measured,
     measure_process,
-    raised,
     thresholds,
     unreadable_thresholds,
 )

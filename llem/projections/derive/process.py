@@ -1,4 +1,4 @@
-"""The result of one process, from its events, samples and requests: work, energy, efficiency, throttling, and what is doubtful."""
+"""The result of one process, from its events, samples and requests: work, energy, efficiency and throttling."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -9,6 +9,7 @@ import msgspec
 
 from llem.plan import ValidityPlan
 from llem.projections.derive.clocks import Clocks, utc
+from llem.projections.derive.doubts import process_doubts
 from llem.projections.derive.energy import device_energy, read_counter
 from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.phase_split import phase_split
@@ -31,7 +32,6 @@ from llem.results import (
     InvalidReason,
     MemoryEfficiencyMetrics,
     RawProcessResult,
-    ResultWarning,
     ThermalThrottleInfo,
     Timestamps,
     WarmupResult,
@@ -43,9 +43,8 @@ from llem.results.nullable import largest, ratio, root_of_squares, total
 from llem.results.process import Status
 from llem.results.throttling import ANY_REASON, HW_POWER, HW_THERMAL, SW_POWER, SW_THERMAL
 from llem.units import BYTES_PER_MB, seconds
-from llem_events.events import LogFailed, MeteredDevice, SamplesDropped, WarningRaised, WorkReported
+from llem_events.events import MeteredDevice, WorkReported
 
-MAX_COUNTER_APART = 0.02  # of a counter from integrated power at constant load
 MAX_TIMESTAMPS = 100  # the first ones; the samples have all
 Plan = dict[str, Any]
 
@@ -429,93 +428,6 @@ def _reported(spans: Sequence[DeviceSamples], mask: int) -> bool | None:
     """Whether any device reports a reason in `mask`; None where no driver tells."""
     told = [samples.throttling for samples in spans if samples.throttling is not None]
     return any(throttling.reasons & mask for throttling in told) if told else None
-
-
-def process_doubts(
-    process: ProcessFacts, devices: Sequence[DeviceEnergy], *, max_disagreement: float
-) -> list[ResultWarning]:
-    """Every doubt, those of the process itself first."""
-    return [
-        *raised(process.warnings),
-        *_warmup_doubts(process),
-        *_recording(process),
-        *_energy_doubts(devices, max_disagreement),
-        *_counter_doubts(process),
-    ]
-
-
-def raised(warnings: Sequence[WarningRaised]) -> Iterator[ResultWarning]:
-    """What was warned of while it was measured."""
-    for warning in warnings:
-        yield ResultWarning(
-            code=warning.code,
-            text=warning.text,
-            value=warning.value,
-            threshold=warning.threshold,
-            device_uuid=warning.device_uuid,
-        )
-
-
-def _warmup_doubts(process: ProcessFacts) -> Iterator[ResultWarning]:
-    """A measurement that began before latencies had settled is believed though it holds some of the warm-up."""
-    warmup = process.warmup
-    if warmup is not None and not warmup.converged:
-        spread = warmup.coefficient_of_variation
-        varied = "" if spread is None else f", and the last batches' times varied by {spread:.1%}"
-        text = f"the warm-up of process {process.process_index} did not converge: {warmup.reason}{varied}"
-        yield ResultWarning(code="warmup_not_converged", text=text, value=spread)
-
-
-def _recording(process: ProcessFacts) -> Iterator[ResultWarning]:
-    """What did not reach the log."""
-    who = f"process {process.process_index}"
-    for failure in process.every(LogFailed):
-        text = f"the log of {who} failed: {failure.error}; {failure.events_lost} events were lost"
-        yield ResultWarning(code="log_failed", text=text, value=failure.events_lost)
-    dropped = sum(event.count for event in process.every(SamplesDropped))
-    if dropped:
-        yield ResultWarning(
-            code="samples_dropped", text=f"{dropped} samples of {who} were dropped", value=dropped
-        )
-    if process.started is not None and process.meter is None:
-        yield ResultWarning(code="no_sampler", text=f"no sampler of {who} started, so its energy is unknown")
-    ended = process.sampling is not None or process.is_imported
-    if process.meter is not None and process.completed is not None and not ended:
-        text = f"the sampler of {who} did not end in order, so samples may be missing"
-        yield ResultWarning(code="sampler_ended_early", text=text)
-
-
-def _energy_doubts(devices: Sequence[DeviceEnergy], max_disagreement: float) -> Iterator[ResultWarning]:
-    for device in devices:
-        if device.energy_j is None:
-            yield ResultWarning(
-                code="energy_not_measured",
-                text=f"energy of {device.uuid} was not measured: {device.reason}",
-                device_uuid=device.uuid,
-            )
-        if device.disagreement is not None and device.disagreement > max_disagreement:
-            yield ResultWarning(
-                code="energy_disagreement",
-                text=f"energy counter and integrated power of {device.uuid} differ by {device.disagreement:.1%}",
-                value=device.disagreement,
-                threshold=max_disagreement,
-                device_uuid=device.uuid,
-            )
-
-
-def _counter_doubts(process: ProcessFacts) -> Iterator[ResultWarning]:
-    """Counters that a calibration found to count otherwise than their device's own power tells."""
-    for _, metered in process.every_device:
-        calibrated = process.calibration_of(metered)
-        times = None if calibrated is None else calibrated.counter_over_power.value
-        if calibrated is not None and times is not None and abs(times - 1) > MAX_COUNTER_APART:
-            yield ResultWarning(
-                code="counter_against_power",
-                text=f"the energy counter of {calibrated.device_uuid} counts {times:.1%} of what its power tells at constant load, as found in {calibrated.experiment_id}",
-                value=times,
-                threshold=MAX_COUNTER_APART,
-                device_uuid=calibrated.device_uuid,
-            )
 
 
 def thresholds(plan: dict[str, Any]) -> ValidityPlan:
