@@ -31,8 +31,11 @@ from llem.reporting.facts import (
     traces,
     while_measured,
 )
-from llem.reporting.page import BOUNDS, REPORTED, Drawing, Report, page, parts_of
+from llem.reporting.markup import BOUNDS
+from llem.reporting.page import page, parts_of
+from llem.reporting.report import Drawing, Report
 from llem.reporting.svg import alone
+from llem.reporting.tables import REPORTED
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
