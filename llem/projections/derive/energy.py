@@ -9,6 +9,7 @@ from llem.projections.derive.history import ProcessFacts, Window
 from llem.projections.derive.samples import DeviceSamples, DeviceTrace
 from llem.projections.derive.sensors import Blindness
 from llem.results import DeviceEnergy
+from llem.results.averaged_power import Telescoped
 from llem.results.energy import Integration
 from llem.results.nullable import total
 from llem.results.power import counter_uncertainty_j
@@ -119,48 +120,57 @@ def _integral(
     process: ProcessFacts, metered: MeteredDevice, samples: Sequence[DeviceSamples], *, telescope: bool
 ) -> Integral:
     """Power integrated by trapezoids; or telescoped, where power is averaged, the device idled afterwards and the bound is closer."""
-    trapezoid_j = total(in_span.integrated_energy_j for in_span in samples)
-    if trapezoid_j is None:
-        return Integral()
-    averaged_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
-    is_estimate = metered.energy_source == "estimated"
     blindness = Blindness.of(process.calibration_of(metered))
-    duration_sec = sum(in_span.duration_sec for in_span in samples)
-    shifts = process.load_shifts(duration_sec, refresh_sec=blindness.refresh_sec)
-    hidden_j = blindness.hidden_j(
-        trapezoid_j, duration_sec=duration_sec, power_limit_w=limit_w, shifts=shifts
-    )
-    seen_share = None if is_estimate or shifts else blindness.seen_share
-    bounds = [
-        in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
-        for in_span in samples
-    ]
-    bound_j = None if is_estimate else total([*bounds, hidden_j, blindness.late_j(limit_w)])
-    by_trapezoids = Integral(
-        energy_j=trapezoid_j,
-        uncertainty_j=bound_j,
-        method="trapezoid",
-        trapezoid_j=trapezoid_j,
-        seen_share=seen_share,
-    )
-    if not telescope or is_estimate or metered.power_kind != "average":
+    by_trapezoids, hidden_j = _by_trapezoids(process, metered, samples, blindness)
+    may_be_closer = metered.power_kind == "average" and metered.energy_source != "estimated"
+    if by_trapezoids.energy_j is None or not telescope or not may_be_closer:
         return by_trapezoids
-    telescoped = [
-        in_span.telescoped(
-            averaged_sec=averaged_sec,
-            idling=process.idling_after(in_span.span[1]),
-            power_limit_w=limit_w,
-            delay_sec=blindness.delay_sec,
-            delay_within_sec=blindness.delay_within_sec,
-        )
-        for in_span in samples
-    ]
+    telescoped = [_telescoped(process, metered, in_span, blindness) for in_span in samples]
     energy_j = total(each and each.energy_j for each in telescoped)
     closer_j = total([*(each and each.uncertainty_j for each in telescoped), hidden_j])
+    bound_j = by_trapezoids.uncertainty_j
     if energy_j is None or (bound_j is not None and (closer_j is None or closer_j > bound_j)):
         return by_trapezoids
     return msgspec.structs.replace(
         by_trapezoids, energy_j=energy_j, uncertainty_j=closer_j, method="telescoped"
+    )
+
+
+def _by_trapezoids(
+    process: ProcessFacts, metered: MeteredDevice, samples: Sequence[DeviceSamples], blindness: Blindness
+) -> tuple[Integral, float | None]:
+    """And what of it a load could hide that keeps step with the sensor, in joules."""
+    energy_j = total(in_span.integrated_energy_j for in_span in samples)
+    if energy_j is None:
+        return Integral(), None
+    averaged_sec, limit_w = seconds(metered.power_window_ns or 0), _limit_w(metered)
+    is_estimate = metered.energy_source == "estimated"
+    duration_sec = sum(in_span.duration_sec for in_span in samples)
+    shifts = process.load_shifts(duration_sec, refresh_sec=blindness.refresh_sec)
+    hidden_j = blindness.hidden_j(energy_j, duration_sec=duration_sec, power_limit_w=limit_w, shifts=shifts)
+    bounds = [
+        in_span.integral_uncertainty_j(power_window_sec=averaged_sec, power_limit_w=limit_w)
+        for in_span in samples
+    ]
+    integral = Integral(
+        energy_j=energy_j,
+        uncertainty_j=None if is_estimate else total([*bounds, hidden_j, blindness.late_j(limit_w)]),
+        method="trapezoid",
+        trapezoid_j=energy_j,
+        seen_share=None if is_estimate or shifts else blindness.seen_share,
+    )
+    return integral, hidden_j
+
+
+def _telescoped(
+    process: ProcessFacts, metered: MeteredDevice, samples: DeviceSamples, blindness: Blindness
+) -> Telescoped | None:
+    return samples.telescoped(
+        averaged_sec=seconds(metered.power_window_ns or 0),
+        idling=process.idling_after(samples.span[1]),
+        power_limit_w=_limit_w(metered),
+        delay_sec=blindness.delay_sec,
+        delay_within_sec=blindness.delay_within_sec,
     )
 
 
