@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from llem.errors import PlanError
 from llem.plan import Plan
-from llem.plan_file import config_hash, convert, resolve_plan, section_of, to_toml
+from llem.plan_file import config_hash, convert, resolve_plan, section_of
+from llem.plan_toml import to_toml
 
 
 def test_the_default_plan_survives_toml() -> None:

@@ -28,7 +28,8 @@ from llem.measure.supervisor import measure as run_measurement
 from llem.measure.time_limit import TimeLimit, least_s
 from llem.meters import MeterChoice
 from llem.plan import Plan
-from llem.plan_file import resolve_plan, to_toml
+from llem.plan_file import resolve_plan
+from llem.plan_toml import to_toml
 from llem.registry import ENGINES, METERS, SERVERS, one_of
 from llem.results import ExperimentResult
 from llem.store import Store

@@ -8,7 +8,8 @@ from llem.engines import check_engine
 from llem.engines.options import check_options
 from llem.errors import LlemError, MissingExtraError, PlanError
 from llem.plan import Plan
-from llem.plan_file import config_hash, resolve_plan, to_toml
+from llem.plan_file import config_hash, resolve_plan
+from llem.plan_toml import to_toml
 from tests.conftest import Run, needs
 
 pytestmark = [pytest.mark.torch, needs("transformers")]
