@@ -42,7 +42,8 @@ def tiny_mistral() -> Any:
 
 
 def shape_of(model: Any) -> ModelShape:
-    from llem.engines.hf_model import LoadFacts, Weights, model_facts
+    from llem.engines.hf_facts import LoadFacts, model_facts
+    from llem.engines.hf_model import Weights
     from llem.engines.sources import ModelSource
 
     source = ModelSource(kind="config", name="m", location="m", weights="random")
