@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from llem.engines.hf_model import Weights
-from llem.engines.hf_options import (
-    ADAPTER,
-    QUANTIZATION,
-)
+from llem.engines.hf_options import ADAPTER, QUANTIZATION
 from llem.engines.hub import type_and_text
 from llem.engines.sources import ModelSource
 from llem.plan import ModelPlan

@@ -30,11 +30,7 @@ from llem.plan_file import cell_hash, config_hash
 from llem.servers.keeper import Keeper
 from llem.store import Store, open_segment
 from llem_events import BackgroundWriter
-from llem_events.events import (
-    Event,
-    ExperimentStarted,
-    StudyPlace,
-)
+from llem_events.events import Event, ExperimentStarted, StudyPlace
 
 POLL_S = 0.2
 

@@ -21,15 +21,7 @@ from llem.store import Store
 from llem_events.events import ExperimentCompleted, RequestsCompleted, StudyPlace
 from tests.conftest import Run
 from tests.simulated_studies import figures
-from tests.world import (
-    CLOSED_S,
-    OPENED_S,
-    experiment,
-    request,
-    run_of_energy,
-    sampler_events,
-    worker_events,
-)
+from tests.world import CLOSED_S, OPENED_S, experiment, request, run_of_energy, sampler_events, worker_events
 
 SPREAD = (0.0, 0.004, -0.006, 0.002, -0.001)  # of the energies of five blocks
 OTHER_SPREAD = (0.003, -0.002, 0.001, -0.004, 0.005)

@@ -11,12 +11,7 @@ from llem.projections.derive.clocks import Clocks, in_microseconds
 from llem.projections.derive.conservation import breaches, imported_breaches
 from llem.projections.derive.doubts import raised
 from llem.projections.derive.history import ExperimentFacts
-from llem.projections.derive.process import (
-    Measured,
-    measure_process,
-    thresholds,
-    unreadable_thresholds,
-)
+from llem.projections.derive.process import Measured, measure_process, thresholds, unreadable_thresholds
 from llem.projections.derive.samples import DeviceSamples
 from llem.projections.derive.source import Source, Span
 from llem.results import (
