@@ -473,9 +473,8 @@ class LoadCompleted(Event, frozen=True, kw_only=True):
     offered_ns: Int64  # when the last was sent, or the load was ended
     ended_ns: Int64
     connections: Int64  # that were opened
-    stale_connections: (
-        Int64  # that the server had closed when they were used again; their requests were sent anew
-    )
+    # that the server had closed when they were used again; their requests were sent anew
+    stale_connections: Int64
     # from when a request was due, and held back by no cap, to when the client turned to it: what the server takes to connect is not in it
     send_lag_p50_ns: Int64 | None = None
     send_lag_p99_ns: Int64 | None = None
@@ -540,12 +539,10 @@ class SensorCalibrated(Event, frozen=True, kw_only=True):
     driver: str | None = None  # version; None: the device has no driver of its own
     sensor: str  # the column of samples: power_mw or power_average_mw
     reason: str | None = None  # why nothing that was found is to be relied on
-    others_busy: bool = (
-        False  # another process had the device open, as the driver said when the load had ended
-    )
-    averages: str | None = (
-        None  # boxcar, none (a reading is the power of a moment, as far as can be told) or other
-    )
+    # another process had the device open, as the driver said when the load had ended
+    others_busy: bool = False
+    # boxcar, none (a reading is the power of a moment, as far as can be told) or other
+    averages: str | None = None
     explained: float | None = None  # share of the readings' variance that the load explains
     power_refresh_s: Estimated = Estimated()
     energy_refresh_s: Estimated = Estimated()  # of the energy counter
@@ -597,9 +594,8 @@ class ServerStopped(Event, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "server_stopped"
     exit_status: Int64 | None = None  # None: ended by a signal, or not known
     signal: str | None = None
-    stop_ns: Int64 | None = (
-        None  # from being asked to end until the last of its processes was gone; None: not asked
-    )
+    # from being asked to end until the last of its processes was gone; None: not asked
+    stop_ns: Int64 | None = None
     memory_returned: bool | None = None  # of its GPUs; None: not known
     last_lines: list[str] = []
 

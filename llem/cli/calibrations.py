@@ -15,6 +15,7 @@ SELECTED = """
 SELECT * FROM calibrations WHERE experiment_id = ? ORDER BY host, device_uuid, sensor DESC
 """
 NAMES = {"power_w": "power", "power_average_w": "average power"}
+# column, name, unit, factor
 FIGURES = (
     ("power_refresh_sec", "a new reading every", "ms", 1e3),
     ("averaging_window_sec", "averages over", "ms", 1e3),
@@ -26,7 +27,7 @@ FIGURES = (
     ("idle_spread_w", "its standard deviation", "W", 1.0),
     ("load_w", "power under load", "W", 1.0),
     ("settling_sec", "temperature settles after", "s", 1.0),
-)  # column, name, unit, factor
+)
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):

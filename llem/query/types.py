@@ -14,12 +14,8 @@ _NUMBERS = {
     "DOUBLE": "float64",
     "BOOLEAN": "bool",
 }
-_WIDE = (
-    "HUGEINT",
-    "UHUGEINT",
-    "BIGNUM",
-    "VARINT",
-)  # no library has them: what fits is a BIGINT, else a DOUBLE
+# No library has them: what fits is a BIGINT, else a DOUBLE.
+_WIDE = ("HUGEINT", "UHUGEINT", "BIGNUM", "VARINT")
 _LIST = re.compile(r"\[\d*\]$")
 _INT64 = 2**63
 

@@ -42,13 +42,11 @@ class DeviceEnergy(msgspec.Struct, frozen=True, kw_only=True):
     baseline_power_w: float | None = None
     memory_mb: float | None = None  # memory on the device, in MB (1024 * 1024 bytes)
     reason: str | None = None  # why energy_j is None
-    calibrated_by: str | None = (
-        None  # experiment that calibrated its power sensor; None: documented values stand
-    )
+    # experiment that calibrated its power sensor; None: documented values stand
+    calibrated_by: str | None = None
     calibration_age_sec: float | None = None  # how long before this one
-    seen_share: float | None = (
-        None  # of the time, by a sensor with which the load may have kept step and beside which there is no counter
-    )
+    # of the time, by a sensor with which the load may have kept step and beside which there is no counter
+    seen_share: float | None = None
 
     @classmethod
     def from_readings(

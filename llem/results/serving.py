@@ -17,9 +17,8 @@ class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
     server_start_sec: float | None = None  # from its start to its first answer
     offered_rate_per_s: float | None = None  # requests due over the time in which they were
     sent_rate_per_s: float | None = None  # the same requests over the time in which they were sent
-    send_lag_p99_ms: float | None = (
-        None  # from when a request was due, and held back by no cap, to its first byte sent
-    )
+    # from when a request was due, and held back by no cap, to its first byte sent
+    send_lag_p99_ms: float | None = None
     client_cpu: float | None = None  # cores that the load process used
     client_lag_p99_ms: float | None = None  # how late its event loop came to a regular call
     max_in_flight: int | None = None
@@ -27,9 +26,8 @@ class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
     usage_input_tokens: int | None = None
     usage_output_tokens: int | None = None
     counted_output_tokens: int | None = None  # by us, of the requests whose usage is known
-    server_input_tokens: int | None = (
-        None  # by the server's counters, from just before to just after the measurement
-    )
+    # by the server's counters, from just before to just after the measurement
+    server_input_tokens: int | None = None
     server_output_tokens: int | None = None
     streamed_output_tokens: int | None = None  # by us, of all requests
     restarts: int | None = None  # of the server, by its counters

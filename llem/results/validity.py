@@ -31,9 +31,8 @@ class MeasuredFacts(msgspec.Struct, frozen=True, kw_only=True):
     energy_source: EnergySource | None = None
     energy_disagreement: float | None = None  # the largest of all devices
     energy_uncertainty: float | None = None  # the bound as a fraction of the energy
-    seen_share: float | None = (
-        None  # the least of all devices whose load may have kept step with their sensor
-    )
+    # the least of all devices whose load may have kept step with their sensor
+    seen_share: float | None = None
     samples: int | None = None  # the fewest of all devices
     max_sample_gap_sec: float | None = None
     throttled_fraction: float | None = None  # of the time, the largest of all devices

@@ -30,9 +30,8 @@ LIMIT_VARIABLE = "LLEM_CACHE_LIMIT"
 Scanned = Mapping[str, frozenset[str] | None]
 
 _VIEW = ".query-"
-_VERIFIED_NS = (
-    10**9
-)  # when a verified file was last written, as it is put down: whoever writes into it changes that
+# When a verified file was last written, as it is put down: whoever writes into it changes that.
+_VERIFIED_NS = 10**9
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _HINT = "ask again where it is being sealed; else remove what is there of it, and run `llem seal` again"

@@ -10,6 +10,7 @@ from llem.projections.derive.source import Device, Source
 from llem.results.calibration import REGION, LoadTrace, SensorCalibration, estimate
 from llem_events.events import Estimated, MeteredDevice, SensorCalibrated
 
+# estimate -> column of the table
 COLUMNS = {
     "power_refresh_s": "power_refresh_sec",
     "energy_refresh_s": "energy_refresh_sec",
@@ -21,7 +22,7 @@ COLUMNS = {
     "idle_spread_w": "idle_spread_w",
     "load_w": "load_w",
     "settling_s": "settling_sec",
-}  # estimate -> column of the table
+}
 SENSORS = {"power_mw": "power_w", "power_average_mw": "power_average_w"}
 BESIDE = ("energy_j", "temperature_c", "throttle_reasons")
 

@@ -22,9 +22,8 @@ SERVED_SPAN_SEC = 1.0  # a server computes prompts some time between their first
 SPAN_PERIODS = MIN_PERIODS + 2  # of the finest resolution: each edge is put to a sample
 # Of the finest resolution: cells into which tokens are put, and how far the readings of energy may lag behind them.
 CELLS, MAX_LAG, LAGS = 4, 2.0, 9
-MAX_CELLS = (
-    CELLS * SPAN_PERIODS * MAX_SPANS
-)  # of a long run; finer ones tell nothing of spans that are so much longer
+# Of a long run; finer ones tell nothing of spans that are so much longer.
+MAX_CELLS = CELLS * SPAN_PERIODS * MAX_SPANS
 LONG_PERIODS = 100  # a span of so many has edges that matter to a hundredth of its energy
 
 
