@@ -11,7 +11,7 @@ from llem.projections import catch_up
 from llem.projections.derive import calibrations
 from llem.projections.derive.source import Held
 from llem.results.calibration import ESTIMATES, REGION, LoadTrace, SensorCalibration
-from llem.results.estimates import Estimate
+from llem.results.student_t import Estimate
 from llem.store import Store
 from llem_events.events import (
     Estimated,
