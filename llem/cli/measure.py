@@ -359,6 +359,10 @@ def _meters(written: str | None) -> dict[str, object]:
 def _served_by(server: str | None) -> dict[str, object]:
     """The keys of the plan that --server sets."""
     if server is None or "://" not in server:
+        if server is not None and ":" in server:
+            raise PlanError(
+                "--server", found=server, expected=f"a server's name or an address: http://{server}"
+            )
         return {"server.kind": server}
     return {"server.kind": "url", "server.url": server}
 

@@ -31,13 +31,7 @@ def arrivals_ns(
 
     During a ramp the rate rises linearly from 0. Raises PlanError for more arrivals than anybody waits for.
     """
-    if rate_per_s * min_duration_s > MAX_ARRIVALS:
-        raise PlanError(
-            "the load is too large",
-            found=f"{rate_per_s:g} requests/s for {min_duration_s:g} s",
-            expected=f"at most {MAX_ARRIVALS} requests",
-            hint="lower load.rate or workload.min_duration_s",
-        )
+    require_countable(rate_per_s, min_duration_s=min_duration_s)
     end_s = math.inf if max_duration_s is None else max_duration_s
     due_ns = array("q")
     for work in _work(arrival, burstiness, random.Random(seed)):
@@ -46,6 +40,17 @@ def arrivals_ns(
             return due_ns
         due_ns.append(round(due_s * NS_PER_S))
     return due_ns
+
+
+def require_countable(rate_per_s: float, *, min_duration_s: float) -> None:
+    """Raises PlanError for more arrivals than anybody waits for."""
+    if rate_per_s * min_duration_s > MAX_ARRIVALS:
+        raise PlanError(
+            "the load is too large",
+            found=f"{rate_per_s:g} requests/s for {min_duration_s:g} s",
+            expected=f"at most {MAX_ARRIVALS} requests",
+            hint="lower load.rate or workload.min_duration_s",
+        )
 
 
 def _work(arrival: Arrival, burstiness: float, rng: random.Random) -> Iterator[float]:

@@ -177,7 +177,7 @@ class LoadProcess:
         )
         self._log.append(account, at_ns=account.ended_ns)
         self._log.hurry()
-        self._tell(LoadDone(account))
+        self._tell(LoadDone(account, client.account.last_error))
 
     def _tell(self, message: Message) -> None:
         """A worker that is gone is noticed when its channel is read."""

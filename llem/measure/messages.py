@@ -259,6 +259,7 @@ class LoadDone(Message, frozen=True):
     """Load process to worker: every request has ended and is in the log, and so is this account."""
 
     account: LoadCompleted
+    last_error: str | None = None  # of the request that failed last
 
 
 AnyMessage = (

@@ -13,9 +13,12 @@ import msgspec
 from llem._version import __version__
 from llem.engines import check_engine
 from llem.errors import LlemError, MeasureError, MeterError, PlanError, StoreError
+from llem.load.schedule import require_countable
+from llem.load.trace import read_trace
 from llem.measure.device_settings import check_settings
 from llem.meters import MeterChoice, Vendor, driver_state, require_meter, vendor_name, vendor_of
 from llem.plan import Plan
+from llem.plan_file import path_of
 from llem.prompts import read_prompt_set
 from llem.registry import METERS, ranked_meters
 from llem.servers import HOST, check_server
@@ -32,6 +35,11 @@ FILES_BESIDE = 16  # the supervisor's own segment, and what is open only while a
 REACH_LIMIT_S = 5.0
 # They read the machine, or nothing real, whatever process is measured.
 METERS_OF_MACHINES = {"rapl", "simulated"}
+# What only engines do.
+NOT_OF_SERVERS = (
+    *(("engine", key) for key in ("name", "batch_size", "parallel", "simulated")),
+    *(("model", key) for key in ("weights", "config", "seed", "allow_missing", "trust_remote_code", "load")),
+)
 # torch reads this for every vendor.
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -97,8 +105,34 @@ def check_plan(plan: Plan, *, command: Sequence[str] = ()) -> None:
     if command:
         _check_program(command[0])
     else:
-        check_server(plan) if plan.is_served else check_engine(plan)
+        _check_served(plan) if plan.is_served else check_engine(plan)
         _check_prompts(plan)
+
+
+def _check_served(plan: Plan) -> None:
+    """The server and its load. Raises LlemError."""
+    _refuse_unused(plan)
+    check_server(plan)
+    if plan.server.api_key_env is not None:
+        api_key(plan.server.api_key_env)
+    if plan.load.kind == "trace":
+        read_trace(path_of(plan.load.trace or ""))
+    if plan.load.rate is not None:
+        require_countable(plan.load.rate, min_duration_s=plan.workload.min_duration_s)
+
+
+def _refuse_unused(plan: Plan) -> None:
+    """Raises PlanError for what a plan sets of an engine, which a server has not."""
+    usual = Plan()
+    for section, key in NOT_OF_SERVERS:
+        found = getattr(getattr(plan, section), key)
+        if found != getattr(getattr(usual, section), key):
+            raise PlanError(
+                f"plan key {section}.{key}",
+                found=msgspec.to_builtins(found),
+                expected="nothing with a server, which does not get it",
+                hint="say it on the server's own command line, behind --",
+            )
 
 
 def _check_recordable(plan: Plan, command: Sequence[str]) -> None:
@@ -195,8 +229,6 @@ def _check_port(plan: Plan) -> None:
 
 def _place_adopted(plan: Plan, address: Address) -> Placement:
     """The GPUs that are named, else those on which the server's processes are."""
-    if plan.server.api_key_env is not None:
-        api_key(plan.server.api_key_env)
     if not address.is_open(timeout_s=REACH_LIMIT_S):
         raise MeasureError(
             f"nothing answers at {address.url}",

@@ -203,9 +203,12 @@ class Serving(Worker):
                 should_stop=self._should_stop,
                 tell=lambda what: self._enter("waiting for the server", what),
             ).ready()
-        except MeasureError:
+        except ServerDiedError:
             self._go_on()
             raise
+        except MeasureError as error:
+            self._go_on()
+            raise error if process is None else process.with_last_line(error) from error
 
     def _started(self, served: Served) -> ServerStarted:
         versions = self._server.versions()
@@ -320,10 +323,10 @@ class Serving(Worker):
         with self._windows.open("warmup"):
             link.start("warmup")
             deadline, reason = time.monotonic() + limits.warmup_max_s, None
-            account: LoadCompleted | None = None
-            while account is None:
+            done: LoadDone | None = None
+            while done is None:
                 match self._hear(link, served):
-                    case LoadDone(account=account):
+                    case LoadDone() as done:
                         reason = reason or "the load ended"
                     case LoadProgress() as progress:
                         spans.add(progress)
@@ -332,7 +335,7 @@ class Serving(Worker):
                     if reason is not None:
                         link.end(drain=not self._should_stop())
         self._append(spans.completed(reason or "the load ended", cooldown))
-        _refuse_failing(account)
+        _refuse_failing(done)
 
     def _reason_to_end(self, spans: "_Spans", *, late: bool) -> str | None:
         if self._should_stop():
@@ -465,11 +468,13 @@ class _Spans:
         )
 
 
-def _refuse_failing(account: LoadCompleted) -> None:
+def _refuse_failing(done: LoadDone) -> None:
     """A server that answers no request well in the warm-up will not do so later."""
+    account = done.account
     if account.requests and account.failed_requests == account.requests:
         text = f"every request of the warm-up failed, {account.requests} of them"
-        raise LoadFailedError(f"{text}: {account.gave_up}" if account.gave_up else text, exit_status=1)
+        why = account.gave_up or f"the last with {done.last_error}"
+        raise LoadFailedError(f"{text}: {why}", exit_status=1)
 
 
 def _offered(plan: Plan) -> str:

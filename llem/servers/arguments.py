@@ -12,6 +12,7 @@ from llem.errors import MeasureError, MissingExtraError, PlanError
 from llem.plan import Plan
 from llem.plan_file import path_of
 
+_BEGIN_PATHS = ("/", "./", "../", "~")  # of a folder, never of a name on the hub
 _LARGE_VOCABULARY, _SPECIAL_AT_BEGIN, _SPECIAL_AT_END = 4096, 300, 512
 
 
@@ -43,10 +44,13 @@ def require_package(package: str, *, server: str, hint: str) -> None:
 
 
 def require_model(plan: Plan, *, what: str) -> str:
-    """The model's name. Raises PlanError where the plan names none."""
+    """The model's name. Raises PlanError where the plan names none, or a path at which nothing is."""
     if not plan.names_model:
         raise PlanError("no model is named", expected=f"--model {what}")
-    return plan.model.name
+    name = plan.model.name
+    if name.startswith(_BEGIN_PATHS) and not path_of(name).exists():
+        raise PlanError("plan key model.name", found=f"{name}, which is not there", expected=what)
+    return name
 
 
 def require_file(plan: Plan, *, what: str) -> Path:

@@ -103,6 +103,11 @@ class ServerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
             return Kept(pid=self.pid)
 
+    def with_last_line(self, error: MeasureError) -> MeasureError:
+        """The same error, with what the server said last and where the rest stands."""
+        hint = "; ".join(filter(None, (error.hint, self._said(), f"all of it: {self.output}")))
+        return MeasureError(error.what, found=error.found, expected=error.expected, hint=hint)
+
     def last_lines(self) -> list[str]:
         """The end of its output, without secrets."""
         return list(tail(self.output))
@@ -110,7 +115,7 @@ class ServerProcess:
     def _said(self) -> str:
         said = [line.strip() for line in self.last_lines() if line.strip()]
         if not said:
-            return f"it said nothing, see {self.output.name}"
+            return "it said nothing"
         begun = next((line for line in said if _ERROR.search(line)), said[-1])
         return "its last line: " + " ... ".join(dict.fromkeys([begun, said[-1]]))
 
@@ -183,7 +188,7 @@ class Awaited:
                     f"the server at {self._address.url} is not ready",
                     found=f"{self._last} after {self._limit_s:g} s of waiting for {what}",
                     expected="an answer",
-                    hint="set server.ready_timeout_s higher, or look into its output",
+                    hint="set server.ready_timeout_s higher",
                 )
             time.sleep(step_s)
             step_s = min(step_s * 1.3, _SLOWEST_STEP_S)

@@ -341,6 +341,13 @@ def test_a_server_of_ones_own_is_started_by_its_command(llem: Run, store: Path, 
         (("--server", "simulated", "--rate", "4,8", "-o", "r.json"), "--output: found several loads"),
         (("--server", "simulated", "--workers", "2"), "devices.workers: found 2"),
         (("--server", "http://127.0.0.1:1", "--set", "server.api_key_env=NO_KEY"), "no variable NO_KEY"),
+        (("--server", "simulated", "--set", "server.api_key_env=NO_KEY"), "no variable NO_KEY"),
+        (("--server", "simulated", "--rate", "1e9"), "lower load.rate"),
+        (("--server", "simulated", "--engine", "simulated"), "engine.name: found simulated"),
+        (("--server", "simulated", "--set", "engine.batch_size=8"), "engine.batch_size: found 8"),
+        (("--server", "simulated", "--weights", "random"), "model.weights: found random"),
+        (("--server", "localhost:8000"), "http://localhost:8000"),
+        (("--server", "transformers", "--model", "./no/folder"), "which is not there|no package"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_starts(
@@ -402,6 +409,24 @@ def test_requests_that_fail_are_told_and_counted(llem: Run) -> None:
     assert "HTTP 500: failed as server.simulated.fail_requests asks" in done.stdout
     result = _result(llem)
     assert result["failed_requests"] > 0 and "failed_requests" in _codes(result)
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_its_whole_warm_up_says_why(llem: Run) -> None:
+    """With its answer, now and whenever the run is looked at."""
+    failing = ",".join(map(str, range(2, 400)))
+    load = ("--rate", "20", "--set", f"server.simulated.fail_requests=[{failing}]")
+    done = llem("measure", *SERVED, *SHORT, *load)
+    why = "the last with HTTP 500: failed as server.simulated.fail_requests asks"
+    assert (
+        done.returncode == 1 and "every request of the warm-up failed" in done.stderr and why in done.stderr
+    )
+    shown = llem("show")
+    assert (
+        shown.returncode == 2
+        and "status failed: warming up: every request" in shown.stderr
+        and why in shown.stderr
+    )
 
 
 @pytest.mark.slow

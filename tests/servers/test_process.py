@@ -12,7 +12,7 @@ from llem.errors import MeasureError
 from llem.plan import Plan, ServerPlan
 from llem.servers import create_server
 from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess
-from tests.conftest import LIMIT_S
+from tests.conftest import LIMIT_S, wait_until
 from tests.servers.programs import keeper, python, simulated, start
 
 KEY = "sk-" + "a" * 40
@@ -65,6 +65,20 @@ def test_a_server_that_never_opens_its_port_is_given_up(tmp_path: Path) -> None:
     """After the time that the plan gives it, with what it waited for."""
     with keeper() as kept, pytest.raises(MeasureError, match=r"after 0\.3 s of waiting for its port to open"):
         _await(start(kept, python("import time; time.sleep(600)"), tmp_path), ready_timeout_s=0.3)
+
+
+def test_a_server_that_refuses_is_told_with_its_last_line(tmp_path: Path) -> None:
+    """Its answer alone rarely says why: that stands in its output."""
+    program = "print('OSError: no such model', flush=True); import time; time.sleep(600)"
+    refused = MeasureError("it refuses", found="status 500", expected="an answer", hint="try again")
+    with keeper() as kept:
+        process = start(kept, python(program), tmp_path)
+        wait_until(process.last_lines)
+        told = process.with_last_line(refused)
+    assert str(told) == (
+        "it refuses: found status 500, expected an answer; try again; "
+        f"its last line: OSError: no such model; all of it: {process.output}"
+    )
 
 
 def test_a_server_that_never_gets_well_is_given_up(tmp_path: Path) -> None:

@@ -97,6 +97,6 @@ def _no_result(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> Lle
             return DamagedLogError(what, found=f"damaged: {problem}", hint="`llem log verify` tells more")
         case [("newer", problem)]:
             return StoreError(what, found=problem, hint="upgrade llem")
-        case [(status, _)]:
-            return QueryError(what, found=f"status {status}")
+        case [(status, problem)]:
+            return QueryError(what, found=f"status {status}" + (f": {problem}" if problem else ""))
     raise AssertionError(rows)
