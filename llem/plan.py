@@ -200,6 +200,15 @@ class LoadPlan(Section, frozen=True, kw_only=True):
         600.0
     )
 
+    @property
+    def offered(self) -> str:
+        """In words."""
+        return {
+            "closed": f"{self.concurrency} requests in flight",
+            "open": f"{self.rate or 0:g} requests/s",
+            "trace": f"the times of {self.trace}",
+        }[self.kind]
+
 
 class SimulatedServerPlan(Section, frozen=True, kw_only=True):
     """Delays of the simulated server."""

@@ -17,7 +17,7 @@ MAX_TRIES = 16
 MAX_HALVINGS = 4  # of a rate that does not hold, before a search is given up
 CLOSE = 1.2  # where what holds and what does not are so near, one try in between leaves them within a tenth, and is the last
 KINDS = {"load.rate": "open", "load.concurrency": "closed"}
-COLUMNS = ("output tokens/s", "J/output token", "ttft p99 ms", "tpot p99 ms", "verdict")
+COLUMNS = ("output tokens/s", "J/output token", "source", "ttft p99 ms", "tpot p99 ms", "verdict")
 # objective -> the statistic that has to meet it
 OBJECTIVES = {"ttft_ms": "ttft_p99_ms", "tpot_ms": "tpot_vllm_p99_ms", "e2e_ms": "e2e_p99_ms"}
 
@@ -66,12 +66,14 @@ class Search:
     def __init__(self, objectives: Mapping[str, float], *, start: float) -> None:
         self._objectives = objectives
         self._rate, self._tries = start, 0
-        self._is_last = False
+        self._is_last = self._is_over = False
+        self._late: set[float] = set()  # the rates at which the load process itself was too late
         self.holds: float | None = None
         self.fails: float | None = None
 
     def next(self) -> Load | None:
         if self._is_last or self._is_hopeless:
+            self._is_over = True
             return None
         if self.holds is not None or self.fails is not None:
             self._rate = self._between()
@@ -84,6 +86,8 @@ class Search:
             self.holds = load.number
         else:
             self.fails = load.number
+        if result is not None and "client_saturated" in {reason.code for reason in result.invalid_reasons}:
+            self._late.add(load.number)
 
     @property
     def ends_with_this(self) -> bool:
@@ -92,13 +96,21 @@ class Search:
 
     def told(self) -> str:
         """What was found."""
-        asked = ", ".join(f"{name} <= {limit:g}" for name, limit in self._objectives.items())
+        limits = ", ".join(f"{name} <= {limit:g}" for name, limit in self._objectives.items())
+        asked = f"{limits} (99th percentiles)"
+        so_far = "" if self._is_over else "the search was stopped before its end; so far "
+        if self.holds is None and self.fails is None:
+            return f"{so_far}no rate was measured"
+        beyond = "none tried does not" if self.fails is None else f"{self.fails:g} does not{self._doubt()}"
         if self.holds is None:
-            return f"no rate tried holds {asked} (99th percentiles), {self.fails:g} requests/s does not"
-        beyond = f"{self.fails:g} does not" if self.fails is not None else "none tried does not"
-        return (
-            f"the highest rate that holds {asked} (99th percentiles) is {self.holds:g} requests/s; {beyond}"
-        )
+            return f"{so_far}no rate tried holds {asked}; {beyond}"
+        return f"{so_far}the highest rate that holds {asked} is {self.holds:g} requests/s; {beyond}"
+
+    def _doubt(self) -> str:
+        """Where the first rate that does not hold may be no limit of the server's."""
+        if self.fails not in self._late:
+            return ""
+        return ", but there the load process itself was late, so that it may be no limit of the server's"
 
     @property
     def _is_hopeless(self) -> bool:
@@ -201,8 +213,8 @@ def _shown(cell: Any) -> Any:
 
 def _of(result: ExperimentResult | None) -> Iterator[Any]:
     if result is None:
-        yield from (None, None, None, None, "not measured")
+        yield from (None, None, None, None, None, "not measured")
         return
-    yield from (result.output_tokens_per_second, result.energy_per_output_token_j)
+    yield from (result.output_tokens_per_second, result.energy_per_output_token_j, result.energy_source)
     yield from (getattr(result.latency_stats, name, None) for name in ("ttft_p99_ms", "tpot_vllm_p99_ms"))
     yield "valid" if result.valid else "not valid"

@@ -336,7 +336,8 @@ def _measure_in_turn(
                 keeps_server=not course.ends_with_this,
             )
             result, was_shown = _report(outcome, place, form)
-            course.take(load, result)
+            if not outcome.interrupted:
+                course.take(load, result)
             measured.append((load, result))
             statuses.append(console.status_of_measurement(outcome, result, strict=strict, shown=was_shown))
             statuses.append(_collect(outcome, part.collection))

@@ -71,7 +71,7 @@ def _countdown(run: LiveRun, figures: Figures | None) -> str:
     """How long the stage has lasted, and what ends it."""
     windows, workload = run.plan.windows, run.plan.workload
     match run.stage():
-        case "baseline before":
+        case "baseline before" | "baseline server idle":
             return f"{_left(_elapsed_s(run, 'baseline'), windows.baseline_s)} of idle power"
         case "warming up":
             passed = f"{_elapsed_s(run, 'warmup'):.1f} s, at most {windows.warmup_max_s:g} s"
@@ -111,8 +111,8 @@ def _duration(passed_s: float) -> str:
 def _where(run: LiveRun, standing: Standing | None) -> Iterator[Line]:
     process = next(iter(run.processes.values()), None)
     of = [
-        process.model if process else None,
-        process.engine if process else None,
+        *dict.fromkeys((process.model, process.engine) if process else ()),
+        run.plan.load.offered if run.plan.is_served else None,
         f"{len(run.processes)} processes" if len(run.processes) > 1 else None,
         f"meter {', '.join(dict.fromkeys(device.meter for device in run.devices))}" if run.devices else None,
         f"on {run.host}" if run.host else None,
@@ -278,7 +278,7 @@ def _warmup(run: LiveRun) -> Iterator[Line]:
 def warmup_target(spread: float, *, at_most: float, has_converged: bool) -> str:
     """What the spread is held against: under load it may be as large as chance makes it with so few requests."""
     by_chance = has_converged and spread > at_most
-    return "no more than so few requests have by chance" if by_chance else f"target below {at_most:g}"
+    return "within chance for so few requests" if by_chance else f"target below {at_most:g}"
 
 
 def _verdict(run: LiveRun, figures: Figures | None) -> Iterator[Line]:

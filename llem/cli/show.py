@@ -25,6 +25,7 @@ from llem.cli.options import (
 from llem.cli.table import console_for, draw, plain_table, write_table
 from llem.cli.tables import tables_of
 from llem.errors import LlemError
+from llem.plan import LoadPlan
 from llem.projections import SegmentLineage, lineage, results_for
 from llem.results import DeviceEnergy, ExperimentResult, InvalidReason, least_trusted
 from llem.results.energy import CPU_KINDS, GPU_KINDS, RAM_KINDS, EnergySource
@@ -74,6 +75,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     command: str | None = None  # as a shell would read it
+    load: str | None = None  # of a server
     exit_status: int | None = None  # of that program
     failures: str | None = None  # the commonest error of failed requests, and how many had it
     regions: Sequence[RegionFacts] = ()  # of that program, the longest first
@@ -83,20 +85,35 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 def run_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> RunFacts:
     """The facts of one experiment."""
     experiment = connection.execute(
-        "SELECT name, command FROM experiments WHERE experiment_id = ?", [experiment_id]
+        "SELECT name, command, plan FROM experiments WHERE experiment_id = ?", [experiment_id]
     )
-    name, command = experiment.fetchone() or (None, None)
+    name, command, plan = experiment.fetchone() or (None, None, None)
     status = connection.execute(EXIT_STATUS, [experiment_id]).fetchone()
     commonest = connection.execute(FAILURES, [experiment_id]).fetchone()
     regions = connection.execute(REGIONS, [experiment_id, REGIONS_SHOWN + 1]).fetchall()
     return RunFacts(
         name=name,
         command=shlex.join(command) if command else None,
+        load=_load(plan),
         exit_status=status[0] if status and command else None,
         failures=None if commonest is None else _told(*commonest),
         regions=[RegionFacts(*row) for row in regions],
         calibrations=calibrations_of(connection, experiment_id),
     )
+
+
+def _load(plan: str | None) -> str | None:
+    """What was offered to a server; None without one, and where another llem wrote the plan otherwise."""
+    try:
+        written = msgspec.json.decode(plan or "{}", type=_ServedPlan)
+    except msgspec.ValidationError:
+        return None
+    return written.load.offered if written.load and written.server and written.server.get("kind") else None
+
+
+class _ServedPlan(msgspec.Struct, frozen=True):
+    load: LoadPlan | None = None
+    server: dict[str, object] | None = None
 
 
 def _told(error: str, requests: int, kinds: int) -> str:
@@ -142,6 +159,8 @@ def _title(result: ExperimentResult, facts: RunFacts) -> str:
         measured.append(f"exit status {facts.exit_status}")
     if result.backend not in (result.model_name or result.backend, "command"):
         measured.append(result.backend)
+    if facts.load is not None:
+        measured.append(facts.load)
     name = f"{facts.name}: " if facts.name else ""
     return f"{result.experiment_id}  {name}{', '.join([*measured, result.status])}"
 

@@ -33,6 +33,7 @@ STAGES = (
     "reading prompts",
     "baseline before",
     "loading",
+    "baseline server idle",
     "cooling down",
     "warming up",
     "about to measure",
@@ -157,9 +158,11 @@ class LiveProcess:
             return "measuring" if self.measurement.closed_ns is None else "ending"
         if self.windows["warmup"]:
             return "about to measure" if self.windows["warmup"][-1].closed_ns else "warming up"
+        baseline = self.windows["baseline"]
         if self.model is not None:
-            return "cooling down"
-        if baseline := self.windows["baseline"]:
+            is_idling = plan.is_served and bool(baseline) and baseline[-1].closed_ns is None
+            return "baseline server idle" if is_idling else "cooling down"
+        if baseline:
             return "loading" if baseline[-1].closed_ns else "baseline before"
         if self.engine is None:
             return "starting"

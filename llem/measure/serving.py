@@ -478,13 +478,7 @@ def _refuse_failing(done: LoadDone) -> None:
 
 
 def _offered(plan: Plan) -> str:
-    load = plan.load
-    what = {
-        "closed": f"{load.concurrency} requests in flight",
-        "open": f"{load.rate or 0:g} requests a second",
-        "trace": f"the times of {load.trace}",
-    }[load.kind]
-    return f"{what}, {plan.workload.min_duration_s:g} s at least"
+    return f"{plan.load.offered}, {plan.workload.min_duration_s:g} s at least"
 
 
 def _completed(setup: WorkerSetup, account: LoadCompleted, *, stopped_early: bool) -> ProcessCompleted:

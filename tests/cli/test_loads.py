@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.cli.loads import Given, Load, Search, course_of, loads_of, meets, under
+from llem.cli.loads import Given, Load, Search, course_of, loads_of, meets, under, write_curve
 from llem.errors import PlanError
 from llem.plan import Plan
 from llem.results import InvalidReason, LatencyStatistics, aggregate_results
@@ -51,7 +51,37 @@ def test_a_search_that_begins_too_high_comes_down() -> None:
     assert _rates(search, holds_up_to=30.0)[:3] == [64, 32, 16] and search.holds is not None
     hopeless = Search(OBJECTIVE, start=64.0)
     assert _rates(hopeless, holds_up_to=0.0) == [64, 32, 16, 8, 4]
-    assert hopeless.told().startswith("no rate tried holds ttft_ms <= 200")
+    assert hopeless.told() == "no rate tried holds ttft_ms <= 200 (99th percentiles); 4 does not"
+
+
+def test_a_rate_at_which_the_client_was_late_is_doubted() -> None:
+    """What it saw there is its own delay, and no limit of the server's."""
+    search = Search(OBJECTIVE, start=1.0)
+    while (load := search.next()) is not None:
+        codes = ("client_saturated",) if load.number >= 2 else ()
+        search.take(load, _result(100.0 if load.number < 2 else 300.0, *codes))
+    assert search.told().endswith(
+        "does not, but there the load process itself was late, so that it may be no limit of the server's"
+    )
+
+
+def test_a_search_that_is_stopped_says_how_far_it_came() -> None:
+    """It is no answer yet."""
+    search = Search(OBJECTIVE, start=1.0)
+    stopped = "the search was stopped before its end; so far "
+    assert search.told() == f"{stopped}no rate was measured"
+    search.take(search.next() or Load("load.rate", 0), _result(100.0))
+    assert search.told() == (
+        f"{stopped}the highest rate that holds ttft_ms <= 200 (99th percentiles) is 1 requests/s; none tried does not"
+    )
+
+
+def test_the_curve_says_where_its_energy_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """An estimate beside a load is one too."""
+    write_curve([(Load("load.concurrency", 8), _result(100.0)), (Load("load.concurrency", 2), None)])
+    head, _, *rows = capsys.readouterr().err.splitlines()
+    assert head.split("  ")[0] == "concurrency" and "J/output token  source" in head
+    assert rows[1].split()[-2:] == ["not", "judged"] or "counter" in rows[1]
 
 
 def test_a_search_that_was_nearly_given_up_goes_on() -> None:

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from llem.live.follower import RunFollower
+from llem.live.process import LiveProcess
 from llem.live.run import LiveRun
-from llem.plan import Plan, WindowsPlan
+from llem.plan import Plan, ServerPlan, WindowsPlan
 from llem.projections import rebuild, results_for
 from llem.projections.database import open_readonly
 from llem.store import Store
-from llem_events.events import ProcessFailed, RequestsCompleted, WorkReported
+from llem_events.events import ProcessFailed, RequestsCompleted, WindowClosed, WindowOpened, WorkReported
 from tests.live.growing import Growing
-from tests.world import EXPERIMENT, at, experiment, sampler_events, worker_events
+from tests.world import EXPERIMENT, at, experiment, model, sampler_events, worker_events
 
 
 @pytest.fixture
@@ -77,6 +78,16 @@ def test_stages_as_the_log_grows(place: Store) -> None:
         reason.text for reason in follower.run.reasons(follower.run.figures())
     ]
     follower.close()
+
+
+def test_the_idle_power_of_a_server_is_a_stage_of_its_own() -> None:
+    """Its weights are loaded then, and nothing cools down yet."""
+    process, plan = LiveProcess(), Plan(server=ServerPlan(kind="simulated"))
+    process.take(model(), 1)
+    process.take(WindowOpened(kind="baseline", window_index=1), 2)
+    assert process.stage(plan) == "baseline server idle"
+    process.take(WindowClosed(kind="baseline", window_index=1), 3)
+    assert process.stage(plan) == "cooling down"
 
 
 def test_in_the_middle_of_a_measurement(place: Store) -> None:

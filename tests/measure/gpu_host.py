@@ -17,13 +17,14 @@ from tests.simulated_nvml.scenario import Gpu, Scenario, square, uuid_of
 BASELINE_S, BASELINE_AFTER_S, WINDOW_S = 0.2, 0.1, 1.5
 # a window of a minute on a machine that takes a minute to open it
 LIMIT_S = 300.0
-ON_GPUS = (
-    *("--engine", "simulated", "--meter", "nvml"),
+WATCHED = (
+    *("--meter", "nvml"),
     *("--set", f"workload.min_duration_s={WINDOW_S}"),
     *("--set", f"windows.baseline_s={BASELINE_S}"),
     *("--set", f"windows.baseline_after_s={BASELINE_AFTER_S}"),
     *("--set", "windows.cooldown_max_s=0"),
 )
+ON_GPUS = ("--engine", "simulated", *WATCHED)
 
 # A server is asked no longer than needed.
 BRIEF = (
@@ -157,6 +158,10 @@ class GpuHost:
     def measure(self, scenario: Scenario, *arguments: object, **changes: str) -> GpuRun:
         """One whole run; the scenario's second 0 is its start."""
         return self.run("measure", scenario, *ON_GPUS, *arguments, **changes)
+
+    def serve(self, scenario: Scenario, *arguments: object) -> GpuRun:
+        """The same of a server."""
+        return self.run("measure", scenario, *WATCHED, *arguments)
 
     def run(
         self,

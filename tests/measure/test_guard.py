@@ -38,7 +38,8 @@ def measured(run: GpuRun) -> dict[str, object]:
 @best_of_rounds
 def test_a_guard_follows_the_measurement(gpu_host: GpuHost, what: tuple[str, ...]) -> None:
     """Of itself, where it is needed: the energy is telescoped, and the trapezoid stands beside it."""
-    run = gpu_host.measure(Scenario(gpus=[averaging()]), *WITH_LONGER_WINDOW, *what)
+    measure = gpu_host.serve if OWN[-1] in what else gpu_host.measure
+    run = measure(Scenario(gpus=[averaging()]), *WITH_LONGER_WINDOW, *what)
     assert run.done.returncode == 0, run.done.stderr
     assert events_of(run.store, "sampler", "meter_started")[0]["sample_hz"] == 50.0
     window, guard = run.query(ASKED)

@@ -31,7 +31,7 @@ def stranger() -> Iterator[int]:
 
 def test_a_server_sees_the_gpus_that_it_is_given_and_no_others(gpu_host: GpuHost) -> None:
     """All of them belong to its one worker, and each one's joules are its own."""
-    run = gpu_host.measure(Scenario(gpus=[gpu(index) for index in range(3)]), *BRIEF, *OWN, "--gpu", "0,2")
+    run = gpu_host.serve(Scenario(gpus=[gpu(index) for index in range(3)]), *BRIEF, *OWN, "--gpu", "0,2")
     assert _measured(run) == [uuid_of(0), uuid_of(2)]
     (started,) = events_of(run.store, "worker", "process_started")
     assert started["environment"]["variables"]["CUDA_VISIBLE_DEVICES"] == f"{uuid_of(0)},{uuid_of(2)}"
@@ -52,7 +52,7 @@ def test_the_gpus_of_a_running_server_are_found(gpu_host: GpuHost, stranger: int
                 gpu(2, processes=[stranger]),
             ]
         )
-        run = gpu_host.measure(scenario, *BRIEF, "--server", process.address.url)
+        run = gpu_host.serve(scenario, *BRIEF, "--server", process.address.url)
         assert _measured(run) == [uuid_of(0), uuid_of(1)]
     assert run.result()["aggregation"]["gpu_attribution_verified"] is True
 
@@ -61,7 +61,7 @@ def test_a_stranger_on_a_servers_gpu_is_told(gpu_host: GpuHost, stranger: int, t
     """The energy is not the server's alone, so the result is not valid and its attribution not verified."""
     with simulated(tmp_path) as process:
         scenario = Scenario(gpus=[gpu(0, processes=[process.pid, stranger]), gpu(1)])
-        run = gpu_host.measure(scenario, *BRIEF, "--server", process.address.url)
+        run = gpu_host.serve(scenario, *BRIEF, "--server", process.address.url)
     assert _measured(run) == [uuid_of(0)]
     assert str(stranger) in run.warnings()["other_process_on_gpu"]
     result = run.result()
@@ -73,12 +73,12 @@ def test_named_gpus_win_over_found_ones(gpu_host: GpuHost, tmp_path: Path) -> No
     """A server in a container has other process ids, so its GPUs are named."""
     with simulated(tmp_path) as process:
         scenario = Scenario(gpus=[gpu(0, processes=[os.getpid()]), gpu(1)])
-        run = gpu_host.measure(scenario, *BRIEF, "--server", process.address.url, "--gpu", "1")
+        run = gpu_host.serve(scenario, *BRIEF, "--server", process.address.url, "--gpu", "1")
     assert _measured(run) == [uuid_of(1)]
 
 
 def test_a_server_on_no_gpu_is_told(gpu_host: GpuHost, tmp_path: Path) -> None:
     """The meter that reads GPUs has nothing to read."""
     with simulated(tmp_path) as process:
-        run = gpu_host.measure(Scenario(gpus=[gpu(0)]), *BRIEF, "--server", process.address.url)
+        run = gpu_host.serve(Scenario(gpus=[gpu(0)]), *BRIEF, "--server", process.address.url)
     assert run.done.returncode == 2 and "meter nvml" in run.done.stderr

@@ -87,6 +87,14 @@ def test_a_server_is_measured_from_nothing_to_its_figures(llem: Run, measured: P
     assert (next(measured.glob("log/*/server.log")).stat().st_mode & 0o777) == 0o600
 
 
+def test_screens_say_what_was_offered(llem: Run, measured: Path) -> None:
+    """Without it nobody can tell one rate from another."""
+    shown = llem("show", "--store", measured).stdout.splitlines()
+    assert shown[0].endswith("  simulated, 20 requests/s, completed")
+    watched = llem("watch", "--once", "--store", measured).stdout.splitlines()
+    assert watched[2].startswith("of         simulated, 20 requests/s, meter simulated, on ")
+
+
 def test_idle_power_is_measured_before_and_with_the_server(measured: Path) -> None:
     """The board before it starts, its weights loaded and nothing to do, and the board again once it has ended."""
     positions = [body["position"] for body in events_of(measured, "worker", "baseline_measured")]
