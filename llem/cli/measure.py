@@ -183,7 +183,7 @@ def measure(
     if dry_run:
         check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
-        for line in outlook(plan, program):
+        for line in outlook(plan, program, loads=max(1, len(loads))):
             console.note(f"llem: {line}")
         return
     place = Store.locate(store)
@@ -418,6 +418,8 @@ def _run(
 
         def begin(experiment_id: str, meter: MeterChoice) -> None:
             _say_what_starts(experiment_id, meter)
+            if program:
+                _say_when_it_starts(plan, program)
             if is_drawn:
                 line.begin(experiment_id)
 
@@ -443,6 +445,14 @@ def _say_what_starts(experiment_id: str, meter: MeterChoice) -> None:
     if meter.rejected:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in meter.rejected.items())
         console.complain(f"meter {meter.name}, because better ones cannot be read: {reasons}")
+
+
+def _say_when_it_starts(plan: Plan, program: list[str]) -> None:
+    """The terminal is the program's, so that no line tells of the seconds before it."""
+    windows = plan.windows
+    if windows.baseline_s >= 1 and windows.baseline_from is None:
+        name = Path(program[0]).name
+        console.note(f"llem: idle power is measured for {windows.baseline_s:g} s, then {name} starts")
 
 
 def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:

@@ -17,22 +17,24 @@ DEVICES_SAID = 4
 HOUR_S = 3600
 
 
-def outlook(plan: Plan, command: Sequence[str]) -> list[str]:
+def outlook(plan: Plan, command: Sequence[str], *, loads: int = 1) -> list[str]:
     """A line each of time and of what is read on this machine; the second says instead why nothing is."""
     try:
         devices = _devices(plan, command)
     except LlemError as error:
-        return [_time(plan, [], bool(command)), f"it cannot be measured on this machine: {error}"]
-    return [_time(plan, devices, bool(command)), _reading(plan, devices)]
+        return [_time(plan, [], bool(command), loads), f"it cannot be measured on this machine: {error}"]
+    return [_time(plan, devices, bool(command), loads), _reading(plan, devices)]
 
 
-def _time(plan: Plan, devices: Sequence[MeteredDevice], is_program: bool) -> str:
-    parts = planned_parts(plan, devices, is_program=is_program)
+def _time(plan: Plan, devices: Sequence[MeteredDevice], is_program: bool, loads: int) -> str:
+    parts = planned_parts(plan, devices, is_program=is_program, loads=loads)
     told = ", ".join(f"{name} {seconds:g} s" for name, seconds in parts)
-    least = sum(seconds for _, seconds in parts) + AROUND_RUN_S
+    least = sum(seconds for _, seconds in parts) + loads * AROUND_RUN_S
     unknown = "and the program" if is_program else "and loading"
     warm = "" if is_program else f", a warm-up of at most {plan.windows.warmup_max_s:g} s"
-    return f"at least {least:.0f} s: {told} {unknown}{warm}"
+    drain = f", a drain of at most {plan.load.drain_s:g} s" if plan.is_served else ""
+    several = f" for {loads} loads" if loads > 1 else ""
+    return f"at least {least:.0f} s{several}: {told} {unknown}{warm}{drain}{' each' if loads > 1 else ''}"
 
 
 def _reading(plan: Plan, devices: Sequence[MeteredDevice]) -> str:

@@ -41,15 +41,17 @@ def least_s(plan: Plan, *, is_program: bool) -> float:
 
 
 def planned_parts(
-    plan: Plan, devices: Sequence[MeteredDevice], *, is_program: bool
+    plan: Plan, devices: Sequence[MeteredDevice], *, is_program: bool, loads: int = 1
 ) -> list[tuple[str, float]]:
-    """What lasts as long as the plan says, in its order."""
+    """What lasts as long as the plan says, in its order; of so many loads under one server."""
     windows = plan.windows
     guarded_s = guard_s(windows.guard_s, max(map(averages_over_s, devices), default=0.0))
+    is_found = plan.server.url is not None  # the board is never seen without it
     parts = [
-        ("idling", 0.0 if windows.baseline_from else windows.baseline_s),
-        ("measuring", 0.0 if is_program else plan.workload.min_duration_s),
-        ("guard", guarded_s),
-        ("idling", 0.0 if is_program else windows.baseline_after_s),
+        ("idling", 0.0 if windows.baseline_from or is_found else windows.baseline_s),
+        ("idling with the server", loads * windows.baseline_s if plan.is_served else 0.0),
+        ("measuring", 0.0 if is_program else loads * plan.workload.min_duration_s),
+        ("guard", loads * guarded_s),
+        ("idling", 0.0 if is_program or is_found else windows.baseline_after_s),
     ]
     return [(name, seconds) for name, seconds in parts if seconds]

@@ -16,7 +16,7 @@ COLUMNS = """experiment_id, e.status, r.valid, e.name, r.model_name, e.command, 
        r.tokens_per_second, r.total_tokens, r.energy_source"""
 SCREEN = """experiment_id AS run,
        CASE WHEN e.status <> 'completed' THEN e.status WHEN r.valid THEN 'valid' WHEN NOT r.valid THEN 'not valid' ELSE 'not judged' END AS verdict,
-       coalesce(e.name, r.model_name, array_to_string(e.command, ' ')) AS what,
+       coalesce(e.name, r.model_name, array_to_string(e.command, ' '), r.engine) AS what,
        round(r.total_energy_j, 1) AS joules, r.energy_source AS source, round(coalesce(r.measured_sec, r.duration_sec), 1) AS sec,
        round(r.output_tokens_per_second, 1) AS "output tokens/s", r.output_tokens AS "output tokens"
 """

@@ -17,6 +17,14 @@ def test_a_dry_run_tells_time_devices_and_log(llem: Run) -> None:
     assert "at least 4 s: idling 3 s and the program" in program.stderr
 
 
+def test_a_dry_run_of_several_loads_tells_all_of_them(llem: Run) -> None:
+    """Idling with the server and measuring are each load's own; a server that runs is never idled without."""
+    done = llem("measure", "--dry-run", "--server", "simulated", "--meter", "simulated", "--rate", "4,8")
+    parts = "idling 3 s, idling with the server 6 s, measuring 24 s, idling 2 s and loading"
+    limits = "a warm-up of at most 30 s, a drain of at most 30 s each"
+    assert f"at least 37 s for 2 loads: {parts}, {limits}" in done.stderr
+
+
 def test_a_dry_run_tells_what_the_guard_of_an_averaging_gpu_costs(gpu_host: GpuHost) -> None:
     """It follows from the device, not from the plan alone."""
     averaging = gpu(0, curve=constant(240.0), counter_tick_ms=0.0, fields=frozenset(), refresh=(0.1, 0.03))

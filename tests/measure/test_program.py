@@ -29,6 +29,16 @@ def test_the_program_has_the_terminal(llem: Run) -> None:
 
 
 @pytest.mark.slow
+def test_the_seconds_before_a_program_are_told(llem: Run) -> None:
+    """Nothing else is written to its terminal; without such seconds there is nothing to tell."""
+    idle = ("--meter", "simulated", "--set", "windows.baseline_s=1")
+    assert "llem: idle power is measured for 1 s, then sh starts" in (
+        llem("measure", *idle, "--", "sh", "-c", "echo out").stderr
+    )
+    assert "idle power" not in llem("measure", *AROUND, "--", "true").stderr
+
+
+@pytest.mark.slow
 def test_what_needs_an_engine_is_not_measured(llem: Run, store: Path) -> None:
     """There is energy around the program, and no request or token, not even zero of them."""
     llem("measure", *AROUND, "--", "sleep", "0.5")

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from llem.plan import Plan, ValidityPlan
+from llem.plan import ModelPlan, Plan, ServerPlan, ValidityPlan
 from llem.projections.derive.experiment import log_warnings
-from llem.projections.derive.rows import experiments
+from llem.projections.derive.rows import experiment_results, experiments
 from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
@@ -16,6 +16,7 @@ from llem_events.events import (
     ClocksCompared,
     Event,
     ExperimentInterrupted,
+    ExperimentStarted,
     MeterStarted,
     ProcessCompleted,
     ProcessFailed,
@@ -27,7 +28,7 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from tests.projections.in_memory import derive, reasons, segment, usual
+from tests.projections.in_memory import changed, derive, reasons, segment, usual
 from tests.world import (
     CLOSED_S,
     OFFSET_NS,
@@ -166,6 +167,28 @@ def test_the_idle_power_of_a_server_is_compared_with_its_own_window(idle_w: floa
     sampler = sampler_events(power_w=lambda second: 200.0 if 4.3 < second < 31.0 else 50.0, until_s=37.0)
     found = [reason for reason in reasons(usual(worker=worker, sampler=sampler)) if "idle power" in reason]
     assert bool(found) is breaks
+
+
+@pytest.mark.parametrize(
+    ("plan", "command", "model", "engine"),
+    [
+        (Plan(), [], "tiny-llama", "transformers"),
+        (Plan(), ["python", "x.py"], None, "command"),
+        (Plan(server=ServerPlan(kind="url")), [], None, "url"),
+        (Plan(server=ServerPlan(kind="vllm"), model=ModelPlan(name="org/m")), [], "org/m", "vllm"),
+    ],
+    ids=["engine", "program", "server", "server with a model"],
+)
+def test_what_was_never_measured_is_not_the_usual_model(
+    plan: Plan, command: list[str], model: str | None, engine: str
+) -> None:
+    """That stands in every plan, also in one of a program or a server that ended before anything was measured."""
+
+    def wraps(_: float, said: Event) -> Event:
+        return msgspec.structs.replace(said, command=command) if isinstance(said, ExperimentStarted) else said
+
+    (row,) = experiment_results(derive((segment("supervisor"), changed(supervisor_events(plan=plan), wraps))))
+    assert (row.get("model_name"), row["engine"]) == (model, engine)
 
 
 def test_an_idle_power_that_was_not_measured_here_is_not_compared() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from llem.plan import ModelPlan
 from llem.projections.containment import check_memory, reason_against, set_aside
 from llem.projections.database import MAX_ROWS, Rows, Tables, release_cache
 from llem.projections.derive.batches import batch_rows
@@ -213,15 +214,23 @@ def _not_measured(derived: Derived) -> dict[str, Any]:
     facts, started = derived.facts, derived.facts.started
     plan = facts.plan
     return {
-        "model_name": plan.get("model", {}).get("name"),
-        "engine": plan.get("engine", {}).get("name"),
-        "batch_size": plan.get("engine", {}).get("batch_size"),
+        **_planned(plan, is_program=started is not None and bool(started.command)),
         "processes": 0,
         "invalid_reasons": [],
         "labels": facts.labels(started.labels if started else {}),
         "measurement_config_hash": started.measurement_config_hash if started else None,
         "results_version": RESULTS_VERSION,
     }
+
+
+def _planned(plan: dict[str, Any], *, is_program: bool) -> dict[str, Any]:
+    """Model and engine, where the plan's are what would have been measured: not those that stand in every plan of a program or a server."""
+    if is_program:
+        return {"engine": "command"}
+    engine, model = plan.get("engine", {}), plan.get("model", {}).get("name")
+    if (server := plan.get("server", {}).get("kind")) is not None:
+        return {"model_name": None if model == ModelPlan().name else model, "engine": server}
+    return {"model_name": model, "engine": engine.get("name"), "batch_size": engine.get("batch_size")}
 
 
 def _with_times(row: dict[str, Any], span: Span | None) -> dict[str, Any]:
