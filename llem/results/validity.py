@@ -1,5 +1,6 @@
 """The verdict on a result: every reason why it should not be relied on, with value and threshold."""
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -10,6 +11,8 @@ from llem.results.nullable import ratio
 from llem.results.serving import ServingMetrics
 
 DEFAULT_THRESHOLDS = ValidityPlan()
+_DIGITS = re.compile(r"(?<=:)\.(\d)(?=[f%]})")  # of a number in a reason's text
+_MOST_DIGITS = 5  # more than a text has
 
 
 class InvalidReason(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,5 +198,11 @@ def _below(code: str, text: str, value: float | None, threshold: float) -> Itera
 
 
 def _reason(code: str, text: str, value: float, threshold: float) -> InvalidReason:
-    line = text.format(value=value, threshold=threshold)
+    """With as many digits as tell the value from its threshold, where both are told."""
+    finer = [text]
+    while "{value" in text and len(finer) < _MOST_DIGITS:
+        finer.append(_DIGITS.sub(lambda found: f".{int(found[1]) + 1}", finer[-1]))
+    told = [each.format(value=value, threshold=threshold) for each in finer]
+    same = [each.format(value=threshold, threshold=threshold) for each in finer]
+    line = next((said for said, alike in zip(told, same, strict=True) if said != alike), told[0])
     return InvalidReason(code=code, text=line, value=value, threshold=threshold)

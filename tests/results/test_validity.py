@@ -70,6 +70,14 @@ def test_an_energy_that_is_hardly_known_is_a_reason() -> None:
     assert judge(msgspec.structs.replace(GOOD, energy_uncertainty=0.1), plan).valid
 
 
+def test_a_reason_never_says_that_a_figure_is_less_than_itself() -> None:
+    """It has the digits that tell it from its threshold."""
+    texts = [
+        reason.text for reason in judge(msgspec.structs.replace(GOOD, duration_sec=9.9996)).invalid_reasons
+    ]
+    assert texts == ["measured for 9.9996 s, less than 10.0000 s"]
+
+
 def test_one_sample_is_told_in_the_singular() -> None:
     """And two in the plural."""
     for samples, text in [(1, "1 sample, fewer than 20"), (2, "2 samples, fewer than 20")]:
