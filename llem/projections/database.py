@@ -26,6 +26,8 @@ _CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
 _COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")
 _VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
 _BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
+_MACRO = re.compile(r"((?:^-- .*\n)+)CREATE MACRO (\w+)\(.*\) AS( TABLE)?", re.MULTILINE)
+_SENTENCE = re.compile(r"(.+?)\.(?: |$)")
 _VIEW_COLUMN = re.compile(r"-- (\w+): (.+)")
 
 LOG_SQL, DERIVED_SQL, _STUDENT_T_SQL = (
@@ -219,8 +221,9 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Say of every table, view and column what it is."""
+    """Say of every table, view, column and macro what it is."""
     connection.execute(";\n".join(comments(SCHEMA_SQL)))
+    connection.execute(";\n".join(_comments_of_macros(SCHEMA_SQL)))
     connection.execute(";\n".join(_comments_of_views(connection)))
 
 
@@ -234,6 +237,14 @@ def comments(sql: str) -> Iterator[str]:
         elif column := _COLUMN.match(line) or _VIEW_COLUMN.match(line):
             name, text = column.groups()
             yield f"COMMENT ON COLUMN {table}.{name} IS {literal(text)}"
+
+
+def _comments_of_macros(sql: str) -> Iterator[str]:
+    """The first sentence of what stands above each."""
+    for above, name, table in _MACRO.findall(sql):
+        said = " ".join(line.removeprefix("-- ") for line in above.splitlines())
+        sentence = _SENTENCE.match(said)
+        yield f"COMMENT ON MACRO{table} {name} IS {literal(sentence[1] if sentence else said)}"
 
 
 def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:

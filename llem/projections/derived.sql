@@ -250,6 +250,12 @@ SELECT experiment_id, process_index, name, count(*) AS regions, count(energy_j) 
        CASE WHEN count(DISTINCT energy_source) > 1 THEN 'mixed' ELSE any_value(energy_source) END AS energy_source, min(reason) AS reason
 FROM each_region GROUP BY experiment_id, process_index, name;
 
+-- The experiment of this id in these tables, or an error, so that a typo is not an empty answer.
+CREATE MACRO known_experiment(wanted) AS (
+    SELECT CASE WHEN count(*) > 0 THEN wanted
+                ELSE error('no experiment ' || wanted || ' in these tables: expected an experiment_id, whole, as llem runs shows it') END
+    FROM experiments WHERE experiment_id = wanted);
+
 -- NVML's clocks-event reasons by name.
 CREATE MACRO throttle_names(mask) AS CASE WHEN mask IS NOT NULL THEN list_filter([
     CASE WHEN mask & 1 > 0 THEN 'idle' END, CASE WHEN mask & 2 > 0 THEN 'clocks set by applications' END,
@@ -405,7 +411,7 @@ WITH sampled AS (
     SELECT host, device_uuid, process_index, at_sec, lead(at_sec) OVER course AS next_sec,
            coalesce(power_w, power_average_w) AS power_w, lead(coalesce(power_w, power_average_w)) OVER course AS next_w,
            (lead(round(1000 * energy_j)) OVER course - round(1000 * energy_j)) / 1000 AS counter_j
-    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL
+    FROM timed_samples WHERE experiment_id = known_experiment(experiment) AND coalesce(power_w, power_average_w) IS NOT NULL
     WINDOW course AS (PARTITION BY host, device_uuid, process_index ORDER BY at_sec))
 FROM sampled WHERE next_sec > at_sec;
 
@@ -436,7 +442,7 @@ watchers AS (SELECT host, device_uuid, max_by(process_index, covered_sec) AS pro
 watched AS (SELECT p.* FROM pieces p JOIN watchers w ON p.host = w.host AND p.device_uuid = w.device_uuid AND p.process_index IS NOT DISTINCT FROM w.process_index),
 asked AS (
     SELECT arrival_sec + (start_ns - arrival_ns) / 1e9 AS start_sec, arrival_sec + (first_token_ns - arrival_ns) / 1e9 AS first_sec, end_sec
-    FROM timed_requests WHERE experiment_id = experiment),
+    FROM timed_requests WHERE experiment_id = known_experiment(experiment)),
 changes AS (
     SELECT unnest([start_sec, coalesce(first_sec, end_sec)]) AS moment, unnest([1, -1]) AS prefilling, 0 AS decoding FROM asked
     UNION ALL SELECT unnest([first_sec, end_sec]), 0, unnest([1, -1]) FROM asked WHERE first_sec IS NOT NULL),
@@ -462,7 +468,7 @@ WITH told AS (
     SELECT host, device_uuid, process_index, at_sec, coalesce(power_w, power_average_w) AS watts, sm_clock_mhz,
            list_sort(list_filter(throttled_by, lambda name: name <> 'idle')) AS reasons,
            count(*) OVER (PARTITION BY host, device_uuid, process_index) AS samples
-    FROM timed_samples WHERE experiment_id = experiment AND throttled_by IS NOT NULL),
+    FROM timed_samples WHERE experiment_id = known_experiment(experiment) AND throttled_by IS NOT NULL),
 seen AS (
     SELECT *, lag(reasons) OVER course AS before, lead(at_sec, 1, at_sec) OVER course AS next_sec
     FROM (FROM told QUALIFY process_index IS NOT DISTINCT FROM first_value(process_index) OVER (PARTITION BY host, device_uuid ORDER BY samples DESC, process_index))
@@ -478,7 +484,7 @@ CREATE MACRO requests_between(experiment, from_sec, to_sec) AS TABLE
 SELECT r.*, arrival_sec >= from_sec AND end_sec <= to_sec AS inside,
        len(list_filter(token_times_ns, lambda t: arrival_sec + (t - arrival_ns) / 1e9 >= from_sec AND arrival_sec + (t - arrival_ns) / 1e9 <= to_sec)) AS tokens_inside
 FROM timed_requests r
-WHERE experiment_id = experiment AND window_kind = 'measurement' AND end_sec > from_sec AND arrival_sec < to_sec
+WHERE experiment_id = known_experiment(experiment) AND window_kind = 'measurement' AND end_sec > from_sec AND arrival_sec < to_sec
 ORDER BY arrival_sec, request_id;
 
 -- Requests that met every objective, from their due times; one that failed met none, one of a single token has no time per token to miss.
@@ -560,8 +566,14 @@ FROM reckoned ORDER BY experiment_id;
 CREATE MACRO in_flight(experiment) AS TABLE
 WITH changes AS (
     SELECT arrival_sec + (unnest([start_ns, end_ns]) - arrival_ns) / 1e9 AS at_sec, unnest([1, -1]) AS change, request_id
-    FROM timed_requests WHERE experiment_id = experiment AND window_kind = 'measurement')
+    FROM timed_requests WHERE experiment_id = known_experiment(experiment) AND window_kind = 'measurement')
 SELECT at_sec, sum(change) OVER (ORDER BY at_sec, change, request_id ROWS UNBOUNDED PRECEDING)::BIGINT AS in_flight FROM changes ORDER BY at_sec, change, request_id;
+
+-- The study of this id in these tables, or an error.
+CREATE MACRO known_study(wanted) AS (
+    SELECT CASE WHEN count(*) > 0 THEN wanted
+                ELSE error('no study ' || wanted || ' with a run in these tables: expected a study_id, whole, as llem studies shows it') END
+    FROM study_runs WHERE study_id = wanted);
 
 -- Each configuration of a study over another one, block by block, in one figure of experiment_results: ln(figure / figure of the reference).
 CREATE MACRO paired_log_ratios(study, figure := 'energy_per_output_token_j', reference := 0) AS TABLE
@@ -569,12 +581,13 @@ WITH results AS (SELECT experiment_id, to_json(r) AS figures FROM (SELECT * EXCL
 runs AS (
     SELECT s.*, CASE WHEN list_contains(json_keys(figures), figure) THEN TRY_CAST((figures ->> figure) AS DOUBLE)
                      ELSE error('no figure of experiment_results: ' || figure) END AS value
-    FROM study_runs s JOIN results USING (experiment_id) WHERE s.counted AND s.study_id = study)
+    FROM study_runs s JOIN results USING (experiment_id) WHERE s.counted AND s.study_id = known_study(study))
 SELECT b.block, b.cell_index, b.cell, b.experiment_id, a.experiment_id AS reference_id, ln(b.value / a.value) AS log_ratio
 FROM runs a JOIN runs b USING (block)
 WHERE a.cell_index = reference AND b.cell_index <> reference AND a.value > 0 AND b.value > 0 ORDER BY b.cell_index, b.block;
 
--- The same over all blocks: the ratio with the interval that holds the true one at this level (0.9, 0.95 or 0.99), by Student's t of the pairs.
+-- Ratio of each configuration of a study to another one over all blocks, with the interval that holds the true one at this level (0.9, 0.95 or 0.99).
+-- By Student's t of the pairs of paired_log_ratios().
 CREATE MACRO paired_ratio(study, figure := 'energy_per_output_token_j', reference := 0, level := 0.95) AS TABLE
 WITH pairs AS (
     SELECT cell_index, any_value(cell) AS cell, count(*) AS pairs, avg(log_ratio) AS mean, stddev_samp(log_ratio) / sqrt(count(*)) AS deviation
@@ -606,7 +619,7 @@ CREATE MACRO power_envelope(experiment, buckets := 600) AS TABLE
 WITH sampled AS (
     SELECT host, device_uuid, at_sec, coalesce(power_w, power_average_w) AS watts, temperature_c, throttled_by,
            min(at_sec) OVER (PARTITION BY host, device_uuid) AS first_sec, max(at_sec) OVER (PARTITION BY host, device_uuid) AS last_sec
-    FROM timed_samples WHERE experiment_id = experiment AND coalesce(power_w, power_average_w) IS NOT NULL),
+    FROM timed_samples WHERE experiment_id = known_experiment(experiment) AND coalesce(power_w, power_average_w) IS NOT NULL),
 placed AS (
     SELECT *, least(CAST(floor(buckets * (at_sec - first_sec) / nullif(last_sec - first_sec, 0)) AS BIGINT), buckets - 1) AS place FROM sampled)
 SELECT host, device_uuid, coalesce(place, 0) AS bucket, min(at_sec) AS from_sec, max(at_sec) AS to_sec, min(watts) AS min_power_w, avg(watts) AS mean_power_w,

@@ -10,7 +10,8 @@ SELECT 'table' AS kind, table_name AS name, NULL AS owner, comment AS meaning
 FROM duckdb_tables() WHERE NOT internal AND database_name <> 'temp'
 UNION ALL SELECT 'table', view_name, NULL, comment FROM duckdb_views() WHERE NOT internal AND database_name <> 'temp'
 UNION ALL SELECT 'column', column_name, table_name, comment FROM duckdb_columns() WHERE NOT internal AND database_name <> 'temp'
-UNION ALL SELECT 'macro', function_name, NULL, '(' || array_to_string(parameters, ', ') || ')' FROM duckdb_functions() WHERE NOT internal
+UNION ALL SELECT 'macro', function_name, NULL, '(' || array_to_string(parameters, ', ') || ') ' || comment
+FROM duckdb_functions() WHERE NOT internal
 ORDER BY kind, name
 """
 KEYWORDS = (

@@ -24,7 +24,7 @@ FROM duckdb_columns() WHERE NOT internal AND database_name <> 'temp' AND lower(t
 TABLES = """
 SELECT table_name AS name, 'table' AS kind, comment AS meaning FROM duckdb_tables() WHERE NOT internal AND database_name <> 'temp'
 UNION ALL SELECT view_name, 'view', comment FROM duckdb_views() WHERE NOT internal AND database_name <> 'temp'
-UNION ALL SELECT function_name, 'macro', '(' || array_to_string(parameters, ', ') || ')' FROM duckdb_functions() WHERE NOT internal
+UNION ALL SELECT function_name, 'macro', '(' || array_to_string(parameters, ', ') || ') ' || comment FROM duckdb_functions() WHERE NOT internal
 ORDER BY kind = 'macro', name
 """
 _TABLE_NAME = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*\s*;?\s*")

@@ -1,9 +1,10 @@
 """Columns and rows come from the list of figures: none is forgotten, none is written that there is not."""
 
+import duckdb
 import pytest
 
 from llem.plan import Plan
-from llem.projections import catch_up
+from llem.projections import catch_up, open_readonly
 from llem.projections.database import Tables, create_tables, in_memory
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES, REQUEST_FIGURES
 from llem.store import Store
@@ -55,3 +56,27 @@ def test_a_row_with_a_name_that_no_column_has_is_an_error() -> None:
     with pytest.raises(KeyError, match="table warnings has no column colour, taste"):
         Tables(connection).insert("warnings", [{"code": "a"}, {"code": "b", "taste": 1, "colour": 2}])
     assert connection.execute("SELECT count(*) FROM warnings").fetchall() == [(0,)]
+
+
+@pytest.mark.slow
+def test_a_name_that_nothing_has_is_an_error_and_no_empty_answer(caught_up: Store) -> None:
+    """Of every macro that takes an experiment or a study, whether the name sorts before, among or behind those that are there."""
+    with open_readonly(caught_up) as tables:
+        macros = tables.execute(
+            "SELECT function_name, parameters FROM duckdb_functions() WHERE NOT internal"
+            " AND function_type = 'table_macro' AND parameters[1] IN ('experiment', 'study')"
+        ).fetchall()
+        assert len(macros) == 9
+        for macro, (kind, *others) in macros:
+            moments = ", 0, 1" if "from_sec" in others else ""
+            for name in ("@last", "20260102", "zz"):
+                with pytest.raises(duckdb.Error, match=f"no {kind} {name} "):
+                    tables.execute(f"FROM {macro}('{name}'{moments})")
+
+
+def test_every_macro_says_what_it_is() -> None:
+    """As tables do."""
+    connection = in_memory()
+    create_tables(connection)
+    unsaid = "SELECT function_name FROM duckdb_functions() WHERE NOT internal AND comment IS NULL"
+    assert connection.execute(unsaid).fetchall() == []
