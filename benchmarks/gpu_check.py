@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from llem._version import __version__
 from llem.errors import LlemError
 from llem.meters.nvml import ask, driver, driver_state, reason_of, resolve_gpus
+from llem.versions import __version__
 from llem_events import SegmentReader, unpack
 from llem_events.events import Device, MeterStarted, SamplingCompleted
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from llem._version import __version__ as __version__
+from llem.versions import __version__ as __version__
 from llem_events.lazy import root_of
 
 if TYPE_CHECKING:

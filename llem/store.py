@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from llem._version import __version__
 from llem.errors import StoreError, is_text
 from llem.units import NS_PER_S
+from llem.versions import __version__
 from llem_events import (
     SCHEMA_VERSION,
     BackgroundWriter,

@@ -1,4 +1,6 @@
-"""Versions of the JSON that users see and of the formulas behind it."""
+"""Versions: of llem, of the JSON that users see, and of the formulas behind it."""
+
+__version__ = "0.1.0"
 
 SCHEMA_VERSION = "2.0"
 """Names and meaning of a result's fields, shared with LLenergyMeasure v0.8."""

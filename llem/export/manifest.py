@@ -8,11 +8,10 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem._version import __version__
 from llem.export import target
 from llem.export.files import Destination, Wanted, What
 from llem.projections.tables_version import tables_version
-from llem.versions import RESULTS_VERSION
+from llem.versions import RESULTS_VERSION, __version__
 
 _ALL_IDS = "SELECT experiment_id FROM experiments ORDER BY ALL"
 _COLUMNS = "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = $table ORDER BY column_index"

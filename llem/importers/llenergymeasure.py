@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from llem._version import __version__
 from llem.importers import beside_result, configuration_runs
 from llem.importers.asked import EPOCH, Asked
 from llem.importers.beside_result import SampleFile
@@ -18,6 +17,7 @@ from llem.results.experiment import ExperimentResult
 from llem.results.figures import EXPERIMENT_FIGURES
 from llem.results.predecessor import read_predecessor
 from llem.units import NS_PER_S
+from llem.versions import __version__
 from llem_events import ClockPair, columns
 from llem_events.events import ExperimentCompleted, ExperimentStarted, MeterStarted, ResultImported
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from llem._version import __version__
 from llem.units import MW_PER_W, NS_PER_S, seconds
+from llem.versions import __version__
 from llem_events import ClockPair, Reading, columns
 from llem_events.events import (
     BaselineMeasured,

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from llem._version import __version__
 from llem.errors import LlemError
 from llem.meters import driver_state
+from llem.versions import __version__
 from llem_events.events import Device
 from llem_events.secrets import names_secret, scrub_value
 

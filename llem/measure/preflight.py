@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from llem._version import __version__
 from llem.engines import check_engine
 from llem.errors import LlemError, MeasureError, MeterError, PlanError, StoreError
 from llem.load.schedule import require_countable
@@ -25,6 +24,7 @@ from llem.servers import HOST, check_server
 from llem.servers.address import Address, api_key
 from llem.servers.listening import family_of, listening_pid
 from llem.store import Store
+from llem.versions import __version__
 from llem_events import EventError, TooLargeError, envelope
 from llem_events.events import Device, ExperimentStarted
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 import msgspec
 
-from llem._version import __version__
 from llem.errors import MeasureError, PlanError
 from llem.measure import preflight
 from llem.measure.baseline import known_baselines
@@ -29,6 +28,7 @@ from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
 from llem.servers.keeper import Keeper
 from llem.store import Store, open_segment
+from llem.versions import __version__
 from llem_events import BackgroundWriter
 from llem_events.events import Event, ExperimentStarted, StudyPlace
 

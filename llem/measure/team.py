@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from llem._version import __version__
 from llem.errors import LlemError, MeasureError
 from llem.measure.launch import RENDEZVOUS, Rank, host_and_port, meeting_host
 from llem.measure.messages import Barrier
@@ -20,6 +19,7 @@ from llem.measure.rendezvous import Meeting, Member, Rendezvous
 from llem.plan import Plan
 from llem.plan_file import config_hash
 from llem.store import new_experiment_id
+from llem.versions import __version__
 from llem_events.events import ClocksCompared, Device, Event, HostJoined
 
 LIMIT_S = 60.0

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from llem._version import __version__
 from llem.comparing.compared import Compared, energy_source, not_sensed
 from llem.comparing.doubts import is_unjudged
 from llem.comparing.groups import Group, Run
@@ -14,6 +13,7 @@ from llem.reporting.report import FIGURES, Part, Report
 from llem.reporting.svg import number
 from llem.results.comparison import mean_of_runs
 from llem.units import NS_PER_S
+from llem.versions import __version__
 
 RATES = ("output_tokens_per_second", "tokens_per_second")
 TRUST = ("valid", "energy", "throttled", "warnings")

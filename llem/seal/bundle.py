@@ -12,7 +12,6 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem._version import __version__
 from llem.errors import ExportError
 from llem.projections.diff import tables
 from llem.projections.sealed import COPY_OPTIONS
@@ -20,6 +19,7 @@ from llem.seal.collect import Collected, check_apart, collect
 from llem.seal.segment import sha256
 from llem.sql import identifier, literal
 from llem.store import Store
+from llem.versions import __version__
 from llem_events import root_digest, segment_digest
 from llem_events.files import OsFiles
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from llem._version import __version__
 from llem.errors import PlanError, StoreError
 from llem.measure.diary import Diary
 from llem.measure.outcome import Outcome
@@ -14,6 +13,7 @@ from llem.plan import Plan
 from llem.store import Store, new_experiment_id, open_segment
 from llem.study.history import StudyHistory, find_study
 from llem.study.plan import Slot, Study, block_count, difference
+from llem.versions import __version__
 from llem_events.events import StudyCompleted, StudyInterrupted, StudyPlace, StudyResumed, StudyStarted
 
 ATTEMPTS = 2  # of a run that fails

@@ -193,7 +193,7 @@ def test_what_a_program_loads_for_it() -> None:
     program = "import llem, sys; llem.region, llem.report; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {name for name in done.stdout.split() if name.startswith("llem.")} == {
-        "llem._version",
+        "llem.versions",
         "llem.instrumentation",
         "llem.region_lines",
     }
