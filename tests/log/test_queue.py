@@ -86,6 +86,8 @@ def test_an_old_event_is_on_the_disk_without_a_word(tmp_path: Path) -> None:
     with BackgroundWriter(SegmentWriter(path, segment_header())) as log:
         log.append(NOTE, at_ns=time.monotonic_ns() - 10**9)
         wait_until(lambda: len(read_segment(path).events) == 1)
+        log.append(NOTE, at_ns=time.monotonic_ns() - 7 * 10**8)
+        wait_until(lambda: len(read_segment(path).events) == 2)
     for refused in (lambda: log.append(NOTE, at_ns=0), lambda: log.offer(NOTE, at_ns=0, weight=1)):
         with pytest.raises(LogWriteError, match="is closed"):
             refused()

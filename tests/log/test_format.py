@@ -1,0 +1,189 @@
+"""Records that do not fit, one by one: each error says what was found, what was expected and where; and what an interrupted write leaves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from llem_events.damage import explains_crash
+from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.format import (
+    BLOCK_HEADER_BYTES,
+    FRAME_HEAD_BYTES,
+    SEAL_BYTES,
+    BlockHeader,
+    Seal,
+    check_payload,
+    check_record,
+    compressor,
+    decompress,
+    fields_of,
+    frame_length,
+    pack_block,
+    pack_header,
+    pack_record,
+    pack_seal,
+    peek_header,
+    unpack_block_header,
+    unpack_header,
+    unpack_seal,
+)
+from tests.log.segments import SEGMENT_ID, segment_header
+
+AT = 7777  # where each record stands
+PREFIX_BYTES = len(pack_record(b"LLEX", 1, b""))
+RAW = b"events of a block " * 100
+RECORD = pack_record(b"LLEX", 2, b"fields")
+
+
+def block(payload: bytes, raw_length: int = len(RAW)) -> tuple[BlockHeader, bytes]:
+    return pack_block(
+        payload,
+        segment_id=SEGMENT_ID,
+        block_number=3,
+        first_event=40,
+        event_count=5,
+        raw_length=raw_length,
+        previous_digest=b"p" * 32,
+    )
+
+
+PAYLOAD = compressor(of_samples=False).compress(RAW)
+HEADER, BLOCK = block(PAYLOAD)
+SEAL = pack_seal(Seal(1, 2, 3, 4, bytes(32)), SEGMENT_ID)
+
+
+def decompressed(payload: bytes, raw_length: int = len(RAW)) -> bytes:
+    header, _ = block(payload, raw_length)
+    return decompress(header, payload, decompressor=zstandard.ZstdDecompressor(), offset=AT)
+
+
+def with_byte(frame: bytes, place: int, value: int) -> bytes:
+    return frame[:place] + bytes([value]) + frame[place + 1 :]
+
+
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "another magic": (lambda: frame_length(b"x" * PREFIX_BYTES, AT), "found magic 0x78787878, expected 0x184d2a5e"),
+    "another echo": (lambda: frame_length(with_byte(RECORD[:PREFIX_BYTES], 18, 255), AT), "record length: found 18 with echo"),
+    "half a prefix": (lambda: check_record(RECORD[:19], AT), "record: found 19 bytes, expected at least 20"),
+    "half a record": (lambda: check_record(RECORD[:-1], AT), "record: found 25 bytes, expected 26"),
+    "more than a record": (lambda: check_record(RECORD + b"x", AT), "record: found 27 bytes, expected 26"),
+    "another byte": (lambda: check_record(with_byte(RECORD, 25, 0), AT), "record CRC: found 0x.*, computed 0x"),
+    "another head": (lambda: check_record(with_byte(RECORD, 8, RECORD[8] ^ 1), AT), "record CRC"),
+    "another kind": (
+        lambda: fields_of(RECORD, AT, kind=b"LLEY", newest=2, what="thing"),
+        "not a thing: found kind b'LLEX', expected b'LLEY'",
+    ),
+    "a short block header": (
+        lambda: unpack_block_header(pack_record(b"LLEB", 1, bytes(BLOCK_HEADER_BYTES - PREFIX_BYTES - 1)), AT),
+        f"block header: found {BLOCK_HEADER_BYTES - 1} bytes, expected {BLOCK_HEADER_BYTES}",
+    ),
+    "a long block header": (
+        lambda: unpack_block_header(pack_record(b"LLEB", 1, bytes(BLOCK_HEADER_BYTES - PREFIX_BYTES + 1)), AT),
+        f"block header: found {BLOCK_HEADER_BYTES + 1} bytes",
+    ),
+    "too many events": (
+        lambda: unpack_block_header(pack_record(b"LLEB", 1, bytes(16) + b"\1\0\1\0" + bytes(72)), AT),
+        "events in a block: found 65537",
+    ),
+    "another payload": (
+        lambda: check_payload(HEADER, BLOCK[:BLOCK_HEADER_BYTES], b"x", segment_id=SEGMENT_ID, offset=AT),
+        "digest of block 3 does not fit its bytes",
+    ),
+    "another segment": (
+        lambda: check_payload(HEADER, BLOCK[:BLOCK_HEADER_BYTES], PAYLOAD, segment_id=b"x" * 16, offset=AT),
+        "digest of block 3",
+    ),
+    "another size": (lambda: decompressed(PAYLOAD, 17), "zstd content size: found 1800, expected 17"),
+    "no compression": (lambda: decompressed(b"nothing"), "zstd frame of block 3"),
+    "half a frame": (lambda: decompressed(PAYLOAD[:-4]), "zstd frame of block 3"),
+    "more than a frame": (lambda: decompressed(PAYLOAD + b"more"), "zstd frame of block 3"),
+    "a short seal": (
+        lambda: unpack_seal(pack_record(b"LLES", 1, bytes(SEAL_BYTES - PREFIX_BYTES - 1)), SEGMENT_ID, AT),
+        f"seal: found {SEAL_BYTES - 1} bytes, expected {SEAL_BYTES}",
+    ),
+    "a seal of another segment": (lambda: unpack_seal(SEAL, b"x" * 16, AT), "digest of the seal does not fit its bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_fit_is_told_with_its_place(what: str) -> None:
+    """The offset is that of the record in its file."""
+    read, text = WRONG[what]
+    with pytest.raises(CorruptError, match=text) as told:
+        read()
+    assert told.value.offset == AT
+
+
+def test_what_fits_is_read() -> None:
+    """As it was written."""
+    assert check_record(RECORD, AT) == (b"LLEX", 2, b"fields")
+    assert frame_length(RECORD[:PREFIX_BYTES], AT) == len(RECORD) == FRAME_HEAD_BYTES + 18
+    assert unpack_block_header(BLOCK[:BLOCK_HEADER_BYTES], AT) == HEADER
+    assert HEADER[:5] == (3, 40, 5, len(PAYLOAD), len(RAW))
+    check_payload(HEADER, BLOCK[:BLOCK_HEADER_BYTES], PAYLOAD, segment_id=SEGMENT_ID, offset=AT)
+    assert decompressed(PAYLOAD) == RAW
+    assert unpack_seal(SEAL, SEGMENT_ID, AT) == Seal(1, 2, 3, 4, bytes(32))
+    for of_samples in (True, False):
+        declared = zstandard.get_frame_parameters(compressor(of_samples=of_samples).compress(RAW))
+        assert (declared.content_size, declared.has_checksum, declared.dict_id) == (len(RAW), True, 0)
+
+
+def test_a_later_version_is_newer_and_no_damage() -> None:
+    """The newest known one is read."""
+    assert fields_of(RECORD, AT, kind=b"LLEX", newest=2, what="thing") == b"fields"
+    with pytest.raises(
+        NewerFormatError, match="thing: found format version 2, expected at most 1; upgrade llem"
+    ):
+        fields_of(RECORD, AT, kind=b"LLEX", newest=1, what="thing")
+
+
+@pytest.mark.parametrize("content", [b"x" * 40, with_byte(pack_header(segment_header()), 30, 0)])
+def test_a_header_that_does_not_fit_stands_at_the_beginning(tmp_path: Path, content: bytes) -> None:
+    """Of its file."""
+    (tmp_path / "a").write_bytes(content)
+    for read in (lambda: peek_header(tmp_path / "a"), lambda: unpack_header(content)):
+        with pytest.raises(CorruptError) as told:
+            read()
+        assert told.value.offset == 0
+
+
+NOISE = bytes(range(1, 256)) * 8  # no sector of it is zeros
+OF_NOISE = block(NOISE)[1]
+
+
+def zeroed(sector: int, *, offset: int = 0, written: bytes = OF_NOISE) -> bytes:
+    """A record that stands at an offset of its file, of which one sector of the disk never got there."""
+    start = max(sector * 512 - offset, 0)
+    end = min((sector + 1) * 512 - offset, len(written))
+    return written[:start] + bytes(end - start) + written[end:]
+
+
+@pytest.mark.parametrize(
+    ("rest", "offset", "is_crash"),
+    [
+        (OF_NOISE, 0, False),
+        (OF_NOISE[:-1], 0, True),
+        (OF_NOISE[:300], 0, True),
+        (OF_NOISE + b"x", 0, False),
+        (zeroed(1), 0, True),
+        (zeroed(1) + b"x", 0, False),
+        (zeroed(1, offset=100), 100, True),
+        (zeroed(1, offset=100), 0, False),
+        (zeroed(4), 0, True),
+        (with_byte(OF_NOISE, 900, 0), 0, False),
+        (zeroed(0), 0, True),
+        (zeroed(0) + BLOCK, 0, False),
+        (SEAL[:-1], 0, True),
+        (SEAL[:3], 0, True),
+        (BLOCK[:7], 0, True),
+        (b"xyz", 0, False),
+        (with_byte(SEAL, 30, 9), 0, False),
+        (bytes(700), 0, True),
+    ],
+    ids=range(18),
+)
+def test_what_an_interrupted_write_leaves(rest: bytes, offset: int, is_crash: bool) -> None:
+    """A record cut short, or one of which a sector is zeros; one that is whole and has other bytes was changed later."""
+    assert explains_crash(rest, offset) is is_crash
