@@ -156,6 +156,7 @@ def test_each_secret_goes_from_sentences_and_from_command_lines(kind: str) -> No
         (["sshpass", "-phunter2", "ssh"], ["sshpass", "-p***", "ssh"]),
         (["/usr/bin/mariadb-dump", "-px", "runs"], ["/usr/bin/mariadb-dump", "-p***", "runs"]),
         (["mysql", "-p", "runs"], ["mysql", "-p", "runs"]),
+        *(([program, "-px"], [program, "-p***"]) for program in ("mysqldump", "mysqladmin", "mariadb")),
         (["python", "-phunter2"], ["python", "-phunter2"]),
         (["ssh", "-p", "22"], ["ssh", "-p", "22"]),
         (["curl", "-U", "me:hunter2"], ["curl", "-U", "me:***"]),

@@ -1,12 +1,14 @@
 """Files beside their checkpoints, in memory: what is behind, what only grew, what stands in another file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llem.projections import checkpoint, ingest
+from llem.projections import checkpoint, containment, database, ingest, projector
 from llem.projections.checkpoint import KnownSegment, SegmentFile, pending
+from llem.projections.going_on import GoingOn
 from llem.projections.log_cells import Identity, Reported, split
 from llem.store import Store
 from llem_events import Damage, Position
@@ -194,3 +196,66 @@ def test_requests_are_split(
     ]
     assert parts == [first, rest]
     assert reported[0].times == 8
+
+
+@pytest.fixture
+def tables() -> Iterator[database.Tables]:
+    """Those of the log, in memory, empty."""
+    with database.in_memory() as connection:
+        connection.execute(database.LOG_SQL)
+        yield database.Tables(connection)
+
+
+def test_what_is_refused_has_its_checkpoints(tables: database.Tables) -> None:
+    """One for each file, with the reason and nothing applied; what was said of the file before is gone."""
+    for reason in ("first", "second"):
+        ingest.refuse_segments(
+            tables, [found(path=Path("log/worker")), found(7, 8, Path("log/sampler"))], reason
+        )
+    segments = checkpoint.known_segments(tables.connection)["run-1"]
+    nothing = dict.fromkeys(ingest.COUNTS, 0) | {
+        "digest": None,
+        "derived_blocks": None,
+        "clock_offset_ns": None,
+    }
+    refused = nothing | {"verdict": "unusable", "problem": "second"}
+    assert segments == {
+        "worker": known(**refused),
+        "sampler": known(**refused, file="sampler", file_bytes=7, modified_ns=8),
+    }
+    assert list(checkpoint.known_segments(tables.connection, ["run-2"])) == []
+    assert [each.file for each in checkpoint.refused_segments(tables.connection)] == ["sampler", "worker"]
+    containment.set_aside(tables, "run-1", "third")
+    problems = {
+        name: each.problem for name, each in checkpoint.known_segments(tables.connection)["run-1"].items()
+    }
+    assert problems == {"sampler": "third", "worker": "second"}
+
+
+def test_a_grown_experiment_without_sums_lacks_them(tables: database.Tables) -> None:
+    """Where it has samples; pieces count on from what a segment has of a meter and device."""
+    assert not projector._lacks_pieces(tables, "run-1")
+    tables.insert("samples", [{"experiment_id": "run-1"}, {"experiment_id": "run-2"}])
+    assert projector._lacks_pieces(tables, "run-1") and not projector._lacks_pieces(tables, "run-3")
+    rows = [
+        {
+            "experiment_id": name,
+            "segment_id": segment,
+            "meter": meter,
+            "device_uuid": "GPU-0",
+            "samples": samples,
+        }
+        for name, segment, meter, samples in (
+            *(("run-1", "s", "nvml", 5), ("run-1", "s", "nvml", 6), ("run-1", "s", "rapl", 7)),
+            *(("run-1", "t", "nvml", 8), ("run-2", "s", "nvml", 9)),
+        )
+    ]
+    tables.insert("sample_pieces", rows)
+    assert not projector._lacks_pieces(tables, "run-1")
+    replay = ingest.Replay(tables, None, Identity("run-1", 0, "s"))  # type: ignore[arg-type]  # it reads no segment here
+    assert replay._sampled_before() == {("nvml", "GPU-0"): 11, ("rapl", "GPU-0"): 7}
+
+
+def test_what_goes_on_is_told() -> None:
+    """With how much of it the figures include."""
+    assert str(GoingOn("run-1", 90, 100)) == "run-1 goes on: its figures include 90 of 100 blocks"

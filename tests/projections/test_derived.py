@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from llem.plan import ModelPlan, Plan, ServerPlan, ValidityPlan
+from llem.projections.derive import conservation
 from llem.projections.derive.experiment import log_warnings
 from llem.projections.derive.rows import experiment_results, experiments
+from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples
 from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
@@ -148,6 +151,31 @@ def test_an_idle_power_lies_between_its_samples(idle_w: float, breaks: bool) -> 
         reason for reason in reasons(usual(worker=worker_events(baseline_w=idle_w))) if "idle power" in reason
     ]
     assert bool(found) is breaks
+
+
+@pytest.mark.parametrize(
+    ("power_w", "average_w", "ends_w"),
+    [
+        ([5, 3, 4, 9], [1, 1, 1, 1], (3, 5)),
+        ([5, np.nan, 4, 9], [1, 2, 7, 0], (2, 5)),
+        ([np.nan, np.nan, 4, 1], [np.nan, 2, 7, 0], (2, 4)),
+        ([5, np.nan, 4, 9], [np.nan] * 4, (4, 5)),
+        ([np.nan] * 4, [6, 2, 7, 0], (2, 7)),
+        ([np.nan] * 4, [6, np.nan, 7, 0], (6, 7)),
+        ([np.nan] * 4, [np.nan] * 4, None),
+        ([np.nan, np.nan, np.nan, 9], [np.nan, np.nan, np.nan, 9], None),
+    ],
+)
+def test_the_power_of_a_span_lies_between_its_samples(
+    power_w: list[float], average_w: list[float], ends_w: tuple[float, float] | None
+) -> None:
+    """Of its three first samples; the driver's average stands in where there is no power, sample by sample."""
+    known = {"power_w": np.array(power_w, float), "power_average_w": np.array(average_w, float)}
+    read = dict.fromkeys(POSSIBLE, np.full(4, np.nan)) | known
+    gpu = Device(0, "GPU-0")
+    source = Held([], [HeldSamples(gpu, "s", np.array([10, 20, 30, 40]), read)], {})
+    assert conservation._powers(source, gpu, (10, 30)) == ends_w
+    assert conservation._powers(source, Device(1, "GPU-0"), (10, 30)) is None
 
 
 @pytest.mark.parametrize(("idle_w", "breaks"), [(50.0, True), (200.0, False)])
