@@ -1,6 +1,7 @@
 """Engines and servers whose tokens cost what is known: both costs are estimated from their log, and lie in their intervals."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 from llem.projections import catch_up
+from llem.projections.derive import phase_split
+from llem.projections.derive.columns import RequestColumns
+from llem.results.phases import MIN_PERIODS
 from llem.store import Store
 from llem_events.events import MeterStarted, Request, RequestsCompleted, ServerStarted
 from tests.projections.tables import result
@@ -177,3 +181,82 @@ def test_what_is_not_known_says_so(log: Store, worker: list[Dated], reason: str)
     row = result(log)
     assert row["phase_fit_reason"] == reason
     assert row["prefill_energy_estimate_j"] is None and row["energy_per_decoded_token_estimate_j"] is None
+
+
+def test_edges_are_put_to_the_next_sample() -> None:
+    """Each once; those before the first sample and after the last stay, and so does the end."""
+    sampled = SimpleNamespace(pieces=lambda _: [(np.arange(5.0), None, None, None)])
+    moments = np.array([-0.5, 0.5, 0.7, 1.0, 2.2, 4.5, 9.0])
+    assert phase_split._at_samples(sampled, moments).tolist() == [-0.5, 1.0, 3.0, 4.5, 9.0]  # type: ignore[arg-type]
+    ends = phase_split._in_order(np.array([3.0, 1.0, 1.0, 2.0, 4.0]), np.array([0.0, 2.5, 3.0]))
+    assert ends.tolist() == [1.0, 2.0, 3.0]
+    assert moments[1] == 0.5
+
+
+def test_all_devices_see_an_edge_as_well_as_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each was read, and there is any."""
+    monkeypatch.setattr(phase_split, "resolution_sec", lambda trace: trace)
+    found = [phase_split._resolution_sec(traces) for traces in ([0.1, 0.3, 0.2], [0.1, None], [None], [])]  # type: ignore[list-item]
+    assert found == [0.3, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("served", "ttft_ms", "finest_sec", "duration_sec", "span_sec"),
+    [
+        (False, None, 0.1, 20.0, 0.1 * (MIN_PERIODS + 2)),
+        (False, 9_000.0, 0.001, 2_000.0, 2.0),
+        (True, None, 0.01, 20.0, 1.0),
+        (True, 300.0, 0.01, 20.0, 1.0),
+        (True, 700.0, 0.01, 20.0, 1.4),
+        (True, 300.0, 0.1, 20.0, max(1.0, 0.1 * (MIN_PERIODS + 2))),
+        (True, 300.0, 0.001, 2_000.0, 2.0),
+    ],
+)
+def test_how_long_a_span_is(
+    served: bool, ttft_ms: float | None, finest_sec: float, duration_sec: float, span_sec: float
+) -> None:
+    """As all devices resolve, a thousand at the most, and of a server as long as it takes to compute what came."""
+    statistics = None if ttft_ms is None else SimpleNamespace(ttft_sent_median_ms=ttft_ms)
+    process = SimpleNamespace(server=object() if served else None)
+    work = SimpleNamespace(measured=SimpleNamespace(statistics=statistics))
+    found = phase_split._span_sec(process, work, finest_sec, duration_sec)  # type: ignore[arg-type]
+    assert found == pytest.approx(span_sec)
+
+
+def test_amounts_are_divided_at_the_edges() -> None:
+    """Evenly within a cell; [span, phase]."""
+    cells, amounts = np.array([0.0, 1.0, 2.0, 4.0]), np.array([[1.0, 2.0, 4.0], [0.0, 8.0, 0.0]])
+    found = phase_split._within(cells, amounts, np.array([0.0, 1.5, 3.0, 4.0]))
+    assert found.tolist() == [[2.0, 4.0], [3.0, 4.0], [2.0, 0.0]]
+
+
+def test_requests_without_times_are_counted() -> None:
+    """Those that ended well with tokens."""
+    untimed: dict[str, Any] = {"tokens": 0, "output_tokens": 3, "times_reason": "none"}
+    requests = [
+        request(0, 10.0, tokens=3),
+        request(1, 10.0, **untimed),
+        request(2, 10.0, **untimed | {"output_tokens": 0}),
+        request(3, 10.0, **untimed, finish_reason="error"),
+        request(4, 10.0, **untimed),
+    ]
+    assert phase_split._untimed(RequestColumns.of(requests)) == 2
+
+
+def test_tokens_lie_where_they_were_computed() -> None:
+    """Prompts without what was cached until the first token, which their pass brings; others since the one before; nothing of what failed."""
+    requests = [
+        asked(0, 10.0, prompt=100, prefill_s=2.0, tokens=3, token_s=1.0, cached_input_tokens=20),
+        asked(1, 11.0, prompt=30, prefill_s=1.0, tokens=1, token_s=1.0),
+        asked(2, 10.0, prompt=500, prefill_s=1.0, tokens=4, token_s=1.0, finish_reason="error"),
+        request(3, 10.0, tokens=0, output_tokens=9, input_tokens=7, times_reason="none"),
+        asked(4, 12.0, prompt=0, prefill_s=1.0, tokens=2, token_s=2.0),
+    ]
+    in_chunks = request(
+        *(5, 13.0), tokens=0, output_tokens=7, input_tokens=10, first_token_ns=at(14.0),
+        chunk_times_ns=[at(14.0), at(15.0)], chunk_tokens=[3, 4],
+    )  # fmt: skip
+    columns = RequestColumns.of([*requests, in_chunks])
+    prompts, outputs = phase_split._computed(columns, np.arange(7.0), at(10.0))
+    assert prompts.tolist() == pytest.approx([40.0, 40.0 + 30.0, 0.0, 10.0, 0.0, 0.0])
+    assert outputs.tolist() == pytest.approx([0.0, 0.0, 1.0, 1.0 + 0.5 + 2.0, 0.5 + 4.0, 0.0])
