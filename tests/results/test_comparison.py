@@ -193,6 +193,16 @@ def test_a_mean_over_runs_is_that_of_their_logarithms() -> None:
     assert mean_of_runs([2.0, 2.0]) == (pytest.approx(2.0), None, None)
 
 
+def test_two_runs_have_an_interval() -> None:
+    """Of one degree of freedom; one run has none, and so have two alike."""
+    half = 12.706_204_736
+    assert arithmetic_mean_of_runs([1.0, 3.0]) == pytest.approx((2.0, 2.0 - half, 2.0 + half))
+    found = mean_of_runs([1.0, math.exp(2.0)])
+    assert found == pytest.approx((math.exp(1.0), math.exp(1.0 - half), math.exp(1.0 + half)))
+    for mean in (arithmetic_mean_of_runs, mean_of_runs):
+        assert mean([3.0]) == mean([3.0, 3.0]) == (pytest.approx(3.0), None, None)
+
+
 def test_figures_that_hardly_differ_are_equivalent() -> None:
     """An interval within the margin says so; the same spread around a larger difference does not."""
     close = compare([1.0, 1.001, 0.999, 1.0], [1.0, 0.999, 1.001, 1.0], paired=False)

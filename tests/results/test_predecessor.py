@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,7 +204,11 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["experiment_id", "total_tokens", "start_time", "total_energy_j", "total_flops"]
+    "name",
+    [
+        *("experiment_id", "total_tokens", "start_time", "total_energy_j", "total_flops"),
+        *("measurement_methodology", "avg_tokens_per_second", "avg_energy_per_token_j"),
+    ],
 )
 def test_a_missing_field_is_named(name: str) -> None:
     """A file without it is another program's."""
@@ -324,6 +329,7 @@ def test_a_later_result_has_the_figures_of_before() -> None:
         "detected": True,
         "throttle_duration_sec": 2.5,
         "max_temperature_c": 81.0,
+        "throttle_timestamps": [1.5, 2.5],
         "thermal": {"count": 3},
     }
     renamed = {"declared_config_hash": "d", "input_tokens": 40, "output_tokens": 2}
@@ -337,6 +343,7 @@ def test_a_later_result_has_the_figures_of_before() -> None:
     told = found.thermal_throttle
     assert told is not None
     assert (told.detected, told.throttle_duration_sec, told.max_temperature_c) == (True, 2.5, 81.0)
+    assert told.throttle_timestamps == [1.5, 2.5]
     plain = later(left | renamed | {"schema_version": "5.0", "total_flops": 0.0})
     assert plain.thermal_throttle is None and plain.total_flops is None
 
@@ -344,10 +351,52 @@ def test_a_later_result_has_the_figures_of_before() -> None:
 def test_a_process_alone_keeps_what_it_says() -> None:
     """As the experiment's."""
     warmup = {"converged": True, "iterations_completed": 3}
-    said = {"warmup_result": warmup, "timeseries": "t.parquet", "thermal_throttle": {"detected": True}}
+    said = {
+        "warmup_result": warmup,
+        "timeseries": "t.parquet",
+        "thermal_throttle": {"detected": True},
+        "energy_breakdown": {"raw_j": 5.0, "baseline_power_w": 1.0},
+        "environment_snapshot": {"python_version": "3.11"},
+        "backend_version": "1.2",
+        "effective_config": {"batch_size": 3},
+    }
     (part,) = process(**said)
     (told,) = later(FIELDS | {"process_results": [part]}).process_results
     alone = later(part)
     for name in ("extended_metrics", *said):
         assert getattr(alone, name) == getattr(told, name) is not None
     assert alone.total_tokens == told.inference_metrics.total_tokens
+
+
+NOT_MEASURED = {
+    "energy_metrics": (
+        *("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "gpu_power_w", "cpu_power_w", "ram_power_w"),
+        *("emissions_kg_co2", "energy_per_token_j"),
+    ),
+    "compute_metrics": (
+        "flops_total",
+        "flops_per_token",
+        "flops_per_second",
+        "peak_memory_mb",
+        "model_memory_mb",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "3.0.0", "3.0", "5.0"])
+def test_a_zero_of_other_versions_may_be_nothing(version: str) -> None:
+    """In the place of what was not measured, which no measurement finds to be 0; other figures stay."""
+    (whole,) = process()
+    for figure in (0, 0.0, 2.5):
+        parts = {
+            part: {**whole[part], **dict.fromkeys(names, figure)} for part, names in NOT_MEASURED.items()
+        }
+        parts["inference_metrics"] = whole["inference_metrics"] | {"input_tokens": 0}
+        (told,) = later(
+            FIELDS | {"schema_version": version, "process_results": process(**parts)}
+        ).process_results
+        for part, names in NOT_MEASURED.items():
+            kept = msgspec.to_builtins(getattr(told, part))
+            assert {kept.get(name) for name in names if name in kept} <= {figure or None}, part
+            assert len(kept.keys() & {*names}) > 2
+        assert told.inference_metrics.input_tokens == 0
