@@ -1,5 +1,7 @@
 """Figures of a window chosen after the fact, by Python and by SQL."""
 
+import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llem.errors import QueryError
+from llem.errors import DamagedLogError, QueryError, StoreError
 from llem.plan import Plan, ValidityPlan
-from llem.projections import catch_up, lineage, open_readonly, results_for
+from llem.projections import catch_up, database, lineage, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events import SegmentReader
@@ -120,6 +122,46 @@ def test_what_cannot_be_recomputed_is_said(usual: Store) -> None:
             results_for(connection, EXPERIMENT, window_s=(1, 2))
         with pytest.raises(QueryError, match="no experiment run-9"):
             results_for(connection, "run-9")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (None, QueryError, "no experiment run-1; `llem runs` lists them"),
+        ("damaged", DamagedLogError, "experiment run-1 has no result: found damaged: why; `llem log verify`"),
+        ("newer", StoreError, "experiment run-1 has no result: found why; upgrade llem"),
+        ("running", QueryError, "experiment run-1 has no result: found status running"),
+        ("interrupted", QueryError, "experiment run-1 has no result: found status interrupted"),
+    ],
+)
+@pytest.mark.parametrize("window_s", [None, (1.0, 2.0)])
+def test_an_experiment_without_a_result_says_why(
+    status: str | None, kind: type[Exception], told: str, window_s: tuple[float, float] | None
+) -> None:
+    """By the kind of its error too."""
+    with database.in_memory() as connection:
+        for table in ("experiments", "experiment_results"):
+            columns = "experiment_id VARCHAR, status VARCHAR, problem VARCHAR, result JSON"
+            connection.execute(f"CREATE TABLE {table} ({columns})")
+            if status is not None:
+                connection.execute(f"INSERT INTO {table} VALUES ('run-1', ?, 'why', NULL)", [status])
+        if window_s is not None:
+            connection.execute(database.LOG_SQL)
+        with pytest.raises(kind, match=re.escape(told)) as raised:
+            results_for(
+                connection, "run-1", methodology="windowed" if window_s else "total", window_s=window_s
+            )
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("window_s", [(0.0, math.inf), (math.nan, 1.0), (0.0, 1e300)])
+def test_a_window_has_an_end(window_s: tuple[float, float]) -> None:
+    """In nanoseconds too."""
+    with (
+        database.in_memory() as connection,
+        pytest.raises(QueryError, match="expected seconds that have an end"),
+    ):
+        results_for(connection, "run-1", methodology="windowed", window_s=window_s)
 
 
 @pytest.mark.usefixtures("tables")

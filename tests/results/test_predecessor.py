@@ -348,6 +348,53 @@ def test_a_later_result_has_the_figures_of_before() -> None:
     assert plain.thermal_throttle is None and plain.total_flops is None
 
 
+@pytest.mark.parametrize(
+    "version", [{"schema_version": "3.0"}, {"schema_version": "5.0"}, {"bundle_version": "2.0"}]
+)
+def test_a_later_result_is_told_by_other_names(version: dict[str, str]) -> None:
+    """Engine, surroundings, idle power and what was read over time; of several names ours goes before."""
+    left = {
+        "backend",
+        "backend_version",
+        "timeseries",
+        "environment_snapshot",
+        "schema_version",
+        "baseline_power_w",
+    }
+    left |= {"measurement_methodology", "energy_breakdown"}
+    bare = {name: figure for name, figure in FIELDS.items() if name not in left} | version
+    said = {"engine": "vllm", "engine_version": "0.9", "timeseries_path": "t.parquet"}
+    told = later(bare | said | {"energy_breakdown": {"raw_j": 1.0, "baseline_power_w": 55.0}})
+    assert (told.backend, told.backend_version, told.timeseries) == ("vllm", "0.9", "t.parquet")
+    assert (told.measurement_methodology, told.baseline_power_w) == ("total", 55.0)
+    both = later(
+        bare | said | {"backend": "ours", "baseline_power_w": 44.0, "measurement_methodology": "steady_state"}
+    )
+    assert (both.backend, both.baseline_power_w, both.measurement_methodology) == (
+        "ours",
+        44.0,
+        "steady_state",
+    )
+    for environment in ({"python_version": "3.12", "hardware": {}}, {"gpu": {"name": "GPU"}}):
+        snapshot = later(bare | said | {"environment": environment}).environment_snapshot
+        assert snapshot is not None
+        if "hardware" in environment:
+            assert snapshot.python_version == "3.12"
+        else:
+            assert "GPU" in str(snapshot.hardware)
+
+
+@pytest.mark.parametrize(("failed", "energy_j"), [(True, None), (False, 0.0), ("true", 0.0), (None, 0.0)])
+@pytest.mark.parametrize("version", ["2.0.0", "3.0.0"])
+def test_an_energy_that_could_not_be_read_is_none(
+    failed: object, energy_j: float | None, version: str
+) -> None:
+    """Where an old result says so; it was 0 then. FLOPs of 0 were none."""
+    nothing = {"total_energy_j": 0.0, "avg_energy_per_token_j": 0.0, "total_flops": 0.0}
+    told = later(FIELDS | nothing | {"schema_version": version, "energy_tracking_failed": failed})
+    assert (told.total_energy_j, told.avg_energy_per_token_j, told.total_flops) == (energy_j, energy_j, None)
+
+
 def test_a_process_alone_keeps_what_it_says() -> None:
     """As the experiment's."""
     warmup = {"converged": True, "iterations_completed": 3}
