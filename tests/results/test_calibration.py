@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from llem.results.calibration import TOO_FEW, LoadStep, LoadTrace, SensorCalibration, estimate, load_schedule
+from llem.results.calibration import (
+    TOO_FEW,
+    LoadStep,
+    LoadTrace,
+    SensorCalibration,
+    _Readings,
+    estimate,
+    load_schedule,
+)
 from llem.results.power import FloatArray
 from llem.results.sensor_response import Load
 from llem.results.student_t import Estimate
@@ -321,3 +329,51 @@ def test_columns_of_samples_become_a_trace() -> None:
     assert trace.busy_s.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert trace.throttle_reasons is not None and trace.throttle_reasons.tolist() == [4, 0, 0]
     assert trace.others_busy and trace.power_limit_w == 350.0
+
+
+def every_second(count: int) -> _Readings:
+    return _Readings(np.arange(count, dtype=np.float64), np.arange(count, dtype=np.float64) % 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "independent_s", "found"),
+    [(0, 1.0, 0), (1, 9.0, 1), (6, 0.0, 6), (6, 0.5, 6), (6, 2.0, 3), (6, 2.1, 2)],
+)
+def test_readings_that_are_close_tell_the_same(count: int, independent_s: float, found: int) -> None:
+    """As many count as are further apart."""
+    assert every_second(count).independent(independent_s) == found
+
+
+def test_three_readings_have_a_mean_and_a_spread() -> None:
+    """With Student's interval of both, as wide as so many independent ones leave it; two have neither."""
+    for few in (every_second(2), every_second(0)):
+        assert few.mean(0.0) == few.spread(0.0) == Estimate(reason=TOO_FEW)
+    assert every_second(6).mean(2.1) == every_second(6).spread(2.1) == Estimate(reason=TOO_FEW)
+    t = 4.302_652_7
+    for readings, independent_s in ((every_second(3), 0.0), (every_second(9), 3.0)):
+        spread = float(readings.values.std(ddof=1))
+        mean, found = readings.mean(independent_s), readings.spread(independent_s)
+        half = t * spread / math.sqrt(3)
+        middle = float(readings.values.mean())
+        assert (mean.value, mean.low, mean.high) == pytest.approx((middle, middle - half, middle + half))
+        half = t * spread / math.sqrt(4)
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (spread, max(0.0, spread - half), spread + half)
+        )
+    wide = every_second(200).spread(0.0)
+    assert wide.low is not None and 0.4 < wide.low < 0.5
+
+
+def test_readings_are_those_that_are_known() -> None:
+    """Between two moments, both included."""
+    known = _Readings.of(np.arange(5.0), np.array([1.0, np.nan, 3.0, 4.0, np.nan]))
+    assert known.at_sec.tolist() == [0.0, 2.0, 3.0]
+    assert known.between(0.0, 2.0).values.tolist() == [1.0, 3.0]
+    assert known.between(0.1, 9.0).values.tolist() == [3.0, 4.0]
+
+
+def test_an_estimate_of_parts_is_as_far_off_as_these_differ() -> None:
+    """By Student's t of one less than there are, and by what is common to all."""
+    found = Estimate.of_parts(5.0, [1.0, 2.0, 3.0], common=0.25)
+    half = 4.302_652_7 / math.sqrt(3) + 0.25
+    assert (found.value, found.low, found.high) == pytest.approx((5.0, 5.0 - half, 5.0 + half))
