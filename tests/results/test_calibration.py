@@ -189,6 +189,26 @@ def test_what_is_read_beside_waves() -> None:
         assert seen.high - seen.low < truth / 2
 
 
+def test_what_was_found_beside_waves_stays() -> None:
+    """Each value with its interval, to the fourth digit."""
+    kept = {
+        "power_refresh_s": (None, None, 0.03),
+        "energy_refresh_s": (0.099999, 0.099977, 0.10002),
+        "averaging_window_s": (0.099961, 0.098359, 0.101563),
+        "delay_s": (-0.009795, -0.020445, 0.000856),
+        "seen_share": (None, None, None),
+        "counter_over_power": (1.050368, 1.038453, 1.062284),
+        "idle_w": (99.87316, 99.406284, 100.340035),
+        "idle_spread_w": (2.056971, 1.724675, 2.389266),
+        "load_w": (299.894842, 299.100546, 300.689139),
+        "settling_s": (None, None, None),
+    }
+    for name, ends in kept.items():
+        found = getattr(of_waves(), name)
+        assert (found.value, found.low, found.high) == pytest.approx(ends, rel=1e-4, abs=2e-6), name
+    assert of_waves().explained == pytest.approx(0.999543, rel=1e-5)
+
+
 def test_a_mean_of_all_the_time_sees_all_of_it() -> None:
     """Half a second, told anew every tenth."""
     trace = waves(window_s=0.5)
