@@ -14,6 +14,7 @@ from llem.results.calibration import (
     LoadStep,
     LoadTrace,
     SensorCalibration,
+    _last_beyond,
     _Readings,
     estimate,
     load_schedule,
@@ -205,7 +206,8 @@ def test_what_was_found_beside_waves_stays() -> None:
     }
     for name, ends in kept.items():
         found = getattr(of_waves(), name)
-        assert (found.value, found.low, found.high) == pytest.approx(ends, rel=1e-4, abs=2e-6), name
+        for seen, end in zip((found.value, found.low, found.high), ends, strict=True):
+            assert seen == (None if end is None else pytest.approx(end, rel=1e-4, abs=2e-6)), name
     assert of_waves().explained == pytest.approx(0.999543, rel=1e-5)
 
 
@@ -283,6 +285,13 @@ def test_a_temperature_settles_when_it_is_a_degree_away() -> None:
         assert seen == pytest.approx(2.0 * math.log(40 / degrees), abs=0.03)
 
 
+def test_a_temperature_that_never_changes_is_settled_at_once() -> None:
+    """However wide a degree is taken."""
+    heat = _Readings(np.arange(3.0), np.array([50.0, 50.4, 50.0]))
+    assert list(_last_beyond(heat, 50.0, 0.0)) == [0.0, 0.0, 0.0]
+    assert list(_last_beyond(heat, 51.2, 0.5)) == [0.0, 1.5, 1.5]
+
+
 def test_a_temperature_that_has_not_stood_still_for_as_long_has_a_least() -> None:
     """Of 45 s of constant load it may have changed in the first half."""
     found = estimate(heated(7.0)).settling_s
@@ -330,6 +339,12 @@ def test_a_schedule_is_idling_constant_load_idling_and_waves() -> None:
         round(on.seconds + off.seconds, 9) for on, off in zip(steps[3:-1:2], steps[4:-1:2], strict=True)
     )
     assert periods == {4.0: 3, 0.4: 15, 1.0: 6, 0.13: 40, 0.057: 60, 0.7: 8}
+
+
+def test_a_schedule_lasts_a_minute_unless_it_is_told() -> None:
+    """About."""
+    assert load_schedule() == load_schedule(60.0)
+    assert sum(step.seconds for step in load_schedule()) == pytest.approx(60.0, rel=0.1)
 
 
 def test_columns_of_samples_become_a_trace() -> None:

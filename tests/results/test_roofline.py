@@ -44,6 +44,7 @@ def test_decoding_in_16_bits_has_an_intensity_of_the_batch(batch: int) -> None:
         {"utilisation": None},
         {"device_names": [H100, "another"]},
         {"device_names": [f"{H100} MIG 1g.10gb"]},
+        {"device_names": ["NVIDIA H200 MIG 1g.18gb"]},
         {"device_names": []},
         {"reads": ()},
         {"reads": (READS, WeightReads(parameters=None, dtype="bfloat16", passes=1))},

@@ -47,6 +47,17 @@ def test_what_lies_outside_is_left_out_and_the_end_is_inside() -> None:
     assert (work.spans.tolist(), work.amounts.tolist()) == ([3], [1.0])
     before = _spread([0], [-2.0], [2.0], [4.0])
     assert before.amounts.sum() == pytest.approx(2.0)
+    for start, end, inside in (
+        (4.0, 5.0, 0.0),
+        (4.5, 5.0, 0.0),
+        (3.0, 5.0, 2.0),
+        (4.0, 4.0, 4.0),
+        (4.5, 4.5, 0.0),
+    ):
+        after = _spread([0], [start], [end], [4.0])
+        assert after.amounts.sum() == pytest.approx(inside) and set(after.spans.tolist()) == {3}
+    early = _spread([0, 1], [-1.0, -1.0], [-0.5, -1.0], [4.0, 4.0])
+    assert early.amounts.tolist() == [0.0, 0.0]
 
 
 def test_what_takes_no_time_is_all_at_its_moment() -> None:
