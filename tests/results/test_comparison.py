@@ -257,6 +257,83 @@ def test_ratio_lies_in_its_interval_and_turns_round(values: list[float], factor:
         assert there.p == pytest.approx(back.p)
 
 
+def powers(*logarithms: float) -> list[float]:
+    return [math.exp(each) for each in logarithms]
+
+
+def test_pairs_are_compared_by_their_differences() -> None:
+    """Of 0.1, 0.2 and 0.3, by Student's t of two degrees of freedom, whose probability has a closed form."""
+    found = compare(powers(1.0, 2.0, 3.0), powers(1.1, 2.2, 3.3), paired=True)
+    error = 0.1 / math.sqrt(3)
+    half, t = 4.302_652_73 * error, 0.2 / error
+    assert (found.method, found.runs, found.reference_runs, found.reason) == ("paired", 3, 3, None)
+    assert (found.reference, found.value, found.ratio) == pytest.approx(powers(2.0, 2.2, 0.2))
+    assert (found.ratio_low, found.ratio_high) == pytest.approx(powers(0.2 - half, 0.2 + half))
+    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    assert (found.verdict, found.within_margin) == ("unclear", False)
+    needed = found.repeats_needed
+    assert needed is not None
+    narrow = [
+        student_t.quantile(0.95, runs - 1) * 0.1 / math.sqrt(runs) <= math.log(1.02)
+        for runs in (needed - 1, needed)
+    ]
+    assert narrow == [False, True]
+
+
+def test_others_are_compared_by_their_variances() -> None:
+    """Of 0.02 and 0.08, two runs each: Welch's degrees of freedom are 1.47."""
+    found = compare(powers(0.0, 0.2), powers(0.1, 0.5), paired=False)
+    half = student_t.quantile(0.95, 0.0025 / 0.0017) * math.sqrt(0.05)
+    assert found.method == "welch"
+    assert (found.ratio_low, found.ratio_high) == pytest.approx(powers(0.2 - half, 0.2 + half))
+    assert found.p == pytest.approx(student_t.two_sided_p(0.2 / math.sqrt(0.05), 0.0025 / 0.0017))
+
+
+def test_a_margin_holds_the_interval_of_twice_the_probability() -> None:
+    """Of 0 with a spread of 0.1 over three pairs it reaches to 2.92 errors; just beyond that it is equivalent."""
+    reaches = 2.919_985_58 * 0.1 / math.sqrt(3)
+    for margin, verdict in ((reaches * 0.999, "unclear"), (reaches * 1.001, "equivalent")):
+        found = compare(powers(0, 0, 0), powers(-0.1, 0.0, 0.1), paired=True, margin=math.expm1(margin))
+        assert found.verdict == verdict
+    exact = math.expm1(0.25)
+    for change, verdict in (
+        (0.25, "equivalent"),
+        (-0.25, "equivalent"),
+        (0.2500001, "higher"),
+        (-0.2500001, "lower"),
+    ):
+        assert (
+            compare([1.0, 1.0], powers(change, change), paired=True, margin=exact * (1 + 1e-9)).verdict
+            == verdict
+        )
+
+
+def test_what_differs_too_much_needs_more_runs_than_anybody_has() -> None:
+    """A thousand and more are no number."""
+    assert compare(powers(0, 0, 0), powers(-1, 0, 1), paired=True).repeats_needed is None
+    few = compare(powers(0, 0, 0), powers(-1e-4, 0, 1e-4), paired=True)
+    assert few.repeats_needed == 3
+
+
+def test_an_outlier_is_far_by_its_modified_z() -> None:
+    """0.6745 distances to the median, over the median of these, above 14.8; of four values none is."""
+    edge = 14.8 / 0.6745
+    assert outliers([-1.0, -1.0, 0.0, 1.0, edge * 1.001]) == [4]
+    assert outliers([-1.0, -1.0, 0.0, 1.0, edge * 0.999]) == []
+    assert outliers([-1.0, 1.0, 0.0, 99.0]) == []
+
+
+def test_the_interval_within_two_runs_is_that_of_two_samples() -> None:
+    """Of shares of 0.03 and 0.04 over ten parts each, by Welch and Satterthwaite."""
+    shares = 0.03**2 / 10, 0.04**2 / 10
+    degrees = sum(shares) ** 2 / ((shares[0] ** 2 + shares[1] ** 2) / 9)
+    half = student_t.quantile(0.95, degrees) * math.sqrt(sum(shares))
+    assert within_runs(2.0, (0.03, 0.04), parts=10) == pytest.approx(
+        (2 * math.exp(-half), 2 * math.exp(half))
+    )
+    assert within_runs(2.0, (0.03, 0.0), parts=10) is not None
+
+
 def test_outliers_are_marked() -> None:
     """One value far from the others, none among equal ones, none among too few."""
     assert outliers([1.0, 1.01, 0.99, 1.02, 3.0]) == [4]
