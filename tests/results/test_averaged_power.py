@@ -116,3 +116,40 @@ def test_a_refresh_is_seen_where_readings_are_closer() -> None:
     assert refresh_period_sec(missed, 0.02) == pytest.approx(0.1)
     assert refresh_period_sec(taken_sec, 0.099) == 0.099
     assert refresh_period_sec(taken_sec[:3], 0.02) == 0.02
+
+
+# Energy and bound of loads at random, by their seed.
+OF_ANY_LOAD = [
+    (2463.583413, 79.43234499),
+    (2333.472857, 57.05977723),
+    (2781.772417, 35.89493768),
+    (2738.071845, 5.413317423),
+    (3116.840696, 89.82717589),
+    (2882.790311, 68.99804868),
+    (2292.245982, 21.38516516),
+    (2259.563865, 80.79576955),
+]
+
+
+def of_any_load(seed: int) -> tuple[float, Telescoped | None]:
+    """The true energy of ten steps of power, and what is told of it by a sensor with a rhythm at random, of which some readings are missed."""
+    rng = np.random.default_rng(seed)
+    edges_sec = np.concatenate(([-9.0, 0.0], np.sort(rng.uniform(0, DURATION_S, 9)), [DURATION_S, 99.0]))
+    steps_w = np.concatenate(([IDLE_W], rng.uniform(IDLE_W, 400.0, 10), [IDLE_W]))
+    until_j = np.concatenate(([0.0], np.cumsum(np.diff(edges_sec) * steps_w)))
+    refresh_s, phase_s, delay_s = rng.choice([0.1, 0.13, 0.25]), rng.uniform(0, 0.1), rng.choice([0.0, 0.04])
+    at_sec = np.sort(rng.uniform(-3.0, 14.0, 700))
+    ends_sec = np.floor((at_sec - phase_s) / refresh_s) * refresh_s + phase_s - delay_s
+    mean_w = np.interp(ends_sec, edges_sec, until_j) - np.interp(ends_sec - 1.0, edges_sec, until_j)
+    told_w = mean_w + 0.05 * np.sin(ends_sec)
+    asked = {"delay_sec": delay_s, "delay_within_sec": delay_s / 4}
+    return float(until_j[-2] - until_j[1]), telescoped((at_sec, told_w), **asked)
+
+
+@pytest.mark.parametrize("seed", range(len(OF_ANY_LOAD)))
+def test_the_energy_of_any_load_stays_what_it_was(seed: int) -> None:
+    """Within its bound of the truth."""
+    truth_j, found = of_any_load(seed)
+    assert found is not None and found.uncertainty_j is not None
+    assert abs(found.energy_j - truth_j) <= found.uncertainty_j
+    assert (found.energy_j, found.uncertainty_j) == pytest.approx(OF_ANY_LOAD[seed], rel=1e-6)
