@@ -152,7 +152,11 @@ def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(caugh
     """A database file can run code in whoever opens it; the log is read instead, and the file stays as it is."""
     os.chown(caught_up.projections_path, 12_345, -1)
     told: list[str] = []
-    assert tokens(caught_up, told=told) == {EXPERIMENT: 120}
+    with open_tables(caught_up, told.append) as connection:
+        found = connection.execute("SELECT experiment_id, total_tokens FROM experiment_results").fetchall()
+        assert found == [(EXPERIMENT, 120)]
+        with pytest.raises(duckdb.InvalidInputException, match="read-only"):
+            connection.execute("DELETE FROM experiments")
     assert "user 12345" in told[0]
     assert caught_up.projections_path.stat().st_uid == 12_345
 
