@@ -3,7 +3,6 @@
 What belongs to a program's start (Python's own variables, what is loaded when, limits that a shell sets) is tested with the real one.
 """
 
-import contextlib
 import fcntl
 import gc
 import importlib
@@ -146,8 +145,5 @@ def _be_llem(job: Job, streams: Sequence[int]) -> NoReturn:
 if __name__ == "__main__":
     for place, _ in COMMANDS.values():
         importlib.import_module(place.partition(":")[0])
-    # Newer versions of typer load this, and with it all of pydantic, at the first option that they read.
-    with contextlib.suppress(ImportError):
-        importlib.import_module("typer._adapters")
     gc.freeze()
     _serve(Connection(int(sys.argv[1])))

@@ -148,4 +148,11 @@ class SegmentModel(RuleBasedStateMachine):
 
 
 TestSegmentModel = SegmentModel.TestCase
-TestSegmentModel.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True)
+TestSegmentModel.settings = settings(max_examples=10, stateful_step_count=25, deadline=None, derandomize=True)
+
+
+@pytest.mark.slow
+class TestSegmentModelForLonger(SegmentModel.TestCase):
+    """The same with more examples."""
+
+    settings = settings(TestSegmentModel.settings, max_examples=40)

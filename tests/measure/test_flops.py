@@ -83,6 +83,7 @@ def test_formula_against_the_counter(make_model: Callable[[], Any]) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_sliding_window_against_the_counter() -> None:
     """A decode step of a sliding-window model attends to its window only."""
     model = tiny_mistral()

@@ -126,6 +126,7 @@ def test_requests_that_end_in_the_drain_are_told(drained: Store) -> None:
     assert "not_conserved" not in {code for code, _ in reasons(drained, EXPERIMENT)}
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_request_that_ends_after_the_drain_is_told(log: Store) -> None:
     """Nothing can be answered when all has been."""
     experiment(log, worker=served([request(0, 10.0), request(1, 29.9, end_ns=at(DRAINED_S + 0.5))]))
@@ -135,6 +136,7 @@ def test_a_request_that_ends_after_the_drain_is_told(log: Store) -> None:
     )
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_drain_that_never_ended_goes_to_the_last_answer(log: Store) -> None:
     """As of a worker that was killed in it."""
     events = [

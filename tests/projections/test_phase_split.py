@@ -28,6 +28,7 @@ from tests.world import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("tables")
 IDLE_W, PROMPT_J, DECODE_J = 50.0, 0.05, 0.4
 
 

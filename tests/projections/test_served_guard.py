@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,6 +13,7 @@ from llem.store import Store
 from llem_events.events import MeteredDevice, MeterStarted, WindowClosed, WindowOpened
 from tests.world import CLOSED_S, OPENED_S, Dated, device, edges, experiment, sampler_events, worker_events
 
+pytestmark = pytest.mark.usefixtures("tables")
 DRAINED_S, IDLED_S = 32.3, 34.1
 REFRESH_S, PHASE_S = 0.1, 0.03
 
@@ -79,9 +79,9 @@ DRAIN = window("drain", CLOSED_S + 0.001, DRAINED_S)
 GUARD = window("guard", DRAINED_S + 0.02, IDLED_S)
 
 
-def test_a_guard_after_the_drain_makes_both_windows_exact(tmp_path: Path) -> None:
+def test_a_guard_after_the_drain_makes_both_windows_exact(log: Store) -> None:
     """The drain is told from the idling after it, and the measurement from both; each truth lies within its bound."""
-    found = windows(Store(tmp_path).create(), *DRAIN, *GUARD)
+    found = windows(log, *DRAIN, *GUARD)
     for kind, true_j in (
         ("measurement", drawn_j(CLOSED_S) - drawn_j(OPENED_S)),
         ("drain", drawn_j(DRAINED_S) - drawn_j(CLOSED_S + 0.001)),
@@ -93,8 +93,8 @@ def test_a_guard_after_the_drain_makes_both_windows_exact(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("after", [DRAIN, GUARD], ids=["no guard", "a guard too late"])
-def test_without_a_guard_that_follows_the_trapezoid_stands(tmp_path: Path, after: list[Dated]) -> None:
+def test_without_a_guard_that_follows_the_trapezoid_stands(log: Store, after: list[Dated]) -> None:
     """What came after the measurement cannot be told from it."""
-    told = windows(Store(tmp_path).create(), *after)["measurement"]
+    told = windows(log, *after)["measurement"]
     assert told["integration"] == "trapezoid"
     assert told["energy_j"] == told["trapezoid_energy_j"]
