@@ -87,6 +87,7 @@ def comparison(llem: Run, store: Store, *arguments: str) -> dict[str, dict[str, 
     return {"doubts": whole["doubts"]} | {each["figure"]: each for each in whole["comparisons"]}
 
 
+@pytest.mark.slow
 def test_groups_are_named_by_label_plan_run_and_name(cells: Store, llem: Run) -> None:
     """A label, a key of the plan or its last part, the runs themselves and the name in the plan mean the same runs."""
     runs = [",".join(run_id(cell, block) for block in range(5)) for cell in (1, 2)]

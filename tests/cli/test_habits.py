@@ -75,6 +75,7 @@ def test_a_name_stands_for_its_newest_run(llem: Run, folder: Path) -> None:
     assert "no experiment" in llem("show", "nobody", "--store", folder).stderr
 
 
+@pytest.mark.slow
 def test_a_table_is_a_query(llem: Run, folder: Path) -> None:
     """`llem query TABLE` shows the table, and a misspelt one is recognised."""
     done = llem("query", "warnings", "-f", "csv", "-o", "/dev/stdout", "--store", folder)

@@ -21,6 +21,7 @@ def three(log: Store) -> None:
         experiment(log, processes=2, experiment_id=f"run-{number}")
 
 
+@pytest.mark.slow
 def test_at_once_and_one_by_one_give_the_same_tables(
     caught_up: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_file_torn_inside_its_header_holds_nothing(log: Store) -> None:
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.slow
 def test_a_corrupt_segment_keeps_its_experiment_out(log: Store, tmp_path: Path) -> None:
     """Named by file, bytes and blocks; the other experiments are there; told again every time, from the tables."""
     experiment(log)

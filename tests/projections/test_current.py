@@ -37,6 +37,7 @@ def test_tables_that_hold_the_whole_log_are_current(store: Store) -> None:
     assert is_current(store)
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its size or by the time of its last change, where its folder had changed just before it was listed."""
     monkeypatch.setattr(current, "TICK_NS", 10**18)
@@ -64,6 +65,7 @@ def test_of_sealed_segments_nothing_but_the_folder_is_looked_at(
     assert is_current(store)
 
 
+@pytest.mark.slow
 def test_a_new_experiment_is_noticed(store: Store, tmp_path: Path) -> None:
     """And a query then sees it, by itself."""
     other = tmp_path / "other.json"

@@ -71,6 +71,7 @@ def changed(two: Store) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@pytest.mark.slow
 def test_everything_but_the_log_is_derived_again(
     two: Store, beside: Path, changed: duckdb.DuckDBPyConnection
 ) -> None:

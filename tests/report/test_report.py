@@ -275,6 +275,7 @@ def test_one_sample_that_stands_out_can_be_seen(llem: Run, tmp_path: Path) -> No
     assert min(heights) < 40 < 200 < sorted(heights)[5]
 
 
+@pytest.mark.slow
 def test_a_run_without_anything_is_still_a_page(llem: Run, store: Path) -> None:
     """A wrapped program has no tokens and no latency, and here no power: the page says what there is."""
     done = llem("measure", "--meter", "estimate", "--set", "windows.baseline_s=0.1", "--", "true")

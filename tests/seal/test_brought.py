@@ -58,6 +58,7 @@ def kept(cache: Path) -> set[str]:
     return {path.name for path in cache.rglob("*")} if cache.is_dir() else set()
 
 
+@pytest.mark.slow
 def test_an_address_holds_what_a_folder_holds(made: Path, tmp_path: Path) -> None:
     """The same files in the same places, byte for byte; and nothing is done twice."""
     store = Store(made.parent)

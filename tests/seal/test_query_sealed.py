@@ -58,6 +58,7 @@ def test_the_same_answers(sql: str, store: Store) -> None:
     assert asked(store, sql, sealed=True) == asked(store, sql, sealed=False)
 
 
+@pytest.mark.slow
 def test_nothing_else_can_be_read(store: Store) -> None:
     """The sandbox lets the sealed folder through, and no other file."""
     (store.path / "secret.csv").write_text("a")

@@ -17,11 +17,9 @@ from llem.projections.sealed import OF_EXPERIMENTS, OF_SEGMENTS
 from llem.seal.remote import RemoteFolder, at_once
 from llem.store import Store
 from tests import world
-from tests.conftest import LIMIT_S, Run, Start, wait_until
+from tests.conftest import LIMIT_S, Run, Start, needs, wait_until
 
-for package in ("s3fs", "moto", "flask"):
-    pytest.importorskip(package)
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *map(needs, ("s3fs", "moto", "flask"))]
 
 KEY, SECRET = "CANARYKEY00000000001", "canary/secret+that0shows0up0nowhere"
 EVERYTHING = " UNION ALL ".join(

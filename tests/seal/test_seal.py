@@ -222,6 +222,7 @@ def test_nothing_stays_of_a_damaged_experiment(log: Store, tmp_path: Path) -> No
     assert not list((tmp_path / "sealed").rglob(f"experiment_id={world.EXPERIMENT}/**/*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_told_in_words(log: Store, tmp_path: Path) -> None:
     """Nothing of DuckDB's own wrapping, and nothing half-written stays."""
     name = next(path.name for path in log.segments(world.EXPERIMENT) if path.name.startswith("sampler"))
