@@ -323,14 +323,12 @@ class SamplesTaken(Event, frozen=True, kw_only=True):
             raise ValueError(f"samples: found {self.count}, expected at most {self.MAX_COUNT}")
         if columns < RUNNING_COLUMNS:
             raise ValueError(f"columns: found {columns}, expected at least {RUNNING_COLUMNS}")
-        for name, found, expected in (
-            ("first", len(self.first), 8 * RUNNING_COLUMNS),
-            ("least", len(self.least), 8 * columns),
-            ("planes", len(self.planes), self.count * planes),
-            ("missing", len(self.missing), columns * ((self.count + 7) // 8) if self.missing else 0),
-        ):
-            if found != expected:
-                raise ValueError(f"{name}: found {found} bytes, expected {expected}")
+        missing = columns * ((self.count + 7) // 8) if self.missing else 0
+        lengths = 8 * RUNNING_COLUMNS, 8 * columns, self.count * planes, missing
+        if (len(self.first), len(self.least), len(self.planes), len(self.missing)) != lengths:
+            for name, expected in zip(("first", "least", "planes", "missing"), lengths, strict=True):
+                if (found := len(getattr(self, name))) != expected:
+                    raise ValueError(f"{name}: found {found} bytes, expected {expected}")
 
 
 class SamplesDropped(Event, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from llem.sql import literal
 from llem.store import Store
 
 _CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)(?: AS| \() -- (.+)")
+_TABLE = re.compile(r"^CREATE TABLE (.+?^\);)", re.DOTALL | re.MULTILINE)
 _COLUMN = re.compile(r" {4}(\w+) .*? -- (.+)")
 _VIEW = re.compile(r"CREATE VIEW (\w+) AS(.*?);\n", re.DOTALL)
 _BASE = re.compile(r"(?:FROM|JOIN) (\w+)")
@@ -215,16 +216,23 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Make empty tables, views and macros, and say which code they belong to."""
     connection.execute("BEGIN")
     connection.execute(SCHEMA_SQL)
-    add_comments(connection)
+    add_comments(connection, SCHEMA_SQL)
     connection.execute("INSERT INTO projection VALUES (?, ?)", VERSION)
     connection.execute("COMMIT")
 
 
-def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Say of every table, view, column and macro what it is."""
-    connection.execute(";\n".join(comments(SCHEMA_SQL)))
-    connection.execute(";\n".join(_comments_of_macros(SCHEMA_SQL)))
+def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Say of every table, view, column and macro that `sql` made what it is."""
+    connection.execute(";
+".join(comments(sql)))
+    connection.execute(";
+".join(_comments_of_macros(sql)))
     connection.execute(";\n".join(_comments_of_views(connection)))
+
+
+def definitions(sql: str) -> list[str]:
+    """Of its tables, each from its name on."""
+    return _TABLE.findall(sql)
 
 
 def comments(sql: str) -> Iterator[str]:

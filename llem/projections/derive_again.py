@@ -41,7 +41,7 @@ def derive_again(connection: duckdb.DuckDBPyConnection) -> None:
             "UPDATE segments SET derived_blocks = new.derived_blocks, clock_offset_ns = new.clock_offset_ns "
             f"FROM {_NEW}segments AS new WHERE (segments.experiment_id, segments.file) = (new.experiment_id, new.file)"
         )
-        database.add_comments(connection)
+        database.add_comments(connection, database.DERIVED_SQL)
         connection.execute("UPDATE projection SET derived_digest = ?", [database.VERSION.derived])
 
 
@@ -63,12 +63,13 @@ def _derive_beside(tables: Tables) -> list[str]:
 def _lay_beside(connection: duckdb.DuckDBPyConnection) -> None:
     """Empty derived tables of this program, and the checkpoints, which say what results include. Raises UnusableError."""
     with database.in_memory() as fresh:
-        fresh.execute(database.SCHEMA_SQL)
-        wanted = Tables(fresh)
+        fresh.execute(database.LOG_SQL)
         for table in _KEPT:
-            if Tables(connection).types(table) != wanted.types(table):
+            if Tables(connection).types(table) != Tables(fresh).types(table):
                 raise database.UnusableError(f"its table {table} has other columns")
-        for table in DERIVED_TABLES:
-            columns = ", ".join(f'"{name}" {kind}' for name, kind in wanted.types(table).items())
-            connection.execute(f"CREATE TEMP TABLE {table} ({columns})")
+    connection.execute(
+        "\n".join(
+            f"CREATE TEMP TABLE {definition}" for definition in database.definitions(database.DERIVED_SQL)
+        )
+    )
     connection.execute("CREATE TEMP TABLE segments AS FROM segments")

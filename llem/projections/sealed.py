@@ -96,7 +96,7 @@ def open_sealed(root: Path, *, described: bool = True) -> duckdb.DuckDBPyConnect
     connection = database.in_memory()
     connection.execute(database.SCHEMA_SQL)
     if described:
-        database.add_comments(connection)
+        database.add_comments(connection, database.SCHEMA_SQL)
     columns = connection.execute(_COLUMNS).fetchall()
     for table in (*OF_SEGMENTS, *OF_EXPERIMENTS):
         depth = "*/*" if table in OF_SEGMENTS else "*"

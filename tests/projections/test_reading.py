@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
+from operator import itemgetter
 
-import duckdb
 import pytest
 
 from llem.projections import catch_up, open_readonly, rebuild, sample_pieces
@@ -11,11 +11,12 @@ from llem.projections.derive import reading
 from llem.projections.derive import source as source_module
 from llem.projections.derive.columns import LISTS
 from llem.projections.derive.experiment import derive_experiment
-from llem.projections.derive.history import load_facts
+from llem.projections.derive.history import ExperimentFacts
 from llem.projections.derive.rows import derived_rows
 from llem.projections.derive.samples import COUNTED, DeviceSamples
 from llem.projections.derive.source import SERIES, Device, Held, Stored
 from llem.store import Store
+from llem_events import SegmentReader
 from tests.world import at, experiment, sampler_events, supervisor, worker_events, write
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -43,9 +44,7 @@ def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
             stored = Stored(connection, facts.experiment_id)
             assert isinstance(held, Held)
             assert sorted(held.sampled()) == sorted(stored.sampled())
-            assert of_source(connection, held, facts.experiment_id) == of_source(
-                connection, stored, facts.experiment_id
-            )
+            assert of_source(held, facts) == of_source(stored, facts)
 
 
 @pytest.mark.parametrize("thinned_from", [0, 2**15], ids=["sums", "samples"])
@@ -105,9 +104,9 @@ def _of_requests(source: Held | Stored, segment_id: str) -> Iterator[object]:
         yield columns.failed.tolist(), columns.finished.tolist(), columns.names_error.tolist()
 
 
-def of_source(connection: duckdb.DuckDBPyConnection, source: Held | Stored, experiment_id: str) -> object:
+def of_source(source: Held | Stored, facts: ExperimentFacts) -> object:
     """All derived rows."""
-    derived = derive_experiment(source, load_facts(connection, experiment_id))
+    derived = derive_experiment(source, facts)
     return {table: list(rows) for table, rows in derived_rows(source, derived).items()}
 
 
@@ -122,6 +121,32 @@ def test_a_large_experiment_is_read_in_pieces(log: Store) -> None:
     with open_readonly(log) as connection:
         found = reading.read_experiments(connection, ["run-1", "run-2"])
         assert [type(source) for _, source in found] == [Held, Stored]
+
+
+@pytest.mark.slow
+def test_devices_and_experiments_that_take_turns_in_the_table_are_told_apart(log: Store) -> None:
+    """A file of two devices that grows while other experiments are taken: each device's samples come in their order."""
+    both = [*sampler_events(uuid="GPU-0"), *sampler_events(uuid="GPU-1", power_w=lambda second: second)[1:]]
+    both.sort(key=itemgetter(0))
+    grown = write(log, both, role="sampler", index=0, experiment_id="run-1", blocks=4)
+    written = grown.read_bytes()
+    with SegmentReader(grown) as reader:
+        ends = [block.end.offset for block in reader.blocks()]
+    for number, end in enumerate([*ends, len(written)]):
+        grown.write_bytes(written[:end])
+        catch_up(log)
+        experiment(log, experiment_id=f"other-{number}")
+    catch_up(log)
+    with open_readonly(log) as connection:
+        found = list(reading.read_experiments(connection, ["run-1", "other-0", "other-1"]))
+        turns = connection.execute(
+            "SELECT count(*) FROM (SELECT experiment_id, device_uuid, lag((experiment_id, device_uuid)) OVER (ORDER BY rowid) AS before "
+            "FROM samples) WHERE before <> (experiment_id, device_uuid)"
+        ).fetchall()
+        assert turns > [(8,)]
+        held, stored = found[0][1], Stored(connection, "run-1")
+        assert isinstance(held, Held)
+        assert list(map(str, answers(stored))) == list(map(str, answers(held)))
 
 
 @pytest.mark.slow

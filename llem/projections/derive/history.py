@@ -369,15 +369,10 @@ def _beside(worker: Segment, segments: Sequence[Segment], *, role: str) -> Itera
             yield segment
 
 
-def load_facts(connection: duckdb.DuckDBPyConnection, experiment_id: str) -> ExperimentFacts:
-    """All facts of one experiment but its samples and requests."""
-    return load_histories(connection, [experiment_id])[experiment_id]
-
-
 def load_histories(
-    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str], events_rows: str
 ) -> dict[str, ExperimentFacts]:
-    """The same of several, in the order of their names; without segments where nothing is known of one."""
+    """All facts of experiments but their samples and requests; of events, those of some rows. Without segments where nothing is known of one."""
     names = Segment.__struct_fields__
     segments: dict[str, list[Segment]] = {experiment_id: [] for experiment_id in experiment_ids}
     rows = connection.execute(
@@ -388,8 +383,7 @@ def load_histories(
         segment = Segment(**dict(zip(names, row, strict=True)))
         segments[segment.experiment_id].append(segment)
     rows = connection.execute(
-        "SELECT experiment_id, segment_id, at_ns, type, version, body FROM events "
-        "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[])) "
+        f"SELECT experiment_id, segment_id, at_ns, type, version, body {events_rows} "
         "ORDER BY experiment_id, process_index NULLS FIRST, segment_id, event_number",
         [experiment_ids],
     ).fetchall()

@@ -14,37 +14,54 @@ from llem.projections.derive.source import (
     Held,
     HeldRequests,
     HeldSamples,
+    Places,
     Source,
     Stored,
+    join_spans,
     rows_of,
+    rows_within,
 )
 from llem.projections.sample_pieces import SMALL_ROWS, is_small, weight_of
 from llem_events.events import Request
 
 ROWS_AT_ONCE = 2 * SMALL_ROWS
-_OF_SOME = "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))"
+_OF_SOME = "AND experiment_id IN (SELECT unnest(?::VARCHAR[]))"
+_KEY = {
+    "experiment_id": "VARCHAR",
+    "segment_id": "VARCHAR",
+    "process_index": "INTEGER",
+    "device_uuid": "VARCHAR",
+}
+_KEYS = ", ".join(f"unnest(?::{kind}[]) AS {name}" for name, kind in _KEY.items())
+_SAME = " AND ".join(f"found.{name} IS NOT DISTINCT FROM keys.{name}" for name in _KEY)
 _COLUMNS = ", ".join(f"{name}::DOUBLE AS {name}" for name in POSSIBLE)
-_SAMPLES = (
-    f"SELECT experiment_id, segment_id, process_index, device_uuid, at_ns, {_COLUMNS} FROM samples {_OF_SOME}"
-)
 _REPORTED = ("experiment_id", "segment_id", "event_number", "window_kind")
 # Texts are long, and no figure comes from them.
 _FIELDS = tuple(name for name in Request.__struct_fields__ if name not in ("prompt", "output"))
-_REQUESTS = f"SELECT {', '.join((*_REPORTED, *_FIELDS))} FROM requests {_OF_SOME}"
 
 
 def read_experiments(
-    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    experiment_ids: Sequence[str],
+    places: Mapping[str, Places] | None = None,
 ) -> Iterator[tuple[ExperimentFacts, Source]]:
-    """What the log says of experiments; the source of a large one is good until anything is deleted."""
-    histories = load_histories(connection, experiment_ids)
+    """What the log says of experiments, whose rows stand there; the source of a large one is good until anything is deleted."""
+    if places is None:
+        places = rows_of(connection, experiment_ids)
+    histories = load_histories(connection, experiment_ids, _rows(places, "events", experiment_ids))
     small = {each: facts for each, facts in histories.items() if is_small(_weight(facts))}
     for some in _packed(small):
-        for experiment_id, source in _hold(connection, some).items():
+        for experiment_id, source in _hold(connection, some, places).items():
             yield histories[experiment_id], source
-    large = [each for each in histories if each not in small]
-    for experiment_id, places in rows_of(connection, large).items():
-        yield histories[experiment_id], Stored(connection, experiment_id, places)
+    for experiment_id in histories:
+        if experiment_id not in small:
+            yield histories[experiment_id], Stored(connection, experiment_id, places[experiment_id])
+
+
+def _rows(places: Mapping[str, Places], table: str, experiment_ids: Sequence[str]) -> str:
+    """Those of some experiments; their names are the first value of a statement."""
+    spans = [places[each][table] for each in experiment_ids if table in places[each]]
+    return f"{rows_within(table, join_spans(spans))} {_OF_SOME}"
 
 
 def _weight(facts: ExperimentFacts) -> float:
@@ -69,48 +86,60 @@ def _packed(histories: Mapping[str, ExperimentFacts]) -> Iterator[list[str]]:
         yield pack
 
 
-def _hold(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]) -> dict[str, Held]:
+def _hold(
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str], places: Mapping[str, Places]
+) -> dict[str, Held]:
     """All rows of some experiments."""
-    samples = _hold_samples(connection, experiment_ids)
-    requests = _hold_requests(connection, experiment_ids)
+    samples, requests, events = (
+        _rows(places, table, experiment_ids) for table in ("samples", "requests", "events")
+    )
+    held_samples = _hold_samples(connection, experiment_ids, samples)
+    held_requests = _hold_requests(connection, experiment_ids, requests)
     moments = connection.execute(
-        f"SELECT experiment_id, [min(at_ns), max(at_ns)] FROM events {_OF_SOME} GROUP BY ALL",
-        [experiment_ids],
+        f"SELECT experiment_id, [min(at_ns), max(at_ns)] {events} GROUP BY ALL", [experiment_ids]
     )
     events_ns = dict(moments.fetchall())
     return {
-        each: Held(events_ns.get(each, []), samples.get(each, []), requests.get(each, {}))
+        each: Held(events_ns.get(each, []), held_samples.get(each, []), held_requests.get(each, {}))
         for each in experiment_ids
     }
 
 
 def _hold_samples(
-    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str], rows: str
 ) -> dict[str, list[HeldSamples]]:
-    """By experiment; those of one device in one segment in the order of the table."""
-    found = connection.execute(_SAMPLES, [experiment_ids]).fetchnumpy()
-    names = ("experiment_id", "segment_id", "process_index", "device_uuid")
-    numbers: dict[tuple[Any, ...], int] = {}
-    keys = zip(*(found[name].tolist() for name in names), strict=True)
-    of_rows = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64)
-    order = np.argsort(of_rows, kind="stable")
-    ends = np.cumsum(np.bincount(of_rows, minlength=len(numbers)))
+    """By experiment; those of one device in one segment in the order of the table.
+
+    Whose a sample is comes as a number: four texts of each take longer than all the rest.
+    """
+    keys = connection.execute(
+        f"SELECT {', '.join(_KEY)} {rows} GROUP BY ALL ORDER BY min(rowid)", [experiment_ids]
+    ).fetchall()
+    found = connection.execute(
+        f"SELECT number, row, at_ns, {_COLUMNS} FROM (SELECT rowid AS row, * {rows}) AS found "
+        f"JOIN (SELECT {_KEYS}, unnest(range({len(keys)})) AS number) AS keys ON {_SAME}",
+        [experiment_ids, *([key[place] for key in keys] for place in range(len(_KEY)))],
+    ).fetchnumpy()
+    order = np.lexsort((found["row"], found["number"]))
+    ends = np.cumsum(np.bincount(found["number"], minlength=len(keys)))
     samples: dict[str, list[HeldSamples]] = {}
-    for (experiment_id, segment_id, *device), rows in zip(numbers, np.split(order, ends[:-1]), strict=False):
-        columns = {name: np.ma.filled(found[name][rows], np.nan) for name in POSSIBLE}
-        at_ns = np.asarray(found["at_ns"][rows], np.int64)
+    for (experiment_id, segment_id, *device), stand in zip(keys, np.split(order, ends[:-1]), strict=False):
+        columns = {name: np.ma.filled(found[name][stand], np.nan) for name in POSSIBLE}
+        at_ns = np.asarray(found["at_ns"][stand], np.int64)
         held = HeldSamples(Device(*device), segment_id, at_ns, columns)
         samples.setdefault(experiment_id, []).append(held)
     return samples
 
 
 def _hold_requests(
-    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str], rows: str
 ) -> dict[str, dict[str, HeldRequests]]:
     """By experiment and segment, event by event in the order of the table."""
-    rows = connection.execute(_REQUESTS, [experiment_ids]).fetchall()
+    found = connection.execute(f"SELECT {', '.join((*_REPORTED, *_FIELDS))} {rows}", [experiment_ids])
     events: dict[str, dict[str, list[tuple[int, str, Sequence[Request]]]]] = {}
-    for (experiment_id, segment_id, *event), reported in groupby(rows, key=lambda row: row[: len(_REPORTED)]):
+    for (experiment_id, segment_id, *event), reported in groupby(
+        found.fetchall(), key=lambda row: row[: len(_REPORTED)]
+    ):
         requests = [_request(row[len(_REPORTED) :]) for row in reported]
         events.setdefault(experiment_id, {}).setdefault(segment_id, []).append((*event, requests))
     return {

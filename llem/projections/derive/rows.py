@@ -20,7 +20,7 @@ from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.regions import region_rows
 from llem.projections.derive.request_shares import IN_DRAIN_REASON
 from llem.projections.derive.samples import DeviceSamples, load_samples
-from llem.projections.derive.source import Source, Span, Stored
+from llem.projections.derive.source import Places, Source, Span, Stored, rows_of
 from llem.projections.derive.spans import window_span
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
@@ -58,7 +58,7 @@ def derive(tables: Tables, experiment_ids: Sequence[str]) -> None:
     for experiment_id, reason in failing(tables, experiment_ids):
         set_aside(tables, experiment_id, reason)
         with tables.transaction():
-            _replace(tables, [experiment_id])
+            _replace(tables, [experiment_id], rows_of(tables.connection, [experiment_id]))
 
 
 def failing(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -66,20 +66,22 @@ def failing(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[tuple[str
     if not experiment_ids:
         return
     tables.course.begin("deriving results", len(experiment_ids), "experiments")
+    places = rows_of(tables.connection, experiment_ids)
     for group in _groups(tables, experiment_ids):
-        reason = _try(tables, group)
+        reason = _try(tables, group, places)
         tables.course.complete(len(group))
         for experiment_id in group if reason is not None else ():
-            reason = _try(tables, [experiment_id])
+            reason = _try(tables, [experiment_id], places)
             if reason is not None:
                 yield experiment_id, reason
+                places = rows_of(tables.connection, experiment_ids)  # it may be deleted by now
 
 
-def _try(tables: Tables, experiment_ids: Sequence[str]) -> str | None:
+def _try(tables: Tables, experiment_ids: Sequence[str], places: Mapping[str, Places]) -> str | None:
     """None where all went well; else why nothing was changed."""
     try:
         with tables.transaction():
-            _replace(tables, experiment_ids)
+            _replace(tables, experiment_ids, places)
     except Exception as error:  # noqa: BLE001 -- whatever a log brings about is its own experiment's damage
         return reason_against(error)
     return None
@@ -100,12 +102,12 @@ def _groups(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[list[str]
         yield group
 
 
-def _replace(tables: Tables, experiment_ids: Sequence[str]) -> None:
+def _replace(tables: Tables, experiment_ids: Sequence[str], places: Mapping[str, Places]) -> None:
     for table in DERIVED_TABLES:
         tables.delete_experiments(table, experiment_ids)
     rows: dict[str, Rows] = {table: [] for table in DERIVED_TABLES}
     offsets: Rows = []
-    for facts, source in read_experiments(tables.connection, experiment_ids):
+    for facts, source in read_experiments(tables.connection, experiment_ids, places):
         if not facts.segments:
             continue
         if facts.refused is None:

@@ -197,6 +197,16 @@ def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
     return places
 
 
+def join_spans(spans: Sequence[Span]) -> Span:
+    """From the first row of any to the last."""
+    return min((first for first, _ in spans), default=0), max((last for _, last in spans), default=-1)
+
+
+def rows_within(table: str, span: Span) -> str:
+    """Rows of a table that stand between two, both included."""
+    return f"FROM {table} WHERE rowid BETWEEN {span[0]} AND {span[1]}"
+
+
 class Stored:
     """The rows of an experiment in the tables `samples` and `requests`."""
 
@@ -447,8 +457,7 @@ class Stored:
 
     def _rows(self, table: str) -> str:
         """The experiment's; its name is the first value of a statement."""
-        first, last = self._places.get(table, _NOWHERE)
-        return f"FROM {table} WHERE rowid BETWEEN {first} AND {last} AND experiment_id = ?"
+        return f"{rows_within(table, self._places.get(table, _NOWHERE))} AND experiment_id = ?"
 
     def _fetch(self, sql: str, *values: Any) -> list[Any]:
         return self._connection.execute(sql, [self._experiment_id, *values]).fetchall()
