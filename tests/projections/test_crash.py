@@ -39,7 +39,7 @@ def deaths(log: Store, scratch: Path, stride: int) -> dict:
     """What the program says that dies at its calls."""
     scratch.mkdir()
     command = [sys.executable, "-m", "tests.projections.dying", str(log.path), str(scratch), str(stride)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     return json.loads(found.stdout)
 
 
