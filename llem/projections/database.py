@@ -223,10 +223,8 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Say of every table, view, column and macro that `sql` made what it is."""
-    connection.execute(";
-".join(comments(sql)))
-    connection.execute(";
-".join(_comments_of_macros(sql)))
+    connection.execute(";\n".join(comments(sql)))
+    connection.execute(";\n".join(_comments_of_macros(sql)))
     connection.execute(";\n".join(_comments_of_views(connection)))
 
 
