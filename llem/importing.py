@@ -264,7 +264,14 @@ def _check_options(document: Document, name: str, importer: Importer, asked: Ask
 def _read(path: Path) -> Original:
     """No more of it than is read at once. A pipe may never say anything, and a device may have no end."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ExportError(
+                f"{path} is a folder without results of LLenergyMeasure",
+                expected="a file, the folder of a result or a study of LLenergyMeasure, or a bundle",
+                hint=f"name its files: {path}/*",
+            )
+        if not stat.S_ISREG(mode):
             raise ExportError(
                 f"{path} cannot be read", found="not a regular file", hint="write it to a file first"
             )

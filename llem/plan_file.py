@@ -368,9 +368,13 @@ def assign(table: Table, key: str, value: object) -> None:
     table[last] = value
 
 
+def _types_of(section: type[Section]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(section)}
+
+
 def _check_keys(table: Table, section: type[Section], place: str) -> None:
     """Unknown keys by their full path, with the nearest known one."""
-    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+    known = _types_of(section)
     for key, value in table.items():
         path = f"{place}{key}"
         if key not in known:
@@ -387,10 +391,13 @@ def check_section(table: Table, section: type[SectionT], place: str) -> SectionT
         return msgspec.convert(table, section)
     except msgspec.ValidationError as error:
         text, _, inner = str(error).partition(" - at `$")
-        found, _, got = text.partition(", got ")
-        expected = found.removeprefix("Expected ")
+        key = inner.rstrip("`")
+        expected, _, got = text.partition(", got ")
+        name = key.removeprefix(".")
+        if names := literal_values(_types_of(section).get(name)):
+            expected, got = f"one of {', '.join(names)}", repr(table[name])
         raise PlanError(
-            f"plan key {place}{inner.rstrip('`')}", found=got or None, expected=expected
+            f"plan key {place}{key}", found=got or None, expected=expected.removeprefix("Expected ")
         ) from None
 
 

@@ -26,7 +26,7 @@ def import_result(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Files of other programs, or bundles of `llem export --bundle`; see docs/importing.md.",
+            help="Files of other programs, folders of LLenergyMeasure's results and studies, or bundles of `llem export --bundle`; see docs/importing.md.",
         ),
     ],
     file_format: Annotated[
@@ -56,7 +56,7 @@ def import_result(
         str | None,
         typer.Option(
             metavar="ZONE",
-            help="Of times without one, such as Europe/Berlin; this host's unless named.",
+            help="Of times without one, such as Europe/Berlin; this host's unless named, UTC for LLenergyMeasure.",
             show_default=False,
         ),
     ] = None,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ _NOT_OF_A_FILE = {
     "meter",
     "interval_reason",
 }
+_TIMES = frozenset(("start_time", "end_time", "start", "end"))
+_WITH_TIMES = frozenset(("process_results", "timestamps"))
 _SERIES = ("experiments", "cycle_results")  # of a study; of the cycles before v0.7
 
 
@@ -131,22 +133,24 @@ def recordings(document: Document, asked: Asked) -> Iterator[KeptResult | Record
         return
     several = _several(document)
     if not several:
-        yield _alone(document)
+        yield _alone(document, asked)
     for number, fields in enumerate(several, 1):
-        original = msgspec.json.encode(fields)
+        original = msgspec.json.encode(_in_zone(fields, asked))
         result = read_predecessor(original, what=f"{document.what}: result {number}")
         cycle = {"cycle": str(number)} if "cycle_results" in document.fields else {}
         yield KeptResult(result=result, original=original, labels=cycle)
 
 
-def _alone(document: Document) -> KeptResult:
+def _alone(document: Document, asked: Asked) -> KeptResult:
     """The result of a file, with what stands beside it."""
     result, original = read_predecessor(document.content, what=document.what), None
+    fields = _in_zone(document.fields, asked)
     if document.path is None:
         return KeptResult(result=result)
-    snapshot = beside_result.surroundings(document.path.parent, document.fields)
-    if snapshot is not None:
-        original = msgspec.json.encode({**document.fields, "environment_snapshot": snapshot})
+    if (snapshot := beside_result.surroundings(document.path.parent, fields)) is not None:
+        fields = {**fields, "environment_snapshot": snapshot}
+    if fields != document.fields:
+        original = msgspec.json.encode(fields)
         result = read_predecessor(original, what=f"{document.what} with its surroundings")
     return KeptResult(
         result=result,
@@ -154,6 +158,32 @@ def _alone(document: Document) -> KeptResult:
         samples=_samples_beside(document.path, result),
         labels=beside_result.place_in_study(document.path),
     )
+
+
+def _in_zone(fields: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """The same with the zone that was named in every time without one; the times of processes too."""
+    if asked.zone is None:
+        return fields
+    zoned = {
+        key: _zoned(value, asked.zone) if key in _TIMES else value
+        for key, value in fields.items()
+        if key not in _WITH_TIMES
+    }
+    for key in _WITH_TIMES & fields.keys():
+        inner = fields[key]
+        zoned[key] = (
+            [_in_zone(each, asked) for each in inner] if isinstance(inner, list) else _in_zone(inner, asked)
+        )
+    return zoned
+
+
+def _zoned(written: Any, zone: tzinfo) -> Any:
+    """A time with its zone; anything else as it is, for who reads it to refuse."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except (TypeError, ValueError):
+        return written
+    return written if moment.tzinfo else moment.replace(tzinfo=zone).isoformat()
 
 
 def _samples_beside(path: Path, result: ExperimentResult) -> SampleFile | None:

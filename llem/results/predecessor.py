@@ -63,6 +63,8 @@ _PLACEHOLDERS = {
 }
 _VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, *LATER_VERSIONS)))
 ONE_RESULT = f"a JSON object of one result, with schema_version one of {_VERSIONS}"
+IMPORTED = "recorded by LLenergyMeasure and imported: llem did not measure it"
+WITHOUT_ZONE = "its times have no zone and are taken for UTC: on a host elsewhere it ran earlier or later by that host's offset (--timezone says it)"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
 
@@ -82,12 +84,13 @@ def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResu
 
 
 def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
-    """The result under its id in this store; what it was called before becomes the label `imported_id`."""
+    """The result under its id in this store, said to be imported; what it was called before becomes the label `imported_id`."""
     result = read_predecessor(original)
     replace = msgspec.structs.replace
     return replace(
         result,
         experiment_id=experiment_id,
+        measurement_warnings=[IMPORTED, *result.measurement_warnings],
         labels={**result.labels, "imported_id": result.experiment_id},
         process_results=[replace(process, experiment_id=experiment_id) for process in result.process_results],
     )
@@ -287,9 +290,11 @@ def _by_name(packages: object) -> Mapping[str, str]:
 
 
 def _in_utc(result: ExperimentResult) -> ExperimentResult:
-    """The predecessor wrote some times without a zone; they are taken for UTC."""
+    """The predecessor wrote local times without a zone; they are taken for UTC, with a warning."""
+    warnings = result.measurement_warnings
     return msgspec.structs.replace(
         result,
+        measurement_warnings=warnings if result.start_time.tzinfo else [*warnings, WITHOUT_ZONE],
         start_time=_aware(result.start_time),
         end_time=_aware(result.end_time),
         process_results=[_process_in_utc(process) for process in result.process_results],

@@ -14,6 +14,7 @@ from llem.api import OpenStore, open_store
 from llem.errors import ExportError
 from llem.export import formats
 from llem.importing import import_result
+from llem.results.predecessor import IMPORTED, WITHOUT_ZONE
 from llem.store import Store
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import ResultImported
@@ -58,8 +59,10 @@ def exported(opened: OpenStore) -> dict[str, Any]:
 def test_figures_survive_import_and_export(imported: OpenStore) -> None:
     """Every field that both programs have is exported as it was read."""
     found = exported(imported)
-    for name in FIELDS.keys() - OTHER_NAMES - OTHER_SHAPES - {"energy_breakdown", "latency_stats"}:
+    added = {"energy_breakdown", "latency_stats", "measurement_warnings"}
+    for name in FIELDS.keys() - OTHER_NAMES - OTHER_SHAPES - added:
         assert subset(FIELDS[name], found[name]), name
+    assert found["measurement_warnings"] == [IMPORTED, *FIELDS["measurement_warnings"], WITHOUT_ZONE]
     assert found["process_results"][0]["energy_metrics"]["total_energy_j"] == FIELDS["total_energy_j"]
     assert found["process_results"][0]["inference_metrics"]["latency_measurements"]["ttft_ms"] == [12.0, 13.0]
     assert found["energy_breakdown"]["adjusted_j"] == -3.25
@@ -215,8 +218,12 @@ def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
 def test_what_is_no_regular_file_is_refused_at_once(store: Store, tmp_path: Path) -> None:
     """A pipe to which nobody writes is not waited for, and a folder is no result."""
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        with pytest.raises(ExportError, match="not a regular file"):
+    for path, what in (
+        (tmp_path / "pipe", "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path, "is a folder without results of LLenergyMeasure"),
+    ):
+        with pytest.raises(ExportError, match=what):
             import_result(path, store)
     assert not list(store.experiment_ids())
 

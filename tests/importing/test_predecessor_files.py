@@ -1,16 +1,19 @@
 """Results of LLenergyMeasure in other shapes than one of v0.8: each figure is the file's, and a zero that stood for nothing is NULL."""
 
 import json
+from datetime import UTC as UTC_ZONE
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llem.errors import ExportError
+from llem.importers.asked import Asked
 from llem.importers.beside_result import is_study
 from llem.importers.llenergymeasure import KeptResult
 from llem.importers.recording import Recording
 from llem.importing import files_in, import_result, understand
+from llem.results.predecessor import WITHOUT_ZONE
 from llem.store import Store
 from tests.importing.files import FORMATS, UTC
 from tests.importing.tables import rows, tables
@@ -252,3 +255,22 @@ def test_lists_from_before_there_was_a_schema(tmp_path: Path) -> None:
     assert f"{runs[0].began:%Y-%m-%d %H:%M:%S}" == "2025-04-16 09:30:16"
     reasons = [line.reason for line in runs[1].mapping if line.column == "energy_gpu_j"]
     assert reasons and "every process tracked it" in str(reasons[0])
+
+
+@pytest.mark.parametrize(
+    ("zone", "began", "is_told"),
+    [(None, "2025-12-20T12:00:00.500000+00:00", True), ("+02:00", "2025-12-20T10:00:00.500000+00:00", False)],
+)
+def test_times_without_a_zone_are_those_of_the_zone_that_is_named(
+    zone: str | None, began: str, *, is_told: bool
+) -> None:
+    """Else of UTC, with a warning; the times of its processes go with them, and durations stay."""
+    (run,) = understand(FORMATS / "llenergymeasure/aggregated.json", asked=Asked(timezone=zone)).runs
+    assert isinstance(run, KeptResult)
+    result = run.result
+    assert result.start_time.astimezone(UTC_ZONE).isoformat() == began
+    assert (WITHOUT_ZONE in result.measurement_warnings) == is_told
+    assert result.duration_sec == 42.0
+    assert {process.timestamps.start.utcoffset() for process in result.process_results} == {
+        result.start_time.utcoffset()
+    }

@@ -80,7 +80,10 @@ def test_prompts_are_the_same_in_a_block_and_others_in_the_next() -> None:
         ),
         ({"repeat": 3, "vary": {"engine.batch_size": [4, 8]}}, "did you mean study.repeats?"),
         ({"repeats": 0, "vary": {"engine.batch_size": [4, 8]}}, "plan key study.repeats"),
-        ({"order": "mirrored", "vary": {"engine.batch_size": [4, 8]}}, "plan key study.order"),
+        (
+            {"order": "mirrored", "vary": {"engine.batch_size": [4, 8]}},
+            "plan key study.order: found 'mirrored', expected one of random, as_written",
+        ),
         ({"repeats": 100_000, "vary": {"engine.batch_size": [4, 8]}}, "expected at most 100,000"),
     ],
 )
