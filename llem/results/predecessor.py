@@ -63,7 +63,7 @@ _PLACEHOLDERS = {
 }
 _VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, *LATER_VERSIONS)))
 ONE_RESULT = f"a JSON object of one result, with schema_version one of {_VERSIONS}"
-IMPORTED = "recorded by LLenergyMeasure and imported: llem did not measure it"
+IMPORTED = "imported from a result alone: there is no log of what was measured"
 WITHOUT_ZONE = "its times have no zone and are taken for UTC: on a host elsewhere it ran earlier or later by that host's offset (--timezone says it)"
 MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
 
@@ -90,7 +90,7 @@ def imported(original: bytes, *, experiment_id: str) -> ExperimentResult:
     return replace(
         result,
         experiment_id=experiment_id,
-        measurement_warnings=[IMPORTED, *result.measurement_warnings],
+        measurement_warnings=list(dict.fromkeys([IMPORTED, *result.measurement_warnings])),
         labels={**result.labels, "imported_id": result.experiment_id},
         process_results=[replace(process, experiment_id=experiment_id) for process in result.process_results],
     )

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from llem.results.figures import EXPERIMENT_FIGURES
+from llem.results.predecessor import IMPORTED
 from llem.store import Store
 from tests.conftest import Run, mostly_slow
 from tests.world import experiment
@@ -163,8 +164,10 @@ def test_an_export_can_be_imported_and_exported_again(llem: Run, folder: Path, t
     # both began in one second, and an imported run's id tells no more of when it began
     assert sorted(map(str, map(figures, after))) == sorted(map(str, map(figures, before)))
     assert {row["valid"] for row in before} == {"true"} and {row["valid"] for row in after} == {""}
+    assert all(IMPORTED in row["warnings"] for row in after)
 
 
 def figures(row: dict[str, str]) -> dict[str, str]:
-    """All but what names the experiment, and its verdict."""
-    return {name: cell for name, cell in row.items() if name not in ("experiment_id", "labels", "valid")}
+    """All but what names the experiment, its verdict, and the warning that it is imported."""
+    other = ("experiment_id", "labels", "valid", "warnings")
+    return {name: cell for name, cell in row.items() if name not in other}
