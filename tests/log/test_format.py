@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from llem_events.damage import explains_crash
+from llem_events import envelope
+from llem_events.damage import Verdict, explains_crash
 from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.events import WarningRaised
 from llem_events.format import (
     BLOCK_HEADER_BYTES,
     FRAME_HEAD_BYTES,
@@ -20,6 +22,7 @@ from llem_events.format import (
     decompress,
     fields_of,
     frame_length,
+    header_digest,
     pack_block,
     pack_header,
     pack_record,
@@ -29,6 +32,7 @@ from llem_events.format import (
     unpack_header,
     unpack_seal,
 )
+from llem_events.reader import SegmentReader
 from tests.log.segments import SEGMENT_ID, segment_header
 
 AT = 7777  # where each record stands
@@ -187,3 +191,64 @@ def zeroed(sector: int, *, offset: int = 0, written: bytes = OF_NOISE) -> bytes:
 def test_what_an_interrupted_write_leaves(rest: bytes, offset: int, is_crash: bool) -> None:
     """A record cut short, or one of which a sector is zeros; one that is whole and has other bytes was changed later."""
     assert explains_crash(rest, offset) is is_crash
+
+
+def parts() -> list[bytes]:
+    """Header, two blocks of one and two events, and seal of a segment."""
+    frame = pack_header(segment_header())
+    found, previous, first = [frame], header_digest(frame), 0
+    for number, count in enumerate((1, 2)):
+        raw = envelope.pack(WarningRaised(code="c", text="t"), 0) * count
+        header, data = pack_block(
+            compressor(of_samples=False).compress(raw),
+            segment_id=SEGMENT_ID,
+            block_number=number,
+            first_event=first,
+            event_count=count,
+            raw_length=len(raw),
+            previous_digest=previous,
+        )
+        previous, first = header.digest, first + count
+        found.append(data)
+    return [*found, pack_seal(Seal(2, 3, 0, 0, previous), SEGMENT_ID)]
+
+
+HEAD, ONE, TWO, SEALED = parts()
+WHOLE = HEAD + ONE + TWO + SEALED
+FIRST, SECOND, THIRD = len(HEAD), len(HEAD + ONE), len(HEAD + ONE + TWO)
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict", "blocks", "damage"),
+    [
+        (WHOLE, Verdict.CLEAN, 2, None),
+        (HEAD + ONE, Verdict.UNCLOSED, 1, None),
+        (WHOLE + b"x", Verdict.CORRUPT, 2, (len(WHOLE), len(WHOLE) + 1, "bytes after the seal", 2, 3)),
+        (HEAD + ONE + TWO[:-1], Verdict.TORN, 1, (SECOND, THIRD - 1, "ends inside its last write", 1, 1)),
+        (HEAD[:-1], Verdict.TORN, 0, (0, FIRST - 1, "ends inside its header", 0, 0)),
+        (HEAD + ONE + HEAD, Verdict.CORRUPT, 1, (SECOND, SECOND + FIRST, "a second segment header", 1, 1)),
+        (HEAD + ONE + SEALED, Verdict.CORRUPT, 1, (SECOND, SECOND, "the seal counts 2 blocks and 3 events, found 1 and 1", 1, 1, 2, 3)),
+        (HEAD + TWO + SEALED, Verdict.CORRUPT, 1, (FIRST, FIRST, "block out of place: found block 1 with first event 1, expected block 0 with first event 0 after digest", 0, 0, 1, 1)),
+        (HEAD + b"xxxx" + TWO + SEALED, Verdict.CORRUPT, 1, (FIRST, FIRST + 4, "no record of the log here", 0, 0, 1, 1)),
+        (HEAD + ONE + b"y" * 40, Verdict.CORRUPT, 1, (SECOND, SECOND + 40, "no record of the log here", 1, 1)),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_what_is_damaged_is_told_with_its_bytes(
+    tmp_path: Path, content: bytes, verdict: Verdict, blocks: int, damage: tuple[object, ...] | None
+) -> None:
+    """From where to where, with the numbers of what stood there, and what can still be read."""
+    (tmp_path / "a").write_bytes(content)
+    with SegmentReader(tmp_path / "a", salvage_damage=True) as reader:
+        assert (len(list(reader.blocks())), reader.verdict) == (blocks, verdict)
+    if damage is None:
+        assert reader.damages == []
+        return
+    offset, end, text, *numbers = damage
+    (found,) = reader.damages
+    assert (found.offset, found.end) == (offset, end) and str(text) in found.text
+    told = (found.first_block, found.first_event, found.next_block, found.next_event)
+    assert told == (*numbers, None, None)[:4]
+    if verdict is Verdict.CORRUPT:
+        with SegmentReader(tmp_path / "a") as strict, pytest.raises(CorruptError):
+            list(strict.blocks())
