@@ -7,12 +7,12 @@ import duckdb
 import pytest
 
 from llem.projections import bulk, catch_up, cells, database, ingest, rebuild
-from llem.projections.checkpoint import SegmentFile
+from llem.projections.checkpoint import SegmentFile, scan
 from llem.projections.containment import MisfitError
 from llem.store import Store
 from tests.conftest import mostly_slow
 from tests.projections.tables import hashes, rows
-from tests.world import experiment, sampler_events
+from tests.world import experiment, sampler_events, supervisor, worker_events, write
 
 
 def three(log: Store) -> None:
@@ -50,6 +50,24 @@ def sized(experiment_id: str, file_bytes: int) -> SegmentFile:
     return SegmentFile(
         experiment_id=experiment_id, path=Path("segment"), file_bytes=file_bytes, modified_ns=0
     )
+
+
+def test_what_is_read_at_once_is_plain(log: Store) -> None:
+    """Sealed originals, each once; a file that grows, a copy, or more than is read whole, goes the slow way."""
+    path = supervisor(log)
+    write(log, worker_events()[:2], role="worker", index=0)
+    files = scan(log)["run-1"]
+    found = bulk._read("run-1", files)
+    assert found is not None and [each.identity.process_index for each in found.segments] == [None, 0]
+    assert found.facts().experiment_id == "run-1" and len(found.segments[0].events) == 2
+    copy = path.with_name("copy.events.zst")
+    copy.write_bytes(path.read_bytes())
+    assert bulk._read("run-1", scan(log)["run-1"]) is None
+    copy.write_bytes(b"no segment")
+    assert bulk._read("run-1", scan(log)["run-1"]) is None
+    copy.unlink()
+    write(log, worker_events()[:1], role="worker", index=1, seal=False)
+    assert bulk._read("run-1", scan(log)["run-1"]) is None
 
 
 @pytest.mark.parametrize("chunk", mostly_slow([2, 1, 64], every=3))

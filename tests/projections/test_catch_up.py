@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from llem.errors import DamagedLogError, StoreError
-from llem.projections import catch_up, rebuild
+from llem.projections import catch_up, open_tables, rebuild
 from llem.store import Store
 from llem_events.events import Event, WarningRaised
 from llem_events.recovery import recover
@@ -339,6 +339,7 @@ def test_a_projection_of_another_user_is_never_opened(caught_up: Store) -> None:
 
 def test_no_store_is_an_error_that_says_so(tmp_path: Path) -> None:
     """Nothing is created."""
-    with pytest.raises(StoreError, match="no store at"):
-        catch_up(Store(tmp_path / "nowhere"))
+    for ask in (catch_up, rebuild, lambda store: open_tables(store, print)):
+        with pytest.raises(StoreError, match="no store at"):
+            ask(Store(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
