@@ -261,10 +261,8 @@ def _lead_s(trace: LoadTrace) -> float:
 
 def _idle(at_sec: FloatArray, trace: LoadTrace, *, settled_s: float) -> NDArray[np.bool_]:
     """When the sensors show nothing but idling."""
-    began_s = np.append(trace.busy_s[:, 0], np.inf)
     ended_s = np.append(trace.busy_s[0, 0] - _lead_s(trace), trace.busy_s[:, 1])
-    number = np.searchsorted(began_s, at_sec, side="right")
-    number = np.minimum(number, len(ended_s) - 1)
+    number = np.searchsorted(trace.busy_s[:, 0], at_sec, side="right")
     idle: NDArray[np.bool_] = at_sec >= ended_s[number] + settled_s
     return idle
 

@@ -1,5 +1,7 @@
 """Intervals of percentiles from the order of the values alone."""
 
+import itertools
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -35,3 +37,22 @@ def test_many_values_give_a_narrow_interval_around_the_percentile(share: float) 
     deviation = (1_000_000 * share * (1 - share)) ** 0.5
     assert low < 1_000_000 * share < high
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.01)
+
+
+def ranks_one_by_one(count: int, share: float) -> tuple[int, int]:
+    """From the binomial distribution, each probability by its formula."""
+    probabilities = [
+        math.comb(count, below) * share**below * (1 - share) ** (count - below) for below in range(count)
+    ]
+    fewer = [0.0, *itertools.accumulate(probabilities)]
+    above = next((number for number in range(count) if fewer[number] >= 0.975), count)
+    below = max(number for number in range(count) if fewer[number] <= fewer[above] - 0.95)
+    return below - 1, above - 1
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("more", [0, 1, 17, 100, 300])
+def test_ranks_are_those_of_the_binomial_distribution(share: float, more: int) -> None:
+    """Exactly."""
+    count = least_count(share) + more
+    assert interval_ranks(count, share) == ranks_one_by_one(count, share)
