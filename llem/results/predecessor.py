@@ -165,8 +165,6 @@ def _of_one_process(fields: Fields) -> Fields:
         **{name: fields[name] for name in same if name in fields},
         "schema_version": SCHEMA_VERSION,
         "total_tokens": work.get("total_tokens"),
-        "total_input_tokens": work.get("input_tokens"),
-        "total_output_tokens": work.get("output_tokens"),
         "total_inference_time_sec": work.get("inference_time_sec"),
         "avg_tokens_per_second": work.get("tokens_per_second"),
         "total_energy_j": energy.get("total_energy_j"),

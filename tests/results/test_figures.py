@@ -132,6 +132,14 @@ def test_figures_that_are_no_fields_follow_from_fields() -> None:
     assert cells["warnings"](result) == "a; b; c"
 
 
+def test_a_column_says_its_unit_and_its_meaning() -> None:
+    """In its comment; a figure without a unit says its meaning alone."""
+    comments = {figure.name: figure.comment for figure in EXPERIMENT_FIGURES}
+    assert comments["mean_power_w"].startswith("[W] ") and comments["engine"] == "what ran the model"
+    assert "    duration_sec DOUBLE, -- [s] end minus start\n" in RESULTS_SQL
+    assert "    engine VARCHAR, -- what ran the model\n" in RESULTS_SQL
+
+
 def test_a_figure_is_wanted_low_or_high_or_neither() -> None:
     """Nothing else is asked for by those who say which of two is better."""
     for figures in (EXPERIMENT_FIGURES, PROCESS_FIGURES, REQUEST_FIGURES):

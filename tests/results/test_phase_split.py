@@ -56,6 +56,18 @@ def test_a_run_without_noise_is_split_exactly() -> None:
     assert exact.prefill.within_j == pytest.approx(0, abs=1e-6) and exact.r2 == pytest.approx(1)
 
 
+def test_costs_and_their_intervals_stay_what_they_were() -> None:
+    """Of twenty blocks of spans, one of which is left out at a time."""
+    found = run(1)
+    assert found.prefill is not None and found.decode is not None
+    told = [(each.energy_j, each.within_j, each.tokens) for each in (found.prefill, found.decode)]
+    assert told[0] == pytest.approx((5266.770871, 348.669175, 245248.0), rel=1e-6)
+    assert told[1] == pytest.approx((8519.892798, 409.172688, 17883.0), rel=1e-6)
+    assert found.r2 == pytest.approx(0.95527724, rel=1e-6)
+    assert run(1, spans=19).reason == "19 spans of time are fewer than 20"
+    assert run(1, spans=20).reason is None
+
+
 def test_what_tokens_do_not_explain_is_told() -> None:
     """The share of the squares that a fit by numpy leaves."""
     rng = np.random.default_rng(4)
