@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import zstandard
 
 from llem_events import envelope
 from llem_events.damage import Verdict, explains_crash
-from llem_events.errors import CorruptError, NewerFormatError
+from llem_events.errors import CorruptError, EventError, NewerFormatError
 from llem_events.events import WarningRaised
 from llem_events.format import (
     BLOCK_HEADER_BYTES,
@@ -252,3 +253,31 @@ def test_what_is_damaged_is_told_with_its_bytes(
     if verdict is Verdict.CORRUPT:
         with SegmentReader(tmp_path / "a") as strict, pytest.raises(CorruptError):
             list(strict.blocks())
+
+
+def test_what_is_written_while_a_reader_reads_waits_for_the_next_look(tmp_path: Path) -> None:
+    """It never reads past the size that the file had when it looked."""
+    path = tmp_path / "a"
+    path.write_bytes(HEAD + ONE + TWO[:100])
+    with SegmentReader(path) as reader:
+        found = reader.blocks()
+        assert next(found).header.block_number == 0
+        with path.open("ab") as file:
+            file.write(TWO[100:])
+        assert list(found) == [] and reader.verdict is Verdict.TORN
+        assert [block.header.block_number for block in reader.blocks()] == [1]
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_body_may_have_its_cap(beyond: int) -> None:
+    """One byte more is not decoded."""
+    frame = len(msgspec.msgpack.encode({"code": "c", "text": "x" * 2**17})) - 2**17
+    body = msgspec.msgpack.encode({"code": "c", "text": "x" * (WarningRaised.MAX_BYTES - frame + beyond)})
+    assert len(body) == WarningRaised.MAX_BYTES + beyond
+    told = envelope.Envelope(WarningRaised.TYPE, WarningRaised.VERSION, 0, msgspec.Raw(body))
+    if not beyond:
+        assert isinstance(envelope.unpack(told), WarningRaised)
+        return
+    cap = WarningRaised.MAX_BYTES
+    with pytest.raises(EventError, match=f"found {cap + 1} bytes, expected at most {cap}"):
+        envelope.unpack(told)
