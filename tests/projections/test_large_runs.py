@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from llem.projections import catch_up, rebuild, sample_pieces
-from llem.projections.derive import pieces, requests, source
-from llem.projections.derive import rows as rows_of_results
+from llem.projections.derive import batches, pieces, requests, source
 from llem.store import Store
 from llem_events.events import Request
 from tests.projections.tables import hashes, one, result, rows
@@ -104,7 +103,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_pieces, "SMALL_ROWS", 0)
     monkeypatch.setattr(source, "THINNED_FROM", 0)
     monkeypatch.setattr(pieces, "AT_ONCE", 50)
-    monkeypatch.setattr(rows_of_results, "MAX_BATCHES", 4)
+    monkeypatch.setattr(batches, "MAX_BATCHES", 4)
 
 
 @pytest.mark.slow
