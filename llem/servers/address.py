@@ -102,10 +102,17 @@ class Address:
 
 
 def api_key(variable: str) -> str:
-    """The key in a variable of the environment, which is never shown. Raises MeasureError where it is not set."""
-    key = os.environ.get(variable, "")
-    if not key:
+    """The key in a variable of the environment, which is never shown. Raises MeasureError where there is none that a header takes."""
+    if variable not in os.environ:
         raise MeasureError("server.api_key_env", found=f"no variable {variable}", expected="the key in it")
+    # a file from which a key is read ends with a line break
+    key = os.environ[variable].strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise MeasureError(
+            f"the key in {variable}",
+            found="nothing" if not key else "a line break, or another character that no header takes",
+            expected="the key alone, on one line",
+        )
     return key
 
 

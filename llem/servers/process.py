@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ _BUSY = (429, 503)  # not yet
 _OTHER_ENDPOINT = (400, 404, 405, 501)  # completions may not be served where chat is
 _REFUSED = (401, 403)
 FIRST_TOKENS = 1
+_BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # as any connection may be, by a server that starts
 # where a server says why it ends, before it says that it does
 _ERROR = re.compile(r"(?i)\berror\b.*\w")
 
@@ -178,9 +180,12 @@ class Awaited:
 
     def _until(self, what: str, holds: Callable[[], bool]) -> int:
         self._tell(what)
-        step_s = _STEP_S
+        step_s, told = _STEP_S, self._last
         while not holds():
             self._check()
+            if self._last != told:
+                told = self._last
+                self._tell(f"{what}, found {told}")
             if self._should_stop():
                 raise MeasureError("stopped while waiting for the server")
             if time.monotonic() > self._deadline:
@@ -231,6 +236,18 @@ class Awaited:
     def _asked(self, ask: Callable[[], Answer]) -> Answer | None:
         try:
             answer = ask()
+        except _BROKEN_OFF as error:
+            self._last = f"{type(error).__name__}: {error}"
+            return None
+        except ssl.SSLError as error:
+            raise MeasureError(
+                f"no TLS with the server at {self._address.url}",
+                found=error.verify_message
+                if isinstance(error, ssl.SSLCertVerificationError)
+                else error.reason,
+                expected="a server that speaks it, and a certificate that is trusted",
+                hint="http:// where it speaks none; SSL_CERT_FILE=FILE names a certificate to trust",
+            ) from error
         except OSError as error:
             self._last = f"{type(error).__name__}: {error}"
             return None

@@ -68,6 +68,17 @@ def test_a_key_that_is_not_there_is_told_by_its_variable(monkeypatch: pytest.Mon
     assert api_key("SOME_KEY") == "sk-secret"
 
 
+@pytest.mark.parametrize("key", ["", " \n", "sk-secret\nHost: other", "sk-sécret", "sk-\x07"])
+def test_a_key_that_no_header_takes_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """At once, and not after all the time that the server had; a line break at its end is that of a file."""
+    monkeypatch.setenv("SOME_KEY", "sk-secret\n")
+    assert api_key("SOME_KEY") == "sk-secret"
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(MeasureError, match=r"^the key in SOME_KEY: found ") as caught:
+        api_key("SOME_KEY")
+    assert "sk-" not in str(caught.value)
+
+
 def test_who_listens_is_found(tmp_path: Path) -> None:
     """The process that has the port, and nobody at a port that is free."""
     with simulated(tmp_path) as process:

@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,29 @@ import pytest
 from llem.errors import MeasureError
 from llem.plan import Plan, ServerPlan
 from llem.servers import create_server
-from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess
+from llem.servers.address import Address
+from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess, free_port
 from tests.conftest import LIMIT_S, wait_until
 from tests.servers.programs import keeper, python, simulated, start
 
 KEY = "sk-" + "a" * 40
 
 
-def _await(process: ServerProcess, **plan: Any) -> Ready:
+def _await(
+    process: ServerProcess,
+    *,
+    tell: Callable[[str], None] = lambda what: None,
+    address: Address | None = None,
+    **plan: Any,
+) -> Ready:
     whole = Plan(server=ServerPlan(kind="simulated", **plan))
     return Awaited(
         create_server(whole),
         whole.server,
-        process.address,
+        address or process.address,
         check=process.check,
         should_stop=lambda: False,
-        tell=lambda what: None,
+        tell=tell,
     ).ready()
 
 
@@ -86,6 +94,25 @@ def test_a_server_that_never_gets_well_is_given_up(tmp_path: Path) -> None:
     with simulated(tmp_path, load_ms=60_000.0) as process, pytest.raises(MeasureError) as caught:
         _await(process, ready_timeout_s=0.5)
     assert "status 503" in str(caught.value) and "waiting for it to be well" in str(caught.value)
+
+
+def test_what_is_waited_for_says_what_was_found(tmp_path: Path) -> None:
+    """Once, and again when it is another."""
+    told: list[str] = []
+    with simulated(tmp_path, load_ms=60_000.0) as process, pytest.raises(MeasureError):
+        _await(process, tell=told.append, ready_timeout_s=0.5)
+    (found,) = (each for each in told if each.startswith("it to be well, found "))
+    assert "status 503" in found
+
+
+def test_a_server_without_tls_is_not_waited_for(tmp_path: Path) -> None:
+    """It will never have any: it takes a greeting for a request, and answers in plain."""
+    plain = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.BaseHTTPRequestHandler).serve_forever()"
+    port = free_port()
+    with keeper() as kept, pytest.raises(MeasureError, match="no TLS with the server") as caught:
+        process = start(kept, [*python(plain), str(port)], tmp_path, port=port)
+        _await(process, address=Address(f"https://127.0.0.1:{port}"), ready_timeout_s=30.0)
+    assert "http:// where it speaks none" in str(caught.value)
 
 
 def test_a_server_that_fails_its_first_request_is_given_up(tmp_path: Path) -> None:
