@@ -11,7 +11,7 @@ from llem.comparing.named import named_groups
 from llem.errors import QueryError, StoreError
 from llem.query.runs import select_runs, started_since_ns
 from llem.store import Store
-from llem.study.history import find_study_id
+from llem.study.history import find_study_id, neither_run_nor_study
 
 _OF_STUDY = "SELECT experiment_id FROM study_runs WHERE study_id = $study ORDER BY ALL"
 
@@ -77,5 +77,5 @@ def _of(connection: duckdb.DuckDBPyConnection, store: Store, name: str) -> list[
         try:
             study = find_study_id(store, name)
         except StoreError:
-            raise no_run from None
+            raise neither_run_nor_study(store, name, no_run) from None
         return [run for (run,) in connection.execute(_OF_STUDY, {"study": study}).fetchall()]

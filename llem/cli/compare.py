@@ -255,7 +255,7 @@ def _needed(each: Compared) -> str:
 
 
 def fail(findings: Findings, fail_if: FailIf | None) -> None:
-    """Name the figures that are what nobody wants, and end with status 1 where there are any."""
+    """Name the figures that are what nobody wants, and end with status 1 where there are any; name those of which nobody can say."""
     if fail_if is None:
         return
     met = [
@@ -263,6 +263,11 @@ def fail(findings: Findings, fail_if: FailIf | None) -> None:
         for each in findings.compared
         if (each.is_worse if fail_if is FailIf.WORSE else each.comparison.verdict == "unclear")
     ]
+    for each in findings.compared:
+        if each.comparison.ratio is None:
+            console.note(
+                f"llem: cannot be judged: {each.figure.name} of {each.group}: {each.comparison.reason}"
+            )
     for each in met:
         console.note(f"llem: {fail_if}: {each.figure.name} of {each.group}")
     if met:

@@ -8,6 +8,7 @@ from llem.comparing.named import SHOWN_VALUES, flat_plan
 
 ALIKE = 0.5  # correlation of neighbouring parts of a run from which on these are too short
 NOT_COMPARED = frozenset(("name", "labels"))
+TAKEN_OVER = "windows.baseline_from"  # the run under one server whose idle power counts for all
 ENVIRONMENT = (
     "host",
     "gpu_name",
@@ -30,7 +31,7 @@ def differences_of(groups: Sequence[Group]) -> dict[str, list[str]]:
     keys = sorted({key for members in plans for plan in members for key in plan})
     found = {}
     for key in keys:
-        if key.partition(".")[0] in NOT_COMPARED:
+        if key.partition(".")[0] in NOT_COMPARED or key == TAKEN_OVER:
             continue
         values = [list(dict.fromkeys(plan.get(key, "") for plan in members)) for members in plans]
         if any(set(each) != set(values[0]) for each in values):

@@ -39,7 +39,7 @@ from llem.reporting.tables import REPORTED
 from llem.reporting.zoom import packed
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import LAST, Store
-from llem.study.history import StudyHistory, find_study, find_study_id, read_history, study_ids
+from llem.study.history import StudyHistory, find_study, neither_run_nor_study, read_history, study_ids
 from llem_events.secrets import scrub_value
 
 DRAWN_RUNS = 30  # whose power is drawn: one of each group
@@ -160,19 +160,8 @@ def _groups(
     except StoreError as error:
         if len(named) > 1:
             raise
-        raise _of_either(store, named[0], error) from None
+        raise neither_run_nor_study(store, named[0], error) from None
     return {runs[0] if len(runs) == 1 and "=" not in name else name: runs for name, runs in members.items()}
-
-
-def _of_either(store: Store, name: str, of_runs: StoreError) -> StoreError:
-    """Why a name is neither one study's nor a run's."""
-    try:
-        find_study_id(store, name)
-    except StoreError as of_studies:
-        if of_studies.found != "none" and of_runs.found == "no experiment":
-            return of_studies
-    hint = "`llem runs` and `llem studies` list them"
-    return StoreError(f"run or study {name}", found=of_runs.found, expected=of_runs.expected, hint=hint)
 
 
 def _drawn(findings: Findings) -> list[str]:

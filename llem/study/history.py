@@ -134,6 +134,17 @@ def find_study_id(store: Store, named: str) -> str:
     return matches[0]
 
 
+def neither_run_nor_study(store: Store, name: str, of_runs: StoreError) -> StoreError:
+    """Why a name that is no run's is no single study's either."""
+    try:
+        find_study_id(store, name)
+    except StoreError as of_studies:
+        if of_studies.found != "none" and of_runs.found == "no experiment":
+            return of_studies
+    hint = "`llem runs` and `llem studies` list them"
+    return StoreError(f"run or study {name}", found=of_runs.found, expected=of_runs.expected, hint=hint)
+
+
 def _name(store: Store, study_id: str) -> str | None:
     started = _beginning(store, study_id)
     return started.name if started else None

@@ -247,6 +247,16 @@ def test_ids_are_as_short_as_the_store_lets_them_be(tmp_path: Path) -> None:
     assert short == f"20260102-030410: 20260102-030405-aa2,20260102-030405-aa1; {run_id(2, 0)}"
 
 
+def test_a_figure_that_was_not_measured_is_named_to_whoever_waits_for_a_worse_one(
+    cells: Store, llem: Run
+) -> None:
+    """Status 0, as nothing got worse, and never in silence."""
+    groups = ("cell=c1", "cell=c2", "--figure", "energy_cpu_j")
+    done = llem("compare", *groups, "--fail-if", "worse", "--store", str(cells.path))
+    assert done.returncode == 0
+    assert "llem: cannot be judged: energy_cpu_j of cell=c2: not measured in every run" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -153,8 +153,10 @@ def test_a_name_of_two_studies_is_refused_as_such(llem: Run, tmp_path: Path) -> 
     store = Store(tmp_path / "store").create()
     for day in (1, 2):
         begun_study(store, f"2026010{day}-030400-0123456789ab", name="twice")
-    done = llem("report", "twice", "-o", tmp_path / "report.html", "--store", store.path)
-    assert (done.returncode, "study twice: found 2 studies: 20260101" in done.stderr) == (2, True)
+    page = tmp_path / "report.html"
+    for command in (("report", "twice", "-o", page), ("export", "-", "--runs", "twice")):
+        done = llem(*command, "--store", store.path)
+        assert (done.returncode, "study twice: found 2 studies: 20260101" in done.stderr) == (2, True)
 
 
 def test_an_estimate_is_called_so_in_the_heading(tmp_path: Path) -> None:

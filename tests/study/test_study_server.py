@@ -62,6 +62,7 @@ def test_a_study_of_loads_starts_one_server(llem: Run, tmp_path: Path, store: Pa
     done = llem("study", plan)
     assert done.returncode == 0, done.stderr
     sql = "SELECT type, count(*) AS events, count(DISTINCT body ->> 'pid') AS servers FROM events WHERE type IN ('server_started', 'server_stopped') GROUP BY type ORDER BY type"
+    assert "load.concurrency: 1 | 2" in done.stdout and "baseline_from" not in done.stdout
     started, stopped = json.loads(llem("query", sql, "-f", "json").stdout)
     assert (started["events"], started["servers"], stopped["events"]) == (4, 1, 1)
     (runs,) = json.loads(
