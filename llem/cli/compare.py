@@ -13,7 +13,7 @@ import typer
 from llem.cli import console
 from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import FactorsOption, StoreOption
-from llem.cli.table import write_sections, write_table
+from llem.cli.table import fits, write_sections, write_table
 from llem.cli.tables import tables_of
 from llem.comparing.compared import COLUMNS, Compared, energy_source, not_sensed, record
 from llem.comparing.findings import Findings, compare_groups, remarks, state_factors
@@ -28,6 +28,7 @@ from llem.study.history import find_study_id
 FAILED = 1
 SHORT_ID = len("20260102-030405")  # at least: the second in which a run was started
 _ID = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{12}\b")
+Screen = tuple[list[str], list[list[str]]]  # columns and rows
 NAME_WIDTH = 14  # of a group at the head of a column; longer ones stand above the table alone
 
 
@@ -135,9 +136,17 @@ def write_comparison(findings: Findings, store: Store, level: float = LEVEL, *, 
     short = shortener(store)
     with text_output() as out:
         out.writelines(folded(short(on_one_line(line)), sys.stdout) + "\n" for line in remarks(findings))
-    columns, screen = _screen(findings, level)
+    columns, screen = _shortened(_screen(findings, level), short)
     write = write_sections if len(findings.groups) > 2 else write_table
-    write(sys.stdout, columns, [list(map(short, row)) for row in screen], instead=instead)
+    if write is write_table and not fits(sys.stdout, columns, screen):
+        columns, screen = _shortened(_sections(findings, level), short)
+        write = write_sections
+    write(sys.stdout, columns, screen, instead=instead)
+
+
+def _shortened(screen: Screen, short: Callable[[str], str]) -> Screen:
+    columns, rows = screen
+    return columns, [list(map(short, row)) for row in rows]
 
 
 def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -151,16 +160,24 @@ def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     }
 
 
-def _screen(findings: Findings, level: float) -> tuple[list[str], list[list[str]]]:
+def _screen(findings: Findings, level: float) -> Screen:
     """The table for people: a row a figure; of several groups one a figure and group, the reference first."""
-    ratio = f"ratio, {100 * level:.4g} % interval"
     if len(findings.groups) > 2:
-        return ["figure", "group", ratio, "verdict", "value", "sensors"], list(_rows_of_several(findings))
+        return _sections(findings, level)
     rows = [
         [_name(each), _ratio(each), _verdict(each), *_both(each), _sensors(each)]
         for each in findings.compared
     ]
-    return ["figure", ratio, "verdict", *_heads(findings.groups), "sensors"], rows
+    return ["figure", _ratio_head(level), "verdict", *_heads(findings.groups), "sensors"], rows
+
+
+def _sections(findings: Findings, level: float) -> Screen:
+    columns = ["figure", "group", _ratio_head(level), "verdict", "value", "sensors"]
+    return columns, list(_rows_of_several(findings))
+
+
+def _ratio_head(level: float) -> str:
+    return f"ratio, {100 * level:.4g} % interval"
 
 
 def _rows_of_several(findings: Findings) -> Iterator[list[str]]:

@@ -63,6 +63,12 @@ def write_sections(
     _say_what_is_missing(cells.heads[len(cells.widths) :], is_cut=cells.is_cut, instead=instead)
 
 
+def fits(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether no text would have to be folded."""
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    return sum(widths) + GAP * (len(widths) - 1) <= console_for(out).width
+
+
 def _fitted_cells(columns: Sequence[str], rows: Sequence[Sequence[Any]], room: int) -> _Cells:
     heads = [on_one_line(name) for name in columns]
     texts = [[on_one_line(formats.text(cell)) for cell in row] for row in rows]
