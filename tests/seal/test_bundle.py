@@ -173,7 +173,7 @@ def test_a_damaged_log_is_not_bundled(llem: Run, store: Path, tmp_path: Path) ->
         ([], "found neither, expected OUT, or --bundle DIR"),
         (["out.csv", "--bundle", "bundle"], "found both"),
         (["--bundle", "."], "exists"),
-        (["--bundle", "bundle", "--runs", "nothing"], "run nothing"),
+        (["--bundle", "bundle", "--runs", "nothing"], "run or study nothing"),
         (["--bundle", "missing/bundle"], "cannot be made"),
     ],
 )
