@@ -18,6 +18,7 @@ from llem.measure.messages import (
     ReportFailure,
     StartLoad,
 )
+from llem.servers.process import ended_with
 
 READY_LIMIT_S = 60.0  # a file of prompts may be large
 END_LIMIT_S = 10.0
@@ -105,5 +106,5 @@ class LoadLink:
     def _died(self) -> LoadFailedError:
         status = self._child.end(timeout_s=END_LIMIT_S)
         last_line = self._child.stderr_tail().rpartition("\n")[2]
-        text = "; ".join(filter(None, (f"the load process ended with status {status}", last_line)))
+        text = "; ".join(filter(None, (f"the load process ended: {ended_with(status)}", last_line)))
         return LoadFailedError(text, exit_status=1 if status < 0 else INTERNAL_STATUS)

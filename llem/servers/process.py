@@ -124,7 +124,7 @@ class ServerProcess:
 
 def ended_with(status: int) -> str:
     """An exit status in words."""
-    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def tail(path: Path) -> Iterator[str]:
