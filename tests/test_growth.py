@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from benchmarks.large_runs import EXPERIMENT, Shape, write_run
+from benchmarks.projector import Maker, outdate
 from llem.store import Store
 from tests.conftest import LLEM
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.slow
 MORE = 4
 MAX_CPU, MAX_MEMORY = 4.4, 1.3
 RETRIES = 2
+EXPERIMENTS, SAMPLES = 60, 416
 ONE = Shape(requests=4_000, tokens=32, batch=8, samples=200_000)
 # n log n: an export is sorted, the larger one on the disk
 MAX_CPU_SORTED = MAX_CPU * math.log(MORE * ONE.samples) / math.log(ONE.samples)
@@ -85,13 +88,54 @@ def test_a_rebuild_of_four_times_as_much(stores: tuple[Path, Path], tmp_path: Pa
     check(("rebuild",), stores[1], run_of(MORE * MORE, tmp_path))
 
 
-def check(command: tuple[str, ...], smaller: Path, larger: Path, *, max_cpu: float = MAX_CPU) -> None:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Small experiments, and four times as many; they are in their tables."""
+    folders = tmp_path_factory.mktemp("fewer"), tmp_path_factory.mktemp("more")
+    for folder, times in zip(folders, (1, MORE), strict=True):
+        Maker(Store(folder / "store"), SAMPLES).make(times * EXPERIMENTS)
+        cost(("rebuild",), folder)
+    return folders
+
+
+@pytest.mark.parametrize(
+    "command", [("rebuild",), ("runs",), ("query", "-f", "csv", "FROM experiment_results")], ids=" ".join
+)
+def test_four_times_as_many_experiments_take_four_times_the_time_and_the_same_memory(
+    command: tuple[str, ...], many: tuple[Path, Path]
+) -> None:
+    """As four times as much of one does."""
+    check(command, *many)
+
+
+def test_four_times_as_many_experiments_are_derived_again_in_the_same_memory(
+    many: tuple[Path, Path],
+) -> None:
+    """After an upgrade that changed a formula."""
+    check(("query", "SELECT count(*) FROM experiment_results"), *many, cost_of=after_an_upgrade)
+
+
+def after_an_upgrade(command: tuple[str, ...], folder: Path) -> Cost:
+    """What it takes when the figures in the tables are by other formulas."""
+    outdate(Store(folder / "store"))
+    return cost(command, folder)
+
+
+def check(
+    command: tuple[str, ...],
+    smaller: Path,
+    larger: Path,
+    *,
+    max_cpu: float = MAX_CPU,
+    cost_of: Callable[[tuple[str, ...], Path], Cost] | None = None,
+) -> None:
     """Compare what a command takes with two stores: at best, where others on the machine made it slow at first."""
-    less, more = cost(command, smaller), cost(command, larger)
+    cost_of = cost_of or cost
+    less, more = cost_of(command, smaller), cost_of(command, larger)
     for _ in range(RETRIES):
         if more.cpu_s <= max_cpu * less.cpu_s and more.peak_mb <= MAX_MEMORY * less.peak_mb:
             return
-        less, more = least(less, cost(command, smaller)), least(more, cost(command, larger))
+        less, more = least(less, cost_of(command, smaller)), least(more, cost_of(command, larger))
     assert more.cpu_s <= max_cpu * less.cpu_s
     assert more.peak_mb <= MAX_MEMORY * less.peak_mb
 

@@ -228,9 +228,9 @@ def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     connection.execute(";\n".join(_comments_of_views(connection)))
 
 
-def definitions(sql: str) -> list[str]:
-    """Of its tables, each from its name on."""
-    return _TABLE.findall(sql)
+def split_tables(sql: str) -> tuple[list[str], str]:
+    """Definitions of its tables, each from the name on, and all the rest."""
+    return _TABLE.findall(sql), _TABLE.sub("", sql)
 
 
 def comments(sql: str) -> Iterator[str]:
@@ -291,8 +291,9 @@ class Tables:
     columns lose NULLs or take minutes with the oldest supported duckdb.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, prefix: str = "") -> None:
+        """Those whose names begin with `prefix`, which stands in no name that is given here."""
+        self.connection, self._prefix = connection, prefix
         self.course = Course()
         self._types: dict[str, dict[str, str]] = {}
 
@@ -320,17 +321,17 @@ class Tables:
 
     def insert_batches(self, table: str, batches: Sequence[cells.Batch]) -> None:
         """Append them, in order."""
-        cells.insert(self.connection, table, batches)
+        cells.insert(self.connection, f"{self._prefix}{table}", batches)
 
     def has_rows(self, table: str, experiment_id: str) -> bool:
         """Whether anything of an experiment is there."""
-        sql = f"SELECT 1 FROM {table} WHERE experiment_id = ? LIMIT 1"
+        sql = f"SELECT 1 FROM {self._prefix}{table} WHERE experiment_id = ? LIMIT 1"
         return bool(self.connection.execute(sql, [experiment_id]).fetchall())
 
     def delete_experiments(self, table: str, experiment_ids: Sequence[str]) -> None:
         """Remove all rows of some experiments; the next checkpoint closes the gaps, one at a time."""
         removed = self.connection.execute(
-            f"DELETE FROM {table} WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))",
+            f"DELETE FROM {self._prefix}{table} WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(experiment_ids)],
         ).fetchall()
         if removed[0][0]:
@@ -339,7 +340,7 @@ class Tables:
     def types(self, table: str) -> Mapping[str, str]:
         """Column name -> type."""
         if table not in self._types:
-            described = self.connection.execute(f"DESCRIBE {table}").fetchall()
+            described = self.connection.execute(f"DESCRIBE {self._prefix}{table}").fetchall()
             self._types[table] = {name: kind for name, kind, *_ in described}
         return self._types[table]
 

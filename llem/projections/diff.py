@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem.projections.containment import INTERNAL_TABLES
+from llem.projections.containment import INTERNAL_TABLES, NEW
 from llem.sql import rows_by_name
 
 OF_THE_FILES = "('modified_ns')"  # a copy of a store has other times, and says the same
@@ -25,7 +25,7 @@ def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of all tables that the log alone decides about, in the order of the alphabet."""
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal "
-        f"AND table_name NOT IN {INTERNAL_TABLES} ORDER BY ALL"
+        f"AND table_name NOT IN {INTERNAL_TABLES} AND NOT starts_with(table_name, '{NEW}') ORDER BY ALL"
     )
     return [name for (name,) in found.fetchall()]
 

@@ -69,6 +69,7 @@ def failing(tables: Tables, experiment_ids: Sequence[str]) -> Iterator[tuple[str
     places = rows_of(tables.connection, experiment_ids)
     for group in _groups(tables, experiment_ids):
         reason = _try(tables, group, places)
+        release_cache(tables.connection)
         tables.course.complete(len(group))
         for experiment_id in group if reason is not None else ():
             reason = _try(tables, [experiment_id], places)
