@@ -4,13 +4,15 @@ import importlib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from llem.errors import PlanError
 from llem.plan import Plan
-from llem.results import ExperimentResult
+
+if TYPE_CHECKING:
+    from llem.results import ExperimentResult
 
 MAX_LOADS = 100
 MAX_TRIES = 16
@@ -35,7 +37,7 @@ class Course(Protocol):
     def next(self) -> Load | None:
         """None: all are done."""
 
-    def take(self, load: Load, result: ExperimentResult | None) -> None:
+    def take(self, load: Load, result: "ExperimentResult | None") -> None:
         """What came of one."""
 
     @property
@@ -52,7 +54,7 @@ class Given:
     def next(self) -> Load | None:
         return self._left.pop(0) if self._left else None
 
-    def take(self, load: Load, result: ExperimentResult | None) -> None:
+    def take(self, load: Load, result: "ExperimentResult | None") -> None:
         """They are measured whatever comes."""
 
     @property
@@ -81,7 +83,7 @@ class Search:
         self._is_last = self._tries == MAX_TRIES or self._is_close
         return Load("load.rate", self._rate)
 
-    def take(self, load: Load, result: ExperimentResult | None) -> None:
+    def take(self, load: Load, result: "ExperimentResult | None") -> None:
         if result is not None and meets(result, self._objectives):
             self.holds = load.number
         else:
@@ -126,7 +128,7 @@ class Search:
         return self.fails / 2 if self.holds is None else (self.holds + self.fails) / 2
 
 
-def meets(result: ExperimentResult, objectives: Mapping[str, float]) -> bool:
+def meets(result: "ExperimentResult", objectives: Mapping[str, float]) -> bool:
     """Whether the 99th percentiles do, from when requests were due, and no more failed than a valid result may have."""
     if {reason.code for reason in result.invalid_reasons} & {"failed_requests", "incomplete"}:
         return False
@@ -197,7 +199,7 @@ def under(plan: Plan, load: Load) -> Plan:
     return msgspec.structs.replace(plan, load=section, labels=labels)
 
 
-def write_curve(measured: Sequence[tuple[Load, ExperimentResult | None]]) -> None:
+def write_curve(measured: "Sequence[tuple[Load, ExperimentResult | None]]") -> None:
     """A row for each load on stderr, lowest first: what came of it, what a token cost, and whether to believe it."""
     # only now, when nothing is measured any more
     table = importlib.import_module("llem.cli.table")
@@ -211,7 +213,7 @@ def _shown(cell: Any) -> Any:
     return float(f"{cell:.6g}") if isinstance(cell, float) else cell
 
 
-def _of(result: ExperimentResult | None) -> Iterator[Any]:
+def _of(result: "ExperimentResult | None") -> Iterator[Any]:
     if result is None:
         yield from (None, None, None, None, None, "not measured")
         return

@@ -6,7 +6,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import msgspec
 import typer
@@ -31,9 +31,11 @@ from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.plan_toml import to_toml
 from llem.registry import ENGINES, METERS, SERVERS, one_of
-from llem.results import ExperimentResult
 from llem.store import Store
 from llem_events.secrets import scrub_value
+
+if TYPE_CHECKING:
+    from llem.results import ExperimentResult
 
 
 def measure(
@@ -455,7 +457,7 @@ def _say_when_it_starts(plan: Plan, program: list[str]) -> None:
         console.note(f"llem: idle power is measured for {windows.baseline_s:g} s, then {name} starts")
 
 
-def _report(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
+def _report(outcome: Outcome, store: Store, form: _Form) -> "tuple[ExperimentResult | None, bool]":
     """Say how it ended and print the result, if there is one, and whether that went well; only now is the database loaded."""
     _complain_of(outcome)
     if outcome.folder is None:
@@ -490,7 +492,7 @@ def _complain_of(outcome: Outcome) -> None:
         console.complain(f"{who}failed while {failure.stage}: {failure.text}")
 
 
-def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResult | None, bool]:
+def _result(outcome: Outcome, store: Store, form: _Form) -> "tuple[ExperimentResult | None, bool]":
     try:
         derived = _module("show").new_result(store, outcome.experiment_id)
         if derived is None:
@@ -502,7 +504,7 @@ def _result(outcome: Outcome, store: Store, form: _Form) -> tuple[ExperimentResu
         raise
 
 
-def _is_shown(result: ExperimentResult, facts: Any, form: _Form) -> bool:
+def _is_shown(result: "ExperimentResult", facts: Any, form: _Form) -> bool:
     """Print it where it was asked for, else on stderr; a reader that has seen enough is no failure."""
     write = _module("show").write
     try:

@@ -20,6 +20,7 @@ from llem.measure.messages import (
     ReportPower,
     SamplerSetup,
 )
+from llem.measure.sample_rate import default_hz
 from llem.meters import create_meters
 from llem.meters.base import Meter
 from llem.store import open_segment
@@ -36,24 +37,7 @@ from llem_events.events import (
 from llem_events.format import BLOCK_TARGET_NS
 
 PRECISION_BITS = 5  # a bucket is at most 1/16 wide of what it holds
-MAX_HZ = 100.0
-MIN_HZ = 10.0
-AVERAGED_HZ = 50.0  # at which refreshes of an averaging sensor are told apart down to every 30 ms
 REPORT_INTERVAL_NS = 500_000_000
-
-
-def default_hz(devices: Sequence[MeteredDevice]) -> float:
-    """One sample per tick of the fastest counter, between MIN_HZ and MAX_HZ; an estimate is not worth more than MIN_HZ.
-
-    Where power is averaged and there is no counter, when the average changes is what its energy follows from.
-    """
-    ticks = [
-        each.counter_tick_ns for each in devices if each.counter_tick_ns and each.energy_source != "estimated"
-    ]
-    if ticks:
-        return min(MAX_HZ, max(MIN_HZ, 1e9 / min(ticks)))
-    averaged = any(each.power_kind == "average" and each.power_window_ns for each in devices)
-    return AVERAGED_HZ if averaged else MIN_HZ
 
 
 class Sampler:

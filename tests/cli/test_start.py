@@ -20,9 +20,10 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_help_loads_no_heavy_library() -> None:
-    """`llem --help` has neither torch nor duckdb nor numpy in memory."""
-    code = "from llem.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+@pytest.mark.parametrize("arguments", [["--help"], ["measure", "--help"]])
+def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
+    """`llem --help` has neither torch nor duckdb nor numpy in memory, nor has that of the command that measures."""
+    code = f"from llem.cli import main\ntry: main({arguments})\nexcept SystemExit: pass"
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
