@@ -255,15 +255,16 @@ def test_what_is_damaged_is_told_with_its_bytes(
             list(strict.blocks())
 
 
-def test_what_is_written_while_a_reader_reads_waits_for_the_next_look(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [10, 100, 120], ids=["prefix", "header", "payload"])
+def test_what_is_written_while_a_reader_reads_waits_for_the_next_look(tmp_path: Path, cut: int) -> None:
     """It never reads past the size that the file had when it looked."""
     path = tmp_path / "a"
-    path.write_bytes(HEAD + ONE + TWO[:100])
+    path.write_bytes(HEAD + ONE + TWO[:cut])
     with SegmentReader(path) as reader:
         found = reader.blocks()
         assert next(found).header.block_number == 0
         with path.open("ab") as file:
-            file.write(TWO[100:])
+            file.write(TWO[cut:])
         assert list(found) == [] and reader.verdict is Verdict.TORN
         assert [block.header.block_number for block in reader.blocks()] == [1]
 
