@@ -42,7 +42,7 @@ ROOMS = {"log": "events/llem_events", "results": "llem/results", "projections": 
 ELSEWHERE = {"results": ("tests/meters/test_calibration.py", "tests/meters/test_averaged_power.py")}
 LOOKED_AT = Path(__file__).with_name("MUTANTS.md")
 # Keywords of a class that forbid something to its user or spare memory: working code is the same without them.
-RESTRAINTS = {"frozen", "kw_only", "gc", "eq"}
+RESTRAINTS = {"frozen", "kw_only", "gc", "eq", "slots"}
 SWAPPED = [
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
     *((ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Div)),

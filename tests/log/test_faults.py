@@ -103,6 +103,8 @@ def test_a_full_disk_is_recorded_from_the_reserve(tmp_path: Path) -> None:
     assert (acknowledged, outcome.verdict) == (2, Verdict.UNCLOSED)
     assert outcome.events[2][1] == LogFailed(error="No space left on device", events_lost=2)
     assert "2 events" in str(error)
+    last = [call.name for call in files.calls if call.path == path][-4:]
+    assert last == ["truncate", "write", "sync", "close"]
 
 
 def test_a_failed_sync_is_final(tmp_path: Path) -> None:

@@ -184,6 +184,21 @@ def test_samples_of_tables_are_counted_as_in_memory(stored: Stored) -> None:
     assert [each.impossible > 0 for each in found] == [False, False, True]
 
 
+@pytest.mark.parametrize(("temperature_c", "impossible"), [(-61, 1), (-60, 0), (200, 0), (201, 1)])
+def test_a_sample_beyond_its_limits_is_found_among_others(temperature_c: int, impossible: int) -> None:
+    """Below the least as above the most, in the sums of a piece that holds others too."""
+    read = [Reading(at_ns=number, temperature_c=50) for number in range(3)]
+    read.insert(1, Reading(at_ns=1, temperature_c=temperature_c))
+    taken = SAMPLER, batch("GPU-0", read)
+    with database.in_memory() as connection:
+        connection.execute(database.LOG_SQL)
+        tables = database.Tables(connection)
+        tables.insert_batches("samples", [sample_batch([taken])])
+        tables.insert_batches("sample_pieces", [piece_batch(list(Counted().pieces(*taken)))])
+        (found,) = Stored(connection, "run").sampled()
+    assert (found.samples, found.impossible) == (4, impossible)
+
+
 @pytest.mark.parametrize("thinned_from", [0, 10**6], ids=["sums", "samples"])
 def test_samples_of_tables_are_those_of_memory(
     stored: Stored, thinned_from: int, monkeypatch: pytest.MonkeyPatch
