@@ -1,6 +1,8 @@
 """Tables over sealed files: where these lie, what stands over them, and what is said of files that are none."""
 
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,20 +29,23 @@ def put(root: Path, table: str, select: str, *, host: str | None = "alpha") -> P
     return folder / "a.parquet"
 
 
-def columns_of(table: str, **said: str) -> str:
-    """A row of a table with all its columns, NULL but for what is said in SQL."""
+@cache
+def schema() -> Mapping[str, Mapping[str, str]]:
+    """Table -> column -> type."""
     with database.in_memory() as connection:
         connection.execute(database.SCHEMA_SQL)
-        types = database.Tables(connection).types(table)
+        tables = database.Tables(connection)
+        return {table: tables.types(table) for table in ("requests", "experiments", "samples")}
+
+
+def columns_of(table: str, **said: str) -> str:
+    """A row of a table with all its columns, NULL but for what is said in SQL."""
     chosen = [
         f'{said.get(name, f"NULL::{kind}")} AS "{name}"'
-        for name, kind in types.items()
+        for name, kind in schema()[table].items()
         if name != "experiment_id"
     ]
     return f"SELECT {', '.join(chosen)}"
-
-
-REQUESTS = columns_of("requests", request_id="7", finish_reason="'eos'")
 
 
 def test_where_files_lie(tmp_path: Path) -> None:
@@ -84,17 +89,18 @@ def test_an_experiment_without_its_result_was_sealed_in_part(tmp_path: Path) -> 
 def test_views_have_what_tables_have(tmp_path: Path, name: str, described: bool) -> None:
     """Columns, types and comments; a table without files is empty."""
     root = tmp_path / name
-    put(root, "requests", REQUESTS)
-    put(root, "requests", REQUESTS.replace("7 AS", "8 AS"), host=None)
+    for number, host in ((7, "alpha"), (8, None)):
+        put(
+            root, "requests", columns_of("requests", request_id=str(number), finish_reason="'eos'"), host=host
+        )
     put(root, "experiments", columns_of("experiments", status="'completed'"))
-    with open_sealed(root, described=described) as found, database.in_memory() as wanted:
-        wanted.execute(database.SCHEMA_SQL)
+    with open_sealed(root, described=described) as found:
         rows = found.execute("SELECT experiment_id, request_id, finish_reason FROM requests ORDER BY ALL")
         assert rows.fetchall() == [("run", 7, "eos"), ("run", 8, "eos")]
         assert found.execute("SELECT status FROM experiments").fetchall() == [("completed",)]
         assert found.execute("SELECT count(*) FROM samples").fetchall() == [(0,)]
         for table in ("requests", "experiments", "samples"):
-            assert database.Tables(found).types(table) == database.Tables(wanted).types(table)
+            assert database.Tables(found).types(table) == schema()[table]
         [(kind, comment)] = found.execute(sealed._KIND, {"table": "requests"}).fetchall()
         said = found.execute(
             "SELECT bool_and(comment IS NOT NULL) FROM duckdb_columns() WHERE table_name = 'requests'"
