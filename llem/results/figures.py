@@ -560,6 +560,15 @@ EXPERIMENT_FIGURES: tuple[Figure[ExperimentResult], ...] = (
         shown="energy per output token",
         better="lower",
     ),
+    Figure(
+        "energy_per_request_j",
+        "DOUBLE",
+        "J",
+        "energy over requests",
+        lambda result: ratio(result.total_energy_j, result.total_requests),
+        shown="energy per request",
+        better="lower",
+    ),
     *PHASE_FIGURES,
     Figure("tokens_per_joule", "DOUBLE", "1/J", "total tokens over energy", better="higher"),
     Figure(

@@ -30,6 +30,7 @@ EXPERIMENT_ROW = (
     quotient("flops_per_second", "total_flops", "measured_sec"),
     quotient("avg_energy_per_token_j", "total_energy_j", "total_tokens"),
     quotient("energy_per_output_token_j", "total_energy_j", "output_tokens"),
+    quotient("energy_per_request_j", "total_energy_j", "requests"),
     quotient("tokens_per_joule", "total_tokens", "total_energy_j"),
     Rule(
         "output_tokens_per_kwh",
