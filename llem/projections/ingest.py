@@ -41,7 +41,7 @@ _KEYS = (
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in (_KEYS | MEASURED).items())
 _VIEW = "samples_of_the_log"
 SAMPLE_CELLS = dict.fromkeys(SAMPLE_COLUMNS, INTEGERS) | dict.fromkeys(("device_uuid", "meter"), WORDS)
-_STATEMENT_BATCHES = 16
+_STATEMENT_BATCHES = 20
 # Blocks already written would fill the memory, and nobody reads them; with less than 320 MB one thread waits for the other.
 _WORKING_CACHE = "512MB"
 # DuckDB writes a row group to the file at once, and keeps what is less in memory until the commit.
