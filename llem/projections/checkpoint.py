@@ -9,7 +9,7 @@ import duckdb
 import msgspec
 
 from llem.store import Store
-from llem_events import LogError, Position, SegmentHeader, SegmentReader
+from llem_events import LogError, Position, SegmentHeader, SegmentReader, Verdict
 
 REFUSED = ("corrupt", "newer", "unreadable", "unusable")
 
@@ -83,6 +83,16 @@ class KnownSegment(SegmentState, frozen=True, kw_only=True):
         if self.verdict == "unreadable":
             return not os.access(found.path, os.R_OK)
         return not self.being_written or found.is_being_written()
+
+    def ends_alike(self, found: SegmentFile) -> bool:
+        """Whether the file is as long as the one that was read, and ends in the seal of what was read: so does a copy, which has other times."""
+        if self.verdict != "clean" or self.file_bytes != found.file_bytes:
+            return False
+        try:
+            with SegmentReader(found.path) as reader:
+                return not any(reader.blocks(self.position)) and reader.verdict is Verdict.CLEAN
+        except LogError:
+            return False
 
     def only_grew(self, found: SegmentFile) -> bool:
         """Whether what was applied of the file can be taken to stand: writers append, and not after their seal."""
@@ -169,6 +179,19 @@ def _is_behind(files: Mapping[str, SegmentFile], known: Mapping[str, KnownSegmen
         segment.derived_blocks != segment.blocks
         or (salvage and segment.refused)
         or not segment.unchanged(files[name])
+        for name, segment in known.items()
+    )
+
+
+def copied(files: Files, known: Known, experiment_ids: Iterable[str]) -> set[str]:
+    """Those of the experiments that differ from what was read in nothing but the times of their files."""
+    return {each for each in experiment_ids if _is_copied(files.get(each, {}), known.get(each, {}))}
+
+
+def _is_copied(files: Mapping[str, SegmentFile], known: Mapping[str, KnownSegment]) -> bool:
+    return files.keys() == known.keys() and all(
+        segment.derived_blocks == segment.blocks
+        and (segment.unchanged(files[name]) or segment.ends_alike(files[name]))
         for name, segment in known.items()
     )
 

@@ -19,6 +19,7 @@ from llem.projections.checkpoint import (
     Known,
     KnownSegment,
     SegmentFile,
+    copied,
     known_segments,
     left_out,
     pending,
@@ -103,7 +104,9 @@ def _catch_up(store: Store, doubted: Collection[str] | None = None, *, salvage: 
     if not wanted:
         return CatchUpReport(refused=refused)
     if not os.access(store.path, os.W_OK):
-        return _behind(files, known, wanted, "the store cannot be written")
+        wanted -= copied(files, known, wanted)
+        reason = "the store cannot be written"
+        return _behind(files, known, wanted, reason) if wanted else CatchUpReport(refused=refused)
     with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:
         if not locked:
             return _behind(files, known, wanted, "another llem is writing the tables")

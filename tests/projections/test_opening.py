@@ -133,18 +133,43 @@ def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: boo
         ["export", "-"],
     ):
         sql = ["query", "SELECT experiment_id FROM experiments"] if arguments[0] == "query" else arguments
-        done = subprocess.run(
-            [sys.executable, "-c", MOUNT, str(log.path), str(LLEM), *sql, "--store", str(log.path)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode == 77:
-            pytest.skip("no name space for mounts of one's own")
+        done = on_a_medium_that_cannot_be_written(log, *sql)
         assert done.returncode == (1 if arguments[0] == "rebuild" else 0), done
         assert "internal error" not in done.stderr
         assert EXPERIMENT in done.stdout or arguments[0] == "rebuild"
     assert not list(Path("/tmp").glob(f"llem-tables-{os.getpid()}-*"))
+
+
+def on_a_medium_that_cannot_be_written(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command with the store on such a one."""
+    command = [
+        sys.executable,
+        "-c",
+        MOUNT,
+        str(store.path),
+        str(LLEM),
+        *arguments,
+        "--store",
+        str(store.path),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("no name space for mounts of one's own")
+    return done
+
+
+@pytest.mark.slow
+def test_a_copy_on_a_medium_that_cannot_be_written_is_not_behind(caught_up: Store, tmp_path: Path) -> None:
+    """Its files have other times, and the ends of those that were read; one with another end is behind."""
+    copied = Store(shutil.copytree(caught_up.path, tmp_path / "copy", copy_function=shutil.copyfile))
+    for path in copied.path.rglob("*"):
+        os.utime(path, (1, 1))
+    done = on_a_medium_that_cannot_be_written(copied, "runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    segment = next(copied.log_path.rglob("sampler*"))
+    segment.write_bytes(segment.read_bytes()[:-1] + b"\0")
+    done = on_a_medium_that_cannot_be_written(copied, "runs")
+    assert (done.returncode, "behind by 1 experiments" in done.stderr) == (0, True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
