@@ -318,16 +318,16 @@ FROM requests r JOIN request_shares s USING (experiment_id, process_index, reque
 WHERE r.window_kind = 'measurement';
 
 CREATE VIEW server_metrics AS -- what a server says of itself, about once a second
--- at_ns: [ns, monotonic] when it was read
 -- name: of the metric, without its labels
--- labels: as the server writes them; NULL where it has none
 -- value: what it was; NULL where it was not told then
+-- labels: as the server writes them; NULL where it has none
+-- at_ns: [ns, monotonic] when it was read
 WITH told AS (
     SELECT experiment_id, process_index, unnest(TRY_CAST(body -> 'names' AS VARCHAR[])) AS metric, TRY_CAST(body -> 'times_ns' AS BIGINT[]) AS times_ns,
            unnest(TRY_CAST(body -> 'values' AS DOUBLE[][])) AS column_values
     FROM events WHERE type = 'server_metrics_read')
-SELECT experiment_id, process_index, unnest(times_ns) AS at_ns, split_part(metric, '{', 1) AS name,
-       nullif(regexp_extract(metric, '\{(.*)\}', 1), '') AS labels, unnest(column_values) AS value
+SELECT experiment_id, split_part(metric, '{', 1) AS name, unnest(column_values) AS value,
+       nullif(regexp_extract(metric, '\{(.*)\}', 1), '') AS labels, unnest(times_ns) AS at_ns, process_index
 FROM told;
 
 CREATE VIEW study_runs AS -- runs of studies: one row per experiment that a study measured
@@ -499,9 +499,9 @@ met AS (
     SELECT *, is_whole AND coalesce(until_first <= ttft_ms, ttft_ms IS NULL) AND coalesce(per_token <= tpot_ms, tpot_ms IS NULL OR tokens = 1)
               AND coalesce(until_end <= e2e_ms, e2e_ms IS NULL) AS is_good
     FROM timed)
-SELECT experiment_id, count(*) AS all_requests, count(*) FILTER (is_good) AS good_requests, count(*) FILTER (is_good) / count(*) AS attainment,
-       count(*) FILTER (is_good) / any_value(r.duration_sec) AS goodput_per_s,
-       any_value(r.total_energy_j) / nullif(count(*) FILTER (is_good), 0) AS energy_per_good_request_j
+SELECT experiment_id, count(*) FILTER (is_good) / any_value(r.duration_sec) AS goodput_per_s, count(*) FILTER (is_good) / count(*) AS attainment,
+       any_value(r.total_energy_j) / nullif(count(*) FILTER (is_good), 0) AS energy_per_good_request_j,
+       count(*) FILTER (is_good) AS good_requests, count(*) AS all_requests
 FROM met JOIN experiment_results r USING (experiment_id) GROUP BY experiment_id ORDER BY experiment_id;
 
 -- What each experiment's energy means for a site, by the factors of factors.toml (docs/footprint.md); an argument is used in the place of a factor.
