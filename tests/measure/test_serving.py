@@ -262,10 +262,10 @@ def test_a_large_served_run_gives_what_a_small_one_gives(
         rebuild(Store(measured))
     with open_readonly(Store(measured)) as connection:
         (experiment_id,) = Store(measured).experiment_ids()
-        ((_, held),) = read_experiments(connection, [experiment_id])
+        ((facts, held),) = read_experiments(connection, [experiment_id])
         stored = Stored(connection, experiment_id)
         assert isinstance(held, Held)
-        assert of_source(connection, held, experiment_id) == of_source(connection, stored, experiment_id)
+        assert of_source(held, facts) == of_source(stored, facts)
 
 
 def test_goodput_is_asked_for_any_objective_afterwards(llem: Run, measured: Path) -> None:
