@@ -136,7 +136,8 @@ def _amounts(progress: Amounts) -> str:
 
 
 def _figures(progress: "Progress") -> str:
-    figures = [] if progress.power_w is None else [f"{progress.power_w:.1f} W"]
+    power_is = "" if progress.power_is is None else f" {progress.power_is}"
+    figures = [] if progress.power_w is None else [f"{progress.power_w:.1f} W{power_is}"]
     if progress.stage == MEASURING and progress.tokens_per_second is not None:
         rates = f"{progress.output_tokens_per_second:,.0f} output tokens/s, {progress.tokens_per_second:,.0f} all tokens/s"
         figures += [rates, f"{progress.requests:,} requests"]

@@ -41,6 +41,7 @@ from llem_events.secrets import scrub
 
 END_LIMIT_S = 10.0
 _ENDS_OF_A_STOP = (-signal.SIGTERM, -signal.SIGKILL)  # before it could listen; killed by us
+NO_SENSOR = ("estimated", "simulated")  # sources of energy whose power no sensor tells
 SAMPLER_END_LIMIT_S = 5.0  # it has a second of samples to write; longer, and it hangs in its driver
 
 
@@ -83,6 +84,7 @@ class Pair:
         self.tokens_per_second: float | None = None  # input and output
         self.output_tokens_per_second: float | None = None
         self.power_w: float | None = None
+        self.power_is: str | None = None  # one of NO_SENSOR
         self.program_status: int | None = None
         self.running_server: RunningServer | None = None  # that it has left running
         self.is_done = False
@@ -214,6 +216,8 @@ class Pair:
                 self.failure = self._failed(message, "opening its meter", least_status=MeterError.exit_status)
             case AnnounceMeter():
                 self._has_meter = True
+                sources = [metered.energy_source for metered in message.devices]
+                self.power_is = next((source for source in NO_SENSOR if source in sources), None)
 
     def _failed(self, report: ReportFailure, stage: str, *, least_status: int = 0) -> Failure:
         status = max(report.exit_status, least_status)

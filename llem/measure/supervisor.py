@@ -46,6 +46,7 @@ class Progress:
     tokens_per_second: float | None  # input and output
     output_tokens_per_second: float | None
     power_w: float | None
+    power_is: str | None = None  # estimated or simulated, where no sensor tells it
 
 
 class SharedServer:
@@ -396,6 +397,7 @@ class Supervision:
             tokens_per_second=_sum(pair.tokens_per_second for pair in self._pairs),
             output_tokens_per_second=_sum(pair.output_tokens_per_second for pair in self._pairs),
             power_w=_sum(pair.power_w for pair in working),
+            power_is=next((pair.power_is for pair in working if pair.power_is is not None), None),
         )
 
 

@@ -45,6 +45,23 @@ def test_stages_say_what_they_wait_for(llem: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("meter", "shown"), [("estimate", rb"\d W estimated"), ("simulated", rb"\d W simulated")]
+)
+def test_power_that_no_sensor_tells_says_so_while_it_is_measured(
+    forked: ForkedLlem, store: Store, environment: dict[str, str], meter: str, shown: bytes
+) -> None:
+    """On a terminal, where the line has it."""
+    plan = (*SIMULATED, *QUICK, "--meter", meter, "--set", "workload.max_duration_s=3")
+    terminal, status = on_a_terminal(
+        ["measure", *plan, "--store", store], environment=environment, forked=forked
+    )
+    assert status == 0
+    assert re.search(rb"measuring  \d+\." + shown, terminal.written)
+    assert not re.search(rb"  [\d.]+ W  ", terminal.written)
+
+
+@pytest.mark.slow
 def test_building_tables_says_how_far_it_is(
     forked: ForkedLlem, store: Store, environment: dict[str, str]
 ) -> None:
