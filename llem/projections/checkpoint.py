@@ -1,7 +1,7 @@
 """Segment files of a store beside what the tables know of them: their checkpoints, and what a result came from."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,10 @@ class KnownSegment(SegmentState, frozen=True, kw_only=True):
             return not os.access(found.path, os.R_OK)
         return not self.being_written or found.is_being_written()
 
-    def ends_alike(self, found: SegmentFile) -> bool:
-        """Whether the file is as long as the one that was read, and ends in the seal of what was read: so does a copy, which has other times."""
+    def is_copied(self, found: SegmentFile) -> bool:
+        """Whether the file is unchanged, or, with other times, is as long as the one that was read and ends in the seal of what was read, as a copy does."""
+        if self.unchanged(found):
+            return True
         if self.verdict != "clean" or self.file_bytes != found.file_bytes:
             return False
         try:
@@ -163,35 +165,36 @@ def _known(
     return known
 
 
-def pending(files: Files, known: Known, *, salvage: bool) -> set[str]:
-    """Experiments whose tables are behind their log."""
+def pending(
+    files: Files,
+    known: Known,
+    *,
+    salvage: bool,
+    is_same: Callable[[KnownSegment, SegmentFile], bool] = KnownSegment.unchanged,
+) -> set[str]:
+    """Experiments whose tables are behind their log; `is_same` says which files need not be read."""
     return {
         experiment_id
         for experiment_id in files.keys() | known.keys()
-        if _is_behind(files.get(experiment_id, {}), known.get(experiment_id, {}), salvage=salvage)
+        if _is_behind(
+            files.get(experiment_id, {}), known.get(experiment_id, {}), salvage=salvage, is_same=is_same
+        )
     }
 
 
-def _is_behind(files: Mapping[str, SegmentFile], known: Mapping[str, KnownSegment], *, salvage: bool) -> bool:
+def _is_behind(
+    files: Mapping[str, SegmentFile],
+    known: Mapping[str, KnownSegment],
+    *,
+    salvage: bool,
+    is_same: Callable[[KnownSegment, SegmentFile], bool],
+) -> bool:
     if files.keys() != known.keys():
         return True
     return any(
         segment.derived_blocks != segment.blocks
         or (salvage and segment.refused)
-        or not segment.unchanged(files[name])
-        for name, segment in known.items()
-    )
-
-
-def copied(files: Files, known: Known, experiment_ids: Iterable[str]) -> set[str]:
-    """Those of the experiments that differ from what was read in nothing but the times of their files."""
-    return {each for each in experiment_ids if _is_copied(files.get(each, {}), known.get(each, {}))}
-
-
-def _is_copied(files: Mapping[str, SegmentFile], known: Mapping[str, KnownSegment]) -> bool:
-    return files.keys() == known.keys() and all(
-        segment.derived_blocks == segment.blocks
-        and (segment.unchanged(files[name]) or segment.ends_alike(files[name]))
+        or not is_same(segment, files[name])
         for name, segment in known.items()
     )
 

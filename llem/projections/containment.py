@@ -11,9 +11,8 @@ from llem.projections.database import Tables
 
 LOG_TABLES = ("events", "samples", "sample_pieces", "requests")
 INTERNAL_TABLES = ("folders", "sample_pieces")  # what the making of the others needs, and nobody asks for
-NEW = (
-    "new_"  # before the name of a table that replaces another once it is whole, or of what a crash left of it
-)
+# Before the name of a table that replaces another once it is whole, or of what a crash left of it.
+NEW = "new_"
 UNUSABLE = "unusable"
 MAX_REASON = 300
 # Of the disk, the machine or the connection: they say nothing of a log, and would make every experiment damaged.

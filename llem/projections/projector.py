@@ -19,7 +19,6 @@ from llem.projections.checkpoint import (
     Known,
     KnownSegment,
     SegmentFile,
-    copied,
     known_segments,
     left_out,
     pending,
@@ -104,7 +103,7 @@ def _catch_up(store: Store, doubted: Collection[str] | None = None, *, salvage: 
     if not wanted:
         return CatchUpReport(refused=refused)
     if not os.access(store.path, os.W_OK):
-        wanted -= copied(files, known, wanted)
+        wanted = pending(files, known, salvage=salvage, is_same=KnownSegment.is_copied)
         reason = "the store cannot be written"
         return _behind(files, known, wanted, reason) if wanted else CatchUpReport(refused=refused)
     with writer_lock(store, wait_s=LOCK_WAIT_S) as locked:

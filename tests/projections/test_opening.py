@@ -172,6 +172,20 @@ def test_a_copy_on_a_medium_that_cannot_be_written_is_not_behind(caught_up: Stor
     assert (done.returncode, "behind by 1 experiments" in done.stderr) == (0, True)
 
 
+@pytest.mark.slow
+def test_damage_on_a_medium_that_cannot_be_written_is_salvaged(log: Store) -> None:
+    """Into tables of the moment: those that are there leave it out, whatever the files' times."""
+    experiment(log)
+    damaged = next(log.log_path.rglob("sampler*"))
+    written = damaged.read_bytes()
+    damaged.write_bytes(written[:-400] + b"\0" + written[-399:])
+    assert catch_up(log).refused
+    refused = on_a_medium_that_cannot_be_written(log, "show", EXPERIMENT)
+    assert refused.returncode != 0
+    salvaged = on_a_medium_that_cannot_be_written(log, "show", EXPERIMENT, "--salvage")
+    assert (salvaged.returncode, "answering from temporary tables" in salvaged.stderr) == (0, True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_tables_of_another_user_are_not_opened_but_replaced_for_the_moment(caught_up: Store) -> None:
     """A database file can run code in whoever opens it; the log is read instead, and the file stays as it is."""
