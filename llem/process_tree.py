@@ -1,5 +1,6 @@
-"""A process and all below it, as Linux tells them under /proc."""
+"""A process and all below it, as Linux tells them under /proc, and what ended one."""
 
+import signal
 from pathlib import Path
 
 # Field of /proc/PID/stat after the name, see proc(5).
@@ -53,3 +54,13 @@ def name_of_living(pid: int) -> str | None:
         return None
     name, _, fields = stat.partition(" (")[2].rpartition(") ")
     return None if fields.startswith(_ZOMBIE) else name
+
+
+def ending_signal(status: int) -> str | None:
+    """What ended a process with such an exit status of `subprocess`; None where it ended by itself. Real-time signals have numbers alone."""
+    if status >= 0:
+        return None
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

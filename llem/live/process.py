@@ -134,9 +134,7 @@ class LiveProcess:
         """Of the last requests that had a first token."""
         if not self._ttft_ms:
             return None
-        ordered_ms = np.sort(np.frombuffer(self._ttft_ms)[-RECENT_REQUESTS:])
-        middle = len(ordered_ms) // 2
-        return float(ordered_ms[middle] + ordered_ms[-1 - middle]) / 2
+        return float(np.median(np.frombuffer(self._ttft_ms)[-RECENT_REQUESTS:]))
 
     @property
     def warmup_steps_ms(self) -> Sequence[float]:

@@ -35,13 +35,14 @@ from llem.measure.messages import (
 )
 from llem.measure.preflight import Placement
 from llem.plan import Plan
+from llem.process_tree import ending_signal
+from llem.results.energy import MADE_UP
 from llem.servers.keeper import Keeper
 from llem_events.events import Event, ProcessFailed, WarningRaised
 from llem_events.secrets import scrub
 
 END_LIMIT_S = 10.0
 _ENDS_OF_A_STOP = (-signal.SIGTERM, -signal.SIGKILL)  # before it could listen; killed by us
-NO_SENSOR = ("estimated", "simulated")  # sources of energy whose power no sensor tells
 SAMPLER_END_LIMIT_S = 5.0  # it has a second of samples to write; longer, and it hangs in its driver
 
 
@@ -84,7 +85,7 @@ class Pair:
         self.tokens_per_second: float | None = None  # input and output
         self.output_tokens_per_second: float | None = None
         self.power_w: float | None = None
-        self.power_is: str | None = None  # one of NO_SENSOR
+        self.power_is: str | None = None  # one of MADE_UP
         self.program_status: int | None = None
         self.running_server: RunningServer | None = None  # that it has left running
         self.is_done = False
@@ -217,7 +218,7 @@ class Pair:
             case AnnounceMeter():
                 self._has_meter = True
                 sources = [metered.energy_source for metered in message.devices]
-                self.power_is = next((source for source in NO_SENSOR if source in sources), None)
+                self.power_is = next((source for source in MADE_UP if source in sources), None)
 
     def _failed(self, report: ReportFailure, stage: str, *, least_status: int = 0) -> Failure:
         status = max(report.exit_status, least_status)
@@ -281,7 +282,8 @@ def _group(setup: PairSetup) -> _Group:
 
 def _last_words(child: Child, status: int) -> str:
     """How a process ended that was to go on, and the last line that it printed on stderr."""
-    cause = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    ending = ending_signal(status)
+    cause = f"ended with status {status}" if ending is None else f"killed by {ending}"
     return scrub("; ".join(filter(None, (cause, child.stderr_tail().rpartition("\n")[2]))))
 
 

@@ -1,7 +1,6 @@
 """The worker of a serving engine: starts it or takes one that runs, has a load process ask it, and writes what it and its server saw."""
 
 import os
-import signal
 import statistics
 import sys
 import time
@@ -36,6 +35,7 @@ from llem.measure.worker import Worker, open_log, received_setup, run_logged
 from llem.meters import driver_state
 from llem.meters.gpus import GpuState
 from llem.plan import Plan
+from llem.process_tree import ending_signal
 from llem.servers import HOST, Server, create_server
 from llem.servers.address import Address
 from llem.servers.keeper import Keeper
@@ -257,7 +257,7 @@ class Serving(Worker):
         self._append(
             ServerStopped(
                 exit_status=status if status is not None and status >= 0 else None,
-                signal=signal.Signals(-status).name if status is not None and status < 0 else None,
+                signal=None if status is None else ending_signal(status),
                 stop_ns=time.monotonic_ns() - asked_ns,
                 memory_returned=self._memory_returned(family),
                 last_lines=process.last_lines(),

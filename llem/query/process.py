@@ -17,6 +17,7 @@ import msgspec
 from llem.errors import LlemError, QueryError
 from llem.factors import Factors
 from llem.factors_log import factors_for
+from llem.process_tree import ending_signal
 from llem.query import messages
 from llem.query.messages import (
     LENGTH,
@@ -158,11 +159,12 @@ class ResultStream:
         status = self._child.wait()
         if status == -signal.SIGXCPU:
             return self._too_slow()
-        if status >= 0:
+        ending = ending_signal(status)
+        if ending is None:
             return QueryError("the query's process could not start", found=f"exit status {status}")
         return QueryError(
             "the query's process ended without an answer",
-            found=signal.Signals(-status).name,
+            found=ending,
             hint="it may have run out of memory: aggregate or filter earlier",
         )
 

@@ -14,7 +14,8 @@ EnergySource = str  # counter, integrated, estimated or simulated
 Integration = Literal["trapezoid", "telescoped"]
 DeviceKind = str  # gpu, mig, cpu_package, dram, process, simulated or wall
 DeviceKey = tuple[str, str]
-TRUST: tuple[EnergySource, ...] = ("estimated", "simulated", "integrated", "counter")  # least first
+MADE_UP: tuple[EnergySource, ...] = ("estimated", "simulated")  # which no sensor tells
+TRUST: tuple[EnergySource, ...] = (*MADE_UP, "integrated", "counter")  # least first
 GPU_KINDS: frozenset[DeviceKind] = frozenset(("gpu", "mig", "simulated"))
 CPU_KINDS: frozenset[DeviceKind] = frozenset(("cpu_package", "process"))
 RAM_KINDS: frozenset[DeviceKind] = frozenset(("dram",))
@@ -111,7 +112,7 @@ def _source(
 ) -> EnergySource | None:
     if counter_j is None and integrated_j is None:
         return None
-    if declared in ("estimated", "simulated"):
+    if declared in MADE_UP:
         return declared
     return "integrated" if counter_j is None else "counter"
 

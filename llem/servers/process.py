@@ -16,6 +16,7 @@ import msgspec
 
 from llem.errors import MeasureError
 from llem.plan import ServerPlan
+from llem.process_tree import ending_signal
 from llem.servers.address import Address, Answer
 from llem.servers.base import HOST, Launch, Server
 from llem.servers.keeper import Keeper, Kept
@@ -124,7 +125,8 @@ class ServerProcess:
 
 def ended_with(status: int) -> str:
     """An exit status in words."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    ending = ending_signal(status)
+    return f"exit status {status}" if ending is None else f"killed by {ending}"
 
 
 def tail(path: Path) -> Iterator[str]:

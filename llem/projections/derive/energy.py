@@ -10,7 +10,7 @@ from llem.projections.derive.samples import DeviceSamples, DeviceTrace
 from llem.projections.derive.sensors import Blindness
 from llem.results import DeviceEnergy
 from llem.results.averaged_power import Telescoped
-from llem.results.energy import Integration
+from llem.results.energy import MADE_UP, Integration
 from llem.results.nullable import total
 from llem.results.power import counter_uncertainty_j
 from llem.units import MJ_PER_J, MW_PER_W, seconds
@@ -184,7 +184,7 @@ def trace(metered: MeteredDevice, samples: DeviceSamples) -> DeviceTrace:
     return samples.trace(
         counter_tick_sec=None if metered.counter_tick_ns is None else seconds(metered.counter_tick_ns),
         power_window_sec=seconds(metered.power_window_ns or 0),
-        made_up=metered.energy_source if metered.energy_source in ("estimated", "simulated") else None,
+        made_up=metered.energy_source if metered.energy_source in MADE_UP else None,
     )
 
 
