@@ -7,12 +7,7 @@ import msgspec
 
 from llem.cli.console import counted
 from llem.store import LOG_FOLDER
-from llem_events import (
-    Damage,
-    Recovery,
-    Survey,
-    Verdict,
-)
+from llem_events import Damage, Recovery, Survey, Verdict
 from llem_events.inspection import plain
 
 
