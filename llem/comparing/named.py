@@ -73,7 +73,7 @@ class _Experiment(NamedTuple):
     labels: dict[str, str]
     plan: str | None
     study_id: str | None  # of which it is a run that counts
-    cell: dict[str, Any]
+    cell: dict[str, str]
 
     def varies(self, key: str) -> bool:
         """Whether its study measures several values of this key."""
@@ -87,7 +87,7 @@ def _experiments(connection: duckdb.DuckDBPyConnection) -> dict[str, _Experiment
         " LEFT JOIN (FROM study_runs WHERE counted) USING (experiment_id) ORDER BY started_ns, experiment_id"
     ).fetchall()
     return {
-        run: _Experiment(labels, plan, study_id, json.loads(cell) if cell else {})
+        run: _Experiment(labels, plan, study_id, cell or {})
         for run, labels, plan, study_id, cell in rows
     }
 

@@ -333,7 +333,7 @@ FROM told;
 CREATE VIEW study_runs AS -- runs of studies: one row per experiment that a study measured
 -- study_id: the study
 -- cell_index: configuration, from 0
--- cell: key of the plan and what the configuration sets it to
+-- cell: key of the plan and what the configuration sets it to, as in experiment_results
 -- block: repetition, from 0; runs of one block are compared in pairs
 -- position: place within the block
 -- attempt: from 0
@@ -344,7 +344,7 @@ WITH ends AS (
     SELECT experiment_id, any_value(body ->> 'failure') AS failure FROM events WHERE type = 'experiment_completed' GROUP BY experiment_id),
 runs AS (
     SELECT body -> 'study' ->> 'study_id' AS study_id, v.experiment_id, TRY_CAST(body -> 'study' ->> 'cell_index' AS INTEGER) AS cell_index,
-           body -> 'study' -> 'cell' AS cell, TRY_CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, TRY_CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
+           TRY_CAST(body -> 'study' -> 'cell' AS MAP(VARCHAR, VARCHAR)) AS cell, TRY_CAST(body -> 'study' ->> 'block' AS INTEGER) AS block, TRY_CAST(body -> 'study' ->> 'position' AS INTEGER) AS position,
            coalesce(TRY_CAST(body -> 'study' ->> 'attempt' AS INTEGER), 0) AS attempt, body ->> 'cell_hash' AS cell_hash, e.status,
            coalesce(TRY_CAST(body -> 'study' ->> 'block_restarts' AS INTEGER), 0) AS restarts,
            CASE WHEN e.status <> 'completed' THEN coalesce(e.problem, e.status) ELSE failure END AS failure

@@ -81,6 +81,30 @@ def test_results_know_their_place(tables: duckdb.DuckDBPyConnection) -> None:
     assert tables.execute(sql).fetchall() == [(STUDY, cells[0], 0), (STUDY, cells[1], 1)]
 
 
+ODD_CELL = {
+    "labels.size": 'a "b"\n',
+    "engine.number": "1",
+    "engine.tiny": 1e-5,
+    "engine.large": 1e16,
+    "engine.flag": True,
+    "engine.list": [1, "x", 2.5],
+    "model.load": {"x": {"y": 1.0}},
+}
+
+
+def test_a_cell_is_the_same_in_every_table(log: Store) -> None:
+    """Results and runs of a study join by it, whatever kind of value a key has, and so do its ratios."""
+    for index, cell in enumerate([{"engine.batch_size": 4}, ODD_CELL]):
+        for block in range(2):
+            place = StudyPlace(study_id=STUDY, cell_index=index, cell=cell, block=block, position=index)
+            run_of_energy(log, 1.0 + index, experiment_id=f"run-{index}{block}", study=place)
+    with open_caught_up(log, lambda line: None) as tables:
+        joined = "FROM study_runs JOIN experiment_results r USING (study_id, cell, block) SELECT count(*), count(DISTINCT cell)"
+        assert tables.execute(joined).fetchall() == [(4, 2)]
+        ratio = f"FROM paired_ratio('{STUDY}', 'total_energy_j') JOIN experiment_results USING (cell) SELECT round(ratio, 6), block"
+        assert tables.execute(ratio + " ORDER BY block").fetchall() == [(2.0, 0), (2.0, 1)]
+
+
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_the_ratio_in_sql_is_that_of_python(tables: duckdb.DuckDBPyConnection, level: float) -> None:
     """The same interval from the same pairs."""

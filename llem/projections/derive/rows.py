@@ -205,11 +205,12 @@ def experiment_results(derived: Derived) -> Rows:
 def _place_in_study(place: StudyPlace | None) -> dict[str, Any]:
     if place is None:
         return {}
-    cell = {
-        key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        for key, value in place.cell.items()
+    return {
+        "study_id": place.study_id,
+        "cell": place.cell,
+        "block": place.block,
+        "position": place.position,
     }
-    return {"study_id": place.study_id, "cell": cell, "block": place.block, "position": place.position}
 
 
 def _not_measured(derived: Derived) -> dict[str, Any]:
