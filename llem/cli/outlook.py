@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from llem.cli.console import counted
 from llem.errors import LlemError
 from llem.measure import preflight
-from llem.measure.sample_rate import default_hz
 from llem.measure.time_limit import AROUND_RUN_S, planned_parts
 from llem.meters import create_meters, require_meter
+from llem.meters.base import default_hz
 from llem.plan import Plan
 from llem_events.events import MeteredDevice
 

@@ -20,9 +20,8 @@ from llem.measure.messages import (
     ReportPower,
     SamplerSetup,
 )
-from llem.measure.sample_rate import default_hz
 from llem.meters import create_meters
-from llem.meters.base import Meter
+from llem.meters.base import Meter, default_hz
 from llem.store import open_segment
 from llem.units import MW_PER_W
 from llem_events import BackgroundWriter, Reading, columns

@@ -1,4 +1,4 @@
-"""What every meter and every vendor of GPUs does; a clock that simulated time can replace."""
+"""What every meter and every vendor of GPUs does, and how often devices are read; a clock that simulated time can replace."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +8,10 @@ from typing import ClassVar, NamedTuple, Protocol
 from llem.meters.gpus import DriverState
 from llem.plan import MeterPlan
 from llem_events.events import Device, EnergyEdge, MeteredDevice, Reading
+
+MAX_HZ = 100.0  # of reading
+MIN_HZ = 10.0
+AVERAGED_HZ = 50.0  # at which refreshes of an averaging sensor are told apart down to every 30 ms
 
 
 class Meter(Protocol):
@@ -98,3 +102,17 @@ class Clock(NamedTuple):
 
 
 SYSTEM_CLOCK = Clock(time.monotonic_ns, time.sleep)
+
+
+def default_hz(devices: Sequence[MeteredDevice]) -> float:
+    """Where the plan does not say it: one sample per tick of the fastest counter, between MIN_HZ and MAX_HZ; an estimate is not worth more than MIN_HZ.
+
+    Where power is averaged and there is no counter, when the average changes is what its energy follows from.
+    """
+    ticks = [
+        each.counter_tick_ns for each in devices if each.counter_tick_ns and each.energy_source != "estimated"
+    ]
+    if ticks:
+        return min(MAX_HZ, max(MIN_HZ, 1e9 / min(ticks)))
+    averaged = any(each.power_kind == "average" and each.power_window_ns for each in devices)
+    return AVERAGED_HZ if averaged else MIN_HZ

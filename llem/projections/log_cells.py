@@ -11,7 +11,7 @@ from llem.projections import cells
 from llem.projections.arrow_stream import Cells, measured, repeated
 from llem.projections.cells import Batch
 from llem.projections.derive.source import Device, HeldSamples
-from llem.projections.sample_units import UNITS
+from llem.units import SAMPLE_UNITS
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column
 from llem_events.events import Request
@@ -20,7 +20,7 @@ from llem_events.replay import SampleBatch
 # Column of the table -> its expression over the log's columns.
 MEASURED = {"at_ns": "at_ns"} | {
     name: column if units is None else f"{column} / {units}::DOUBLE"
-    for name, (column, units) in UNITS.items()
+    for name, (column, units) in SAMPLE_UNITS.items()
 }
 _TIMES = (attrgetter("token_times_ns"), attrgetter("chunk_times_ns"))
 
@@ -92,7 +92,9 @@ def sample_batch(batches: Sequence[tuple[Identity, SampleBatch]]) -> Batch:
 
 def held_samples(identity: Identity, batch: SampleBatch) -> HeldSamples:
     """The samples of one batch, as those of the table are read."""
-    columns = {name: _as_doubles(batch.columns[column], units) for name, (column, units) in UNITS.items()}
+    columns = {
+        name: _as_doubles(batch.columns[column], units) for name, (column, units) in SAMPLE_UNITS.items()
+    }
     device = Device(identity.process_index, batch.device_uuid)
     return HeldSamples(device, identity.segment_id, batch.columns["at_ns"].values, columns)
 

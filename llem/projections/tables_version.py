@@ -15,7 +15,7 @@ _CODE = (".py", ".pyc", ".sql")  # .pyc where a package was installed without it
 DECODING = {
     _EVENTS: "columns damage envelope errors events format reader replay texts upcast",
     _LLEM: "units",
-    _LLEM / "projections": "arrow_stream bulk cells checkpoint ingest log_cells sample_pieces sample_units",
+    _LLEM / "projections": "arrow_stream bulk cells checkpoint ingest log_cells sample_pieces",
     _LLEM / "results": "throttling",
 }
 # Of these, everything else makes figures of those rows.

@@ -8,9 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llem.results.left_out import LeftOut
 from llem.results.nullable import total
-from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated, Rhythm
+from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated, LeftOut, Rhythm
 from llem.units import MJ_PER_J
 
 Edges = tuple[FloatArray, FloatArray]  # starts and ends

@@ -2,14 +2,48 @@
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llem.results.left_out import LeftOut
-
 FloatArray = NDArray[np.float64]
+STANDARD_DEVIATIONS = 3.0
+NEARLY_ALL_SEEN = 0.95  # of the time: a sensor that may see so much is not taken for a part-time one
+
+
+class LeftOut(NamedTuple):
+    """What samples say that are left out of a series, between two that are in it: enough for sums and extremes, and for no moment between.
+
+    Of each sample of the series: what lies between it and the one before; 0 where nothing was left out there.
+    """
+
+    samples: NDArray[np.int64]
+    longest_sec: FloatArray  # between two of all of them
+    trapezoids_j: FloatArray
+    half_steps_j: FloatArray
+    highest_w: FloatArray
+    falls: NDArray[np.int64]  # of the energy counter
+    throttled_sec: FloatArray
+    throttle_bits: NDArray[np.int64]
+
+    @property
+    def any(self) -> NDArray[np.bool_]:
+        """Whether something was."""
+        return self.samples > 0
+
+    def of(self, chosen: NDArray[Any] | slice) -> Self:
+        """Of some samples."""
+        columns: Iterable[Any] = (column[chosen] for column in self)
+        return type(self)(*columns)
+
+    def after(self, samples: int) -> Self:
+        """The same after so many others, before which nothing was left out."""
+        columns: Iterable[Any] = (
+            np.concatenate((np.zeros(samples, column.dtype), column)) for column in self
+        )
+        return type(self)(*columns)
 
 
 class AtMoments(abc.ABC):
@@ -206,3 +240,27 @@ def uncertainty_of_j(steps_j: float, *, power_window_sec: float, power_limit_w: 
     if power_window_sec and power_limit_w is None:
         return None
     return steps_j + power_window_sec / 2 * (power_limit_w or 0.0)
+
+
+def hidden_j(
+    energy_j: float,
+    *,
+    duration_sec: float,
+    seen_share: float,
+    least_w: float,
+    most_w: float,
+    shifts: int = 0,
+) -> float:
+    """How far power from a sensor that sees a part of the time can be from the truth: what a load in step with it could hide.
+
+    Of every refresh the sensor sees a share s, and takes the rest for the same. The rest can have been anything from the least to the most power of
+    the device, in every refresh alike where the load keeps step with the sensor (0 shifts). Where the load is shifted n times by a random part of a
+    refresh, what is seen is right on the average, and off by the standard deviation of a power between the least and the most, at most half of that
+    range, over the square root of n.
+    """
+    unseen = 1 - seen_share
+    in_step_j = unseen * max(most_w * duration_sec - energy_j, energy_j - least_w * duration_sec)
+    if not shifts:
+        return in_step_j
+    deviation_j = min(unseen, 0.5) * (most_w - least_w) * duration_sec / math.sqrt(shifts)
+    return min(in_step_j, STANDARD_DEVIATIONS * deviation_j)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llem.results.part_time import hidden_j
+from llem.results.power import hidden_j
 from tests.simulated_nvml.accuracy import IN_STEP, SEEN
 from tests.simulated_nvml.build import Simulation
 from tests.simulated_nvml.scenario import Gpu, Row, Scenario, uuid_of

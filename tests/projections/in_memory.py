@@ -8,7 +8,7 @@ import numpy as np
 from llem.projections.derive.experiment import Derived, derive_experiment
 from llem.projections.derive.history import ExperimentFacts, Fact, Segment
 from llem.projections.derive.source import POSSIBLE, Device, Held, HeldRequests, HeldSamples
-from llem.projections.sample_units import UNITS
+from llem.units import SAMPLE_UNITS
 from llem_events import columns
 from llem_events.events import Event, RequestsCompleted, SamplesTaken
 from tests.world import (
@@ -121,7 +121,7 @@ def _decoded(writer: Segment, event: SamplesTaken) -> HeldSamples:
     found = columns.unpack_all([event])
     of_table = {}
     for name in POSSIBLE:
-        of_log, units = UNITS[name]
+        of_log, units = SAMPLE_UNITS[name]
         values, missing = found[of_log]
         doubles = values / (units or 1)
         of_table[name] = doubles if missing is None else np.where(missing, np.nan, doubles)

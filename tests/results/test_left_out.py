@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from llem.results.left_out import LeftOut
-from llem.results.power import EnergyCurve, Rhythm, half_steps_j
+from llem.results.power import EnergyCurve, LeftOut, Rhythm, half_steps_j
 
 
 def test_samples_are_left_out_between_two() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llem.results.part_time import hidden_j
+from llem.results.power import hidden_j
 
 SEEN = {"duration_sec": 10.0, "least_w": 100.0, "most_w": 500.0}
 

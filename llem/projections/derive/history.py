@@ -10,7 +10,7 @@ import msgspec
 from llem.projections.checkpoint import SegmentState
 from llem.projections.derive.sensors import as_calibrated
 from llem.projections.derive.source import DRAIN, GUARD, MEASUREMENT, Span
-from llem.results.part_time import NEARLY_ALL
+from llem.results.power import NEARLY_ALL_SEEN
 from llem.units import NS_PER_S, seconds
 from llem_events.events import (
     EVENT_TYPES,
@@ -188,7 +188,7 @@ class ProcessFacts(Facts):
             if window.opened.kind == "measurement" and window.closed_ns is not None
         )
         batches = self.completed.batches if self.completed else None
-        if not batches or not measured_ns or not 0 < NEARLY_ALL * refresh_sec <= self._shift_pauses_sec:
+        if not batches or not measured_ns or not 0 < NEARLY_ALL_SEEN * refresh_sec <= self._shift_pauses_sec:
             return 0
         return int(batches * min(1.0, duration_sec / seconds(measured_ns)))
 

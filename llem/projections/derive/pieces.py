@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llem.projections.sample_units import UNITS
-from llem.results.left_out import LeftOut
+from llem.results.power import LeftOut
 from llem.results.throttling import ANY_REASON
-from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S
+from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S, SAMPLE_UNITS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -279,7 +278,7 @@ def ends_of(pieces: DevicePieces, some: slice, shown: Mask) -> tuple[Ints, Mappi
 
 def extremes_of(rows: Rows, name: str) -> tuple[float, float] | None:
     """The least and the largest value of a column of the table in pieces; None where none is known."""
-    column, units = UNITS[name]
+    column, units = SAMPLE_UNITS[name]
     return _extremes(rows[f"{column}_least"], rows[f"{column}_most"], units)
 
 
@@ -287,7 +286,7 @@ def values_of(
     pieces: DevicePieces, some: slice, shown: Mask, name: str
 ) -> tuple[int, int, float, float | None, float | None]:
     """How many samples are in pieces, of how many a column of the table is known, the sum where it is counted, the least and the largest."""
-    column, units = UNITS[name]
+    column, units = SAMPLE_UNITS[name]
 
     def number(what: str) -> NDArray[Any]:
         numbers: NDArray[Any] = pieces.numbers[what][some][shown]

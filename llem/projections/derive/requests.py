@@ -13,12 +13,11 @@ from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.request_laws import RequestCounts, RequestLaws, within
 from llem.projections.derive.source import Source, Span, Usage
 from llem.projections.derive.spans import measurement_spans, portions, with_drains
-from llem.projections.derive.spool import Spool
 from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import OF_REQUEST, LatencyValues
 from llem.results.nullable import ratio
-from llem.results.selection import FloatArray
+from llem.results.selection import FloatArray, Spool
 from llem.units import NS_PER_MS
 
 PIECE_VALUES = 2**18  # requests and times of tokens that are read at once

@@ -12,10 +12,9 @@ from llem.projections.derive.history import ProcessFacts
 from llem.projections.derive.pieces import Asked
 from llem.projections.derive.source import Column, Device, Piece, Source, Span, Values
 from llem.results.averaged_power import AveragedReadings, Telescoped
-from llem.results.left_out import LeftOut
 from llem.results.nullable import largest
 from llem.results.phases import SILENT_PERIODS, Samples, known, known_of
-from llem.results.power import EnergyCurve, Interpolated, Rhythm, half_steps_j, uncertainty_of_j
+from llem.results.power import EnergyCurve, Interpolated, LeftOut, Rhythm, half_steps_j, uncertainty_of_j
 from llem.results.throttling import ANY_REASON
 from llem.units import MJ_PER_J, NS_PER_S, seconds
 

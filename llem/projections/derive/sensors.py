@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llem.results.part_time import NEARLY_ALL, hidden_j
+from llem.results.power import NEARLY_ALL_SEEN, hidden_j
 from llem.units import NS_PER_S, seconds
 from llem_events.events import Estimated, MeteredDevice, SensorCalibrated
 
@@ -62,7 +62,7 @@ class Blindness(NamedTuple):
         return cls(
             delay_sec=delay.value or 0.0,
             delay_within_sec=_half_width(delay),
-            seen_share=None if most is None or most >= NEARLY_ALL else seen.low or seen.value,
+            seen_share=None if most is None or most >= NEARLY_ALL_SEEN else seen.low or seen.value,
             refresh_sec=refresh.value or 0.0,
             idle_w=calibrated.idle_w.value or 0.0,
         )

@@ -28,7 +28,7 @@ from llem.projections.derive.pieces import (
     values_of,
 )
 from llem.results.latency import FINISHED
-from llem.results.left_out import LeftOut
+from llem.results.power import LeftOut
 from llem_events.events import Request
 
 Column = NDArray[np.float64]

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from llem.projections.derive import spool
-from llem.projections.derive.spool import Spool
+from llem.results import selection
+from llem.results.selection import Spool
 
 
 def _all(kept: Spool, name: str) -> Sequence[float]:
     return [value for piece in kept.pieces(name) for value in piece.tolist()]
 
 
-@pytest.mark.parametrize("held_bytes", [16, spool.HELD_BYTES])
+@pytest.mark.parametrize("held_bytes", [16, selection.HELD_BYTES])
 def test_values_come_back_in_order(held_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, as often as they are asked for, and when some were added in between."""
-    monkeypatch.setattr(spool, "HELD_BYTES", held_bytes)
-    monkeypatch.setattr(spool, "_READ_VALUES", 3)
+    monkeypatch.setattr(selection, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(selection, "_READ_VALUES", 3)
     kept = Spool()
     kept.add("gaps", np.arange(5.0))
     kept.add("others", np.array([9.0]))
