@@ -87,8 +87,7 @@ def _experiments(connection: duckdb.DuckDBPyConnection) -> dict[str, _Experiment
         " LEFT JOIN (FROM study_runs WHERE counted) USING (experiment_id) ORDER BY started_ns, experiment_id"
     ).fetchall()
     return {
-        run: _Experiment(labels, plan, study_id, cell or {})
-        for run, labels, plan, study_id, cell in rows
+        run: _Experiment(labels, plan, study_id, cell or {}) for run, labels, plan, study_id, cell in rows
     }
 
 
