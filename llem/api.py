@@ -182,6 +182,8 @@ class OpenStore:
         *named: str,
         output: Path | str | None = None,
         title: str | None = None,
+        within: str | None = None,
+        everywhere: bool = False,
         valid_only: bool = False,
         level: float = LEVEL,
         margin: float = MARGIN,
@@ -191,6 +193,7 @@ class OpenStore:
         """The page of a study, or of groups of runs, or of the newest of them, as `llem report` writes it; `output` also saves it. Raises ExportError, QueryError, StoreError."""
         path = None if output is None else _page_path(output, force=force)
         study = chosen_study(self._store, named)
+        study_id = None if within is None else find_study_id(self._store, within)
         with self._tables() as connection:
             made = make_page(
                 connection,
@@ -199,6 +202,8 @@ class OpenStore:
                 named,
                 file_name="report.html" if path is None else path.name,
                 title=title,
+                within=study_id,
+                everywhere=everywhere,
                 margin=margin,
                 level=level,
                 valid_only=valid_only,

@@ -1,4 +1,4 @@
-"""Runs as people choose them for an export: by id, name, study or label, and by when they were started."""
+"""Runs as people choose them: by id, name, study or label, and by when they were started."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -66,6 +66,18 @@ def choice(
         name=name,
         since_ns=None if since is None else started_since_ns(since, now=datetime.now(UTC)),
     )
+
+
+def study_to_look_in(
+    store: Store, groups: Sequence[str], *, within: str | None, everywhere: bool
+) -> str | None:
+    """The id of the study that --in names. Raises QueryError where --in or --all would do nothing, StoreError for an unknown study."""
+    if within is not None and everywhere:
+        raise QueryError("--in and --all", found="both", expected="one of them")
+    if (within is not None or everywhere) and not any("=" in group for group in groups):
+        option = "--all" if everywhere else "--in"
+        raise QueryError(option, found="no group KEY=VALUE", expected="one, to be looked for there")
+    return None if within is None else find_study_id(store.require(), within)
 
 
 def _of(connection: duckdb.DuckDBPyConnection, store: Store, name: str) -> list[str]:

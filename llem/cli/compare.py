@@ -11,8 +11,17 @@ import msgspec
 import typer
 
 from llem.cli import console
+from llem.cli.chosen_runs import study_to_look_in
 from llem.cli.console import folded, on_one_line, text_output
-from llem.cli.options import FactorsOption, StoreOption
+from llem.cli.options import (
+    EverywhereOption,
+    FactorsOption,
+    InStudyOption,
+    LevelOption,
+    MarginOption,
+    StoreOption,
+    ValidOption,
+)
 from llem.cli.table import fits, write_sections, write_table
 from llem.cli.tables import tables_of
 from llem.comparing.compared import COLUMNS, Compared, energy_source, not_sensed, record
@@ -23,7 +32,6 @@ from llem.errors import QueryError
 from llem.export import formats
 from llem.results.comparison import LEAST_RUNS, LEVEL, MARGIN
 from llem.store import Store
-from llem.study.history import find_study_id
 
 FAILED = 1
 SHORT_ID = len("20260102-030405")  # at least: the second in which a run was started
@@ -62,23 +70,11 @@ def compare(
             metavar="NAME", help="Only this figure of experiment_results or footprint(); may be given again."
         ),
     ] = None,
-    margin: Annotated[
-        float, typer.Option(min=0.0001, max=1.0, help="A difference of this share does not matter.")
-    ] = MARGIN,
-    level: Annotated[
-        float, typer.Option(min=0.5, max=0.9999, help="How often an interval shall hold the truth.")
-    ] = LEVEL,
-    within: Annotated[
-        str | None,
-        typer.Option(
-            "--in",
-            metavar="STUDY",
-            help="Look for KEY=VALUE in this study, not in the newest that varies KEY.",
-            show_default=False,
-        ),
-    ] = None,
-    everywhere: Annotated[bool, typer.Option("--all", help="Look for KEY=VALUE in all runs.")] = False,
-    valid: Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")] = False,
+    margin: MarginOption = MARGIN,
+    level: LevelOption = LEVEL,
+    within: InStudyOption = None,
+    everywhere: EverywhereOption = False,
+    valid: ValidOption = False,
     output_format: Annotated[Format, typer.Option("-f", "--format", help="How to write it.")] = Format.TABLE,
     fail_if: Annotated[
         FailIf | None,
@@ -90,9 +86,8 @@ def compare(
     """Compare groups of runs: each figure's ratio to the first group's, with its interval."""
     if len(groups) < 2:
         raise QueryError("groups to compare", found=len(groups), expected="two or more")
-    _check_scope(groups, within=within, everywhere=everywhere)
     place = Store.locate(store)
-    study_id = None if within is None else find_study_id(place.require(), within)
+    study_id = study_to_look_in(place, groups, within=within, everywhere=everywhere)
     with tables_of(place) as connection:
         state_factors(connection, place, figure or (), factors)
         members = named_groups(connection, place, groups, within=study_id, everywhere=everywhere)
@@ -101,15 +96,6 @@ def compare(
         )
     _write(findings, place, output_format, level)
     fail(findings, fail_if)
-
-
-def _check_scope(groups: Sequence[str], *, within: str | None, everywhere: bool) -> None:
-    """What would do nothing is refused."""
-    if within is not None and everywhere:
-        raise QueryError("--in and --all", found="both", expected="one of them")
-    if (within is not None or everywhere) and not any("=" in group for group in groups):
-        option = "--all" if everywhere else "--in"
-        raise QueryError(option, found="no group KEY=VALUE", expected="one, to be looked for there")
 
 
 def _write(findings: Findings, store: Store, output_format: Format, level: float) -> None:

@@ -13,7 +13,8 @@ import typer
 
 from llem.cli import console
 from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
-from llem.cli.options import JsonOption, StoreOption, key_and_value, lasts_s
+from llem.cli.max_time import MaxTimeOption, limit_of
+from llem.cli.options import JsonOption, StoreOption, key_and_value
 from llem.cli.outlook import outlook
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
@@ -25,7 +26,7 @@ from llem.measure.preflight import check_plan
 from llem.measure.rank_member import RefusedError
 from llem.measure.supervisor import SharedServer
 from llem.measure.supervisor import measure as run_measurement
-from llem.measure.time_limit import TimeLimit, least_s
+from llem.measure.time_limit import TimeLimit
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import resolve_plan
@@ -139,14 +140,7 @@ def measure(
             metavar="STORE", help="When it has ended, bring the run into this store too.", show_default=False
         ),
     ] = None,
-    max_time: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="End it in order after so long, such as 90s, 10m or 2h, loading and baselines included.",
-            show_default=False,
-        ),
-    ] = None,
+    max_time: MaxTimeOption = None,
     share: Annotated[
         bool, typer.Option("--share", help="Let several ranks of a launcher use one GPU.")
     ] = False,
@@ -181,7 +175,7 @@ def measure(
             "--rate, --concurrency and --find", found="no server", expected="--server NAME or --server URL"
         )
     _check_together(course, output, is_live_program=live and bool(program))
-    limit = None if max_time is None else _limit(max_time, plan, is_program=bool(program))
+    limit = limit_of(max_time, [plan], is_program=bool(program))
     if dry_run:
         check_plan(plan, command=program)
         _write_plan(plan, _Form(json=json, output=output, program=False))
@@ -203,20 +197,6 @@ def measure(
     else:
         status = _measure_and_tell(plan, place, program, form, part, strict=strict, live=live)
     sys.exit(status)
-
-
-def _limit(written: str, plan: Plan, *, is_program: bool) -> TimeLimit:
-    """From now on. Raises PlanError for one into which the measurement cannot fit."""
-    limit = TimeLimit(lasts_s("--max-time", written))
-    if limit.fits(plan, is_program=is_program):
-        return limit
-    least = least_s(plan, is_program=is_program)
-    raise PlanError(
-        "--max-time",
-        found=f"{limit.limit_s:g} s",
-        expected=f"more than {least:g} s, which the plan takes at least",
-        hint="llem measure --dry-run says for what",
-    )
 
 
 def _check_together(course: Course | None, output: Path | None, *, is_live_program: bool) -> None:

@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,25 @@ FactorsOption = Annotated[
         show_default=False,
     ),
 ]
+MarginOption = Annotated[
+    float,
+    typer.Option("--margin", min=0.0001, max=1.0, help="A difference of this share does not matter."),
+]
+LevelOption = Annotated[
+    float,
+    typer.Option("--level", min=0.5, max=0.9999, help="How often an interval shall hold the truth."),
+]
+InStudyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--in",
+        metavar="STUDY",
+        help="Look for KEY=VALUE in this study, not in the newest that varies KEY.",
+        show_default=False,
+    ),
+]
+EverywhereOption = Annotated[bool, typer.Option("--all", help="Look for KEY=VALUE in all runs.")]
+ValidOption = Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only runs with this label.")
 ]
@@ -37,7 +55,6 @@ SinceOption = Annotated[
     typer.Option("--since", metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 Seconds = tuple[float, float]
 WindowOption = Annotated[
     str | None,
@@ -67,14 +84,6 @@ def key_and_value(written: str) -> tuple[str, str]:
     if not equals or not key or "." in key:
         raise PlanError("--label", found=repr(written), expected="key=value, with no dot in the key")
     return key, value
-
-
-def lasts_s(option: str, written: str) -> float:
-    """Seconds of such as 90, 90s, 10m, 2h or 1d. Raises PlanError."""
-    length = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", written)
-    if length is None or not float(length[1]):
-        raise PlanError(option, found=repr(written), expected="a time such as 90s, 10m, 2h")
-    return float(length[1]) * SECONDS[length[2]]
 
 
 class Methodology(StrEnum):

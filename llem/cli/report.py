@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from llem.cli import console
-from llem.cli.options import FactorsOption, StoreOption
+from llem.cli.chosen_runs import study_to_look_in
+from llem.cli.options import (
+    EverywhereOption,
+    FactorsOption,
+    InStudyOption,
+    LevelOption,
+    MarginOption,
+    StoreOption,
+    ValidOption,
+)
 from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import target
@@ -28,13 +37,11 @@ def report(
         "report.html"
     ),
     title: Annotated[str | None, typer.Option(help="Its heading.", show_default=False)] = None,
-    margin: Annotated[
-        float, typer.Option(min=0.0001, max=1.0, help="A difference of this share does not matter.")
-    ] = MARGIN,
-    level: Annotated[
-        float, typer.Option(min=0.5, max=0.9999, help="How often an interval shall hold the truth.")
-    ] = LEVEL,
-    valid: Annotated[bool, typer.Option("--valid", help="Leave out runs that are not valid.")] = False,
+    margin: MarginOption = MARGIN,
+    level: LevelOption = LEVEL,
+    within: InStudyOption = None,
+    everywhere: EverywhereOption = False,
+    valid: ValidOption = False,
     svg: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write each chart into a folder too, as a file for papers."),
@@ -59,6 +66,7 @@ def report(
     if svg is not None:
         _check_folder(svg)
     place = Store.locate(store).require()
+    study_id = study_to_look_in(place, named or [], within=within, everywhere=everywhere)
     study = chosen_study(place, named or [])
     with tables_of(place) as connection:
         made = make_page(
@@ -68,6 +76,8 @@ def report(
             named or [],
             file_name=output.name,
             title=title,
+            within=study_id,
+            everywhere=everywhere,
             margin=margin,
             level=level,
             valid_only=valid,

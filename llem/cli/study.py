@@ -11,6 +11,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import counted, say
+from llem.cli.max_time import MaxTimeOption, limit_of
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.progress import progress_line
 from llem.cli.table import write_table
@@ -20,8 +21,8 @@ from llem.measure.children import Interruptions
 from llem.measure.launch import launch_of
 from llem.measure.outcome import Outcome
 from llem.measure.supervisor import measure
-from llem.measure.time_limit import least_s
-from llem.store import LAST, Store
+from llem.measure.time_limit import TimeLimit, least_s
+from llem.store import Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Slot, Study, block_count, cell_name, read_study
 from llem.study.runner import DueRun, StudyOutcome, resume_study, start_study
@@ -45,6 +46,7 @@ def study(
     repeats: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Blocks, in the place of the plan's.")
     ] = None,
+    max_time: MaxTimeOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cells, order and time, and stop.")
     ] = False,
@@ -55,23 +57,19 @@ def study(
     What is done is known from the log alone: --resume goes on after any end, and with more --repeats.
     """
     program: list[str] = context.obj or []
-    if plan_path is None and resume is None:
+    planned = read_study(plan_path) if plan_path is not None else None
+    place = Store.locate(store)
+    begun = None if resume is None else find_study(place, resume)
+    chosen = planned if begun is None else begun.study()
+    if chosen is None:
         raise PlanError(
             "llem study", found="neither a plan nor --resume", expected="PLAN.toml or --resume STUDY"
         )
-    planned = read_study(plan_path) if plan_path is not None else None
-    place = Store.locate(store)
+    command = _command(program, begun)
+    limit = limit_of(max_time, chosen.plans, is_program=bool(command))
     if dry_run:
-        if planned is not None:
-            _write_schedule(planned, repeats, is_program=bool(program))
-        else:
-            begun = find_study(place, resume or LAST)
-            _write_schedule(
-                begun.study(),
-                repeats or block_count(begun.schedule),
-                is_program=bool(begun.started.command),
-                done=begun.counted().keys(),
-            )
+        planned_blocks, done = (None, ()) if begun is None else (block_count(begun.schedule), begun.counted())
+        _write_schedule(chosen, repeats or planned_blocks, is_program=bool(command), done=done)
         return
     if (rank := launch_of(os.environ).rank) is not None:
         raise PlanError(
@@ -80,7 +78,7 @@ def study(
             expected="one process: studies are not measured by ranks",
         )
     with Interruptions():
-        outcome = _run(planned, place, program, resume=resume, repeats=repeats)
+        outcome = _run(planned, place, command, resume=resume, repeats=repeats, limit=limit)
     history = read_history(place, outcome.study_id)
     _say_how_it_ended(outcome, place)
     if outcome.runs:
@@ -91,17 +89,24 @@ def study(
         sys.exit(FAILED)
 
 
-def _run(
-    planned: Study | None, store: Store, program: Sequence[str], *, resume: str | None, repeats: int | None
-) -> StudyOutcome:
-    command = program
-    if resume is not None:
-        if program:
-            raise PlanError(
-                "--", found="a program beside --resume", expected="that of the study, which is known"
-            )
-        command = find_study(store, resume).started.command
+def _command(program: Sequence[str], begun: StudyHistory | None) -> Sequence[str]:
+    """The program that is measured. Raises PlanError for another one than that of a study that is resumed."""
+    if begun is None:
+        return program
+    if program:
+        raise PlanError("--", found="a program beside --resume", expected="that of the study, which is known")
+    return begun.started.command
 
+
+def _run(
+    planned: Study | None,
+    store: Store,
+    command: Sequence[str],
+    *,
+    resume: str | None,
+    repeats: int | None,
+    limit: TimeLimit | None,
+) -> StudyOutcome:
     with StudyServer() as server:
 
         def run(due: DueRun) -> Outcome:
@@ -122,9 +127,9 @@ def _run(
             return outcome
 
         if resume is not None:
-            return resume_study(resume, store, planned=planned, repeats=repeats, run=run)
+            return resume_study(resume, store, planned=planned, repeats=repeats, run=run, limit=limit)
         assert planned is not None
-        return start_study(planned, store, command=command, repeats=repeats, run=run)
+        return start_study(planned, store, command=command, repeats=repeats, run=run, limit=limit)
 
 
 def _say_what_failed(outcome: Outcome) -> None:

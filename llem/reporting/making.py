@@ -70,6 +70,8 @@ def make_page(
     *,
     file_name: str,
     title: str | None = None,
+    within: str | None = None,
+    everywhere: bool = False,
     margin: float = MARGIN,
     level: float = LEVEL,
     valid_only: bool = False,
@@ -78,9 +80,14 @@ def make_page(
 ) -> Page:
     """The page of a study, else of groups of runs, without secrets; `file_name` stands in the command that makes it anew.
 
-    `with_samples` puts every sample of power into it; `factors` is a file, by default one beside the store. Raises QueryError.
+    `within` and `everywhere` say where a group KEY=VALUE is looked for, as `named_groups` has it. `with_samples` puts every sample of
+    power into it; `factors` is a file, by default one beside the store. Raises QueryError.
     """
-    members = _cells(study) if study else _groups(connection, store, named or [LAST])
+    members = (
+        _cells(study)
+        if study
+        else _groups(connection, store, named or [LAST], within=within, everywhere=everywhere)
+    )
     bounds = [bound for pair in BOUNDS.values() for bound in pair] if len(members) == 1 else []
     findings = compare_groups(
         connection, members, usual=(*REPORTED, *bounds), valid_only=valid_only, level=level, margin=margin
@@ -89,6 +96,8 @@ def make_page(
     every_run = list(chain.from_iterable(of_groups))
     chosen = [
         *_chosen(factors=factors.name if factors else None, title=title, level=level, margin=margin),
+        *(["--in", within] if within is not None else []),
+        *(["--all"] if everywhere else []),
         *(["--valid"] if valid_only else []),
         *(["--samples"] if with_samples else []),
     ]
@@ -152,11 +161,16 @@ def _cells(history: StudyHistory) -> dict[str, list[str]]:
 
 
 def _groups(
-    connection: duckdb.DuckDBPyConnection, store: Store, named: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    named: Sequence[str],
+    *,
+    within: str | None,
+    everywhere: bool,
 ) -> dict[str, list[str]]:
     """Groups of runs; one that is named as a run goes by its id. One name alone might have been a study's. Raises QueryError and StoreError."""
     try:
-        members = named_groups(connection, store, named)
+        members = named_groups(connection, store, named, within=within, everywhere=everywhere)
     except StoreError as error:
         if len(named) > 1:
             raise

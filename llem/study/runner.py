@@ -56,9 +56,15 @@ class StudyOutcome(NamedTuple):
 
 
 def start_study(
-    study: Study, store: Store, *, command: Sequence[str], repeats: int | None, run: MeasureRun
+    study: Study,
+    store: Store,
+    *,
+    command: Sequence[str],
+    repeats: int | None,
+    run: MeasureRun,
+    limit: TimeLimit | None = None,
 ) -> StudyOutcome:
-    """Measure a study from its beginning. Raises LlemError before anything is measured."""
+    """Measure a study from its beginning, within `limit` in the place of the plan's. Raises LlemError before anything is measured."""
     study_id = new_experiment_id()
     schedule = study.schedule(repeats)
     started = StudyStarted(
@@ -75,11 +81,18 @@ def start_study(
     _folder(store, study_id, is_new=True)
     with _diary(store, study_id) as diary:
         diary.write(started)
-        return _go_on(_Ahead(study, study_id, bool(command), schedule, set(), {}, Counter()), diary, run)
+        ahead = _Ahead(study, study_id, bool(command), schedule, set(), {}, Counter())
+        return _go_on(ahead, diary, run, limit)
 
 
 def resume_study(
-    named: str, store: Store, *, planned: Study | None, repeats: int | None, run: MeasureRun
+    named: str,
+    store: Store,
+    *,
+    planned: Study | None,
+    repeats: int | None,
+    run: MeasureRun,
+    limit: TimeLimit | None = None,
 ) -> StudyOutcome:
     """Measure what is left of a study, or more blocks of it. Raises LlemError, also where `planned` is another study."""
     history = find_study(store, named)
@@ -112,7 +125,7 @@ def resume_study(
         restarts = history.restarts() + Counter(anew)
         is_program = bool(history.started.command)
         ahead = _Ahead(study, history.study_id, is_program, schedule, done, _attempts(history), restarts)
-        return _go_on(ahead, diary, run)
+        return _go_on(ahead, diary, run, limit)
 
 
 def _said(value: object) -> str:
@@ -140,10 +153,11 @@ def _diary(store: Store, study_id: str) -> Iterator[Diary]:
         diary.seal()
 
 
-def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun) -> StudyOutcome:
+def _go_on(ahead: _Ahead, diary: Diary, run: MeasureRun, limit: TimeLimit | None) -> StudyOutcome:
     """Run what the log does not have, block after block; a failed run is tried again at the end of its block."""
     plan, done = ahead.study.plan, ahead.done
-    limit = None if plan.time_limit_s is None else TimeLimit(plan.time_limit_s)
+    if limit is None and plan.time_limit_s is not None:
+        limit = TimeLimit(plan.time_limit_s)
     for block in range(block_count(ahead.schedule)):
         waiting = [slot for slot in ahead.schedule if slot.block == block and slot not in done]
         tried: Counter[Slot] = Counter()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llem.cli.options import lasts_s
+from llem.cli.max_time import lasts_s
 from llem.errors import PlanError
 from llem.measure.time_limit import ENDING_S, TimeLimit
 from llem.plan import Plan
@@ -41,14 +41,14 @@ def test_a_limit_stops_and_then_kills() -> None:
 )
 def test_times_are_written_with_a_unit_or_in_seconds(written: str, seconds: float) -> None:
     """As people write them."""
-    assert lasts_s("--max-time", written) == seconds
+    assert lasts_s(written) == seconds
 
 
 @pytest.mark.parametrize("written", ["", "0", "-1", "1e3", "10 m", "10min", "inf", "nan", "1:30"])
 def test_other_times_are_refused(written: str) -> None:
     """With what is expected."""
     with pytest.raises(PlanError, match="expected a time such as 90s, 10m, 2h"):
-        lasts_s("--max-time", written)
+        lasts_s(written)
 
 
 def test_a_plan_that_cannot_fit_is_refused_before_anything_begins(llem: Run, store: Path) -> None:

@@ -22,7 +22,7 @@ from llem.reporting.making import make_page
 from llem.reporting.svg import Scale, number, scale
 from llem.reporting.zoom import packed
 from llem.store import Store
-from llem_events.events import Event, MeterStarted, ModelLoaded
+from llem_events.events import Event, MeterStarted, ModelLoaded, StudyPlace
 from tests.cli import fixed_store
 from tests.conftest import LIMIT_S, Run, events_of
 from tests.world import (
@@ -444,6 +444,9 @@ def in_chromium(page: Path, profile: Path) -> tuple[str, str]:
         (("no such run",), "`llem runs` and `llem studies` list them"),
         (("20260101",), "`llem study --resume 20260101-030400-0123456789ab` goes on"),
         (("cell=c1", "cell=c1"), "expected a run in one group"),
+        (("cell=c1", "cell=c2", "--in", "s", "--all"), "--in and --all: found both"),
+        (("cell=c1", "cell=c2", "--in", "s"), "study s: found none"),
+        (("--all",), "--all: found no group KEY=VALUE"),
     ],
 )
 def test_what_no_page_can_be_written_of_is_refused(
@@ -460,6 +463,30 @@ def test_what_no_page_can_be_written_of_is_refused(
 def test_the_newest_study_is_one_in_which_something_was_measured(llem: Run, two_cells: Store) -> None:
     """One that ended before its first run is passed over."""
     assert run_id(2, 2) in page_of(llem, two_cells)
+
+
+def test_groups_are_looked_for_where_compare_looks(llem: Run, tmp_path: Path) -> None:
+    """In the newest study that varies the key, in another one or in all runs; the command at the end of the page says where."""
+    store = Store(tmp_path / "store").create()
+    studies = [f"2026010{day}-030400-0123456789ab" for day in (3, 4)]
+    runs = {study: [f"{study[:13]}0{cell}-0123456789ab" for cell in (1, 2)] for study in studies}
+    for study in studies:
+        begun_study(store, study)
+        for cell, run in enumerate(runs[study]):
+            place = StudyPlace(
+                study_id=study, cell_index=cell, cell={"engine.batch_size": 1 + cell}, block=0, position=cell
+            )
+            plan = Plan(engine=EnginePlan(batch_size=1 + cell))
+            run_of_energy(store, 1.0 + cell, experiment_id=run, study=place, plan=plan)
+    older, newer = studies
+    for options, shown in (
+        ((), runs[newer]),
+        (("--in", older), runs[older]),
+        (("--all",), runs[older] + runs[newer]),
+    ):
+        page = page_of(llem, store, "batch_size=1", "batch_size=2", *options)
+        assert sorted(set(re.findall(r"llem log verify ([-0-9a-f]+)", page))) == sorted(shown)[:3]
+        assert " ".join(("llem report batch_size=1 batch_size=2", *options, "-o report.html")) in page
 
 
 def test_a_page_is_not_replaced_unless_forced(llem: Run, two_cells: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llem.measure.outcome import Outcome
+from llem.measure.time_limit import TimeLimit
 from llem.store import Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Slot, study_of
@@ -171,6 +172,19 @@ def test_no_run_is_begun_that_cannot_fit_into_the_time_limit(machine: Machine) -
     assert (outcome.runs, outcome.runs_left) == (0, 4)
     assert outcome.stopped == "its time limit of 10 s leaves no time for another run"
     assert find_study(machine.store, "@last").end == "interrupted"
+
+
+def test_a_limit_of_this_time_takes_the_place_of_the_plans(machine: Machine) -> None:
+    """Longer or shorter, of a study that is begun and of one that goes on."""
+    table = {"study": {"repeats": 2, "vary": {"engine.batch_size": [1, 4]}, "time_limit_s": 10.0}}
+    machine.runs_left = 1
+    start_study(
+        study_of(table), machine.store, command=[], repeats=None, run=machine, limit=TimeLimit(7200.0)
+    )
+    assert machine.limits_s == [7200.0, 7200.0]
+    short = TimeLimit(5.0)
+    rest = resume_study("@last", machine.store, planned=None, repeats=None, run=machine, limit=short)
+    assert (rest.runs, rest.stopped) == (1, "its time limit of 5 s leaves no time for another run")
 
 
 def test_the_run_at_the_time_limit_ends_with_it(machine: Machine) -> None:

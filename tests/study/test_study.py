@@ -61,6 +61,31 @@ def test_a_study_is_planned_before_it_is_measured(llem: Run, plan: Path, store: 
     assert not store.exists()
 
 
+def test_a_time_that_no_run_fits_into_is_refused(llem: Run, plan: Path, store: Path) -> None:
+    """Before anything begins, as by `llem measure`, also by --dry-run."""
+    for also in ((), ("--dry-run",)):
+        done = llem("study", plan, "--max-time", "1s", *also)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--max-time: found 1 s, expected more than 1.3 s, which the plan takes at least" in done.stderr
+    assert llem("study", plan, "--max-time", "1m", "--dry-run").returncode == 0
+    assert not store.exists()
+
+
+@pytest.mark.slow
+def test_a_study_ends_after_the_time_that_it_may_take(llem: Run, plan: Path, store: Path) -> None:
+    """In order, with what is left; without it --resume goes on, and what is left is what its --dry-run says beside the plan too."""
+    stopped = llem("study", plan, "--repeats", "9", "--max-time", "5s")
+    assert stopped.returncode == 1
+    assert "its time limit of 5 s" in stopped.stderr
+    ended = history(store)
+    assert ended.end == "interrupted"
+    left = 18 - len(ended.counted())
+    assert left
+    for asked in ((), (plan,)):
+        said = llem("study", *asked, "--resume", "@last", "--dry-run").stdout
+        assert f"{left} runs" in said and ("left of 18" in said or left == 18)
+
+
 def test_wrong_calls_of_a_study_are_refused(llem: Run, plan: Path, store: Path) -> None:
     """Without a plan, with a plan that has no study, with a study that is not there."""
     plain = plan.with_name("plain.toml")
