@@ -184,7 +184,7 @@ def _rows_of_several(findings: Findings) -> Iterator[list[str]]:
 
 
 def _name(each: Compared) -> str:
-    return each.figure.shown or each.figure.name
+    return each.figure.title
 
 
 def _both(each: Compared) -> tuple[str, str]:

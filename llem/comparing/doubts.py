@@ -139,7 +139,7 @@ def _outliers(groups: Sequence[Group], compared: Sequence[Compared]) -> Iterator
         found: dict[str, list[str]] = {}
         for name, figure in figures.items():
             for run in far_from_the_others(group, name):
-                found.setdefault(run, []).append(figure.shown or name)
+                found.setdefault(run, []).append(figure.title)
         for run, names in found.items():
             yield f"{group.name}: {run} is far from the other runs in {', '.join(names)}"
 

@@ -70,7 +70,7 @@ def _at_rate(report: Report, group: Group) -> str:
     if found is None or ratio is None:
         return ""
     times = "the same" if abs(ratio - 1) < report.margin else f"{ratio:.3g} times the"
-    return f", at {times} {found.figure.shown}"
+    return f", at {times} {found.figure.title}"
 
 
 def _runs_and_p(found: Compared) -> str:
@@ -90,7 +90,7 @@ def _said(name: str, group: Group, level: float) -> str:
     interval = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
     source = not_sensed(energy_source(figure, group.runs))
     label = f" ({source})" if source else ""
-    return f"{figure.shown or figure.name} {number(value)} {figure.unit}{interval}{label}"
+    return f"{figure.title} {number(value)} {figure.unit}{interval}{label}"
 
 
 def _ratio(found: Compared) -> str:
@@ -109,7 +109,7 @@ def overview(report: Report) -> Iterator[Part]:
     """A row a configuration: its figure, how it compares, and whether it can be relied on; of one alone a row for each of these."""
     groups, main = report.findings.groups, report.main
     is_compared = main is not None and len(groups) > 1
-    heads = [] if main is None else [f"{FIGURES[main].shown or main}, {FIGURES[main].unit}"]
+    heads = [] if main is None else [f"{FIGURES[main].title}, {FIGURES[main].unit}"]
     heads += [*(["ratio", "verdict"] if is_compared else []), *TRUST]
     rows = []
     for place, group in enumerate(groups):

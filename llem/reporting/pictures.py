@@ -25,7 +25,7 @@ def main_figure(report: Report) -> Iterator[Part]:
     if main is None or sum(len(group.runs) for group in report.findings.groups) < 2:
         return
     figure = FIGURES[main]
-    name = figure.shown or figure.name
+    name = figure.title
     yield f"<h2>{escape(name[0].upper() + name[1:])}</h2>"
     yield f'<p class="note">A dot a run; the bar is the {report.level_in_words} interval of their mean. What the sensors may be off by is no part of it.</p>'
     runs = {
@@ -74,7 +74,7 @@ def frontier(report: Report) -> Iterator[Part]:
     below = slow and {
         group.name: [(run["experiment_id"], run[rate], run[slow]) for run in group.runs] for group in groups
     }
-    axes = (f"{FIGURES[rate].shown or rate}", "J per output token", SLOW.get(slow or "", ""))
+    axes = (FIGURES[rate].title, "J per output token", SLOW.get(slow or "", ""))
     drawn = charts.frontier("Energy against throughput", axes, points, spans, below=below or None)
     yield Drawing("frontier", drawn)
 
@@ -181,4 +181,4 @@ def drift(report: Report) -> Iterator[Part]:
         )
         for group in report.findings.groups
     }
-    yield Drawing("drift", charts.drift("Drift", f"{figure.shown or main}, {figure.unit}", points))
+    yield Drawing("drift", charts.drift("Drift", f"{figure.title}, {figure.unit}", points))

@@ -67,7 +67,7 @@ def figures(report: Report) -> Iterator[Part]:
                 mean(name, each, report.level) + bounds(name, group.runs)
                 for each, group in zip(values, groups, strict=True)
             ]
-            rows.append([escape(FIGURES[name].shown or _words(name)), escape(FIGURES[name].unit), *means])
+            rows.append([escape(FIGURES[name].title), escape(FIGURES[name].unit), *means])
     names = [group.name for group in groups] if len(groups) > 1 else [""]
     yield table_of_html(["", "unit", *names], rows)
     is_alone = sum(len(group.runs) for group in groups) == 1
@@ -77,20 +77,6 @@ def figures(report: Report) -> Iterator[Part]:
         else "Means over runs (geometric, but of energy above idle and of figures that reach 0) with their intervals; “not measured” where a run lacks it."
     )
     yield f'<p class="note">{said}</p>'
-
-
-def _words(name: str) -> str:
-    """A figure's name without its unit, for people."""
-    words = (
-        name.removesuffix("_ms").removesuffix("_j").removesuffix("_mb").removesuffix("_c").removesuffix("_w")
-    )
-    for short, long in (
-        ("ttft", "time to first token"),
-        ("itl", "inter-token latency"),
-        ("e2e", "end to end"),
-    ):
-        words = words.replace(short, long)
-    return words.replace("_", " ")
 
 
 def sensors(report: Report) -> Iterator[Part]:
@@ -131,7 +117,7 @@ def footprint(report: Report) -> Iterator[Part]:
         if any(value is not None for each in values for value in each):
             unit = figure.unit or site.currency
             means = [mean(name, each, report.level) for each in values]
-            rows.append([escape(figure.shown or name), escape(unit), *means])
+            rows.append([escape(figure.title), escape(unit), *means])
     groups = report.findings.groups
     if rows:
         yield table_of_html(

@@ -24,6 +24,20 @@ from llem_events.events import Request
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMMENT = re.compile(r"^(?:\[(.*?)\] )?(.+)$")
 _COLUMN_TYPES = {"integer": "BIGINT", "number": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN"}
+_UNIT = re.compile("_(ms|ns|sec|j|w|mb|c|g|l|pct|per_s)$")
+_WORDS = {
+    "ttft": "time to first token",
+    "itl": "inter-token latency",
+    "tpot": "time per output token",
+    "e2e": "end to end",
+    "inter_chunk": "time between chunks",
+    "vllm": "vLLM",
+    "avg": "average",
+    "kwh": "kWh",
+    "flops": "FLOPs",
+    "gpu": "GPU",
+}
+_SHORT = re.compile(rf"(?<![a-z])({'|'.join(_WORDS)})(?![a-z])")
 Record = TypeVar("Record")
 Formula = Callable[[Any], Any]
 
@@ -49,6 +63,12 @@ class Figure(msgspec.Struct, Generic[Record], frozen=True):
     predecessor: str | None = None
     better: Literal["lower", "higher"] | None = None
     cell: Callable[[Record], Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name for people: `shown`, or the words of its name without the unit."""
+        words = _SHORT.sub(lambda short: _WORDS[short[0]], _UNIT.sub("", self.name))
+        return self.shown or words.replace("_", " ")
 
     @property
     def comment(self) -> str:

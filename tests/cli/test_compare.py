@@ -176,7 +176,7 @@ def test_energy_that_no_sensor_told_is_called_so(tmp_path: Path, llem: Run) -> N
     for cell, source in enumerate(("estimated", "estimated", "counter"), start=1):
         measured(store, cell, 0, source=source)
     done = llem("compare", "cell=c1", "cell=c2", "cell=c3", "-f", "md", "--store", store.path)
-    rows = [line for line in done.stdout.splitlines() if line.startswith(("| energy", "| mean_power_w"))]
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| energy", "| mean power"))]
     labels = {row.split(" | ")[1]: row.split(" | ")[-1] for row in rows}
     assert len(rows) == 9
     assert labels["cell=c1"] == labels["cell=c2"] == "estimated |"

@@ -1,5 +1,6 @@
 """The list of figures: the page, the tables and the rows that are made from it."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
@@ -67,6 +68,15 @@ def filled(struct: type[msgspec.Struct]) -> Any:
 def test_the_page_of_figures_is_up_to_date() -> None:
     """docs/figures.md is what the list of figures says."""
     assert PAGE.read_text(encoding="utf-8") == as_markdown(), "run `just figures`"
+
+
+def test_every_figure_has_a_title_of_words() -> None:
+    """No two of them the same, and none with its unit, which stands beside it."""
+    titles = {figure.name: figure.title for figure in EXPERIMENT_FIGURES}
+    assert len(set(titles.values())) == len(titles)
+    assert not [title for title in titles.values() if "_" in title or re.search(r" (ms|sec|j|w|mb)$", title)]
+    assert (titles["mean_power_w"], titles["e2e_p95_ms"]) == ("mean power", "end to end p95")
+    assert titles["inter_chunk_p99_ms"] == "time between chunks p99"
 
 
 @pytest.mark.parametrize("table", TABLES)
