@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
-from llem.reporting.svg import HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
+from llem.reporting.svg import BOTTOM, HEIGHT, NAME_CHARACTER, TOP, Plot, Scale, number, scale
 
 ROW, LOW_ROW, MANY_ROWS = 34.0, 22.0, 12  # height of one configuration, and of one of many
 LEAST_NAMES, MOST_NAMES = 110.0, 290.0  # width of its name
@@ -11,7 +11,6 @@ FAR = 8.0  # values that are so many times others lie on a logarithmic axis
 STRIP, GAP, THROTTLE = 46.0, 20.0, 7.0  # heights below the power
 STRIP_BELOW = 120.0  # below the frontier
 TERA = 1e12
-LABEL = 6.4  # width of a character beside a point
 Values = Mapping[str, Sequence[tuple[str, float]]]  # configuration -> its runs: id and figure
 Points = Mapping[str, Sequence[tuple[str, float, float]]]
 Curve = Sequence[tuple[float, float]]
@@ -51,7 +50,7 @@ class Trace(NamedTuple):
 def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span], *, far: Collection[str] = ()) -> str:
     """A row a configuration: a dot a run, a ring one that is far from the others, a bar for the interval of the mean."""
     row = _row_of(runs)
-    plot = Plot(title=title, height=TOP + row * len(runs) + 48, left=_room_of(runs))
+    plot = Plot(title=title, height=TOP + row * len(runs) + BOTTOM + 4, left=_room_of(runs))
     edges = [edge for span in means.values() for edge in span if edge is not None]
     x = _fitting([figure for group in runs.values() for _, figure in group] + edges, plot.left, plot.right)
     plot.x_axis(x, axis)
@@ -69,7 +68,7 @@ def dots(title: str, axis: str, runs: Values, means: Mapping[str, Span], *, far:
 def forest(title: str, ratios: Mapping[str, Span], *, margin: float) -> str:
     """Ratios to the reference with their intervals, around 1 and the margin in which a difference does not matter."""
     row = _row_of(ratios)
-    plot = Plot(title=title, height=TOP + row * len(ratios) + 48, left=_room_of(ratios))
+    plot = Plot(title=title, height=TOP + row * len(ratios) + BOTTOM + 4, left=_room_of(ratios))
     edges = [edge for span in ratios.values() for edge in span if edge is not None]
     x = scale([*edges, 1 - margin, 1 + margin], plot.left, plot.right, is_log=True)
     plot.shade(x.at(1 / (1 + margin)), x.at(1 + margin))
@@ -114,7 +113,7 @@ def frontier(
         for run, first, second in group:
             says = f"{name}, {run}: {number(first)}, {number(second)}"
             plot.dot(x.at(first), y.at(second), series=place, says=says)
-        _name_beside(plot, x.at(spans[name][0].value), y.at(spans[name][1].value), name)
+        plot.name_beside(x.at(spans[name][0].value), y.at(spans[name][1].value), name)
     if below:
         _strip_below(plot, x, axes[2], below)
     return plot.svg()
@@ -174,12 +173,6 @@ def _cross(plot: Plot, x: Scale, y: Scale, spans: tuple[Span, Span], *, series: 
     across = x.at(first.low or 0.0), x.at(first.high or 0.0)
     along = y.at(second.low or 0.0), y.at(second.high or 0.0)
     plot.cross(across, along, (x.at(first.value), y.at(second.value)), series=series)
-
-
-def _name_beside(plot: Plot, x: float, y: float, name: str) -> None:
-    """To the right of a point, or to its left where there is no room."""
-    fits = x + 14 + LABEL * len(name) < plot.right
-    plot.text(x + (10 if fits else -10), y - 9, name, anchor="start" if fits else "end", kind="name")
 
 
 def distributions(title: str, axis: str, groups: Mapping[str, Curves]) -> str:

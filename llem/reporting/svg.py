@@ -11,9 +11,13 @@ from typing import NamedTuple
 from llem.reporting.style import ALONE, SERIES
 
 WIDTH, HEIGHT = 720.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 72.0, 16.0, 12.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 16.0, 12.0, 48.0
 CHARACTER = 6.6  # width of one in a label
 NAME_CHARACTER = 9.4  # on a narrow screen, where labels are larger
+DIGIT = 10.5  # of a tick, there
+NAME_HEIGHT = 20.0  # there
+MOST_NAMES = 8  # above and below each other
+AXIS_NAME = 20.0  # width of the name beside an axis
 MAX_TICKS = 7
 NARROW = 3.0  # a logarithmic axis over no more than this has the ticks of an even one
 LOG_FACTORS = (
@@ -111,6 +115,9 @@ class Plot:
         self._title = title
         self.left, self.right, self.top = left, WIDTH - RIGHT, TOP
         self._marks: list[str] = []
+        self._y_names: list[tuple[float, str]] = []  # each with its middle
+        self._beside = 0.0  # width that ticks and names need beyond the left edge
+        self._taken: list[tuple[float, float, float]] = []  # start, end and line of names beside points
         if len(keys) > 1:
             self._legend(keys)
         self._height = height + self.top - TOP
@@ -123,22 +130,19 @@ class Plot:
             self._add(
                 f'<line class="grid" x1="{at:.1f}" y1="{self.top:.1f}" x2="{at:.1f}" y2="{self.bottom:.1f}"/>'
             )
-            self.text(at, self.bottom + 16, number(tick), anchor="middle")
+            self.text(at, self.bottom + 20, number(tick), anchor="middle")
         self.text((self.left + self.right) / 2, self._height - 6, name, anchor="middle", kind="axis")
 
     def y_axis(self, y: Scale, name: str, *, ticks: Sequence[float] | None = None) -> None:
         """Ticks to the left, the name beside them, light lines to the right."""
         for tick in y.ticks() if ticks is None else ticks:
-            at = y.at(tick)
+            at, label = y.at(tick), number(tick)
+            self._beside = max(self._beside, AXIS_NAME + DIGIT * len(label) + 6 - self.left)
             self._add(
                 f'<line class="grid" x1="{self.left:.1f}" y1="{at:.1f}" x2="{self.right:.1f}" y2="{at:.1f}"/>'
             )
-            self.text(self.left - 6, at + 4, number(tick), anchor="end")
-        middle = (y.start + y.end) / 2
-        self._add(
-            f'<text class="axis" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})" '
-            f'x="12" y="{middle:.1f}">{escape(name)}</text>'
-        )
+            self.text(self.left - 6, at + 4, label, anchor="end")
+        self._y_names.append(((y.start + y.end) / 2, name))
 
     def names(self, y: Sequence[float], names: Sequence[str]) -> None:
         """A name at the left of each row."""
@@ -200,7 +204,7 @@ class Plot:
             f'<rect class="{kind}" x="{start:.1f}" y="{self.top:.1f}" width="{max(end - start, 0.5):.1f}" '
             f'height="{self.bottom - self.top:.1f}"/>'
         )
-        if len(name) * CHARACTER < end - start:
+        if 0 < len(name) * CHARACTER < end - start:
             self.text((start + end) / 2, self.top + 12, name, anchor="middle", kind="window")
 
     def rule(self, x: float) -> None:
@@ -218,11 +222,34 @@ class Plot:
             f'<text class="{kind}" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escape(words)}{tip}</text>'
         )
 
+    def name_beside(self, x: float, y: float, name: str) -> None:
+        """A name beside a point: to the right where there is room, above or below the names that are there already."""
+        width = NAME_CHARACTER * len(name)
+        fits = x + 10 + width < self.right
+        start = x + 10 if fits else x - 10 - width
+        lines = (y - 9 + side * step * NAME_HEIGHT for step in range(MOST_NAMES) for side in (-1, 1))
+        line = next((line for line in lines if self._is_free(start, start + width, line)), y - 9)
+        self._taken.append((start, start + width, line))
+        self.text(x + (10 if fits else -10), line, name, anchor="start" if fits else "end", kind="name")
+
+    def _is_free(self, start: float, end: float, line: float) -> bool:
+        """Whether no other name stands there, and it is within the plot."""
+        return self.top + NAME_HEIGHT / 2 < line < self.bottom and not any(
+            start < its_end and its_start < end and abs(line - its_line) < NAME_HEIGHT
+            for its_start, its_end, its_line in self._taken
+        )
+
     def svg(self) -> str:
-        """The whole drawing."""
+        """The whole drawing, wider at the left where the ticks of the y axis are long."""
+        left, width = -self._beside, WIDTH + self._beside
+        names = (
+            f'<text class="axis" text-anchor="middle" transform="rotate(-90 {left + 12:g} {middle:.1f})" '
+            f'x="{left + 12:g}" y="{middle:.1f}">{escape(name)}</text>'
+            for middle, name in self._y_names
+        )
         return (
-            f'<svg viewBox="0 0 {WIDTH:g} {self._height:g}" role="img" aria-label="{escape(self._title, quote=True)}">'
-            + "".join(self._marks)
+            f'<svg viewBox="{left:g} 0 {width:g} {self._height:g}" role="img" aria-label="{escape(self._title, quote=True)}">'
+            + "".join((*self._marks, *names))
             + "</svg>"
         )
 
