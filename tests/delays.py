@@ -26,11 +26,11 @@ class LateError(AssertionError):
 
 
 @contextmanager
-def delays() -> Iterator[None]:
-    """What is asserted within depends on how punctual the machine is."""
+def delays(*also: type[Exception]) -> Iterator[None]:
+    """What is asserted within depends on how punctual the machine is; `also` are errors that say that something took too long."""
     try:
         yield
-    except AssertionError as error:
+    except (AssertionError, *also) as error:
         raise LateError(*error.args) from error
 
 

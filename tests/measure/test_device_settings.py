@@ -20,7 +20,7 @@ from llem.meters.simulated import SimulatedMeter
 from llem.plan import SimulatedMeterPlan
 from llem.process_tree import descendants
 from llem_events.events import Device
-from tests.conftest import LLEM, Run, events_of, segments, wait_until
+from tests.conftest import CALM, LLEM, Run, command_line, events_of, segments, wait_until
 from tests.delays import best_of_rounds, delays
 from tests.measure.gpu_host import LIMIT_S, ON_GPUS, GpuHost
 from tests.simulated_nvml.build import environment, has_compiler, installed
@@ -284,6 +284,7 @@ def test_a_run_under_a_limit_says_what_was_really_set(gpu_host: GpuHost, tmp_pat
         scenario(tmp_path),
         *("--set", "devices.power_limit_w=350", "--set", "devices.lock_clocks_mhz=1200"),
         *("--label", "what=limit"),
+        *CALM,
     )
     assert run.done.returncode == 0, run.done.stderr
     changes = events_of(run.store, "supervisor", "device_setting_changed")
@@ -324,22 +325,12 @@ def pid_of(who: str, llem: int) -> int | None:
     """None where it is not there yet, or not there any more."""
     if who == "supervisor":
         return llem
-    for pid in descendants(llem):
-        try:
-            if MODULES[who] in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
-                return pid
-        except OSError:
-            continue
-    return None
+    return next((pid for pid in descendants(llem) if MODULES[who] in command_line(pid)), None)
 
 
 def guardians(llem: int) -> list[int]:
     """Of this run: children of it as long as it lives."""
-    found = []
-    for pid in descendants(llem):
-        with open(f"/proc/{pid}/cmdline") as command:
-            found += [pid] if "llem.measure.guardian" in command.read() else []
-    return found
+    return [pid for pid in descendants(llem) if "llem.measure.guardian" in command_line(pid)]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from llem.servers.address import Address
 from llem.units import NS_PER_S
 from llem_events import SegmentReader, Verdict, unpack
 from llem_events.events import RequestProgressed, RequestsCompleted, ServerStarted, WindowOpened
-from tests.conftest import PATIENCE_S, Start, segments, wait_until
+from tests.conftest import PATIENCE_S, Start, command_line, segments, wait_until
 from tests.delays import best_of_rounds, delays
 
 KILLS = int(os.environ.get("LLEM_KILLS", "4"))
@@ -56,8 +56,7 @@ def _is_measuring(store: Path) -> bool:
 def _pid_of(who: str, llem: int, server: int) -> int:
     if who in ("llem", "server"):
         return {"llem": llem, "server": server}[who]
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text(errors="replace") for pid in descendants(llem)}
-    return next(pid for pid, command in commands.items() if MODULES[who] in command)
+    return next(pid for pid in descendants(llem) if MODULES[who] in command_line(pid))
 
 
 def _latest_chunk_ns(store: Path) -> int:

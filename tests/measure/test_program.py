@@ -72,10 +72,11 @@ def test_a_program_that_is_not_there(llem: Run, store: Path) -> None:
 
 def test_the_program_dies_with_llem(start_llem: Start, store: Path) -> None:
     """kill -9 of llem ends the program that it measures."""
-    running = start_llem("measure", *AROUND, "--", "sleep", "61.5")
-    wait_until(lambda: sleepers("61.5"))
+    own_s = f"600.{os.getpid()}"
+    running = start_llem("measure", *AROUND, "--", "sleep", own_s)
+    wait_until(lambda: sleepers(own_s))
     running.kill()
-    wait_until(lambda: not sleepers("61.5"))
+    wait_until(lambda: not sleepers(own_s))
 
 
 @pytest.mark.slow

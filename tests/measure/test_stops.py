@@ -144,8 +144,8 @@ def test_a_store_that_is_moved(start_llem: Start, store: Path, tmp_path: Path) -
     wait_until(lambda: is_measuring(store))
     store.rename(tmp_path / "elsewhere")
     stdout, stderr = running.communicate(timeout=PATIENCE_S)
-    assert running.returncode == 0, stderr
-    with delays():
+    with delays():  # it was moved while it was measured
+        assert running.returncode == 0, stderr
         assert f"moved while it was measured, to {tmp_path / 'elsewhere'}" in stderr
     assert the_run(tmp_path / "elsewhere") in stdout
     assert not store.exists()
@@ -161,7 +161,8 @@ def test_a_run_that_is_moved_out_of_its_store(start_llem: Start, store: Path, tm
     _, stderr = running.communicate(timeout=PATIENCE_S)
     with delays():
         assert running.returncode == 1, stderr
-    assert f"moved out of its store, to {tmp_path / 'kept'}" in stderr and "Traceback" not in stderr
+        assert f"moved out of its store, to {tmp_path / 'kept'}" in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.slow
@@ -227,7 +228,18 @@ def test_sixteen_workers_fit_into_what_is_asked_for(environment: dict[str, str])
     assert done.returncode == 0, done.stderr
 
 
-DAEMON = "import os, time; os.fork() or (os.setsid(), os.fork() or time.sleep(1.5), os._exit(0))"
+# As a shell does it: the child that starts the daemon has ended before the program does; the daemon holds no stream of the program.
+DAEMON = """
+import os, time
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(20)
+    os._exit(0)
+"""
 
 
 @pytest.mark.slow
@@ -241,11 +253,13 @@ def test_a_program_that_leaves_a_daemon_behind(llem: Run, store: Path) -> None:
 
 
 @pytest.mark.slow
+@best_of_rounds
 def test_a_program_whose_children_end_with_it(llem: Run, store: Path) -> None:
     """A pipeline leaves nothing behind."""
     done = llem("measure", *AROUND, "--", "sh", "-c", "seq 100000 | head -1; (sleep 0.1) & exit 0")
     assert done.returncode == 0, done.stderr
-    assert not events_of(store, "worker", "warning_raised")
+    with delays():
+        assert not events_of(store, "worker", "warning_raised")
 
 
 @pytest.mark.slow

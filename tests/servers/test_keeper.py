@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llem.errors import MeasureError
-from tests.conftest import wait_until
+from tests.conftest import LIMIT_S, wait_until
 from tests.servers.programs import STUBBORN, is_alive, keeper, python, start
 
 HOLDER = """
@@ -77,7 +77,7 @@ def test_the_end_of_a_server_is_told(tmp_path: Path) -> None:
         assert kept.ask().pid is None
         server = start(kept, python("raise SystemExit(7)"), tmp_path)
         wait_until(lambda: kept.ask().status == 7)
-        assert kept.end(grace_s=1.0).status == 7
+        assert kept.end(grace_s=LIMIT_S).status == 7
         with pytest.raises(MeasureError, match="exit status 7"):
             server.check()
 
@@ -87,7 +87,7 @@ def test_a_server_hears_the_request_to_end(tmp_path: Path) -> None:
     with keeper() as kept:
         start(kept, python("print('there', flush=True); import time; time.sleep(600)"), tmp_path)
         wait_until(lambda: (tmp_path / "server.log").read_text() == "there\n")
-        assert kept.end(grace_s=5.0).status == -signal.SIGTERM
+        assert kept.end(grace_s=LIMIT_S).status == -signal.SIGTERM
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
