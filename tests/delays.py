@@ -6,11 +6,13 @@
         with delays():
             assert took_s < 0.5
 
-What is asserted outside of `delays` holds in every round.
+What is asserted outside of `delays` holds in every round. Where a machine is busy for longer than all rounds last, a typical delay is
+compared with that of a thread that only sleeps: `with lateness() as late_ns`.
 """
 
 import functools
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from typing import Any
 
 # Between them longer and longer, because all of one second's rounds may lie where the machine stands still.
 PAUSES_S = (0.5, 1.0, 4.0, 16.0)
+SLEEP_NS = 5_000_000
 
 
 class LateError(AssertionError):
@@ -32,6 +35,27 @@ def delays(*also: type[Exception]) -> Iterator[None]:
         yield
     except (AssertionError, *also) as error:
         raise LateError(*error.args) from error
+
+
+@contextmanager
+def lateness() -> Iterator[list[int]]:
+    """How late, in ns, a thread wakes again and again that does nothing else: what this machine makes of anybody's delays meanwhile."""
+    late_ns: list[int] = []
+    is_over = threading.Event()
+
+    def sleep() -> None:
+        while not is_over.is_set():
+            due_ns = time.monotonic_ns() + SLEEP_NS
+            time.sleep(SLEEP_NS / 1e9)
+            late_ns.append(time.monotonic_ns() - due_ns)
+
+    sleeper = threading.Thread(target=sleep)
+    sleeper.start()
+    try:
+        yield late_ns
+    finally:
+        is_over.set()
+        sleeper.join()
 
 
 def best_of_rounds(test: Callable[..., None]) -> Callable[..., None]:

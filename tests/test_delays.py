@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.delays import PAUSES_S, LateError, best_of_rounds, delays
+from tests.conftest import wait_until
+from tests.delays import PAUSES_S, LateError, best_of_rounds, delays, lateness
 
 
 def test_one_round_in_time_is_enough(tmp_path: Path) -> None:
@@ -23,6 +24,21 @@ def test_one_round_in_time_is_enough(tmp_path: Path) -> None:
 
     test(tmp_path=tmp_path)
     assert len(seen) == 2
+
+
+def test_an_error_that_says_that_it_took_too_long_is_late() -> None:
+    """No other one is."""
+    with pytest.raises(LateError, match="too long"), delays(TimeoutError):
+        raise TimeoutError("too long")
+    with pytest.raises(OSError, match="lost"), delays(TimeoutError):
+        raise OSError("lost")
+
+
+def test_who_only_sleeps_is_never_early() -> None:
+    """So that what is compared with it is never refused for nothing."""
+    with lateness() as late_ns:
+        wait_until(lambda: len(late_ns) >= 3)
+    assert min(late_ns) >= 0
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_errors_end_nothing_and_strangers_drive_no_terminal(talk: Talk) -> None:
         (PROMPT, f".mode nonsense{ENTER}"),
         (PROMPT, f"{ENDLESS}{ENTER}"),
         (PROMPT, CTRL_D),
-        options=["--timeout", "0.5"],
+        options=["--timeout", "3"],
     )
     assert status == 0
     assert "\na�[31mb" in screen

