@@ -119,8 +119,12 @@ def test_the_command_writes_a_snapshot(log: Store, tmp_path: Path, llem: Run) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("has_tables", [False, True])
-def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: bool) -> None:
+def test_a_medium_that_cannot_be_written_is_answered(
+    log: Store, has_tables: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An archive of a log, with tables or without: every reading command, and no file is left anywhere."""
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     experiment(log)
     if has_tables:
         catch_up(log)
@@ -137,7 +141,7 @@ def test_a_medium_that_cannot_be_written_is_answered(log: Store, has_tables: boo
         assert done.returncode == (1 if arguments[0] == "rebuild" else 0), done
         assert "internal error" not in done.stderr
         assert EXPERIMENT in done.stdout or arguments[0] == "rebuild"
-    assert not list(Path("/tmp").glob(f"llem-tables-{os.getpid()}-*"))
+    assert not list(temporary.iterdir())
 
 
 def on_a_medium_that_cannot_be_written(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
