@@ -32,6 +32,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "constraints.txt"
 UV = Path(sys.executable).with_name("uv")
+# an index may be slow: uv gives up after half a minute without a byte
+PATIENT = {"UV_HTTP_TIMEOUT": "300", "UV_HTTP_RETRIES": "5"}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 FAST = "not slow and not locked"
 RESOLUTIONS = {"newest": "highest", "lowest": "lowest-direct"}
@@ -90,7 +92,7 @@ def resolved(resolution: str, python: str) -> Versions:
         *("--extra", "torch", "--extra", "zeus", "pyproject.toml"),
     ]
     lines = subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env={**PATIENT, **os.environ}, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.splitlines()
     return dict(line.split("==") for line in lines)
 
@@ -158,7 +160,7 @@ def uv_install(python: Path, *arguments: object) -> None:
         part for folder in os.environ.get("PIP_FIND_LINKS", "").split() for part in ("--find-links", folder)
     ]
     command = [UV, "pip", "install", "-q", "--python", python, *links, *arguments]
-    subprocess.run(list(map(str, command)), check=True)
+    subprocess.run(list(map(str, command)), env={**PATIENT, **os.environ}, check=True)
 
 
 def _pip(python: Path, *arguments: object) -> None:

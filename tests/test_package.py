@@ -12,7 +12,10 @@ import pytest
 from tests.conftest import QUICK, SIMULATED
 from tests.environments import PYTHONS, ROOT, find_python
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+]  # environments are installed, from an index that may be slow
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, built from the sources as they are, and the wheel, built from the sdist."""
     folder = tmp_path_factory.mktemp("built")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True)
     return folder
 
 
@@ -51,7 +54,7 @@ def install(laptop: Path, *arguments: object) -> None:
     lock = str(ROOT / "constraints.txt")
     environment = {**os.environ, "PIP_CONSTRAINT": lock, "PIP_BUILD_CONSTRAINT": lock}
     command = [laptop / "python", "-m", "pip", "install", "-q", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    subprocess.run(command, check=True, env=environment)
 
 
 def start(store: Path, *command: object) -> subprocess.CompletedProcess[str]:
