@@ -132,10 +132,14 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return [node.exc, node.cause]
         case ast.JoinedStr():
             return list(node.values)
-        case ast.keyword() if node.arg in RESTRAINTS:
+        # of its order of bits numpy looks at the first letter
+        case ast.keyword() if node.arg in RESTRAINTS | {"bitorder"}:
             return [node.value]
         case ast.Call(func=ast.Name(id="zip")):
             return [each for each in node.keywords if each.arg == "strict"]
+        case ast.Call(func=ast.Attribute(attr="reshape")):
+            # numpy takes any negative length for the one that it has to find
+            return [each for each in node.args if isinstance(each, ast.UnaryOp)]
         case ast.Subscript(value=ast.Name(id="Literal")):
             return [node.slice]
         case ast.If() if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):

@@ -84,9 +84,9 @@ def _free_bytes() -> Iterator[int]:
     limit, used = _text("/sys/fs/cgroup/memory.max"), _text("/sys/fs/cgroup/memory.current")
     if limit.strip().isdigit() and used.strip().isdigit():
         yield int(limit) - int(used)
-    mapped, ceiling = _text("/proc/self/statm").split()[:1], resource.getrlimit(resource.RLIMIT_AS)[0]
-    if mapped and ceiling != resource.RLIM_INFINITY:
-        yield ceiling - int(mapped[0]) * resource.getpagesize()
+    pages, ceiling = _text("/proc/self/statm"), resource.getrlimit(resource.RLIMIT_AS)[0]
+    if pages and ceiling != resource.RLIM_INFINITY:
+        yield ceiling - int(pages.split()[0]) * resource.getpagesize()
 
 
 def _text(path: str) -> str:

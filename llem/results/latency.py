@@ -395,8 +395,8 @@ def _joint(series: str, parts: Sequence[LatencyStatistics]) -> Iterator[tuple[st
         return [getattr(part, name) for part in parts if getattr(part, name) is not None]
 
     counts = [getattr(part, f"{series}_samples") for part in parts]
-    means = [getattr(part, f"{series}_mean_ms") or 0.0 for part in parts]
-    summed_ms = math.fsum(mean * count for mean, count in zip(means, counts, strict=True))
+    means = [getattr(part, f"{series}_mean_ms") for part in parts]
+    summed_ms = math.fsum(mean * count for mean, count in zip(means, counts, strict=True) if count)
     yield f"{series}_mean_ms", ratio(summed_ms, sum(counts))
     yield f"{series}_min_ms", min(known(f"{series}_min_ms"), default=None)
     yield f"{series}_max_ms", max(known(f"{series}_max_ms"), default=None)

@@ -1,10 +1,9 @@
 """Results of LLenergyMeasure (schemas 2.0.0 to 3.0) as ours: refused where they cannot be right, every figure as it is, a few names brought up to date."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -336,14 +335,9 @@ def _aware(moment: datetime) -> datetime:
 def strict_json(document: bytes) -> Any:
     """The document, where it has one meaning only: no key twice, no NaN, no number that 64 bits cannot hold. Raises ValueError."""
     try:
-        msgspec.json.decode(document)  # as it will be read from the log: UTF-8, and no half characters
-        content = json.loads(
-            document,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_no_number,
-        )
+        # as it will be read from the log: UTF-8, no half characters, no NaN and nothing infinite
+        msgspec.json.decode(document)
+        content = json.loads(document, object_pairs_hook=_object, parse_int=_integer)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
@@ -380,17 +374,6 @@ def _integer(digits: str) -> int:
     if len(digits) > len(str(INT64.start)) or int(digits) not in INT64:
         raise ValueError(f"integer {_short(digits)} does not fit into 64 bits")
     return int(digits)
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"number {_short(digits)} does not fit into 64 bits")
-    return number
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
 
 
 def _short(text: str) -> str:

@@ -280,7 +280,7 @@ def _share_of_looks(taken: _Taken, best: _Fit, model: Model, period_sec: float) 
     close = [
         fit.window_sec / period_sec for fit in fits if fit.unexplained <= CLOSE_TO_BEST * best.unexplained
     ]
-    return Estimate(value=min(1.0, share), low=min((*close, share)), high=min(1.0, max((*close, share))))
+    return Estimate(value=share, low=min((*close, share)), high=max((*close, share)))
 
 
 def _folds(taken: _Taken) -> list[tuple[FloatArray, FloatArray]]:

@@ -233,10 +233,13 @@ def test_reading_modifies_nothing(unsealed: Original) -> None:
         (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:19], True),
         (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:20], True),
         (pack_record(BLOCK_HEADER_KIND, 1, b""), False),
+        (bytes(600), True),
+        (bytes(SECTOR_BYTES) + b"x" * 9, True),
+        (b"x" * 9 + bytes(600), False),
     ],
 )
 def test_what_the_write_of_a_header_leaves(whole: bytes, torn: bool) -> None:
-    """Its beginning, or nothing but zeros; the beginning of another record is damage."""
+    """Its beginning, nothing but zeros, or these in the place of a sector of the disk; the beginning of another record is damage."""
     assert explains_torn_header(whole) is torn
 
 

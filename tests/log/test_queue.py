@@ -1,12 +1,14 @@
 """The queue of the thread that writes, and what the writer says of what it wrote."""
 
+import contextlib
+import errno
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from llem_events import BackgroundWriter, LogWriteError, SegmentWriter
+from llem_events import BackgroundWriter, LogWriteError, SegmentReader, SegmentWriter
 from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
 from llem_events.following import follow
@@ -26,6 +28,17 @@ class SlowDisk(OsFiles):
     def write(self, fd: int, chunk: memoryview) -> int:
         self.waiting.set()
         assert self.open.wait(PATIENCE_S)
+        return super().write(fd, chunk)
+
+
+class FullDisk(OsFiles):
+    """A disk that takes nothing any more once it is full."""
+
+    is_full = False
+
+    def write(self, fd: int, chunk: memoryview) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(fd, chunk)
 
 
@@ -67,6 +80,20 @@ def test_an_append_waits_for_room(tmp_path: Path) -> None:
     assert not late.is_alive()
     log.seal()
     assert len(read_segment(tmp_path / "a").events) == 3
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_sealed_log_is_let_go_of(tmp_path: Path, full: bool) -> None:
+    """Also where the seal cannot be written: nobody waits for a writer that has ended."""
+    path, disk = tmp_path / "a", FullDisk()
+    log = BackgroundWriter(SegmentWriter(path, segment_header(), files=disk))
+    with SegmentReader(path) as reader:
+        assert reader.is_being_written()
+        log.append(NOTE, at_ns=0)
+        disk.is_full = full
+        with pytest.raises(LogWriteError) if full else contextlib.nullcontext():
+            log.seal()
+        assert not reader.is_being_written()
 
 
 def test_a_hurried_event_is_on_the_disk_at_once(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """Secrets never reach a log, and what is not a secret stays readable."""
 
+import re
 import time
 from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llem_events import events
 from llem_events.cleaning import fields_with_text
-from llem_events.secrets import names_secret, scrub, scrub_value
+from llem_events.secrets import _SHAPES, _without_shapes, names_secret, scrub, scrub_value
 
 HF = "hf_" + "aB3dE5gH7jK9" * 3
 CANARIES = {
@@ -47,6 +50,31 @@ def test_known_secrets_are_masked_wherever_they_stand(kind: str, sentence: str) 
 def test_announced_secrets_are_masked_whatever_they_look_like(sentence: str) -> None:
     """A password without a shape is known by what stands before it."""
     assert "correcthorse" not in scrub(sentence.format("correcthorse"))
+
+
+@pytest.mark.parametrize(("mark", "shape"), _SHAPES, ids=[mark for mark, _ in _SHAPES])
+@settings(max_examples=3)
+@given(st.data())
+def test_whatever_has_a_known_shape_is_masked(mark: str, shape: str, data: st.DataObject) -> None:
+    """By its shape alone, or by the address before it: no name and no option announces it."""
+    pattern = re.sub(r"^\(\?<=.*?\)", "", shape)
+    secret = data.draw(st.from_regex(pattern, fullmatch=True, alphabet=st.characters(codec="ascii")))
+    address = "" if pattern == shape else mark
+    assert _without_shapes(f"at {address}{secret}") == f"at {address}***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bearer correcthorse",
+        "SSHPASS -p correcthorse me@host",
+        "curl -u me:correcthorse",
+        "--proxy-user=me:correcthorse",
+    ],
+)
+def test_what_no_name_announces_is_masked(text: str) -> None:
+    """Each way alone, in any case."""
+    assert "correcthorse" not in scrub(f" {text} ")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from llem.projections.checkpoint import KnownSegment, SegmentFile, pending
 from llem.projections.going_on import GoingOn
 from llem.projections.log_cells import Identity, Reported, split
 from llem.store import Store
-from llem_events import Damage, Position
+from llem_events import Damage, Position, SegmentReader
 from tests.world import request, supervisor, supervisor_events, write
 
 USUAL: dict[str, Any] = {
@@ -68,6 +68,40 @@ def test_a_file_that_may_be_read_now_has_changed(tmp_path: Path) -> None:
     segment = known(verdict="unreadable")
     assert not segment.unchanged(found(path=tmp_path / "worker"))
     assert segment.unchanged(found(path=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "appended", "copied"),
+    [
+        ({}, b"", True),
+        ({"verdict": "unclosed"}, b"", False),
+        ({"file_bytes": 1}, b"", False),
+        ({"applied_bytes": 1}, b"", False),
+        ({"digest": "00" * 32}, b"", False),
+        ({}, b"more", False),
+    ],
+    ids=["a copy", "not sealed", "another length", "read in part", "another content", "more behind its seal"],
+)
+def test_a_file_of_other_times_that_ends_as_the_one_that_was_read_is_a_copy(
+    log: Store, fields: dict[str, Any], appended: bytes, copied: bool
+) -> None:
+    """It is as long, and nothing but the seal follows what was applied."""
+    path = supervisor(log)
+    with SegmentReader(path) as reader:
+        *_, last = reader.blocks()
+    path.write_bytes(path.read_bytes() + appended)
+    end, size = last.end, path.stat().st_size
+    applied = {
+        "file_bytes": size,
+        "applied_bytes": end.offset,
+        "blocks": end.blocks,
+        "events": end.events,
+        "digest": end.digest.hex(),
+    }
+    segment = known(**applied | fields)
+    assert segment.is_copied(found(size, 8, path)) is copied
+    assert known(file_bytes=size).is_copied(found(size, 7, path))
+    assert not known().is_copied(found(100, 8, log.path / "nothing"))
 
 
 @pytest.mark.parametrize(

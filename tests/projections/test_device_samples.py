@@ -1,12 +1,15 @@
 """What one device's samples say of a span, of samples that are held in memory: everything at edges, in gaps and beyond limits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
+from llem.projections.derive.pieces import Asked
 from llem.projections.derive.samples import DeviceSamples
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples, Sampled, Values
+from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples, Sampled, Series, Span, Values
 
 GPU = Device(0, "GPU-0")
 POWER_CAP, SLOWDOWN, NOTHING_TO_DO = 4, 8, 1  # NVML's bits
@@ -262,9 +265,87 @@ class Pieced(Held):
 
 def test_moments_are_moved_to_the_ends_of_pieces_where_these_come_soon() -> None:
     """Not those at the start, or after the last; without pieces none is."""
-    moments_s = np.array([0.0, 1.4, 1.5, 2.0, 4.5, 6.0])
+    moments_s = np.array([0.0, 0.7, 1.4, 1.5, 2.0, 4.5, 6.0])
     plain = samples_of(EVERY_SECOND, **STEADY)
     assert plain.at_ends_of_pieces(moments_s, within_sec=0.5).tolist() == moments_s.tolist()
     pieced = DeviceSamples(Pieced([], [held(EVERY_SECOND, **STEADY)], {}), GPU, SPAN)
-    assert pieced.at_ends_of_pieces(moments_s, within_sec=0.5).tolist() == [0.0, 1.4, 2.0, 2.0, 5.0, 6.0]
-    assert pieced.at_ends_of_pieces(moments_s, within_sec=9.0).tolist() == [0.0, 2.0, 2.0, 2.0, 5.0, 6.0]
+    assert pieced.at_ends_of_pieces(moments_s, within_sec=0.5).tolist() == [0.0, 0.7, 1.4, 2.0, 2.0, 5.0, 6.0]
+    assert pieced.at_ends_of_pieces(moments_s, within_sec=9.0).tolist() == [0.0, 2.0, 2.0, 2.0, 2.0, 5.0, 6.0]
+
+
+class InParts(Held):
+    """Samples that are read in so many parts, the last one empty."""
+
+    parts = 1
+    asked: Asked | None = None
+
+    def ranges(self, device: Device, span: Span) -> Iterator[Span]:
+        edges_ns = np.linspace(*span, self.parts + 1).astype(np.int64).tolist()
+        for first_ns, end_ns in pairwise(edges_ns):
+            yield first_ns, end_ns - 1
+        yield span[1], span[1]
+
+    def series(self, device: Device, span: Span, asked: Asked) -> Iterator[Series]:
+        self.asked = asked
+        ((at_ns, columns, _),) = super().series(device, span, asked)
+        for part in [*np.array_split(np.arange(len(at_ns)), self.parts), NOTHING]:
+            yield at_ns[part], {name: column[part] for name, column in columns.items()}, None
+
+
+NOTHING = np.empty(0, np.int64)
+
+
+def said_by(found: DeviceSamples) -> dict[str, Any]:
+    """All that is asked of the samples of a device."""
+    names = ("count", "powered", "repeated", "max_gap_sec", "highest_power_w", "integrated_energy_j")
+    return {
+        **{name: getattr(found, name) for name in names},
+        "counted_energy_j": found.counted_energy_j,
+        "counter_ran_backwards": found.counter_ran_backwards,
+        "uncertainty_j": found.integral_uncertainty_j(power_window_sec=0.1, power_limit_w=500.0),
+        "curve_j": found.power_curve(np.linspace(-1.0, 11.0, 30), shift_sec=0.25).tolist(),
+        "throttling": None
+        if found.throttling is None
+        else (
+            found.throttling.reasons,
+            found.throttling.starts_sec.tolist(),
+            found.throttling.duration_sec,
+        ),
+    }
+
+
+@pytest.mark.parametrize("parts", [2, 3, 50, 400])
+@pytest.mark.parametrize("seed", range(4))
+def test_however_samples_are_read_they_say_the_same(seed: int, parts: int) -> None:
+    """Some of one moment, some without a value, with gaps, held down now and then; of an instant power, or of the driver's average alone."""
+    rng = np.random.default_rng(seed)
+    at_s = np.sort(rng.choice(np.arange(400.0, 2600.0) / 100, 300)).tolist()
+    missing, power = rng.random(300) < 0.1, ("power_w", "power_average_w")[seed % 2]
+    columns: dict[str, Any] = {
+        power: np.where(missing, NEVER, rng.uniform(50, 400, 300)),
+        "energy_j": np.cumsum(rng.integers(0, 9, 300))
+        - (50.0 * (np.arange(300) > 200) if seed == 3 else 0.0),
+        "throttle_reasons": np.where(rng.random(300) < 0.1, NEVER, rng.choice([0, 0, 1, 4, 8], 300)),
+    }
+    source = InParts([], [held(at_s, **columns)], {})
+    whole = said_by(DeviceSamples(source, GPU, SPAN))
+    assert whole["repeated"] > 0
+    assert whole["counter_ran_backwards"] is (seed == 3)
+    source.parts = parts
+    found = said_by(DeviceSamples(source, GPU, SPAN))
+    for name, value in whole.items():
+        assert found[name] == (
+            pytest.approx(value, rel=1e-9) if isinstance(value, float | list) else value
+        ), name
+
+
+def test_what_is_asked_of_samples_is_handed_on() -> None:
+    """Moments on the clock that is meant, the longest gap in nanoseconds, and how many moments of throttling are wanted."""
+    source = InParts([], [held(EVERY_SECOND, **STEADY)], {})
+    samples = DeviceSamples(source, GPU, SPAN)
+    list(samples.series([1.0, 2.0], shift_sec=0.5, longest_sec=0.25, throttled=7))
+    assert source.asked is not None and source.asked.moments_sec.tolist() == [1.0, 2.0]
+    assert (source.asked.origin_ns, source.asked.shift_sec) == (SPAN[0], 0.5)
+    assert (source.asked.longest_ns, source.asked.throttled) == (250_000_000, 7)
+    list(samples.series([1.0]))
+    assert (source.asked.shift_sec, source.asked.longest_ns, source.asked.throttled) == (0.0, np.inf, 0)

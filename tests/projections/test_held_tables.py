@@ -1,7 +1,10 @@
 """Tables that somebody holds open, or that other formulas made, in this process and without a wait: what is done instead, and what is said."""
 
 import contextlib
+import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +74,6 @@ def changed(two: Store) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-@pytest.mark.slow
 def test_everything_but_the_log_is_derived_again(
     two: Store, beside: Path, changed: duckdb.DuckDBPyConnection
 ) -> None:
@@ -178,6 +180,8 @@ def test_what_a_reader_keeps_from_the_tables_is_behind(two: Store) -> None:
 def test_a_writer_that_is_no_llem_is_told(two: Store) -> None:
     """With a way out; a reader is none, and what is no database is not held."""
     assert not database.is_held(two.projections_path)
+    with database.open_readonly(two):
+        assert not database.is_held(two.projections_path)
     with duckdb.connect(two.projections_path):
         assert database.is_held(two.projections_path)
         with pytest.raises(StoreError, match=r"another program holds them open for writing.*--snapshot FILE"):
@@ -212,3 +216,19 @@ def test_a_snapshot_is_made_of_the_log_where_no_copy_can_be(
     snapshot(two, tmp_path / "built.duckdb", print)
     assert built == [((two, tmp_path / "built.duckdb"), {"salvage": False})]
     assert not (tmp_path / "built.duckdb").exists()
+
+
+def test_temporary_tables_leave_nothing(two: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do those of a reader that was killed; what belongs to one that lives, or to something else, stays. What the log holds beside experiments is told."""
+    (folder := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (two.log_path / "no id").mkdir()
+    (ended := subprocess.Popen(["true"])).wait()
+    for name in (f"{ended.pid}-x", f"{os.getpid()}-x", "x"):
+        (folder / f"{opening.TEMPORARY_PREFIX}{name}" / "inside").mkdir(parents=True)
+    told: list[str] = []
+    with opening._temporary(two, told.append, "a reason", salvage=False, only=None) as found:
+        assert found.execute("SELECT count(*) FROM experiments").fetchall() == [(2,)]
+    assert {path.name for path in folder.iterdir()} == {f"llem-tables-{os.getpid()}-x", "llem-tables-x"}
+    assert told[0] == "llem: answering from temporary tables: a reason"
+    assert told[1:] == ["llem: folder 'no id' in the log is no experiment: its name is no id"]

@@ -1,5 +1,8 @@
 """What a log may say and what is done about the rest: ranges of clocks and counts, reasons against an experiment, and the memory that it takes."""
 
+import contextlib
+import re
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from llem.projections import containment
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import MAX_REASON, MisfitError, check_memory, reason_against
 from llem.projections.database import Tables
@@ -229,6 +233,71 @@ def test_more_memory_than_is_free_is_an_error(samples: int, tokens: int, fits: b
     else:
         with pytest.raises(MemoryError, match=r"GiB of memory are needed, .* are free"):
             check_memory(Tables(connection), "run-1")
+
+
+@pytest.mark.parametrize(
+    ("samples", "tokens", "fits"),
+    [(200, 0, True), (201, 0, False), (0, 100, True), (0, 101, False), (100, 50, True), (100, 51, False)],
+)
+def test_a_sample_takes_twenty_bytes_and_a_token_forty(
+    samples: int, tokens: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4,000 bytes that are free, where less than that is always there."""
+    monkeypatch.setattr(containment, "_ALWAYS_THERE_BYTES", 1_000)
+    monkeypatch.setattr(containment, "_free_bytes", lambda: iter([10**12, 4_000]))
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE segments AS SELECT 'run-1' AS experiment_id, ? AS samples", [samples])
+    connection.execute(
+        "CREATE TABLE requests AS SELECT 'run-1' AS experiment_id, range(?) AS token_times_ns", [tokens]
+    )
+    with contextlib.nullcontext() if fits else pytest.raises(MemoryError, match="of memory are needed"):
+        check_memory(Tables(connection), "run-1")
+
+
+MEMINFO = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    2048 kB\nBuffers: 5 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "ceiling", "free"),
+    [
+        ({}, -1, []),
+        ({"/proc/meminfo": MEMINFO}, -1, [2048 * 1024]),
+        ({"memory.max": "9000\n", "memory.current": "2000\n"}, -1, [7000]),
+        ({"memory.max": "max\n", "memory.current": "2000\n"}, -1, []),
+        ({"memory.max": "9000\n"}, -1, []),
+        ({"statm": "3 2 1\n"}, -1, []),
+        ({"statm": "3 2 1\n"}, 10**9, [10**9 - 3 * resource.getpagesize()]),
+        ({}, 10**9, []),
+    ],
+    ids=[
+        "nothing",
+        "machine",
+        "group",
+        "group without limit",
+        "half a group",
+        "no limit",
+        "limit",
+        "no size",
+    ],
+)
+def test_what_is_free_is_what_every_limit_leaves(
+    files: dict[str, str], ceiling: int, free: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the machine's memory, of the control group's and of the process's own; a limit that cannot be read is none."""
+    monkeypatch.setattr(
+        containment, "_text", lambda path: next((files[end] for end in files if path.endswith(end)), "")
+    )
+    monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_AS: (ceiling, -1)}.get)
+    whole, *others = containment._free_bytes()
+    assert others == free
+    (total_kib,) = re.findall(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())
+    assert whole == pytest.approx(int(total_kib) * 1024, rel=0.1)
+
+
+def test_a_file_that_cannot_be_read_has_no_text(tmp_path: Path) -> None:
+    """As on a machine without control groups."""
+    (tmp_path / "file").write_text("some")
+    assert [containment._text(str(tmp_path / name)) for name in ("file", "none")] == ["some", ""]
 
 
 def known(**changes: Any) -> KnownSegment:

@@ -118,6 +118,13 @@ def test_a_refresh_is_seen_where_readings_are_closer() -> None:
     assert refresh_period_sec(taken_sec[:3], 0.02) == 0.02
 
 
+def test_a_window_without_another_has_the_bounds_of_both() -> None:
+    """The energy is the difference; of two of which one has no bound, none is known."""
+    whole = Telescoped(10.0, 2.0)
+    assert whole.without(Telescoped(4.0, 0.5)) == (6.0, 2.5)
+    assert whole.without(Telescoped(4.0, None)) == (6.0, None)
+
+
 # Energy and bound of loads at random, by their seed.
 OF_ANY_LOAD = [
     (2463.583413, 79.43234499),

@@ -4,12 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from llem.results.calibration import (
+    ESTIMATES,
     TOO_FEW,
     LoadStep,
     LoadTrace,
@@ -412,3 +414,27 @@ def test_an_estimate_of_parts_is_as_far_off_as_these_differ() -> None:
     found = Estimate.of_parts(5.0, [1.0, 2.0, 3.0], common=0.25)
     half = 4.302_652_7 / math.sqrt(3) + 0.25
     assert (found.value, found.low, found.high) == pytest.approx((5.0, 5.0 - half, 5.0 + half))
+
+
+def test_columns_of_samples_are_a_trace() -> None:
+    """Seconds from the first reading, or as they are without any; a load without a length is none; what throttles is a number whatever was read."""
+    none = np.empty(0)
+    at_ns = np.array([5, 6, 8, 9], np.int64) * 10**9
+    usual: dict[str, Any] = {"others_busy": True, "power_limit_mw": 250_000}
+    spans_ns = [(9 * 10**9, 10 * 10**9), (6 * 10**9, 7 * 10**9), (8 * 10**9, 8 * 10**9)]
+    power_w, reasons = np.arange(4.0), np.array([np.nan, -1.0, 2.0**60, 5.0])
+    read = {"power_w": power_w, "energy_j": power_w, "temperature_c": power_w}
+    trace = LoadTrace.of(at_ns, busy_ns=spans_ns, throttle_reasons=reasons, **read, **usual)
+    assert (trace.times_s.tolist(), trace.busy_s.tolist()) == ([0, 1, 3, 4], [[1, 2], [4, 5]])
+    assert trace.throttle_reasons is not None and trace.throttle_reasons.tolist() == [0, 0, 2**53, 5]
+    assert (trace.others_busy, trace.power_limit_w) == (True, 250.0)
+    read = dict.fromkeys(read, none)
+    empty = LoadTrace.of(none.astype(np.int64), busy_ns=spans_ns, throttle_reasons=none, **read, **usual)
+    assert (empty.times_s.tolist(), empty.busy_s.tolist()) == ([], [[6, 7], [9, 10]])
+
+
+def test_estimates_are_had_by_their_names() -> None:
+    """All of them."""
+    found = SensorCalibration.without("no reason")
+    assert found.estimates == dict.fromkeys(ESTIMATES, Estimate(reason="no reason"))
+    assert len(ESTIMATES) == 10

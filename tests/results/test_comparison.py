@@ -220,6 +220,7 @@ def test_figures_that_hardly_differ_are_equivalent() -> None:
         ([], [], "not measured in every run"),
         ([1.0, 0.0], [2.0, 3.0], "a figure of 0 or less has no ratio"),
         ([1.0, math.nan], [2.0, 3.0], "a figure of 0 or less has no ratio"),
+        ([1.0, 2.0], [2.0, math.inf], "a figure of 0 or less has no ratio"),
     ],
 )
 def test_what_cannot_be_compared_is_unclear_with_its_reason(
@@ -320,6 +321,7 @@ def test_an_outlier_is_far_by_its_modified_z() -> None:
     edge = 14.8 / 0.6745
     assert outliers([-1.0, -1.0, 0.0, 1.0, edge * 1.001]) == [4]
     assert outliers([-1.0, -1.0, 0.0, 1.0, edge * 0.999]) == []
+    assert outliers([-0.6745, -0.6745, 0.0, 0.6745, 14.8]) == []
     assert outliers([-1.0, 1.0, 0.0, 99.0]) == []
 
 

@@ -137,6 +137,10 @@ def test_processes_with_devices_of_their_own_add_up() -> None:
         [PhaseSplit(prefill=phase, decode=other, r2=0.9), PhaseSplit(prefill=other, decode=other, r2=0.8)]
     )
     assert both.prefill == Estimate(energy_j=40.0, within_j=5.0, tokens=200) and both.r2 == 0.8
+    below = Estimate(energy_j=-30.0, within_j=4.0, tokens=100)
+    assert joined([PhaseSplit(prefill=phase), PhaseSplit(prefill=below)]) == PhaseSplit(
+        prefill=Estimate(energy_j=0.0, within_j=5.0, tokens=200)
+    )
     assert joined([PhaseSplit(prefill=phase, decode=phase), PhaseSplit(reason="no")]) == PhaseSplit(
         reason="no"
     )

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.results.phases import Trace, allocate, batch_energies, phase_energies, resolution_sec
+from llem.results.phases import (
+    Trace,
+    allocate,
+    batch_energies,
+    energies_j,
+    phase_energies,
+    resolution_sec,
+)
 
 
 def two_level_trace(
@@ -244,3 +251,36 @@ def test_a_counter_that_was_read_twice_shows_edges(readings: int, resolution_s: 
         energy_j=trace.energy_j[:readings],
     )
     assert resolution_sec(few) == (None if resolution_s is None else pytest.approx(resolution_s))
+
+
+@pytest.mark.parametrize("counted_j", [2.0e11, -3.0])
+def test_a_counter_of_years_has_as_many_digits_as_a_new_one(counted_j: float) -> None:
+    """Whatever it had counted before, or whichever way its driver begins, a batch's energy is the same to the last digit."""
+    new, old = (
+        msgspec.structs.replace(trace, energy_j=np.round(trace.energy_j + before_j, 3))
+        for trace in [two_level_trace(tick_sec=0.1)]
+        for before_j in (0.0, counted_j)
+    )
+    starts_sec, ends_sec = [10.0123, 13.4567], [12.0321, 17.7654]
+    (first, second), (again, last) = (
+        phase_energies(trace, starts_sec=starts_sec, ends_sec=ends_sec) for trace in (new, old)
+    )
+    assert (again.source, again.energy_j) == ("counter", first.energy_j)
+    assert last.energy_j == second.energy_j
+
+
+def test_very_many_phases_are_known_by_the_first_way_that_resolves_them() -> None:
+    """As of few: by the counter, by the power where its tick is too slow, and not at all outside of the samples or where some are missing."""
+    whole = two_level_trace(tick_sec=0.5)
+    missing = (whole.at_sec > 18.0) & (whole.at_sec < 18.5)
+    trace = msgspec.structs.replace(
+        whole,
+        power_w=np.where(missing, np.nan, whole.power_w),
+        energy_j=np.where(missing, np.nan, whole.energy_j),
+    )
+    starts_sec, ends_sec = np.array([13.0, 13.0, 8.0, 14.0]), np.array([17.0, 14.0, 12.0, 19.0])
+    known = [phase.energy_j for phase in phase_energies(trace, starts_sec=starts_sec, ends_sec=ends_sec)]
+    assert known[2:] == [None, None]
+    found_j = energies_j(trace, starts_sec=starts_sec, ends_sec=ends_sec)
+    assert found_j.tolist() == pytest.approx([*known[:2], math.nan, math.nan], nan_ok=True)
+    assert energies_j(trace, starts_sec=starts_sec[:0], ends_sec=ends_sec[:0]).tolist() == []

@@ -36,7 +36,9 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
     "an integer of 400 digits": (document(total_tokens=10**400), "does not fit into 64 bits"),
     "an integer of 400 digits anywhere": (document(effective_config={"seed": 10**400}), "does not fit into 64 bits"),
     "an infinite number": (document().replace("1234.5678901234567", "1e999", 1), "range"),
-    "no number": (document(total_energy_j=float("nan")), "not a result"),
+    "a number of 400 digits": (document().replace("1234.5678901234567", "9" * 400 + ".0", 1), "range"),
+    "infinity": (document(total_energy_j=float("-inf")), "malformed"),
+    "no number": (document(total_energy_j=float("nan")), "malformed"),
     "negative tokens": (document(total_tokens=-70), "field total_tokens: found -70"),
     "a negative energy": (document(total_energy_j=-1.0), "field total_energy_j"),
     "a negative latency": (document(latency_stats={**FIELDS["latency_stats"], "ttft_mean_ms": -18_000.0}), "ttft_mean_ms"),
@@ -413,6 +415,7 @@ def test_a_process_alone_keeps_what_it_says() -> None:
     for name in ("extended_metrics", *said):
         assert getattr(alone, name) == getattr(told, name) is not None
     assert alone.total_tokens == told.inference_metrics.total_tokens
+    assert alone.backend == told.backend == part["backend"] != "unknown"
 
 
 NOT_MEASURED = {

@@ -38,6 +38,7 @@ class Sensor:
         self.window_sec = self.refresh_sec * rng.uniform(0.15, 1) if part_time else rng.uniform(0.3, 2)
         self.delay_sec = rng.uniform(0, 0.1)
         self.looks = 1  # of whose last ones it tells the mean
+        self.noise_w = 2.0
         self._low_pass, self._rng = low_pass, rng
 
     @property
@@ -45,7 +46,7 @@ class Sensor:
         return min(1.0, self.window_sec / self.refresh_sec)
 
     def readings(self) -> tuple[np.ndarray, np.ndarray]:
-        """A hundred a second, not quite in step, with noise of 2 W."""
+        """A hundred a second, not quite in step, with noise."""
         rng, refresh_sec = self._rng, self.refresh_sec
         at_sec = np.arange(0.0, LOAD.at_sec[-1] + 3, 0.01)
         at_sec += rng.uniform(0, 0.002, len(at_sec))
@@ -54,7 +55,7 @@ class Sensor:
         look = LOAD.filtered if self._low_pass else LOAD.mean
         at_looks = (number * refresh_sec + phase - back * refresh_sec for back in range(self.looks))
         seen = np.mean([look(each, self.window_sec, self.delay_sec) for each in at_looks], axis=0)
-        noise = rng.normal(0, 2, number.max() + 2)[number]
+        noise = rng.normal(0, self.noise_w, number.max() + 2)[number]
         return at_sec, np.round(IDLE_W + (LOAD_W - IDLE_W) * seen + noise, 3)
 
     def response(self) -> SensorResponse:
@@ -130,6 +131,16 @@ def test_a_mean_of_looks_has_an_interval_of_their_share_too() -> None:
     share = found.seen_share
     assert share.value == pytest.approx(0.3, abs=0.05)
     assert 0.15 < share.low < share.value < share.high < 0.45
+
+
+@pytest.mark.parametrize(("looked", "seen"), [(0.93, 0.93), (0.97, 1.0)])
+def test_a_sensor_that_looks_nearly_all_of_the_time_sees_all_of_it(looked: float, seen: float) -> None:
+    """From 95 % on, though its readings may tell the difference."""
+    sensor = Sensor(0)
+    sensor.refresh_sec, sensor.window_sec, sensor.looks, sensor.noise_w = 0.1, 0.1 * looked, 10, 0.0
+    share = sensor.response().seen_share
+    assert share.value == pytest.approx(seen, abs=0.005)
+    assert (share.low, share.high) == pytest.approx((share.value, share.value))
 
 
 def test_refreshes_closer_than_readings_say_nothing_of_the_share_seen() -> None:

@@ -153,6 +153,47 @@ def test_idle_power_of_a_shared_device_is_the_mean_of_what_its_processes_saw() -
     assert (joined.total_energy_j, joined.baseline_power_w, joined.energy_adjusted_j) == (110.0, 6.0, 50.0)
 
 
+@pytest.mark.parametrize(
+    ("uuids", "std_w", "after_w"),
+    [
+        ((["GPU-0"], ["GPU-1"]), 5.0, 12.0),
+        ((["GPU-0"], ["GPU-0"]), 4.0, 6.0),
+        ((["GPU-0", "cpu"], ["GPU-1", "cpu"]), None, None),
+        ((["GPU-0", "GPU-1"], ["GPU-0", "GPU-1"]), 4.0, 6.0),
+    ],
+    ids=["own devices", "one device", "own ones and a common one", "the same devices"],
+)
+def test_spread_and_drift_of_idle_power_are_those_of_all_devices(
+    uuids: tuple[list[str], list[str]], std_w: float | None, after_w: float | None
+) -> None:
+    """Independent devices add up; of the same ones the larger spread and the mean hold; of a mixture nobody can tell."""
+    results = [
+        process(
+            index,
+            devices=[device_energy(uuid, 25.0) for uuid in uuids[index]],
+            energy_breakdown=EnergyBreakdown(
+                baseline_power_w=4.0, baseline_std_w=3.0 + index, baseline_after_w=5.0 + 2 * index
+            ),
+        )
+        for index in range(2)
+    ]
+    breakdown = aggregate(*results).energy_breakdown
+    assert breakdown is not None
+    assert (breakdown.baseline_std_w, breakdown.baseline_after_w) == (std_w, after_w)
+
+
+def test_what_several_counted_of_a_device_is_taken_off_energies_that_are_more_than_devices() -> None:
+    """Of 70 J each, 5 J of which no device has, 40 J of a common processor count once."""
+    common = device_energy("cpu-0", 40.0, kind="cpu_package")
+    results = [
+        process(index, energy_j=70.0, devices=[device_energy(f"GPU-{index}", 25.0), common])
+        for index in range(2)
+    ]
+    assert aggregate(*results).total_energy_j == pytest.approx(100.0)
+    alone = [process(index, energy_j=70.0, devices=[], gpu_id=0) for index in range(2)]
+    assert aggregate(*alone).total_energy_j == pytest.approx(140.0)
+
+
 def test_memory_of_a_shared_device_counts_once() -> None:
     """Two processes on one GPU of 80 GB have 80 GB; the engine's own peaks add up, the device's do not."""
     for devices in ([device_energy("GPU-7", 25.0, memory_mb=81_559.0)], [device_energy("GPU-7", 25.0)]):

@@ -61,8 +61,10 @@ def test_what_lies_outside_is_left_out_and_the_end_is_inside() -> None:
 
 
 def test_what_takes_no_time_is_all_at_its_moment() -> None:
-    """A first token that comes as the request is sent still has its prompt's weight."""
-    assert _spread([0], [1.5], [1.5], [7.0]).amounts.sum() == 7.0
+    """A first token that comes as the request is sent still has its prompt's weight; both ends are inside."""
+    for moment, span in ((1.5, 1), (0.0, 0), (4.0, 3)):
+        found = _spread([0], [moment], [moment], [7.0])
+        assert (found.amounts.sum(), found.spans.tolist()) == (7.0, [span])
 
 
 _MOMENTS = st.floats(0, 4, allow_nan=False)

@@ -51,11 +51,6 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
         return self.columns.token_times_ns.lengths
 
     @property
-    def token_times_ns(self) -> Ints:
-        """Those of all requests, one after the other."""
-        return self.columns.token_times_ns.values
-
-    @property
     def touched(self) -> Mask:
         """Those that ran at all within a span."""
         return self._any(lambda start, end: (self["arrival_ns"] <= end) & (self["end_ns"] >= start))
