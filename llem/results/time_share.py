@@ -65,6 +65,26 @@ def spread_over_spans(
     return Weights(np.repeat(rows, counts), spans, np.repeat(amounts, counts) * parts)
 
 
+def evenly_in_spans(edges_sec: Floats, start_sec: Floats, end_sec: Floats, amounts: Floats) -> Floats:
+    """What `spread_over_spans` comes to in each span, from how fast it goes on there: without an entry for each of many short spans."""
+    end_sec = np.maximum(start_sec, end_sec)
+    some = (end_sec >= edges_sec[0]) & (start_sec <= edges_sec[-1])
+    start_sec, end_sec, amounts = start_sec[some], end_sec[some], amounts[some]
+    count = len(edges_sec) - 1
+    first = np.clip(np.searchsorted(edges_sec, start_sec, side="right") - 1, 0, count - 1)
+    last = np.clip(np.searchsorted(edges_sec, end_sec, side="left") - 1, first, count - 1)
+    lengths_sec, goes_on = end_sec - start_sec, last > first
+    rates = amounts / np.where(lengths_sec > 0, lengths_sec, 1.0)
+    in_first_sec = np.minimum(end_sec, edges_sec[first + 1]) - np.maximum(start_sec, edges_sec[first])
+    in_first = np.bincount(first, rates * np.where(lengths_sec > 0, in_first_sec, 1.0), count)
+    # Only what fills whole spans is added up over them: short ones would leave their rounding behind.
+    rates = np.where(goes_on, rates, 0.0)
+    in_last = np.bincount(last, rates * (np.minimum(end_sec, edges_sec[last + 1]) - edges_sec[last]), count)
+    between = np.cumsum(np.bincount(first + 1, rates, count + 1) - np.bincount(last, rates, count + 1))
+    found: Floats = in_first + in_last + between[:-1] * np.diff(edges_sec)
+    return found
+
+
 def divide(energy_j: Floats, *, work: Weights, presence: Weights, requests: int) -> Shares:
     """The energy of each span among `requests` by their work in it, by their presence where nobody did any."""
     worked = np.bincount(work.spans, work.amounts, len(energy_j))

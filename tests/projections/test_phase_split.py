@@ -226,8 +226,8 @@ def test_how_long_a_span_is(
 
 def test_amounts_are_divided_at_the_edges() -> None:
     """Evenly within a cell; [span, phase]."""
-    cells, amounts = np.array([0.0, 1.0, 2.0, 4.0]), np.array([[1.0, 2.0, 4.0], [0.0, 8.0, 0.0]])
-    found = phase_split._within(cells, amounts, np.array([0.0, 1.5, 3.0, 4.0]))
+    cells, until = np.array([0.0, 1.0, 2.0, 4.0]), np.array([[0.0, 1.0, 3.0, 7.0], [0.0, 0.0, 8.0, 8.0]])
+    found = phase_split._within(cells, until, np.array([0.0, 1.5, 3.0, 4.0]))
     assert found.tolist() == [[2.0, 4.0], [3.0, 4.0], [2.0, 0.0]]
 
 

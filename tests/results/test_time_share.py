@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.results.time_share import Floats, Weights, divide, spread_over_spans, tokens_in_spans
+from llem.results.time_share import (
+    Floats,
+    Weights,
+    divide,
+    evenly_in_spans,
+    spread_over_spans,
+    tokens_in_spans,
+)
 
 EDGES_SEC: Floats = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
 NOBODY = Weights(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
@@ -109,3 +116,18 @@ def test_an_amount_is_spread_evenly(start_s: float, end_s: float, parts: dict[in
     amounts = np.bincount(found.spans, found.amounts, 3)
     assert {span: amount for span, amount in enumerate(amounts.tolist()) if amount} == pytest.approx(parts)
     assert set(found.rows.tolist()) == {7}
+    together = evenly_in_spans(edges_s, np.array([start_s]), np.array([end_s]), np.array([1.0]))
+    assert together == pytest.approx(amounts)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_amounts_by_how_fast_they_go_on_are_the_sum_of_their_parts(seed: int) -> None:
+    """In every span, wherever they begin and end, also at its edges and all at once."""
+    drawn = np.random.default_rng(seed)
+    edges_sec = np.unique(drawn.integers(0, 40, 12)) / 4
+    start_sec = drawn.integers(-8, 48, 50) / 4
+    end_sec = start_sec + drawn.integers(-1, 12, 50) * drawn.choice([0.0, 0.25, 1e-6], 50)
+    amounts = drawn.integers(0, 100, 50).astype(np.float64)
+    parts = spread_over_spans(edges_sec, np.zeros(50, np.int64), start_sec, end_sec, amounts)
+    expected = np.bincount(parts.spans, parts.amounts, len(edges_sec) - 1)
+    assert evenly_in_spans(edges_sec, start_sec, end_sec, amounts) == pytest.approx(expected, abs=1e-9)

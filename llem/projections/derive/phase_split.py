@@ -14,7 +14,7 @@ from llem.projections.derive.source import Span
 from llem.results.nullable import total
 from llem.results.phase_split import MIN_SPANS, PhaseSplit, split_phases
 from llem.results.phases import MIN_PERIODS, energies_j, resolution_sec
-from llem.results.time_share import Floats, spread_over_spans
+from llem.results.time_share import Floats, evenly_in_spans
 from llem.units import MS_PER_S, NS_PER_S, seconds
 
 MAX_SPANS = 1_000
@@ -64,11 +64,12 @@ def phase_split(
         edges_sec = _at_samples(traces[0], edges_sec)
     else:
         edges_sec = _in_order(traces[0].samples.at_ends_of_pieces(edges_sec, within_sec=span_sec), edges_sec)
+    until = np.concatenate([np.zeros((2, 1)), np.cumsum(computed, axis=1)], axis=1)
     lags_sec = np.linspace(0.0, MAX_LAG, LAGS) * finest_sec
     return split_phases(
         energy_j=_energy_j(traces, edges_sec),
         span_sec=np.diff(edges_sec),
-        tokens=np.stack([_within(cells_sec, computed, edges_sec - lag_sec) for lag_sec in lags_sec]),
+        tokens=np.stack([_within(cells_sec, until, edges_sec - lag_sec) for lag_sec in lags_sec]),
         idle_power_w=idle_power_w,
     )
 
@@ -105,9 +106,8 @@ def _in_order(edges_sec: Floats, moments_sec: Floats) -> Floats:
     return np.concatenate([np.unique(edges_sec[inside]), moments_sec[-1:]])
 
 
-def _within(cells_sec: Floats, amounts: Floats, edges_sec: Floats) -> Floats:
-    """What of the amounts in the cells lies in each span between the edges: [span, phase]."""
-    until = np.concatenate([np.zeros((2, 1)), np.cumsum(amounts, axis=1)], axis=1)
+def _within(cells_sec: Floats, until: Floats, edges_sec: Floats) -> Floats:
+    """What of the amounts up to each edge of the cells lies in each span between the edges: [span, phase]."""
     return np.stack([np.diff(np.interp(edges_sec, cells_sec, phase)) for phase in until], axis=1)
 
 
@@ -133,7 +133,7 @@ def _computed(columns: RequestColumns, edges_sec: Floats, opened_ns: int) -> Flo
     filled, first_ns, _ = times.edges
     well = filled & ~columns.failed
     cached = np.ma.filled(columns.numbers["cached_input_tokens"], 0)
-    prompts = _spread(
+    prompts = evenly_in_spans(
         edges_sec,
         _sec(columns.numbers["start_ns"][well], opened_ns),
         _sec(first_ns[well[filled]], opened_ns),
@@ -145,18 +145,13 @@ def _computed(columns: RequestColumns, edges_sec: Floats, opened_ns: int) -> Flo
     tokens = brought.copy()
     tokens[starts] -= 1  # comes from the prompt's pass
     counted = np.repeat(~columns.failed, times.lengths) & (tokens > 0)
-    outputs = _spread(
+    outputs = evenly_in_spans(
         edges_sec,
         _sec(before_ns[counted], opened_ns),
         _sec(times.values[counted], opened_ns),
         tokens[counted],
     )
     return np.stack([prompts, outputs])
-
-
-def _spread(edges_sec: Floats, start_sec: Floats, end_sec: Floats, amounts: Floats) -> Floats:
-    weights = spread_over_spans(edges_sec, np.zeros(len(amounts), np.int64), start_sec, end_sec, amounts)
-    return np.asarray(np.bincount(weights.spans, weights.amounts, len(edges_sec) - 1), np.float64)
 
 
 def _sec(at_ns: Any, opened_ns: int) -> Floats:
