@@ -62,7 +62,6 @@ Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 MAX_ROWS = 20_000  # per statement; bounds the memory of its columns
 EMPTIED_CACHE = "16MB"
-LOCK_POLL_S = 0.05
 
 
 class BusyError(Exception):
@@ -367,6 +366,6 @@ def _take_lock(fd: int, deadline: float) -> bool:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(LOCK_POLL_S)
+            time.sleep(POLL_S)
         else:
             return True

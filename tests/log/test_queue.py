@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llem_events import BackgroundWriter, LogWriteError, SegmentReader, SegmentWriter
+from llem_events import BackgroundWriter, LogWriteError, SegmentReader, SegmentWriter, clock
 from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
 from llem_events.following import follow
@@ -31,14 +31,14 @@ class SlowDisk(OsFiles):
         return super().write(fd, chunk)
 
 
-class FullDisk(OsFiles):
-    """A disk that takes nothing any more once it is full."""
+class FailingDisk(OsFiles):
+    """A disk that writes until something goes wrong."""
 
-    is_full = False
+    wrong: Exception | None = None
 
     def write(self, fd: int, chunk: memoryview) -> int:
-        if self.is_full:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.wrong is not None:
+            raise self.wrong
         return super().write(fd, chunk)
 
 
@@ -82,16 +82,16 @@ def test_an_append_waits_for_room(tmp_path: Path) -> None:
     assert len(read_segment(tmp_path / "a").events) == 3
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_a_sealed_log_is_let_go_of(tmp_path: Path, full: bool) -> None:
+@pytest.mark.parametrize("wrong", [None, OSError(errno.ENOSPC, "full"), RuntimeError("not ours")])
+def test_a_sealed_log_is_let_go_of(tmp_path: Path, wrong: Exception | None) -> None:
     """Also where the seal cannot be written: nobody waits for a writer that has ended."""
-    path, disk = tmp_path / "a", FullDisk()
+    path, disk = tmp_path / "a", FailingDisk()
     log = BackgroundWriter(SegmentWriter(path, segment_header(), files=disk))
     with SegmentReader(path) as reader:
         assert reader.is_being_written()
         log.append(NOTE, at_ns=0)
-        disk.is_full = full
-        with pytest.raises(LogWriteError) if full else contextlib.nullcontext():
+        disk.wrong = wrong
+        with pytest.raises(LogWriteError) if wrong else contextlib.nullcontext():
             log.seal()
         assert not reader.is_being_written()
 
@@ -167,3 +167,10 @@ def test_who_follows_rests_between_two_looks(tmp_path: Path) -> None:
 
     told = [(path, number) for path, number, _ in follow(lambda: [tmp_path / "a"], sleep=rest)]
     assert (told, rests) == ([(tmp_path / "a", 0), (tmp_path / "a", 1)], [0.25, 0.25])
+
+
+def test_a_kernel_without_an_id_of_its_boot_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty text, as a header has it; with one it stands without its end of line."""
+    assert clock.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().rstrip("\n") != ""
+    monkeypatch.setattr(clock, "Path", lambda _: tmp_path / "none")
+    assert clock.boot_id() == ""

@@ -112,6 +112,7 @@ def test_a_document_without_secrets_keeps_its_bytes() -> None:
         scrub_json(json.dumps({"a": [token], "password": "x"}).encode()) == b'{"a":["***"],"password":"***"}'
     )
     assert scrub_json(f"not json: {token}".encode()) == b"not json: ***"
+    assert scrub_json(f"not even text: {token} ".encode() + b"\xff") == "not even text: *** \ufffd".encode()
 
 
 def test_a_survey_names_ten_misfits_and_counts_all(tmp_path: Path) -> None:

@@ -288,10 +288,12 @@ def test_a_temperature_settles_when_it_is_a_degree_away() -> None:
 
 
 def test_a_temperature_that_never_changes_is_settled_at_once() -> None:
-    """However wide a degree is taken."""
+    """However wide a degree is taken; one that is exactly so far off is settled."""
     heat = _Readings(np.arange(3.0), np.array([50.0, 50.4, 50.0]))
     assert list(_last_beyond(heat, 50.0, 0.0)) == [0.0, 0.0, 0.0]
     assert list(_last_beyond(heat, 51.2, 0.5)) == [0.0, 1.5, 1.5]
+    whole = _Readings(np.arange(1.0, 6.0), np.array([48.0, 48.5, 49.0, 49.5, 50.0]))
+    assert list(_last_beyond(whole, 50.0, 0.0)) == [1.0, 2.0, 3.0]
 
 
 def test_a_temperature_that_has_not_stood_still_for_as_long_has_a_least() -> None:

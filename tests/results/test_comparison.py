@@ -158,6 +158,12 @@ def test_holm_multiplies_by_what_is_left() -> None:
     assert [each.p_adjusted for each in adjusted(table)] == pytest.approx([0.042, 0.03, 0.042])
 
 
+def test_holm_makes_nothing_more_than_certain() -> None:
+    """Two of three that may well be by chance are so with a probability of 1."""
+    table = [Comparison(method="welch", runs=3, reference_runs=3, ratio=1.1, p=p) for p in (0.4, 0.9, 0.8)]
+    assert [each.p_adjusted for each in adjusted(table)] == [1.0, 1.0, 1.0]
+
+
 def test_holm_begins_with_the_least() -> None:
     """Of two, one of which cannot be by chance: that one is doubled, the other stands."""
     sure, likely = (Comparison(method="welch", runs=3, reference_runs=3, ratio=1.1, p=p) for p in (0.0, 0.04))

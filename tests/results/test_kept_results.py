@@ -12,6 +12,7 @@ import pytest
 from msgspec import inspect
 
 from llem.results import ExperimentResult, RawProcessResult, Timestamps, aggregate_results
+from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES, row
 from llem.results.phases import Trace, batch_energies
 from tests.world import latencies, wall_time
 
@@ -141,13 +142,25 @@ def trace(place: str) -> Trace:
     )
 
 
-KINDS: dict[str, Callable[[int], dict[str, Any]]] = {"joined": joined, "phases": phases}
+def figures(case: int) -> dict[str, Any]:
+    """Path -> value of the figures that a row of results has, of records with anything in any field."""
+    rows = {
+        record.__name__: row(
+            [figure for figure in of_table if figure.is_exported],
+            at_random(inspect.type_info(record), f"{case}/{record.__name__}"),
+        )
+        for record, of_table in ((ExperimentResult, EXPERIMENT_FIGURES), (RawProcessResult, PROCESS_FIGURES))
+    }
+    return dict(_flat(msgspec.to_builtins(rows), ""))
+
+
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {"joined": joined, "phases": phases, "figures": figures}
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_stay_what_they_were(kind: str, case: int, update: bool) -> None:
-    """Every figure, doubt and reason of processes that are joined, and of batches."""
+    """Every figure, doubt and reason of processes that are joined, of batches, and of rows of results."""
     path, found = FOLDER / f"{kind}.json", KINDS[kind](case)
     kept = json.loads(path.read_text()) if path.exists() else {}
     if update:

@@ -184,12 +184,13 @@ def test_spread_and_drift_of_idle_power_are_those_of_all_devices(
 
 def test_what_several_counted_of_a_device_is_taken_off_energies_that_are_more_than_devices() -> None:
     """Of 70 J each, 5 J of which no device has, 40 J of a common processor count once."""
-    common = device_energy("cpu-0", 40.0, kind="cpu_package")
-    results = [
-        process(index, energy_j=70.0, devices=[device_energy(f"GPU-{index}", 25.0), common])
-        for index in range(2)
-    ]
-    assert aggregate(*results).total_energy_j == pytest.approx(100.0)
+    for common_j, total_j in ((40.0, 100.0), (0.0, 140.0)):
+        common = device_energy("cpu-0", common_j, kind="cpu_package")
+        results = [
+            process(index, energy_j=70.0, devices=[device_energy(f"GPU-{index}", 25.0), common])
+            for index in range(2)
+        ]
+        assert aggregate(*results).total_energy_j == pytest.approx(total_j)
     alone = [process(index, energy_j=70.0, devices=[], gpu_id=0) for index in range(2)]
     assert aggregate(*alone).total_energy_j == pytest.approx(140.0)
 
