@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llem.results.nullable import total
+from llem.results.nullable import largest, total
 from llem.results.power import AtMoments, EnergyCurve, FloatArray, Interpolated, LeftOut, Rhythm
 from llem.units import MJ_PER_J
 
@@ -388,5 +388,5 @@ def _sum(phases: Sequence[PhaseEnergy]) -> PhaseEnergy:
     return PhaseEnergy(
         energy_j=total(phase.energy_j for phase in phases),
         source=sources.pop() if len(sources) == 1 else "mixed",
-        resolution_sec=max(phase.resolution_sec or 0.0 for phase in phases),
+        resolution_sec=largest(phase.resolution_sec for phase in phases),
     )

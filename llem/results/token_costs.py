@@ -4,6 +4,7 @@ Each run's mean power is taken to be the idle power + a x prompt tokens/s + b x 
 of its own, without tokens. Powers are fitted and not energies, so that a long run counts no more than a short one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -69,7 +70,7 @@ def token_costs(runs: Sequence[RunTotals], *, level: float = student_t.LEVEL) ->
 
 def _observations(run: RunTotals) -> Iterator[tuple[float, float, float, float]]:
     """Tokens of both kinds a second, 1 for the idle power, and the power; the latter of the run and of idling before it."""
-    duration_sec, energy_j = run.duration_sec or 1.0, run.energy_j or 0.0
+    duration_sec, energy_j = run.duration_sec or math.nan, run.energy_j or 0.0
     rates = (run.input_tokens or 0) / duration_sec, (run.output_tokens or 0) / duration_sec
     yield (*rates, 1.0, energy_j / duration_sec)
     if run.idle_power_w is not None:

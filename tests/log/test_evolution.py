@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llem_events import SCHEMA_VERSION, SegmentReader, Verdict, publish_schema, survey
@@ -72,6 +73,33 @@ def test_the_published_schema_is_todays() -> None:
     published = {path.name: path.read_text("utf-8") for path in publish_schema.FOLDER.glob("*.json")}
     stale = sorted({name for name, _ in published.items() ^ publish_schema.documents().items()})
     assert not stale, f"{', '.join(stale)}: run `python -m llem_events.publish_schema`"
+
+
+def test_a_schema_is_the_same_whichever_python_wrote_it() -> None:
+    """A text has no indentation and stays as it is, null is the last choice, and names are in the order of the alphabet."""
+
+    class Odd(msgspec.Struct):
+        """Of Ångström.
+
+        And more.
+        """
+
+        size: int | None = None
+        kind: int = 0
+
+    definition: dict[str, Any] = {
+        "description": "first\n    second",
+        "properties": {
+            "kind": {"type": "integer"},
+            "size": {"anyOf": [{"type": "null"}, {"type": "integer"}]},
+        },
+    }
+    publish_schema._clean(definition)
+    assert definition["description"] == "first\nsecond"
+    assert definition["properties"]["size"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    text = publish_schema._document("odd-1", Odd)
+    assert '"Of Ångström.\\n\\nAnd more."' in text and text.endswith("}\n")
+    assert text.index('"kind"') < text.index('"size"') and json.loads(text)["title"] == "odd-1"
 
 
 def test_unknown_events_are_kept_and_counted() -> None:

@@ -8,6 +8,7 @@ import pytest
 from llem_events import RecoveryRefusedError, survey
 from llem_events.events import WarningRaised
 from llem_events.recovery import recover
+from tests.log.forged import forged_raw
 from tests.log.segments import layout, write_segment
 
 
@@ -39,6 +40,13 @@ def test_just_the_limit_may_be_lost(tmp_path: Path) -> None:
         recover(path, tmp_path / "b", limit_bytes=lost_bytes - 1)
     assert recover(path, tmp_path / "b", limit_bytes=lost_bytes).original.lost_bytes == lost_bytes
     assert recover(path, tmp_path / "c", limit_bytes=None).kept.blocks == 2
+
+
+def test_a_block_whose_events_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    """Though its checksums and digests are right."""
+    path = forged_raw(tmp_path / "a", b"\xc1 no event", event_count=1)
+    assert recover(path, tmp_path / "b", limit_bytes=None).kept.blocks == 0
+    assert survey(tmp_path / "b").blocks == 0
 
 
 def test_a_loss_is_counted_on_from_an_earlier_one(tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """Files beside their checkpoints, in memory: what is behind, what only grew, what stands in another file."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llem.projections import checkpoint, containment, database, ingest, projector
+from llem.projections import bulk, checkpoint, containment, database, ingest, projector
 from llem.projections.checkpoint import KnownSegment, SegmentFile, pending
 from llem.projections.going_on import GoingOn
 from llem.projections.log_cells import Identity, Reported, split
 from llem.store import Store
-from llem_events import Damage, Position, SegmentReader
-from tests.world import request, supervisor, supervisor_events, write
+from llem_events import Damage, Position, SegmentReader, SegmentWriter
+from tests.world import header_of, request, supervisor, supervisor_events, write
 
 USUAL: dict[str, Any] = {
     "experiment_id": "run-1",
@@ -164,12 +165,17 @@ def test_files_whose_events_stand_in_another_are_named(log: Store) -> None:
     }
 
 
-def test_the_header_and_the_writer_of_a_file_that_is_none(tmp_path: Path) -> None:
-    """There are neither."""
+def test_the_header_and_the_writer_of_a_file(tmp_path: Path) -> None:
+    """One that is no segment has neither, and one whose writer has ended no writer."""
     (tmp_path / "worker").write_bytes(b"nothing")
     file = found(path=tmp_path / "worker")
     assert file.header() is None and not file.is_being_written()
     assert not found(path=tmp_path / "missing").is_being_written()
+    header = header_of("worker")
+    with closing(SegmentWriter(tmp_path / "live", header)):
+        assert found(path=tmp_path / "live").is_being_written()
+    file = found(path=tmp_path / "live")
+    assert not file.is_being_written() and file.header() == header
 
 
 def test_a_store_is_listed(log: Store) -> None:
@@ -259,11 +265,47 @@ def test_what_is_refused_has_its_checkpoints(tables: database.Tables) -> None:
     }
     assert list(checkpoint.known_segments(tables.connection, ["run-2"])) == []
     assert [each.file for each in checkpoint.refused_segments(tables.connection)] == ["sampler", "worker"]
+    kept = [{"experiment_id": name} for name in ("run-1", "run-2")]
+    for table in containment.LOG_TABLES:
+        tables.insert(table, kept)
     containment.set_aside(tables, "run-1", "third")
+    for table in containment.LOG_TABLES:
+        assert tables.connection.execute(f"SELECT experiment_id FROM {table}").fetchall() == [("run-2",)], (
+            table
+        )
     problems = {
         name: each.problem for name, each in checkpoint.known_segments(tables.connection)["run-1"].items()
     }
     assert problems == {"sampler": "third", "worker": "second"}
+    projector._forget(tables, "run-2")
+    assert checkpoint.known_segments(tables.connection) != {}
+    projector._forget(tables, "run-1")
+    for table in (*containment.LOG_TABLES, "segments"):
+        assert tables.connection.execute(f"FROM {table}").fetchall() == [], table
+
+
+def test_what_is_behind_is_counted_in_bytes() -> None:
+    """Those that were not applied; a file that has shrunk has none."""
+    files = {
+        "run-1": {
+            name: found(size) for name, size in (("whole", 100), ("grown", 130), ("shrunk", 7), ("new", 9))
+        },
+        "run-2": {"new": found(1_000)},
+        "run-3": {"new": found(10_000)},
+    }
+    applied = {"run-1": {name: known(file=name, applied_bytes=100) for name in ("whole", "grown", "shrunk")}}
+    report = projector._behind(files, applied, {"run-2", "run-1", "gone"}, "a reason")
+    assert (report.behind_experiments, report.behind_bytes) == (["gone", "run-1", "run-2"], 30 + 9 + 1_000)
+    assert report.behind_reason == "a reason"
+
+
+def test_what_is_too_much_at_once_is_halved() -> None:
+    """One alone is not, and a middle one comes with the second half."""
+    for count, sizes in ((1, []), (2, [1, 1]), (5, [2, 3]), (9, [4, 5])):
+        names = [f"run-{number}" for number in range(count)]
+        halves = bulk._halves({name: {"worker": found()} for name in names})
+        assert [len(half) for half in halves] == sizes
+        assert [name for half in halves for name in half] == (names if sizes else [])
 
 
 def test_a_grown_experiment_without_sums_lacks_them(tables: database.Tables) -> None:

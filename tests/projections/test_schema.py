@@ -3,6 +3,7 @@
 import duckdb
 import pytest
 
+import llem.projections
 from llem.plan import Plan
 from llem.projections import catch_up, open_readonly
 from llem.projections.database import Tables, create_tables, in_memory
@@ -80,3 +81,10 @@ def test_every_macro_says_what_it_is() -> None:
     create_tables(connection)
     unsaid = "SELECT function_name FROM duckdb_functions() WHERE NOT internal AND comment IS NULL"
     assert connection.execute(unsaid).fetchall() == []
+
+
+def test_what_the_package_offers_is_there() -> None:
+    """Each name is that of a function or a record, whose module is loaded when it is asked for."""
+    offered = {name: getattr(llem.projections, name) for name in llem.projections.__all__}
+    assert dir(llem.projections) == llem.projections.__all__ == sorted(offered)
+    assert all(value.__name__ == name for name, value in offered.items())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -170,6 +171,21 @@ def test_values_in_pieces_have_the_statistics_of_their_requests() -> None:
     assert values_of(FIRST, SECOND).statistics() == whole
     assert joined([values_of(FIRST), values_of(SECOND)]).statistics() == whole
     assert joined([values_of(FIRST), values_of()]).statistics() == latency_statistics(raw[:1])
+
+
+def test_between_chunks_is_what_is_between_tokens_and_between_larger_pieces() -> None:
+    """Where every piece was a token, both are the same."""
+    tokens = msgspec.structs.replace(
+        values_of(FIRST, SECOND), of_request_ms=dict.fromkeys(OF_REQUEST, pieces([3.0, 5.0]))
+    )
+    plain = tokens.statistics()
+    for name in ("mean", "median", "p95", "p99", "min", "max"):
+        assert getattr(plain, f"inter_chunk_{name}_ms") == getattr(plain, f"itl_{name}_ms") is not None
+    found = msgspec.structs.replace(tokens, chunk_gaps_ms=pieces([10.0], [20.0])).statistics()
+    gaps_ms = [*LatencyMeasurements.from_requests([FIRST, SECOND]).itl_full_ms, 10.0, 20.0]
+    assert (found.inter_chunk_samples, found.inter_chunk_max_ms) == (len(gaps_ms), 20.0)
+    assert found.inter_chunk_mean_ms == pytest.approx(np.mean(gaps_ms))
+    assert (found.itl_samples, found.itl_max_ms) == (plain.itl_samples, plain.itl_max_ms) == (6, 8.0)
 
 
 def test_measurements_of_values_keep_counts_and_statistics() -> None:

@@ -153,6 +153,7 @@ def test_without_devices_every_batch_has_its_reason() -> None:
 def test_a_share_is_that_of_the_tokens() -> None:
     """60 J over 10, 20 and 0 tokens: 20 J, 40 J and 0 J."""
     assert allocate(60.0, [10, 20, 0]) == pytest.approx([20.0, 40.0, 0.0])
+    assert allocate(60.0, [1, 0]) == [60.0, 0.0]
 
 
 def test_what_is_unknown_has_no_shares() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.results import cumulative_energy_j, energy_between_j
+from llem.results.power import uncertainty_of_j
 
 
 def test_a_ramp_is_integrated_exactly() -> None:
@@ -26,6 +27,17 @@ def test_fewer_than_two_samples_are_no_measurement(window: tuple[float, float]) 
 def test_two_samples_at_the_edges_are_a_measurement() -> None:
     """A window from one sample to the next has both."""
     assert energy_between_j([0.0, 1.0, 2.0], [5.0, 7.0, 5.0], start_sec=0.0, end_sec=1.0) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("window_sec", "limit_w", "bound_j"),
+    [(0.0, None, 5.0), (0.0, 400.0, 5.0), (0.5, None, None), (0.5, 400.0, 105.0), (0.5, 0.0, 5.0)],
+)
+def test_averaged_power_carries_energy_over_the_edges(
+    window_sec: float, limit_w: float | None, bound_j: float | None
+) -> None:
+    """Half the averaging time at the limit, beside the steps; of a device without a limit nobody knows how much."""
+    assert uncertainty_of_j(5.0, power_window_sec=window_sec, power_limit_w=limit_w) == bound_j
 
 
 @given(st.lists(st.floats(0, 1000), min_size=2, max_size=30), st.floats(0.01, 0.99))

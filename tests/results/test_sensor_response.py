@@ -133,14 +133,17 @@ def test_a_mean_of_looks_has_an_interval_of_their_share_too() -> None:
     assert 0.15 < share.low < share.value < share.high < 0.45
 
 
-@pytest.mark.parametrize(("looked", "seen"), [(0.93, 0.93), (0.97, 1.0)])
-def test_a_sensor_that_looks_nearly_all_of_the_time_sees_all_of_it(looked: float, seen: float) -> None:
-    """From 95 % on, though its readings may tell the difference."""
+@pytest.mark.parametrize(("looks", "looked", "seen"), [(10, 0.93, 0.93), (10, 0.97, 1.0), (1, 1.0, 1.0)])
+def test_a_sensor_that_looks_nearly_all_of_the_time_sees_all_of_it(
+    looks: int, looked: float, seen: float
+) -> None:
+    """From 95 % on, though its readings may tell the difference; none sees more."""
     sensor = Sensor(0)
-    sensor.refresh_sec, sensor.window_sec, sensor.looks, sensor.noise_w = 0.1, 0.1 * looked, 10, 0.0
+    sensor.refresh_sec, sensor.window_sec, sensor.looks, sensor.noise_w = 0.1, 0.1 * looked, looks, 0.0
     share = sensor.response().seen_share
     assert share.value == pytest.approx(seen, abs=0.005)
-    assert (share.low, share.high) == pytest.approx((share.value, share.value))
+    assert (share.low, share.high) == pytest.approx((seen, seen), abs=0.06)
+    assert share.low <= share.value <= share.high <= 1.0
 
 
 def test_refreshes_closer_than_readings_say_nothing_of_the_share_seen() -> None:

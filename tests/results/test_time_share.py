@@ -48,6 +48,14 @@ def test_requests_that_wait_share_alike_by_their_time() -> None:
     assert shares.energy_j.tolist() == [6.0, 3.0] and shares.idle_j == 3.0
 
 
+def test_who_gets_a_little_takes_all_of_a_span() -> None:
+    """However little it is: those that only wait share where nobody gets anything."""
+    work = _spread([0], [0.5], [1.5], [1.0])
+    presence = _spread([1], [0.0], [3.0], [3.0])
+    shares = divide(_floats(8, 4, 2, 1), work=work, presence=presence, requests=2)
+    assert shares.energy_j.tolist() == [12.0, 2.0] and shares.idle_j == 1.0
+
+
 def test_what_lies_outside_is_left_out_and_the_end_is_inside() -> None:
     """A token at the last edge belongs to the last span; those before the first and after the last to none."""
     work = tokens_in_spans(EDGES_SEC, np.array([0, 0, 0]), _floats(-0.1, 4.0, 4.1), np.ones(3))

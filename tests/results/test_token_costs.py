@@ -1,5 +1,6 @@
 """What tokens and idling cost, from runs whose true costs are chosen."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ from llem.results.token_costs import Cost, RunTotals, TokenCosts, token_costs
 INPUT_J, OUTPUT_J, IDLE_W = 0.02, 0.3, 80.0
 LENGTHS = ((32, 32), (512, 32), (32, 256), (512, 256))
 REQUESTS = 100
+# Value, least and most of each cost of some noisy runs.
+KEPT = [0.0198574, 0.01873791, 0.0209769, 0.2993529, 0.2925342, 0.3061715, 79.8002, 79.21487, 80.38554]
 
 
 def totals(
@@ -59,6 +62,30 @@ def test_intervals_hold_the_truth_as_often_as_they_say(idle_noise: float | None)
         truths = (INPUT_J, OUTPUT_J, IDLE_W)
         held += [cost.low <= truth <= cost.high for cost, truth in zip(costs, truths, strict=True)]
     assert (held >= 0.90 * draws).all() and (held <= 0.99 * draws).all(), held / draws
+
+
+def test_nothing_costs_nothing() -> None:
+    """Runs without tokens of one kind tell the other's cost; where no energy was used no token has any."""
+    runs = [
+        RunTotals(
+            input_tokens=inputs,
+            output_tokens=outputs,
+            duration_sec=seconds,
+            energy_j=INPUT_J * inputs + OUTPUT_J * outputs + IDLE_W * seconds,
+        )
+        for inputs, outputs, seconds in ((0, 3, 1.0), (4, 0, 2.0), (0, 0, 3.0), (0, 9, 4.0), (8, 0, 9.0))
+    ]
+    found = costs_of(token_costs(runs))
+    assert [cost.value for cost in found] == pytest.approx([INPUT_J, OUTPUT_J, IDLE_W])
+    free = token_costs([msgspec.structs.replace(run, energy_j=0.0) for run in runs])
+    assert [(cost.low, cost.high) for cost in costs_of(free)] == [(0.0, 0.0)] * 3 and free.r2 is None
+
+
+def test_costs_and_intervals_stay_what_they_were() -> None:
+    """A run and the idling before it are one block, which is left out at once."""
+    found = token_costs(totals(np.random.default_rng(5), noise=0.02, idle_noise=0.01))
+    ends = [end for cost in costs_of(found) for end in (cost.value, cost.low, cost.high)]
+    assert ends == pytest.approx(KEPT, rel=1e-5)
 
 
 def test_what_cannot_be_told_has_its_reason() -> None:
