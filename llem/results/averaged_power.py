@@ -18,6 +18,8 @@ _FEWEST_REFRESHES = 4
 RESOLUTION_W = 0.001  # of the driver's milliwatts
 # Of the time between two readings: a rhythm that fits more closely than that may not be the true one.
 LEAST_WITHIN = 0.25
+# Times the usual, from which on a stretch without a reading is one in which refreshes went by that nobody saw.
+UNREAD = 2.0
 SHIFTS = 5  # of all refreshes within what is known of their time, that are tried
 
 
@@ -58,12 +60,26 @@ class Refreshes(NamedTuple):
     power_w: FloatArray
     within_sec: FloatArray  # each lies within so long, in the middle of which it is placed
     period_sec: float  # between two; between two readings where each brings a new one
+    unread_sec: FloatArray  # from when until when nobody looked, a row for each such stretch
 
     def earlier(self, delay_sec: float, within_sec: float) -> "Refreshes":
         """The same, told late."""
         if not delay_sec and not within_sec:
             return self
-        return self._replace(at_sec=self.at_sec - delay_sec, within_sec=self.within_sec + 2 * within_sec)
+        return self._replace(
+            at_sec=self.at_sec - delay_sec,
+            within_sec=self.within_sec + 2 * within_sec,
+            unread_sec=self.unread_sec - delay_sec + within_sec * np.array([-1.0, 1.0]),
+        )
+
+    def unread_within_sec(self, moments: FloatArray) -> FloatArray:
+        """How far each moment is from the nearer end of the stretch without a reading in which it lies; 0 outside of any."""
+        if not len(self.unread_sec):
+            return np.zeros(len(moments))
+        from_sec, until_sec = self.unread_sec.T
+        latest = np.maximum(np.searchsorted(from_sec, moments) - 1, 0)
+        nearer_sec: FloatArray = np.minimum(moments - from_sec[latest], until_sec[latest] - moments)
+        return np.maximum(nearer_sec, 0.0)
 
 
 class AveragedReadings:
@@ -76,6 +92,7 @@ class AveragedReadings:
             tuple[FloatArray, FloatArray, FloatArray]
         ] = []  # last of the old, first of the new
         self._periods_sec: list[float] = []
+        self._apart_sec: list[FloatArray] = []  # from and until of stretches without a reading
 
     def add(self, at_sec: FloatArray, power_w: FloatArray) -> None:
         """The next known readings."""
@@ -86,7 +103,10 @@ class AveragedReadings:
         changed = np.flatnonzero(np.diff(power)) + 1
         self._changes.append((at[changed - 1], at[changed], power[changed]))
         if len(at) > 1:
-            self._periods_sec.append(float(np.median(np.diff(at))))
+            apart_sec = np.diff(at)
+            self._periods_sec.append(float(np.median(apart_sec)))
+            long = np.flatnonzero(apart_sec > UNREAD * min(self._periods_sec))
+            self._apart_sec.append(np.stack((at[long], at[long + 1]), axis=1))
         self._last = at_sec[-1:], power_w[-1:]
 
     def telescoped(
@@ -123,7 +143,7 @@ class AveragedReadings:
         """
         before, after, power_w = (np.concatenate(parts) for parts in zip(*self._changes, strict=True))
         per_average = round(averaged_sec / period_sec)
-        if len(before) < _FEWEST_REFRESHES or per_average < 1:
+        if len(before) < _FEWEST_REFRESHES or per_average < 1 or len(self._unread_sec(period_sec)):
             return None
         period_sec = averaged_sec / per_average
         numbers = np.rint(((before + after - before[0] - after[0]) / 2) / period_sec).astype(np.int64)
@@ -157,7 +177,13 @@ class AveragedReadings:
             np.concatenate((power, power[held]))[order],
             np.concatenate((within, within[held]))[order],
             period_sec,
+            self._unread_sec(period_sec),
         )
+
+    def _unread_sec(self, period_sec: float) -> FloatArray:
+        """Stretches without a reading in which refreshes went by."""
+        apart_sec = np.concatenate(self._apart_sec)
+        return apart_sec[np.diff(apart_sec, axis=1)[:, 0] > UNREAD * period_sec]
 
 
 class _InStep(NamedTuple):
@@ -265,7 +291,8 @@ def _uncertainty_j(
     Between two refreshes the energy lies between two lines of the least and the greatest power: at the window's start it is
     at most a quarter of a refresh times that range from the line between them. All refreshes may have been half the time between
     two readings earlier or later than they are placed, which moves both ends. Where the refreshes drift against the moments, each
-    step leaves a quarter of the drift. What is placed wrongly one by one adds up as independent errors do.
+    step leaves a quarter of the drift. What is placed wrongly one by one adds up as independent errors do; in a stretch without a
+    reading the average can have moved by the whole range since the nearer end, and such errors add up as they are.
     """
     period_sec = refreshes.period_sec
     range_w = power_limit_w - float(refreshes.power_w.min())
@@ -278,4 +305,5 @@ def _uncertainty_j(
     misplaced_j = np.minimum(steepest_w, range_w) * within_sec / np.sqrt(12)
     uneven_j = range_w / 4 * within_sec / np.sqrt(6)
     random_j = np.sqrt((misplaced_j**2 + uneven_j**2).sum())
-    return float(start_j + drift_j + STANDARD_DEVIATIONS * random_j)
+    unread_j = range_w * float(refreshes.unread_within_sec(moments).sum())
+    return float(start_j + drift_j + unread_j + STANDARD_DEVIATIONS * random_j)

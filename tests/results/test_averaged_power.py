@@ -160,3 +160,33 @@ def test_the_energy_of_any_load_stays_what_it_was(seed: int) -> None:
     assert found is not None and found.uncertainty_j is not None
     assert abs(found.energy_j - truth_j) <= found.uncertainty_j
     assert (found.energy_j, found.uncertainty_j) == pytest.approx(OF_ANY_LOAD[seed], rel=1e-6)
+
+
+SQUARE_PERIOD_S = 0.7
+UNREAD_S = 0.8
+
+
+def square_j(at_sec: np.ndarray) -> np.ndarray:
+    """Energy since the window was opened: a load that is on for half of every 0.7 s until the window ends, idle power beside it."""
+    loaded_sec = np.clip(at_sec, 0, DURATION_S)
+    periods, within_sec = np.divmod(loaded_sec, SQUARE_PERIOD_S)
+    half_sec = SQUARE_PERIOD_S / 2
+    on_sec: np.ndarray = periods * half_sec + np.minimum(within_sec, half_sec)
+    return IDLE_W * at_sec + (LOAD_W - IDLE_W) * on_sec
+
+
+@pytest.mark.parametrize("refresh_s", [0.025, 0.05, 0.1, 0.13])
+def test_the_truth_lies_within_the_bound_where_nobody_looked_for_a_while(refresh_s: float) -> None:
+    """Wherever the stretch without a reading lies, also where the average before it is told again after it."""
+    at_sec = np.arange(-3.0, 14.0, 0.02)
+    taken_sec = np.floor((at_sec - 0.003) / refresh_s) * refresh_s
+    told_w = (square_j(taken_sec) - square_j(taken_sec - 1)).round(3)
+    true_j = float(square_j(np.array([DURATION_S]))[0])
+    outside = []
+    for from_sec in np.arange(-1.0, DURATION_S + 0.5, 0.013):
+        read = (at_sec <= from_sec) | (at_sec >= from_sec + UNREAD_S)
+        found = telescoped((at_sec[read], told_w[read]), power_limit_w=LOAD_W)
+        assert found is not None and found.uncertainty_j is not None
+        if abs(found.energy_j - true_j) > found.uncertainty_j:
+            outside.append((float(from_sec), found.energy_j - true_j, found.uncertainty_j))
+    assert outside == []
