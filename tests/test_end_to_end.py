@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import LLEM, QUICK, SIMULATED, Run, events_of, segments
+from tests.conftest import LLEM, QUICK, SIMULATED, Run, events_of, quiet, segments
 
 BRIEF = (
     "--set",
@@ -212,4 +212,4 @@ def test_a_closed_pipe_ends_quietly(llem: Run, environment: dict[str, str]) -> N
     command = ["sh", "-c", f"{LLEM} query 'FROM samples, range(100)' -f csv | head -1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("experiment_id,")
-    assert done.stderr == ""
+    assert quiet(done).stderr == ""

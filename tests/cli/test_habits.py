@@ -10,7 +10,7 @@ import pytest
 from llem.plan import Plan, WindowsPlan
 from llem.store import Store
 from llem_events.events import ExperimentInterrupted
-from tests.conftest import LLEM, QUICK, Run
+from tests.conftest import LLEM, QUICK, Run, quiet
 from tests.world import experiment, worker_events
 
 WRAPPED = ("measure", "--meter", "simulated", "--set", "windows.baseline_s=0.1")
@@ -126,7 +126,7 @@ def test_a_full_or_closed_stream_is_no_internal_error(stream: str, folder: Path)
     number = {"stdout": 1, "stderr": 2}[stream]
     for target in ("&-", "/dev/full"):
         command = f"{LLEM} runs --store {folder} {number}>{target}"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        done = quiet(subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False))
         if stream == "stdout":
             assert done.returncode == 2
             assert done.stderr.startswith("llem: standard output cannot be written: found ")

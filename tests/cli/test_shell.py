@@ -13,7 +13,7 @@ from llem.query.completion import Names, candidates, names_of
 from llem.query.statement_ends import commands, is_whole, split
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
-from tests.conftest import LLEM
+from tests.conftest import LLEM, quiet
 from tests.forked import ForkedLlem
 from tests.world import experiment
 
@@ -109,9 +109,8 @@ def test_what_is_offered_says_its_unit() -> None:
 
 def piped(folder: Path, written: str) -> "subprocess.CompletedProcess[str]":
     """The shell with that on standard input."""
-    return subprocess.run(
-        [LLEM, "shell", "--store", folder], input=written, capture_output=True, text=True, timeout=120
-    )
+    command = [LLEM, "shell", "--store", folder]
+    return quiet(subprocess.run(command, input=written, capture_output=True, text=True, timeout=120))
 
 
 @pytest.mark.slow

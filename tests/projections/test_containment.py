@@ -12,7 +12,7 @@ import pytest
 from llem.projections import catch_up, rebuild
 from llem.store import Store
 from llem_events.events import ExperimentStarted, ResultImported
-from tests.conftest import LLEM, read_as_anybody
+from tests.conftest import LLEM, quiet, read_as_anybody
 from tests.projections.tables import one, result, rows
 from tests.world import (
     EXPERIMENT,
@@ -152,7 +152,7 @@ def test_a_damaged_experiment_that_grows_is_tried_again(log: Store) -> None:
 
 def run(log: Store, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
     """The real program on the store."""
-    return subprocess.run(
+    done = subprocess.run(
         [LLEM, *arguments, "--store", str(log.path)],
         capture_output=True,
         text=True,
@@ -160,6 +160,7 @@ def run(log: Store, *arguments: str, **options: object) -> "subprocess.Completed
         check=False,
         **options,  # type: ignore[call-overload] # what happens between fork and exec
     )
+    return quiet(done)
 
 
 @pytest.mark.slow

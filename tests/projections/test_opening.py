@@ -14,7 +14,7 @@ import pytest
 
 from llem.projections import catch_up, open_tables, rebuild, results_for, snapshot
 from llem.store import Store
-from tests.conftest import LIMIT_S, LLEM, Run, mostly_slow
+from tests.conftest import LIMIT_S, LLEM, Run, mostly_slow, quiet
 from tests.world import EXPERIMENT, experiment
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def on_a_medium_that_cannot_be_written(store: Store, *arguments: str) -> subproc
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode == 77:
         pytest.skip("no name space for mounts of one's own")
-    return done
+    return quiet(done)
 
 
 @pytest.mark.slow
