@@ -112,9 +112,9 @@ screens *options: setup
 session: setup
     {{python}} -m pytest -q -n 0 tests/test_readme.py tests/test_notebook_page.py --update-goldens
 
-# Keep the figures of some experiments, exports in CSV, and named limits, waits and sizes as they are now.
+# Keep the figures of some experiments, and exports in CSV, as they are now.
 kept-figures: setup
-    {{python}} -m pytest -q -n 0 tests/projections/test_kept_figures.py tests/results/test_kept_results.py tests/export/test_csv.py tests/*/test_named_numbers.py --update-goldens
+    {{python}} -m pytest -q -n 0 tests/projections/test_kept_figures.py tests/results/test_kept_results.py tests/export/test_csv.py --update-goldens
 
 # Write the page of figures from their list.
 figures: setup
