@@ -128,6 +128,9 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return [node.returns, *node.decorator_list]
         case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.Expr(value=ast.Constant()):
             return [node.value]
+        case ast.Assign(targets=[ast.Attribute(attr="_fields_")]):
+            # of a Struct of C, whose fields are told by their positions
+            return [node.value]
         case ast.Raise():
             return [node.exc, node.cause]
         case ast.JoinedStr():

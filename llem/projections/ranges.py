@@ -25,7 +25,7 @@ def check_header(header: SegmentHeader) -> None:
     """Raises MisfitError for clocks or an index that cannot be."""
     _check("monotonic_ns of the header", header.monotonic_ns, least=0, most=MAX_MONOTONIC_NS)
     _check("wall_ns of the header", header.wall_ns, least=0, most=MAX_WALL_NS)
-    _check("process_index of the header", header.process_index or 0, least=0, most=MAX_PROCESSES)
+    _check("process_index of the header", header.process_index, least=0, most=MAX_PROCESSES)
 
 
 def check_ranges(source: Source, facts: ExperimentFacts) -> None:
@@ -49,16 +49,14 @@ def _check_reports(facts: ExperimentFacts) -> None:
     for event in facts.every(RegionsReported):
         for region in event.regions:
             _check("began_ns of a region", region.began_ns, least=-MAX_MONOTONIC_NS, most=MAX_MONOTONIC_NS)
-            _check(
-                "ended_ns of a region", region.ended_ns or 0, least=-MAX_MONOTONIC_NS, most=MAX_MONOTONIC_NS
-            )
+            _check("ended_ns of a region", region.ended_ns, least=-MAX_MONOTONIC_NS, most=MAX_MONOTONIC_NS)
             for count in (region.tokens, region.requests):
-                _check("work in a region", count or 0, least=0, most=MAX_COUNT)
+                _check("work in a region", count, least=0, most=MAX_COUNT)
     for work in facts.every(WorkReported):
         for name in work.__struct_fields__:
-            _check(f"{name} that were reported", getattr(work, name) or 0, least=0, most=MAX_COUNT)
+            _check(f"{name} that were reported", getattr(work, name), least=0, most=MAX_COUNT)
 
 
-def _check(what: str, found: int, *, least: int, most: int) -> None:
-    if not least <= found <= most:
+def _check(what: str, found: int | None, *, least: int, most: int) -> None:
+    if found is not None and not least <= found <= most:
         raise MisfitError(f"{what}: found {found}, expected {least} to {most}")

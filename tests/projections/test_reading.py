@@ -35,8 +35,8 @@ def three(log: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     return log
 
 
-def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
-    """Of each of several that are read at once."""
+def test_rows_read_whole_give_what_pieces_give(three: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each of several that are read at once; a large one is not among them."""
     with open_readonly(three) as connection:
         found = list(reading.read_experiments(connection, ["run-1", "run-2", "run-3"]))
         assert [facts.experiment_id for facts, _ in found] == ["run-1", "run-2", "run-3"]
@@ -45,6 +45,10 @@ def test_rows_read_whole_give_what_pieces_give(three: Store) -> None:
             assert isinstance(held, Held)
             assert sorted(held.sampled()) == sorted(stored.sampled())
             assert of_source(held, facts) == of_source(stored, facts)
+        monkeypatch.setattr(sample_pieces, "SMALL_ROWS", 500)
+        found = list(reading.read_experiments(connection, ["run-1", "run-2", "run-3"]))
+        kinds = [(facts.experiment_id, type(source)) for facts, source in found]
+        assert kinds == [("run-2", Held), ("run-3", Held), ("run-1", Stored)]
 
 
 @pytest.mark.parametrize("thinned_from", [0, 2**15], ids=["sums", "samples"])

@@ -125,6 +125,42 @@ def test_a_window_without_another_has_the_bounds_of_both() -> None:
     assert whole.without(Telescoped(4.0, None)) == (6.0, None)
 
 
+# Bounds of readings that begin 0.16 s before the load, by when the sensor looked first: every 5 ms of its refresh.
+BY_PHASE = [
+    18.3268,
+    18.259,
+    18.1938,
+    18.1312,
+    18.1243,
+    18.0777,
+    18.0328,
+    17.9896,
+    18.0454,
+    12.7002,
+    13.199,
+    13.1988,
+    10.9114,
+    11.301,
+    11.4002,
+    11.2003,
+    7.32441,
+    7.5272,
+    7.42707,
+    7.32695,
+]
+
+
+def test_where_enough_was_read_before_the_load_the_bound_is_that_of_a_steady_rhythm() -> None:
+    """A refresh before it at the least, however little of one is known; the energy hardly changes."""
+    found = []
+    for phase_s in np.arange(len(BY_PHASE)) * 0.005:
+        at_sec = np.arange(-0.16, 14.0, 0.02)
+        told_w = averaged_w(np.floor((at_sec - phase_s) / 0.1) * 0.1 + phase_s)
+        found.append(telescoped((at_sec, told_w)))
+    assert [each and each.uncertainty_j for each in found] == pytest.approx(BY_PHASE, rel=1e-4)
+    assert [each and each.energy_j for each in found] == pytest.approx([LOAD_W * DURATION_S] * 20, abs=10.0)
+
+
 # Energy and bound of loads at random, by their seed.
 OF_ANY_LOAD = [
     (2463.583413, 79.43234499),
