@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llem_events import SegmentWriter, Verdict, survey
+from llem_events import SegmentReader, SegmentWriter, Verdict, survey
 from llem_events.damage import Searcher, explains_torn_header
 from llem_events.errors import CorruptError, TornTailError
 from llem_events.events import WarningRaised
@@ -145,6 +145,18 @@ def test_the_seal_counts_what_is_missing_before_it(sealed: Original) -> None:
     (damage,) = sealed.read(damaged, salvage_damage=True).damages
     assert (damage.first_block, damage.next_block, damage.next_event) == (2, 3, 5)
     assert (damage.offset, damage.end) == (sealed.layout.block_edges[2], sealed.layout.block_edges[3])
+
+
+def test_who_has_met_damage_reads_no_further(sealed: Original) -> None:
+    """The reader keeps its verdict; asked again it has nothing more."""
+    damaged = bytearray(sealed.bytes)
+    damaged[sealed.layout.block(1).stop - 20] ^= 1
+    sealed.copy.write_bytes(damaged)
+    with SegmentReader(sealed.copy) as reader:
+        with pytest.raises(CorruptError):
+            list(reader.blocks())
+        assert reader.verdict is Verdict.CORRUPT and len(reader.damages) == 1
+        assert list(reader.blocks()) == []
 
 
 def test_blocks_of_another_segment(sealed: Original, tmp_path: Path) -> None:

@@ -643,3 +643,20 @@ def test_what_is_said_twice_is_a_reason(kind: type[Event], text: str) -> None:
         for events in (worker_events(), sampler_events())
     )
     assert any(text in reason for reason in reasons(usual(worker=worker, sampler=sampler)))
+
+
+def test_requests_of_a_process_without_a_measurement_are_counted_too() -> None:
+    """They are as many as it counted itself, and lie outside of any window."""
+    second = [
+        (second, event)
+        for second, event in worker_events(1, uuid="GPU-1")
+        if not (isinstance(event, WindowOpened | WindowClosed) and event.kind == "measurement")
+    ]
+    derived = derive(
+        (segment("supervisor"), supervisor_events(2)),
+        (segment("worker", index=0), worker_events()),
+        (segment("sampler", index=0), sampler_events()),
+        (segment("worker", index=1), second),
+        (segment("sampler", index=1), sampler_events(1, uuid="GPU-1")),
+    )
+    assert reasons(derived) == ["10 requests of process 1 lie outside of its measurement windows"]

@@ -34,6 +34,7 @@ def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         (projector, "READERS_WAIT_S"),
         (database, "READER_WAIT_S"),
         (projector, "LOCK_WAIT_S"),
+        (projector, "FIRST_BUILD_WAIT_S"),
     ):
         monkeypatch.setattr(module, name, 0.0)
 
@@ -194,6 +195,9 @@ def test_a_writer_that_is_no_llem_is_told(two: Store) -> None:
         assert (report.behind_reason, report.behind_experiments) == ("another llem is writing the tables", ())
     two.projections_path.write_text("no database")
     assert not database.is_held(two.projections_path)
+    with projector.writer_lock(two, wait_s=0.0):
+        report = catch_up(two)
+    assert (report.behind_reason, report.rebuilt) == ("another llem is building the tables", None)
 
 
 def test_a_snapshot_is_a_copy(two: Store, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from llem.results.order_statistics import interval_ranks, least_count
+from llem.results.order_statistics import _binomial_sums, interval_ranks, least_count
 
 
 def test_so_many_values_are_needed() -> None:
@@ -48,6 +48,16 @@ def ranks_one_by_one(count: int, share: float) -> tuple[int, int]:
     above = next((number for number in range(count) if fewer[number] >= 0.975), count)
     below = max(number for number in range(count) if fewer[number] <= fewer[above] - 0.95)
     return below - 1, above - 1
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("count", [59, 1_000, 10**6])
+def test_fewer_and_fewer_values_below_grow_from_nothing_to_all(share: float, count: int) -> None:
+    """Of many values only those numbers are listed that ever occur."""
+    first, fewer = _binomial_sums(count, share)
+    assert (fewer[0], fewer[-1]) == (0.0, pytest.approx(1.0))
+    assert (np.diff(fewer) >= 0).all() and len(fewer) < 12_000
+    assert np.interp(0.5, fewer, first + np.arange(len(fewer))) == pytest.approx(count * share, abs=1.0)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
