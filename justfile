@@ -2,6 +2,8 @@
 
 python := ".venv/bin/python"
 pip := python + " -m pip install -q --disable-pip-version-check -c constraints.txt"
+# An index may be slow: pip itself gives up after a quarter of a minute without a byte.
+export PIP_DEFAULT_TIMEOUT := env("PIP_DEFAULT_TIMEOUT", "60")
 
 default: check test
 

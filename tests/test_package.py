@@ -52,7 +52,8 @@ def laptop(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest
 def install(laptop: Path, *arguments: object) -> None:
     """Install with the versions that constraints.txt has, those of the build too."""
     lock = str(ROOT / "constraints.txt")
-    environment = {**os.environ, "PIP_CONSTRAINT": lock, "PIP_BUILD_CONSTRAINT": lock}
+    patient = {"PIP_DEFAULT_TIMEOUT": "60"}
+    environment = {**patient, **os.environ, "PIP_CONSTRAINT": lock, "PIP_BUILD_CONSTRAINT": lock}
     command = [laptop / "python", "-m", "pip", "install", "-q", *map(str, arguments)]
     subprocess.run(command, check=True, env=environment)
 
