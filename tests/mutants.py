@@ -43,6 +43,8 @@ ELSEWHERE = {"results": ("tests/meters/test_calibration.py", "tests/meters/test_
 LOOKED_AT = Path(__file__).with_name("MUTANTS.md")
 # Keywords of a class that forbid something to its user or spare memory: working code is the same without them.
 RESTRAINTS = {"frozen", "kw_only", "gc", "eq", "slots"}
+# Conditions of what runs for a checker of types, or in a program of its own.
+NEVER_RUN = ("TYPE_CHECKING", "__name__ == '__main__'")
 SWAPPED = [
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
     *((ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Div)),
@@ -108,6 +110,8 @@ def faults(node: ast.AST) -> Iterator[ast.AST | str]:
             | ast.Delete()
         ):
             yield "pass"
+        case ast.If() if ast.unparse(node.test) in NEVER_RUN:
+            return
         case ast.If() | ast.While() | ast.IfExp() if not isinstance(node.test, ast.Compare | ast.Constant):
             yield ast.UnaryOp(ast.Not(), node.test)
 
@@ -129,7 +133,7 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
         case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.Expr(value=ast.Constant()):
             return [node.value]
         case ast.Assign(targets=[ast.Attribute(attr="_fields_")]):
-            # of a Struct of C, whose fields are told by their positions
+            # fields of a Struct of C, which others tell by their order
             return [node.value]
         case ast.Raise():
             return [node.exc, node.cause]
@@ -145,7 +149,7 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return [each for each in node.args if isinstance(each, ast.UnaryOp)]
         case ast.Subscript(value=ast.Name(id="Literal")):
             return [node.slice]
-        case ast.If() if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+        case ast.If() if ast.unparse(node.test) in NEVER_RUN:
             return [node.test]
     return []
 

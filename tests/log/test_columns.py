@@ -138,6 +138,29 @@ def test_what_is_packed_comes_back(readings: list[Reading]) -> None:
     assert rows_by_hand(event) == readings
 
 
+@pytest.mark.parametrize("count", [0, 1, 8, 9])
+def test_few_samples_of_the_first_version_are_read(count: int) -> None:
+    """None too, and with gaps in the first and the last; a count that cannot be, or a mask of another length, is refused."""
+    readings = some_readings(count)
+    if count > 1:
+        readings[0] = readings[0]._replace(power_mw=None)
+        readings[-1] = readings[-1]._replace(energy_mj=None, at_ns=-5)
+    old = (
+        as_differences(readings)
+        if count
+        else SamplesAsDifferences(meter="nvml", device_uuid="GPU-1", count=0, columns={}, null_masks={})
+    )
+    assert rows_of(columns.as_planes(old)) == readings
+    for wrong in (-1, SamplesTaken.MAX_COUNT + 1):
+        with pytest.raises(ValueError, match=f"found {wrong}"):
+            columns.as_planes(msgspec.structs.replace(old, count=wrong))
+    masked = msgspec.structs.replace(
+        old, columns={"power_mw": bytes(8 * count)}, null_masks={"power_mw": bytes(9)}
+    )
+    with pytest.raises(ValueError, match=f"found 9 bytes for {count} samples"):
+        columns.as_planes(masked)
+
+
 @settings(max_examples=40)
 @given(columns_of_readings())
 @pytest.mark.slow

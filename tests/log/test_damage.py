@@ -278,3 +278,8 @@ def test_what_was_not_there_is_counted_as_none(tmp_path: Path) -> None:
         found = survey(tmp_path / name)
         counts = (found.blocks, found.events, found.raw_bytes, found.compressed_bytes)
         assert (*counts, found.unknown_events, found.misfits) == (0, 0, 0, 0, 0, 0)
+        assert (found.lost_blocks, found.lost_events) == (0, 0)
+    (damage,) = found.damages
+    size = (tmp_path / "b").stat().st_size
+    assert (damage.offset, damage.end, damage.first_block, damage.first_event) == (0, size, 0, 0)
+    assert found.verdict is Verdict.CORRUPT and found.lost_bytes == size
