@@ -62,6 +62,7 @@ Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 MAX_ROWS = 20_000  # per statement; bounds the memory of its columns
 EMPTIED_CACHE = "16MB"
+HELD_CACHE_BYTES = 2**25  # less is not let go of: it would be read again
 
 
 class BusyError(Exception):
@@ -268,9 +269,12 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
 
 
 def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let go of blocks that stand in the file already."""
-    limit_cache(connection, EMPTIED_CACHE)
-    limit_cache(connection, None)
+    """Let go of blocks that stand in the file already, where they are many."""
+    with connection.cursor() as beside:
+        held_bytes = beside.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0][0]
+    if held_bytes > HELD_CACHE_BYTES:
+        limit_cache(connection, EMPTIED_CACHE)
+        limit_cache(connection, None)
 
 
 def limit_cache(connection: duckdb.DuckDBPyConnection, limit: str | None) -> None:
