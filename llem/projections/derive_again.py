@@ -9,6 +9,7 @@ from llem.projections.derive.rows import DERIVED_TABLES, failing
 
 _OF_THE_LOG = (*LOG_TABLES, "segments", "folders")
 _KEPT = (*_OF_THE_LOG, "projection")
+_EXPECTED = "expected_"
 _NOT_KEPT = """
 SELECT 'VIEW', view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()
 UNION ALL
@@ -27,6 +28,8 @@ def derive_again(connection: duckdb.DuckDBPyConnection) -> None:
     UnusableError where a table of the log has other columns than this program writes.
     """
     tables = Tables(connection)
+    # To hand statements on so few rows to other threads takes longer than what these then do.
+    connection.execute("SET threads = 1")
     _check_columns(tables)
     definitions, views_and_macros = database.split_tables(database.DERIVED_SQL)
     for definition in definitions:
@@ -50,11 +53,12 @@ def derive_again(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _check_columns(tables: Tables) -> None:
-    with database.in_memory() as fresh:
-        fresh.execute(database.LOG_SQL)
-        for table in _KEPT:
-            if tables.types(table) != Tables(fresh).types(table):
-                raise database.UnusableError(f"its table {table} has other columns")
+    for definition in database.split_tables(database.LOG_SQL)[0]:
+        tables.connection.execute(f"CREATE TEMP TABLE {_EXPECTED}{definition}")
+    expected = Tables(tables.connection, prefix=_EXPECTED)
+    for table in _KEPT:
+        if tables.types(table) != expected.types(table):
+            raise database.UnusableError(f"its table {table} has other columns")
 
 
 def _derive_beside(connection: duckdb.DuckDBPyConnection) -> list[str]:
