@@ -327,12 +327,12 @@ class Stored:
     def _runs(self, firsts: Ints, lasts: Ints, names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         """Samples with these row ids, of which few are planned one by one: that is quicker than to look each of them up."""
         cast = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-        between = f"SELECT rowid, at_ns, {cast} FROM samples WHERE rowid BETWEEN {{}} AND {{}}"
+        span = f"SELECT rowid, at_ns, {cast} {rows_within('samples', (firsts[0], lasts[-1]))}"
         runs = list(zip(firsts.tolist(), lasts.tolist(), strict=True))
         if len(runs) <= FEW_RUNS:
-            sql = " UNION ALL ".join(between.format(*run) for run in runs)
+            sql = f"{span} AND ({' OR '.join(f'rowid BETWEEN {first} AND {last}' for first, last in runs)})"
             return self._edges.get(sql) or self._look_up(sql)
-        sql = f"{between.format(firsts[0], lasts[-1])} {_IN_RUNS}"
+        sql = f"{span} {_IN_RUNS}"
         return self._connection.execute(sql, [firsts.tolist(), lasts.tolist()]).fetchnumpy()
 
     def _look_up(self, sql: str) -> Mapping[str, NDArray[Any]]:
