@@ -1,7 +1,7 @@
 """Samples of one experiment in the pieces that were added up with the log: which of them a question needs one by one, and what the others say."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -140,18 +140,21 @@ def _says_enough(numbers: Rows) -> Mask:
     return np.asarray(enough)
 
 
-def load_pieces(rows: Rows) -> Mapping[tuple[int | None, str], DevicePieces]:
+def load_pieces(rows: Rows) -> Mapping[tuple[Any, ...], DevicePieces]:
     """Those of each process and device, from the rows of an experiment in the order of their table."""
-    numbers: dict[tuple[int | None, str], int] = {}
-    keys = zip(rows["process_index"].tolist(), rows["device_uuid"].tolist(), strict=True)
-    of_rows = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64)
     stands = np.cumsum(rows["samples"]) - rows["samples"]
     return {
-        key: _of_device(
-            {name: column[of_rows == number] for name, column in rows.items()}, stands[of_rows == number]
-        )
-        for key, number in numbers.items()
+        key: _of_device({name: column[numbers] for name, column in rows.items()}, stands[numbers])
+        for key, numbers in numbers_of_rows(rows, ("process_index", "device_uuid")).items()
     }
+
+
+def numbers_of_rows(rows: Rows, names: Sequence[str]) -> Mapping[tuple[Any, ...], Ints]:
+    """The numbers of the rows that are alike in some columns, by what stands there."""
+    keys: dict[tuple[Any, ...], int] = {}
+    each = zip(*(rows[name].tolist() for name in names), strict=True)
+    of_rows = np.fromiter((keys.setdefault(key, len(keys)) for key in each), np.int64)
+    return {key: np.flatnonzero(of_rows == number) for key, number in keys.items()}
 
 
 def _of_device(rows: Rows, stands: Ints) -> DevicePieces:

@@ -25,6 +25,7 @@ from llem.projections.derive.pieces import (
     ends_of,
     extremes_of,
     load_pieces,
+    numbers_of_rows,
     values_of,
 )
 from llem.results.latency import FINISHED
@@ -246,21 +247,18 @@ class Stored:
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""
         if self._sampled is None:
-            key = "process_index, device_uuid, segment_id"
-            rows = self._fetch(
-                f"SELECT {key}, sum(samples)::BIGINT, min(first_ns), max(last_ns) {self._rows('sample_pieces')} GROUP BY {key}"
-            )
-            impossible = {} if self._all_possible() else self._impossible(key)
+            rows = self._rows_of_pieces
+            impossible = {} if self._all_possible() else self._impossible()
             self._sampled = [
                 Sampled(
                     Device(index, uuid),
                     segment_id,
-                    count,
-                    first_ns,
-                    last_ns,
-                    impossible.get((index, uuid, segment_id), 0),
+                    samples=int(rows["samples"][numbers].sum()),
+                    first_ns=int(rows["first_ns"][numbers].min()),
+                    last_ns=int(rows["last_ns"][numbers].max()),
+                    impossible=impossible.get((index, uuid, segment_id), 0),
                 )
-                for index, uuid, segment_id, count, first_ns, last_ns in rows
+                for (index, uuid, segment_id), numbers in numbers_of_rows(rows, _SAMPLED).items()
             ]
         return self._sampled
 
@@ -272,7 +270,8 @@ class Stored:
             for name, ends in limits.items()
         )
 
-    def _impossible(self, key: str) -> Mapping[tuple[Any, ...], int]:
+    def _impossible(self) -> Mapping[tuple[Any, ...], int]:
+        key = ", ".join(_SAMPLED)
         sql = f"SELECT {key}, count(*) FILTER ({_IMPOSSIBLE}) {self._rows('samples')} GROUP BY {key}"
         return {tuple(of): count for *of, count in self._fetch(sql)}
 
@@ -469,6 +468,7 @@ class Stored:
         return self._connection.execute(sql, [self._experiment_id, *values]).fetchnumpy()
 
 
+_SAMPLED = "process_index", "device_uuid", "segment_id"
 _IMPOSSIBLE = " OR ".join(
     f"{name} < {least:f} OR {name} > '{most}'::DOUBLE" for name, (least, most) in POSSIBLE.items()
 )
