@@ -144,25 +144,25 @@ def load_pieces(rows: Rows) -> Mapping[tuple[Any, ...], DevicePieces]:
     """Those of each process and device, from the rows of an experiment in the order of their table."""
     stands = np.cumsum(rows["samples"]) - rows["samples"]
     return {
-        key: _of_device({name: column[numbers] for name, column in rows.items()}, stands[numbers])
+        key: _of_device(rows, numbers, stands)
         for key, numbers in numbers_of_rows(rows, ("process_index", "device_uuid")).items()
     }
 
 
 def numbers_of_rows(rows: Rows, names: Sequence[str]) -> Mapping[tuple[Any, ...], Ints]:
     """The numbers of the rows that are alike in some columns, by what stands there."""
-    keys: dict[tuple[Any, ...], int] = {}
-    each = zip(*(rows[name].tolist() for name in names), strict=True)
-    of_rows = np.fromiter((keys.setdefault(key, len(keys)) for key in each), np.int64)
-    return {key: np.flatnonzero(of_rows == number) for key, number in keys.items()}
+    keys = list(zip(*(rows[name].tolist() for name in names), strict=True))
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    of_rows = np.fromiter(map(numbers.__getitem__, keys), np.int64, len(keys))
+    return {key: np.flatnonzero(of_rows == number) for key, number in numbers.items()}
 
 
-def _of_device(rows: Rows, stands: Ints) -> DevicePieces:
-    order = np.argsort(rows["first_ns"], kind="stable")
+def _of_device(rows: Rows, numbers: Ints, stands: Ints) -> DevicePieces:
+    order = numbers[np.argsort(rows["first_ns"][numbers], kind="stable")]
     parts = {name: column[order] for name, column in rows.items()}
     continues = _continuing(parts)
-    numbers = _added_up(parts, continues)
-    first_ns, last_ns = np.asarray(numbers["first_ns"]), np.asarray(numbers["last_ns"])
+    whole = _added_up(parts, continues)
+    first_ns, last_ns = np.asarray(whole["first_ns"]), np.asarray(whole["last_ns"])
     begins = np.concatenate(([True], first_ns[1:] > np.maximum.accumulate(last_ns)[:-1]))
     places = np.flatnonzero(begins)
     of_parts = (np.cumsum(begins) - 1)[np.cumsum(~continues) - 1]
@@ -170,7 +170,7 @@ def _of_device(rows: Rows, stands: Ints) -> DevicePieces:
         first_ns=first_ns[places],
         last_ns=np.maximum.reduceat(last_ns, places),
         alone=np.diff(places, append=len(begins)) == 1,
-        numbers={name: column[places] for name, column in numbers.items()},
+        numbers={name: column[places] for name, column in whole.items()},
         parts=Parts(of_parts, stands[order], np.asarray(parts["samples"], np.int64)),
     )
 
@@ -185,11 +185,12 @@ def _continuing(parts: Rows) -> Mask:
 
 def _added_up(parts: Rows, continues: Mask) -> Rows:
     """The numbers of pieces as if each had been written at once."""
-    starts = np.flatnonzero(~continues)
-    ends = np.append(starts[1:], len(continues)) - 1
-    numbers = {name: column for name, column in parts.items() if column.dtype != object}
-    numbers |= _with_what_lies_between(numbers, continues)
-    whole = {name: _of_parts(name, column, starts, ends) for name, column in numbers.items()}
+    whole = {name: column for name, column in parts.items() if column.dtype != object}
+    if continues.any():
+        starts = np.flatnonzero(~continues)
+        ends = np.append(starts[1:], len(continues)) - 1
+        numbers = whole | _with_what_lies_between(whole, continues)
+        whole = {name: _of_parts(name, column, starts, ends) for name, column in numbers.items()}
     return whole | {"power_trapezoids": _not_too_large(whole)}
 
 
@@ -207,7 +208,7 @@ def _of_parts(name: str, column: NDArray[Any], starts: Ints, ends: Ints) -> NDAr
     return np.ma.array(whole, mask=missing)
 
 
-def _with_what_lies_between(numbers: Rows, continues: Mask) -> Rows:
+def _with_what_lies_between(numbers: Rows, continues: Mask) -> dict[str, NDArray[Any]]:
     """Numbers of the parts, with what lies between a part and the one before it in the later one."""
 
     def before(name: str) -> NDArray[Any]:
