@@ -223,9 +223,12 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Say of every table, view, column and macro that `sql` made what it is."""
+    # The optimizer has nothing to do in them, and takes a quarter of the time of each.
+    connection.execute("PRAGMA disable_optimizer")
     connection.execute(";\n".join(comments(sql)))
     connection.execute(";\n".join(_comments_of_macros(sql)))
     connection.execute(";\n".join(_comments_of_views(connection)))
+    connection.execute("PRAGMA enable_optimizer")
 
 
 def split_tables(sql: str) -> tuple[list[str], str]:
