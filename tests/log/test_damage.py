@@ -282,4 +282,4 @@ def test_what_was_not_there_is_counted_as_none(tmp_path: Path) -> None:
     (damage,) = found.damages
     size = (tmp_path / "b").stat().st_size
     assert (damage.offset, damage.end, damage.first_block, damage.first_event) == (0, size, 0, 0)
-    assert found.verdict is Verdict.CORRUPT and found.lost_bytes == size
+    assert found.verdict is Verdict.CORRUPT and found.lost_bytes == size and not found.is_being_written

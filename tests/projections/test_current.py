@@ -33,8 +33,12 @@ def is_current(store: Store) -> bool:
 
 
 def test_tables_that_hold_the_whole_log_are_current(store: Store) -> None:
-    """Nothing is read twice."""
+    """Nothing is read twice; times are those of UTC, by its own name."""
     assert is_current(store)
+    connection, doubted = open_current(store)
+    assert connection is not None and doubted == set()
+    with connection:
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
 
 
 @pytest.mark.slow

@@ -660,3 +660,15 @@ def test_requests_of_a_process_without_a_measurement_are_counted_too() -> None:
         (segment("sampler", index=1), sampler_events(1, uuid="GPU-1")),
     )
     assert reasons(derived) == ["10 requests of process 1 lie outside of its measurement windows"]
+
+
+@pytest.mark.parametrize(("began_s", "older"), [(0.55, False), (0.56, True)])
+def test_samples_are_taken_after_their_sampler_began(began_s: float, older: bool) -> None:
+    """The first of them, at 0.55 s, just then."""
+    derived = derive(
+        (segment("supervisor"), supervisor_events()),
+        (segment("worker", index=0), worker_events()),
+        (segment("sampler", index=0, monotonic_ns=at(began_s)), sampler_events()),
+    )
+    told = ["samples of GPU-0 were taken before their sampler began"] if older else []
+    assert reasons(derived) == ["1 events are older than the segment that they stand in", *told]

@@ -10,6 +10,7 @@ import pytest
 from llem.projections.derive.pieces import Asked
 from llem.projections.derive.samples import DeviceSamples
 from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples, Sampled, Series, Span, Values
+from llem.results.phases import SILENT_PERIODS
 
 GPU = Device(0, "GPU-0")
 POWER_CAP, SLOWDOWN, NOTHING_TO_DO = 4, 8, 1  # NVML's bits
@@ -347,5 +348,11 @@ def test_what_is_asked_of_samples_is_handed_on() -> None:
     assert source.asked is not None and source.asked.moments_sec.tolist() == [1.0, 2.0]
     assert (source.asked.origin_ns, source.asked.shift_sec) == (SPAN[0], 0.5)
     assert (source.asked.longest_ns, source.asked.throttled) == (250_000_000, 7)
+    once = [1.0, *[NEVER] * (len(EVERY_SECOND) - 1)]
+    device = DeviceSamples(InParts([], [held(EVERY_SECOND, **STEADY, energy_j=once)], {}), GPU, SPAN)
+    seen = device.trace(counter_tick_sec=0.1, power_window_sec=0.0, made_up=None)
+    list(seen.pieces(np.array([1.0])))
+    assert isinstance(device._source, InParts) and device._source.asked is not None
+    assert device._source.asked.longest_ns == SILENT_PERIODS * 10**9
     list(samples.series([1.0]))
     assert (source.asked.shift_sec, source.asked.longest_ns, source.asked.throttled) == (0.0, np.inf, 0)

@@ -138,6 +138,13 @@ def test_columns_of_other_lengths_are_an_error(column: str) -> None:
         LatencyMeasurements.from_columns(**columns | {column: [5]}, output_tokens=0)
 
 
+@pytest.mark.parametrize("reason", ["length", "eos", "finished", "error", "odd"])
+def test_a_request_that_ran_to_its_end_has_latencies(reason: str) -> None:
+    """Whether it was as long as was asked, or its model or its server ended it."""
+    measured = LatencyMeasurements.from_requests([request(10, 11, 13, finish_reason=reason)])
+    assert measured.request_count == len(measured.e2e_ms) == (reason in ("length", "eos", "finished"))
+
+
 def values_of(*requests: Request) -> LatencyValues:
     """The values of these requests as a table would give them."""
     raw = LatencyMeasurements.from_requests(requests)

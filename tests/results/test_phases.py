@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llem.results.nullable import total
 from llem.results.phases import (
     Trace,
     allocate,
@@ -179,7 +180,7 @@ def test_prefill_and_decode_sum_to_the_batch(
         [trace], starts_sec=[0.3], first_tokens_sec=[first_sec], ends_sec=[first_sec + decode_sec]
     )
     assert batch.prefill.energy_j is not None and batch.decode.energy_j is not None
-    assert batch.prefill.energy_j + batch.decode.energy_j == pytest.approx(batch.whole.energy_j)
+    assert batch.whole.energy_j == total([batch.prefill.energy_j, batch.decode.energy_j])
 
 
 @pytest.mark.parametrize("made_up", ["estimated", "simulated"])

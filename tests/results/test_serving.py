@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from llem.results import aggregate_results
 from llem.results.serving import ServingMetrics
 from llem.results.validity import MeasuredFacts, judge
+from tests.world import process
 
 
 def _codes(**serving: Any) -> list[str]:
@@ -81,3 +83,11 @@ def test_both_counts_are_told() -> None:
     assert reason.text == (
         "1000 output tokens came, 1020 by its usage, 1000 by its counters: 2.0% apart, more than 1.0%"
     )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_server_says_is_that_of_its_only_process(processes: int) -> None:
+    """Of several nobody joins it."""
+    serving = ServingMetrics(cached_input_tokens=7)
+    joined = aggregate_results([process(index, serving=serving) for index in range(processes)], "run", "hash")
+    assert joined.serving == (serving if processes == 1 else None)
