@@ -1,6 +1,6 @@
 """An energy counter is believed on a machine that is busy, and not beyond what the device can draw."""
 
-from llem.meters.counter import CountedDevice, CounterSet, EnergyCounter, FaultLog
+from llem.meters.counter import CountedDevice, CounterSet, EnergyCounter, FaultLog, read_edges
 from llem.units import NS_PER_MS
 from tests.meters.conftest import ManualClock
 
@@ -14,13 +14,14 @@ class LateCounter:
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.delay_s = self.extra_mj = 0.0
+        self.delays_s: list[float] = []  # of the next readings, before it is `delay_s` again
         self.counter = EnergyCounter(
             "GPU-0", self._ask, clock=clock.clock, tick_ns=20 * NS_PER_MS, power_limit_mw=LIMIT_MW
         )
 
     def _ask(self) -> int:
         energy_mj = self._clock.at_ns * WATTS // 1_000_000 + int(self.extra_mj)
-        self._clock.sleep_s(self.delay_s)
+        self._clock.sleep_s(self.delays_s.pop(0) if self.delays_s else self.delay_s)
         return energy_mj
 
 
@@ -46,6 +47,15 @@ def test_a_jump_is_noticed_after_a_late_reading_too(manual_clock: ManualClock) -
     late.delay_s, late.extra_mj = 0.0, 1_000_000.0
     assert late.counter.now_mj() is None
     assert [fault.code for fault in late.counter.faults()] == ["counter_jump"]
+
+
+def test_an_edge_that_is_dated_late_is_read_again(manual_clock: ManualClock) -> None:
+    """By a machine that was busy for a moment between the reading and its date: the energy is that of the date."""
+    late = LateCounter(manual_clock)
+    late.counter.tick_ns = None
+    late.delays_s = [0.3]
+    (edge,) = read_edges([late.counter], clock=manual_clock.clock)
+    assert edge.energy_mj == edge.at_ns * WATTS // 1_000_000
 
 
 def _set(clock: ManualClock, *, keep_unmoved: bool = False) -> CounterSet:
