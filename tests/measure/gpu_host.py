@@ -81,14 +81,13 @@ class Edges:
 
 @dataclass(frozen=True)
 class GpuRun:
-    """A finished run: what it said, how long it took, its log and its tables."""
+    """A finished run: what it said, its log and its tables."""
 
     scenario: Scenario
     epoch_ns: int
     store: Path
     environment: dict[str, str] = field(repr=False)
     done: subprocess.CompletedProcess[str]
-    wall_s: float
 
     def windows(self, kind: str = "measurement") -> list[Edges]:
         """Every device of every window of one kind, by process."""
@@ -197,5 +196,4 @@ class GpuHost:
             if killed_after_s is None:
                 raise
             done = subprocess.CompletedProcess(words, -signal.SIGKILL, "", "")
-        wall_s = (time.monotonic_ns() - epoch_ns) / 1e9
-        return GpuRun(scenario, epoch_ns, store, surroundings, done, wall_s)
+        return GpuRun(scenario, epoch_ns, store, surroundings, done)

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import bare_events, segments
 from tests.delays import best_of_rounds, delays
 from tests.measure.gpu_host import GpuHost, GpuRun, gpu
 from tests.simulated_nvml.scenario import GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, Fault, Gpu, Scenario
 
-GRACE_S = 10.0  # the most that a fault may delay the end of a run
+# the most that a fault may delay the end of a run, on a machine on which other things run: half of what a call takes that hangs
+GRACE_S = 30.0
 AFTER_S = 2.7  # what the window has to have left when the fault comes: a counter is called stuck after 2 s
 SOON, LATER = (
     (3.5, 4.5),
@@ -53,9 +55,16 @@ def measure_through(
         whole = len(at_s) == len(run.scenario.gpus)
         if whole and max(at_s) < fault_s and min(at_s) + window_s > fault_s + AFTER_S:
             with delays():
-                assert run.wall_s < max(at_s) + window_s + GRACE_S
+                assert ended_s(run) < max(at_s) + window_s + GRACE_S
             return run
     pytest.fail("the fault never fell into the measurement window")
+
+
+def ended_s(run: GpuRun) -> float:
+    """When all of its processes had ended, after its start; its tables come after that."""
+    (path,) = segments(run.store, "supervisor")
+    ends_ns = [at_ns for name, _, at_ns, _ in bare_events(path) if name == "experiment_completed"]
+    return (ends_ns[0] - run.epoch_ns) / 1e9
 
 
 @dataclass(frozen=True)
