@@ -245,7 +245,7 @@ def _measure_and_tell(
 ) -> int:
     """Measure, alone or as rank 0, and print the result; the status of both."""
     with Interruptions():
-        outcome = _run(plan, place, program, strict=strict, quiet=form.json, live=live, part=part)
+        outcome = _run(plan, place, program, strict=strict, is_for_programs=form.json, live=live, part=part)
         if part.is_collected_first and part.collection is not None and outcome.folder is not None:
             # the logs of the other ranks may lie only there
             place = part.collection
@@ -311,7 +311,7 @@ def _measure_in_turn(
                 place,
                 [],
                 strict=strict,
-                quiet=form.json,
+                is_for_programs=form.json,
                 live=live,
                 part=part,
                 server=server,
@@ -386,15 +386,16 @@ def _run(
     program: list[str],
     *,
     strict: bool,
-    quiet: bool,
+    is_for_programs: bool,
     live: bool,
     part: "_Part",
     server: SharedServer | None = None,
     keeps_server: bool = False,
 ) -> Outcome:
-    is_drawn = live and not quiet and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
+    is_drawn = live and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
+    is_unseen = bool(program) or (is_for_programs and not sys.stderr.isatty())
     shown: AbstractContextManager[Any] = (
-        _module("live").live_panel(store) if is_drawn else progress_line(quiet=quiet or bool(program))
+        _module("live").live_panel(store) if is_drawn else progress_line(quiet=is_unseen)
     )
     with shown as line:
 

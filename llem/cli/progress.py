@@ -1,6 +1,7 @@
 """The progress line on stderr: drawn over itself twice a second on a terminal, written now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ WRITE_S = 5.0  # between two lines about the same work in a pipe
 PATIENCE_S = 1.0  # work that is done sooner shows no line
 ERASE = "\r\x1b[K"
 SPINNER = "|/-\\"
-MB = 10**6
+KB, MB = 10**3, 10**6
 
 
 class StatusLine:
@@ -110,14 +111,30 @@ class WorkLine:
 
     def __init__(self) -> None:
         self._line = StatusLine(write_s=WRITE_S)
-        self._started: float | None = None
+        self._lock = threading.Lock()  # a step that takes long is shown by a thread of its own
+        self._patience: threading.Timer | None = None
+        self._newest: Amounts | None = None
+        self._is_shown = False
 
     def update(self, progress: Amounts) -> None:
-        """Show it, once a person may begin to wonder."""
-        now = time.monotonic()
-        self._started = self._started or now
-        if now - self._started >= PATIENCE_S and not console.is_quiet():
-            self._line.show(progress.work, detail=_amounts(progress))
+        """Show it, once a person may begin to wonder; on a terminal also where nothing more is heard of it until then."""
+        with self._lock:
+            self._newest = progress
+            if self._patience is None:
+                self._patience = threading.Timer(PATIENCE_S, self._begin)
+                self._patience.daemon = True
+                self._patience.start()
+            self._show()
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._is_shown = True
+            if console.can_be_drawn_over(sys.stderr):
+                self._show()
+
+    def _show(self) -> None:
+        if self._is_shown and self._newest is not None and not console.is_quiet():
+            self._line.show(self._newest.work, detail=_amounts(self._newest))
 
     def note(self, text: str) -> None:
         """A line that stays, in the place of this one."""
@@ -125,13 +142,16 @@ class WorkLine:
         console.note(text)
 
     def erase(self) -> None:
-        """Leave nothing behind on a terminal."""
-        self._line.erase()
+        """Leave nothing behind on a terminal, until more is heard."""
+        with self._lock:
+            self._newest = None
+            self._line.erase()
 
 
 def _amounts(progress: Amounts) -> str:
     if progress.unit == "bytes":
-        return f"{progress.done / MB:,.1f} of {progress.total / MB:,.1f} MB"
+        size, unit = (MB, "MB") if progress.total >= MB else (KB, "kB")
+        return f"{progress.done / size:,.1f} of {progress.total / size:,.1f} {unit}"
     return f"{progress.done:,} of {progress.total:,} {progress.unit}"
 
 

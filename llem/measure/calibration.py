@@ -45,6 +45,15 @@ SHORTEST_S, LONGEST_S = 5, 600
 SAMPLE_HZ = 100.0  # as often as a sampler can
 SENSORS = ("power_mw", "power_average_mw")
 NAME = "calibration"
+ESTIMATING = Progress(
+    stage="finding out what the sensors saw",
+    detail="",
+    output_tokens=0,
+    requests=0,
+    tokens_per_second=None,
+    output_tokens_per_second=None,
+    power_w=None,
+)
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +145,7 @@ def calibrate(
     found: list[SensorCalibrated] = []
 
     def conclude(folder: Path) -> Sequence[Event]:
+        on_progress(ESTIMATING)
         try:
             found.extend(conclusions(folder))
         except (LogError, OSError) as error:

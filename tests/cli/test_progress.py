@@ -1,9 +1,11 @@
 """Progress on stderr: drawn over itself on a terminal, a line now and then in a pipe, nothing when quiet."""
 
 import contextlib
+import json
 import os
 import pty
 import re
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +15,10 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from llem.cli.progress import REDRAW_S, StatusLine
+from llem.cli.progress import REDRAW_S, StatusLine, Work, WorkLine
 from llem.store import Store
 from tests.cli.terminal import on_a_terminal
-from tests.conftest import QUICK, SIMULATED, Run
+from tests.conftest import LIMIT_S, QUICK, SIMULATED, Run
 from tests.delays import best_of_rounds, delays
 from tests.forked import ForkedLlem
 from tests.world import experiment
@@ -59,6 +61,40 @@ def test_power_that_no_sensor_tells_says_so_while_it_is_measured(
     assert status == 0
     assert re.search(rb"measuring  \d+\." + shown, terminal.written)
     assert not re.search(rb"  [\d.]+ W  ", terminal.written)
+
+
+@pytest.mark.slow
+def test_json_on_a_terminal_has_progress_beside_it(
+    forked: ForkedLlem, store: Store, environment: dict[str, str]
+) -> None:
+    """On stderr where that is a terminal; in a pipe nothing is written beside the JSON but what run it is."""
+    plan = ("measure", "--json", *SIMULATED, *QUICK, "--store", store)
+    terminal, status = on_a_terminal(
+        plan, size=(40_000, 24), environment={**environment, "TERM": "xterm"}, forked=forked
+    )
+    assert status == 0
+    assert b"measuring  " in terminal.written
+    run, result = terminal.lines()
+    assert json.loads(result)["experiment_id"] in run
+    piped = forked.run(plan, environment=environment)
+    assert re.fullmatch(r"llem: run [-0-9a-f]+\n", piped.stderr)
+
+
+def test_work_of_one_long_step_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a second, though nothing more is heard of it; work that is done by then shows no line, nor does one that was erased."""
+    monkeypatch.setenv("TERM", "xterm")
+    controller, descriptor = pty.openpty()
+    with open(descriptor, "w", encoding="utf-8") as terminal, contextlib.redirect_stderr(terminal):
+        ended, line = WorkLine(), WorkLine()
+        for name, each in (("ended", ended), ("deriving results", line)):
+            each.update(Work(name, 0, 1, "experiments"))
+        ended.erase()
+        assert select.select([controller], [], [], LIMIT_S)[0]
+        assert re.fullmatch(
+            rb"\r\x1b\[K. 0:0\d  deriving results  0 of 1 experiments", os.read(controller, 4096)
+        )
+        line.erase()
+    os.close(controller)
 
 
 @pytest.mark.slow

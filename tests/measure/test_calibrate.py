@@ -223,6 +223,7 @@ def test_what_is_calibrated_is_relied_on(gpu_host: GpuHost) -> None:
     calibration = steady(gpu_host.run("calibrate", scenario, *SHORT))
     with delays():
         assert calibration.done.returncode == 0, calibration.done.stdout + calibration.done.stderr
+    assert "llem: done\nllem: finding out what the sensors saw\n" in calibration.done.stderr
     rows = {row["sensor"]: row for row in calibration.query("from calibrations")}
     with delays():
         assert rows.keys() == {"power_w", "power_average_w"}
