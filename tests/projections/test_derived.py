@@ -672,3 +672,27 @@ def test_samples_are_taken_after_their_sampler_began(began_s: float, older: bool
     )
     told = ["samples of GPU-0 were taken before their sampler began"] if older else []
     assert reasons(derived) == ["1 events are older than the segment that they stand in", *told]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [(5, "found int, expected a table"), ({"max_clock_error": "odd"}, "max_clock_error")]
+)
+def test_thresholds_that_cannot_be_read_stand_against_a_result(asked: object, said: str) -> None:
+    """It is judged by the defaults, which nobody asked for."""
+
+    def change(second: float, event: Event) -> Event:
+        if not isinstance(event, ExperimentStarted):
+            return event
+        return msgspec.structs.replace(event, plan={**event.plan, "validity": asked})
+
+    (reason,) = reasons(usual(change=change))
+    assert (
+        reason.startswith("the plan's thresholds cannot be read, so the defaults stand: ") and said in reason
+    )
+
+
+def test_an_experiment_starts_once() -> None:
+    """A second start is a reason against its result."""
+    started, *rest = supervisor_events()
+    twice = usual(supervisor=[started, started, *rest])
+    assert "starts of the experiment: found 2, expected 1" in reasons(twice)
