@@ -10,6 +10,7 @@ from llem.cli import console
 from llem.live.device import LiveDevice
 from llem.live.run import Figures, LiveRun, Reported
 from llem.live.study import CellSoFar, Standing
+from llem.results.energy import MADE_UP
 from llem.results.throttling import short_names
 
 HEAD = 11  # columns of a line's name
@@ -190,8 +191,12 @@ def _name(device: LiveDevice) -> str:
 def _watts(device: LiveDevice) -> str:
     now, sums = device.now, device.sums()
     mean_w = sums.integrated_j / sums.covered_s if sums.covered_s > 0 else None
+    source = device.metered.energy_source
+    power_is = f" {source}" if source in MADE_UP else ""
     parts = [
-        f"{now.power_w:,.1f} W" if now is not None and now.power_w is not None else "power not told",
+        f"{now.power_w:,.1f} W{power_is}"
+        if now is not None and now.power_w is not None
+        else "power not told",
         f"mean {mean_w:,.1f}" if mean_w is not None else None,
         f"idle {device.idle_w:,.1f}" if device.idle_w is not None else None,
     ]

@@ -20,7 +20,16 @@ from tests.conftest import LLEM, SIMULATED, Run, Start, wait_until
 from tests.delays import best_of_rounds, delays
 from tests.forked import ForkedLlem
 from tests.live.growing import Growing
-from tests.world import EXPERIMENT, NS, ORIGIN_NS, experiment, sampler_events, with_package, worker_events
+from tests.world import (
+    EXPERIMENT,
+    NS,
+    ORIGIN_NS,
+    experiment,
+    run_of_energy,
+    sampler_events,
+    with_package,
+    worker_events,
+)
 
 ENVIRONMENT = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "LANG": "C.UTF-8"}
 COLOUR = re.compile(rb"\x1b\[[0-9;]*(3[0-7]|4[0-7]|9[0-7])[;m]")
@@ -95,6 +104,16 @@ def test_in_a_pipe(place: Store, llem: Run) -> None:
     assert lines[2] == "done       after 0:40"
     assert "verdict    valid so far" in lines
     assert "\x1b" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("estimated", "W estimated, mean"), ("simulated", "W simulated, mean"), ("integrated", "W, mean")],
+)
+def test_power_that_no_sensor_tells_says_so(place: Store, llem: Run, source: str, said: str) -> None:
+    """In the line of its device, as in that of a measurement's progress."""
+    run_of_energy(place, 1.0, source=source)
+    assert said in llem("watch", "--once", "--store", place.path).stdout
 
 
 def test_a_damaged_log_is_shown_as_far_as_it_goes(place: Store, llem: Run) -> None:
