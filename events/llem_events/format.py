@@ -8,7 +8,7 @@ import hashlib
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import msgspec
 import zstandard
@@ -41,7 +41,8 @@ COMPRESSION_LEVEL = 3
 SAMPLES_LEVEL = -1  # their noise cannot be compressed: level 1 saves 3 % and makes writing a tenth slower
 # block number, first event, event count, compressed length, raw length
 _BLOCK_COUNTS = struct.Struct("<QQIII")
-BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_COUNTS.size + 2 * DIGEST_BYTES
+_BLOCK_FIELDS = struct.Struct("<QQIII32s32s")  # and both digests
+BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_FIELDS.size
 
 # the segment header
 SEGMENT_HEADER_KIND = b"LLEH"
@@ -66,19 +67,18 @@ def pack_record(kind: bytes, version: int, fields: bytes) -> bytes:
 
 def kind_of(prefix: bytes) -> bytes:
     """The kind that a record's prefix names."""
-    kind: bytes = _PREFIX.unpack_from(prefix)[3]
-    return kind
+    return prefix[12:16]
 
 
 def frame_length(prefix: bytes, offset: int) -> int:
     """Length of the whole frame, within its cap; the echo tells a changed length from a frame that is cut short."""
-    magic, length, _, _, _, echo = _PREFIX.unpack(prefix)
+    magic, length, _, _, _, echo = _PREFIX.unpack_from(prefix)
     if magic != RECORD_MAGIC:
         raise CorruptError(
             f"no record of the log here: found magic {magic:#010x}, expected {RECORD_MAGIC:#010x}",
             offset=offset,
         )
-    whole = int(length) + FRAME_HEAD_BYTES
+    whole: int = length + FRAME_HEAD_BYTES
     if length & 0xFFFF != echo or not _PREFIX.size <= whole <= MAX_HEADER_BYTES:
         raise CorruptError(
             f"record length: found {length} with echo {echo}, expected at most {MAX_HEADER_BYTES - FRAME_HEAD_BYTES}",
@@ -98,7 +98,7 @@ def check_record(frame: bytes, offset: int) -> tuple[bytes, int, bytes]:
         raise CorruptError(
             f"record: found {len(frame)} bytes, expected at least {_PREFIX.size}", offset=offset
         )
-    length = frame_length(frame[: _PREFIX.size], offset)
+    length = frame_length(frame, offset)
     if length != len(frame):
         raise CorruptError(f"record: found {len(frame)} bytes, expected {length}", offset=offset)
     _, _, stored, kind, version, _ = _PREFIX.unpack_from(frame)
@@ -165,13 +165,16 @@ def pack_block(
 
 
 def _check_caps(event_count: int, compressed_length: int, raw_length: int) -> None:
-    for name, found, cap in (
-        ("events in a block", event_count, MAX_EVENTS_PER_BLOCK),
-        ("compressed block", compressed_length, MAX_COMPRESSED_BLOCK_BYTES),
-        ("raw block", raw_length, MAX_RAW_BLOCK_BYTES),
-    ):
-        if found > cap:
-            raise TooLargeError(f"{name}: found {found}, expected at most {cap}")
+    if event_count > MAX_EVENTS_PER_BLOCK:
+        _refuse("events in a block", event_count, MAX_EVENTS_PER_BLOCK)
+    if compressed_length > MAX_COMPRESSED_BLOCK_BYTES:
+        _refuse("compressed block", compressed_length, MAX_COMPRESSED_BLOCK_BYTES)
+    if raw_length > MAX_RAW_BLOCK_BYTES:
+        _refuse("raw block", raw_length, MAX_RAW_BLOCK_BYTES)
+
+
+def _refuse(name: str, found: int, cap: int) -> NoReturn:
+    raise TooLargeError(f"{name}: found {found}, expected at most {cap}")
 
 
 def unpack_block_header(frame: bytes, offset: int) -> BlockHeader:
@@ -181,15 +184,12 @@ def unpack_block_header(frame: bytes, offset: int) -> BlockHeader:
         raise CorruptError(
             f"block header: found {len(frame)} bytes, expected {BLOCK_HEADER_BYTES}", offset=offset
         )
-    number, first_event, event_count, compressed_length, raw_length = _BLOCK_COUNTS.unpack_from(fields)
+    header = BlockHeader(*_BLOCK_FIELDS.unpack(fields))
     try:
-        _check_caps(event_count, compressed_length, raw_length)
+        _check_caps(header.event_count, header.compressed_length, header.raw_length)
     except TooLargeError as error:
         raise CorruptError(str(error), offset=offset) from error
-    previous_digest, digest = fields[_BLOCK_COUNTS.size : -DIGEST_BYTES], fields[-DIGEST_BYTES:]
-    return BlockHeader(
-        number, first_event, event_count, compressed_length, raw_length, previous_digest, digest
-    )
+    return header
 
 
 def check_payload(

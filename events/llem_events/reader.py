@@ -229,7 +229,7 @@ class SegmentReader:
     def _read_frame(self, offset: int) -> bytes:
         prefix = self._read(_PREFIX.size, offset)
         length = frame_length(prefix, offset)
-        return prefix + self._read(length - len(prefix), offset + len(prefix))
+        return prefix + self._read(length - _PREFIX.size, offset + _PREFIX.size)
 
     def _read(self, length: int, offset: int) -> bytes:
         """`length` bytes at `offset`, where the file stands; never past the size that was looked up at the start."""

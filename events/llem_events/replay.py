@@ -8,7 +8,7 @@ from llem_events.columns import Column
 from llem_events.envelope import Envelope, UnknownEvent, unpack
 from llem_events.errors import EventError
 from llem_events.events import Event, SamplesTaken
-from llem_events.reader import Block, Position, SegmentReader
+from llem_events.reader import Position, SegmentReader
 from llem_events.texts import check_known
 
 BATCH_SAMPLES = 122_880  # a row group of DuckDB's tables
@@ -45,24 +45,23 @@ def replay(
     if reader.header is not None:
         check_known(reader.header)
     for block in reader.blocks(start):
-        for occurrence in _occurrences(reader, block):
-            if isinstance(occurrence.event, SamplesTaken):
-                yield from waiting.add(occurrence.event)
+        for event_number, envelope in enumerate(reader.events(block), block.header.first_event):
+            event = _unpacked(envelope)
+            if isinstance(event, SamplesTaken):
+                if (batch := waiting.add(event)) is not None:
+                    yield batch
                 continue
-            if isinstance(occurrence.event, Event):
-                check_known(occurrence.event)
-            yield occurrence
+            if isinstance(event, Event):
+                check_known(event)
+            yield Occurrence(block.header.block_number, event_number, envelope, event)
     yield from waiting.take_all()
 
 
-def _occurrences(reader: SegmentReader, block: Block) -> Iterator[Occurrence]:
-    header = block.header
-    for event_number, envelope in enumerate(reader.events(block), header.first_event):
-        try:
-            event = unpack(envelope)
-        except EventError as error:
-            event = UnknownEvent(envelope.type, envelope.version, envelope.body, problem=str(error))
-        yield Occurrence(header.block_number, event_number, envelope, event)
+def _unpacked(envelope: Envelope) -> Event | UnknownEvent:
+    try:
+        return unpack(envelope)
+    except EventError as error:
+        return UnknownEvent(envelope.type, envelope.version, envelope.body, problem=str(error))
 
 
 class _Waiting:
@@ -73,13 +72,15 @@ class _Waiting:
         self._events: dict[tuple[str, str], list[SamplesTaken]] = {}
         self._counts: dict[tuple[str, str], int] = {}
 
-    def add(self, event: SamplesTaken) -> Iterator[SampleBatch]:
-        """Keep the event; where it would make a batch too large, the batch before it comes first."""
+    def add(self, event: SamplesTaken) -> SampleBatch | None:
+        """Keep the event; where it would make a batch too large, the batch before it is returned."""
         key = event.meter, event.device_uuid
+        full = None
         if self._counts.get(key, 0) + event.count > self._batch_samples and key in self._events:
-            yield self._take(*key)
+            full = self._take(*key)
         self._events.setdefault(key, []).append(event)
         self._counts[key] = self._counts.get(key, 0) + event.count
+        return full
 
     def _take(self, meter: str, device_uuid: str) -> SampleBatch:
         key = meter, device_uuid
