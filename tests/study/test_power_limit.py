@@ -28,8 +28,8 @@ jitter = 0.05
 [meter]
 name = "nvml"
 [workload]
-requests = 8
-min_duration_s = 0.8
+requests = 16
+min_duration_s = 1.6
 [windows]
 baseline_s = 0.1
 baseline_after_s = 0.0
