@@ -10,8 +10,15 @@ from typing import Literal
 import msgspec
 
 from llem.load.client import Client, Offer
-from llem.load.schedule import arrivals_ns, schedule_sha256, slots_ns, trace_ns
-from llem.load.trace import TracedRequest, prompts_of, read_trace
+from llem.load.schedule import (
+    TracedRequest,
+    arrivals_ns,
+    prompts_of,
+    read_trace,
+    schedule_sha256,
+    slots_ns,
+    trace_ns,
+)
 from llem.plan import Plan
 from llem.plan_file import path_of
 from llem.prompts import load_prompts

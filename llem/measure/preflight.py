@@ -12,8 +12,7 @@ import msgspec
 
 from llem.engines import check_engine
 from llem.errors import LlemError, MeasureError, MeterError, PlanError, StoreError
-from llem.load.schedule import require_countable
-from llem.load.trace import read_trace
+from llem.load.schedule import read_trace, require_countable
 from llem.measure.device_settings import check_settings
 from llem.meters import MeterChoice, Vendor, driver_state, require_meter, vendor_name, vendor_of
 from llem.plan import Plan

@@ -12,8 +12,7 @@ import pytest
 from llem.errors import PlanError
 from llem.load.client import LONG_NS, LOOK_NS, TICK_NS, Client
 from llem.load.openai import RequestWriter
-from llem.load.schedule import arrivals_ns
-from llem.load.trace import prompts_of, read_trace
+from llem.load.schedule import arrivals_ns, prompts_of, read_trace
 from llem.prompts import Prompt, load_prompts
 from llem.units import NS_PER_S
 from llem_events.events import Request
