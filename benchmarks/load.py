@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from llem.load.offers import Schedules
-from llem.load.source import Server, Source
+from llem.load.openai import Server, Source
 from llem.measure.load_link import LoadLink
 from llem.measure.messages import LoadDone, LoadSetup
 from llem.plan import Plan

@@ -32,7 +32,7 @@ from llem.load.answer import Answer
 from llem.load.client import Client, Rules, new_loop
 from llem.load.http1 import Pool, Target
 from llem.load.offers import Schedules, Window
-from llem.load.source import Server, Source
+from llem.load.openai import Server, Source
 from llem.measure import children
 from llem.measure.messages import (
     AnyMessage,

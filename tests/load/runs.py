@@ -16,7 +16,7 @@ from llem.load.answer import Answer
 from llem.load.client import Client, Rules, new_loop
 from llem.load.http1 import Pool, Target
 from llem.load.offers import Schedules
-from llem.load.source import Server, Source
+from llem.load.openai import Server, Source
 from llem.measure.load_link import LoadLink
 from llem.measure.messages import LoadSetup
 from llem.plan import Plan
