@@ -10,9 +10,16 @@ import duckdb
 import msgspec
 
 from llem.comparing.compared import WITHIN_RUN, Compared, compared_with
-from llem.comparing.doubts import differences_of, doubts_of, run_count
+from llem.comparing.doubts import (
+    WHOLE_RUNS,
+    differences_of,
+    doubts_of,
+    is_other_work,
+    other_work,
+    run_count,
+    tells_of_tokens,
+)
 from llem.comparing.groups import OF_A_SITE, Group, Run, group_of, rows_of
-from llem.comparing.work import WHOLE_RUNS, is_other_work, other_work, tells_of_tokens
 from llem.errors import QueryError
 from llem.factors_log import factors_for
 from llem.projections import footprint
