@@ -19,7 +19,7 @@ from llem.cli.options import (
 from llem.cli.tables import tables_of
 from llem.errors import ExportError, QueryError
 from llem.export import target
-from llem.factors_log import record as keep_factors
+from llem.factors import record as keep_factors
 from llem.reporting.making import chosen_study, make_page
 from llem.results.comparison import LEVEL, MARGIN
 from llem.store import Store

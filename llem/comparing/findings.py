@@ -21,7 +21,7 @@ from llem.comparing.doubts import (
 )
 from llem.comparing.groups import OF_A_SITE, Group, Run, group_of, rows_of
 from llem.errors import QueryError
-from llem.factors_log import factors_for
+from llem.factors import factors_for
 from llem.projections import footprint
 from llem.results.comparison import LEVEL, MARGIN, adjusted
 from llem.results.figures import EXPERIMENT_FIGURES, Figure

@@ -15,8 +15,7 @@ from typing import Any, assert_never
 import msgspec
 
 from llem.errors import LlemError, QueryError
-from llem.factors import Factors
-from llem.factors_log import factors_for
+from llem.factors import Factors, factors_for
 from llem.process_tree import ending_signal
 from llem.query import messages
 from llem.query.messages import (

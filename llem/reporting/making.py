@@ -13,8 +13,7 @@ from llem.comparing.findings import Findings, compare_groups
 from llem.comparing.groups import Run
 from llem.comparing.named import named_groups
 from llem.errors import QueryError, StoreError
-from llem.factors import Factors
-from llem.factors_log import factors_for
+from llem.factors import Factors, factors_for
 from llem.projections import footprint
 from llem.reporting.charts import Curves
 from llem.reporting.facts import (

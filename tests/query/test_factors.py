@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from llem.errors import QueryError
-from llem.factors import Factors, read_factors
-from llem.factors_log import factors_for
+from llem.factors import Factors, factors_for, read_factors
 
 GRID = '[grid]\ng_per_kwh = 381\nlow = 330\nhigh = 420\nbasis = "life cycle"\nmethod = "location, yearly average"\nsource = "S"\ndate = 2024-05-01\n'
 SITE = '[site]\npue = 1.5\nsource = "S"\ndate = "2025"\n'
