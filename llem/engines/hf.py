@@ -15,14 +15,16 @@ from transformers.utils import logging as transformers_logging
 from llem.engines.base import EncodedPrompt, Generation, Prompt, requests_of
 from llem.engines.hf_facts import LoadFacts, model_facts
 from llem.engines.hf_generate import BatchJob, Generator, seed_everything, step_recorder
-from llem.engines.hf_group import join_group, leave_group, said_by_rank_0
 from llem.engines.hf_model import (
     Weights,
     check_architecture,
     choose_device,
     is_fatal,
+    join_group,
+    leave_group,
     load_config,
     load_model,
+    said_by_rank_0,
 )
 from llem.engines.hf_options import ASSISTANT, generation_config
 from llem.engines.hf_prompts import PromptEncoder, ids_of, load_encoder

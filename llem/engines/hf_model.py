@@ -1,4 +1,4 @@
-"""A Hugging Face causal language model: loaded on its device or made with random weights, and what is doubtful about its files."""
+"""A Hugging Face causal language model: loaded on its device, split over several processes or made with random weights, and what is doubtful about its files."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import torch
+import torch.distributed as dist
 import transformers
 from huggingface_hub import errors as hub
 from huggingface_hub import try_to_load_from_cache
@@ -18,7 +19,6 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from llem.engines.hf_group import splitting_options
 from llem.engines.hf_options import (
     ADAPTER,
     OF_A_CONFIGURATION,
@@ -341,3 +341,32 @@ def _code_hint(error: BaseException) -> str | None:
     if "trust_remote_code" in str(error):
         return "the model brings its own code: set model.trust_remote_code, and model.revision to a full commit hash"
     return None
+
+
+def join_group(device: torch.device) -> None:
+    """Meet the other processes, by the variables that torchrun sets."""
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave_group() -> None:
+    """May be called twice."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def said_by_rank_0(goes_on: bool, device: torch.device) -> bool:
+    """What rank 0 passed, on every rank."""
+    told = torch.tensor([int(goes_on)], device=device)
+    dist.broadcast(told, src=0)
+    return bool(told.item())
+
+
+def splitting_options() -> dict[str, Any]:
+    """What from_pretrained takes to load this process's part of each layer: releases before 5 know another name."""
+    try:
+        from transformers.distributed import DistributedConfig  # noqa: PLC0415 -- newer than the oldest release that we take
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=dist.get_world_size())}
+    except (ImportError, TypeError):
+        return {"tp_plan": "auto"}
