@@ -8,8 +8,7 @@ import msgspec
 
 from llem.importers.asked import Asked
 from llem.importers.document import Count, Document, UnixNs
-from llem.importers.recording import Mapped, Measurement, Recording
-from llem.importers.requests import request
+from llem.importers.recording import Mapped, Measurement, Recording, request
 from llem.units import MS_PER_S, NS_PER_MS
 from llem_events.events import Request, WorkReported
 

@@ -7,8 +7,7 @@ import msgspec
 
 from llem.importers.asked import Asked
 from llem.importers.document import Count, Document, Fields, UnixSeconds
-from llem.importers.recording import Mapped, Measurement, Recording
-from llem.importers.requests import nanoseconds, request
+from llem.importers.recording import Mapped, Measurement, Recording, nanoseconds, request
 from llem_events.events import Request, WorkReported
 
 OPTIONS: frozenset[str] = frozenset()

@@ -7,10 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from llem.importers.asked import Asked
-from llem.importers.counted import Sum, measurement, metered
 from llem.importers.document import Document, Fields
-from llem.importers.recording import Mapped, Recording
-from llem.importers.requests import nanoseconds
+from llem.importers.recording import Mapped, Recording, Sum, measurement, metered, nanoseconds
 from llem.units import J_PER_KWH
 from llem_events.events import OtherMeter, WorkReported
 

@@ -1,18 +1,20 @@
-"""What another program recorded of a run, in the words of the log: the events that its import writes."""
+"""What another program recorded of a run, in the words of the log: its sums, its requests, and the events that its import writes."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from llem.units import MW_PER_W, NS_PER_S, seconds
+from llem.units import MJ_PER_J, MW_PER_W, NS_PER_S, seconds
 from llem.versions import __version__
 from llem_events import ClockPair, Reading, columns
 from llem_events.events import (
     BaselineMeasured,
     BaselinePower,
+    Device,
     EnergyEdge,
     Event,
     ExperimentCompleted,
@@ -35,6 +37,7 @@ from llem_events.request_events import requests_completed
 Span = tuple[int, int]  # ns from the origin
 Dated = tuple[int, Event]
 SAMPLES_OF_AN_EVENT = 2**12
+_NO_SAMPLES = "the file has sums only"
 
 
 class Mapped(NamedTuple):
@@ -221,3 +224,91 @@ def _idle_power(uuid: str, readings: Mapping[str, Sequence[Reading]], span: Span
         std_power_w=statistics.stdev(powers) if len(powers) > 1 else None,
         samples=len(powers),
     )
+
+
+class Sum(NamedTuple):
+    """Joules of a device, or why there are none."""
+
+    uuid: str
+    kind: str
+    energy_j: float | None
+    reason: str | None = None
+    name: str = "unknown"
+    source: Literal["counter", "estimated"] = "counter"
+
+    def metered(self, index: int) -> MeteredDevice:
+        """The device, which has no samples."""
+        return MeteredDevice(
+            device=Device(host="unknown", uuid=self.uuid, index=index, name=self.name, kind=self.kind),
+            energy_source=self.source,
+            missing={"power_mw": _NO_SAMPLES} | ({} if self.reason is None else {"energy_mj": self.reason}),
+        )
+
+    def edge(self, at_ns: int, *, energy_j: float) -> EnergyEdge:
+        """A reading, or why there is none."""
+        if self.energy_j is None:
+            return EnergyEdge(device_uuid=self.uuid, at_ns=at_ns, reason=self.reason)
+        return EnergyEdge(device_uuid=self.uuid, at_ns=at_ns, energy_mj=round(energy_j * MJ_PER_J))
+
+
+def metered(sums: Sequence[Sum]) -> list[MeteredDevice]:
+    """Their devices."""
+    return [each.metered(index) for index, each in enumerate(sums)]
+
+
+def measurement(span: Span, sums: Sequence[Sum]) -> Measurement:
+    """A window over which each counted from 0."""
+    return Measurement(
+        span,
+        [each.edge(span[0], energy_j=0.0) for each in sums],
+        [each.edge(span[1], energy_j=each.energy_j or 0.0) for each in sums],
+    )
+
+
+def request(
+    number: int,
+    *,
+    arrival_ns: int,
+    start_ns: int,
+    first_ns: int | None,
+    end_ns: int,
+    input_tokens: int,
+    output_tokens: int,
+    gaps_sec: Sequence[float] | None,
+    headers_ns: int | None = None,
+    error: str | None = None,
+    status: int | None = None,
+) -> Request:
+    """With the time of each token or piece after the first, where `gaps_sec` between them are known."""
+    times_ns = [] if first_ns is None or gaps_sec is None else _times_ns(first_ns, gaps_sec)
+    counted = len(times_ns) == output_tokens
+    unknown = "the file has no times of tokens" if output_tokens and not times_ns else None
+    return Request(
+        request_id=number,
+        batch_index=number,
+        batch_size=1,
+        arrival_ns=min(arrival_ns, start_ns),
+        start_ns=start_ns,
+        first_token_ns=first_ns,
+        end_ns=max([start_ns, end_ns, *times_ns[-1:], *filter(None, [first_ns])]),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        token_times_ns=times_ns if counted else [],
+        chunk_times_ns=[] if counted else times_ns,
+        # how many tokens a piece brought, nobody wrote down
+        chunk_tokens=[] if counted else [None] * len(times_ns),
+        times_reason=unknown,
+        finish_reason="finished" if error is None else "error",
+        error=error,
+        headers_ns=headers_ns,
+        http_status=status,
+    )
+
+
+def _times_ns(first_ns: int, gaps_sec: Sequence[float]) -> list[int]:
+    return [first_ns + round(after_sec * NS_PER_S) for after_sec in accumulate(gaps_sec, initial=0.0)]
+
+
+def nanoseconds(seconds: float) -> int:
+    """Of a length or a moment in seconds."""
+    return round(seconds * NS_PER_S)

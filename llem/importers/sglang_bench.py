@@ -7,8 +7,7 @@ import msgspec
 
 from llem.importers.asked import Asked
 from llem.importers.document import Count, Document, Seconds
-from llem.importers.recording import Mapped, Measurement, Recording
-from llem.importers.requests import nanoseconds
+from llem.importers.recording import Mapped, Measurement, Recording, nanoseconds
 from llem_events.events import WorkReported
 
 OPTIONS = frozenset({"timezone", "start"})

@@ -7,10 +7,8 @@ from typing import Any
 import msgspec
 
 from llem.importers.asked import Asked
-from llem.importers.counted import Sum, measurement, metered
 from llem.importers.document import Count, Document, Joules, Seconds
-from llem.importers.recording import Mapped, Recording
-from llem.importers.requests import nanoseconds, request
+from llem.importers.recording import Mapped, Recording, Sum, measurement, metered, nanoseconds, request
 from llem_events.events import Request, WorkReported
 
 OPTIONS = frozenset({"timezone"})

@@ -7,10 +7,8 @@ from itertools import pairwise
 import msgspec
 
 from llem.importers.asked import Asked
-from llem.importers.counted import Sum, measurement, metered
 from llem.importers.document import Document, Joules, Seconds, UnixSeconds
-from llem.importers.recording import Mapped, Recording
-from llem.importers.requests import nanoseconds
+from llem.importers.recording import Mapped, Recording, Sum, measurement, metered, nanoseconds
 
 OPTIONS: frozenset[str] = frozenset()
 _HEADER = ["start_time", "window_name", "elapsed_time"]
