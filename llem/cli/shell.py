@@ -23,8 +23,8 @@ from llem.cli.query import (
 )
 from llem.errors import LlemError, OutputError, QueryError, is_text
 from llem.query.process import Limits, Parameter, running
-from llem.query.statement_ends import commands, is_whole
 from llem.query.statements import SCHEMA, TABLES, parse_parameters, saved_queries, saved_query, statement
+from llem.query.typed_sql import commands, is_whole
 from llem.store import Store
 
 HINTS = Hints(whole=".mode lines", more="LIMIT and OFFSET choose others, .mode csv has no limit")

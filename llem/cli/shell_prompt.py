@@ -15,9 +15,8 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from llem.cli.console import note, on_one_line
 from llem.cli.shell import COMMANDS, CONTINUED, MODES, PROMPT, Session
-from llem.query.completion import NAMES, Names, candidates, names_of
-from llem.query.statement_ends import is_whole
 from llem.query.statements import saved_queries
+from llem.query.typed_sql import NAMES, Names, candidates, is_whole, names_of
 
 
 class _Completer(Completer):  # type: ignore[misc]  # prompt_toolkit is Any to the type checker, as every package that may be absent

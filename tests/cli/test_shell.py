@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llem.query.completion import Names, candidates, names_of
-from llem.query.statement_ends import commands, is_whole, split
+from llem.query.typed_sql import Names, candidates, commands, is_whole, names_of, split
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
 from tests.conftest import LLEM, quiet
