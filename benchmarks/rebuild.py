@@ -20,7 +20,7 @@ from typing import NamedTuple
 import duckdb
 
 from benchmarks.sample_files import DEVICE_UUID, METER, segment_header, write_log, write_parquet
-from llem.projections.database import Tables, create_tables
+from llem.projections.database import Tables, create, create_tables
 from llem.projections.ingest import Replay
 from llem.projections.log_cells import MEASURED, Identity
 from llem_events import SegmentReader
@@ -57,7 +57,8 @@ def load(path: Path, *, threads: int) -> Run:
     """Load a file into a fresh database and look at what came of it."""
     database = path.with_name("loaded.duckdb")
     database.unlink(missing_ok=True)
-    connection = duckdb.connect(str(database), config={"threads": threads})
+    connection = create(database)
+    connection.execute(f"SET threads = {threads}")
     create_tables(connection)
     began, cpu_began = time.perf_counter(), time.process_time()
     connection.execute("BEGIN")
