@@ -15,9 +15,9 @@ from llem.projections.checkpoint import Files, SegmentFile
 from llem.projections.containment import LOG_TABLES, reason_against
 from llem.projections.database import Rows, Tables, release_cache
 from llem.projections.derive.experiment import derive_experiment
+from llem.projections.derive.held import Held, HeldRequests
 from llem.projections.derive.history import ExperimentFacts, facts_of
 from llem.projections.derive.rows import DERIVED_TABLES, clock_offsets, derived_rows
-from llem.projections.derive.source import Held, HeldRequests
 from llem.projections.ingest import Taken, read_whole
 from llem.projections.log_cells import held_samples, request_batch, sample_batch
 from llem.projections.ranges import check_ranges

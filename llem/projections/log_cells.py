@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from llem.projections import cells
 from llem.projections.arrow_stream import Cells, measured, repeated
 from llem.projections.cells import Batch
-from llem.projections.derive.source import Device, HeldSamples
+from llem.projections.derive.held import HeldSamples
+from llem.projections.derive.source import Device
 from llem.units import SAMPLE_UNITS
 from llem_events import SAMPLE_COLUMNS
 from llem_events.columns import Column

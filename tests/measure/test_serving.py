@@ -12,8 +12,9 @@ import pytest
 
 from llem.process_tree import descendants, name_of_living
 from llem.projections import open_readonly, rebuild, sample_pieces
+from llem.projections.derive.held import Held
 from llem.projections.derive.reading import read_experiments
-from llem.projections.derive.source import Held, Stored
+from llem.projections.derive.stored import Stored
 from llem.store import Store
 from tests.conftest import (
     CALM,

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from llem.projections.derive.experiment import Derived, derive_experiment
+from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import ExperimentFacts, Fact, Segment
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldRequests, HeldSamples
+from llem.projections.derive.source import POSSIBLE, Device
 from llem.units import SAMPLE_UNITS
 from llem_events import columns
 from llem_events.events import Event, RequestsCompleted, SamplesTaken

@@ -9,7 +9,7 @@ import pytest
 from llem.plan import Plan, WorkloadPlan
 from llem.projections import catch_up
 from llem.projections.derive import calibrations
-from llem.projections.derive.source import Held
+from llem.projections.derive.held import Held
 from llem.results.calibration import ESTIMATES, REGION, LoadTrace, SensorCalibration
 from llem.results.student_t import Estimate
 from llem.store import Store

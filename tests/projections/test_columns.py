@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from llem.projections.derive.columns import Groups, Lists, RequestColumns
+from llem.projections.derive.held import HeldRequests
 from llem.projections.derive.request_laws import RequestLaws, disordered, negative, within
 from llem.projections.derive.request_shares import request_shares
 from llem.projections.derive.requests import gaps_ms, token_gaps_ms
-from llem.projections.derive.source import HeldRequests, Usage
+from llem.projections.derive.source import Usage
 from llem_events.events import Request
 
 MS = 10**6

@@ -10,8 +10,9 @@ import pytest
 from llem.plan import ModelPlan, Plan, ServerPlan, ValidityPlan
 from llem.projections.derive import conservation
 from llem.projections.derive.experiment import log_warnings
+from llem.projections.derive.held import Held, HeldSamples
 from llem.projections.derive.rows import experiment_results, experiments
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples
+from llem.projections.derive.source import POSSIBLE, Device
 from llem_events.events import (
     BaselineMeasured,
     BaselinePower,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llem.projections.derive.held import Held, HeldSamples
 from llem.projections.derive.pieces import Asked
 from llem.projections.derive.samples import DeviceSamples
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples, Sampled, Series, Span, Values
+from llem.projections.derive.source import POSSIBLE, Device, Sampled, Series, Span, Values
 from llem.results.phases import SILENT_PERIODS
 
 GPU = Device(0, "GPU-0")

@@ -9,9 +9,10 @@ import pytest
 
 from llem.projections.derive.clocks import MAX_DRIFT_NS, Clocks, in_microseconds, placements, timestamp
 from llem.projections.derive.energy import baseline_power_w, read_counter
+from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import FOLLOWS_NS, ExperimentFacts, Fact, ProcessFacts, Segment, facts_of
 from llem.projections.derive.sensors import Blindness, as_calibrated
-from llem.projections.derive.source import POSSIBLE, Held, HeldRequests, HeldSamples
+from llem.projections.derive.source import POSSIBLE
 from llem.projections.derive.source import Device as Sampled
 from llem.projections.derive.spans import clipped, measurement_spans, portions, window_span, with_drains
 from llem_events.events import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llem.projections import catch_up, rebuild, sample_pieces
-from llem.projections.derive import batches, pieces, requests, source
+from llem.projections.derive import batches, pieces, requests, stored
 from llem.store import Store
 from llem_events.events import Request
 from tests.projections.tables import hashes, one, result, rows
@@ -101,7 +101,7 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Experiments of any size go the way of large ones."""
     monkeypatch.setattr(sample_pieces, "PIECE_SAMPLES", 7)
     monkeypatch.setattr(sample_pieces, "SMALL_ROWS", 0)
-    monkeypatch.setattr(source, "THINNED_FROM", 0)
+    monkeypatch.setattr(stored, "THINNED_FROM", 0)
     monkeypatch.setattr(pieces, "AT_ONCE", 50)
     monkeypatch.setattr(batches, "MAX_BATCHES", 4)
 

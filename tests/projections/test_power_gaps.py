@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from llem.projections.derive.held import Held, HeldSamples
 from llem.projections.derive.samples import DeviceSamples
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldSamples
+from llem.projections.derive.source import POSSIBLE, Device
 
 START_NS = 5_000_000_000
 DURATION_SEC = 10.0

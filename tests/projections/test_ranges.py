@@ -15,8 +15,9 @@ from llem.projections import containment
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import MAX_REASON, MisfitError, check_memory, reason_against
 from llem.projections.database import Tables
+from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import ExperimentFacts, Fact
-from llem.projections.derive.source import POSSIBLE, Device, Held, HeldRequests, HeldSamples
+from llem.projections.derive.source import POSSIBLE, Device
 from llem.projections.ingest import identity_of, read_whole
 from llem.projections.ranges import (
     MAX_COUNT,

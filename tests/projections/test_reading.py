@@ -8,13 +8,15 @@ import pytest
 
 from llem.projections import catch_up, open_readonly, rebuild, sample_pieces
 from llem.projections.derive import reading
-from llem.projections.derive import source as source_module
+from llem.projections.derive import stored as stored_module
 from llem.projections.derive.columns import LISTS
 from llem.projections.derive.experiment import derive_experiment
+from llem.projections.derive.held import Held
 from llem.projections.derive.history import ExperimentFacts
 from llem.projections.derive.rows import derived_rows
 from llem.projections.derive.samples import COUNTED, DeviceSamples
-from llem.projections.derive.source import SERIES, Device, Held, Stored
+from llem.projections.derive.source import SERIES, Device
+from llem.projections.derive.stored import Stored
 from llem.store import Store
 from llem_events import SegmentReader
 from tests.world import at, experiment, sampler_events, supervisor, worker_events, write
@@ -57,7 +59,7 @@ def test_tables_answer_what_memory_answers(
     three: Store, thinned_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every question that is asked of an experiment, of spans with many samples, few and none."""
-    monkeypatch.setattr(source_module, "THINNED_FROM", thinned_from)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", thinned_from)
     with open_readonly(three) as connection:
         for facts, held in reading.read_experiments(connection, ["run-1", "run-2", "run-3"]):
             stored = Stored(connection, facts.experiment_id)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llem.projections import catch_up, open_readonly
 from llem.projections.derive.columns import RequestColumns
 from llem.projections.derive.request_laws import mistimed
-from llem.projections.derive.source import Stored
+from llem.projections.derive.stored import Stored
 from llem.store import Store
 from llem_events.events import Request
 from llem_events.request_events import times_problem

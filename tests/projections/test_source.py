@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from llem.projections import database, sample_pieces
-from llem.projections.derive import source as source_module
+from llem.projections.derive import stored as stored_module
 from llem.projections.derive.columns import LISTS
+from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.pieces import Asked
 from llem.projections.derive.samples import COUNTED, DeviceSamples
-from llem.projections.derive.source import POSSIBLE, SERIES, Device, Held, HeldRequests, Stored, Values
+from llem.projections.derive.source import POSSIBLE, SERIES, Device, Values, ascending
+from llem.projections.derive.stored import Stored
 from llem.projections.log_cells import Identity, Reported, held_samples, request_batch, sample_batch
 from llem.projections.sample_pieces import Counted, piece_batch
 from llem_events import columns
@@ -204,7 +206,7 @@ def test_samples_of_tables_are_those_of_memory(
     stored: Stored, thinned_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every question, twice, for what was read once is kept."""
-    monkeypatch.setattr(source_module, "THINNED_FROM", thinned_from)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", thinned_from)
     truth = list(map(str, answers(held())))
     for _ in range(2):
         assert list(map(str, answers(stored))) == truth
@@ -243,7 +245,7 @@ def test_a_series_in_pieces_has_samples_of_the_whole(
     device, span = DEVICES[0], (100 * MS, 1_500 * MS)
     whole = list(stored.series(device, span, Asked(np.empty(0), 0)))
     assert len(whole) == 1 and whole[0][2] is None
-    monkeypatch.setattr(source_module, "THINNED_FROM", 0)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", 0)
     asked = Asked(np.array([place / 1_000 for place in places]), 0)
     [(at_ns, of_series, left_out)] = stored.series(device, span, asked)
     every_ns, every = whole[0][:2]
@@ -259,7 +261,7 @@ def test_moments_are_ends_of_pieces(stored: Stored, monkeypatch: pytest.MonkeyPa
     """Where samples are thinned out; else there are none."""
     assert stored.moments(DEVICES[0], SPANS[0]).tolist() == []
     assert held().moments(DEVICES[0], SPANS[0]).tolist() == []
-    monkeypatch.setattr(source_module, "THINNED_FROM", SAMPLES + 100)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", SAMPLES + 100)
     at_ns = stored.samples(DEVICES[0], SPANS[0], ["power_w"])[0].tolist()
     moments = stored.moments(DEVICES[0], SPANS[0]).tolist()
     assert set(moments) <= set(at_ns) and len(moments) > 10 and moments == sorted(moments)
@@ -277,7 +279,7 @@ def test_what_no_device_can_say_is_counted(name: str) -> None:
     values = np.array([least, most, least - 1, np.inf if most < np.inf else least - 2, np.nan])
     read = {each: np.array([1.0, 1.0, 1.0, 1.0, -100.0]) for each in POSSIBLE} | {name: values}
     read = {each: np.where(np.arange(5) < 4, column, np.nan) for each, column in read.items()}
-    found = source_module.HeldSamples(DEVICES[0], "s", np.arange(5), read).counted()
+    found = HeldSamples(DEVICES[0], "s", np.arange(5), read).counted()
     assert found == (DEVICES[0], "s", 5, 0, 4, 2)
 
 
@@ -297,11 +299,11 @@ def test_what_was_read_is_kept_while_it_is_little(stored: Stored, monkeypatch: p
     assert len(reads) == 1
     stored.samples(device, span, ["temperature_c"])
     assert len(reads) == 2
-    monkeypatch.setattr(source_module, "KEPT_SAMPLES", 600)
+    monkeypatch.setattr(stored_module, "KEPT_SAMPLES", 600)
     for again in (3, 4):  # 500 and 400 are more than 600
         stored.samples(DEVICES[1], span, ["power_w"])
         assert len(reads) == again
-    monkeypatch.setattr(source_module, "KEPT_SAMPLES", 900)
+    monkeypatch.setattr(stored_module, "KEPT_SAMPLES", 900)
     for _ in range(2):
         stored.samples(DEVICES[1], span, ["power_w"])
         assert len(reads) == 5
@@ -332,5 +334,5 @@ def test_an_experiment_without_rows_has_nothing() -> None:
 
 def test_samples_in_disorder_are_put_in_order() -> None:
     """With their columns; what happened at once stays as it came."""
-    at_ns, read = source_module.ascending(np.array([3, 1, 1]), {"power_w": np.array([30.0, 10.0, 11.0])})
+    at_ns, read = ascending(np.array([3, 1, 1]), {"power_w": np.array([30.0, 10.0, 11.0])})
     assert at_ns.tolist() == [1, 1, 3] and read["power_w"].tolist() == [10.0, 11.0, 30.0]

@@ -7,20 +7,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import ExperimentFacts, load_histories
-from llem.projections.derive.source import (
-    POSSIBLE,
-    Device,
-    Held,
-    HeldRequests,
-    HeldSamples,
-    Places,
-    Source,
-    Stored,
-    join_spans,
-    rows_of,
-    rows_within,
-)
+from llem.projections.derive.source import POSSIBLE, Device, Source
+from llem.projections.derive.stored import Places, Stored, join_spans, rows_of, rows_within
 from llem.projections.sample_pieces import SMALL_ROWS, is_small, weight_of
 from llem_events.events import Request
 

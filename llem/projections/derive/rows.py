@@ -20,8 +20,9 @@ from llem.projections.derive.reading import read_experiments
 from llem.projections.derive.regions import region_rows
 from llem.projections.derive.request_shares import IN_DRAIN_REASON
 from llem.projections.derive.samples import DeviceSamples, load_samples
-from llem.projections.derive.source import Places, Source, Span, Stored, rows_of
+from llem.projections.derive.source import Source, Span
 from llem.projections.derive.spans import window_span
+from llem.projections.derive.stored import Places, Stored, rows_of
 from llem.projections.ranges import check_ranges
 from llem.results import RESULTS_VERSION, ExperimentResult, figures
 from llem.results.figures import EXPERIMENT_FIGURES, PROCESS_FIGURES
