@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llem.results.selection import FloatArray, Pieces
+from llem.results.percentiles import FloatArray, Pieces
 
 PARTS = 10
 LEAST_VALUES = 2 * PARTS

@@ -15,7 +15,7 @@ from llem.results.energy import adjusted
 from llem.results.experiment import ExperimentResult
 from llem.results.latency import INTERVALS, SERIES, STATISTICS, WITH_INTERVALS
 from llem.results.nullable import ratio
-from llem.results.order_statistics import least_count
+from llem.results.percentiles import least_count
 from llem.results.process import RawProcessResult
 from llem.units import J_PER_KWH
 from llem.versions import RESULTS_VERSION

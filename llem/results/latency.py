@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from llem.results.batch_means import batch_means
 from llem.results.nullable import ratio
-from llem.results.order_statistics import interval_ranks, least_count
-from llem.results.selection import FloatArray, Pieces, percentiles, ranked
+from llem.results.percentiles import FloatArray, Pieces, interval_ranks, least_count, percentiles, ranked
 from llem.units import NS_PER_MS
 from llem_events.events import Request
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llem.results.batch_means import BatchMeans, batch_means
-from llem.results.selection import Pieces
+from llem.results.percentiles import Pieces
 
 
 def stream(*parts: Sequence[float]) -> Pieces:

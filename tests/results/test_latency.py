@@ -19,8 +19,7 @@ from llem.results.latency import (
     LatencyValues,
     joined,
 )
-from llem.results.order_statistics import interval_ranks
-from llem.results.selection import Pieces
+from llem.results.percentiles import Pieces, interval_ranks
 from llem_events.events import Request
 
 MS = 1_000_000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llem.results import selection
-from llem.results.selection import FloatArray, percentiles
+from llem.results.percentiles import FloatArray, percentiles
 
 SHARES = (0, 50, 95, 99, 99.9, 100)
 RNG = np.random.default_rng(0)

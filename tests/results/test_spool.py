@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llem.results import selection
-from llem.results.selection import Spool
+from llem.results.percentiles import Spool
 
 
 def _all(kept: Spool, name: str) -> Sequence[float]:

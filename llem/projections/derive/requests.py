@@ -17,7 +17,7 @@ from llem.results import LatencyMeasurements
 from llem.results.flops import ModelShape, decode_flops, prefill_flops
 from llem.results.latency import OF_REQUEST, LatencyValues
 from llem.results.nullable import ratio
-from llem.results.selection import FloatArray, Spool
+from llem.results.percentiles import FloatArray, Spool
 from llem.units import NS_PER_MS
 
 PIECE_VALUES = 2**18  # requests and times of tokens that are read at once

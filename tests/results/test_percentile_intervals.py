@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from llem.results.order_statistics import _binomial_sums, interval_ranks, least_count
+from llem.results.percentiles import _binomial_sums, interval_ranks, least_count
 
 
 def test_so_many_values_are_needed() -> None:

@@ -1,5 +1,11 @@
-"""Percentiles of more values than are held in memory, exact: the pieces of the values are walked several times, and only those near a percentile are sorted."""
+"""Percentiles: exact ones of more values than are held in memory, and between which of its own values one lies.
 
+The pieces of the values are walked several times, and only those near a percentile are sorted. Between which values a percentile lies is known whatever
+the distribution, if the values are independent of each other: how many are below the true one is binomial. Source: David and Nagaraja, Order Statistics
+(2003), 7.1.
+"""
+
+import functools
 import math
 import os
 import tempfile
@@ -20,6 +26,8 @@ HELD_BYTES = 2**22  # of a spool
 _READ_VALUES = 2**15
 _DIGIT_BITS = 16
 _SIGN = np.uint64(2**63)
+LEVEL = 0.95  # of what a percentile lies between
+_DEVIATIONS = 12  # of the binomial distribution, beyond which nothing is left
 
 
 class Spool:
@@ -117,3 +125,35 @@ def _keys(values: FloatArray) -> NDArray[np.uint64]:
     """Integers in the order of the values: their bits, all turned in a negative one."""
     bits = (values + 0.0).view(np.uint64)
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+
+
+def least_count(share: float, level: float = LEVEL) -> int:
+    """With so many values the largest one is above the percentile, with this probability."""
+    return math.ceil(math.log(1 - level) / math.log(share))
+
+
+@functools.lru_cache(maxsize=1024)
+def interval_ranks(count: int, share: float, level: float = LEVEL) -> tuple[int, int] | None:
+    """The places of two values, from 0 in ascending order, between which the percentile lies with at least this probability.
+
+    `share` of the distribution, 0.9 or more, is below the percentile. None for too few values.
+    """
+    if count < least_count(share, level):
+        return None
+    first, fewer = _binomial_sums(count, share)
+    outside = 1 - level
+    # as few as possible above, where the tail is half of what may be outside; where it never is, the largest
+    above = min(int(np.searchsorted(fewer, 1 - outside / 2)), count - first)
+    below = int(np.searchsorted(fewer, fewer[above] - level, side="right")) - 1
+    return first + below - 1, first + above - 1
+
+
+def _binomial_sums(count: int, share: float) -> tuple[int, NDArray[np.float64]]:
+    """A number, and from it on for each number the probability that fewer values are below the percentile."""
+    reach = _DEVIATIONS * (math.sqrt(count * share * (1 - share)) + 1)
+    first, last = max(0, math.floor(count * share - reach)), min(count, math.ceil(count * share + reach))
+    numbers = np.arange(first, last)
+    steps = np.log((count - numbers) / (numbers + 1)) + math.log(share / (1 - share))
+    logarithms = np.concatenate([[0.0], np.cumsum(steps)])
+    weights = np.exp(logarithms - logarithms.max())
+    return first, np.concatenate([[0.0], np.cumsum(weights / weights.sum())])
