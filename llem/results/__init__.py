@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from llem.results.aggregate import aggregate_results as aggregate_results
     from llem.results.completeness import CompletenessReport as CompletenessReport
     from llem.results.completeness import validate_process_completeness as validate_process_completeness
-    from llem.results.efficiency import BatchEfficiencyMetrics as BatchEfficiencyMetrics
-    from llem.results.efficiency import ExtendedEfficiencyMetrics as ExtendedEfficiencyMetrics
-    from llem.results.efficiency import GPUUtilisationMetrics as GPUUtilisationMetrics
-    from llem.results.efficiency import KVCacheEfficiencyMetrics as KVCacheEfficiencyMetrics
-    from llem.results.efficiency import MemoryEfficiencyMetrics as MemoryEfficiencyMetrics
-    from llem.results.efficiency import RequestLatencyMetrics as RequestLatencyMetrics
     from llem.results.energy import DeviceEnergy as DeviceEnergy
     from llem.results.energy import EnergyBreakdown as EnergyBreakdown
     from llem.results.energy import EnergyMetrics as EnergyMetrics
@@ -38,9 +32,15 @@ if TYPE_CHECKING:
     from llem.results.latency import latency_statistics as latency_statistics
     from llem.results.power import cumulative_energy_j as cumulative_energy_j
     from llem.results.power import energy_between_j as energy_between_j
+    from llem.results.process import BatchEfficiencyMetrics as BatchEfficiencyMetrics
     from llem.results.process import ComputeMetrics as ComputeMetrics
+    from llem.results.process import ExtendedEfficiencyMetrics as ExtendedEfficiencyMetrics
+    from llem.results.process import GPUUtilisationMetrics as GPUUtilisationMetrics
     from llem.results.process import InferenceMetrics as InferenceMetrics
+    from llem.results.process import KVCacheEfficiencyMetrics as KVCacheEfficiencyMetrics
+    from llem.results.process import MemoryEfficiencyMetrics as MemoryEfficiencyMetrics
     from llem.results.process import RawProcessResult as RawProcessResult
+    from llem.results.process import RequestLatencyMetrics as RequestLatencyMetrics
     from llem.results.process import ResultWarning as ResultWarning
     from llem.results.process import ThermalThrottleInfo as ThermalThrottleInfo
     from llem.results.process import Timestamps as Timestamps
@@ -59,13 +59,12 @@ __all__, __getattr__, __dir__ = root_of(
     {
         "aggregate": "aggregate_results",
         "completeness": "CompletenessReport validate_process_completeness",
-        "efficiency": "BatchEfficiencyMetrics ExtendedEfficiencyMetrics GPUUtilisationMetrics KVCacheEfficiencyMetrics MemoryEfficiencyMetrics RequestLatencyMetrics",
         "energy": "DeviceEnergy EnergyBreakdown EnergyMetrics MultiGPUMetrics least_trusted",
         "environment": "ContainerEnvironment CPUEnvironment CUDAEnvironment EnvironmentSnapshot GPUEnvironment HardwareEnvironment ThermalEnvironment",
         "experiment": "AggregationMetadata ExperimentResult judged measured_facts",
         "latency": "LatencyMeasurements LatencyStatistics latency_statistics",
         "power": "cumulative_energy_j energy_between_j",
-        "process": "ComputeMetrics InferenceMetrics RawProcessResult ResultWarning ThermalThrottleInfo Timestamps WarmupResult",
+        "process": "BatchEfficiencyMetrics ComputeMetrics ExtendedEfficiencyMetrics GPUUtilisationMetrics InferenceMetrics KVCacheEfficiencyMetrics MemoryEfficiencyMetrics RawProcessResult RequestLatencyMetrics ResultWarning ThermalThrottleInfo Timestamps WarmupResult",
         "steady_state": "PowerSamples SteadyState find_steady_state",
         "validity": "InvalidReason MeasuredFacts Verdict judge",
     },

@@ -7,14 +7,19 @@ from typing import Any, Literal
 import msgspec
 
 from llem.plan import ValidityPlan
-from llem.results.efficiency import ExtendedEfficiencyMetrics
 from llem.results.energy import EnergyBreakdown, EnergySource, MultiGPUMetrics
 from llem.results.environment import EnvironmentSnapshot
 from llem.results.intervals import duration
 from llem.results.latency import LatencyStatistics
 from llem.results.nullable import largest, ratio
 from llem.results.phase_split import PhaseSplit
-from llem.results.process import RawProcessResult, Status, ThermalThrottleInfo, WarmupResult
+from llem.results.process import (
+    ExtendedEfficiencyMetrics,
+    RawProcessResult,
+    Status,
+    ThermalThrottleInfo,
+    WarmupResult,
+)
 from llem.results.serving import ServingMetrics
 from llem.results.validity import DEFAULT_THRESHOLDS, InvalidReason, MeasuredFacts, judge
 from llem.versions import SCHEMA_VERSION

@@ -6,17 +6,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from llem.results.efficiency import (
+from llem.results.latency import LatencyStatistics
+from llem.results.nullable import any_true, largest, ratio, total, weighted_mean
+from llem.results.process import (
     BatchEfficiencyMetrics,
     ExtendedEfficiencyMetrics,
     GPUUtilisationMetrics,
     KVCacheEfficiencyMetrics,
     MemoryEfficiencyMetrics,
+    RawProcessResult,
     RequestLatencyMetrics,
+    ThermalThrottleInfo,
 )
-from llem.results.latency import LatencyStatistics
-from llem.results.nullable import any_true, largest, ratio, total, weighted_mean
-from llem.results.process import RawProcessResult, ThermalThrottleInfo
 
 MB_PER_GB = 1024
 Part = TypeVar("Part")

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-from llem.results.efficiency import ExtendedEfficiencyMetrics, GPUUtilisationMetrics, MemoryEfficiencyMetrics
 from llem.results.energy import EnergyBreakdown, EnergyMetrics
 from llem.results.environment import (
     ContainerEnvironment,
@@ -17,7 +16,10 @@ from llem.results.experiment import AggregationMetadata, ExperimentResult
 from llem.results.latency import LatencyMeasurements, LatencyStatistics
 from llem.results.process import (
     ComputeMetrics,
+    ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
     InferenceMetrics,
+    MemoryEfficiencyMetrics,
     RawProcessResult,
     ThermalThrottleInfo,
     Timestamps,
