@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 from llem.errors import MeasureError, PlanError
 from llem.plan import Plan
-from llem.servers.arguments import sampling
-from llem.servers.base import HOST, Counters, Launch
+from llem.servers.base import HOST, Counters, Launch, sampling
 
 COUNTERS: Counters | None = None
 

@@ -7,8 +7,16 @@ from typing import Any, ClassVar
 
 from llem.errors import MissingExtraError
 from llem.plan import Plan
-from llem.servers.arguments import has_package, plain_tokens, require_file, sampling, version_of
-from llem.servers.base import HOST, Counters, Launch
+from llem.servers.base import (
+    HOST,
+    Counters,
+    Launch,
+    has_package,
+    plain_tokens,
+    require_file,
+    sampling,
+    version_of,
+)
 
 PROGRAM, PACKAGE = "llama-server", "xllamacpp"
 _A_FILE = "FILE.gguf, a model that llama.cpp can read"

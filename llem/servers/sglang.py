@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from llem.plan import Plan
-from llem.servers.arguments import require_model, require_package, sampling, version_of
-from llem.servers.base import HOST, Counters, Launch
+from llem.servers.base import HOST, Counters, Launch, require_model, require_package, sampling, version_of
 
 _A_MODEL = "a folder or a hub name"
 

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 from llem.plan import Plan
 from llem.plan_file import path_of
-from llem.servers.arguments import require_model, require_package, sampling, version_of
-from llem.servers.base import HOST, Counters, Launch
+from llem.servers.base import HOST, Counters, Launch, require_model, require_package, sampling, version_of
 
 _HINT = "pip install 'transformers[serving]'"
 

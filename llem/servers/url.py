@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 from llem.errors import PlanError
 from llem.plan import Plan
-from llem.servers.arguments import sampling
-from llem.servers.base import Counters
+from llem.servers.base import Counters, sampling
 
 COUNTERS: Counters | None = None
 

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from llem.plan import Plan
-from llem.servers.arguments import require_model, require_program, sampling, version_of, vocabulary_of_folder
-from llem.servers.base import HOST, Counters, Launch
+from llem.servers.base import (
+    HOST,
+    Counters,
+    Launch,
+    require_model,
+    require_program,
+    sampling,
+    version_of,
+    vocabulary_of_folder,
+)
 
 _A_MODEL = "a folder or a hub name"
 

@@ -13,8 +13,7 @@ from llem.errors import LlemError
 from llem.plan import Plan
 from llem.registry import SERVERS
 from llem.servers import check_server, create_server
-from llem.servers.arguments import plain_tokens, vocabulary_of_folder
-from llem.servers.base import Server
+from llem.servers.base import Server, plain_tokens, vocabulary_of_folder
 from llem.servers.llamacpp_wheel import WrongOptionError, pairs, set_option
 from tests.servers.programs import simulated
 
