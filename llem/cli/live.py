@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llem.cli.panel import OwnCost, Screen, blocks_of, panel
-from llem.live.follower import RunFollower
+from llem.live.run import RunFollower
 from llem.store import Store
 from llem_events.errors import LogError
 

@@ -12,8 +12,7 @@ from llem.cli import console
 from llem.cli.options import StoreOption
 from llem.cli.panel import OwnCost, Screen, blocks_of, panel, write_panel
 from llem.errors import StoreError
-from llem.live.follower import RunFollower
-from llem.live.run import LiveRun
+from llem.live.run import LiveRun, RunFollower
 from llem.live.study import Standing, StudyFollower
 from llem.store import LAST, Store
 from llem.study.history import find_study

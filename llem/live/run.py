@@ -1,7 +1,8 @@
-"""A run so far: its processes and devices, the figures that they add up to, and what still keeps them from being valid."""
+"""A run so far, read from its log as it grows: its processes and devices, the figures that they add up to, and what still keeps them from being valid."""
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -12,7 +13,9 @@ from llem.plan import Plan
 from llem.results.energy import adjusted, distinct, least_trusted
 from llem.results.nullable import largest, ratio, total
 from llem.results.validity import InvalidReason, MeasuredFacts, judge
+from llem.store import Store
 from llem_events import SegmentHeader, boot_id
+from llem_events.damage import Verdict
 from llem_events.events import (
     Event,
     ExperimentCompleted,
@@ -23,10 +26,12 @@ from llem_events.events import (
     WindowClosed,
     WindowOpened,
 )
-from llem_events.replay import Occurrence, SampleBatch
+from llem_events.following import GrowingSegments
+from llem_events.replay import Occurrence, SampleBatch, replay
 
 N = TypeVar("N", int, float)
 COMPARABLE_S = 5.0  # before, a tick of the counter is too much of the energy to hold it against the power
+LOOK_S = 1.0  # between two looks for new segments and for their writers
 
 
 class Figures(NamedTuple):
@@ -275,3 +280,46 @@ def _plan(written: dict[str, Any]) -> Plan:
         return msgspec.convert(written, Plan)
     except (msgspec.ValidationError, TypeError, ValueError):
         return Plan()
+
+
+class RunFollower:
+    """A run, and its segments as far as they were read."""
+
+    def __init__(self, store: Store, experiment_id: str) -> None:
+        self.run = LiveRun(experiment_id)
+        self._store = store
+        self._look_again_at = 0.0
+        self._segments = GrowingSegments(self._paths, salvage_damage=True)
+
+    def read(self) -> bool:
+        """Take what is new; whether there was anything. Cheap enough for four times a second.
+
+        Raises NewerFormatError, SegmentReadError.
+        """
+        was_written = self._look()
+        grown = self._segments.grown()
+        for reader in grown:
+            for told in replay(reader):
+                if reader.header is not None:
+                    self.run.take(reader.header, told)
+            self.run.is_damaged |= reader.verdict is Verdict.CORRUPT
+        changed = bool(grown) or was_written != self.run.is_written
+        self.run.is_written = was_written
+        return changed
+
+    def _look(self) -> bool:
+        """Whether anybody writes, now and then anew: what is read after that nobody adds to."""
+        if time.monotonic() < self._look_again_at:
+            return self.run.is_written
+        self._look_again_at = time.monotonic() + LOOK_S
+        self._segments.look()
+        return self._segments.are_written()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._segments.close()
+
+    def _paths(self) -> list[Path]:
+        """Samplers last: when their samples are read, the windows that these lie in are known."""
+        paths = self._store.segments(self.run.experiment_id)
+        return sorted(paths, key=lambda path: path.name.startswith("sampler"))

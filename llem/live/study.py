@@ -4,7 +4,7 @@ from contextlib import closing, suppress
 from statistics import fmean
 from typing import NamedTuple
 
-from llem.live.follower import RunFollower
+from llem.live.run import RunFollower
 from llem.results.comparison import mean_of_runs
 from llem.store import SEGMENT_SUFFIX, Store
 from llem.study.history import StudyHistory, read_history

@@ -39,7 +39,7 @@ def test_a_shell_in_a_pipe_loads_no_line_editor() -> None:
         "llem.measure.sampler",
         "llem.measure.program",
         "llem.measure.supervisor",
-        "llem.live.follower",
+        "llem.live.run",
         "llem.live.study",
     ],
 )

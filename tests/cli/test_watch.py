@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llem.cli.panel import ASCII_BLOCKS, OwnCost, panel, sparkline, warmup_target
-from llem.live.follower import RunFollower
+from llem.live.run import RunFollower
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
 from tests.conftest import LLEM, SIMULATED, Run, Start, wait_until

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llem.live.follower import RunFollower
 from llem.live.process import LiveProcess
-from llem.live.run import LiveRun
+from llem.live.run import LiveRun, RunFollower
 from llem.plan import Plan, ServerPlan, WindowsPlan
 from llem.projections import rebuild, results_for
 from llem.projections.database import open_readonly

@@ -3,7 +3,7 @@
 import pytest
 
 from llem.live.arrivals import Arrivals
-from llem.live.follower import RunFollower
+from llem.live.run import RunFollower
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import Request, ServerStarted, WindowClosed, WindowOpened
