@@ -2,7 +2,7 @@
 
 import pytest
 
-from llem.live.arrivals import Arrivals
+from llem.live.process import Arrivals
 from llem.live.run import RunFollower
 from llem.projections import catch_up
 from llem.store import Store
