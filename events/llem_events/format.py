@@ -41,7 +41,7 @@ COMPRESSION_LEVEL = 3
 SAMPLES_LEVEL = -1  # their noise cannot be compressed: level 1 saves 3 % and makes writing a tenth slower
 # block number, first event, event count, compressed length, raw length
 _BLOCK_COUNTS = struct.Struct("<QQIII")
-_BLOCK_FIELDS = struct.Struct("<QQIII32s32s")  # and both digests
+_BLOCK_FIELDS = struct.Struct(f"{_BLOCK_COUNTS.format}{DIGEST_BYTES}s{DIGEST_BYTES}s")  # and both digests
 BLOCK_HEADER_BYTES = _PREFIX.size + _BLOCK_FIELDS.size
 
 # the segment header
@@ -67,6 +67,7 @@ def pack_record(kind: bytes, version: int, fields: bytes) -> bytes:
 
 def kind_of(prefix: bytes) -> bytes:
     """The kind that a record's prefix names."""
+    # asked of every block of a log, and so not unpacked with the rest of the prefix, which takes five times as long
     return prefix[12:16]
 
 
@@ -155,12 +156,10 @@ def pack_block(
 ) -> tuple[BlockHeader, bytes]:
     """Header and bytes of one block. Raises TooLargeError for what a reader would refuse."""
     _check_caps(event_count, len(payload), raw_length)
-    fields = _BLOCK_COUNTS.pack(block_number, first_event, event_count, len(payload), raw_length)
-    digest = chain_digest(segment_id, previous_digest, fields, payload)
-    frame = pack_record(BLOCK_HEADER_KIND, BLOCK_VERSION, fields + previous_digest + digest)
-    header = BlockHeader(
-        block_number, first_event, event_count, len(payload), raw_length, previous_digest, digest
-    )
+    counts = (block_number, first_event, event_count, len(payload), raw_length)
+    digest = chain_digest(segment_id, previous_digest, _BLOCK_COUNTS.pack(*counts), payload)
+    header = BlockHeader(*counts, previous_digest, digest)
+    frame = pack_record(BLOCK_HEADER_KIND, BLOCK_VERSION, _BLOCK_FIELDS.pack(*header))
     return header, frame + payload
 
 
@@ -196,8 +195,8 @@ def check_payload(
     header: BlockHeader, frame: bytes, payload: bytes, *, segment_id: bytes, offset: int
 ) -> None:
     """Raises CorruptError unless the digest in the header is the digest of header fields and payload."""
-    fields = frame[_PREFIX.size : _PREFIX.size + _BLOCK_COUNTS.size]
-    if chain_digest(segment_id, header.previous_digest, fields, payload) != header.digest:
+    counts = frame[_PREFIX.size : _PREFIX.size + _BLOCK_COUNTS.size]
+    if chain_digest(segment_id, header.previous_digest, counts, payload) != header.digest:
         raise CorruptError(f"digest of block {header.block_number} does not fit its bytes", offset=offset)
 
 
