@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,8 @@ import pytest
 from llem.reporting import charts
 from llem.reporting.charts import Curves, Span, Trace
 from llem.reporting.style import STYLE
-from tests.conftest import LIMIT_S
+from tests.report.chromium import drawn, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NAMES = [
     "batch_size=1, size=1",
     "batch_size=1, size=x",
@@ -132,7 +129,7 @@ def drawings() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+@needs_chromium
 @pytest.mark.parametrize("width", [400, 800, 1300])
 @pytest.mark.parametrize("columns", ["one", "two"])
 def test_no_label_lies_over_another(width: int, columns: str, tmp_path: Path) -> None:
@@ -149,21 +146,7 @@ def test_no_label_lies_over_another(width: int, columns: str, tmp_path: Path) ->
 
 def overlaps(page: Path, width: int, profile: Path) -> list[list[str]]:
     """Drawing, label and the label that it lies over."""
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"),
-            *(
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                f"--window-size={width},9000",
-                "--dump-dom",
-                page.as_uri(),
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=LIMIT_S,
-    )
-    (found,) = re.findall('data-found="(.*?)"', done.stdout)
+    shown, _ = drawn(page, profile, width=width)
+    (found,) = re.findall('data-found="(.*?)"', shown)
     listed: list[list[str]] = json.loads(html.unescape(found))
     return listed

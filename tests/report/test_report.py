@@ -5,8 +5,6 @@ import gzip
 import hashlib
 import itertools
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,7 +22,8 @@ from llem.reporting.zoom import packed
 from llem.store import Store
 from llem_events.events import Event, MeterStarted, ModelLoaded, StudyPlace
 from tests.cli import fixed_store
-from tests.conftest import LIMIT_S, Run, events_of
+from tests.conftest import Run, events_of
+from tests.report.chromium import drawn, needs_chromium
 from tests.world import (
     begun_study,
     experiment,
@@ -35,7 +34,12 @@ from tests.world import (
     worker_events,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Scripts run, and what they say of themselves is told.
+LOOKED_AT_CLOSER = (
+    "--enable-logging=stderr",
+    "--virtual-time-budget=5000",
+    "--run-all-compositor-stages-before-draw",
+)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 ALLOWED = {
     *(
@@ -398,7 +402,7 @@ def unpacked(text: str) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+@needs_chromium
 def test_in_a_browser(llem: Run, tmp_path: Path) -> None:
     """With names that would be markup and without a network nothing is asked for and no error is told; power can be looked at closer; the drawings that stand there without JavaScript stay, for printing."""
     store = Store(tmp_path / "store").create()
@@ -407,33 +411,12 @@ def test_in_a_browser(llem: Run, tmp_path: Path) -> None:
     page_of(llem, store, f"cell={HOSTILE}", 'cell=quoted "label"', "--samples")
     page = tmp_path / "report.html"
     for attempt in range(5):  # on a busy machine virtual time runs out before samples are unpacked
-        shown, told = in_chromium(page, tmp_path / f"profile-{attempt}")
+        shown, told = drawn(page, tmp_path / f"profile-{attempt}", *LOOKED_AT_CLOSER, width=1400)
         assert "CONSOLE" not in told
         if 'class="uplot' in shown:
             break
     assert shown.count('class="uplot') == 2 and shown.count("345 samples. Drag to look closer") == 2
     assert shown.count("<svg") == page.read_text().count("<svg") >= 7
-
-
-def in_chromium(page: Path, profile: Path) -> tuple[str, str]:
-    """The document once it is drawn, and what the browser told."""
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"),
-            *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--window-size=1400,9000"),
-            *(
-                "--virtual-time-budget=5000",
-                "--run-all-compositor-stages-before-draw",
-                "--dump-dom",
-                page.as_uri(),
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=LIMIT_S,
-    )
-    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
