@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from llem.results import selection
+from llem.results import percentiles
 from llem.results.percentiles import Spool
 
 
@@ -13,11 +13,11 @@ def _all(kept: Spool, name: str) -> Sequence[float]:
     return [value for piece in kept.pieces(name) for value in piece.tolist()]
 
 
-@pytest.mark.parametrize("held_bytes", [16, selection.HELD_BYTES])
+@pytest.mark.parametrize("held_bytes", [16, percentiles.HELD_BYTES])
 def test_values_come_back_in_order(held_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, as often as they are asked for, and when some were added in between."""
-    monkeypatch.setattr(selection, "HELD_BYTES", held_bytes)
-    monkeypatch.setattr(selection, "_READ_VALUES", 3)
+    monkeypatch.setattr(percentiles, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(percentiles, "_READ_VALUES", 3)
     kept = Spool()
     kept.add("gaps", np.arange(5.0))
     kept.add("others", np.array([9.0]))

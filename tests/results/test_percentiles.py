@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from llem.results import selection
-from llem.results.percentiles import FloatArray, percentiles
+from llem.results import percentiles
+from llem.results.percentiles import FloatArray
 
 SHARES = (0, 50, 95, 99, 99.9, 100)
 RNG = np.random.default_rng(0)
@@ -21,17 +21,17 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("held", [1, 100, selection.HELD_VALUES])
+@pytest.mark.parametrize("held", [1, 100, percentiles.HELD_VALUES])
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_they_are_numpys(values: FloatArray, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of any values, some pieces of which are empty."""
-    monkeypatch.setattr(selection, "HELD_VALUES", held)
+    monkeypatch.setattr(percentiles, "HELD_VALUES", held)
     pieces = [np.empty(0), *np.array_split(values, 7)]
-    assert percentiles(lambda: pieces, SHARES) == np.percentile(values, SHARES).tolist()
+    assert percentiles.percentiles(lambda: pieces, SHARES) == np.percentile(values, SHARES).tolist()
 
 
 def test_values_that_are_all_alike_need_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of one, some of them empty."""
-    monkeypatch.setattr(selection, "HELD_VALUES", 1)
+    monkeypatch.setattr(percentiles, "HELD_VALUES", 1)
     pieces = [np.empty(0), *[np.array([5.0])] * 3]
-    assert percentiles(lambda: pieces, (0, 50, 100)) == [5.0, 5.0, 5.0]
+    assert percentiles.percentiles(lambda: pieces, (0, 50, 100)) == [5.0, 5.0, 5.0]
