@@ -9,8 +9,9 @@ default: check test
 
 # Install llem, its torch extra, Dask, the development tools and the servers of the tests into .venv, when their list has changed.
 setup:
-    @test .venv/.installed -nt pyproject.toml && test .venv/.installed -nt constraints.txt || \
-        PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt {{pip}} -e '.[torch,dev,serving,dask,remote]'
+    @test .venv/.installed -nt pyproject.toml && test .venv/.installed -nt constraints.txt || { \
+        echo "installing llem, torch and the tools of its tests into .venv: some minutes, once" >&2; \
+        PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt {{pip}} -e '.[torch,dev,serving,dask,remote]'; }
     @touch .venv/.installed
 
 # Measure the default plan on this machine and print the result.

@@ -16,7 +16,20 @@
 The log package has its own tree, `llem_events.LogError`; the command line prints both the same way.
 """
 
+import re
+from collections.abc import Sequence
+
 INTERNAL_STATUS = 70  # exit status for a fault of llem itself
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+_NAMED_TYPES = re.compile(r"\b(Expected|got) `([a-z]+(?: \| [a-z]+)*)`")
 
 
 class LlemError(Exception):
@@ -93,3 +106,14 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def in_words(text: str) -> str:
+    """msgspec's names of types as people say them: `int | null` is a whole number."""
+    return _NAMED_TYPES.sub(lambda match: f"{match[1]} {_type_in_words(match[2].split(' | '))}", text)
+
+
+def _type_in_words(names: Sequence[str]) -> str:
+    """A number may be written as a whole one, and what may be missing need not be said."""
+    told = [name for name in names if name != "null" and not (name == "int" and "float" in names)]
+    return " or ".join(_TYPES.get(name, name) for name in told or names)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from llem.errors import QueryError
+from llem.errors import QueryError, in_words
 from llem.store import LAST, Store, open_segment
 from llem.units import NS_PER_S
 from llem_events import SegmentReader, unpack
@@ -145,7 +145,7 @@ def _section(path: Path, name: str, table: object) -> Stated:
     try:
         section = msgspec.convert(_with_written_date(table), kind)
     except msgspec.ValidationError as error:
-        raise _wrong(path, f"[{name}]", found=error, expected=", ".join(_keys(kind))) from None
+        raise _wrong(path, f"[{name}]", found=in_words(str(error)), expected=", ".join(_keys(kind))) from None
     _check_texts(path, name, section)
     _check_numbers(path, name, key, section)
     if isinstance(section, Grid) and (section.g_per_kwh is None) is not bool(section.hourly):

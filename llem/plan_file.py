@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import structs
 
-from llem.errors import PlanError
+from llem.errors import PlanError, in_words
 from llem.plan import LoadPlan, MeterPlan, OwnGenerationPlan, Plan, Section
 from llem.registry import METERS
 from llem_events.secrets import scrub, scrub_value
@@ -35,6 +35,9 @@ _KINDS_OF_LOAD = {
 MAX_FILE_BYTES = 2**20
 MAX_YAML_PARTS = 100_000
 MAX_SHOWN_CHARACTERS = 60
+_WHERE_OTHERS_STAND = (
+    "a model stands behind --model, a program behind --, as in: llem measure -- python3 train.py"
+)
 _OF_SERVERS = ("server", "load")  # parts that say nothing without a server
 _NOT_MEASURED = ("name", "labels", "log", "validity")  # parts of a plan that do not change what is measured
 
@@ -44,7 +47,7 @@ def resolve_plan(path: Path | None, *, options: Mapping[str, object], settings: 
 
     Raises PlanError naming the key, what was found and what was expected.
     """
-    table = {} if path is None else read_table(path)
+    table = {} if path is None else read_table(path, hint=_WHERE_OTHERS_STAND)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -99,12 +102,30 @@ def _check_meters(plan: MeterPlan) -> None:
 
 
 def _unfit(key: str, text: str, table: Table) -> PlanError:
-    """msgspec's sentence as found and expected, with the value found and the values allowed."""
-    found: str | None = text[0].lower() + text[1:]
-    expected = _allowed(key)
+    """msgspec's sentence about a key of the plan."""
+    allowed = literal_values(_kind(re.sub(r"\[\d+\]$", "", key)))
+    return _misfit(key or "(top)", text, _scalar(table, key), allowed, whole=_table_of(key))
+
+
+def _misfit(
+    key: str, text: str, value: str | None, allowed: Sequence[str], *, whole: str | None = None
+) -> PlanError:
+    """msgspec's sentence as found and expected, with the value found and the values allowed, or what a `whole` table of them is."""
+    text = in_words(text)
+    found, expected, hint = value or text[0].lower() + text[1:], whole, None
     if match := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
-        found, expected = _scalar(table, key) or match[2], expected or _table_of(key) or match[1]
-    return PlanError(f"plan key {key or '(top)'}", found=found, expected=expected)
+        found, expected = value or match[2], whole or match[1]
+    elif match := re.fullmatch(r"Invalid enum value (.*)", text):
+        found, hint = match[1], nearest(match[1].strip("'"), allowed)
+    if allowed:
+        expected = f"one of {', '.join(allowed)}"
+    return PlanError(f"plan key {key}", found=found, expected=expected, hint=hint)
+
+
+def nearest(written: str, names: Collection[str], *, place: str = "") -> str | None:
+    """The hint at the name that was likely meant; None where none is near."""
+    close = difflib.get_close_matches(written, names, n=1)
+    return f"did you mean {place}{close[0]}?" if close else None
 
 
 def _kind(key: str) -> Any:
@@ -202,12 +223,6 @@ def _with_server_kind(table: Table) -> Table:
     return {**table, "server": {**server, "kind": kinds[0]}} if kinds else table
 
 
-def _allowed(key: str) -> str | None:
-    """The values that a key, or a place in its list, may have, where they are named ones."""
-    names = literal_values(_kind(re.sub(r"\[\d+\]$", "", key)))
-    return f"one of {', '.join(names)}" if names else None
-
-
 def literal_values(kind: Any) -> list[str]:
     """The texts that a type allows, where it allows only some."""
     if get_origin(kind) is Literal:
@@ -275,8 +290,9 @@ def path_of(text: str) -> Path:
         return Path(text)
 
 
-def read_table(path: Path) -> Table:
-    text = _text(path)
+def read_table(path: Path, *, hint: str | None = None) -> Table:
+    """The tables in a plan's file; `hint` says what else may stand in its place. Raises PlanError."""
+    text = _text(path, hint)
     if path.suffix in (".yaml", ".yml"):
         return _parse_yaml(path, text)
     if path.suffix == ".json":
@@ -287,7 +303,7 @@ def read_table(path: Path) -> Table:
         raise PlanError(f"plan {path} is not TOML", found=error) from None
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, hint: str | None) -> str:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -295,7 +311,6 @@ def _text(path: Path) -> str:
             raise PlanError(f"plan {path} is too large", expected=f"at most {MAX_FILE_BYTES} bytes")
         return content.decode("utf-8-sig")
     except OSError as error:
-        hint = "a model stands behind --model, a program behind --, as in: llem measure -- python3 train.py"
         raise PlanError(
             f"plan {path} cannot be read", found=error.strerror, expected="a TOML file", hint=hint
         ) from None
@@ -392,19 +407,14 @@ def check_section(table: Table, section: type[SectionT], place: str) -> SectionT
     except msgspec.ValidationError as error:
         text, _, inner = str(error).partition(" - at `$")
         key = inner.rstrip("`")
-        expected, _, got = text.partition(", got ")
         name = key.removeprefix(".")
-        if names := literal_values(_types_of(section).get(name)):
-            expected, got = f"one of {', '.join(names)}", repr(table[name])
-        raise PlanError(
-            f"plan key {place}{key}", found=got or None, expected=expected.removeprefix("Expected ")
-        ) from None
+        allowed = literal_values(_types_of(section).get(name))
+        raise _misfit(f"{place}{key}", text, _scalar(table, name), allowed) from None
 
 
 def unknown_key(place: str, key: str, known: Collection[str]) -> PlanError:
     """The key by its full path, with the nearest known one, or all where none is near."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {place}{close[0]}?" if close else f"known here: {', '.join(known)}"
+    hint = nearest(key, known, place=place) or f"known here: {', '.join(known)}"
     return PlanError(f"unknown plan key {place}{key}", hint=hint)
 
 

@@ -118,8 +118,10 @@ def test_yaml_may_name_a_part_twice(tmp_path: Path) -> None:
             {"engine": {"simulated": {"prefil_ms": 1}}},
             "engine.simulated.prefil_ms; did you mean engine.simulated.prefill_ms?",
         ),
-        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found 'x', expected `int`"),
-        ({"workload": {"path": ["p"]}}, "plan key workload.path: found `array`, expected `str | null`"),
+        ({"engine": {"batch_size": "x"}}, "plan key engine.batch_size: found 'x', expected a whole number"),
+        ({"workload": {"path": ["p"]}}, "plan key workload.path: found a list, expected a text"),
+        ({"windows": {"baseline_s": "x"}}, "plan key windows.baseline_s: found 'x', expected a number"),
+        ({"model": {"trust_remote_code": "yes"}}, "found 'yes', expected true or false"),
         ({"workload": {"input_tokens": {"kind": "zipf"}}}, "plan key workload.input_tokens.kind"),
         (
             {"engine": 3},
@@ -131,7 +133,11 @@ def test_yaml_may_name_a_part_twice(tmp_path: Path) -> None:
         ),
         (
             {"engine": {"name": "vllm"}},
-            "found invalid enum value 'vllm', expected one of transformers, simulated",
+            "plan key engine.name: found 'vllm', expected one of transformers, simulated",
+        ),
+        (
+            {"engine": {"name": "simulate"}},
+            "expected one of transformers, simulated; did you mean simulated?",
         ),
         ({"workload": {"source": "synthetic", "path": "p"}}, "found synthetic, and workload.path"),
         ({"windows": {"baseline_s": float("nan")}}, "plan key windows.baseline_s"),

@@ -112,8 +112,26 @@ def can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def clipped(text: str, columns: int) -> str:
-    """As much of the text as fits into so many columns; wide characters take two."""
+def clipped(text: str, columns: int, out: TextIO) -> str:
+    """As much of the text as fits into so many columns of a terminal, and a mark where there is more."""
+    whole = _beginning(text, columns)
+    if whole == text:
+        return text
+    mark = "…" if can_write("…", out) else "."
+    return _beginning(text, columns - 1) + mark
+
+
+def can_write(text: str, out: TextIO) -> bool:
+    """Whether the terminal's encoding has these characters."""
+    try:
+        text.encode(out.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _beginning(text: str, columns: int) -> str:
+    """What of the text fits into so many columns; wide characters take two."""
     if text.isascii():
         return text[:columns]
     left = columns

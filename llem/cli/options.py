@@ -24,6 +24,15 @@ FactorsOption = Annotated[
         show_default=False,
     ),
 ]
+CacheLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="SIZE",
+        help="What an address may leave here, as 20GB; LLEM_CACHE_LIMIT or 10GB by default.",
+        show_default=False,
+    ),
+]
 MarginOption = Annotated[
     float,
     typer.Option("--margin", min=0.0001, max=1.0, help="A difference of this share does not matter."),

@@ -342,7 +342,7 @@ class Screen:
         """Show a frame in the place of the last one."""
         columns = console.columns_of(self._out)
         start = "\x1b[2J\x1b[H" if self._drawn and columns != self._columns else self._up()
-        rows = [row(line, columns - 1, is_bold=True) for line in lines[: self.lines]]
+        rows = [row(line, columns - 1, self._out, is_bold=True) for line in lines[: self.lines]]
         self._drawn, self._columns = len(rows), columns
         self._out.write(start + "".join(f"{each}{END_OF_LINE}\n" for each in rows) + END_OF_SCREEN)
         self._out.flush()
@@ -357,11 +357,11 @@ class Screen:
         return f"\x1b[{self._drawn}F" if self._drawn else ""
 
 
-def row(line: Line, columns: int, *, is_bold: bool) -> str:
+def row(line: Line, columns: int, out: TextIO, *, is_bold: bool) -> str:
     """One row of a screen: cleaned, cut to its width, the name in bold."""
     head = console.on_one_line(line.head)
     space = " " * max(HEAD - len(head), 2) if line.text else ""
-    text = console.clipped(head + space + console.on_one_line(line.text), columns).rstrip()
+    text = console.clipped(head + space + console.on_one_line(line.text), columns, out).rstrip()
     if not is_bold or not head:
         return text
     return f"{BOLD}{text[: len(head)]}{PLAIN}{text[len(head) :]}"
@@ -369,11 +369,7 @@ def row(line: Line, columns: int, *, is_bold: bool) -> str:
 
 def blocks_of(out: TextIO) -> str:
     """Characters of a sparkline that the terminal's encoding has."""
-    try:
-        BLOCKS.encode(out.encoding or "ascii")
-    except UnicodeEncodeError:
-        return ASCII_BLOCKS
-    return BLOCKS
+    return BLOCKS if console.can_write(BLOCKS, out) else ASCII_BLOCKS
 
 
 def write_panel(lines: Sequence[Line], out: TextIO | None = None) -> None:
@@ -382,5 +378,5 @@ def write_panel(lines: Sequence[Line], out: TextIO | None = None) -> None:
     columns = console.columns_of(out) - 1 if out.isatty() else 10_000
     is_bold = console.can_be_drawn_over(out)
     for line in lines:
-        out.write(row(line, columns, is_bold=is_bold) + "\n")
+        out.write(row(line, columns, out, is_bold=is_bold) + "\n")
     out.flush()

@@ -56,7 +56,8 @@ class StatusLine:
         minutes, seconds = divmod(int(elapsed_s), 60)
         mark = SPINNER[self._redraws % len(SPINNER)]
         text = console.on_one_line(f"{mark} {minutes}:{seconds:02d}  {line}")
-        sys.stderr.write(ERASE + console.clipped(text, console.columns_of(sys.stderr) - 1))
+        columns = console.columns_of(sys.stderr) - 1
+        sys.stderr.write(ERASE + console.clipped(text, columns, sys.stderr))
         sys.stderr.flush()
 
 

@@ -15,7 +15,7 @@ import typer
 
 from llem.cli import console
 from llem.cli.console import text_output
-from llem.cli.options import FactorsOption, StoreOption
+from llem.cli.options import CacheLimitOption, FactorsOption, StoreOption
 from llem.cli.progress import WorkLine
 from llem.cli.table import write_lines
 from llem.errors import QueryError
@@ -59,16 +59,13 @@ def _complete_saved(incomplete: str) -> list[str]:
 
 
 def query(
-    sql: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="[SQL|TABLE|-]",
-            help="One statement, a table or view, or - for stdin.",
+            help="One statement in quotes, a table or view, or - for stdin.",
             show_default=False,
         ),
-    ] = None,
-    sealed_sql: Annotated[
-        str | None, typer.Argument(metavar="", help="With --sealed PLACE: the same.", show_default=False)
     ] = None,
     output_format: Annotated[
         Format | None,
@@ -112,14 +109,7 @@ def query(
             help="Ask the Parquet that llem seal wrote, of the store, or of a folder or address before the SQL.",
         ),
     ] = False,
-    cache_limit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="What an address may leave here, as 20GB; LLEM_CACHE_LIMIT or 10GB by default.",
-            show_default=False,
-        ),
-    ] = None,
+    cache_limit: CacheLimitOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     raw_csv: Annotated[
         bool, typer.Option("--raw-csv", help="Leave text that a spreadsheet would run as it is.")
@@ -132,11 +122,11 @@ def query(
 ) -> None:
     """Ask the store in SQL; without SQL, list its tables and columns with their units."""
     if snapshot is not None:
-        if sql or saved or output:
+        if words or saved or output:
             raise QueryError("--snapshot", found="a query beside it", expected="one of them")
         _write_snapshot(Store.locate(store).require(), snapshot, force=force)
         return
-    place, sql = _sealed(sealed, sql, sealed_sql, store)
+    place, sql = _place_and_sql(words or [], store, sealed=sealed)
     output = None if output is not None and target.is_stdout(output) else output
     if math.isnan(timeout):
         raise QueryError("--timeout", found="nan", expected="seconds")
@@ -145,7 +135,7 @@ def query(
         _list_saved(saved, chosen, output, force=force)
         return
     line = WorkLine()
-    asked = _Asked(
+    asked = Asked(
         sql=_statement(sql, saved),
         store=Store.locate(store).require() if place is None else Store.locate(store),
         parameters=parse_parameters(parameter or ()),
@@ -153,7 +143,7 @@ def query(
         limits=Limits(timeout_s=timeout),
     )
     try:
-        with _local(place, asked, cache_limit, line) as folder:
+        with local(place, asked, cache_limit, line) as folder:
             start = partial(
                 running,
                 **asked._asdict(),
@@ -171,7 +161,7 @@ def query(
         line.erase()
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """What is asked, wherever the rows are."""
 
     sql: str
@@ -181,8 +171,8 @@ class _Asked(NamedTuple):
     limits: Limits
 
 
-def _local(
-    place: Path | str | None, asked: _Asked, cache_limit: str | None, line: WorkLine
+def local(
+    place: Path | str | None, asked: Asked, cache_limit: str | None, line: WorkLine
 ) -> AbstractContextManager[Path | None]:
     """The folder of Parquet to ask, brought here where it is at an address; None for the store's tables. Raises QueryError, StoreError."""
     if not isinstance(place, str):
@@ -194,20 +184,29 @@ def _local(
     return folder
 
 
-def _sealed(
-    sealed: bool, first: str | None, second: str | None, store: Path | None
+def _place_and_sql(
+    words: Sequence[str], store: Path | None, *, sealed: bool
 ) -> tuple[Path | str | None, str | None]:
     """The folder of Parquet to ask, or its address, None for the store's tables, and the SQL. Raises QueryError, StoreError."""
-    if not sealed:
-        if second is not None:
-            raise QueryError("SQL", found="two", expected="one, or --sealed PLACE before it")
-        return None, first
+    if len(words) > 1 + sealed:
+        raise QueryError(
+            "SQL",
+            found=f"{len(words)} words",
+            expected="a place and one statement" if sealed else "one",
+            hint="quotes keep a statement whole: llem query 'SELECT count(*) FROM samples'; a place stands before it with --sealed",
+        )
+    sql = words[-1] if words else None
+    named = words[0] if len(words) > 1 else None
+    return sealed_place(named, store) if sealed else None, sql
+
+
+def sealed_place(named: str | None, store: Path | None) -> Path | str:
+    """The folder of Parquet that is named, or its address; by default that of the store. Raises StoreError."""
+    if named is not None and "://" in named:
+        return named
     sealing = importlib.import_module("llem.projections.sealed")
-    if second is None:
-        return sealing.sealed_folder(Store.locate(store).path), first
-    if first is not None and "://" in first:
-        return first, second
-    return sealing.sealed_folder(Path(first or "")), second
+    folder: Path = sealing.sealed_folder(Store.locate(store).path if named is None else Path(named))
+    return folder
 
 
 def _write_snapshot(store: Store, path: Path, *, force: bool) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -10,19 +11,22 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from llem.cli import console
-from llem.cli.options import FactorsOption, StoreOption
+from llem.cli.options import CacheLimitOption, FactorsOption, StoreOption
 from llem.cli.progress import WorkLine
 from llem.cli.query import (
     MAX_SQL_BYTES,
     MAX_TIMEOUT_S,
     TABLE_ROWS,
+    Asked,
     Format,
     Hints,
+    local,
+    sealed_place,
     write_rows,
     write_text,
 )
 from llem.errors import LlemError, OutputError, QueryError, is_text
-from llem.query.process import Limits, Parameter, running
+from llem.query.process import Limits, Parameter, ResultStream, running
 from llem.query.statements import SCHEMA, TABLES, parse_parameters, saved_queries, saved_query, statement
 from llem.query.typed_sql import commands, is_whole
 from llem.store import Store
@@ -46,10 +50,19 @@ class Command(NamedTuple):
 
 
 class Session:
-    """What stays from one statement to the next: the store, the limits and the mode."""
+    """What stays from one statement to the next: the store or what is sealed of it, the limits and the mode."""
 
-    def __init__(self, store: Store, *, timeout_s: float, factors: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        timeout_s: float,
+        factors: Path | None = None,
+        sealed: Path | str | None = None,
+        cache_limit: str | None = None,
+    ) -> None:
         self.store, self.factors = store, factors
+        self.sealed, self.cache_limit = sealed, cache_limit
         self.limits = Limits(timeout_s=timeout_s)
         self.mode = Format.TABLE
         self.has_ended = False
@@ -83,23 +96,40 @@ class Session:
         finally:
             line.erase()
 
-    def _run(self, sql: str, line: WorkLine, parameters: Mapping[str, Parameter] | None) -> Any:
-        return running(
-            sql,
-            store=self.store,
-            parameters=parameters,
-            limit=TABLE_ROWS if self.mode is Format.TABLE else None,
-            factors=self.factors,
-            limits=self.limits,
-            notify=line.note,
-            on_progress=line.update,
-        )
+    @contextmanager
+    def _run(
+        self, sql: str, line: WorkLine, parameters: Mapping[str, Parameter] | None
+    ) -> Iterator[ResultStream]:
+        asked = Asked(sql, self.store, parameters or {}, self.factors, self.limits)
+        with (
+            local(self.sealed, asked, self.cache_limit, line) as folder,
+            running(
+                **asked._asdict(),
+                sealed=folder,
+                limit=TABLE_ROWS if self.mode is Format.TABLE else None,
+                notify=line.note,
+                on_progress=line.update,
+            ) as result,
+        ):
+            yield result
 
 
 def shell(
+    place: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PLACE]",
+            help="With --sealed: a folder or an address; the store's own by default.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, max=MAX_TIMEOUT_S, metavar="S", help="Stop a query after S seconds.")
     ] = Limits().timeout_s,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Ask the Parquet that llem seal wrote, of the store or at PLACE.")
+    ] = False,
+    cache_limit: CacheLimitOption = None,
     factors: FactorsOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -107,7 +137,16 @@ def shell(
 
     Statements may come from a pipe; then the first that fails ends it.
     """
-    session = Session(Store.locate(store).require(), timeout_s=timeout, factors=factors)
+    if place is not None and not sealed:
+        raise QueryError("llem shell", found=place, expected="nothing behind it, or --sealed PLACE")
+    asked = Store.locate(store)
+    session = Session(
+        asked if sealed else asked.require(),
+        timeout_s=timeout,
+        factors=factors,
+        sealed=sealed_place(place, store) if sealed else None,
+        cache_limit=cache_limit,
+    )
     is_asked = console.can_ask()
     if is_asked and console.can_be_drawn_over(sys.stdout):
         _converse(session, importlib.import_module("llem.cli.shell_prompt").reader(session))

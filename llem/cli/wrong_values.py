@@ -1,6 +1,5 @@
 """A value that an option cannot take, told as every other error: what, found, expected."""
 
-import difflib
 import inspect
 import types
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from llem.errors import PlanError
+from llem.plan_file import nearest
 
 _WORDS = "llem.cli.words"
 
@@ -77,10 +77,8 @@ def _written(words: Sequence[str], names: Sequence[str]) -> Iterator[str]:
 def _wrong(name: str, written: str, *, kind: type, least: float | None, most: float | None) -> PlanError:
     if issubclass(kind, StrEnum):
         names = [member.value for member in kind]
-        close = difflib.get_close_matches(written, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else None
         expected = f"{', '.join(names[:-1])} or {names[-1]}"
-        return PlanError(name, found=repr(written), expected=expected, hint=hint)
+        return PlanError(name, found=repr(written), expected=expected, hint=nearest(written, names))
     what = "a whole number" if issubclass(kind, int) else "a number"
     return PlanError(name, found=repr(written), expected=what + _range(least, most))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from llem.errors import in_words
 from llem.importers.asked import Asked
 from llem.importers.document import Document, Fields
 from llem.importers.recording import Mapped, Recording, Sum, measurement, metered, nanoseconds
@@ -68,7 +69,7 @@ def _row(document: Document, fields: Fields) -> Row:
     try:
         return msgspec.convert(fields, Row, strict=False)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise document.refuse("a field does not fit", found=str(error)) from None
+        raise document.refuse("a field does not fit", found=in_words(str(error))) from None
 
 
 def _recording(document: Document, row: Row, asked: Asked, original: bytes | None) -> Recording:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from llem.errors import ExportError
+from llem.errors import ExportError, in_words
 
 Fields = dict[str, Any]
 Kind = TypeVar("Kind")
@@ -110,7 +110,7 @@ class Document:
         try:
             return msgspec.convert(fields, kind)
         except (msgspec.ValidationError, OverflowError) as error:
-            raise self.refuse("a field does not fit", found=str(error)) from None
+            raise self.refuse("a field does not fit", found=in_words(str(error))) from None
 
     def refuse(
         self, why: str, *, found: object = None, expected: object = None, hint: str | None = None

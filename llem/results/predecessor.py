@@ -64,7 +64,7 @@ _VERSIONS = ", ".join(map(repr, (*OLD_VERSIONS, SCHEMA_VERSION, *LATER_VERSIONS)
 ONE_RESULT = f"a JSON object of one result, with schema_version one of {_VERSIONS}"
 IMPORTED = "imported from a result alone: there is no log of what was measured"
 WITHOUT_ZONE = "its times have no zone and are taken for UTC: on a host elsewhere it ran earlier or later by that host's offset (--timezone says it)"
-MOVED = "results of llem need no import: copy the folder of a run, log/RUN of its store, into the log of the other"
+MOVED = "results of llem need no import: llem collect STORE --into OTHER brings the runs of one store into another"
 
 
 def read_predecessor(original: bytes, *, what: str = "result") -> ExperimentResult:

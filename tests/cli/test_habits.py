@@ -153,6 +153,7 @@ def test_a_program_or_a_model_in_the_place_of_a_plan_is_told_where_it_stands(lle
     done = llem("measure", "ls")
     assert done.returncode == 2
     assert "a model stands behind --model, a program behind --" in done.stderr
+    assert llem("study", "ls").stderr.endswith("expected a TOML file\n")
 
 
 @pytest.mark.slow

@@ -187,6 +187,11 @@ def test_a_parameter_is_never_sql(llem: Run, folder: Path) -> None:
             (["SELECT\n  energi FROM experiment_results"], "at line 2, column 3; did you mean"),
             (["FROM sampels"], "did you mean samples"),
             (["FROM nosuch"], "nosuch does not exist at line 1, column 6; `llem query` lists the tables"),
+            (
+                ["SELECT", "count(*)", "FROM", "samples"],
+                "found 4 words, expected one; quotes keep a statement whole",
+            ),
+            (["--sealed", "a", "SELECT", "1"], "found 3 words, expected a place and one statement"),
             (["DELETE FROM samples"], "DELETE is refused, a query only reads"),
             (["SELECT 1; SELECT 2"], "found 2 statements"),
             (["--saved", "nothing"], "energy_per_token"),

@@ -21,7 +21,7 @@ def test_the_page_is_up_to_date() -> None:
 ALIKE = {
     ("measure", "study"): ["--max-time", "--dry-run"],
     ("compare", "report"): ["--in", "--all", "--valid", "--margin", "--level", "--factors"],
-    ("query", "shell"): ["--timeout", "--factors"],
+    ("query", "shell"): ["--timeout", "--factors", "--sealed", "--cache-limit"],
     ("runs", "export"): ["--label", "--name", "--since"],
     ("show", "export"): ["--methodology", "--window"],
     ("show", "rebuild", "collect", "log cat"): ["--salvage"],

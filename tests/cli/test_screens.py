@@ -87,6 +87,7 @@ class Case(NamedTuple):
 CASES = {
     "help": Case(["--help"]),
     "measure_help": Case(["measure", "--help"]),
+    "measure_misspelt": Case(["measure", "--meter", "nvmll"]),
     "measure_dry_run": Case(["measure", "--dry-run", "--engine", "simulated"]),
     "runs": Case(["runs"]),
     "runs_long": Case(["runs", "--long"], masked),
@@ -140,6 +141,7 @@ CASES = {
     "query_empty": Case(["query", "select 1 as one where false"]),
     "query_cut": Case(["query", "select plan from experiments order by experiment_id limit 1"]),
     "query_list": Case(["query", "--list"]),
+    "query_without_quotes": Case(["query", "select", "1"]),
     "query_not_sealed": Case(["query", "--sealed", "meters", "FROM samples"]),
     "query_wrong": Case(["query", "select energi from experiment_results"]),
     "export": Case(["export", "-", "--runs", "base", "-f", "jsonl", "--what", "requests"]),
@@ -238,6 +240,8 @@ def test_a_terminal_made_narrower_while_it_measures(folder: Path) -> None:
     with delays():  # this process saw a line before the next was drawn
         assert len(redrawn) >= 2
         assert all(len(line) < 50 for line in redrawn[1:])
+        # a number that is cut would be another number
+        assert all(line.endswith("…") for line in redrawn[1:])
     assert terminal.lines()[0].startswith("llem: run ")
     assert not any("measuring" in line for line in terminal.lines())
 

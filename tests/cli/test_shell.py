@@ -12,7 +12,7 @@ import pytest
 from llem.query.typed_sql import Names, candidates, commands, is_whole, names_of, split
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
-from tests.conftest import LLEM, quiet
+from tests.conftest import LLEM, Run, quiet
 from tests.forked import ForkedLlem
 from tests.world import experiment
 
@@ -106,9 +106,9 @@ def test_what_is_offered_says_its_unit() -> None:
     assert [each.text for each in candidates(".mode c", "", with_commands)] == ["csv"]
 
 
-def piped(folder: Path, written: str) -> "subprocess.CompletedProcess[str]":
+def piped(folder: Path, written: str, *options: object) -> "subprocess.CompletedProcess[str]":
     """The shell with that on standard input."""
-    command = [LLEM, "shell", "--store", folder]
+    command = [LLEM, "shell", *options, "--store", folder]
     return quiet(subprocess.run(command, input=written, capture_output=True, text=True, timeout=120))
 
 
@@ -124,6 +124,25 @@ def test_statements_in_a_pipe(folder: Path) -> None:
     assert "\nenergy_j,J,energy of the device in the window" in done.stdout
     assert json.loads(done.stdout[done.stdout.rindex("[") :]) == [{"c": 3}]
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.slow
+def test_what_is_sealed_is_asked_statement_after_statement(folder: Path, llem: Run, tmp_path: Path) -> None:
+    """As by `llem query --sealed`: the store's own, a folder that is named, or an address; a table and its schema are there."""
+    asked = (
+        ".mode csv\nSELECT count(*) AS n FROM samples;\nSELECT count(*) AS n FROM windows;\n.schema windows"
+    )
+    expected = piped(folder, asked).stdout
+    assert llem("seal", "--store", folder).returncode == 0
+    assert llem("seal", "--to", tmp_path / "apart", "--store", folder).returncode == 0
+    for place in ((), (tmp_path / "apart",), (f"file://{tmp_path / 'apart'}",)):
+        done = piped(folder, asked, "--sealed", *place)
+        assert (done.returncode, done.stdout) == (0, expected)
+        assert all("llem: bringing 1 file" in line for line in done.stderr.splitlines())
+    nowhere = piped(tmp_path / "no store", asked, "--sealed")
+    assert nowhere.returncode == 2 and "nothing is sealed" in nowhere.stderr
+    misplaced = piped(folder, asked, tmp_path / "apart")
+    assert misplaced.returncode == 2 and "or --sealed PLACE" in misplaced.stderr
 
 
 @pytest.mark.slow

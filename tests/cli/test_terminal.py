@@ -1,5 +1,6 @@
 """What a person sees in a terminal: whole ids, one line a row, nothing that data could drive."""
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llem.cli import console
 from llem.plan import Plan
 from llem.store import Store
 from tests.cli.terminal import Terminal, on_a_terminal
@@ -77,3 +79,17 @@ def test_what_does_not_fit_is_said(shown: Show) -> None:
     lines = shown("query", "FROM experiment_results").lines()
     assert re.match(r"\d{8}-\d{6}-[0-9a-f]{12} ", lines[2])
     assert re.search(r"no room for \d+ columns: .* and \d+ more; *-f lines", " ".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("at most 30 s", "utf-8", "at most 30 s"),
+        ("at most 30 seconds", "utf-8", "at most 30 …"),
+        ("at most 30 seconds", "latin-1", "at most 30 ."),
+        ("功率 数据 数据", "utf-8", "功率 数据 …"),
+    ],
+)
+def test_what_is_cut_says_so(text: str, encoding: str, shown: str) -> None:
+    """Twelve columns, of which the last is a mark where there is more, in the terminal's own encoding: a number that is cut would be another one."""
+    assert console.clipped(text, 12, io.TextIOWrapper(io.BytesIO(), encoding=encoding)) == shown

@@ -97,7 +97,7 @@ def test_the_program_refuses_before_anything_is_made(
 
 def test_own_keys_are_checked_without_transformers() -> None:
     """A seed that is no number is refused where the plan is read, whatever the engine."""
-    with pytest.raises(PlanError, match=r"plan key generation.seed: found 'x', expected `int`"):
+    with pytest.raises(PlanError, match=r"plan key generation.seed: found 'x', expected a whole number"):
         plan("generation.seed=x", "engine.name=simulated")
 
 

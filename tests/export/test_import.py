@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from io import StringIO
 from pathlib import Path
@@ -150,14 +149,14 @@ def document(**changes: Any) -> str:
 def test_an_export_of_llem_is_told_how_runs_move(
     llem: Run, store: Store, tmp_path: Path, what: str, suffix: str
 ) -> None:
-    """Tables are no log: the error names the folder that is to be copied, and the copy is the run."""
+    """Tables are no log: the error names the command that brings runs over, and what it brings is the run."""
     experiment(store, experiment_id="one")
     file, other = tmp_path / f"exported.{suffix}", Store(tmp_path / "other").create()
     assert llem("export", file, "--what", what, "--store", store.path).returncode == 0
     done = llem("import", file, "--store", other.path)
     assert done.returncode == 2
-    assert "copy the folder of a run, log/RUN of its store, into the log of the other" in done.stderr
-    shutil.copytree(store.log_path / "one", other.log_path / "one")
+    assert "llem collect STORE --into OTHER brings the runs of one store into another" in done.stderr
+    assert llem("collect", store.path, "--into", other.path).returncode == 0
     shown = [llem("show", "one", "--json", "--store", place.path).stdout for place in (store, other)]
     assert shown[0] == shown[1] != ""
 

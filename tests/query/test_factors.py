@@ -63,7 +63,7 @@ def test_a_file_beside_the_store_is_taken(tmp_path: Path) -> None:
         (SITE + "wue = 2\n", "unknown field `wue`"),
         (SITE.replace("1.5", "0.9"), "site.pue: found 0.9, expected a number of at least 1"),
         (SITE.replace("1.5", "nan"), "site.pue: found nan"),
-        (SITE.replace("1.5", "'1.5'"), "Expected `int | float`, got `str`"),
+        (SITE.replace("1.5", "'1.5'"), "Expected a number, got a text"),
         (SITE + "low = 1.1\n", "low or high alone, expected both"),
         (GRID.replace("330", "400"), "found low 400, g_per_kwh 381, high 420, expected in this order"),
         (GRID.replace("life cycle", "marginal"), "Invalid enum value 'marginal'"),
