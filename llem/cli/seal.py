@@ -1,6 +1,5 @@
 """llem seal."""
 
-import importlib
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from llem.projections.progress import watched_by
 from llem.projections.sealed import FOLDER
 from llem.seal.sealing import FanOut, Sealing, Share
 from llem.seal.sealing import seal as seal_store
+from llem.seal.workers import by_dask, check_address
 from llem.store import Store
 
 _STATUS = {
@@ -119,8 +119,7 @@ def _fan_out(engine: Engine, scheduler: str | None) -> FanOut | None:
     address = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if address is None:
         raise StoreError("--engine dask", found="no scheduler", expected="--scheduler tcp://HOST:8786")
-    dask_engine = importlib.import_module("llem.seal.dask_engine")
-    return partial(dask_engine.by_dask, scheduler=dask_engine.check_address(address))
+    return partial(by_dask, scheduler=check_address(address))
 
 
 def _share(written: str | None) -> Share | None:

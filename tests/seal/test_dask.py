@@ -12,7 +12,7 @@ import pytest
 from llem.errors import LlemError, MissingExtraError
 from llem.projections import catch_up, open_readonly
 from llem.projections.sealed import open_sealed
-from llem.seal.dask_engine import by_dask, check_address
+from llem.seal.workers import by_dask, check_address
 from llem.store import Store
 from tests import world
 from tests.conftest import Run, Start, wait_until
