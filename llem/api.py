@@ -14,9 +14,17 @@ from llem.comparing.findings import compare_groups, remarks, state_factors
 from llem.comparing.named import named_groups
 from llem.errors import ExportError, QueryError
 from llem.export import target
-from llem.export.files import Destination, Preset, Wanted, What, format_of, write_export
+from llem.export.files import (
+    Destination,
+    Preset,
+    Wanted,
+    What,
+    Window,
+    format_of,
+    stored_results,
+    write_export,
+)
 from llem.export.formats import Format
-from llem.export.rows import Window, stored_results
 from llem.projections.current import open_caught_up
 from llem.query.process import Limits, Parameter, running
 from llem.query.result import QueryResult, html_table, printable

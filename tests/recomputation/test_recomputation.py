@@ -15,9 +15,9 @@ import pytest
 from llem.cli.show import RunFacts, write_result
 from llem.errors import QueryError
 from llem.export.columns import aggregated_columns
+from llem.export.files import stored_results, write_rows
 from llem.export.formats import Format
 from llem.export.results import RAW, write_records
-from llem.export.rows import stored_results, write_rows
 from llem.projections import catch_up, open_readonly, results_for
 from llem.results import ExperimentResult
 from llem.store import Store
