@@ -61,7 +61,7 @@ METERS = {
 ENGINES = {
     "transformers": EngineKind(
         "llem.engines.hf",
-        checks="llem.engines.options",
+        checks="llem.engines.hf_check",
         extra="torch",
         packages=("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub"),
     ),

@@ -22,8 +22,8 @@ from transformers import (
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from llem.engines.hf_check import Refusal, check_key
 from llem.engines.hub import type_and_text
-from llem.engines.options import Refusal, check_key
 from llem.engines.sources import find_model
 from llem.errors import LlemError, MissingExtraError, PlanError
 from llem.plan import ModelPlan, OwnGenerationPlan, Plan

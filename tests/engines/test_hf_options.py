@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llem.engines import check_engine
-from llem.engines.options import check_options
+from llem.engines.hf_check import check_options
 from llem.errors import LlemError, MissingExtraError, PlanError
 from llem.plan import Plan
 from llem.plan_file import config_hash, resolve_plan
