@@ -395,7 +395,7 @@ def _run(
     is_drawn = live and not console.is_quiet() and console.can_be_drawn_over(sys.stderr)
     is_unseen = bool(program) or (is_for_programs and not sys.stderr.isatty())
     shown: AbstractContextManager[Any] = (
-        _module("live").live_panel(store) if is_drawn else progress_line(quiet=is_unseen)
+        _module("panel").live_panel(store) if is_drawn else progress_line(quiet=is_unseen)
     )
     with shown as line:
 

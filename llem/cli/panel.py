@@ -1,17 +1,23 @@
-"""The panel of a run that goes on: its lines from what the log has said so far, drawn over themselves on a terminal."""
+"""The panel of a run that goes on: its lines from what the log has said so far, drawn over themselves on a terminal, by llem watch and by the process that measures."""
 
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TextIO
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from llem.cli import console
 from llem.live.device import LiveDevice
-from llem.live.run import Figures, LiveRun, Reported
+from llem.live.run import Figures, LiveRun, Reported, RunFollower
 from llem.live.study import CellSoFar, Standing
 from llem.results.energy import MADE_UP
 from llem.results.throttling import short_names
+from llem.store import Store
+from llem_events.errors import LogError
+
+if TYPE_CHECKING:
+    from llem.measure.supervisor import Progress
 
 HEAD = 11  # columns of a line's name
 REASONS = 3
@@ -21,6 +27,7 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 DEFAULT_LINES = 24
 BOLD, PLAIN, END_OF_LINE, END_OF_SCREEN = "\x1b[1m", "\x1b[0m", "\x1b[K", "\x1b[J"
 CPU_KINDS = ("cpu_package", "dram")
+REDRAW_S = 0.5
 
 
 class Line(NamedTuple):
@@ -380,3 +387,45 @@ def write_panel(lines: Sequence[Line], out: TextIO | None = None) -> None:
     for line in lines:
         out.write(row(line, columns, out, is_bold=is_bold) + "\n")
     out.flush()
+
+
+class LivePanel:
+    """Drawn when the supervisor has something to tell, from when the run has a name."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._screen = store, Screen(sys.stderr)
+        self._follower: RunFollower | None = None
+        self._cost = OwnCost()
+        self._drawn_at = float("-inf")
+
+    def begin(self, experiment_id: str) -> None:
+        """The run that is measured."""
+        self._follower = RunFollower(self._store, experiment_id)
+
+    def update(self, progress: "Progress") -> None:
+        """Show what the log has by now, unless the last picture is too young. A log that cannot be read ends no measurement."""
+        if self._follower is None or time.monotonic() - self._drawn_at < REDRAW_S:
+            return
+        self._drawn_at = time.monotonic()
+        with suppress(LogError):
+            self._follower.read()
+        lines = panel(
+            self._follower.run, cost=self._cost, lines=self._screen.lines, blocks=blocks_of(sys.stderr)
+        )
+        self._screen.draw(lines)
+
+    def end(self) -> None:
+        """Leave nothing behind: the result comes in its place."""
+        self._screen.erase()
+        if self._follower is not None:
+            self._follower.close()
+
+
+@contextmanager
+def live_panel(store: Store) -> Iterator[LivePanel]:
+    """The panel for as long as the body runs."""
+    shown = LivePanel(store)
+    try:
+        yield shown
+    finally:
+        shown.end()
