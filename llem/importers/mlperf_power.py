@@ -7,8 +7,7 @@ from datetime import datetime
 from llem.importers.asked import Asked
 from llem.importers.document import Document
 from llem.importers.recording import Mapped, Recording, Span
-from llem.importers.sampled import missing, recording, sample_mapping, without_repeats
-from llem.importers.spool import Spool
+from llem.importers.sampled import Spool, missing, recording, sample_mapping, without_repeats
 from llem.units import MW_PER_W
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice

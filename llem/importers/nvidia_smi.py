@@ -10,8 +10,15 @@ from typing import Any, Literal, NamedTuple
 from llem.importers.asked import Asked
 from llem.importers.document import Document
 from llem.importers.recording import Mapped, Recording
-from llem.importers.sampled import Sampled, missing, recording, sample_mapping, without_repeats
-from llem.importers.spool import LARGEST, Spool
+from llem.importers.sampled import (
+    LARGEST,
+    Sampled,
+    Spool,
+    missing,
+    recording,
+    sample_mapping,
+    without_repeats,
+)
 from llem.units import BYTES_PER_MB, MW_PER_W, NS_PER_S
 from llem_events import Reading
 from llem_events.events import Device, MeteredDevice

@@ -9,7 +9,7 @@ import pytest
 from llem import importing
 from llem.errors import ExportError
 from llem.importers.recording import Recording
-from llem.importers.spool import spooled
+from llem.importers.sampled import spooled
 from llem.importing import import_result, understand
 from llem.store import Store
 from llem_events import Reading
