@@ -149,6 +149,8 @@ def _untouched(node: ast.AST) -> list[ast.AST | None]:
             return [each for each in node.args if isinstance(each, ast.UnaryOp)]
         case ast.Subscript(value=ast.Name(id="Literal")):
             return [node.slice]
+        case ast.Call(func=ast.Name(id="TypeVar")):
+            return node.args[:1]
         case ast.If() if ast.unparse(node.test) in NEVER_RUN:
             return [node.test]
     return []

@@ -103,11 +103,11 @@ def unpack_all(events: Sequence[SamplesTaken]) -> dict[str, Column]:
     for count, places in _alike(events):
         if len(places) == len(events):
             _decode(events, values.reshape(_WIDTH, -1, count))
-            continue
-        part = np.zeros((_WIDTH, len(places), count), _INT64)
-        _decode([events[place] for place in places], part)
-        spots = (ends[places] - count)[:, None] + np.arange(count)
-        values[:, spots.ravel()] = part.reshape(_WIDTH, -1)
+        else:
+            part = np.zeros((_WIDTH, len(places), count), _INT64)
+            _decode([events[place] for place in places], part)
+            spots = (ends[places] - count)[:, None] + np.arange(count)
+            values[:, spots.ravel()] = part.reshape(_WIDTH, -1)
     missing = _missing(events, ends.tolist())
     return {name: Column(values[row], missing.get(row)) for row, name in enumerate(SAMPLE_COLUMNS)}
 

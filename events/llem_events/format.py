@@ -133,9 +133,9 @@ class BlockHeader(NamedTuple):
     digest: bytes
 
 
-def compressor(*, of_samples: bool) -> zstandard.ZstdCompressor:
-    """The compressor of every payload: content size and checksum written, no dictionary."""
-    level = SAMPLES_LEVEL if of_samples else COMPRESSION_LEVEL
+def compressor(role: str) -> zstandard.ZstdCompressor:
+    """The compressor of every payload that a writer of this role writes: content size and checksum written, no dictionary."""
+    level = SAMPLES_LEVEL if role == "sampler" else COMPRESSION_LEVEL
     return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
 
 

@@ -284,12 +284,11 @@ class SegmentReader:
 
     def _resume(self, following: Found | None) -> None:
         """Continue at a block that verifies; at a seal or at nothing, the segment ends here."""
-        if following is None or isinstance(following.record, Seal):
-            self.seal = following.record if following and isinstance(following.record, Seal) else self.seal
-            self.verdict = Verdict.CORRUPT
-            return
-        found = following.record
-        self.position = Position(
-            following.offset, found.block_number, found.first_event, found.previous_digest
-        )
-        self._seek(following.offset)
+        match following:
+            case Found(offset=offset, record=BlockHeader() as found):
+                self.position = Position(offset, found.block_number, found.first_event, found.previous_digest)
+                self._seek(offset)
+            case Found(record=Seal() as seal):
+                self.seal, self.verdict = seal, Verdict.CORRUPT
+            case None:
+                self.verdict = Verdict.CORRUPT

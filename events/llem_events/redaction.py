@@ -95,7 +95,7 @@ def _header(reader: SegmentReader, path: Path, digest: bytes, texts: Sequence[st
 
 def _copy(reader: SegmentReader, writer: SegmentWriter, forms: Sequence[str]) -> int:
     """Write every block anew; returns how many events changed."""
-    squeeze = compressor(of_samples=writer.header.role == "sampler")
+    squeeze = compressor(writer.header.role)
     marks = [form.encode() for form in forms]
     changed_events = 0
     for block in reader.blocks():

@@ -47,7 +47,7 @@ class SegmentWriter:
         self.failure: LogWriteError | None = None
         self._files = files or OsFiles()
         self._sync_blocks = sync == "block"
-        self._compressor = compressor(of_samples=segment.role == "sampler")
+        self._compressor = compressor(segment.role)
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._oldest_ns = 0

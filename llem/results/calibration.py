@@ -188,7 +188,7 @@ class _Readings(NamedTuple):
 
     def independent(self, independent_s: float) -> int:
         """How many of them say something that the others do not; readings closer than that tell the same."""
-        if len(self.at_sec) < 2:
+        if len(self.at_sec) < FEWEST:
             return len(self.at_sec)
         span_s = float(np.median(np.diff(self.at_sec))) * len(self.at_sec)
         return min(len(self.at_sec), int(span_s / independent_s) if independent_s else len(self.at_sec))

@@ -23,7 +23,7 @@ _NOT_FIGURES = frozenset(
     {"effective_config", "environment_snapshot", "labels", "value", "threshold", "gpu_id", "index"}
 )
 # Of the phases, what was estimated may lie below nothing, and so may how well it fits.
-_MAY_BE_NEGATIVE = ("adjusted", "temperature", "drift", "phases")
+_MAY_BE_NEGATIVE = ("adjusted", "temperature", "phases")
 FORMAT = "llenergymeasure-2.0"
 REQUIRED = (  # those that the predecessor never leaves out and ours would make up a default for
     "measurement_methodology",

@@ -225,6 +225,19 @@ def test_damage_says_where_it_is(kind: type[CorruptError | TornTailError]) -> No
     assert (str(error), error.text, error.offset) == ("no record (at byte 5)", "no record", 5)
 
 
+@pytest.mark.parametrize(("block", "blocks"), [(0, 2), (2, 2)])
+def test_what_is_sealed_is_known_behind_damage(sealed: Original, block: int, blocks: int) -> None:
+    """The seal says how much there was, wherever a block is damaged, the last one too, and whatever follows it."""
+    whole = survey(sealed.path)
+    changed = bytearray(sealed.bytes)
+    changed[sealed.layout.block(block).stop - 1] ^= 1
+    for rest in (b"", b"rest"):
+        sealed.copy.write_bytes(changed + rest)
+        found = survey(sealed.copy)
+        assert (found.verdict, found.blocks) == (Verdict.CORRUPT, blocks)
+        assert found.seal == whole.seal is not None
+
+
 def test_reading_modifies_nothing(unsealed: Original) -> None:
     """Bytes and times of a damaged file are the same after reading and salvaging it."""
     unsealed.copy.write_bytes(unsealed.bytes[:-10])

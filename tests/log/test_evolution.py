@@ -1,6 +1,7 @@
 """Golden segments of every schema version, the published schema, and what is not known yet."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def test_the_published_schema_is_todays() -> None:
     published = {path.name: path.read_text("utf-8") for path in publish_schema.FOLDER.glob("*.json")}
     stale = sorted({name for name, _ in published.items() ^ publish_schema.documents().items()})
     assert not stale, f"{', '.join(stale)}: run `python -m llem_events.publish_schema`"
+
+
+def test_the_schemas_are_written_by_a_program_of_their_own(tmp_path: Path) -> None:
+    """`python -m llem_events.publish_schema FOLDER`."""
+    subprocess.run([sys.executable, "-m", "llem_events.publish_schema", tmp_path / "new"], check=True)
+    written = {path.name: path.read_text("utf-8") for path in (tmp_path / "new").iterdir()}
+    assert written == publish_schema.documents()
 
 
 def test_a_schema_is_the_same_whichever_python_wrote_it() -> None:

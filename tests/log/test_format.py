@@ -54,7 +54,7 @@ def block(payload: bytes, raw_length: int = len(RAW)) -> tuple[BlockHeader, byte
     )
 
 
-PAYLOAD = compressor(of_samples=False).compress(RAW)
+PAYLOAD = compressor("worker").compress(RAW)
 HEADER, BLOCK = block(PAYLOAD)
 SEAL = pack_seal(Seal(1, 2, 3, 4, bytes(32)), SEGMENT_ID)
 
@@ -130,9 +130,16 @@ def test_what_fits_is_read() -> None:
     check_payload(HEADER, BLOCK[:BLOCK_HEADER_BYTES], PAYLOAD, segment_id=SEGMENT_ID, offset=AT)
     assert decompressed(PAYLOAD) == RAW
     assert unpack_seal(SEAL, SEGMENT_ID, AT) == Seal(1, 2, 3, 4, bytes(32))
-    for of_samples in (True, False):
-        declared = zstandard.get_frame_parameters(compressor(of_samples=of_samples).compress(RAW))
+    for role in ("worker", "sampler"):
+        declared = zstandard.get_frame_parameters(compressor(role).compress(RAW))
         assert (declared.content_size, declared.has_checksum, declared.dict_id) == (len(RAW), True, 0)
+
+
+def test_samples_are_packed_less_tightly_than_anything_else() -> None:
+    """What is written while something is measured takes little time."""
+    text = b" ".join(str(number**5).encode() for number in range(1_000))
+    sizes = {role: len(compressor(role).compress(text)) for role in ("supervisor", "worker", "sampler")}
+    assert sizes["supervisor"] == sizes["worker"] < sizes["sampler"] < len(text)
 
 
 def test_a_later_version_is_newer_and_no_damage() -> None:
@@ -201,7 +208,7 @@ def parts() -> list[bytes]:
     for number, count in enumerate((1, 2)):
         raw = envelope.pack(WarningRaised(code="c", text="t"), 0) * count
         header, data = pack_block(
-            compressor(of_samples=False).compress(raw),
+            compressor("worker").compress(raw),
             segment_id=SEGMENT_ID,
             block_number=number,
             first_event=first,

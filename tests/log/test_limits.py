@@ -203,22 +203,36 @@ def test_headers_that_claim_much_are_not_all_believed() -> None:
     assert 32 * MIB < file.read_bytes < 4 * MAX_COMPRESSED_BLOCK_BYTES + 8 * size
 
 
+FOURTH_BLOCK = pack_block(
+    b"payload",
+    segment_id=bytes(16),
+    block_number=3,
+    first_event=5,
+    event_count=1,
+    raw_length=1,
+    previous_digest=bytes(32),
+)[1]
+
+
 @pytest.mark.parametrize("place", [2**20 - 17, 2**20 - 16, 2**20 - 15, 2**20 - 1, 2**20, 2**20 + 16])
 def test_a_block_is_found_wherever_it_begins(place: int) -> None:
     """Also across the edge of two pieces that are searched one after the other."""
-    _, block = pack_block(
-        b"payload",
-        segment_id=bytes(16),
-        block_number=3,
-        first_event=5,
-        event_count=1,
-        raw_length=1,
-        previous_digest=bytes(32),
-    )
-    file = io.BytesIO(bytes(place) + block)
-    found = Searcher(file, bytes(16)).find(0, end=place + len(block), blocks=0, events=0)
+    file = io.BytesIO(bytes(place) + FOURTH_BLOCK)
+    found = Searcher(file, bytes(16)).find(0, end=place + len(FOURTH_BLOCK), blocks=0, events=0)
     assert found is not None
     assert (found.offset, found.blocks_before, found.events_before) == (place, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "events", "goes_on"), [(3, 5, True), (2, 4, True), (4, 5, False), (3, 6, False), (4, 6, False)]
+)
+def test_a_block_that_was_before_is_not_taken_for_what_follows(
+    blocks: int, events: int, goes_on: bool
+) -> None:
+    """It goes on from as many blocks and from as many events, or from fewer."""
+    searcher = Searcher(io.BytesIO(FOURTH_BLOCK), bytes(16))
+    found = searcher.find(0, end=len(FOURTH_BLOCK), blocks=blocks, events=events)
+    assert (found is not None) is goes_on
 
 
 def test_a_header_may_have_its_limit() -> None:

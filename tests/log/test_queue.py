@@ -4,6 +4,7 @@ import contextlib
 import errno
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_queue_holds_its_capacity(tmp_path: Path) -> None:
     events = [event for _, event in read_segment(tmp_path / "a").events.values()]
     assert events.count(NOTE) == 4
     assert [event.count for event in events if isinstance(event, SamplesDropped)] == [20]
+
+
+@pytest.mark.parametrize("ended", [BackgroundWriter.close, BackgroundWriter.seal])
+def test_what_is_queued_is_written_before_the_end(
+    tmp_path: Path, ended: Callable[[BackgroundWriter], None]
+) -> None:
+    """Whether the segment is sealed or not."""
+    log = BackgroundWriter(SegmentWriter(tmp_path / "a", segment_header()))
+    for _ in range(3):
+        log.append(NOTE, at_ns=0)
+    ended(log)
+    assert len(read_segment(tmp_path / "a").events) == 3
 
 
 def test_an_append_waits_for_room(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """How much may be lost before a recovery is refused."""
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llem_events import RecoveryRefusedError, survey
+from llem_events import LogWriteError, RecoveryRefusedError, survey
 from llem_events.events import WarningRaised
 from llem_events.recovery import recover
+from llem_events.redaction import redact
 from tests.log.forged import forged_raw
+from tests.log.recorded_files import RecordedFiles
 from tests.log.segments import layout, write_segment
 
 
@@ -47,6 +51,20 @@ def test_a_block_whose_events_cannot_be_read_is_left_out(tmp_path: Path) -> None
     path = forged_raw(tmp_path / "a", b"\xc1 no event", event_count=1)
     assert recover(path, tmp_path / "b", limit_bytes=None).kept.blocks == 0
     assert survey(tmp_path / "b").blocks == 0
+
+
+@pytest.mark.parametrize("copying", [recover, partial(redact, texts=["xxxx"])], ids=["recover", "redact"])
+def test_a_disk_that_refuses_the_name_of_a_copy_is_told(tmp_path: Path, copying: Any) -> None:
+    """That it is moved there, or that this is kept; what was half made is gone."""
+    write_segment(tmp_path / "a", [[WarningRaised(code="c", text="xxxx")]])
+    willing = RecordedFiles()
+    copying(tmp_path / "a", tmp_path / "b", files=willing)
+    assert [call.name for call in willing.calls[-2:]] == ["rename", "sync_directory"]
+    rename, kept = len(willing.calls) - 2, len(willing.calls) - 1
+    for refused, name in ((rename, "c"), (kept, "d")):
+        with pytest.raises(LogWriteError, match=f"segment {tmp_path / name}: Input/output error"):
+            copying(tmp_path / "a", tmp_path / name, files=RecordedFiles({refused: "EIO"}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "d"]
 
 
 def test_a_loss_is_counted_on_from_an_earlier_one(tmp_path: Path) -> None:

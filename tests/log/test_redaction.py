@@ -109,3 +109,16 @@ def test_a_segment_without_a_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecoveryRefusedError, match="its header is lost"):
         redact(tmp_path / "torn", tmp_path / "b", texts=["secret"])
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("role", ["sampler", "worker"])
+def test_a_copy_is_packed_as_though_the_text_had_never_been_there(tmp_path: Path, role: str) -> None:
+    """As tightly as this role packs."""
+    packed = {}
+    for text in ("node-b", "***"):
+        writer = SegmentWriter(tmp_path / text, segment_header(role=role), sync="close")
+        for number in range(500):
+            writer.append(warning(f"{number**5} of {text}"), at_ns=1)
+        packed[text] = writer.seal()
+    copy = redact(tmp_path / "node-b", tmp_path / "copy", texts=["node-b"]).kept
+    assert copy.compressed_bytes == packed["***"].compressed_bytes

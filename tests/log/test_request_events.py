@@ -45,6 +45,22 @@ def test_an_event_is_filled_to_half_its_cap() -> None:
     assert lengths == [[4, 4, 2], [100], []]
 
 
+def test_every_event_has_room_for_as_much() -> None:
+    """Two requests that just fit into the first just fit into the next; with a character more, none does."""
+    large = [request(number, 200_000) for number in range(6)]
+
+    def together(characters: int) -> list[int]:
+        longer = [msgspec.structs.replace(each, output="x" * characters) for each in large]
+        return [len(event.requests) for event in requests_completed(longer, window="measurement")]
+
+    fits, too_long = 0, 100_000
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if together(middle)[0] > 1 else (fits, middle)
+    assert together(fits) == [2, 2, 2]
+    assert together(too_long) == [1, 1, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("chunks", [0, 1_000_000])
 def test_a_request_that_fits_into_no_event_keeps_its_counts(chunks: int) -> None:
     """Of a million tokens only the times are left out, with how many there were; the request and its neighbours stay."""

@@ -9,7 +9,7 @@ import pytest
 
 from llem_events import Envelope, Reading, SegmentWriter, columns, envelope, survey
 from llem_events.cleaning import MAX_TEXT, clean, clean_text, scrub_json, shortened
-from llem_events.events import Event, ExperimentStarted, WarningRaised
+from llem_events.events import Event, ExperimentStarted, StudyPlace, WarningRaised
 from llem_events.inspection import plain, readable_row
 from tests.log.forged import message
 from tests.log.segments import segment_header
@@ -75,7 +75,7 @@ def test_texts_are_cut_over_their_limit() -> None:
 
 
 def test_an_event_is_cleaned_however_deep_a_text_stands() -> None:
-    """Texts in lists and maps are cut and lose their secrets; a plan and a command keep their length."""
+    """Texts in lists and maps are cut and lose their secrets; a plan, a command and a cell keep their length."""
     longer, token = "-" * (MAX_TEXT + 1), "hf_" + "aB3dE5gH7jK9" * 3
     event = ExperimentStarted(
         experiment_id="e\ud800",
@@ -85,9 +85,11 @@ def test_an_event_is_cleaned_however_deep_a_text_stands() -> None:
         labels={"c": longer},
         command=["run", "--token", "abc"],
         llem_version="0",
+        study=StudyPlace(study_id="s", cell_index=0, cell={"a": longer}, block=0, position=0),
     )
     kept = clean(event)
     assert kept.plan == {"a": [longer, {"b": "***"}]}
+    assert kept.study is not None and kept.study.cell == {"a": longer}
     assert (kept.labels, kept.command) == ({"c": longer}, ["run", "--token", "***"])
     assert kept.experiment_id == "e\\ud800"
     assert clean(kept) == kept

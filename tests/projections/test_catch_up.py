@@ -9,6 +9,7 @@ import pytest
 
 from llem.errors import DamagedLogError, StoreError
 from llem.projections import catch_up, open_tables, rebuild
+from llem.projections.containment import LOG_TABLES
 from llem.store import Store
 from llem_events.events import Event, WarningRaised
 from llem_events.recovery import recover
@@ -192,6 +193,8 @@ def test_damage_behind_the_checkpoint_is_noticed(caught_up: Store, tmp_path: Pat
     Path(other).replace(segment(caught_up, "worker"))
     (error,) = catch_up(caught_up).refused
     assert isinstance(error, DamagedLogError)
+    for table in LOG_TABLES:
+        assert rows(caught_up, f"FROM {table}") == []
 
 
 @pytest.mark.usefixtures("tables")

@@ -1,6 +1,7 @@
 """Tables are taken as they are only when they are exactly as the log."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -9,6 +10,7 @@ import pytest
 from llem.importing import import_result
 from llem.projections import catch_up, current, rebuild
 from llem.projections.current import open_current
+from llem.projections.database import in_utc
 from llem.query.process import running
 from llem.store import Store
 
@@ -39,6 +41,16 @@ def test_tables_that_hold_the_whole_log_are_current(store: Store) -> None:
     assert connection is not None and doubted == set()
     with connection:
         assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+
+
+def test_times_are_those_of_utc_wherever_the_machine_is() -> None:
+    """As they are stored."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'America/New_York'")
+        (found,) = (
+            in_utc(connection).execute("SELECT '2026-01-02 03:04:05Z'::TIMESTAMPTZ::TIMESTAMP").fetchone()
+        )
+    assert found == datetime(2026, 1, 2, 3, 4, 5)
 
 
 @pytest.mark.slow

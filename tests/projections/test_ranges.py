@@ -30,7 +30,7 @@ from llem.projections.ranges import (
 from llem.store import Store
 from llem_events import SCHEMA_VERSION, CorruptError, NewerFormatError
 from llem_events.events import Event, Region, RegionsReported, WorkReported
-from tests.world import header_of, request, worker_events, write
+from tests.world import header_of, request, supervisor_events, worker_events, write
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,20 @@ def test_work_of_a_program_is_in_a_range(event: Any) -> None:
     for impossible in (-1, MAX_COUNT + 1):
         with pytest.raises(MisfitError, match=f"found {impossible}, expected 0 to {MAX_COUNT}"):
             check_ranges(NOTHING, facts(event(impossible)))
+
+
+def test_so_many_processes_may_be_expected() -> None:
+    """As many as an index can tell apart; less than none is no number of them."""
+
+    def expecting(processes: int) -> ExperimentFacts:
+        (_, started), _ = supervisor_events(processes)
+        return facts(started)
+
+    for possible in (0, MAX_PROCESSES):
+        check_ranges(NOTHING, expecting(possible))
+    for impossible in (-1, MAX_PROCESSES + 1):
+        with pytest.raises(MisfitError, match=f"expected_processes: found {impossible}, expected 0 to"):
+            check_ranges(NOTHING, expecting(impossible))
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,25 @@ def answers(source: Held | Stored) -> Iterator[object]:
             yield sampled.integrated_energy_j and round(sampled.integrated_energy_j, 6)
 
 
+@pytest.mark.parametrize("thinned_from", [0, 10**6], ids=["thinned", "whole"])
+def test_a_span_holds_what_was_read_at_its_ends(
+    stored: Stored, thinned_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that was read a nanosecond before or after it."""
+    monkeypatch.setattr(source_module, "THINNED_FROM", thinned_from)
+    device = DEVICES[0]
+    every_ns = held().samples(device, SPANS[0], ["power_w"])[0].tolist()
+    first_ns, last_ns = every_ns[3], every_ns[30]
+    spans = [((first_ns, last_ns), 28), ((first_ns + 1, last_ns - 1), 26)]
+    spans.append(((every_ns[2] + 1, every_ns[31] - 1), 28))
+    for source in (stored, held()):
+        for span, count in spans:
+            assert len(source.samples(device, span, ["power_w"])[0]) == count
+            [(at_ns, _, left_out)] = source.series(device, span, Asked(np.empty(0), 0))
+            assert len(at_ns) + (0 if left_out is None else left_out.samples.sum()) == count
+            assert source.values(device, span, ["temperature_c"])["temperature_c"].samples == count
+
+
 def test_a_last_sample_is_asked_since_a_moment(stored: Stored) -> None:
     """At the moment itself it counts."""
     for source in (stored, held()):

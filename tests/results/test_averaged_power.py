@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llem.results.averaged_power import AveragedReadings, Telescoped, refresh_period_sec
+from llem.results.averaged_power import AveragedReadings, Refreshes, Telescoped, refresh_period_sec
 
 IDLE_W, LOAD_W, DURATION_S = 100.0, 300.0, 10.3
 
 
-def averaged_w(at_sec: np.ndarray) -> np.ndarray:
+def averaged_w(at_sec: np.ndarray, averaged_s: float = 1.0) -> np.ndarray:
     """The mean of the last second: idle, then the load for its time, then idle again."""
-    loaded_sec = np.clip(at_sec, 0, DURATION_S) - np.clip(at_sec - 1, 0, DURATION_S)
-    return IDLE_W + (LOAD_W - IDLE_W) * loaded_sec + 0.01 * np.sin(at_sec)
+    loaded_sec = np.clip(at_sec, 0, DURATION_S) - np.clip(at_sec - averaged_s, 0, DURATION_S)
+    return IDLE_W + (LOAD_W - IDLE_W) * loaded_sec / averaged_s + 0.01 * np.sin(at_sec)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,26 @@ def test_energy_does_not_tell_how_its_readings_came(refresh_s: float) -> None:
     )
     assert whole is not None and parted is not None
     assert parted.energy_j == pytest.approx(whole.energy_j, rel=1e-9)
+
+
+@pytest.mark.parametrize("averaged_s", [0.5, 2.0])
+@pytest.mark.parametrize(("refresh_s", "most_j"), [(0.1, 1.0), (0.13, 15.0)], ids=["in step", "out of step"])
+def test_a_sensor_may_average_over_any_time(averaged_s: float, refresh_s: float, most_j: float) -> None:
+    """The energy is that of the load, and its bound holds it."""
+    at_sec = np.arange(-3.0, 16.0, 0.02)
+    told_w = averaged_w(np.floor((at_sec - 0.003) / refresh_s) * refresh_s, averaged_s)
+    found = telescoped((at_sec, told_w), averaged_sec=averaged_s, guard_sec=3.5)
+    assert found is not None and found.uncertainty_j is not None
+    assert found.energy_j == pytest.approx(LOAD_W * DURATION_S, abs=min(most_j, found.uncertainty_j))
+
+
+def test_each_moment_that_nobody_saw_is_told_by_its_own_stretch() -> None:
+    """How far it is from where somebody looked: before, in, between and after two stretches, and where there is none."""
+    moments = np.array([0.5, 1.25, 1.75, 2.5, 4.5, 5.75, 7.0])
+    readings = Refreshes(moments, moments, moments, 0.1, np.array([[1.0, 2.0], [4.0, 6.0]]))
+    assert readings.unread_within_sec(moments).tolist() == [0.0, 0.25, 0.25, 0.0, 0.5, 0.25, 0.0]
+    everywhere = readings._replace(unread_sec=np.empty((0, 2)))
+    assert everywhere.unread_within_sec(moments).tolist() == [0.0] * 7
 
 
 @pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])

@@ -169,6 +169,8 @@ def test_a_figure_is_negative_only_where_it_may_be(name: str) -> None:
         {"process_results": process(gpu_id=-1, devices=[{"host": "h", "uuid": "u", "index": -1}])},
         {"process_results": process(warnings=[{"code": "c", "text": "t", "value": -1.0, "threshold": -2.0}])},
         {"process_results": process(temperature_drift_c=-1.5)},
+        {"thermal_throttle": {**FIELDS["thermal_throttle"], "max_temperature_c": -1.5}},
+        {"warmup_result": {**FIELDS["warmup_result"], "temperature_start_c": -1.5}},
         {"process_results": process(gpu_is_mig=False)},
     ],
     ids=lambda changes: str(changes)[:60],

@@ -75,7 +75,7 @@ class DevicePieces(NamedTuple):
         """Pieces of which some samples at most are needed, and which of them."""
         samples = self.parts.samples(len(self.first_ns))[touching]
         groups = np.cumsum(np.where(needed, samples, 2)) // AT_ONCE
-        edges = [*np.flatnonzero(np.diff(groups, prepend=-1)).tolist(), len(groups)]
+        edges = [*np.unique(groups, return_index=True)[1].tolist(), len(groups)]
         for start, end in pairwise(edges):
             yield slice(touching.start + start, touching.start + end), needed[start:end]
 
