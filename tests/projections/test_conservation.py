@@ -28,6 +28,7 @@ from llem_events.events import (
     WindowOpened,
 )
 from llem_events.recovery import recover
+from tests.projections import in_memory
 from tests.projections.tables import one, result, rows
 from tests.projections.test_catch_up import damage, segment
 from tests.world import (
@@ -247,7 +248,8 @@ BREACHES: dict[str, tuple[Change, str]] = {
     "an idle power of 81 W": (idle_w(81.0), "is 81 W, its samples say 50 to 50 W"),
     "two starts": (twice(ProcessStarted), "starts of process 0: found 2"),
     "no start": (without(ProcessStarted), "starts of process 0: found 0"),
-    "no model": (without(ModelLoaded), "models loaded by process 0: found 0"),
+    "no model": (without(ModelLoaded), "models loaded by process 0: found 0, expected 1"),
+    "two models": (twice(ModelLoaded), "models loaded by process 0: found 2, expected 1"),
     "events of another process": (
         event_is(ProcessCompleted, process_index=3),
         "events of process 0 name process 3",
@@ -305,6 +307,28 @@ SAMPLED: dict[str, tuple[list[Dated], str]] = {
         "2 samples of process 0 were dropped, 0 counted",
     ),
 }
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_of_a_worker_is_a_reason(name: str) -> None:
+    """It says which law."""
+    change, text = BREACHES[name]
+    assert any(
+        text in reason for reason in in_memory.reasons(in_memory.usual(worker=change(worker_events())))
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_breach_of_samples_is_a_reason(name: str) -> None:
+    """It says which law."""
+    sampler, text = SAMPLED[name]
+    assert any(text in reason for reason in in_memory.reasons(in_memory.usual(sampler=sampler)))
+
+
+@pytest.mark.parametrize("name", PERMITTED)
+def test_what_is_just_no_breach_is_no_reason(name: str) -> None:
+    """At the limit of a law."""
+    assert in_memory.reasons(in_memory.usual(worker=PERMITTED[name](worker_events()))) == []
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ def test_a_span_holds_what_was_read_at_its_ends(
     stored: Stored, thinned_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing that was read a nanosecond before or after it."""
-    monkeypatch.setattr(source_module, "THINNED_FROM", thinned_from)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", thinned_from)
     device = DEVICES[0]
     every_ns = held().samples(device, SPANS[0], ["power_w"])[0].tolist()
     first_ns, last_ns = every_ns[3], every_ns[30]
