@@ -248,19 +248,29 @@ def test_reading_modifies_nothing(unsealed: Original) -> None:
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
+def header_record(fields: bytes) -> bytes:
+    """Of a segment's header, its first 20 bytes before these."""
+    return pack_record(SEGMENT_HEADER_KIND, 1, fields)
+
+
 @pytest.mark.parametrize(
     ("whole", "torn"),
     [
         (b"", True),
         (bytes(3), True),
         (b"\0\1", False),
-        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:3], True),
-        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:19], True),
-        (pack_record(SEGMENT_HEADER_KIND, 1, bytes(40))[:20], True),
+        (header_record(bytes(40))[:3], True),
+        (header_record(bytes(40))[:19], True),
+        (header_record(bytes(40))[:20], True),
         (pack_record(BLOCK_HEADER_KIND, 1, b""), False),
         (bytes(600), True),
         (bytes(SECTOR_BYTES) + b"x" * 9, True),
         (b"x" * 9 + bytes(600), False),
+        (bytes(SECTOR_BYTES - 1) + b"x" * 9, False),
+        (header_record(bytes(1_000)), True),
+        (header_record(bytes(1_000)) + b"x", False),
+        (header_record(b"x" * 1_000), False),
+        (header_record(b"x" * (SECTOR_BYTES - 21) + bytes(SECTOR_BYTES) + b"x"), False),
     ],
 )
 def test_what_the_write_of_a_header_leaves(whole: bytes, torn: bool) -> None:

@@ -79,6 +79,14 @@ def test_what_is_queued_is_written_before_the_end(
     assert len(read_segment(tmp_path / "a").events) == 3
 
 
+def test_a_writer_with_nothing_to_do_takes_no_time(tmp_path: Path) -> None:
+    """Its thread sleeps: the processor is for what is measured."""
+    with BackgroundWriter(SegmentWriter(tmp_path / "a", segment_header())):
+        began_s = time.process_time()
+        time.sleep(0.2)
+        assert time.process_time() - began_s < 0.02
+
+
 def test_an_append_waits_for_room(tmp_path: Path) -> None:
     """It returns once the disk has taken what was queued before."""
     disk = SlowDisk()

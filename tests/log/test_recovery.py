@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llem_events import LogWriteError, RecoveryRefusedError, survey
+from llem_events import LogWriteError, RecoveryRefusedError, Verdict, survey
 from llem_events.events import WarningRaised
 from llem_events.recovery import recover
 from llem_events.redaction import redact
@@ -49,7 +49,10 @@ def test_just_the_limit_may_be_lost(tmp_path: Path) -> None:
 def test_a_block_whose_events_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     """Though its checksums and digests are right."""
     path = forged_raw(tmp_path / "a", b"\xc1 no event", event_count=1)
-    assert recover(path, tmp_path / "b", limit_bytes=None).kept.blocks == 0
+    recovery = recover(path, tmp_path / "b", limit_bytes=None)
+    assert recovery.kept.blocks == 0 and recovery.original.verdict is Verdict.CORRUPT
+    (damage,) = recovery.original.damages
+    assert (damage.offset, damage.end) == (layout(path).block(0).start, path.stat().st_size)
     assert survey(tmp_path / "b").blocks == 0
 
 
