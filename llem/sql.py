@@ -1,5 +1,6 @@
 """Values and names as they stand in a statement of SQL, where it takes no parameters, and rows by the names of their columns."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ def literal(value: str | float | Sequence[str] | None) -> str:
 def identifier(name: str) -> str:
     """A name, however it is spelled."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def disk_reason(error: Exception) -> str:
+    """Why a file could not be written, in the last words of what DuckDB says, which it may wrap in JSON."""
+    text = str(error)
+    if wrapped := re.search(r'"exception_message":"((?:[^"\\]|\\.)*)"', text):
+        text = wrapped[1].replace('\\"', '"')
+    return text.rpartition('": ')[2]
 
 
 def rows_by_name(cursor: "duckdb.DuckDBPyConnection") -> list[dict[str, Any]]:

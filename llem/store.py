@@ -171,14 +171,16 @@ class Store:
     def remove_experiment(self, experiment_id: str) -> None:
         """Remove its folder; a crash leaves it whole or leaves none. Raises StoreError."""
         folder = self.log_path / check_id(experiment_id)
-        hidden = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.log_path))
+        hidden = None
         try:
+            hidden = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.log_path))
             OsFiles().rename(folder, hidden / experiment_id)
             OsFiles().sync_directory(self.log_path)
             shutil.rmtree(hidden)
         except OSError as error:
-            with suppress(OSError):
-                hidden.rmdir()
+            if hidden is not None:
+                with suppress(OSError):
+                    hidden.rmdir()
             raise StoreError(f"experiment folder {folder} cannot be removed", found=error.strerror) from error
 
     def experiment_ids(self) -> list[str]:

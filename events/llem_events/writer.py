@@ -231,9 +231,14 @@ class SegmentWriter:
 
     def _fail(self, error: OSError) -> NoReturn:
         """Close for good, and remember why."""
+        reason = error.strerror or error
+        kept = (
+            f"{self._totals.events} events in {self._good_offset} bytes are kept, this segment takes no more"
+        )
         self.failure = LogWriteError(
-            f"segment {self.path}: {error.strerror or error}; {self._totals.events} events in {self._good_offset} bytes are "
-            "kept, this segment takes no more"
+            f"segment {self.path}: {reason}; {kept}"
+            if self._good_offset
+            else f"segment {self.path} cannot be made: {reason}"
         )
         self._pending, self._pending_bytes = [], 0
         self.close()

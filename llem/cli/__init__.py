@@ -1,5 +1,6 @@
 """The command line: the only place that prints, exits, or imports typer and rich."""
 
+import errno
 import importlib
 import os
 import sys
@@ -44,6 +45,7 @@ COMMANDS: Commands = {
     "log": ("llem.cli.log:app", "Look into segments: info, cat, verify, recover, redact, digest."),
     "doctor": ("llem.cli.doctor:doctor", "Say what can be measured here, what not and why, and the fix."),
 }
+OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 ANYWHERE = frozenset({"-q", "--quiet", "-v", "-vv", "-vvv", "--verbose", "-V", "--version"})
 
 
@@ -75,11 +77,11 @@ def _status_of(arguments: list[str]) -> int | str | None:
     except KeyboardInterrupt:
         return console.INTERRUPTED
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in OF_DISKS:
             _complain_of_bug(error, arguments)
             return console.INTERNAL
         # a file that cannot be used is no fault of llem, wherever it shows
-        console.complain(f"{error.filename} cannot be used: {error.strerror}")
+        console.complain(f"{error.filename or 'a file'} cannot be used: {error.strerror}")
         return console.WRONG
     except Exception as error:  # noqa: BLE001 -- the command line's outermost frame: no traceback unless asked for
         _complain_of_bug(error, arguments)

@@ -1,5 +1,6 @@
 """Rows as a Parquet file, written by DuckDB: no pyarrow needed."""
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import duckdb
 
 from llem.export import formats
-from llem.sql import identifier, literal
+from llem.sql import disk_reason, identifier, literal
 
 BATCH_ROWS = 2_000
 
@@ -24,12 +25,15 @@ def write_parquet(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable
                 f"INSERT INTO exported SELECT unnest(?::JSON::STRUCT({fields})[], max_depth := 2)",
                 [formats.as_json(objects).decode()],
             )
-        connection.execute(f"COPY exported TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        copy_to_parquet(connection, "FROM exported", path)
 
 
 def copy_to_parquet(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
-    """The rows of a query of our own, types as they are."""
-    connection.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    """The rows of a query of our own, types as they are. Raises OSError where the disk takes no more."""
+    try:
+        connection.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    except duckdb.IOException as error:
+        raise OSError(errno.EIO, disk_reason(error)) from error
 
 
 def _batches(

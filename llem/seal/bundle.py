@@ -12,12 +12,12 @@ from typing import Any
 import duckdb
 import msgspec
 
-from llem.errors import ExportError
+from llem.errors import ExportError, StoreError
 from llem.projections.diff import tables
 from llem.projections.sealed import COPY_OPTIONS
 from llem.seal.collect import Collected, check_apart, collect
 from llem.seal.segment import sha256
-from llem.sql import identifier, literal
+from llem.sql import disk_reason, identifier, literal
 from llem.store import Store
 from llem.versions import __version__
 from llem_events import root_digest, segment_digest
@@ -167,6 +167,11 @@ def _appearing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{folder} cannot be made", found=error.strerror or str(error)) from error
+    except StoreError as error:
+        # of the store in it, which nobody has heard of
+        raise ExportError(f"{folder} cannot be made", found=error.found or error.what) from error
+    except duckdb.IOException as error:
+        raise ExportError(f"{folder} cannot be made", found=disk_reason(error)) from error
 
 
 def _copy_log(store: Store, into: Store, ids: Collection[str]) -> dict[str, str]:

@@ -99,7 +99,10 @@ def append(root: Path, line: Line, *, rank: int | None) -> None:
     try:
         size = os.fstat(fd).st_size
         torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-        os.write(fd, (b"\n" if torn else b"") + encoded(line))
+        content = (b"\n" if torn else b"") + encoded(line)
+        while content:
+            # a disk that is nearly full takes what fits
+            content = content[os.write(fd, content) :]
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -45,7 +45,7 @@ class Place(Protocol):
         """Whether all of them are there, with as many bytes."""
 
     def add(self, line: Line, *, rank: int | None) -> None:
-        """A task is done."""
+        """A task is done. Raises StoreError."""
 
     def remove(self, sealed: SealedSegment) -> None:
         """What was sealed of a segment."""
@@ -69,9 +69,18 @@ def opened(root: Path | str, store: Store, *, is_share: bool) -> Iterator[Place]
     try:
         make_folder(root)
     except OSError as error:
-        raise StoreError(f"{root} cannot be written", found=error.strerror) from error
+        raise _not_written(root, error) from error
     with _held(root, is_share=is_share):
         yield FolderPlace(root.absolute())
+
+
+def _not_written(root: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{root} cannot be written",
+        found=error.strerror,
+        expected="a folder to seal into",
+        hint="--to names another",
+    )
 
 
 def _check_beside(root: Path, store: Store) -> None:
@@ -127,7 +136,10 @@ class FolderPlace:
 
     def add(self, line: Line, *, rank: int | None) -> None:
         """Durably, in this rank's file."""
-        append(self._root, line, rank=rank)
+        try:
+            append(self._root, line, rank=rank)
+        except OSError as error:
+            raise _not_written(self._root, error) from error
 
     def remove(self, sealed: SealedSegment) -> None:
         """Its line stays, and says nothing without them."""
