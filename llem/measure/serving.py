@@ -1,7 +1,6 @@
 """The worker of a serving engine: starts it or takes one that runs, has a load process ask it, and writes what it and its server saw."""
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from llem.measure.messages import (
     WorkerSetup,
 )
 from llem.measure.scraper import Scraper, known_counters
-from llem.measure.warmup import Cooldown, cool_down
+from llem.measure.warmup import WarmupSpans, cool_down
 from llem.measure.worker import Worker, open_log, received_setup, run_logged
 from llem.meters import driver_state
 from llem.meters.gpus import GpuState
@@ -41,7 +40,6 @@ from llem.servers.address import Address
 from llem.servers.keeper import Keeper
 from llem.servers.listening import family_of, listening_pid
 from llem.servers.process import Awaited, Ready, ServerDiedError, ServerProcess, free_port
-from llem.units import MS_PER_S
 from llem_events import BackgroundWriter
 from llem_events.events import (
     Event,
@@ -51,15 +49,11 @@ from llem_events.events import (
     ProcessStarted,
     ServerStarted,
     ServerStopped,
-    WarmupCompleted,
     WarningRaised,
 )
 
 OUTPUT = "server.log"
 WATCH_S = 0.5
-SPAN_S = 0.5  # of the warm-up, whose rate is compared with that of others
-COMPARED = 5
-CHANCE = 1.5  # times the spread that the number of requests alone explains
 NewsKind = TypeVar("NewsKind", LoadOffered, LoadDone)
 
 
@@ -319,7 +313,7 @@ class Serving(Worker):
             tell=lambda awaited: self._enter("cooling down", awaited),
         )
         self._enter("warming up", f"until tokens come steadily, at most {limits.warmup_max_s:g} s")
-        spans = _Spans(limits.warmup_cv)
+        spans = WarmupSpans(limits)
         with self._windows.open("warmup"):
             link.start("warmup")
             deadline, reason = time.monotonic() + limits.warmup_max_s, None
@@ -331,18 +325,13 @@ class Serving(Worker):
                     case LoadProgress() as progress:
                         spans.add(progress)
                 if reason is None:
-                    reason = self._reason_to_end(spans, late=time.monotonic() >= deadline)
+                    reason = spans.reason_to_end(
+                        late=time.monotonic() >= deadline, stopped=self._should_stop()
+                    )
                     if reason is not None:
                         link.end(drain=not self._should_stop())
         self._append(spans.completed(reason or "the load ended", cooldown))
         _refuse_failing(done)
-
-    def _reason_to_end(self, spans: "_Spans", *, late: bool) -> str | None:
-        if self._should_stop():
-            return "interrupted"
-        if len(spans.latencies_ms) >= self._plan.windows.warmup_min_batches and spans.is_steady:
-            return "converged"
-        return "warmup_max_s reached" if late else None
 
     def _measure_server(self, link: LoadLink, served: Served, scraper: Scraper) -> LoadCompleted:
         self._barrier("measurement")
@@ -409,63 +398,6 @@ class Serving(Worker):
         if others:
             text = f"processes that are not the server's are on its GPUs: {', '.join(map(str, others[:5]))}"
             self._append(WarningRaised(code="other_process_on_gpu", text=text, value=float(len(others))))
-
-
-class _Spans:
-    """Spans of about half a second of the warm-up: what a token took in each, and whether they are alike."""
-
-    def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance
-        self._last: LoadProgress | None = None
-        self.latencies_ms: list[float] = []
-        self._requests: list[int] = []
-
-    def add(self, progress: LoadProgress) -> None:
-        """Count what came since the last span's end, once it is long enough."""
-        last = self._last or LoadProgress(
-            elapsed_s=0.0,
-            requests=0,
-            failed_requests=0,
-            in_flight=0,
-            waiting=0,
-            input_tokens=0,
-            output_tokens=0,
-            chunks=0,
-        )
-        duration_s = progress.elapsed_s - last.elapsed_s
-        if duration_s < SPAN_S:
-            return
-        self._last = progress
-        if (tokens := progress.output_tokens - last.output_tokens) > 0:
-            self.latencies_ms.append(duration_s * MS_PER_S / tokens)
-            self._requests.append(progress.requests - last.requests)
-
-    @property
-    def spread(self) -> float | None:
-        """Coefficient of variation of the last spans; None for fewer."""
-        if len(self.latencies_ms) < COMPARED:
-            return None
-        last = self.latencies_ms[-COMPARED:]
-        return statistics.stdev(last) / statistics.fmean(last)
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether they vary no more than the plan allows, or than so few requests do by chance."""
-        mean_requests = statistics.fmean(self._requests[-COMPARED:] or [0])
-        chance = CHANCE / max(mean_requests, 1.0) ** 0.5
-        return self.spread is not None and self.spread <= max(self._tolerance, chance)
-
-    def completed(self, reason: str, cooldown: Cooldown) -> WarmupCompleted:
-        """The event of it."""
-        return WarmupCompleted(
-            latencies_ms=self.latencies_ms,
-            coefficient_of_variation=self.spread,
-            converged=reason == "converged",
-            reason=reason,
-            cooldown_s=cooldown.duration_s,
-            temperature_start_c=cooldown.start_c,
-            temperature_end_c=cooldown.end_c,
-        )
 
 
 def _refuse_failing(done: LoadDone) -> None:

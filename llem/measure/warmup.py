@@ -1,18 +1,21 @@
-"""Cooling down and warming up: the state in which every measurement begins."""
+"""Cooling down and warming up, by batches or under a load: the state in which every measurement begins."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llem.measure.messages import LoadProgress
 from llem.measure.windows import SamplerLink
 from llem.plan import WindowsPlan
-from llem.units import NS_PER_MS
+from llem.units import MS_PER_S, NS_PER_MS
 from llem_events.events import Request, WarmupCompleted
 
 LATENCIES_COMPARED = 5
 SETTLED_C = 1.0  # a change below this over SETTLED_S counts as settled
 SETTLED_S = 5.0
+SPAN_S = 0.5  # of a load, whose rate is compared with that of others
+CHANCE = 1.5  # times the spread that the number of requests alone explains
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,7 @@ def warm_up(
         )
         goes_on = agree(reason is None)
         reason = None if goes_on else reason or "ended by rank 0 of its group"
-    return WarmupCompleted(
-        latencies_ms=latencies_ms,
-        coefficient_of_variation=spread,
-        converged=reason == "converged",
-        reason=reason,
-        cooldown_s=cooldown.duration_s,
-        temperature_start_c=cooldown.start_c,
-        temperature_end_c=cooldown.end_c,
-    )
+    return _completed(latencies_ms, spread, reason, cooldown)
 
 
 def _reason_to_end(
@@ -93,6 +88,73 @@ def _reason_to_end(
     if batches >= plan.warmup_max_batches:
         return "warmup_max_batches reached"
     return "warmup_max_s reached" if late else None
+
+
+class WarmupSpans:
+    """Spans of about half a second of a load: what a token took in each, and whether they vary no more than chance explains."""
+
+    def __init__(self, plan: WindowsPlan) -> None:
+        self._plan = plan
+        self._last: LoadProgress | None = None
+        self._latencies_ms: list[float] = []
+        self._requests: list[int] = []
+
+    def add(self, progress: LoadProgress) -> None:
+        """Count what came since the last span's end, once it is long enough."""
+        last = self._last or LoadProgress(
+            elapsed_s=0.0,
+            requests=0,
+            failed_requests=0,
+            in_flight=0,
+            waiting=0,
+            input_tokens=0,
+            output_tokens=0,
+            chunks=0,
+        )
+        duration_s = progress.elapsed_s - last.elapsed_s
+        if duration_s < SPAN_S:
+            return
+        self._last = progress
+        if (tokens := progress.output_tokens - last.output_tokens) > 0:
+            self._latencies_ms.append(duration_s * MS_PER_S / tokens)
+            self._requests.append(progress.requests - last.requests)
+
+    def reason_to_end(self, *, late: bool, stopped: bool) -> str | None:
+        """Why the warm-up is over; None while it goes on."""
+        if stopped:
+            return "interrupted"
+        if len(self._latencies_ms) >= self._plan.warmup_min_batches and self._are_steady:
+            return "converged"
+        return "warmup_max_s reached" if late else None
+
+    def completed(self, reason: str, cooldown: Cooldown) -> WarmupCompleted:
+        """The event of it."""
+        return _completed(self._latencies_ms, self._spread, reason, cooldown)
+
+    @property
+    def _spread(self) -> float | None:
+        return coefficient_of_variation(self._latencies_ms[-LATENCIES_COMPARED:])
+
+    @property
+    def _are_steady(self) -> bool:
+        """Whether the last vary no more than the plan allows, or than so few requests do by chance."""
+        mean_requests = statistics.fmean(self._requests[-LATENCIES_COMPARED:] or [0])
+        chance = CHANCE / max(mean_requests, 1.0) ** 0.5
+        return self._spread is not None and self._spread <= max(self._plan.warmup_cv, chance)
+
+
+def _completed(
+    latencies_ms: list[float], spread: float | None, reason: str, cooldown: Cooldown
+) -> WarmupCompleted:
+    return WarmupCompleted(
+        latencies_ms=latencies_ms,
+        coefficient_of_variation=spread,
+        converged=reason == "converged",
+        reason=reason,
+        cooldown_s=cooldown.duration_s,
+        temperature_start_c=cooldown.start_c,
+        temperature_end_c=cooldown.end_c,
+    )
 
 
 def step_latency_ms(requests: Sequence[Request]) -> float:
