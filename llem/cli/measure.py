@@ -24,7 +24,7 @@ from llem.measure.launch import Rank, launch_of
 from llem.measure.outcome import Outcome
 from llem.measure.preflight import check_plan
 from llem.measure.rank_member import RefusedError
-from llem.measure.supervisor import SharedServer
+from llem.measure.shared_server import SharedServer
 from llem.measure.supervisor import measure as run_measurement
 from llem.measure.time_limit import TimeLimit
 from llem.meters import MeterChoice

@@ -20,13 +20,13 @@ from llem.export import formats
 from llem.measure.children import Interruptions
 from llem.measure.launch import launch_of
 from llem.measure.outcome import Outcome
+from llem.measure.shared_server import StudyServer
 from llem.measure.supervisor import measure
 from llem.measure.time_limit import TimeLimit, least_s
 from llem.store import Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
 from llem.study.plan import Slot, Study, block_count, cell_name, read_study
 from llem.study.runner import DueRun, StudyOutcome, resume_study, start_study
-from llem.study.server import StudyServer
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
 SECONDS_SAID = 180  # of more, whole minutes are said

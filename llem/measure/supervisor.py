@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import msgspec
@@ -21,12 +20,12 @@ from llem.measure.messages import KnownBaseline, RunningServer
 from llem.measure.outcome import Outcome, ended, failed_rank, lost, rank_ended, with_others
 from llem.measure.pair import Failure, Pair, PairSetup
 from llem.measure.run_settings import devices_set, put_back_earlier
+from llem.measure.shared_server import SharedServer
 from llem.measure.team import Team, team_of
 from llem.measure.time_limit import TimeLimit
 from llem.meters import MeterChoice
 from llem.plan import Plan
 from llem.plan_file import cell_hash, config_hash
-from llem.servers.keeper import Keeper
 from llem.store import Store, open_segment
 from llem.versions import __version__
 from llem_events import BackgroundWriter
@@ -47,36 +46,6 @@ class Progress:
     output_tokens_per_second: float | None
     power_w: float | None
     power_is: str | None = None  # estimated or simulated, where no sensor tells it
-
-
-class SharedServer:
-    """A server that one experiment starts and others after it use, so that each rate is an experiment of its own under one server.
-
-    Open while experiments use it; when it is closed, all that its keeper keeps ends.
-
-    `running` is what the last experiment left running; None before the first, and after one that ended it.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        is_started_here = plan.is_served and plan.server.url is None
-        self.keeper = Keeper.start() if is_started_here else None
-        self.running: RunningServer | None = None
-
-    def __enter__(self) -> "SharedServer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.keeper is not None:
-            self.keeper.close()
-
-    def plan_of(self, plan: Plan) -> Plan:
-        """The plan of an experiment under a server that runs: the board's idle power is that of the experiment that started it."""
-        if self.running is None or plan.windows.baseline_from is not None or not plan.windows.baseline_s:
-            return plan
-        windows = msgspec.structs.replace(plan.windows, baseline_from=self.running.experiment_id)
-        return msgspec.structs.replace(plan, windows=windows)
 
 
 def measure(

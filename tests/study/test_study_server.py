@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from llem.measure.shared_server import StudyServer
 from llem.plan import EnginePlan, LoadPlan, Plan, ServerPlan, WindowsPlan, WorkloadPlan
-from llem.study.server import StudyServer
 from tests.conftest import Run
 
 FOUND = ServerPlan(kind="url", url="http://127.0.0.1:1")
