@@ -15,6 +15,7 @@ from llem_events.upcast import SamplesAsDifferences
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 _INT64 = np.dtype("<i8")
 _WIDTH = len(SAMPLE_COLUMNS)
 _NOTHING = bytes(8 * RUNNING_COLUMNS), bytes(8 * _WIDTH), bytes(_WIDTH), b""
@@ -25,6 +26,13 @@ class Column(NamedTuple):
 
     values: Ints
     missing: Mask | None = None
+
+    def floats(self) -> Floats:
+        """The values, NaN where nothing was measured."""
+        values = self.values.astype(np.float64)
+        if self.missing is not None:
+            values[self.missing] = np.nan
+        return values
 
 
 def pack(readings: Sequence[Reading], *, meter: str, device_uuid: str) -> SamplesTaken:

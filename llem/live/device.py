@@ -123,8 +123,8 @@ class LiveDevice:
         samples = Samples(
             columns["at_ns"].values,
             _power_w(columns["power_mw"], columns["power_average_mw"]),
-            _floats(columns["energy_mj"]),
-            _floats(columns["temperature_c"]),
+            columns["energy_mj"].floats(),
+            columns["temperature_c"].floats(),
             _counts(columns["throttle_reasons"]),
         )
         self._young.append(samples)
@@ -215,21 +215,14 @@ def _last(column: Column) -> float | None:
     return float(column.values[-1])
 
 
-def _floats(column: Column) -> Floats:
-    values = column.values.astype(np.float64)
-    if column.missing is not None:
-        values[column.missing] = np.nan
-    return values
-
-
 def _counts(column: Column) -> Ints:
     return column.values if column.missing is None else np.where(column.missing, 0, column.values)
 
 
 def _power_w(power_mw: Column, average_mw: Column) -> Floats:
     """The driver's average where it has nothing better."""
-    power = _floats(power_mw)
-    return (_floats(average_mw) if np.isnan(power).all() else power) / MW_PER_W
+    power = power_mw.floats()
+    return (average_mw.floats() if np.isnan(power).all() else power) / MW_PER_W
 
 
 def _joined(*parts: Samples) -> Samples:

@@ -22,11 +22,9 @@ from llem.plan import Plan
 from llem.plan_file import resolve_plan
 from llem.registry import METERS, install_hint, one_of
 from llem.results.calibration import REGION, LoadTrace, SensorCalibration, estimate, load_schedule
-from llem.results.power import FloatArray
 from llem.store import SEGMENT_SUFFIX, Store
 from llem.units import MJ_PER_J, MW_PER_W
 from llem_events import LogError, SegmentReader, columns, unpack
-from llem_events.columns import Column
 from llem_events.events import (
     Device,
     Estimated,
@@ -245,7 +243,7 @@ def _traces(log: Log, metered: MeteredDevice, *, others_busy: bool) -> Iterator[
     read = columns.unpack_all(log.samples.get(metered.device.uuid, []))
     at_ns = read["at_ns"].values
     order = np.argsort(at_ns, kind="stable")
-    floats = {name: _known(column)[order] for name, column in read.items()}
+    floats = {name: column.floats()[order] for name, column in read.items()}
     for sensor in SENSORS:
         if not np.isnan(floats[sensor]).all():
             trace = LoadTrace.of(
@@ -259,14 +257,6 @@ def _traces(log: Log, metered: MeteredDevice, *, others_busy: bool) -> Iterator[
                 power_limit_mw=metered.device.power_limit_mw,
             )
             yield sensor, trace
-
-
-def _known(column: Column) -> FloatArray:
-    """NaN where nothing was measured."""
-    values = column.values.astype(np.float64)
-    if column.missing is not None:
-        values[column.missing] = np.nan
-    return values
 
 
 def _told(about: SensorCalibrated, found: SensorCalibration) -> SensorCalibrated:

@@ -2,12 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from llem.results.latency import LatencyStatistics
-from llem.results.nullable import any_true, largest, ratio, total, weighted_mean
+from llem.results.nullable import any_true, largest, ratio, total, total_count, weighted_mean
 from llem.results.process import (
     BatchEfficiencyMetrics,
     ExtendedEfficiencyMetrics,
@@ -124,7 +124,7 @@ def _batches(parts: Sequence[BatchEfficiencyMetrics]) -> BatchEfficiencyMetrics:
         effective_batch_size=_mean(parts, weights, lambda part: part.effective_batch_size),
         batch_utilisation=_mean(parts, weights, lambda part: part.batch_utilisation),
         padding_overhead=_mean(parts, weights, lambda part: part.padding_overhead),
-        num_batches=_count(weights),
+        num_batches=total_count(weights),
     )
 
 
@@ -134,8 +134,8 @@ def _cache(results: Sequence[RawProcessResult]) -> KVCacheEfficiencyMetrics:
         kv_cache_hit_rate=_mean(
             parts, [result.requests for result in results], lambda part: part.kv_cache_hit_rate
         ),
-        kv_cache_blocks_used=_count(part.kv_cache_blocks_used for part in parts),
-        kv_cache_blocks_total=_count(part.kv_cache_blocks_total for part in parts),
+        kv_cache_blocks_used=total_count(part.kv_cache_blocks_used for part in parts),
+        kv_cache_blocks_total=total_count(part.kv_cache_blocks_total for part in parts),
     )
 
 
@@ -143,11 +143,6 @@ def _mean(
     parts: Sequence[Part], weights: Sequence[int | None], value: Callable[[Part], float | None]
 ) -> float | None:
     return weighted_mean((value(part), weight) for part, weight in zip(parts, weights, strict=True))
-
-
-def _count(values: Iterable[int | None]) -> int | None:
-    summed = total(values)
-    return None if summed is None else int(summed)
 
 
 def merge_memory(results: Sequence[RawProcessResult], output_tokens: int | None) -> MemoryEfficiencyMetrics:

@@ -28,6 +28,12 @@ def total(values: Iterable[float | None]) -> float | None:
     return float(sum(map(as_printed, known)))
 
 
+def total_count(counts: Iterable[int | None]) -> int | None:
+    """Sum of whole numbers; None where any is unknown or there is none."""
+    summed = total(counts)
+    return None if summed is None else int(summed)
+
+
 def mean(values: Iterable[float | None]) -> float | None:
     """Sum over number; None where any value is unknown or there is none."""
     addends = list(values)

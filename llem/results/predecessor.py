@@ -1,7 +1,7 @@
 """Results of LLenergyMeasure (schemas 2.0.0 to 3.0) as ours: refused where they cannot be right, every figure as it is, a few names brought up to date."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ import msgspec
 
 from llem.errors import ExportError
 from llem.results.experiment import ExperimentResult
-from llem.results.nullable import ratio, total
+from llem.results.nullable import ratio, total_count
 from llem.results.process import RawProcessResult, Timestamps
 from llem.versions import SCHEMA_VERSION
 
@@ -301,8 +301,8 @@ def _in_utc(result: ExperimentResult) -> ExperimentResult:
 def _with_sums(result: ExperimentResult) -> ExperimentResult:
     """What the predecessor tells of processes and not of their experiment: tokens given and got, and rates where one process ran."""
     work = [process.inference_metrics for process in result.process_results]
-    inputs = result.total_input_tokens or _whole(part.input_tokens for part in work)
-    outputs = result.total_output_tokens or _whole(part.output_tokens for part in work)
+    inputs = result.total_input_tokens or total_count(part.input_tokens for part in work)
+    outputs = result.total_output_tokens or total_count(part.output_tokens for part in work)
     # of several processes nobody knows how long any of them measured
     measured_sec = result.total_inference_time_sec if result.num_processes == 1 else None
     measured_sec = measured_sec if result.measured_sec is None else result.measured_sec
@@ -315,11 +315,6 @@ def _with_sums(result: ExperimentResult) -> ExperimentResult:
     return msgspec.structs.replace(
         result, total_input_tokens=inputs, total_output_tokens=outputs, measured_sec=measured_sec, **known
     )
-
-
-def _whole(counts: Iterable[int | None]) -> int | None:
-    summed = total(counts)
-    return None if summed is None else int(summed)
 
 
 def _process_in_utc(process: RawProcessResult) -> RawProcessResult:
