@@ -2,8 +2,6 @@
 
 import msgspec
 
-from llem.results.nullable import largest
-
 
 class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One server under load; None where it does not say, or nobody asked."""
@@ -41,15 +39,14 @@ class ServingMetrics(msgspec.Struct, frozen=True, kw_only=True):
         return self.sent_rate_per_s / self.offered_rate_per_s
 
     @property
-    def count_disagreement(self) -> float | None:
-        """Distance of the server's two counts of output tokens from ours, the larger of both as a fraction of ours."""
-        return largest(
-            _distance(ours, theirs)
-            for ours, theirs in (
-                (self.counted_output_tokens, self.usage_output_tokens),
-                (self.streamed_output_tokens, self.server_output_tokens),
-            )
-        )
+    def usage_disagreement(self) -> float | None:
+        """Distance of the output tokens by the server's usage from ours of the same requests, as a fraction of ours."""
+        return _distance(self.counted_output_tokens, self.usage_output_tokens)
+
+    @property
+    def counter_disagreement(self) -> float | None:
+        """The same of its counters, which have tokens of every request that it was asked."""
+        return _distance(self.streamed_output_tokens, self.server_output_tokens)
 
 
 def _distance(ours: int | None, theirs: int | None) -> float | None:

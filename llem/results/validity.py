@@ -7,7 +7,7 @@ import msgspec
 
 from llem.plan import ValidityPlan
 from llem.results.energy import EnergySource
-from llem.results.nullable import ratio
+from llem.results.nullable import largest, ratio
 from llem.results.serving import ServingMetrics
 
 DEFAULT_THRESHOLDS = ValidityPlan()
@@ -57,7 +57,7 @@ def judge(facts: MeasuredFacts, thresholds: ValidityPlan = DEFAULT_THRESHOLDS) -
     """Compare the facts with every threshold."""
     reasons = [*_energy_reasons(facts, thresholds), *_run_reasons(facts, thresholds)]
     if facts.serving is not None:
-        reasons += _serving_reasons(facts.serving, thresholds)
+        reasons += _serving_reasons(facts, facts.serving, thresholds)
     return Verdict(valid=not reasons, invalid_reasons=reasons, thresholds=thresholds)
 
 
@@ -127,18 +127,22 @@ def _run_reasons(facts: MeasuredFacts, limits: ValidityPlan) -> Iterator[Invalid
     )
 
 
-def _serving_reasons(serving: ServingMetrics, limits: ValidityPlan) -> Iterator[InvalidReason]:
+def _serving_reasons(
+    facts: MeasuredFacts, serving: ServingMetrics, limits: ValidityPlan
+) -> Iterator[InvalidReason]:
     yield from _saturated(serving, limits)
     yield from _below(
         "rate_not_held",
         "requests were sent at {value:.1%} of the rate at which they were due, less than {threshold:.1%}",
-        serving.rate_held,
+        _rate_held(facts, serving),
         limits.min_rate_held,
     )
+    # What a request that was cut off had brought is in the server's counters, and in no usage.
+    by_counters = serving.counter_disagreement if facts.complete else None
     yield from _above(
         "counts_disagree",
         f"{_counts(serving)}: {{value:.1%}} apart, more than {{threshold:.1%}}",
-        serving.count_disagreement,
+        largest((serving.usage_disagreement, by_counters)),
         limits.max_count_disagreement,
     )
     yield from _above(
@@ -153,6 +157,12 @@ def _serving_reasons(serving: ServingMetrics, limits: ValidityPlan) -> Iterator[
         serving.other_processes_on_gpus,
         0,
     )
+
+
+def _rate_held(facts: MeasuredFacts, serving: ServingMetrics) -> float | None:
+    """None where all requests were in flight at once: they were due together, at no rate."""
+    requests, most = facts.requests, serving.max_in_flight
+    return None if requests is not None and most is not None and requests <= most else serving.rate_held
 
 
 def _saturated(serving: ServingMetrics, limits: ValidityPlan) -> Iterator[InvalidReason]:

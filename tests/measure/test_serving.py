@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -507,6 +508,25 @@ def test_a_server_ends_with_its_measurement(start_llem: Start, store: Path, numb
     process.communicate()
     assert process.returncode == 130 and name_of_living(pid) is None
     assert events_of(store, "worker", "server_stopped")
+
+
+@pytest.mark.slow
+def test_a_run_that_a_signal_cuts_has_that_against_it_and_no_quarrel_with_the_server(
+    start_llem: Start, llem: Run, store: Path
+) -> None:
+    """In the middle of requests of which the server's counters have tokens already; their rate was held as far as there was one."""
+    long = ("workload.min_duration_s=300", "workload.output_tokens.mean=200", "server.simulated.token_ms=20")
+    process = start_llem(
+        "measure", *SERVED, *SHORT, "--concurrency", "8", *(word for key in long for word in ("--set", key))
+    )
+    wait_until(lambda: _is_measuring(store))
+    # the first round is answered after four seconds, the second is cut off
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    result = _result(llem)
+    assert result["serving"]["server_output_tokens"] > result["serving"]["streamed_output_tokens"] > 0
+    assert _codes(result) == {"incomplete", "too_short"}
 
 
 @pytest.mark.slow

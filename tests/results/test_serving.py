@@ -10,13 +10,13 @@ from llem.results.validity import MeasuredFacts, judge
 from tests.world import process
 
 
-def _codes(**serving: Any) -> list[str]:
+def _codes(*, complete: bool = True, requests: int = 200, **serving: Any) -> list[str]:
     facts = MeasuredFacts(
         duration_sec=60.0,
-        complete=True,
+        complete=complete,
         energy_j=1.0,
         energy_source="counter",
-        requests=1,
+        requests=requests,
         failed_requests=0,
         serving=ServingMetrics(**serving),
     )
@@ -62,6 +62,20 @@ def test_what_lies_at_a_threshold_is_believed(serving: dict[str, Any]) -> None:
     assert _codes(**serving) == []
 
 
+def test_a_run_that_was_cut_off_is_not_blamed_on_the_servers_counters() -> None:
+    """They have the tokens of requests that nobody waited for; its usage is of requests that ended, and stands against it as ever."""
+    cut = {"streamed_output_tokens": 1000, "server_output_tokens": 1200}
+    assert _codes(complete=False, **cut) == ["incomplete"]
+    usage = {"counted_output_tokens": 1000, "usage_output_tokens": 1020}
+    assert _codes(complete=False, **cut, **usage) == ["incomplete", "counts_disagree"]
+
+
+@pytest.mark.parametrize(("requests", "codes"), [(8, []), (9, ["rate_not_held"])])
+def test_requests_that_are_all_in_flight_at_once_have_no_rate(requests: int, codes: list[str]) -> None:
+    """They are due together: how far apart they are sent says nothing."""
+    assert _codes(requests=requests, max_in_flight=8, offered_rate_per_s=9e4, sent_rate_per_s=5e3) == codes
+
+
 def test_a_client_that_fails_in_every_way_is_told_once() -> None:
     """By the first of them."""
     assert _codes(send_lag_p99_ms=50.0, client_cpu=1.0, client_lag_p99_ms=50.0) == ["client_saturated"]
@@ -75,7 +89,7 @@ def test_both_counts_are_told() -> None:
         usage_output_tokens=1020,
         server_output_tokens=1000,
     )
-    assert serving.count_disagreement == pytest.approx(0.02)
+    assert (serving.usage_disagreement, serving.counter_disagreement) == (pytest.approx(0.02), 0.0)
     facts = MeasuredFacts(
         duration_sec=60.0, complete=True, energy_j=1.0, energy_source="counter", serving=serving
     )
