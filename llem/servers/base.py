@@ -3,7 +3,6 @@
 import importlib.util
 import shutil
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -68,6 +67,8 @@ class Server(Protocol):
 
 def version_of(package: str) -> dict[str, str]:
     """Its version under its name; nothing where it is not installed here."""
+    # every supervisor loads this module, and few ask for a version
+    metadata = importlib.import_module("importlib.metadata")
     try:
         return {package: metadata.version(package)}
     except metadata.PackageNotFoundError:
