@@ -204,7 +204,7 @@ class LoadPlan(Section, frozen=True, kw_only=True):
     def offered(self) -> str:
         """In words."""
         return {
-            "closed": f"{self.concurrency} requests in flight",
+            "closed": f"{self.concurrency} request{'' if self.concurrency == 1 else 's'} in flight",
             "open": f"{self.rate or 0:g} requests/s",
             "trace": f"the times of {self.trace}",
         }[self.kind]

@@ -118,7 +118,7 @@ class _ServedPlan(msgspec.Struct, frozen=True):
 
 def _told(error: str, requests: int, kinds: int) -> str:
     others = "" if kinds == 1 else f", the commonest of {kinds} errors"
-    return f"{requests:,} requests failed: {error}{others}"
+    return f"{console.counted(requests, 'request')} failed: {error}{others}"
 
 
 def write_result(out: TextIO, result: ExperimentResult, facts: RunFacts) -> None:

@@ -147,13 +147,17 @@ def _serving_reasons(
     )
     yield from _above(
         "server_restarted",
-        "the server's counters fell {value:.0f} times: it was restarted",
+        "the server's counters fell: it was restarted"
+        if serving.restarts == 1
+        else "the server's counters fell {value:.0f} times: it was restarted",
         serving.restarts,
         0,
     )
     yield from _above(
         "other_process_on_gpu",
-        "{value:.0f} processes that are not the server's were on its GPUs",
+        "1 process that is not the server's was on its GPUs"
+        if serving.other_processes_on_gpus == 1
+        else "{value:.0f} processes that are not the server's were on its GPUs",
         serving.other_processes_on_gpus,
         0,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from llem.plan import Plan, WindowsPlan
+from llem.plan import LoadPlan, Plan, ServerPlan, WindowsPlan
 from llem.projections import rebuild
 from llem.store import Store
 from llem_events.events import (
@@ -26,6 +26,7 @@ from tests.world import (
     experiment,
     request,
     sampler_events,
+    server_events,
     with_package,
     worker_events,
     write,
@@ -58,7 +59,10 @@ def make(folder: Path) -> None:
     experiment(meters, experiment_id=NAMED, worker=worker, sampler=sampler)
     calibrated = Store(folder / "calibrated").create()
     make_calibrated(calibrated)
-    for place in (store, damaged, meters, calibrated):
+    served = Store(folder / "served").create()
+    chat = Plan(name="chat", server=ServerPlan(kind="simulated"), load=LoadPlan(kind="open", rate=0.25))
+    experiment(served, experiment_id=NAMED, plan=chat, worker=server_events())
+    for place in (store, damaged, meters, calibrated, served):
         rebuild(place)
     (folder / "result.json").write_bytes(PREDECESSOR.read_bytes())
     (folder / "wrong.json").write_text("{}")

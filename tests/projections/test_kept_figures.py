@@ -18,7 +18,6 @@ from llem_events.events import (
     BaselinePower,
     Event,
     ExperimentInterrupted,
-    LoadCompleted,
     MeteredDevice,
     MeterStarted,
     ModelLoaded,
@@ -28,12 +27,9 @@ from llem_events.events import (
     PromptsEncoded,
     Region,
     RegionsReported,
-    Request,
     RequestsCompleted,
     ResultImported,
     SamplesDropped,
-    ServerMetricsRead,
-    ServerStarted,
     WarmupCompleted,
     WarningRaised,
     WindowClosed,
@@ -50,6 +46,7 @@ from tests.world import (
     model,
     request,
     sampler_events,
+    server_events,
     supervisor,
     with_package,
     worker_events,
@@ -163,76 +160,7 @@ def pair(store: Store, name: str) -> None:
 
 def server(store: Store, name: str) -> None:
     """A server that was drained, with its counters, its load, its idle power and a cache."""
-
-    def asked(number: int, due_s: float, *chunks: tuple[float, int | None], **fields: Any) -> Request:
-        moments = [at(second) for second, _ in chunks]
-        return request(
-            number,
-            due_s,
-            tokens=0,
-            output_tokens=6,
-            start_ns=at(due_s + 0.01 * number),
-            chunk_times_ns=moments,
-            chunk_tokens=[count for _, count in chunks],
-            first_token_ns=moments[0],
-            end_ns=moments[-1],
-            **fields,
-        )
-
-    requests = [
-        request(0, 11.0, cached_input_tokens=3, usage_input_tokens=8, usage_output_tokens=4),
-        asked(1, 12.0, (12.5, 2), (13.0, 4)),
-        asked(2, 12.2, (12.6, None), (13.3, None)),
-        asked(3, 28.0, (29.5, 4), (30.5, 2)),
-        request(4, 15.0, tokens=0, output_tokens=0, first_token_ns=None, finish_reason="error", error="500"),
-    ]
-    *before, (closed_s, closed), end = worker_events(requests=requests)
-    started = ServerStarted(
-        kind="simulated",
-        managed=True,
-        url="http://127.0.0.1:1",
-        started_ns=at(0.7),
-        first_answer_ns=at(3.2),
-        input_tokens_metric="in_total",
-        output_tokens_metric="out_total",
-    )
-    read = ServerMetricsRead(
-        names=['in_total{a="1"}', 'in_total{a="2"}', "out_total", "waiting"],
-        times_ns=[at(9.0), at(20.0), at(31.0)],
-        values=[[1.0, 20.0, 30.0], [None, 2.0, 4.0], [3.0, 5.0, 9.0], [0.0, 1.0, None]],
-    )
-    load = LoadCompleted(
-        process_index=0,
-        window="measurement",
-        requests=5,
-        failed_requests=1,
-        input_tokens=40,
-        output_tokens=22,
-        starts_ns=at(10.0),
-        offered_ns=at(28.0),
-        ended_ns=at(31.0),
-        connections=3,
-        stale_connections=0,
-        send_lag_p99_ns=2_000_000,
-        loop_lag_p99_ns=1_000_000,
-        cpu_time_ns=2 * 10**9,
-        max_in_flight=2,
-    )
-    idle = BaselinePower(device_uuid="GPU-0", mean_power_w=70.0, std_power_w=1.0, samples=20)
-    drain: list[Dated] = [
-        (CLOSED_S + 0.01, WindowOpened(kind="drain", edges=edges("GPU-0", 5_080_000, CLOSED_S + 0.01))),
-        (31.5, WindowClosed(kind="drain", edges=edges("GPU-0", 5_300_000, 31.5))),
-    ]
-    worker = also(
-        [*before, (closed_s, closed), (33.0, end[1])],
-        (0.6, started),
-        (7.7, BaselineMeasured(position="server_idle", duration_s=1.0, devices=[idle])),
-        (31.6, read),
-        (31.7, load),
-        (31.8, WarningRaised(code="other_process_on_gpu", text="others", value=2.0)),
-        *drain,
-    )
-    experiment(store, experiment_id=name, worker=worker)
+    experiment(store, experiment_id=name, worker=server_events())
 
 
 def program(store: Store, name: str) -> None:

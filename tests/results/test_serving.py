@@ -76,6 +76,27 @@ def test_requests_that_are_all_in_flight_at_once_have_no_rate(requests: int, cod
     assert _codes(requests=requests, max_in_flight=8, offered_rate_per_s=9e4, sent_rate_per_s=5e3) == codes
 
 
+@pytest.mark.parametrize(
+    ("serving", "text"),
+    [
+        ({"restarts": 1}, "the server's counters fell: it was restarted"),
+        ({"restarts": 2}, "the server's counters fell 2 times: it was restarted"),
+        ({"other_processes_on_gpus": 1}, "1 process that is not the server's was on its GPUs"),
+        ({"other_processes_on_gpus": 2}, "2 processes that are not the server's were on its GPUs"),
+    ],
+)
+def test_one_is_told_as_one(serving: dict[str, Any], text: str) -> None:
+    """In words that fit the number."""
+    facts = MeasuredFacts(
+        duration_sec=60.0,
+        complete=True,
+        energy_j=1.0,
+        energy_source="counter",
+        serving=ServingMetrics(**serving),
+    )
+    assert [reason.text for reason in judge(facts).invalid_reasons] == [text]
+
+
 def test_a_client_that_fails_in_every_way_is_told_once() -> None:
     """By the first of them."""
     assert _codes(send_lag_p99_ms=50.0, client_cpu=1.0, client_lag_p99_ms=50.0) == ["client_saturated"]
