@@ -69,7 +69,7 @@ class Refreshes(NamedTuple):
         return self._replace(
             at_sec=self.at_sec - delay_sec,
             within_sec=self.within_sec + 2 * within_sec,
-            unread_sec=self.unread_sec - delay_sec + within_sec * np.array([-1.0, 1.0]),
+            unread_sec=self.unread_sec - delay_sec + np.array([-within_sec, within_sec]),
         )
 
     def unread_within_sec(self, moments: FloatArray) -> FloatArray:

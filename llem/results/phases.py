@@ -141,7 +141,7 @@ def batch_energies(
         unknown = PhaseEnergy(reason="no device was watched")
         return [BatchEnergy(prefill=unknown, decode=unknown, whole=unknown)] * len(starts)
     edges = ((starts, firsts), (firsts, ends), (starts, ends))
-    by_device = [_phases(device, edges) for device in devices]
+    by_device = [_phases(device, edges, silent_share=0.0) for device in devices]
     batches = [
         [_labelled_batch(device, _adding_up(*batch)) for batch in zip(*phases, strict=True)]
         for device, phases in zip(devices, by_device, strict=True)
@@ -182,7 +182,7 @@ def phase_energies(
     return [_labelled(device, phase) for phase in phases]
 
 
-def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float = 0.0) -> list[list[PhaseEnergy]]:
+def _phases(device: Watched, edges: Sequence[Edges], *, silent_share: float) -> list[list[PhaseEnergy]]:
     """The same for several kinds of phases, all of them from one reading of the samples."""
     sights = _sights(device, edges, silent_share=silent_share)
     if not sights:
@@ -244,8 +244,7 @@ def _counter_view(device: Watched) -> _View | None:
     def gained(samples: Samples) -> Known:
         """Whole millijoules from the first sample on: a counter of years leaves no digits for the fractions of a batch."""
         at_sec, _, counter_j, left_out = samples
-        if counter_j is None:
-            return at_sec[:0], at_sec[:0], None
+        assert counter_j is not None  # its rhythm was read from it
         at_sec, energy_j, left_out = known_of(at_sec, counter_j, left_out)
         return at_sec, (np.rint(energy_j * MJ_PER_J) - first_mj) / MJ_PER_J, left_out
 

@@ -194,7 +194,8 @@ def rhythm(changed_sec: FloatArray, between_sec: float) -> tuple[FloatArray, Est
     numbers, (rate_sec, start_sec) = _grid(changed_sec, period_sec)
     placed_sec = start_sec + rate_sec * numbers
     off_sec = placed_sec - changed_sec
-    gaps_off_sec = (np.diff(changed_sec) + period_sec / 2) % period_sec - period_sec / 2
+    # from what would be half a period off: only how much they differ counts
+    gaps_off_sec = (np.diff(changed_sec) + period_sec / 2) % period_sec
     if float(np.abs(off_sec).max()) <= between_sec:
         error_sec = np.std(off_sec) / (np.std(numbers) * np.sqrt(len(numbers)))
         return placed_sec, _within(float(rate_sec), float(error_sec), len(numbers))

@@ -34,6 +34,14 @@ def test_at_once_and_one_by_one_give_the_same_tables(
     assert hashes(caught_up) == at_once
 
 
+def test_segments_that_were_read_at_once_are_part_of_their_result(usual: Store) -> None:
+    """All of their blocks, by a clock that is told: nothing is derived again."""
+    segments = rows(usual, "FROM segments")
+    assert [segment["derived_blocks"] for segment in segments] == [segment["blocks"] for segment in segments]
+    assert all(segment["clock_offset_ns"] is not None for segment in segments) and len(segments) == 3
+    assert catch_up(usual).derived == ()
+
+
 def test_so_many_at_once_as_are_small_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their bytes, of which those of a sampler weigh less, and by their number; a large one, and one without files, is left out."""
     for limit, most in {"GROUP_BYTES": 60, "CHUNK_BYTES": 100, "CHUNK_EXPERIMENTS": 3}.items():

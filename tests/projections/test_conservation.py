@@ -41,6 +41,7 @@ from tests.world import (
     request,
     sampler_events,
     supervisor,
+    supervisor_events,
     worker_events,
     write,
 )
@@ -329,6 +330,25 @@ def test_a_breach_of_samples_is_a_reason(name: str) -> None:
 def test_what_is_just_no_breach_is_no_reason(name: str) -> None:
     """At the limit of a law."""
     assert in_memory.reasons(in_memory.usual(worker=PERMITTED[name](worker_events()))) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "missing", "told"),
+    [
+        ("worker", [ModelLoaded], True),
+        ("worker", [ModelLoaded, ProcessCompleted], False),
+        ("import", [ModelLoaded], False),
+    ],
+)
+def test_who_measured_to_the_end_has_loaded_a_model(
+    role: str, missing: list[type[Event]], told: bool
+) -> None:
+    """Not who was killed before, nor what another program recorded."""
+    worker = [dated for dated in worker_events() if not isinstance(dated[1], tuple(missing))]
+    derived = in_memory.derive(
+        (in_memory.segment("supervisor"), supervisor_events()), (in_memory.segment(role, index=0), worker)
+    )
+    assert any("models loaded" in reason for reason in in_memory.reasons(derived)) is told
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from llem_events.events import (
     BaselinePower,
     ClockRead,
     ClocksCompared,
+    Estimated,
     Event,
     ExperimentInterrupted,
     ExperimentStarted,
@@ -28,6 +29,7 @@ from llem_events.events import (
     RequestsCompleted,
     SamplesDropped,
     SamplingCompleted,
+    SensorCalibrated,
     WarmupCompleted,
     WindowClosed,
     WindowOpened,
@@ -35,6 +37,7 @@ from llem_events.events import (
 from tests.projections.in_memory import changed, derive, reasons, segment, usual
 from tests.world import (
     CLOSED_S,
+    HOST,
     OFFSET_NS,
     OPENED_S,
     at,
@@ -402,6 +405,45 @@ def test_a_warm_up_that_did_not_converge_is_a_doubt(converged: bool, codes: list
 def test_a_counter_may_differ_from_power_by_a_twentieth(counted_j: float, codes: list[str]) -> None:
     """More is a doubt: 4,000 J by the power."""
     assert doubts(worker=worker_events(counter_j=(0.0, counted_j))) == codes
+
+
+@pytest.mark.parametrize(
+    ("counts", "codes"),
+    [
+        (1.0, []),
+        (1.019, []),
+        (0.981, []),
+        (1.021, ["counter_against_power"]),
+        (0.979, ["counter_against_power"]),
+    ],
+)
+def test_a_counter_may_count_two_per_cent_otherwise_than_power_tells(counts: float, codes: list[str]) -> None:
+    """As a calibration found it; more is a doubt."""
+    found = SensorCalibrated(
+        host=HOST,
+        device_uuid="GPU-0",
+        sensor="power_mw",
+        counter_over_power=Estimated(value=counts),
+        experiment_id="before",
+    )
+    assert doubts(worker=[(0.6, found), *worker_events()]) == codes
+
+
+@pytest.mark.parametrize(("source", "bound_j"), [("counter", 6.0), ("estimated", None)])
+def test_a_counter_is_known_to_a_tick_of_the_highest_power(source: str, bound_j: float | None) -> None:
+    """20 ms of 300 W; what was estimated has no bound."""
+
+    def change(_: float, event: Event) -> Event:
+        if not isinstance(event, MeterStarted):
+            return event
+        ticking = [
+            msgspec.structs.replace(metered, counter_tick_ns=20_000_000, energy_source=source)
+            for metered in event.devices
+        ]
+        return msgspec.structs.replace(event, devices=ticking)
+
+    (device,) = usual(change=change).measured[0].result.devices
+    assert device.uncertainty_j == (None if bound_j is None else pytest.approx(bound_j, rel=0.01))
 
 
 def test_without_counter_or_power_energy_is_not_measured() -> None:

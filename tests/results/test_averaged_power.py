@@ -88,6 +88,9 @@ def test_each_moment_that_nobody_saw_is_told_by_its_own_stretch() -> None:
     moments = np.array([0.5, 1.25, 1.75, 2.5, 4.5, 5.75, 7.0])
     readings = Refreshes(moments, moments, moments, 0.1, np.array([[1.0, 2.0], [4.0, 6.0]]))
     assert readings.unread_within_sec(moments).tolist() == [0.0, 0.25, 0.25, 0.0, 0.5, 0.25, 0.0]
+    told_late = readings.earlier(0.5, 0.25)
+    assert told_late.unread_sec.tolist() == [[0.25, 1.75], [3.25, 5.75]]
+    assert told_late.at_sec.tolist() == (moments - 0.5).tolist()
     everywhere = readings._replace(unread_sec=np.empty((0, 2)))
     assert everywhere.unread_within_sec(moments).tolist() == [0.0] * 7
 

@@ -104,6 +104,16 @@ def test_clocks_may_be_held_down_for_a_hundredth_of_the_load(
     assert ("held its clocks down (power cap)" in found) is refused
 
 
+def test_clocks_that_were_held_down_in_a_later_load_are_told() -> None:
+    """The load comes in several spans; what was between and after them does not count."""
+    trace = one_load()
+    twice = msgspec.structs.replace(trace, busy_s=np.array([[BEGINS_S, 3.0], [4.0, ENDS_S]]))
+    for first_s, last_s, refused in ((4.0, ENDS_S, True), (3.0, 4.0, False), (ENDS_S, 9.0, False)):
+        held = (trace.times_s >= first_s) & (trace.times_s < last_s)
+        found = refusal(msgspec.structs.replace(twice, throttle_reasons=np.where(held, POWER_CAP, 0)))
+        assert ("held its clocks down" in found) is refused
+
+
 @pytest.mark.parametrize(
     ("limit_w", "rows", "refused"),
     [(LOAD_W / 0.98, 250, True), (LOAD_W / 0.97, 250, False), (500.0, 2, False), (500.0, 4, True)],
@@ -252,6 +262,15 @@ def test_a_counter_that_says_nothing_has_a_reason(energy_j: Callable[..., FloatA
     found = estimate(changed(energy_j=energy_j(waves().energy_j)))
     assert reason in found.counter_over_power.reason and reason in found.energy_refresh_s.reason
     assert found.load_w == of_waves().load_w and found.idle_w == of_waves().idle_w
+
+
+@pytest.mark.parametrize(("ticks", "stood_still"), [(3, True), (4, False)])
+def test_a_counter_moves_more_than_three_times(ticks: int, stood_still: bool) -> None:
+    """Else it stood still."""
+    trace = waves()
+    moved = np.searchsorted(np.linspace(0.0, trace.times_s[-1], ticks + 2)[1:-1], trace.times_s)
+    found = estimate(changed(energy_j=moved.astype(np.float64)))
+    assert ("stood still" in (found.energy_refresh_s.reason or "")) is stood_still
 
 
 def test_a_counter_that_ticked_seldom_has_no_ratio() -> None:

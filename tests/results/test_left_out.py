@@ -72,6 +72,10 @@ def test_a_value_may_fall_where_nobody_looks() -> None:
     pieces.add(np.array([0.0]), np.array([5.0]))
     pieces.add(np.array([1.0]), np.array([4.0]))
     assert pieces.fell and pieces.period_sec == 1.0
+    level = Rhythm()
+    for at_s in (0.0, 1.0):
+        level.add(np.array([at_s]), np.array([5.0]))
+    assert not level.fell
 
 
 def test_samples_that_are_left_out_are_alike() -> None:

@@ -15,6 +15,7 @@ INF = math.inf
 CASES: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
     (ratio, (1.0, 4.0), 0.25),
     (ratio, (0.0, 4.0), 0.0),
+    (ratio, (1.0, 0.5), 2.0),
     (ratio, (1.0, 0.0), None),
     (ratio, (1.0, -1.0), None),
     (ratio, (None, 1.0), None),

@@ -93,6 +93,9 @@ def test_a_phase_with_a_gap_is_not_measured() -> None:
     touched, beside = phase_energies(trace, starts_sec=[13.0, 15.5], ends_sec=[14.5, 16.5])
     assert (touched.energy_j, touched.reason) == (None, "samples are missing in it")
     assert beside.energy_j == pytest.approx(300.0)
+    (batch,) = batch_energies([trace], starts_sec=[13.0], first_tokens_sec=[13.5], ends_sec=[17.0])
+    assert batch.prefill.energy_j == pytest.approx(150.0)
+    assert batch.decode.energy_j is batch.whole.energy_j is None
 
 
 def test_a_batch_without_a_first_token_has_no_phases() -> None:

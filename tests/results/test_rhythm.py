@@ -10,13 +10,18 @@ from llem.results.student_t import Estimate
 
 PERIOD_S, BETWEEN_S = 0.1, 0.01
 NUMBERS = np.arange(200)
-RNG = np.random.default_rng(1)
 
 
-def test_a_steady_rhythm_places_every_change() -> None:
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same numbers for each test, whichever ran before."""
+    return np.random.default_rng(1)
+
+
+def test_a_steady_rhythm_places_every_change(rng: np.random.Generator) -> None:
     """Readings see each up to half the time between two of them off; together they tell the moments to a tenth of that."""
     true_s = 3.0 + PERIOD_S * NUMBERS
-    seen_s = true_s + RNG.uniform(-BETWEEN_S / 2, BETWEEN_S / 2, len(true_s))
+    seen_s = true_s + rng.uniform(-BETWEEN_S / 2, BETWEEN_S / 2, len(true_s))
     placed_s, refresh = rhythm(seen_s, BETWEEN_S)
     assert np.abs(placed_s - true_s).max() < BETWEEN_S / 5
     assert refresh.low < PERIOD_S < refresh.high and refresh.high - refresh.low < 1e-4
@@ -29,18 +34,28 @@ def test_changes_that_are_missed_leave_the_rhythm() -> None:
     assert placed_s == pytest.approx(true_s) and refresh.value == pytest.approx(PERIOD_S)
 
 
-def test_a_rhythm_that_wanders_has_a_time_and_no_places() -> None:
+def test_a_rhythm_may_begin_anywhere() -> None:
+    """Whichever part of a period the first change is late by."""
+    for phase in (0.0, 0.25, 0.5, 0.75):
+        true_s = 3.0 + PERIOD_S * (NUMBERS + phase)
+        seen_s = true_s + np.where(NUMBERS % 3, -BETWEEN_S / 3, BETWEEN_S / 3)
+        placed_s, refresh = rhythm(seen_s, BETWEEN_S)
+        assert np.abs(placed_s - true_s).max() < BETWEEN_S / 5
+        assert refresh.value == pytest.approx(PERIOD_S, rel=1e-3)
+
+
+def test_a_rhythm_that_wanders_has_a_time_and_no_places(rng: np.random.Generator) -> None:
     """Each waits a tenth of a second after the one before, give or take 8 ms: the interval is Student's of the mean."""
-    seen_s = np.cumsum(RNG.normal(PERIOD_S, 0.008, len(NUMBERS)))
+    seen_s = np.cumsum(rng.normal(PERIOD_S, 0.008, len(NUMBERS)))
     placed_s, refresh = rhythm(seen_s, BETWEEN_S)
     assert placed_s is seen_s
     assert refresh.low < PERIOD_S < refresh.high
     assert (refresh.high - refresh.low) / 2 == pytest.approx(1.97 * 0.008 / math.sqrt(199), rel=0.15)
 
 
-def test_changes_at_random_keep_no_rhythm() -> None:
+def test_changes_at_random_keep_no_rhythm(rng: np.random.Generator) -> None:
     """They are left where they were seen."""
-    seen_s = np.cumsum(0.05 + RNG.exponential(0.1, 400))
+    seen_s = np.cumsum(0.05 + rng.exponential(0.1, 400))
     placed_s, refresh = rhythm(seen_s, BETWEEN_S)
     assert placed_s is seen_s and refresh == Estimate(reason="its changes keep no rhythm")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 import pytest
 
 from llem.results import (
@@ -16,6 +17,7 @@ from llem.results import (
     aggregate_results,
 )
 from llem.results.attribution import join_energy
+from llem.results.nullable import total
 from tests.world import device_energy, process, wall_time
 
 
@@ -52,6 +54,21 @@ def shared_process(index: int, case: Sharing) -> RawProcessResult:
     )
     shared: DeviceEnergy = device_energy("GPU-7", case.energies_j[index], **edges)
     return process(index, span=case.spans[index], energy_j=case.energies_j[index], devices=[shared])
+
+
+def test_the_energy_of_all_is_the_sum_of_the_devices_to_the_last_digit() -> None:
+    """As they are printed, however the processes' own sums were rounded."""
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        devices = [device_energy(f"GPU-{number}", float(random.uniform(1, 1e6))) for number in range(6)]
+        results = [
+            process(
+                index, energy_j=total(each.energy_j for each in of_process), devices=of_process, gpu_id=None
+            )
+            for index, of_process in enumerate((devices[:3], devices[3:]))
+        ]
+        joined = join_energy(results, duration_sec=10.0)
+        assert joined.total_j == total(each.energy_j for each in devices)
 
 
 @pytest.mark.parametrize("case", SHARING.values(), ids=SHARING.keys())

@@ -100,6 +100,18 @@ def test_a_run_of_just_the_least_duration_can_be_steady() -> None:
     assert "power was not sampled" in str(found(tokens_at((0, 30, 50)), ends, once, end_sec=30.0).reason)
 
 
+@pytest.mark.parametrize("late_sec", [0.0, 1e6])
+def test_a_steady_state_does_not_depend_on_when_the_clock_began(late_sec: float) -> None:
+    """Its span is where it was, and what is too short stays so."""
+    tokens, power = tokens_at((0, 120, 50)), constant_power()
+    late = PowerSamples(at_sec=np.asarray(power.at_sec) + late_sec, power_w=power.power_w)
+    told = {"token_times_sec": tokens + late_sec, "power": [late]}
+    steady = find_steady_state(start_sec=late_sec, end_sec=late_sec + 120.0, **told)
+    assert steady.span_sec == (late_sec, late_sec + 120.0)
+    brief = find_steady_state(start_sec=late_sec, end_sec=late_sec + 20.0, **told)
+    assert brief.reason == "no steady state: measured for 20.0 s, less than 30.0 s"
+
+
 def test_the_rolling_mean_needs_its_own_length() -> None:
     """Less than 10 s are too short for it, however little is asked for."""
     brief = found(tokens_at((0, 9, 50)), constant_power(), end_sec=9.0, min_duration_sec=1.0)
