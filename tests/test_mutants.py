@@ -1,13 +1,14 @@
 """The faults that `just mutants` draws."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 
 import pytest
 
-from tests.mutants import ROOMS, ROOT, mutants, put_in
+from tests.mutants import LOOKED_AT, ROOMS, ROOT, mutants, put_in
 
 ROOM_FILES = [file.relative_to(ROOT) for room in ROOMS.values() for file in (ROOT / room).rglob("*.py")]
 
@@ -31,6 +32,14 @@ def test_a_fault_knows_the_function_around_it() -> None:
         }
         found = {mutant.function for mutant in mutants(file)}
         assert found - {None} <= begin
+
+
+def test_what_cannot_matter_is_said_of_todays_code() -> None:
+    """Each line in MUTANTS.md stands in the file that it names: what moved or went takes its reason along."""
+    told = re.findall(r"^--- (.*)\n- (.*)\n\+ ", LOOKED_AT.read_text(), re.MULTILINE)
+    lines = {path: {line.strip() for line in (ROOT / path).read_text().splitlines()} for path, _ in told}
+    assert len(told) > 50
+    assert [(path, line) for path, line in told if line not in lines[path]] == []
 
 
 LOADED = """
