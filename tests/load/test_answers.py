@@ -133,6 +133,27 @@ def test_as_many_tokens_as_pieces_are_one_in_each() -> None:
     assert (request.token_times_ns, request.chunk_times_ns) == ([1_000, 1_001], [])
 
 
+def test_tokens_of_one_read_have_its_time() -> None:
+    """Nothing is spread: the gap before them is the whole wait, those between them are none, and all add up to last minus first."""
+    ended: list[Request] = []
+    answer = Answer(
+        3,
+        arrival_ns=100,
+        request=b"",
+        prepared=Prepared(b"", 7, 4, None),
+        keeps_text=False,
+        on_end=lambda answer, request: ended.append(request),
+    )
+    answer.sent(200, reused=False)
+    answer.head(OK, 300)
+    ends = (None, None, None, "length")
+    first, *together, last = (b"data: " + json.dumps(text(finish=end)).encode() + b"\n\n" for end in ends)
+    for at_ns, read in ((1_000, first), (1_090, b"".join(together)), (1_100, last + b"data: [DONE]\n\n")):
+        answer.body(read, at_ns)
+    answer.end(1_200)
+    assert ended[0].token_times_ns == [1_000, 1_090, 1_090, 1_100]
+
+
 def test_a_total_that_lies_stands_beside_the_count() -> None:
     """Both are kept; which is right is not decided here."""
     request = answered(text(**usage(1)), text(finish="length", **usage(2)), END | usage(200))
