@@ -48,11 +48,8 @@ def resolve_plan(path: Path | None, *, options: Mapping[str, object], settings: 
     Raises PlanError naming the key, what was found and what was expected.
     """
     table = {} if path is None else read_table(path, hint=_WHERE_OTHERS_STAND)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise PlanError("--set", found=repr(setting), expected="key=value, such as engine.batch_size=8")
-        assign(table, key.strip(), _parse_value(text.strip()))
+    for key, value in map(key_and_value, settings):
+        assign(table, key, value)
     for key, value in options.items():
         if value is not None:
             assign(table, key, value)
@@ -362,6 +359,14 @@ def _parts_of(node: Any, known: dict[int, int]) -> int:
         nodes = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
         known[id(node)] = 1 + sum(_parts_of(part, known) for part in nodes)
     return known[id(node)]
+
+
+def key_and_value(setting: str) -> tuple[str, object]:
+    """What "a.b=value" sets. Raises PlanError."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise PlanError("--set", found=repr(setting), expected="key=value, such as engine.batch_size=8")
+    return key.strip(), _parse_value(text.strip())
 
 
 def _parse_value(text: str) -> object:

@@ -1,7 +1,7 @@
 """llem collect."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +65,15 @@ def collect_run(folder: Path, into: Store) -> int:
     _tell(collected)
     if not collected.left:
         console.note(f"llem: collected {console.counted(collected.segments, 'segment')} into {into.path}")
+    return _status_of([collected])
+
+
+def collect_study(source: Store, into: Store, ids: Collection[str]) -> int:
+    """Take a study and its runs, say so, and return the status of that."""
+    collected = collect_store(source, into, only=ids)
+    _tell(collected)
+    if not collected.left:
+        console.note(f"llem: collected {console.counted(collected.experiments, 'run')} into {into.path}")
     return _status_of([collected])
 
 

@@ -99,13 +99,12 @@ def compare(
 
 
 def _write(findings: Findings, store: Store, output_format: Format, level: float) -> None:
-    rows = [record(each) for each in findings.compared]
     with text_output() as out:
         match output_format:
             case Format.CSV:
-                formats.write_csv(out, COLUMNS, rows)
+                formats.write_csv(out, COLUMNS, map(record, findings.compared))
             case Format.JSON:
-                formats.write_json_objects(out, [_whole(findings, rows)])
+                formats.write_json_objects(out, [whole(findings)])
             case Format.MD:
                 out.writelines(f"- {on_one_line(line)}\n" for line in remarks(findings))
                 out.write("\n")
@@ -135,14 +134,15 @@ def _shortened(screen: Screen, short: Callable[[str], str]) -> Screen:
     return columns, [list(map(short, row)) for row in rows]
 
 
-def _whole(findings: Findings, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def whole(findings: Findings) -> dict[str, Any]:
+    """All of a comparison, for programs."""
     return {
         "study_id": findings.study_id,
         "groups": {group.name: group.values("experiment_id") for group in findings.groups},
         "differences": findings.differences,
         "doubts": findings.doubts,
         "costs": findings.costs and msgspec.to_builtins(findings.costs),
-        "comparisons": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+        "comparisons": [dict(zip(COLUMNS, record(each), strict=True)) for each in findings.compared],
     }
 
 

@@ -14,7 +14,7 @@ import typer
 from llem.cli import console
 from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
 from llem.cli.max_time import MaxTimeOption, limit_of
-from llem.cli.options import JsonOption, StoreOption, key_and_value
+from llem.cli.options import JsonOption, SettingsOption, StoreOption, key_and_value
 from llem.cli.outlook import outlook
 from llem.cli.progress import progress_line
 from llem.errors import ExportError, OutputError, PlanError
@@ -105,9 +105,7 @@ def measure(
         str | None, typer.Option(metavar="RUN", help="Take the idle baseline of an earlier run.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name to find the experiment by.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the plan.")
-    ] = None,
+    settings: SettingsOption = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with the experiment.")
     ] = None,

@@ -63,6 +63,9 @@ SinceOption = Annotated[
     str | None,
     typer.Option("--since", metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
 ]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the plan.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seconds = tuple[float, float]
 WindowOption = Annotated[

@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from llem.cli import console
 from llem.cli.console import counted, say
 from llem.cli.max_time import MaxTimeOption, limit_of
-from llem.cli.options import JsonOption, StoreOption
+from llem.cli.options import JsonOption, SettingsOption, StoreOption
 from llem.cli.progress import progress_line
 from llem.cli.table import write_table
 from llem.errors import LlemError, PlanError
@@ -25,8 +25,11 @@ from llem.measure.supervisor import measure
 from llem.measure.time_limit import TimeLimit, least_s
 from llem.store import Store
 from llem.study.history import StudyHistory, find_study, read_history, studies_not_begun, study_ids
-from llem.study.plan import Slot, Study, block_count, cell_name, read_study
+from llem.study.plan import Cell, Slot, Study, block_count, cell_name, read_study
 from llem.study.runner import DueRun, StudyOutcome, resume_study, start_study
+
+if TYPE_CHECKING:
+    from llem.comparing.findings import Findings
 
 FEW = ("energy_per_output_token_j", "total_energy_j", "output_tokens_per_second", "e2e_median_ms")
 SECONDS_SAID = 180  # of more, whole minutes are said
@@ -46,6 +49,16 @@ def study(
     repeats: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Blocks, in the place of the plan's.")
     ] = None,
+    settings: SettingsOption = None,
+    json: JsonOption = False,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE",
+            help="When it has ended, bring it and its runs into this store too.",
+            show_default=False,
+        ),
+    ] = None,
     max_time: MaxTimeOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cells, order and time, and stop.")
@@ -57,7 +70,9 @@ def study(
     What is done is known from the log alone: --resume goes on after any end, and with more --repeats.
     """
     program: list[str] = context.obj or []
-    planned = read_study(plan_path) if plan_path is not None else None
+    if plan_path is None and settings:
+        raise PlanError("--set", found="no plan", expected="PLAN.toml beside it")
+    planned = read_study(plan_path, settings or ()) if plan_path is not None else None
     place = Store.locate(store)
     begun = None if resume is None else find_study(place, resume)
     chosen = planned if begun is None else begun.study()
@@ -69,7 +84,11 @@ def study(
     limit = limit_of(max_time, chosen.plans, is_program=bool(command))
     if dry_run:
         planned_blocks, done = (None, ()) if begun is None else (block_count(begun.schedule), begun.counted())
-        _write_schedule(chosen, repeats or planned_blocks, is_program=bool(command), done=done)
+        outlook = _Outlook.of(chosen, repeats or planned_blocks, is_program=bool(command), done=done)
+        if json:
+            say(formats.as_json(outlook._asdict()).decode())
+        else:
+            _say_schedule(outlook)
         return
     if (rank := launch_of(os.environ).rank) is not None:
         raise PlanError(
@@ -77,16 +96,25 @@ def study(
             found=f"rank {rank.rank} of {rank.size}",
             expected="one process: studies are not measured by ranks",
         )
+    collection = None if collect is None else _module("collect").collection(collect, place)
     with Interruptions():
         outcome = _run(planned, place, command, resume=resume, repeats=repeats, limit=limit)
     history = read_history(place, outcome.study_id)
     _say_how_it_ended(outcome, place)
-    if outcome.runs:
-        _write_findings(place, history)
+    findings = _findings(place, history) if outcome.runs else None
+    if json:
+        comparison = None if findings is None else _module("compare").whole(findings)
+        told = {"name": history.started.name, **outcome._asdict(), "comparison": comparison}
+        say(formats.as_json(told).decode())
+    elif findings is not None:
+        _module("compare").write_comparison(findings, place, instead="`llem compare`")
+    status = console.DONE
+    if collection is not None:
+        ids = {outcome.study_id, *(run.experiment_id for run in history.runs)}
+        status = _module("collect").collect_study(place, collection, ids)
     if outcome.interrupted_by:
         sys.exit(console.INTERRUPTED)
-    if outcome.runs_left:
-        sys.exit(FAILED)
+    sys.exit(FAILED if outcome.runs_left else status)
 
 
 def _command(program: Sequence[str], begun: StudyHistory | None) -> Sequence[str]:
@@ -139,24 +167,39 @@ def _say_what_failed(outcome: Outcome) -> None:
         console.complain(f"run {outcome.experiment_id} failed: {outcome.first_failure}")
 
 
-def _write_schedule(
-    study: Study, repeats: int | None, *, is_program: bool, done: Collection[Slot] = ()
-) -> None:
+class _Outlook(NamedTuple):
+    """What a study would do."""
+
+    cells: Sequence[Cell]
+    blocks: Sequence[Sequence[int]]  # the cells of each, in order
+    runs: int
+    runs_left: int
+    least_s: float  # that these take
+
+    @classmethod
+    def of(
+        cls, study: Study, repeats: int | None, *, is_program: bool, done: Collection[Slot] = ()
+    ) -> "_Outlook":
+        slots = study.schedule(repeats)
+        blocks = [[slot.cell for slot in slots if slot.block == block] for block in range(block_count(slots))]
+        left = [slot for slot in slots if slot not in done]
+        seconds = sum(least_s(study.plan_of(slot), is_program=is_program) for slot in left)
+        return cls(study.cells, blocks, len(slots), len(left), seconds)
+
+
+def _say_schedule(outlook: _Outlook) -> None:
     """Cells, the order of every block, and how long what is left takes at least."""
-    for number, cell in enumerate(study.cells):
+    for number, cell in enumerate(outlook.cells):
         say(f"cell {number}: {cell_name(cell)}")
-    slots = study.schedule(repeats)
-    for block in range(block_count(slots)):
-        order = " ".join(str(slot.cell) for slot in slots if slot.block == block)
-        say(f"block {block + 1}: cells {order}")
-    left = [slot for slot in slots if slot not in done]
+    for number, cells in enumerate(outlook.blocks, start=1):
+        say(f"block {number}: cells {' '.join(map(str, cells))}")
+    runs, left, seconds = outlook.runs, outlook.runs_left, outlook.least_s
     if not left:
-        say(f"{counted(len(slots), 'run')}, all done; more --repeats measure more blocks")
+        say(f"{counted(runs, 'run')}, all done; more --repeats measure more blocks")
         return
-    seconds = sum(least_s(study.plan_of(slot), is_program=is_program) for slot in left)
     length = f"{int(seconds)} s" if seconds < SECONDS_SAID else f"{int(seconds / 60)} minutes"
-    of_all = f" left of {len(slots):,}" if len(left) < len(slots) else ""
-    say(f"{counted(len(left), 'run')}{of_all}, at least {length}")
+    of_all = f" left of {runs:,}" if left < runs else ""
+    say(f"{counted(left, 'run')}{of_all}, at least {length}")
 
 
 def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:
@@ -167,20 +210,25 @@ def _say_how_it_ended(outcome: StudyOutcome, store: Store) -> None:
         console.note(f"llem: `llem study --resume {outcome.study_id} --store {store.path}` goes on")
 
 
-def _write_findings(store: Store, history: StudyHistory) -> None:
+def _findings(store: Store, history: StudyHistory) -> "Findings | None":
     """Each cell beside the first, as far as there are runs; only now is the database loaded."""
-    comparing = importlib.import_module("llem.comparing.findings")
-    compare, tables = (importlib.import_module(f"llem.cli.{name}") for name in ("compare", "tables"))
+    comparing, tables = importlib.import_module("llem.comparing.findings"), _module("tables")
     members = history.cells()
     first = cell_name(history.started.cells[history.started.reference_cell])
     if first not in members or len(members) < 2:
-        return
+        return None
     try:
         with tables.tables_of(store) as connection:
-            findings = comparing.compare_groups(connection, members, usual=FEW)
-            compare.write_comparison(findings, store, instead="`llem compare`")
+            findings: Findings = comparing.compare_groups(connection, members, usual=FEW)
+            return findings
     except LlemError as error:
         console.complain(f"the runs of {history.study_id} cannot be compared now: {error}")
+        return None
+
+
+def _module(name: str) -> Any:
+    """Part of the command line that loads the database."""
+    return importlib.import_module(f"llem.cli.{name}")
 
 
 def studies(json: JsonOption = False, store: StoreOption = None) -> None:

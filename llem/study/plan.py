@@ -10,10 +10,11 @@ import msgspec
 
 from llem.errors import PlanError
 from llem.plan import Name, Plan, Positive, PositiveSeconds, Seconds, Section, Seed, says
-from llem.plan_file import assign, check_section, convert, read_table
+from llem.plan_file import assign, check_section, convert, key_and_value, read_table
 
 Cell = dict[str, Any]
 MAX_RUNS = 100_000
+_VARY = "study.vary."
 
 
 class StudyPlan(Section, frozen=True, kw_only=True):
@@ -79,9 +80,33 @@ class Study(NamedTuple):
         return msgspec.structs.replace(plan, workload=workload)
 
 
-def read_study(path: Path) -> Study:
-    """The study in a plan's file. Raises PlanError."""
-    return study_of(read_table(path))
+def read_study(path: Path, settings: Sequence[str] = ()) -> Study:
+    """The study in a plan's file, with `settings` ("a.b=value") over what stands in it. Raises PlanError."""
+    table = read_table(path)
+    keys = [_set(table, *key_and_value(setting)) for setting in settings]
+    study = study_of(table)
+    varied = {key for cell in study.cells for key in cell}
+    for key in keys:
+        if key in varied:
+            raise PlanError(
+                f"--set {key}",
+                found="a key that the study varies",
+                expected=f"study.vary.{key}=[...], or another key",
+            )
+    return study
+
+
+def _set(table: dict[str, Any], key: str, value: object) -> str:
+    """The key, once it has that value: one of study.vary in the place of the same one, however that is written."""
+    before, vary, varied = key.partition(_VARY)
+    if before or not vary:
+        assign(table, key, value)
+        return key
+    section = table.get("study")
+    axes = section.get("vary") if isinstance(section, dict) else None
+    known = flat(axes, "study.vary") if isinstance(axes, dict) else {}
+    assign(table, "study.vary", known | {varied: value})
+    return key
 
 
 def study_of(table: Mapping[str, Any]) -> Study:

@@ -19,7 +19,7 @@ def test_the_page_is_up_to_date() -> None:
 
 # commands that do the same to more or fewer runs -> options that all of them have
 ALIKE = {
-    ("measure", "study"): ["--max-time", "--dry-run"],
+    ("measure", "study"): ["--max-time", "--dry-run", "--set", "--json", "--collect"],
     ("compare", "report"): ["--in", "--all", "--valid", "--margin", "--level", "--factors"],
     ("query", "shell"): ["--timeout", "--factors", "--sealed", "--cache-limit"],
     ("runs", "export"): ["--label", "--name", "--since"],

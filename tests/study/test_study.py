@@ -86,6 +86,59 @@ def test_a_study_ends_after_the_time_that_it_may_take(llem: Run, plan: Path, sto
         assert f"{left} runs" in said and ("left of 18" in said or left == 18)
 
 
+def test_keys_of_the_plan_are_set_for_a_study_too(llem: Run, plan: Path, store: Path) -> None:
+    """As for a single run, those of the study among them, quoted or nested in the file; one that varies cannot be set."""
+    changed = (
+        "workload.min_duration_s=2",
+        "study.vary.engine.simulated.token_ms=[3, 4, 5]",
+        "study.repeats=4",
+    )
+    words = [word for setting in changed for word in ("--set", setting)]
+    outlook = json.loads(llem("study", plan, *words, "--dry-run", "--json").stdout)
+    assert outlook["cells"] == [{"engine.simulated.token_ms": token_ms} for token_ms in (3, 4, 5)]
+    assert [sorted(cells) for cells in outlook["blocks"]] == [[0, 1, 2]] * 4
+    assert (outlook["runs"], outlook["runs_left"]) == (12, 12) and outlook["least_s"] > 24
+    for setting, said in (
+        (
+            "engine.simulated.token_ms=7",
+            "found a key that the study varies, expected study.vary.engine.simulated.token_ms=[...]",
+        ),
+        ("engine.batch_sise=7", "did you mean engine.batch_size?"),
+        ("engine", "--set: found 'engine', expected key=value"),
+    ):
+        done = llem("study", plan, "--set", setting, "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+    assert "expected PLAN.toml beside it" in llem("study", "--resume", "@last", "--set", "name=x").stderr
+
+
+@pytest.mark.slow
+def test_a_study_for_programs_is_brought_into_another_store(
+    llem: Run, plan: Path, store: Path, tmp_path: Path
+) -> None:
+    """--json is one object with what `llem compare -f json` has; --collect takes the study and its runs, also where it was ended before all was measured."""
+    other = tmp_path / "other"
+    stopped = llem("study", plan, "--repeats", "9", "--max-time", "4s", "--json", "--collect", other)
+    assert stopped.returncode == 1, stopped.stderr
+    told = json.loads(stopped.stdout)
+    assert told["runs"] + told["runs_left"] == 18 and "time limit" in told["stopped"]
+    (study_id,) = study_ids(Store(other))
+    assert told["study_id"] == study_id
+    done = llem("study", "--resume", study_id, "--repeats", "9", "--set", "x=1")
+    assert done.returncode == 2
+    ended = llem(
+        "study", plan, "--set", "study.repeats=2", "--set", "name=second", "--json", "--collect", other
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["runs"], told["runs_left"], told["stopped"]) == (4, 0, None)
+    groups = told["comparison"]["groups"]
+    assert (
+        sorted(run for runs in groups.values() for run in runs) == sorted(Store(other).experiment_ids())[-4:]
+    )
+    assert told["comparison"]["study_id"] == told["study_id"] in study_ids(Store(other))
+    assert llem("study", plan, "--collect", store / "inside").returncode == 2
+
+
 def test_wrong_calls_of_a_study_are_refused(llem: Run, plan: Path, store: Path) -> None:
     """Without a plan, with a plan that has no study, with a study that is not there."""
     plain = plan.with_name("plain.toml")
