@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from llem.projections import bulk, catch_up, cells, database, ingest, rebuild
+from llem.projections import bulk, catch_up, cells, database, ingest, projector, rebuild
 from llem.projections.checkpoint import SegmentFile, scan
 from llem.projections.containment import MisfitError
 from llem.store import Store
@@ -95,6 +95,26 @@ def test_one_that_does_not_fit_hurts_no_other(
         ("run-1b", "damaged"),
         ("run-2", "completed"),
     ]
+
+
+@pytest.mark.usefixtures("tables")
+def test_what_nobody_foresaw_hurts_no_other_experiment(log: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told every time, from the tables, until its log can be read."""
+    three(log)
+    apply = projector._apply_segments
+
+    def odd(tables: database.Tables, files: list[SegmentFile], *rest: Any, **options: Any) -> None:
+        if files[0].experiment_id == "run-1":
+            raise RuntimeError("odd")
+        apply(tables, files, *rest, **options)
+
+    monkeypatch.setattr(bulk, "GROUP_BYTES", 0)
+    monkeypatch.setattr(projector, "_apply_segments", odd)
+    for _ in range(2):
+        refused = list(map(str, catch_up(log).refused))
+        assert refused and all("run-1" in told and "odd" in told for told in refused)
+        found = rows(log, "SELECT experiment_id, status FROM experiments ORDER BY ALL")
+        assert [row["status"] for row in found] == ["completed", "damaged", "completed"]
 
 
 @pytest.mark.usefixtures("tables")
