@@ -16,8 +16,9 @@
 The log package has its own tree, `llem_events.LogError`; the command line prints both the same way.
 """
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 INTERNAL_STATUS = 70  # exit status for a fault of llem itself
 _TYPES = {
@@ -117,3 +118,9 @@ def _type_in_words(names: Sequence[str]) -> str:
     """A number may be written as a whole one, and what may be missing need not be said."""
     told = [name for name in names if name != "null" and not (name == "int" and "float" in names)]
     return " or ".join(_TYPES.get(name, name) for name in told or names)
+
+
+def nearest(written: str, names: Collection[str], *, place: str = "") -> str | None:
+    """The hint at the name that was likely meant; None where none is near."""
+    close = difflib.get_close_matches(written, names, n=1)
+    return f"did you mean {place}{close[0]}?" if close else None

@@ -1,12 +1,11 @@
 """Plans from files and options: TOML, YAML or JSON, then `--set` and options over it; errors have the key's path."""
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import structs
 
-from llem.errors import PlanError, in_words
+from llem.errors import PlanError, in_words, nearest
 from llem.plan import LoadPlan, MeterPlan, OwnGenerationPlan, Plan, Section
 from llem.registry import METERS
 from llem_events.secrets import scrub, scrub_value
@@ -117,12 +116,6 @@ def _misfit(
     if allowed:
         expected = f"one of {', '.join(allowed)}"
     return PlanError(f"plan key {key}", found=found, expected=expected, hint=hint)
-
-
-def nearest(written: str, names: Collection[str], *, place: str = "") -> str | None:
-    """The hint at the name that was likely meant; None where none is near."""
-    close = difflib.get_close_matches(written, names, n=1)
-    return f"did you mean {place}{close[0]}?" if close else None
 
 
 def _kind(key: str) -> Any:
@@ -386,6 +379,16 @@ def assign(table: Table, key: str, value: object) -> None:
                 f"plan key {'.'.join(parents[:depth])}", found="a value", expected=f"a table, to set {key}"
             )
     table[last] = value
+
+
+def plan_keys(section: type[Section] = Plan, place: str = "") -> Iterator[str]:
+    """Every key of a plan that takes a value, by its full path."""
+    for name, kind in _types_of(section).items():
+        inner = section_of(kind)
+        if inner is None:
+            yield f"{place}{name}"
+        else:
+            yield from plan_keys(inner, f"{place}{name}.")
 
 
 def _types_of(section: type[Section]) -> dict[str, Any]:

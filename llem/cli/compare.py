@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.chosen_runs import study_to_look_in
 from llem.cli.console import folded, on_one_line, text_output
 from llem.cli.options import (
@@ -61,6 +61,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="GROUP...",
+            autocompletion=completing.run,
             help="Groups of runs: RUN, RUN,RUN or KEY=VALUE of a label or the plan. The first is the reference.",
         ),
     ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import msgspec
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.loads import Course, Load, Search, course_of, loads_of, under, write_curve
 from llem.cli.max_time import MaxTimeOption, limit_of
 from llem.cli.options import JsonOption, SettingsOption, StoreOption, key_and_value
@@ -47,12 +47,15 @@ def measure(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Preset, local folder or hub name.")] = None,
     weights: Annotated[str | None, typer.Option(help="random or pretrained.")] = None,
-    engine: Annotated[str | None, typer.Option(help=f"{one_of(*ENGINES)}.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help=f"{one_of(*ENGINES)}.", autocompletion=completing.one_of_these(ENGINES))
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|URL",
             help=f"{one_of(*SERVERS)}, or the address of one that runs.",
+            autocompletion=completing.one_of_these(SERVERS),
             show_default=False,
         ),
     ] = None,
@@ -91,7 +94,8 @@ def measure(
     meter: Annotated[
         str | None,
         typer.Option(
-            help=f"{one_of('auto', *METERS)}; one of GPUs and one of the CPU together as nvml,rapl."
+            help=f"{one_of('auto', *METERS)}; one of GPUs and one of the CPU together as nvml,rapl.",
+            autocompletion=completing.one_of_these(["auto", *METERS]),
         ),
     ] = None,
     gpu: Annotated[
@@ -102,7 +106,10 @@ def measure(
         float | None, typer.Option(help="Samples per second and device, at most 100.")
     ] = None,
     baseline_from: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Take the idle baseline of an earlier run.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Take the idle baseline of an earlier run.", autocompletion=completing.run
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name to find the experiment by.")] = None,
     settings: SettingsOption = None,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from llem.errors import LlemError, PlanError, QueryError
-from llem.store import LAST, Store
+from llem.cli import completing
+from llem.errors import PlanError, QueryError
 
 StoreOption = Annotated[
     Path | None,
@@ -47,6 +47,7 @@ InStudyOption = Annotated[
         "--in",
         metavar="STUDY",
         help="Look for KEY=VALUE in this study, not in the newest that varies KEY.",
+        autocompletion=completing.study,
         show_default=False,
     ),
 ]
@@ -64,7 +65,10 @@ SinceOption = Annotated[
     typer.Option("--since", metavar="TIME", help="Only those started since: 2026-01-31T12:00 (UTC), or 3d."),
 ]
 SettingsOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the plan.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any key of the plan.", autocompletion=completing.setting
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seconds = tuple[float, float]
@@ -74,18 +78,10 @@ WindowOption = Annotated[
 ]
 
 
-def complete_run(incomplete: str) -> list[str]:
-    """Ids for the shell's completion."""
-    try:
-        return [run for run in (LAST, *Store.locate().experiment_ids()) if run.startswith(incomplete)]
-    except LlemError:
-        return []
-
-
 RunArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="An id, a prefix of one, a name, or @last.", autocompletion=complete_run
+        metavar="RUN", help="An id, a prefix of one, a name, or @last.", autocompletion=completing.run
     ),
 ]
 

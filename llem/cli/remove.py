@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llem.cli import console
-from llem.cli.options import StoreOption, complete_run
+from llem.cli import completing, console
+from llem.cli.options import StoreOption
 from llem.cli.tables import tables_of
 from llem.errors import StoreError
 from llem.projections.sealed import FOLDER
@@ -25,7 +25,7 @@ def remove(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...", help="Ids, prefixes of one, names or @last.", autocompletion=complete_run
+            metavar="RUN...", help="Ids, prefixes of one, names or @last.", autocompletion=completing.run
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.chosen_runs import study_to_look_in
 from llem.cli.options import (
     EverywhereOption,
@@ -30,6 +30,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="STUDY|GROUP...",
+            autocompletion=completing.run_or_study,
             help="A study, or groups of runs as in llem compare; the newest study, else the newest run.",
         ),
     ] = None,

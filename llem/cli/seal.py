@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.options import JsonOption, StoreOption
 from llem.cli.progress import MB, WorkLine
 from llem.errors import StoreError
@@ -49,7 +49,10 @@ def seal(
     experiment: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="RUN", help="Only these: an id, a prefix, a name, or @last.", show_default=False
+            metavar="RUN",
+            help="Only these: an id, a prefix, a name, or @last.",
+            autocompletion=completing.run,
+            show_default=False,
         ),
     ] = None,
     share: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.console import counted, say
 from llem.cli.max_time import MaxTimeOption, limit_of
 from llem.cli.options import JsonOption, SettingsOption, StoreOption
@@ -44,7 +44,11 @@ def study(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="Go on with a study: an id, a prefix, a name, or @last."),
+        typer.Option(
+            metavar="STUDY",
+            help="Go on with a study: an id, a prefix, a name, or @last.",
+            autocompletion=completing.study,
+        ),
     ] = None,
     repeats: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Blocks, in the place of the plan's.")

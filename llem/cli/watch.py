@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llem.cli import console
+from llem.cli import completing, console
 from llem.cli.options import StoreOption
 from llem.cli.panel import OwnCost, Screen, blocks_of, panel, write_panel
 from llem.errors import StoreError
@@ -26,6 +26,7 @@ def watch(
         str | None,
         typer.Argument(
             metavar="RUN|STUDY",
+            autocompletion=completing.run_or_study,
             help="A run, or a study with all its runs; the newest run.",
             show_default=False,
         ),

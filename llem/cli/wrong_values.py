@@ -9,8 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from llem.errors import PlanError
-from llem.plan_file import nearest
+from llem.errors import PlanError, nearest
 
 _WORDS = "llem.cli.words"
 

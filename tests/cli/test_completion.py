@@ -12,7 +12,19 @@ from tests.conftest import LLEM
 from tests.world import experiment
 
 SHELLS = ("bash", "zsh", "fish")
-CASES = (("llem ru", ["runs"]), ("llem show t", ["three", "two"]), ("llem runs --na", ["--name"]))
+CASES = (
+    ("llem ru", ["runs"]),
+    ("llem show t", ["three", "two"]),
+    ("llem runs --na", ["--name"]),
+    ("llem watch t", ["three", "two"]),
+    ("llem compare three t", ["three", "two"]),
+    ("llem measure --engine si", ["simulated"]),
+    ("llem measure --meter n", ["nvml"]),
+    ("llem measure --server ll", ["llamacpp"]),
+    ("llem study --set workload.req", ["workload.requests="]),
+    ("llem study --resume @", ["@last"]),
+    ("llem show --store other f", ["far"]),
+)
 IN_BASH = """
 eval "$(_LLEM_COMPLETE=source_bash llem)"
 COMP_WORDS=($1) COMP_CWORD=$(($(wc -w <<< "$1") - 1))
@@ -27,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(tmp_path_factory.mktemp("store") / "data").create()
     experiment(store, experiment_id="two")
     experiment(store, experiment_id="three")
+    experiment(Store(store.path.parent / "other").create(), experiment_id="far")
     return store.path
 
 
@@ -35,7 +48,14 @@ def answer(*command: object, **variables: object) -> str:
     path = f"{LLEM.parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **{name: str(value) for name, value in variables.items()}}
     done = subprocess.run(
-        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [*map(str, command)],
+        env=environment,
+        # beside the store that is used by default, where another one is
+        cwd=Path(environment.get("LLEM_DIR", ".")).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     return done.stdout
 
