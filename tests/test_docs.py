@@ -48,7 +48,7 @@ def test_the_example_of_a_figure_is_one() -> None:
     entry = re.findall(r"```python\n(Figure\(.*?\n\))\n```", page, re.DOTALL)[0]
     figure = eval(entry, {"Figure": Figure, "ratio": ratio})
     assert figure.name not in {known.name for known in EXPERIMENT_FIGURES}
-    column = "output_tokens_per_request DOUBLE -- output tokens over requests"
+    column = "output_tokens_per_request DOUBLE, -- output tokens over requests"
     assert column in create_table("t", "it", [figure])
     joined = aggregate_results([process(requests=4), process(1, requests=6)], "run", "hash")
     assert row([figure], joined) == {"output_tokens_per_request": 80.0}

@@ -134,14 +134,10 @@ class Searcher:
 
     def _starts(self, start: int, end: int) -> Iterator[int]:
         """Every place in [start, end) where a record seems to begin."""
-        at = start
-        while at < end:
+        for at in range(start, end, _CHUNK_BYTES - _START_BYTES + 1):
             self._file.seek(at)
             chunk = self._file.read(min(_CHUNK_BYTES, end - at))
             yield from (at + match.start() for match in _START.finditer(chunk))
-            if len(chunk) < _CHUNK_BYTES:
-                return
-            at += len(chunk) - _START_BYTES + 1
 
 
 def explains_crash(rest: bytes, offset: int) -> bool:

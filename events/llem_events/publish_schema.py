@@ -29,7 +29,7 @@ def documents() -> dict[str, str]:
 
 def _document(name: str, struct: type[msgspec.Struct]) -> str:
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name}
-    schema |= {key: part for key, part in msgspec.json.schema(struct).items() if key != "title"}
+    schema |= msgspec.json.schema(struct)
     for definition in schema.get("$defs", {}).values():
         _clean(definition)
     return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

@@ -104,7 +104,6 @@ def row(figures: Sequence[Figure[Record]], record: Record) -> dict[str, Any]:
 def create_table(table: str, meaning: str, figures: Sequence[Figure[Any]]) -> str:
     """The statement that makes the table, a column a line with its comment."""
     lines = [f"    {figure.name} {figure.type}, -- {figure.comment}" for figure in figures]
-    lines[-1] = lines[-1].replace(f"{figures[-1].type}, --", f"{figures[-1].type} --")
     return "\n".join([f"CREATE TABLE {table} ( -- {meaning}", *lines, ");", ""])
 
 

@@ -1,6 +1,7 @@
 """Records that do not fit, one by one: each error says what was found, what was expected and where; and what an interrupted write leaves."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -119,6 +120,16 @@ def test_what_does_not_fit_is_told_with_its_place(what: str) -> None:
     with pytest.raises(CorruptError, match=text) as told:
         read()
     assert told.value.offset == AT
+
+
+@pytest.mark.parametrize(("window_log", "is_read"), [(23, True), (24, False)])
+def test_a_frame_may_look_back_eight_mebibytes(window_log: int, is_read: bool) -> None:
+    """One that wants more memory is not decompressed."""
+    raw = bytes(12 * 2**20)
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=window_log)
+    payload = zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+    with nullcontext() if is_read else pytest.raises(CorruptError, match="expected at most 8388608"):
+        assert decompressed(payload, len(raw)) == raw
 
 
 def test_what_fits_is_read() -> None:

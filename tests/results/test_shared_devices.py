@@ -71,6 +71,25 @@ def test_the_energy_of_all_is_the_sum_of_the_devices_to_the_last_digit() -> None
         assert joined.total_j == total(each.energy_j for each in devices)
 
 
+@pytest.mark.parametrize(
+    ("later_s", "bounds_j", "joined_j"),
+    [(0.0, (2.0, 3.0), 3.0), (10.0, (2.0, 3.0), 5.0), (0.0, (2.0, None), None), (10.0, (2.0, None), None)],
+)
+def test_windows_at_one_time_have_the_same_edges_to_err_at(
+    later_s: float, bounds_j: tuple[float, float | None], joined_j: float | None
+) -> None:
+    """The larger bound holds for both; those of windows one after another add up, and one that is unknown makes all so."""
+    results = [
+        process(
+            index,
+            span=(index * later_s, index * later_s + 10),
+            devices=[device_energy("GPU-7", 25.0, uncertainty_j=bound_j)],
+        )
+        for index, bound_j in enumerate(bounds_j)
+    ]
+    assert join_energy(results, duration_sec=20.0).uncertainty_j == joined_j
+
+
 @pytest.mark.parametrize("case", SHARING.values(), ids=SHARING.keys())
 def test_a_shared_device_counts_once(case: Sharing) -> None:
     """Over the union of the windows, with a warning, and attribution is not verified."""

@@ -219,9 +219,9 @@ class Groups:
         if (numbers[1:] < numbers[:-1]).any():
             order = np.argsort(numbers, kind="stable")
             numbers, columns = numbers[order], {name: values[order] for name, values in columns.items()}
-        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
-        if not len(starts):
+        if not len(numbers):
             return numbers, columns
+        starts = np.append(0, np.flatnonzero(np.diff(numbers)) + 1)
         return numbers[starts], {
             name: way.reduceat(columns[name], starts) for name, way in self._ways.items()
         }

@@ -180,7 +180,7 @@ class Stored:
         first_ids, first_rows = self._islands
         island = np.searchsorted(first_rows, rows, side="right") - 1
         ids = first_ids[island] + rows - first_rows[island]
-        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) != 1)
+        starts = np.append(0, np.flatnonzero(np.diff(ids) != 1) + 1)
         ends = np.append(starts[1:], len(ids)) - 1
         read = self._runs(ids[starts], ids[ends], names)
         order = np.argsort(read["rowid"], kind="stable")
