@@ -63,14 +63,9 @@ def set_aside(tables: Tables, experiment_id: str, reason: str) -> None:
         )
 
 
-def check_memory(tables: Tables, experiment_id: str) -> None:
+def check_memory(*, token_times: int, samples: int) -> None:
     """Raises MemoryError where deriving would take more than is free: a kernel out of memory kills without a word."""
-    tokens, samples = tables.connection.execute(
-        "SELECT (SELECT coalesce(sum(len(token_times_ns)), 0) FROM requests WHERE experiment_id = $id), "
-        "(SELECT coalesce(sum(samples), 0) FROM segments WHERE experiment_id = $id)",
-        {"id": experiment_id},
-    ).fetchall()[0]
-    needed = int(tokens) * TOKEN_BYTES + int(samples) * SAMPLE_BYTES
+    needed = token_times * TOKEN_BYTES + samples * SAMPLE_BYTES
     if needed > _ALWAYS_THERE_BYTES and needed > (free := min(_free_bytes())):
         raise MemoryError(f"about {needed / 2**30:.1f} GiB of memory are needed, {free / 2**30:.1f} are free")
 

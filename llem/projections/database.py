@@ -1,6 +1,7 @@
 """A projection file: whose it is, who else holds it, whether this program can use it; its tables with their comments, and rows into them."""
 
 import fcntl
+import hashlib
 import os
 import re
 import time
@@ -42,6 +43,7 @@ LOG_SQL, DERIVED_SQL, _STUDENT_T_SQL = (
 DERIVED_SQL += _STUDENT_T_SQL
 SCHEMA_SQL = LOG_SQL + DERIVED_SQL
 VERSION = tables_version()
+DEFINITIONS = hashlib.sha256(DERIVED_SQL.encode()).hexdigest()
 POLL_S = 0.05
 READER_WAIT_S = 10.0
 NOT_BUILT = "not built yet"
@@ -84,14 +86,15 @@ def connect(
     check_owner(path)
     connection = _wait_for(path, read_only=read_only, deadline=time.monotonic() + wait_s)
     try:
-        _check_version(connection, outdated=outdated)
+        check_version(connection, outdated=outdated)
     except UnusableError:
         connection.close()
         raise
     return connection
 
 
-def _check_version(connection: duckdb.DuckDBPyConnection, *, outdated: bool) -> None:
+def check_version(connection: duckdb.DuckDBPyConnection, *, outdated: bool = False) -> None:
+    """Raises UnusableError for tables of another version, OutdatedError for those by other formulas unless they may be `outdated`."""
     try:
         found = connection.execute("SELECT log_digest, derived_digest FROM projection").fetchall()
     except duckdb.BinderException as error:  # other columns
@@ -217,7 +220,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("BEGIN")
     connection.execute(SCHEMA_SQL)
     add_comments(connection, SCHEMA_SQL)
-    connection.execute("INSERT INTO projection VALUES (?, ?)", VERSION)
+    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", [*VERSION, DEFINITIONS])
     connection.execute("COMMIT")
 
 
@@ -225,15 +228,19 @@ def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Say of every table, view, column and macro that `sql` made what it is."""
     # The optimizer has nothing to do in them, and takes a quarter of the time of each.
     connection.execute("PRAGMA disable_optimizer")
-    connection.execute(";\n".join(comments(sql)))
-    connection.execute(";\n".join(_comments_of_macros(sql)))
-    connection.execute(";\n".join(_comments_of_views(connection)))
+    connection.execute(";\n".join((*comments(sql), *_comments_of_macros(sql))))
+    connection.execute(";\n".join(_comments_of_views(connection, sql)))
     connection.execute("PRAGMA enable_optimizer")
 
 
 def split_tables(sql: str) -> tuple[list[str], str]:
     """Definitions of its tables, each from the name on, and all the rest."""
     return _TABLE.findall(sql), _TABLE.sub("", sql)
+
+
+def views_and_macros(sql: str) -> set[str]:
+    """Their names."""
+    return {view for view, _ in _VIEW.findall(sql)} | {macro for _, macro, _ in _MACRO.findall(sql)}
 
 
 def comments(sql: str) -> Iterator[str]:
@@ -256,13 +263,16 @@ def _comments_of_macros(sql: str) -> Iterator[str]:
         yield f"COMMENT ON MACRO{table} {name} IS {literal(sentence[1] if sentence else said)}"
 
 
-def _comments_of_views(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+def _comments_of_views(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[str]:
     """A view's column that says nothing of itself is that of the first table in the view's FROM that has it."""
+    views = _VIEW.findall(sql)
+    if not views:
+        return
     rows = connection.execute(
         "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
     )
     said = {(table, column): comment for table, column, comment in rows.fetchall()}
-    for view, body in _VIEW.findall(SCHEMA_SQL):
+    for view, body in views:
         bases = _BASE.findall(body)
         for table, column in said:
             known = [text for base in bases if (text := said.get((base, column))) is not None]

@@ -31,25 +31,39 @@ def derive_again(connection: duckdb.DuckDBPyConnection) -> None:
     # To hand statements on so few rows to other threads takes longer than what these then do.
     connection.execute("SET threads = 1")
     _check_columns(tables)
-    definitions, views_and_macros = database.split_tables(database.DERIVED_SQL)
+    definitions, others = database.split_tables(database.DERIVED_SQL)
     for definition in definitions:
         connection.execute(f"CREATE OR REPLACE TABLE {NEW}{definition}")
     forgotten = _derive_beside(connection)
     with tables.transaction():
         for table in _OF_THE_LOG:
             tables.delete_experiments(table, forgotten)
+        staying = _views_and_macros_as_before(connection)
         replacing = [f"{NEW}{table}" for table in DERIVED_TABLES]
         for kind, name in connection.execute(_NOT_KEPT, [[*_KEPT, *replacing]]).fetchall():
-            connection.execute(f'DROP {kind} "{name}"')
+            if name not in staying:
+                connection.execute(f'DROP {kind} "{name}"')
         for table in DERIVED_TABLES:
             connection.execute(f"ALTER TABLE {NEW}{table} RENAME TO {table}")
-        connection.execute(views_and_macros)
         connection.execute(
             "UPDATE segments SET derived_blocks = new.derived_blocks, clock_offset_ns = new.clock_offset_ns "
             f"FROM {NEW}segments AS new WHERE (segments.experiment_id, segments.file) = (new.experiment_id, new.file)"
         )
-        database.add_comments(connection, database.DERIVED_SQL)
-        connection.execute("UPDATE projection SET derived_digest = ?", [database.VERSION.derived])
+        made = [f"CREATE TABLE {definition}" for definition in definitions]
+        if not staying:
+            connection.execute(others)
+            made.append(others)
+        database.add_comments(connection, "\n".join(made))
+        connection.execute(
+            "UPDATE projection SET derived_digest = ?, definitions_digest = ?",
+            [database.VERSION.derived, database.DEFINITIONS],
+        )
+
+
+def _views_and_macros_as_before(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Names of those that stay: all, where a formula changed and no definition, or none."""
+    before = connection.execute("SELECT definitions_digest FROM projection").fetchall()
+    return database.views_and_macros(database.DERIVED_SQL) if before == [(database.DEFINITIONS,)] else set()
 
 
 def _check_columns(tables: Tables) -> None:

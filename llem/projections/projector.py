@@ -145,33 +145,39 @@ def _derive_again_if_outdated(store: Store) -> str | None:
     """In place, or in a copy that is swapped in where a reader holds the tables; why, or None. Raises UnusableError, duckdb.Error."""
     crashed = database.has_wal(store)
     try:
-        database.connect(store.projections_path, read_only=True).close()
-    except database.OutdatedError as error:
+        return _derive_again_in(store.projections_path, crashed=crashed)
+    except database.BusyError:
+        return _derive_again_in_a_copy(store, crashed=crashed)
+
+
+def _derive_again_in(path: Path, *, crashed: bool) -> str | None:
+    with database.connect(path, read_only=False, wait_s=READERS_WAIT_S, outdated=True) as connection:
         try:
-            _derive_again_in(store.projections_path, crashed=crashed)
-        except database.BusyError:
-            _derive_again_in_a_copy(store, crashed=crashed)
-        return str(error)
+            database.check_version(connection)
+        except database.OutdatedError as error:
+            if crashed and not is_whole(connection):
+                raise database.UnusableError(LOST) from error
+            derive_again(connection)
+            return str(error)
     return None
 
 
-def _derive_again_in(path: Path, *, crashed: bool) -> None:
-    with database.connect(path, read_only=False, wait_s=READERS_WAIT_S, outdated=True) as connection:
-        if crashed and not is_whole(connection):
-            raise database.UnusableError(LOST)
-        derive_again(connection)
-
-
-def _derive_again_in_a_copy(store: Store, *, crashed: bool) -> None:
+def _derive_again_in_a_copy(store: Store, *, crashed: bool) -> str | None:
     """Readers keep the file that they hold."""
-    if crashed:
-        raise database.UnusableError(LOST)
+    try:
+        database.connect(store.projections_path, read_only=True).close()
+    except database.OutdatedError as error:
+        if crashed:
+            raise database.UnusableError(LOST) from error
+    else:
+        return None
     with scratch_folder(store) as scratch:
         fresh = scratch / store.projections_path.name
         shutil.copyfile(store.projections_path, fresh)
         fresh.chmod(0o600)
-        _derive_again_in(fresh, crashed=False)
+        reason = _derive_again_in(fresh, crashed=False)
         swap(store, fresh)
+    return reason
 
 
 def _behind(files: Files, known: Known, wanted: set[str], reason: str) -> CatchUpReport:

@@ -33,7 +33,7 @@ def check_ranges(source: Source, facts: ExperimentFacts) -> None:
     _check_start(facts)
     _check_reports(facts)
     for table, limits in _LIMITS.items():
-        for column, extremes in source.extremes(table, list(limits)).items():
+        for column, extremes in source.extremes(table).items():
             for extreme in extremes:
                 _check(f"{column} of {table}", extreme, least=-limits[column], most=limits[column])
 

@@ -211,7 +211,7 @@ def test_samples_of_several_segments_are_in_one_order() -> None:
     assert (at_ns / 1e9).tolist() == [2, 3, 5] and columns["power_w"].tolist() == [1e6, -1.0, 2.0]
     assert source.extent(GPU) == (5, 10**9, 9 * 10**9)
     assert source.extent(Device(1, "GPU-0")) == (0, 0, 0)
-    assert source.extremes("samples", ["at_ns"]) == {"at_ns": (10**9, 9 * 10**9)}
+    assert source.extremes("samples") == {"at_ns": (10**9, 9 * 10**9)}
     assert source.last_sample_ns(0, 9 * 10**9) == 9 * 10**9
     assert source.last_sample_ns(0, 9 * 10**9 + 1) is None and source.last_sample_ns(1, 0) is None
 

@@ -24,7 +24,9 @@ OLDER = "UPDATE projection SET derived_digest = 'older'"
 CATALOG = (
     "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL",
     "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal ORDER BY ALL",
-    "SELECT function_name, function_type, parameters FROM duckdb_functions() WHERE NOT internal ORDER BY ALL",
+    "SELECT function_name, function_type, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal ORDER BY ALL",
+    "SELECT log_digest, derived_digest, definitions_digest FROM projection",
+    "SELECT count(*) FROM timed_samples",
 )
 
 
@@ -75,10 +77,20 @@ def changed(two: Store) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+OTHER_DEFINITIONS = """
+UPDATE projection SET definitions_digest = 'older';
+CREATE OR REPLACE VIEW timed_samples AS SELECT 1 AS colour;
+CREATE OR REPLACE MACRO throttle_names(mask) AS 'taste';
+ALTER TABLE experiment_results DROP COLUMN mean_power_w
+"""
+
+
+@pytest.mark.parametrize("other_definitions", ["", OTHER_DEFINITIONS], ids=["same", "other"])
 def test_everything_but_the_log_is_derived_again(
-    two: Store, beside: Path, changed: duckdb.DuckDBPyConnection
+    two: Store, beside: Path, changed: duckdb.DuckDBPyConnection, other_definitions: str
 ) -> None:
     """Rows, columns, views, macros and comments are those of new tables; what was refused is forgotten, and then tried again."""
+    changed.execute(other_definitions)
     changed.execute("UPDATE segments SET verdict = 'unusable' WHERE experiment_id = 'run-2'")
     changed.execute("INSERT INTO folders VALUES ('run-2', 1), ('run-1', 1)")
     derive_again(changed)

@@ -14,7 +14,6 @@ import pytest
 from llem.projections import containment
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import MAX_REASON, MisfitError, check_memory, reason_against
-from llem.projections.database import Tables
 from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import ExperimentFacts, Fact
 from llem.projections.derive.source import POSSIBLE, Device
@@ -232,22 +231,16 @@ def test_a_failure_of_the_machine_is_none(error: Exception) -> None:
         reason_against(error)
 
 
+NOT_FREE = r"GiB of memory are needed, .* are free"
+
+
 @pytest.mark.parametrize(
-    ("samples", "tokens", "fits"), [(10, 10, True), (10**15, 0, False), (0, 10**4, True)]
+    ("samples", "tokens", "fits"), [(0, 0, True), (10, 10, True), (10**15, 0, False), (0, 10**4, True)]
 )
 def test_more_memory_than_is_free_is_an_error(samples: int, tokens: int, fits: bool) -> None:
     """Before the kernel says so; of nothing, and of what is always there, nobody asks how much is free."""
-    connection = duckdb.connect()
-    connection.execute("CREATE TABLE segments (experiment_id VARCHAR, samples BIGINT)")
-    connection.execute("CREATE TABLE requests (experiment_id VARCHAR, token_times_ns BIGINT[])")
-    check_memory(Tables(connection), "run-1")
-    connection.execute("INSERT INTO segments VALUES ('run-1', ?), ('other', 1000000000000000)", [samples])
-    connection.execute("INSERT INTO requests SELECT 'run-1', range(?)", [tokens])
-    if fits:
-        check_memory(Tables(connection), "run-1")
-    else:
-        with pytest.raises(MemoryError, match=r"GiB of memory are needed, .* are free"):
-            check_memory(Tables(connection), "run-1")
+    with contextlib.nullcontext() if fits else pytest.raises(MemoryError, match=NOT_FREE):
+        check_memory(token_times=tokens, samples=samples)
 
 
 @pytest.mark.parametrize(
@@ -260,13 +253,8 @@ def test_a_sample_takes_twenty_bytes_and_a_token_forty(
     """Of 4,000 bytes that are free, where less than that is always there."""
     monkeypatch.setattr(containment, "_ALWAYS_THERE_BYTES", 1_000)
     monkeypatch.setattr(containment, "_free_bytes", lambda: iter([10**12, 4_000]))
-    connection = duckdb.connect()
-    connection.execute("CREATE TABLE segments AS SELECT 'run-1' AS experiment_id, ? AS samples", [samples])
-    connection.execute(
-        "CREATE TABLE requests AS SELECT 'run-1' AS experiment_id, range(?) AS token_times_ns", [tokens]
-    )
-    with contextlib.nullcontext() if fits else pytest.raises(MemoryError, match="of memory are needed"):
-        check_memory(Tables(connection), "run-1")
+    with contextlib.nullcontext() if fits else pytest.raises(MemoryError, match=NOT_FREE):
+        check_memory(token_times=tokens, samples=samples)
 
 
 MEMINFO = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    2048 kB\nBuffers: 5 kB\n"

@@ -74,7 +74,7 @@ DEVICES = [Device(index, f"GPU-{index}") for index in range(3)]
 
 def answers(source: Held | Stored) -> Iterator[object]:
     """What it says of samples and then of requests."""
-    yield source.extremes("samples", ["at_ns"])
+    yield source.extremes("samples")
     for device in DEVICES:
         yield device, source.extent(device), source.last_sample_ns(device.process_index or 0, at(0))
         for span in SPANS:
@@ -89,8 +89,7 @@ def answers(source: Held | Stored) -> Iterator[object]:
             sampled = DeviceSamples(source, device, span)
             yield sampled.count, sampled.powered, sampled.max_gap_sec, sampled.highest_power_w
             yield sampled.integrated_energy_j and round(sampled.integrated_energy_j, 6)
-    moments = ("arrival_ns", "start_ns", "first_token_ns", "end_ns", "token_times_ns", "input_tokens")
-    yield source.extremes("requests", moments), source.repeated_request_ids()
+    yield source.extremes("requests"), source.repeated_request_ids()
     for role in ("worker-0", "worker-1", "sampler-0"):
         yield from _of_requests(source, hashlib.sha256(f"run-1/{role}".encode()).digest()[:16].hex())
 

@@ -8,6 +8,7 @@ import numpy as np
 from llem.projections.derive.columns import FAILED, LISTS, NO_INTS, Groups, Ints, RequestColumns
 from llem.projections.derive.pieces import Asked
 from llem.projections.derive.source import (
+    LIMITED,
     MEASUREMENT,
     POSSIBLE,
     SERIES,
@@ -118,7 +119,7 @@ class Held:
         self._events_ns, self._samples, self._requests = events_ns, samples, requests
         self._devices = {device: _joined(samples, device) for device in {each.device for each in samples}}
 
-    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+    def extremes(self, table: str) -> Mapping[str, Span]:
         """See Source."""
         match table:
             case "events":
@@ -126,7 +127,7 @@ class Held:
             case "samples":
                 return extremes_in({"at_ns": [each.at_ns for each in self._samples]})
         held = [requests.all for requests in self._requests.values()]
-        return extremes_in({name: [_values(each, name) for each in held] for name in columns})
+        return extremes_in({name: [_values(each, name) for each in held] for name in LIMITED[table]})
 
     def sampled(self) -> Sequence[Sampled]:
         """See Source."""

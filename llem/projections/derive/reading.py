@@ -10,12 +10,11 @@ import numpy as np
 from llem.projections.derive.held import Held, HeldRequests, HeldSamples
 from llem.projections.derive.history import ExperimentFacts, load_histories
 from llem.projections.derive.source import POSSIBLE, Device, Source
-from llem.projections.derive.stored import Places, Stored, join_spans, rows_of, rows_within
+from llem.projections.derive.stored import Places, Stored, rows_among, rows_of, totals_of
 from llem.projections.sample_pieces import SMALL_ROWS, is_small, weight_of
 from llem_events.events import Request
 
 ROWS_AT_ONCE = 2 * SMALL_ROWS
-_OF_SOME = "AND experiment_id IN (SELECT unnest(?::VARCHAR[]))"
 _KEY = {
     "experiment_id": "VARCHAR",
     "segment_id": "VARCHAR",
@@ -38,20 +37,14 @@ def read_experiments(
     """What the log says of experiments, whose rows stand there; the source of a large one is good until anything is deleted."""
     if places is None:
         places = rows_of(connection, experiment_ids)
-    histories = load_histories(connection, experiment_ids, _rows(places, "events", experiment_ids))
+    histories = load_histories(connection, experiment_ids, rows_among("events", places, experiment_ids))
     small = {each: facts for each, facts in histories.items() if is_small(_weight(facts))}
     for some in _packed(small):
         for experiment_id, source in _hold(connection, some, places).items():
             yield histories[experiment_id], source
-    for experiment_id in histories:
-        if experiment_id not in small:
-            yield histories[experiment_id], Stored(connection, experiment_id, places[experiment_id])
-
-
-def _rows(places: Mapping[str, Places], table: str, experiment_ids: Sequence[str]) -> str:
-    """Those of some experiments; their names are the first value of a statement."""
-    spans = [places[each][table] for each in experiment_ids if table in places[each]]
-    return f"{rows_within(table, join_spans(spans))} {_OF_SOME}"
+    large = [experiment_id for experiment_id in histories if experiment_id not in small]
+    for experiment_id, totals in totals_of(connection, large, places).items():
+        yield histories[experiment_id], Stored(connection, experiment_id, places, totals)
 
 
 def _weight(facts: ExperimentFacts) -> float:
@@ -81,7 +74,7 @@ def _hold(
 ) -> dict[str, Held]:
     """All rows of some experiments."""
     samples, requests, events = (
-        _rows(places, table, experiment_ids) for table in ("samples", "requests", "events")
+        rows_among(table, places, experiment_ids) for table in ("samples", "requests", "events")
     )
     held_samples = _hold_samples(connection, experiment_ids, samples)
     held_requests = _hold_requests(connection, experiment_ids, requests)

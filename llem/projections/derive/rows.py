@@ -114,7 +114,8 @@ def _replace(tables: Tables, experiment_ids: Sequence[str], places: Mapping[str,
             continue
         if facts.refused is None:
             if isinstance(source, Stored):
-                check_memory(tables, facts.experiment_id)
+                samples = sum(segment.samples for segment in facts.segments)
+                check_memory(token_times=source.totals.token_times, samples=samples)
             check_ranges(source, facts)
         derived = derive_experiment(source, facts)
         for table, new in derived_rows(source, derived).items():

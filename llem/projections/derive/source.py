@@ -34,6 +34,8 @@ POSSIBLE: Mapping[str, tuple[float, float]] = {
 MEASUREMENT, WARMUP, DRAIN, GUARD = "measurement", "warmup", "drain", "guard"
 MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token_times_ns",)
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
+# Columns of each table that are not to be beyond any sense.
+LIMITED = {"events": ("at_ns",), "samples": ("at_ns",), "requests": (*MOMENTS, *TIMES, *COUNTS)}
 
 
 class Values(NamedTuple):
@@ -106,8 +108,8 @@ class Usage(NamedTuple):
 class Source(Protocol):
     """Samples and requests of one experiment. Of requests, those that were measured, unless said otherwise."""
 
-    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
-        """The least and the largest of columns of all rows, of lists of all their values; nothing of a column without any."""
+    def extremes(self, table: str) -> Mapping[str, Span]:
+        """The least and the largest of the limited columns of all rows, of lists of all their values; nothing of a column without any."""
 
     def sampled(self) -> Sequence[Sampled]:
         """All samples, counted."""
@@ -168,7 +170,7 @@ def values_in(column: Column) -> Values:
     return Values(len(column), len(known), float(known.sum()), float(known.min()), float(known.max()))
 
 
-def extremes_in(columns: Mapping[str, Sequence[Ints]]) -> Mapping[str, tuple[int, int]]:
+def extremes_in(columns: Mapping[str, Sequence[Ints]]) -> Mapping[str, Span]:
     known = {name: [part for part in parts if len(part)] for name, parts in columns.items()}
     return {
         name: (min(int(part.min()) for part in parts), max(int(part.max()) for part in parts))

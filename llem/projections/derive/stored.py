@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -19,6 +19,7 @@ from llem.projections.derive.pieces import (
     values_of,
 )
 from llem.projections.derive.source import (
+    LIMITED,
     MEASUREMENT,
     POSSIBLE,
     SERIES,
@@ -65,40 +66,80 @@ def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
     return places
 
 
-def join_spans(spans: Sequence[Span]) -> Span:
-    """From the first row of any to the last."""
-    return min((first for first, _ in spans), default=0), max((last for _, last in spans), default=-1)
-
-
 def rows_within(table: str, span: Span) -> str:
     """Rows of a table that stand between two, both included."""
     return f"FROM {table} WHERE rowid BETWEEN {span[0]} AND {span[1]}"
+
+
+def rows_among(table: str, places: Mapping[str, Places], experiment_ids: Sequence[str]) -> str:
+    """Rows of some experiments; their names are the first value of a statement."""
+    spans = [places[each][table] for each in experiment_ids if table in places[each]]
+    span = min((first for first, _ in spans), default=0), max((last for _, last in spans), default=-1)
+    return f"{rows_within(table, span)} AND experiment_id IN (SELECT unnest(?::VARCHAR[]))"
+
+
+class Totals(NamedTuple):
+    """What is asked of all rows of an experiment, and for many of them at once: to plan a statement takes longer than its answer."""
+
+    extremes: Mapping[
+        str, Mapping[str, Span]
+    ]  # table -> column -> the least and the largest; nothing without any
+    token_times: int
+    repeated_request_ids: int
+
+
+def totals_of(
+    connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str], places: Mapping[str, Places]
+) -> Mapping[str, Totals]:
+    """Of experiments whose rows stand there."""
+    if not experiment_ids:
+        return {}
+
+    def by_experiment(table: str, asked: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        rows = rows_among(table, places, experiment_ids)
+        sql = f"SELECT experiment_id, {', '.join((*_ENDS[table], *asked))} {rows} GROUP BY ALL"
+        return {each: found for each, *found in connection.execute(sql, [list(experiment_ids)]).fetchall()}
+
+    events, requests = by_experiment("events", ()), by_experiment("requests", (_TOKEN_TIMES, _REPEATED))
+    totals = {}
+    for experiment_id in experiment_ids:
+        *ends, token_times, repeated = requests.get(experiment_id, (0, 0))
+        found = {"events": events.get(experiment_id, ()), "requests": ends}
+        extremes = {table: _pairs(LIMITED[table], ends) for table, ends in found.items()}
+        totals[experiment_id] = Totals(extremes, int(token_times), int(repeated))
+    return totals
+
+
+def _pairs(columns: Sequence[str], ends: Sequence[int | None]) -> Mapping[str, Span]:
+    pairs = zip(columns, ends[::2], ends[1::2], strict=False)
+    return {name: (least, most) for name, least, most in pairs if least is not None and most is not None}
 
 
 class Stored:
     """The rows of an experiment in the tables `samples` and `requests`."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, experiment_id: str, places: Places | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        experiment_id: str,
+        places: Mapping[str, Places] | None = None,
+        totals: Totals | None = None,
     ) -> None:
         self._connection = connection
         self._experiment_id = experiment_id
-        self._places = rows_of(connection, [experiment_id])[experiment_id] if places is None else places
+        if places is None:
+            places = rows_of(connection, [experiment_id])
+        self._places = places[experiment_id]
+        self.totals = totals or totals_of(connection, [experiment_id], places)[experiment_id]
         self._sampled: Sequence[Sampled] | None = None
         self._kept: dict[tuple[Device, Span], Piece] = {}
         self._edges: dict[str, Mapping[str, NDArray[Any]]] = {}
 
-    def extremes(self, table: str, columns: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+    def extremes(self, table: str) -> Mapping[str, Span]:
         """See Source."""
         if table == "samples":
             return extremes_in({"at_ns": [self._rows_of_pieces[name] for name in ("first_ns", "last_ns")]})
-        ends = ", ".join(
-            f"min(list_min({name})), max(list_max({name}))" if name in TIMES else f"min({name}), max({name})"
-            for name in columns
-        )
-        found = self._fetch(f"SELECT {ends} {self._rows(table)}")[0]
-        pairs = zip(columns, found[::2], found[1::2], strict=True)
-        return {name: (least, most) for name, least, most in pairs if least is not None}
+        return self.totals.extremes[table]
 
     @cached_property
     def _rows_of_pieces(self) -> Mapping[str, NDArray[Any]]:
@@ -318,8 +359,7 @@ class Stored:
 
     def repeated_request_ids(self) -> int:
         """See Source."""
-        sql = f"SELECT count(*) - count(DISTINCT request_id) {self._rows('requests')} AND window_kind = '{MEASUREMENT}'"
-        return int(self._fetch(sql)[0][0])
+        return self.totals.repeated_request_ids
 
     def _rows(self, table: str) -> str:
         """The experiment's; its name is the first value of a statement."""
@@ -346,6 +386,16 @@ _USAGE = f"""
 sum(output_tokens) FILTER (finish_reason <> '{FAILED}'), sum(output_tokens) FILTER (finish_reason <> '{FAILED}' AND usage_output_tokens IS NOT NULL),
 sum(usage_output_tokens) FILTER (finish_reason <> '{FAILED}'), sum(usage_input_tokens) FILTER (finish_reason <> '{FAILED}'), sum(cached_input_tokens)
 """
+_ENDS = {
+    table: [
+        f"min(list_min({name})), max(list_max({name}))" if name in TIMES else f"min({name}), max({name})"
+        for name in columns
+    ]
+    for table, columns in LIMITED.items()
+}
+_TOKEN_TIMES = "coalesce(sum(len(token_times_ns)), 0)"
+_MEASURED = f"FILTER (window_kind = '{MEASUREMENT}')"
+_REPEATED = f"count(*) {_MEASURED} - count(DISTINCT request_id) {_MEASURED}"
 _LENGTHS = {name: f"coalesce(len({name}), 0)" for name in LISTS}
 _SIZES = f"""
 event_number, count(*) FILTER (window_kind = '{MEASUREMENT}') AS requests,
