@@ -97,6 +97,8 @@ def known_of(at_sec: FloatArray, values: FloatArray, left_out: LeftOut | None) -
     if left_out is None:
         return *known(at_sec, values), None
     measured = ~np.isnan(values)
+    if measured.all():  # as nearly always: nothing is copied
+        return at_sec, values, left_out
     return at_sec[measured], values[measured], left_out.of(measured)
 
 

@@ -40,6 +40,8 @@ class LeftOut(NamedTuple):
 
     def after(self, samples: int) -> Self:
         """The same after so many others, before which nothing was left out."""
+        if not samples:
+            return self
         columns: Iterable[Any] = (
             np.concatenate((np.zeros(samples, column.dtype), column)) for column in self
         )

@@ -69,9 +69,10 @@ class _Throttle:
         if left_out is not None:
             # What lies after a sample stands at the next one.
             hides = np.append(left_out.any[1:], False)
-            after = left_out.of(np.append(np.arange(1, len(hides)), 0))
-            self._lengths_sec.append(float(after.throttled_sec[hides & (lengths > 0)].sum()))
-            bits = np.where(hides, after.throttle_bits, bits)
+            throttled_sec = np.append(left_out.throttled_sec[1:], 0.0)
+            throttle_bits = np.append(left_out.throttle_bits[1:], 0)
+            self._lengths_sec.append(float(throttled_sec[hides & (lengths > 0)].sum()))
+            bits = np.where(hides, throttle_bits, bits)
             reported &= ~hides
         self._reasons |= int(np.bitwise_or.reduce(bits[lengths > 0], initial=0))
         if sum(map(len, self._starts)) < MAX_STARTS:
