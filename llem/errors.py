@@ -109,6 +109,13 @@ def is_text(text: str) -> bool:
     return True
 
 
+def folder_reason(error: OSError) -> str | None:
+    """Why a folder cannot be made or written."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file in the place of a folder"
+    return error.strerror
+
+
 def in_words(text: str) -> str:
     """msgspec's names of types as people say them: `int | null` is a whole number."""
     return _NAMED_TYPES.sub(lambda match: f"{match[1]} {_type_in_words(match[2].split(' | '))}", text)

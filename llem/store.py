@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from llem.errors import StoreError, is_text
+from llem.errors import StoreError, folder_reason, is_text
 from llem.units import NS_PER_S
 from llem.versions import __version__
 from llem_events import (
@@ -109,7 +109,7 @@ class Store:
         except OSError as error:
             raise StoreError(
                 f"store {self.path} cannot be written",
-                found=error.strerror,
+                found=folder_reason(error),
                 hint=f"name another folder with {option}",
             ) from error
         if mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from llem.errors import StoreError
+from llem.errors import StoreError, folder_reason
 from llem.projections.sealed import OF_EXPERIMENTS, OF_SEGMENTS, manifest_folder
 from llem.seal.manifest import (
     MANY,
@@ -77,7 +77,7 @@ def opened(root: Path | str, store: Store, *, is_share: bool) -> Iterator[Place]
 def _not_written(root: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{root} cannot be written",
-        found=error.strerror,
+        found=folder_reason(error),
         expected="a folder to seal into",
         hint="--to names another",
     )

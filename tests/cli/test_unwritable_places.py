@@ -158,3 +158,27 @@ def test_a_disk_that_is_full(command: list[str], folder: Path, small: Path, llem
             assert str(small) in said
         else:
             assert room_kib or command[0] in NEEDS_NO_ROOM, "nothing can be written without any room"
+
+
+@pytest.mark.parametrize("place", ["{file}", "{file}/below"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*SIMULATED, "--store"],
+        [*SIMULATED, "--collect"],
+        ["study", "study.toml", "--store"],
+        ["collect", "{elsewhere}", "--into"],
+        ["seal", "--store", "{elsewhere}", "--to"],
+    ],
+    ids=names,
+)
+def test_a_file_in_the_place_of_a_folder(
+    command: list[str], place: str, folder: Path, tmp_path: Path, llem: Run
+) -> None:
+    """It is said to be one, before anything is measured."""
+    file = tmp_path / "file"
+    file.write_text("")
+    places = {"elsewhere": folder / "store", "file": file}
+    words = [word.format(**places) for word in (*command, place)]
+    done = llem(*(str(folder / word) if (folder / word).is_file() else word for word in words))
+    assert done.returncode == 2 and "a file in the place of a folder" in done.stderr
