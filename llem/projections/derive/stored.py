@@ -81,9 +81,7 @@ def rows_among(table: str, places: Mapping[str, Places], experiment_ids: Sequenc
 class Totals(NamedTuple):
     """What is asked of all rows of an experiment, and for many of them at once: to plan a statement takes longer than its answer."""
 
-    extremes: Mapping[
-        str, Mapping[str, Span]
-    ]  # table -> column -> the least and the largest; nothing without any
+    extremes: Mapping[str, Mapping[str, Span]]  # by table, as of Source
     token_times: int
     repeated_request_ids: int
 
