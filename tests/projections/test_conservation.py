@@ -10,6 +10,7 @@ from llem.plan import Plan, ValidityPlan, WindowsPlan
 from llem.projections import catch_up
 from llem.store import Store
 from llem_events.events import (
+    Device,
     Event,
     ExperimentCompleted,
     ExperimentStarted,
@@ -324,6 +325,21 @@ def test_a_breach_of_samples_is_a_reason(name: str) -> None:
     """It says which law."""
     sampler, text = SAMPLED[name]
     assert any(text in reason for reason in in_memory.reasons(in_memory.usual(sampler=sampler)))
+
+
+@pytest.mark.parametrize("name", ["counter_tick_ns", "power_window_ns", "memory_bytes", "power_limit_mw"])
+def test_no_number_of_a_device_is_below_zero(name: str) -> None:
+    """Zero is none."""
+    for number, told in ((0, False), (-1, True)):
+        of_device = {name: number} if name in Device.__struct_fields__ else {}
+        of_sensor = {} if of_device else {name: number}
+        named = device(**of_device)
+        metered = MeteredDevice(device=named, energy_source="counter", **of_sensor)
+        derived = in_memory.usual(
+            worker=event_is(ProcessStarted, devices=[named])(worker_events()),
+            sampler=event_is(MeterStarted, devices=[metered])(sampler_events()),
+        )
+        assert any("below zero" in reason for reason in in_memory.reasons(derived)) is told
 
 
 @pytest.mark.parametrize("name", PERMITTED)
