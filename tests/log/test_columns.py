@@ -279,3 +279,11 @@ def test_the_step_is_pure() -> None:
     before = msgspec.msgpack.encode(old)
     assert as_planes(old) == as_planes(old) == packed(some_readings(50))
     assert msgspec.msgpack.encode(old) == before
+
+
+def test_a_gap_among_numbers_is_no_number() -> None:
+    """The other values are as they were."""
+    values = np.array([1, 2, 3], np.int64)
+    assert columns.Column(values).floats().tolist() == [1.0, 2.0, 3.0]
+    gaps = columns.Column(values, np.array([False, True, False])).floats()
+    assert np.isnan(gaps).tolist() == [False, True, False] and gaps[2] == 3.0

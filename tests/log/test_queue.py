@@ -14,6 +14,7 @@ from llem_events.events import SamplesDropped, WarningRaised
 from llem_events.files import OsFiles
 from llem_events.following import follow
 from tests.conftest import PATIENCE_S, wait_until
+from tests.delays import best_of_rounds, delays
 from tests.log.segments import read_segment, segment_header
 
 NOTE = WarningRaised(code="c", text="t")
@@ -126,6 +127,17 @@ def test_a_hurried_event_is_on_the_disk_at_once(tmp_path: Path) -> None:
         assert read_segment(path).events == {}
         log.hurry()
         wait_until(lambda: len(read_segment(path).events) == 1)
+
+
+@best_of_rounds
+def test_an_event_that_becomes_old_is_soon_on_the_disk(tmp_path: Path) -> None:
+    """The thread looks four times a second."""
+    with BackgroundWriter(SegmentWriter(tmp_path / "a", segment_header())) as log:
+        began_s = time.monotonic()
+        log.append(NOTE, at_ns=time.monotonic_ns() - 9 * 10**8)
+        wait_until(lambda: len(read_segment(tmp_path / "a").events) == 1)
+        with delays():
+            assert time.monotonic() - began_s < 1.0
 
 
 def test_an_old_event_is_on_the_disk_without_a_word(tmp_path: Path) -> None:

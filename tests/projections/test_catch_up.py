@@ -78,6 +78,17 @@ def test_nothing_new_is_nothing_to_do(log: Store) -> None:
     assert log.projections_path.stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_what_a_catch_up_read_is_what_was_new(caught_up: Store) -> None:
+    """Its blocks and events, not those of before."""
+    supervisor(caught_up, experiment_id="run-2")
+    done = catch_up(caught_up)
+    new = one(
+        caught_up,
+        "SELECT sum(blocks) AS blocks, sum(events) AS events FROM segments WHERE experiment_id = 'run-2'",
+    )
+    assert (done.blocks, done.events) == (new["blocks"], new["events"]) == (1, 2)
+
+
 def test_an_empty_store_has_empty_tables(log: Store) -> None:
     """And no complaint."""
     assert catch_up(log).refused == []

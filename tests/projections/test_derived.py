@@ -582,6 +582,17 @@ def test_how_an_experiment_ended() -> None:
     assert status_of((SUPERVISOR, ended), first, second, (newer, [])) == "newer"
 
 
+def test_what_goes_on_is_not_judged_yet() -> None:
+    """It has figures, and nothing stands against them."""
+    begun = supervisor_events()[:1]
+    going_on = segment("worker", index=0, being_written=True)
+    worker = [dated for dated in worker_events() if not isinstance(dated[1], ProcessCompleted)]
+    for written, judged in ((going_on, False), (segment("worker", index=0), True)):
+        result = derive((SUPERVISOR, begun), (written, worker)).result
+        assert result is not None and result.total_requests == 10
+        assert (result.valid is not None) is bool(result.invalid_reasons) is judged
+
+
 def two_hosts(*, error_ns: int = 0, later_s: float = 0.0, compared: bool = True) -> list[str]:
     """Reasons of codes of clocks, of two ranks whose measurement takes 20 s."""
     comparison = ClocksCompared(
@@ -728,9 +739,13 @@ def test_thresholds_that_cannot_be_read_stand_against_a_result(asked: object, sa
             return event
         return msgspec.structs.replace(event, plan={**event.plan, "validity": asked})
 
-    (reason,) = reasons(usual(change=change))
+    result = usual(change=change).result
+    assert result is not None
+    (reason,) = result.invalid_reasons
+    assert reason.code == "thresholds_unreadable"
     assert (
-        reason.startswith("the plan's thresholds cannot be read, so the defaults stand: ") and said in reason
+        reason.text.startswith("the plan's thresholds cannot be read, so the defaults stand: ")
+        and said in reason.text
     )
 
 

@@ -147,6 +147,21 @@ def test_a_counter_is_read_at_both_edges(
     assert found.counter_ran_backwards is (energy_j[-1] == 699.0)
 
 
+@pytest.mark.parametrize("before_j", [0.0, 2e11])
+def test_a_counter_of_years_has_as_many_digits_as_a_new_one(before_j: float) -> None:
+    """Between two samples, a third of the way at one edge."""
+    energy_j = [before_j, before_j + 3.0, before_j + 900.0, before_j + 1_000.0]
+    found = samples_of([9, 12, 19, 22], energy_j=energy_j)
+    assert found.counted_energy_j == pytest.approx(900.0 + 100.0 / 3 - 1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("at_s", "known"), [([9.0, 21.0], True), ([9.0], False), ([], False)])
+def test_two_samples_have_a_bound(at_s: list[float], known: bool) -> None:
+    """One is no curve."""
+    found = samples_of(at_s or [1.0], power_w=[100.0] * len(at_s) or [NEVER])
+    assert (found.integral_uncertainty_j(power_window_sec=0.0, power_limit_w=None) is not None) is known
+
+
 def test_over_no_time_a_counter_says_nothing() -> None:
     """Nor where there is none."""
     moment = (15 * 10**9, 15 * 10**9)

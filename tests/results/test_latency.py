@@ -113,6 +113,7 @@ def test_intervals_equal_those_taken_request_by_request(streams: list[list[int]]
     each = [[interval / MS for interval in np.diff(stream).tolist()] for stream in streams]
     assert measured.itl_full_ms == [value for intervals in each for value in intervals]
     assert measured.itl_trimmed_ms == [value for intervals in each for value in intervals[1:-1]]
+    assert measured.warmup_requests_excluded == 0
 
 
 def test_statistics_are_those_of_the_series() -> None:
