@@ -188,9 +188,19 @@ def check_owner(path: Path) -> None:
         )
 
 
+def wal_beside(path: Path) -> Path:
+    """DuckDB's write-ahead log of a file."""
+    return path.with_name(f"{path.name}.wal")
+
+
 def wal_path(store: Store) -> Path:
-    """DuckDB's write-ahead log: gone when a writer closed in order."""
-    return store.projections_path.with_name(f"{store.projections_path.name}.wal")
+    """That of the tables: gone when a writer closed in order."""
+    return wal_beside(store.projections_path)
+
+
+def complete(connection: duckdb.DuckDBPyConnection) -> None:
+    """Put into the file all that was committed: closing it would leave in the log beside it, without a word, what the disk does not take. Raises duckdb.Error."""
+    connection.execute("CHECKPOINT")
 
 
 def has_wal(store: Store) -> bool:

@@ -88,17 +88,25 @@ def catch_up(store: Store, *, salvage: bool = False, doubted: Collection[str] | 
     return msgspec.structs.replace(report, duration_sec=time.monotonic() - started)
 
 
-def _catch_up(store: Store, doubted: Collection[str] | None = None, *, salvage: bool) -> CatchUpReport:
+def _catch_up(
+    store: Store, doubted: Collection[str] | None = None, *, salvage: bool, built: bool = False
+) -> CatchUpReport:
     try:
         with database.connect(store.projections_path, read_only=True, wait_s=READERS_WAIT_S) as connection:
             if doubted is None:
                 doubted = doubtful(store, connection)
             files, known = scan(store, doubted), known_segments(connection, doubted)
             refused = refusals(store, connection)
-    except database.UnusableError:
+    except database.UnusableError as error:
+        if built:
+            raise StoreError(
+                f"projections {store.projections_path}",
+                found="this program holds them open as they were before",
+                hint="close its connection",
+            ) from error
         return _build(store, salvage=salvage)
     except database.BusyError:
-        return _held(store) or _catch_up(store, salvage=salvage)
+        return _held(store) or _catch_up(store, salvage=salvage, built=built)
     wanted = pending(files, known, salvage=salvage)
     if not wanted:
         return CatchUpReport(refused=refused)
@@ -138,7 +146,8 @@ def _build(store: Store, *, salvage: bool) -> CatchUpReport:
         except (database.UnusableError, duckdb.Error) as error:
             applied = build_and_swap(store, salvage=salvage)
             return _catch_up_report(applied, rebuilt=database.first_line(error))
-    return msgspec.structs.replace(_catch_up(store, salvage=salvage), derived_again=derived_again)
+    report = _catch_up(store, salvage=salvage, built=True)
+    return msgspec.structs.replace(report, derived_again=derived_again)
 
 
 def _derive_again_if_outdated(store: Store) -> str | None:
@@ -158,6 +167,7 @@ def _derive_again_in(path: Path, *, crashed: bool) -> str | None:
             if crashed and not is_whole(connection):
                 raise database.UnusableError(LOST) from error
             derive_again(connection)
+            database.complete(connection)
             return str(error)
     return None
 
@@ -421,9 +431,14 @@ def build_and_swap(store: Store, *, salvage: bool) -> Applied:
 
 
 def build(store: Store, path: Path, *, salvage: bool) -> Applied:
-    """All tables from the log into a new file."""
-    with database.create(path) as connection:
-        return fill(store, connection, salvage=salvage)
+    """All tables from the log into a new file, which is whole then. Raises duckdb.Error."""
+    try:
+        with database.create(path) as connection:
+            applied = fill(store, connection, salvage=salvage)
+            database.complete(connection)
+    finally:
+        database.wal_beside(path).unlink(missing_ok=True)  # of a disk that is full
+    return applied
 
 
 def fill(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from llem.store import Store
@@ -158,6 +159,43 @@ def test_a_disk_that_is_full(command: list[str], folder: Path, small: Path, llem
             assert str(small) in said
         else:
             assert room_kib or command[0] in NEEDS_NO_ROOM, "nothing can be written without any room"
+
+
+MAKING_TABLES = [
+    ["rebuild", "--store", "{store}"],
+    ["query", "--snapshot", "{place}/tables.duckdb", "--store", "{store}"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", MAKING_TABLES, ids=names)
+def test_tables_that_a_disk_has_too_little_room_for(
+    command: list[str], folder: Path, tmp_path: Path, llem: Run
+) -> None:
+    """Wherever it fills up they are made whole, or not at all; those before stay, and answer."""
+    place, codes, query = tmp_path / "disk", set(), ("query", "FROM samples", "-f", "csv", "--store")
+    answer = llem(*query, folder / "store").stdout
+    with mounted(place, "-t", "tmpfs", "-o", "size=16m", "tmpfs"):
+        shutil.copytree(folder / "store" / "log", place / "store" / "log")
+        llem(*query, place / "store")
+        free, ballast = shutil.disk_usage(place).free, place / "ballast"
+        for room_kib in (64, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192):
+            ballast.write_bytes(b"x" * (free - room_kib * KIB))
+            done = run(llem, folder, place, command)
+            codes.add(done.returncode)
+            assert done.returncode == 0 or "No space left" in done.stderr, done.stderr
+            made = sorted(path.name for path in place.iterdir())
+            with_copy = done.returncode == 0 and "--snapshot" in command
+            assert made == sorted(["ballast", "store", *["tables.duckdb"] * with_copy])
+            if with_copy:
+                with duckdb.connect(place / "tables.duckdb", read_only=True) as tables:
+                    assert tables.execute("SELECT count(*) FROM samples").fetchall() == [
+                        (answer.count("\n") - 1,)
+                    ]
+                (place / "tables.duckdb").unlink()
+            asked = llem(*query, place / "store")
+            assert (asked.stdout, asked.stderr) == (answer, "")
+    assert codes == {0, 2}
 
 
 @pytest.mark.parametrize("place", ["{file}", "{file}/below"])

@@ -134,6 +134,19 @@ def test_figures_are_derived_again_before_anything_is_read(
     assert (report.blocks, report.derived) == (0, ())
 
 
+def test_outdated_tables_that_this_very_program_holds_are_made_once(two: Store) -> None:
+    """In a copy, which it cannot see before it closes what it holds: a notebook with a connection of its own."""
+    with duckdb.connect(two.projections_path) as connection:
+        connection.execute(OLDER)
+    with duckdb.connect(two.projections_path, read_only=True, config=database._CONFIG) as held:
+        with pytest.raises(
+            StoreError, match="this program holds them open as they were before; close its conn"
+        ):
+            catch_up(two)
+        assert held.execute("SELECT derived_digest FROM projection").fetchall() == [("older",)]
+    assert catch_up(two).derived_again is None
+
+
 def test_figures_are_derived_again_in_a_copy(
     two: Store, changed: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
