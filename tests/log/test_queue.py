@@ -78,6 +78,8 @@ def test_what_is_queued_is_written_before_the_end(
         log.append(NOTE, at_ns=0)
     ended(log)
     assert len(read_segment(tmp_path / "a").events) == 3
+    with SegmentReader(tmp_path / "a") as reader:
+        assert not reader.is_being_written()
 
 
 def test_a_writer_with_nothing_to_do_takes_no_time(tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def test_decoding_in_16_bits_has_an_intensity_of_the_batch(batch: int) -> None:
     assert found.flops_per_byte == pytest.approx(batch, rel=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("bfloat16", 2), ("float32", 4)])
+def test_weights_of_more_bytes_have_a_smaller_intensity(dtype: str, size: int) -> None:
+    """FLOPs over the bytes that one number takes."""
+    found = point((WeightReads(parameters=10**9, dtype=dtype, passes=100),))
+    assert found is not None and found.flops_per_byte == pytest.approx(8e11 / (1e11 * size))
+
+
 @pytest.mark.parametrize(
     "unknown",
     [
