@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from llem.projections.derive.experiment import Derived
@@ -53,6 +54,9 @@ def test_rates_are_of_the_times_between() -> None:
     found = metrics(requests=requests)
     assert (found.offered_rate_per_s, found.sent_rate_per_s) == (0.5, 0.4)
     assert found.server_start_sec == 3.0
+    for unknown in ("started_ns", "first_answer_ns"):
+        running = msgspec.structs.replace(STARTED, **{unknown: None})
+        assert metrics((0.7, running), requests=requests).server_start_sec is None
     alone = metrics(requests=requests[:1])
     assert (alone.offered_rate_per_s, alone.sent_rate_per_s) == (None, None)
     assert metrics(requests=requests[:2]).offered_rate_per_s == 0.5
