@@ -83,6 +83,15 @@ def test_a_sensor_may_average_over_any_time(averaged_s: float, refresh_s: float,
     assert found.energy_j == pytest.approx(LOAD_W * DURATION_S, abs=min(most_j, found.uncertainty_j))
 
 
+def test_a_sensor_may_average_over_one_refresh() -> None:
+    """Its energies between refreshes are known as closely as those of many."""
+    at_sec = np.arange(-3.0, 16.0, 0.02)
+    told_w = averaged_w(np.floor((at_sec - 0.003) / 0.5) * 0.5, 0.5)
+    found = telescoped((at_sec, told_w), averaged_sec=0.5, guard_sec=3.5)
+    assert found is not None and found.uncertainty_j is not None and found.uncertainty_j < 10.0
+    assert found.energy_j == pytest.approx(LOAD_W * DURATION_S, abs=1.0)
+
+
 def test_each_moment_that_nobody_saw_is_told_by_its_own_stretch() -> None:
     """How far it is from where somebody looked: before, in, between and after two stretches, and where there is none."""
     moments = np.array([0.5, 1.25, 1.75, 2.5, 4.5, 5.75, 7.0])
@@ -139,6 +148,7 @@ def test_a_refresh_is_seen_where_readings_are_closer() -> None:
     assert refresh_period_sec(missed, 0.02) == pytest.approx(0.1)
     assert refresh_period_sec(taken_sec, 0.099) == 0.099
     assert refresh_period_sec(taken_sec[:3], 0.02) == 0.02
+    assert refresh_period_sec(taken_sec[:4], 0.02) == pytest.approx(0.1)
 
 
 def test_a_window_without_another_has_the_bounds_of_both() -> None:
