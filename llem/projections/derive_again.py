@@ -6,17 +6,19 @@ from llem.projections import database
 from llem.projections.containment import LOG_TABLES, NEW, UNUSABLE
 from llem.projections.database import Tables
 from llem.projections.derive.rows import DERIVED_TABLES, failing
+from llem.sql import identifier
 
 _OF_THE_LOG = (*LOG_TABLES, "segments", "folders")
 _KEPT = (*_OF_THE_LOG, "projection")
 _EXPECTED = "expected_"
 _NOT_KEPT = """
-SELECT 'VIEW', view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()
+SELECT 'VIEW', schema_name, view_name, comment IS NOT NULL FROM duckdb_views() WHERE NOT internal AND database_name = current_database()
 UNION ALL
-SELECT CASE function_type WHEN 'table_macro' THEN 'MACRO TABLE' ELSE 'MACRO' END, function_name FROM duckdb_functions()
-WHERE NOT internal AND database_name = current_database()
+SELECT DISTINCT CASE function_type WHEN 'table_macro' THEN 'MACRO TABLE' ELSE 'MACRO' END, schema_name, function_name, comment IS NOT NULL
+FROM duckdb_functions() WHERE NOT internal AND database_name = current_database()
 UNION ALL
-SELECT 'TABLE', table_name FROM duckdb_tables() WHERE database_name = current_database() AND table_name NOT IN (SELECT unnest(?))
+SELECT 'TABLE', schema_name, table_name, false FROM duckdb_tables()
+WHERE database_name = current_database() AND (schema_name <> 'main' OR table_name NOT IN (SELECT unnest(?)))
 """
 
 
@@ -38,32 +40,37 @@ def derive_again(connection: duckdb.DuckDBPyConnection) -> None:
     with tables.transaction():
         for table in _OF_THE_LOG:
             tables.delete_experiments(table, forgotten)
-        staying = _views_and_macros_as_before(connection)
         replacing = [f"{NEW}{table}" for table in DERIVED_TABLES]
-        for kind, name in connection.execute(_NOT_KEPT, [[*_KEPT, *replacing]]).fetchall():
-            if name not in staying:
-                connection.execute(f'DROP {kind} "{name}"')
+        found = connection.execute(_NOT_KEPT, [[*_KEPT, *replacing]]).fetchall()
+        staying = _views_and_macros_as_before(connection, {name for _, _, name, is_told in found if is_told})
+        for kind, schema, name, is_told in found:
+            if not (is_told and name in staying):
+                connection.execute(f"DROP {kind} {identifier(schema)}.{identifier(name)}")
         for table in DERIVED_TABLES:
             connection.execute(f"ALTER TABLE {NEW}{table} RENAME TO {table}")
         connection.execute(
             "UPDATE segments SET derived_blocks = new.derived_blocks, clock_offset_ns = new.clock_offset_ns "
             f"FROM {NEW}segments AS new WHERE (segments.experiment_id, segments.file) = (new.experiment_id, new.file)"
         )
-        made = [f"CREATE TABLE {definition}" for definition in definitions]
-        if not staying:
+        if staying:
+            database.add_comments(connection, "\n".join(f"CREATE TABLE {table}" for table in definitions))
+        else:
             connection.execute(others)
-            made.append(others)
-        database.add_comments(connection, "\n".join(made))
+            database.add_comments(connection, database.SCHEMA_SQL)
         connection.execute(
             "UPDATE projection SET derived_digest = ?, definitions_digest = ?",
             [database.VERSION.derived, database.DEFINITIONS],
         )
 
 
-def _views_and_macros_as_before(connection: duckdb.DuckDBPyConnection) -> set[str]:
-    """Names of those that stay: all, where a formula changed and no definition, or none."""
+def _views_and_macros_as_before(connection: duckdb.DuckDBPyConnection, told: set[str]) -> set[str]:
+    """Names of those that stay: all, where a formula changed and no definition, or none.
+
+    What they are is `told` in comments: none is lost, then, and none is another's, which has no comment.
+    """
     before = connection.execute("SELECT definitions_digest FROM projection").fetchall()
-    return database.views_and_macros(database.DERIVED_SQL) if before == [(database.DEFINITIONS,)] else set()
+    ours = database.views_and_macros(database.DERIVED_SQL)
+    return ours if before == [(database.DEFINITIONS,)] and told == ours else set()
 
 
 def _check_columns(tables: Tables) -> None:

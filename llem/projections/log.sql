@@ -6,7 +6,7 @@
 CREATE TABLE projection ( -- which code made these tables; other code makes them anew
     log_digest VARCHAR, -- digest of the code that decodes: another one decodes the whole log again
     derived_digest VARCHAR, -- digest of formulas and columns: another one derives again from the tables of the log
-    definitions_digest VARCHAR -- digest of the definitions of derived tables, views and macros: where it is the same, views and macros stay
+    definitions_digest VARCHAR -- digest of the definitions of tables, views and macros: where it is the same, views and macros stay
 );
 
 CREATE TABLE segments ( -- log files, and how far each has been applied

@@ -40,6 +40,12 @@ FAILING = Change(
     'return 1 / 0 if self.experiment_id == "run-2" else 1.0',
 )
 DECODED = Change("llem_events/replay.py", "BATCH_SAMPLES = 122_880", "BATCH_SAMPLES = 61_440")
+COMMENTED = Change("llem/projections/log.sql", "-- [W] power\n", "-- [W] power of the device\n")
+MORE_VIEWS = Change(
+    "llem/projections/derived.sql",
+    "CREATE VIEW samples_1s AS",
+    "CREATE VIEW powers AS -- powers alone\nSELECT power_w FROM samples;\n\nCREATE VIEW samples_1s AS",
+)
 TOLD = "llem: figures derived again from the tables: derived by another version of llem\n"
 POWER = "SELECT experiment_id, mean_power_w FROM experiment_results ORDER BY ALL"
 
@@ -113,6 +119,59 @@ def test_tables_derived_again_are_those_of_a_rebuild(measured: Store, upgraded: 
     assert len(set(counts.split(","))) == 1
     checked = llem.run("rebuild", "--check", "--store", measured.path)
     assert (checked.returncode, "the tables would be the same as before" in checked.stderr) == (0, True)
+
+
+def described(store: Store) -> list[tuple[object, ...]]:
+    """Every column of tables and views, every view and every macro, with its comment."""
+    with duckdb.connect(store.projections_path, read_only=True) as connection:
+        return connection.execute(
+            "SELECT schema_name, table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal UNION ALL "
+            "SELECT schema_name, view_name, NULL, NULL, comment FROM duckdb_views() WHERE NOT internal UNION ALL "
+            "SELECT schema_name, function_name, parameters::VARCHAR, NULL, comment FROM duckdb_functions() "
+            "WHERE NOT internal ORDER BY ALL"
+        ).fetchall()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [(COMMENTED,), (MORE_VIEWS,), (COMMENTED, MORE_VIEWS, MORE_COLUMNS)])
+def test_tables_derived_again_are_described_as_by_a_rebuild(
+    measured: Store, upgraded: Upgraded, changes: tuple[Change, ...]
+) -> None:
+    """Tables of the log, which stay, and views of them too; going back is as good."""
+    before, llem = described(measured), upgraded(*changes)
+    assert ask(llem, measured)[1] == TOLD
+    derived_again = described(measured)
+    assert llem.run("rebuild", "--store", measured.path).returncode == 0
+    assert derived_again == described(measured) != before
+    assert catch_up(measured).derived_again
+    assert described(measured) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "own",
+    [
+        "CREATE VIEW mine AS SELECT 1 AS a",
+        "CREATE TABLE mine (a INTEGER)",
+        'CREATE TABLE "in ""quotes""" (a INTEGER)',
+        "CREATE MACRO mine(a) AS a, (a, b) AS a + b",
+        "CREATE SCHEMA mine; CREATE VIEW mine.timed_samples AS SELECT 1 AS a; CREATE TABLE mine.samples (a INTEGER)",
+        "CREATE OR REPLACE VIEW timed_samples AS SELECT 1 AS a",
+        "CREATE OR REPLACE MACRO throttle_names(mask) AS 'none'",
+        "DROP VIEW timed_samples; CREATE TABLE timed_samples (a INTEGER)",
+        "DROP VIEW timed_samples",
+        "DROP MACRO throttle_names",
+    ],
+)
+def test_what_others_did_to_views_and_macros_is_undone(caught_up: Store, own: str) -> None:
+    """Whatever they added, replaced or removed, when the tables are derived again."""
+    before = described(caught_up)
+    with duckdb.connect(caught_up.projections_path) as connection:
+        connection.execute(own)
+        connection.execute("UPDATE projection SET derived_digest = 'older'")
+    report = catch_up(caught_up)
+    assert (report.rebuilt, report.derived_again) == (None, "derived by another version of llem")
+    assert described(caught_up) == before
 
 
 @pytest.mark.slow
