@@ -128,12 +128,16 @@ def _held(store: Store) -> CatchUpReport | None:
         if not locked:
             return CatchUpReport(behind_reason="another llem is writing the tables")
         if database.is_held(store.projections_path):
-            raise StoreError(
-                f"projections {store.projections_path}",
-                found="another program holds them open for writing",
-                hint="it should read a copy of its own: `llem query --snapshot FILE`",
-            )
+            raise _stranger_writes(store)
     return None
+
+
+def _stranger_writes(store: Store) -> StoreError:
+    return StoreError(
+        f"projections {store.projections_path}",
+        found="another program holds them open for writing",
+        hint="it should read a copy of its own: `llem query --snapshot FILE`",
+    )
 
 
 def _build(store: Store, *, salvage: bool) -> CatchUpReport:
@@ -143,6 +147,8 @@ def _build(store: Store, *, salvage: bool) -> CatchUpReport:
             return CatchUpReport(behind_reason="another llem is building the tables")
         try:
             derived_again = _derive_again_if_outdated(store)
+        except database.BusyError as error:
+            raise _stranger_writes(store) from error
         except (database.UnusableError, duckdb.Error) as error:
             applied = build_and_swap(store, salvage=salvage)
             return _catch_up_report(applied, rebuilt=database.first_line(error))

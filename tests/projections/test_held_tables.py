@@ -225,6 +225,24 @@ def test_a_writer_that_is_no_llem_is_told(two: Store) -> None:
     assert (report.behind_reason, report.rebuilt) == ("another llem is building the tables", None)
 
 
+def test_a_writer_that_comes_before_figures_are_derived_again_is_told(
+    two: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may open the tables after they were found outdated, while another llem is waited for."""
+    with duckdb.connect(two.projections_path) as connection:
+        connection.execute(OLDER)
+    lock = projector.writer_lock
+
+    @contextlib.contextmanager
+    def while_another_writes(store: Store, *, wait_s: float) -> Iterator[bool]:
+        with lock(store, wait_s=wait_s) as locked, duckdb.connect(store.projections_path):
+            yield locked
+
+    monkeypatch.setattr(projector, "writer_lock", while_another_writes)
+    with pytest.raises(StoreError, match=r"another program holds them open for writing.*--snapshot FILE"):
+        catch_up(two)
+
+
 def test_a_snapshot_is_a_copy(two: Store, tmp_path: Path) -> None:
     """For its owner only."""
     snapshot(two, tmp_path / "copied.duckdb", print)
