@@ -145,6 +145,7 @@ def test_sums_that_would_not_fit_are_unknown() -> None:
     large = [read(second * 10**9, 2**31) for second in range(3)]
     one, later = large[:2], [read(moment.at_ns, 2**31) for moment in large[2:]]
     assert not np.ma.getmaskarray(pieces_of(one).numbers["power_trapezoids"]).any()
+    assert np.ma.getmaskarray(rows_of(large)["power_trapezoids"]).all()  # in the table already
     for batches in ((large,), (one, later)):
         assert np.ma.getmaskarray(pieces_of(*batches).numbers["power_trapezoids"]).all()
 
