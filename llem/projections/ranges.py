@@ -2,7 +2,7 @@
 
 from llem.projections.containment import MisfitError
 from llem.projections.derive.history import ExperimentFacts
-from llem.projections.derive.source import COUNTS, MOMENTS, TIMES, Source
+from llem.projections.derive.source import COUNTS, LIMITED, Source
 from llem_events import SegmentHeader
 from llem_events.events import RegionsReported, WorkReported
 
@@ -10,15 +10,6 @@ MAX_MONOTONIC_NS = 2**60  # 36 years without a reboot
 MAX_WALL_NS = 2**62  # the year 2116
 MAX_PROCESSES = 2**16
 MAX_COUNT = 2**53  # beyond it a DOUBLE no longer tells two neighbours apart
-
-_LIMITS = {
-    "events": {"at_ns": MAX_MONOTONIC_NS},
-    "samples": {"at_ns": MAX_MONOTONIC_NS},
-    "requests": {
-        **dict.fromkeys((*MOMENTS, *TIMES), MAX_MONOTONIC_NS),
-        **dict.fromkeys(COUNTS, MAX_COUNT),
-    },
-}
 
 
 def check_header(header: SegmentHeader) -> None:
@@ -32,10 +23,11 @@ def check_ranges(source: Source, facts: ExperimentFacts) -> None:
     """Raises MisfitError for moments and counts of the log that cannot be."""
     _check_start(facts)
     _check_reports(facts)
-    for table, limits in _LIMITS.items():
+    for table in LIMITED:
         for column, extremes in source.extremes(table).items():
+            most = MAX_COUNT if column in COUNTS else MAX_MONOTONIC_NS
             for extreme in extremes:
-                _check(f"{column} of {table}", extreme, least=-limits[column], most=limits[column])
+                _check(f"{column} of {table}", extreme, least=-most, most=most)
 
 
 def _check_start(facts: ExperimentFacts) -> None:

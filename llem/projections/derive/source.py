@@ -35,7 +35,7 @@ MEASUREMENT, WARMUP, DRAIN, GUARD = "measurement", "warmup", "drain", "guard"
 MOMENTS, TIMES = ("arrival_ns", "start_ns", "first_token_ns", "end_ns"), ("token_times_ns",)
 COUNTS = ("input_tokens", "output_tokens", "batch_index", "batch_size")
 # Columns of each table that are not to be beyond any sense.
-LIMITED = {"events": ("at_ns",), "requests": (*MOMENTS, *TIMES, *COUNTS)}
+LIMITED = {"events": ("at_ns",), "samples": ("at_ns",), "requests": (*MOMENTS, *TIMES, *COUNTS)}
 
 
 class Values(NamedTuple):

@@ -47,7 +47,7 @@ EDGE_SAMPLES = 2**11  # of one look-up that is kept
 KEPT_SAMPLES = 2**19  # of a large experiment, whose columns are asked for again and again
 Places = Mapping[str, Span]  # table -> the first and the last row of an experiment, others between them
 _NOWHERE = 0, -1
-_AMONG = "WHERE experiment_id IN (SELECT unnest(?::VARCHAR[]))"
+_AMONG = "experiment_id IN (SELECT unnest(?::VARCHAR[]))"
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]) -> Mapping[str, Places]:
@@ -55,7 +55,7 @@ def rows_of(connection: duckdb.DuckDBPyConnection, experiment_ids: Sequence[str]
     places: dict[str, dict[str, Span]] = {experiment_id: {} for experiment_id in experiment_ids}
     known = connection.execute("SELECT count(DISTINCT experiment_id) FROM segments").fetchall()[0][0]
     # To ask of each row of many whether it is wanted takes longer than to group them all.
-    wanted = _AMONG if 2 * len(experiment_ids) < known else ""
+    wanted = f"WHERE {_AMONG}" if 2 * len(experiment_ids) < known else ""
     for table in ("events", "samples", "sample_pieces", "requests") if experiment_ids else ():
         found = connection.execute(
             f"SELECT experiment_id, min(rowid), max(rowid) FROM {table} {wanted} GROUP BY ALL",
@@ -75,7 +75,7 @@ def rows_among(table: str, places: Mapping[str, Places], experiment_ids: Sequenc
     """Rows of some experiments; their names are the first value of a statement."""
     spans = [places[each][table] for each in experiment_ids if table in places[each]]
     span = min((first for first, _ in spans), default=0), max((last for _, last in spans), default=-1)
-    return f"{rows_within(table, span)} AND experiment_id IN (SELECT unnest(?::VARCHAR[]))"
+    return f"{rows_within(table, span)} AND {_AMONG}"
 
 
 class Totals(NamedTuple):
