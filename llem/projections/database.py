@@ -227,11 +227,24 @@ def first_line(error: Exception) -> str:
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Make empty tables, views and macros, and say which code they belong to."""
-    connection.execute("BEGIN")
-    connection.execute(SCHEMA_SQL)
-    add_comments(connection, SCHEMA_SQL)
-    connection.execute("INSERT INTO projection VALUES (?, ?, ?)", [*VERSION, DEFINITIONS])
-    connection.execute("COMMIT")
+    with one_thread(connection):
+        connection.execute("BEGIN")
+        connection.execute(SCHEMA_SQL)
+        add_comments(connection, SCHEMA_SQL)
+        connection.execute("INSERT INTO projection VALUES (?, ?, ?)", [*VERSION, DEFINITIONS])
+        connection.execute("COMMIT")
+
+
+@contextmanager
+def one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """To hand a small statement on to other threads takes longer than it does."""
+    with connection.cursor() as settings:
+        (threads,) = settings.execute("SELECT current_setting('threads')").fetchall()[0]
+        settings.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            settings.execute(f"SET threads = {threads}")
 
 
 def add_comments(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -281,13 +294,15 @@ def _comments_of_views(connection: duckdb.DuckDBPyConnection, sql: str) -> Itera
     rows = connection.execute(
         "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
     )
-    said = {(table, column): comment for table, column, comment in rows.fetchall()}
+    said: dict[str, dict[str, str | None]] = {}
+    for table, column, comment in rows.fetchall():
+        said.setdefault(table, {})[column] = comment
     for view, body in views:
-        bases = _BASE.findall(body)
-        for table, column in said:
-            known = [text for base in bases if (text := said.get((base, column))) is not None]
-            if table == view and said[table, column] is None and known:
-                said[table, column] = known[0]
+        bases = [said.get(base, {}) for base in _BASE.findall(body)]
+        for column, comment in said[view].items():
+            known = [text for base in bases if (text := base.get(column)) is not None]
+            if comment is None and known:
+                said[view][column] = known[0]
                 yield f"COMMENT ON COLUMN {view}.{column} IS {literal(known[0])}"
 
 

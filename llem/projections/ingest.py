@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -13,7 +12,7 @@ from llem.projections.arrow_stream import INTEGERS, WORDS, ArrowStream, Cells, m
 from llem.projections.cells import Batch
 from llem.projections.checkpoint import KnownSegment, SegmentFile
 from llem.projections.containment import UNUSABLE, MisfitError, reason_against
-from llem.projections.database import EMPTIED_CACHE, Row, Rows, Tables, limit_cache
+from llem.projections.database import EMPTIED_CACHE, Row, Rows, Tables, limit_cache, one_thread
 from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, split
 from llem.projections.ranges import check_header
 from llem.projections.sample_pieces import Counted, Pieces, piece_batch
@@ -256,18 +255,6 @@ class Collected:
         self.times += reported.times
 
 
-@contextmanager
-def _one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Two would share a row group out between them."""
-    with connection.cursor() as settings:
-        (threads,) = settings.execute("SELECT current_setting('threads')").fetchall()[0]
-        settings.execute("SET threads = 1")
-        try:
-            yield
-        finally:
-            settings.execute(f"SET threads = {threads}")
-
-
 class HeldRequests:
     """Requests in columns, inserted when they fill a row group of the table: DuckDB writes others anew at the commit."""
 
@@ -288,7 +275,7 @@ class HeldRequests:
 
     def insert(self) -> None:
         """All that are held."""
-        with _one_thread(self._tables.connection):
+        with one_thread(self._tables.connection):  # two would share a row group out between them
             self._tables.insert_batches("requests", self._batches)
         self._batches, self._requests, self._times = [], 0, 0
 
