@@ -433,9 +433,7 @@ def put_in(path: str, original: bytes) -> bool:
     }
     place = str(Path.cwd() / path)
     loaded = [
-        each
-        for each in gc.get_objects()
-        if isinstance(each, FunctionType) and each.__code__.co_filename == place
+        each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == place
     ]
     faulty = [function for function in loaded if function.__code__ in changed]
     # one that has been made already holds the variables that it closes over

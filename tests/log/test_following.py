@@ -1,5 +1,6 @@
 """Reading a segment that is still being written, and the thread that writes it."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -96,6 +97,37 @@ def test_a_writer_at_work_is_told_from_a_killed_one(tmp_path: Path) -> None:
         # Whoever asks keeps no lock.
         with path.open("rb") as other:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_where_nothing_can_be_locked_nobody_is_said_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without locks does not make every segment of it one that is still being written."""
+
+    def refuse(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    write_segment(tmp_path / "a.events.zst")
+    with SegmentReader(tmp_path / "a.events.zst") as reader:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        assert not reader.is_being_written()
+
+
+def test_what_is_written_while_one_reads_is_for_the_next_time(tmp_path: Path) -> None:
+    """A block or a seal that is not whole when reading begins is torn, though its end comes before it is read."""
+    growing = tmp_path / "growing.events.zst"
+    write_segment(growing, [[warning("a")], [warning("b")]])
+    data = growing.read_bytes()
+    with SegmentReader(growing) as reader:
+        ends = {block.end.offset for block in reader.blocks()}
+    for size in range(min(ends) + 1, len(data)):
+        growing.write_bytes(data[:size])
+        with SegmentReader(growing) as reader:
+            blocks = reader.blocks()
+            next(blocks)
+            growing.write_bytes(data)
+            list(blocks)
+            assert reader.verdict is (Verdict.UNCLOSED if size in ends else Verdict.TORN), size
 
 
 def test_files_that_are_no_files(tmp_path: Path) -> None:

@@ -103,14 +103,14 @@ def test_roles_of_later_segments_are_known() -> None:
 def test_every_text_that_was_ever_written_is_known() -> None:
     """A log of any earlier llem holds only these; more may be known."""
     written = {
-        "ROLES": "supervisor worker sampler import load server study note",
-        "WINDOW_KINDS": "baseline warmup measurement",
-        "DEVICE_KINDS": "gpu mig cpu_package dram process simulated",
+        "ROLES": "supervisor rank worker sampler import load server study note",
+        "WINDOW_KINDS": "baseline warmup measurement drain guard",
+        "DEVICE_KINDS": "gpu mig cpu_package dram process simulated wall",
         "ENERGY_SOURCES": "counter integrated estimated simulated",
         "POWER_KINDS": "instant average derived",
-        "FINISH_REASONS": "length eos stopped error",
+        "FINISH_REASONS": "length eos finished stopped error",
         "BASELINE_POSITIONS": "before after server_idle",
-        "WEIGHTS": "pretrained random simulated",
+        "WEIGHTS": "pretrained random simulated unknown",
     }
     for name, words in written.items():
         assert set(words.split()) <= getattr(texts, name), name

@@ -77,6 +77,14 @@ def test_every_figure_has_a_title_of_words() -> None:
     assert not [title for title in titles.values() if "_" in title or re.search(r" (ms|sec|j|w|mb)$", title)]
     assert (titles["mean_power_w"], titles["e2e_p95_ms"]) == ("mean power", "end to end p95")
     assert titles["inter_chunk_p99_ms"] == "time between chunks p99"
+    assert (titles["ttft_mean_ms"], titles["itl_mean_ms"]) == (
+        "time to first token mean",
+        "inter-token latency mean",
+    )
+    assert titles["tpot_vllm_mean_ms"] == "time per output token vLLM mean"
+    assert titles["avg_tokens_per_second"] == "average tokens per second"
+    assert titles["output_tokens_per_kwh"] == "output tokens per kWh"
+    assert (titles["gpu_utilisation_pct"], titles["flops_method"]) == ("GPU utilisation", "FLOPs method")
 
 
 @pytest.mark.parametrize("table", TABLES)
