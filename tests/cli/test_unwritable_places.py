@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from llem.store import Store
-from tests.conftest import Run
+from tests.conftest import Run, mostly_slow
 from tests.world import experiment
 
 RUN = "20260102-030405-0123456789ab"
@@ -50,6 +50,8 @@ WRITING = [
 POWER = "timestamp, index, uuid, name, power.draw [W]\n" + "".join(
     f"2026/01/02 03:04:{second:02d}.000, 0, GPU-1, H100, 100.00 W\n" for second in range(30)
 )
+
+READING = [["show"], ["runs"], ["query", "samples"], ["log", "verify"]]
 
 
 def names(command: list[str]) -> str:
@@ -120,7 +122,7 @@ def run(llem: Run, folder: Path, place: Path, command: list[str]) -> "subprocess
     return llem(*(str(folder / word) if (folder / word).is_file() else word for word in words))
 
 
-@pytest.mark.parametrize("command", WRITING, ids=names)
+@pytest.mark.parametrize("command", mostly_slow(WRITING, every=3), ids=map(names, WRITING))
 def test_a_file_system_that_can_only_be_read(
     command: list[str], folder: Path, read_only: Path, llem: Run
 ) -> None:
@@ -137,7 +139,7 @@ def test_a_file_system_that_can_only_be_read(
     assert str(read_only) in said and "/." not in said.replace(str(read_only), "")
 
 
-@pytest.mark.parametrize("command", [["show"], ["runs"], ["query", "samples"], ["log", "verify"]], ids=names)
+@pytest.mark.parametrize("command", mostly_slow(READING, every=2), ids=map(names, READING))
 def test_what_can_only_be_read_is_read(command: list[str], folder: Path, read_only: Path, llem: Run) -> None:
     """Tables that cannot be kept are made for the moment."""
     shown = [llem(*command, "--store", place / "store") for place in (folder, read_only)]

@@ -109,7 +109,8 @@ def test_a_signal_to_every_process_at_once(name: str, runs: Runs, store: Path) -
     assert re.search(r"energy +[0-9.,]+ +J", stdout), stdout
 
 
-@pytest.mark.parametrize("name", mostly_slow(("HUP", *STOPS[2:]), every=7))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("HUP", *STOPS[2:]))
 def test_a_signal_to_llem_alone(name: str, runs: Runs, store: Path) -> None:
     """A closed terminal, a batch system's warning, a limit: as Ctrl-C."""
     running = runs.start(*LONG)

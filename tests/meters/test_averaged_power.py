@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llem.results.averaged_power import SEEN_APART, AveragedReadings, refresh_period_sec
+from tests.conftest import mostly_slow
 from tests.simulated_nvml.averaged import (
     CURVES,
     GUARD_S,
@@ -28,7 +29,7 @@ def assert_close(windows: dict[str, Found], *, most: float) -> None:
         assert window.bound_j <= window.trapezoid_bound_j, name
 
 
-@pytest.mark.parametrize("refresh_ms", REFRESHES_MS)
+@pytest.mark.parametrize("refresh_ms", mostly_slow(REFRESHES_MS, every=2))
 def test_ten_seconds_are_known_to_one_percent(nvml: Simulation, refresh_ms: float) -> None:
     """Whatever the curve and however seldom the average is renewed; the truth lies within the bound, which is closer than the trapezoid's."""
     windows = found(refresh_ms, 10.0)

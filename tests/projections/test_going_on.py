@@ -26,12 +26,20 @@ SEGMENT = {
 FIRST, OTHER = {}, {"file": "worker", "applied_bytes": 0, "blocks": 0, "derived_blocks": 0}
 
 
-@pytest.fixture
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Empty tables."""
+@pytest.fixture(scope="module")
+def tables() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Empty ones, which stay so."""
     with database.in_memory() as opened:
         create_tables(opened)
         yield opened
+
+
+@pytest.fixture
+def connection(tables: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """To tables that are empty at first; what is written there is gone at the end."""
+    tables.execute("BEGIN")
+    yield tables
+    tables.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(
