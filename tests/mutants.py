@@ -57,7 +57,8 @@ AT_IMPORT = "at import"
 LEARNED = ROOT / "build" / "mutants"
 ORDERS = "LLEM_MUTANTS_ORDERS"
 NOT_PUT_IN = 77
-PYTEST = ("-qx", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutants")
+FAST, SLOW = "not slow", "slow"
+PYTEST = ("-qx", "-n0", "-p", "no:cacheprovider", "-p", "tests.mutants")
 
 
 class Mutant(NamedTuple):
@@ -215,6 +216,7 @@ class Copy:
     def __init__(self, folder: Path, room: str, patience_s: float) -> None:
         self.folder, self.room, self.patience_s = folder, room, patience_s
         self.seconds: dict[str, float] = {}
+        self.slow_s = 0.0
         self.calls: dict[str, list[str] | None] = {}
         self.at_import: set[str] = set()
         self.noticed: Counter[str] = Counter()
@@ -253,10 +255,14 @@ class Copy:
             if before["code"] == code and name in self.tests and lesson[0] == self._digest([name])
         }
         unknown = [name for name in self.tests if name not in lessons]
+        self.slow_s = before.get("slow_s", 0.0)
         if unknown:
             lessons |= self._learned(unknown)
+            slow = self._run(self.tests, {}, limit_s=None, marked=SLOW)
+            self._all_passed(slow.failed)
+            self.slow_s = sum(slow.seconds.values())
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps({"code": code, "lessons": lessons}))
+            kept.write_text(json.dumps({"code": code, "lessons": lessons, "slow_s": self.slow_s}))
         for lesson in lessons.values():
             self.seconds |= lesson.seconds
             self.at_import.update(lesson.calls.pop(AT_IMPORT, None) or ())
@@ -264,8 +270,7 @@ class Copy:
 
     def _learned(self, files: Sequence[str]) -> dict[str, Lesson]:
         seconds, failed, calls = self._run(files, {}, limit_s=None)
-        if failed:
-            sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
+        self._all_passed(failed)
         of = {file: [test for test in seconds if test.partition("::")[0] == file] for file in files}
         return {
             file: Lesson(
@@ -275,6 +280,10 @@ class Copy:
             )
             for file, tests in of.items()
         }
+
+    def _all_passed(self, failed: Sequence[str]) -> None:
+        if failed:
+            sys.exit(f"These fail without any fault: {' '.join(failed)}. Mend them first.")
 
     def _digest(self, names: Iterable[str]) -> str:
         return hashlib.sha256(b"".join((self.folder / name).read_bytes() for name in names)).hexdigest()
@@ -294,16 +303,16 @@ class Copy:
         return failed
 
     def _asked(self, mutant: Mutant, warm: "Warm") -> Iterator[list[str]]:
-        """What fails of the tests that can notice it: in a fork that has them loaded, unless the fault runs at an import."""
+        """What fails of the tests that can notice it: in a fork that has them loaded, unless the fault runs at an import; then of all slow ones."""
         first, later = self._likely_first(mutant)
-        if not self._runs_at_import(mutant):
-            outcome = warm.ask({**first, **later}, mutant)
-            if outcome is not None:
-                yield outcome.failed
-                return
-        for seconds in filter(None, (first, later)):
-            files = sorted({test.partition("::")[0] for test in seconds})
-            yield self._run(files, seconds, limit_s=_limit_s(seconds)).failed
+        outcome = None if self._runs_at_import(mutant) else warm.ask({**first, **later}, mutant)
+        if outcome is not None:
+            yield outcome.failed
+        else:
+            for seconds in filter(None, (first, later)):
+                files = sorted({test.partition("::")[0] for test in seconds})
+                yield self._run(files, seconds, limit_s=_limit_s(seconds)).failed
+        yield self._run(self.tests, {}, limit_s=_limit_s({SLOW: self.slow_s}), marked=SLOW).failed
 
     def _likely_first(self, mutant: Mutant) -> list[dict[str, float]]:
         """The tests that can notice it, those first that speak of it, notice much and are quick, while there is patience."""
@@ -334,12 +343,14 @@ class Copy:
         everybodys = calls is None or self._runs_at_import(mutant)
         return everybodys or f"{mutant.path}:{mutant.function}" in (calls or ())
 
-    def _run(self, files: Sequence[str], seconds: dict[str, float], *, limit_s: float | None) -> Outcome:
-        """Run the tests in this order up to the first that fails; without an order, all of the files, to learn."""
+    def _run(
+        self, files: Sequence[str], seconds: dict[str, float], *, limit_s: float | None, marked: str = FAST
+    ) -> Outcome:
+        """Run the tests in this order up to the first that fails; without an order, all of the files, the fast ones to learn."""
         order, outcome = self.folder / "order.json", self.folder / "outcome.json"
         order.write_text(json.dumps(seconds))
         outcome.unlink(missing_ok=True)
-        process = self.start(files)
+        process = self.start(files, marked=marked)
         with suppress(subprocess.TimeoutExpired):
             try:
                 process.wait(limit_s)
@@ -349,11 +360,11 @@ class Copy:
         return self.outcome(process.returncode)
 
     def start(
-        self, files: Sequence[str], *, pass_fds: Sequence[int] = (), **environment: str
+        self, files: Sequence[str], *, marked: str = FAST, pass_fds: Sequence[int] = (), **environment: str
     ) -> "subprocess.Popen[bytes]":
         """pytest with these files of the copy, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *PYTEST, *files],
+            [sys.executable, "-m", "pytest", *PYTEST, "-m", marked, *files],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": f"{self.folder}:{self.folder / 'events'}", **environment},
             stdout=subprocess.DEVNULL,
@@ -614,7 +625,8 @@ def _processor_s() -> float:
 def pytest_configure(config: pytest.Config) -> None:
     """Loaded as a plugin by the tests of a fault."""
     config.pluginmanager.register(tests := Tests())
-    if ORDERS not in os.environ and not json.loads(Path("order.json").read_text()):
+    is_asked = ORDERS in os.environ or config.option.markexpr == SLOW
+    if not is_asked and not json.loads(Path("order.json").read_text()):
         config.pluginmanager.register(calls := Calls())
         tests.calls = calls.of
 

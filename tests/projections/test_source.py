@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llem.projections import database, sample_pieces
+from llem.projections.derive import pieces
 from llem.projections.derive import stored as stored_module
 from llem.projections.derive.columns import LISTS
 from llem.projections.derive.held import Held, HeldRequests, HeldSamples
@@ -273,6 +274,23 @@ def test_a_series_in_pieces_has_samples_of_the_whole(
     assert at_ns.tolist() == every_ns[before].tolist()
     for name in ("power_w", "energy_j"):
         np.testing.assert_array_equal(of_series[name], every[name][before])
+
+
+def test_a_series_is_the_same_in_however_many_parts_it_is_read(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of some parts no sample is needed one by one."""
+    device, span = DEVICES[0], (100 * MS, 1_500 * MS)
+    asked = Asked(np.array([0.6]), 0)
+    monkeypatch.setattr(stored_module, "THINNED_FROM", 0)
+    [whole] = stored.series(device, span, asked)
+    monkeypatch.setattr(pieces, "AT_ONCE", 2)
+    parts = list(stored.series(device, span, asked))
+    assert len(parts) > 10
+    assert [at_ns for times, _, _ in parts for at_ns in times] == whole[0].tolist()
+    for name, values in whole[1].items():
+        np.testing.assert_array_equal(np.concatenate([numbers[name] for _, numbers, _ in parts]), values)
+    assert [left for _, _, left_out in parts for left in left_out.samples] == whole[2].samples.tolist()
 
 
 def test_moments_are_ends_of_pieces(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,8 @@ def _none() -> Weights:
 def _over_time(edges_sec: Floats, samples: Sequence[Sequence[DeviceSamples]], energy_j: float) -> Floats:
     """Joules of each step: as the power has it, of the sum that the energy is."""
     curves = [spanned[0].power_curve(edges_sec, shift_sec=0.0) for spanned in samples]
-    steps_j = np.diff(np.sum(curves, axis=0)) if curves else np.zeros(len(edges_sec) - 1)
-    if not np.isfinite(steps_j).all() or steps_j.sum() <= 0:
+    steps_j = np.diff(np.sum(curves, axis=0)) if curves else None
+    if steps_j is None or not np.isfinite(steps_j).all() or steps_j.sum() <= 0:
         steps_j = np.diff(edges_sec)
     return np.asarray(steps_j * (energy_j / steps_j.sum()))
 
