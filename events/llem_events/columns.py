@@ -158,7 +158,7 @@ def _missing(events: Sequence[SamplesTaken], ends: Sequence[int]) -> dict[int, M
     """Row -> mask, for rows in which anything is missing."""
     if all(not event.missing and len(event.used) >= _WIDTH for event in events):
         return {}
-    mask = np.zeros((_WIDTH, ends[-1] if ends else 0), np.bool_)
+    mask = np.zeros((_WIDTH, ends[-1]), np.bool_)
     for event, end in zip(events, ends, strict=True):
         columns = len(event.used)
         mask[columns:, end - event.count : end] = True

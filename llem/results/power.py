@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 STANDARD_DEVIATIONS = 3.0
-NEARLY_ALL_SEEN = 0.95  # of the time: a sensor that may see so much is not taken for a part-time one
 
 
 class LeftOut(NamedTuple):

@@ -129,6 +129,19 @@ def test_an_event_larger_than_a_batch_is_a_batch(tmp_path: Path) -> None:
     assert found == [3 * BATCH]
 
 
+def test_a_batch_is_as_large_as_it_may_be(tmp_path: Path) -> None:
+    """Events that fill it together are one; a sample more is the next."""
+    half = columns.pack(readings(BATCH // 2), meter="nvml", device_uuid="GPU-1")
+    one = columns.pack(readings(1, first=BATCH), meter="nvml", device_uuid="GPU-1")
+    path = tmp_path / "a.events.zst"
+    write_segment(path, [[half, half, one]])
+    with SegmentReader(path) as reader:
+        sizes = [
+            found.samples for found in replay(reader, batch_samples=BATCH) if isinstance(found, SampleBatch)
+        ]
+    assert sizes == [BATCH, 1]
+
+
 def test_a_torn_tail_ends_the_replay_quietly(tmp_path: Path) -> None:
     """What was whole before the cut is given, and the reader's verdict says torn."""
     path = tmp_path / "a.events.zst"

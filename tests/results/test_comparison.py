@@ -320,6 +320,8 @@ def test_what_differs_too_much_needs_more_runs_than_anybody_has() -> None:
     assert compare(powers(0, 0, 0), powers(-1, 0, 1), paired=True).repeats_needed is None
     few = compare(powers(0, 0, 0), powers(-1e-4, 0, 1e-4), paired=True)
     assert few.repeats_needed == 3
+    # 2.447 times 0.02 over the root of seven is 0.0185, and of six runs it is 2.571 times that: 0.0210
+    assert compare(powers(0, 0, 0), powers(-0.02, 0, 0.02), paired=True).repeats_needed == 7
 
 
 def test_an_outlier_is_far_by_its_modified_z() -> None:

@@ -8,9 +8,8 @@ import duckdb
 import msgspec
 
 from llem.projections.checkpoint import SegmentState
-from llem.projections.derive.sensors import as_calibrated
+from llem.projections.derive.sensors import NEARLY_ALL_SEEN, as_calibrated
 from llem.projections.derive.source import DRAIN, GUARD, MEASUREMENT, Span
-from llem.results.power import NEARLY_ALL_SEEN
 from llem.units import NS_PER_S, seconds
 from llem_events.events import (
     EVENT_TYPES,

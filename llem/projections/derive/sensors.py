@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from llem.results.power import NEARLY_ALL_SEEN, hidden_j
+from llem.results.power import hidden_j
 from llem.units import NS_PER_S, seconds
 from llem_events.events import Estimated, MeteredDevice, SensorCalibrated
+
+NEARLY_ALL_SEEN = 0.95  # of the time: a sensor that may see so much is not taken for a part-time one
 
 
 def as_calibrated(metered: MeteredDevice, calibrated: SensorCalibrated | None) -> MeteredDevice:
