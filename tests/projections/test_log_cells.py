@@ -10,11 +10,12 @@ import pytest
 
 from llem.projections import cells, database
 from llem.projections.database import Tables, create_tables
+from llem.projections.ingest import TIMES_OF_A_ROW, Collected
 from llem.projections.log_cells import MEASURED, Identity, Reported, request_batch, sample_batch, split
-from llem_events import SAMPLE_COLUMNS
+from llem_events import SAMPLE_COLUMNS, Envelope
 from llem_events.columns import Column
-from llem_events.events import Request
-from llem_events.replay import SampleBatch
+from llem_events.events import Request, RequestsCompleted, WarningRaised
+from llem_events.replay import Occurrence, SampleBatch
 
 WORKER, OTHER = Identity("run-1", 0, "aa"), Identity("run-2", None, "bb")
 
@@ -169,3 +170,17 @@ def test_values_are_what_they_were(kind: str, values: list[object], expected: li
         cells.insert(connection, "kept", [cells.batch(rows, {"number": "BIGINT", "value": kind})])
         found = connection.execute("SELECT value FROM kept ORDER BY number").fetchall()
     assert [value for (value,) in found] == expected
+
+
+def test_requests_of_many_tokens_are_held_as_the_rows_that_they_weigh() -> None:
+    """Times take memory too, some of them as much as a row; all that is held is counted."""
+    collected = Collected(WORKER)
+    times = [12] * (100 * TIMES_OF_A_ROW)
+    for number, event in enumerate(
+        (
+            WarningRaised(code="sample_gap", text="a"),
+            RequestsCompleted(window="measurement", requests=[request(0), request(1, token_times_ns=times)]),
+        )
+    ):
+        collected.add(Occurrence(0, number, Envelope(event.TYPE, event.VERSION, 10, b""), event))
+    assert len(collected) == 1 + 2 + 100
