@@ -66,6 +66,20 @@ def test_a_short_batch_has_a_reason_instead(log: Store) -> None:
     assert all("can be resolved" in batch["reason"] for batch in short)
 
 
+def test_a_batch_without_a_token_has_no_time_of_a_first_one(log: Store) -> None:
+    """NULL, as its phases are, and not the number that stands for it while it is computed."""
+    failed = request(
+        900, 12.0, tokens=0, output_tokens=0, first_token_ns=None, finish_reason="error", error="e"
+    )
+    failed = msgspec.structs.replace(failed, batch_index=99, start_ns=at(12), end_ns=at(28))
+    batch = (28.0, RequestsCompleted(window="measurement", requests=[failed]))
+    experiment(log, worker=sorted([*worker_events(), batch], key=lambda dated: dated[0]))
+    catch_up(log)
+    found = one(log, "FROM batches WHERE batch_index = 99")
+    assert (found["start_ns"], found["end_ns"], found["first_token_ns"]) == (at(12), at(28), None)
+    assert found["prefill_energy_j"] is None and found["decode_energy_j"] is None
+
+
 def test_requests_share_their_batchs_energy_by_tokens(log: Store) -> None:
     """The view gives what `allocate` gives."""
     long_batch(log)
