@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llem.plan import Plan, ValidityPlan, WindowsPlan
-from llem.projections import catch_up
+from llem.projections import catch_up, database
 from llem.store import Store
 from llem_events.events import (
     Device,
@@ -385,6 +385,17 @@ def test_every_breach_is_a_reason_against_its_result(log: Store) -> None:
         assert row["valid"] is False, name
     for name in PERMITTED:
         assert (stored[id_of(name)]["valid"], reasons_of(stored[id_of(name)])) == (True, []), name
+
+
+def test_an_event_that_does_not_fit_its_type_is_a_reason(log: Store) -> None:
+    """Nobody knows what it would have said: here a later formula finds one in the tables."""
+    measured(log, also(16.0, WarningRaised(code="x", text="y")))
+    catch_up(log)
+    with database.connect(log.projections_path, read_only=False) as tables:
+        tables.execute("""UPDATE events SET body = '{"code": 7}' WHERE type = 'warning_raised'""")
+        tables.execute("UPDATE projection SET derived_digest = 'older'")
+    catch_up(log)
+    assert ("not_conserved", "1 events do not fit their type and were left out") in reasons(log)
 
 
 @pytest.mark.slow
