@@ -26,13 +26,14 @@ def behind(log: Store) -> None:
     damaged.write_bytes(content)
 
 
-def outdated(log: Store) -> None:
-    """A store with two experiments in tables of other formulas."""
+def outdated(log: Store, *digests: str) -> None:
+    """A store with two experiments in tables of other formulas, or of other definitions too."""
     for experiment_id in ("run-1", "run-2"):
         experiment(log, experiment_id=experiment_id)
     catch_up(log)
     with duckdb.connect(log.projections_path) as connection:
-        connection.execute("UPDATE projection SET derived_digest = 'older'")
+        for name in digests:
+            connection.execute(f"UPDATE projection SET {name}_digest = 'older'")
 
 
 def deaths(log: Store, scratch: Path, stride: int) -> dict:
@@ -58,10 +59,7 @@ def test_death_while_deriving_again_leaves_the_tables_as_they_were(
     log: Store, tmp_path: Path, digests: str, calls: int
 ) -> None:
     """At some calls of the database; what is derived afterwards is the same. Of other definitions views and macros are made too."""
-    outdated(log)
-    with duckdb.connect(log.projections_path) as connection:
-        for name in digests.split():
-            connection.execute(f"UPDATE projection SET {name}_digest = 'older'")
+    outdated(log, *digests.split())
     found = deaths(log, tmp_path / "scratch", 13)
     assert found["differing"] == []
     assert int(found["calls"].split()[0]) > calls

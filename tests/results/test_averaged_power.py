@@ -120,9 +120,8 @@ def test_readings_reach_over_the_window_to_where_nothing_but_idling_is_told(refr
     assert telescoped(told(refresh_s=refresh_s, first_s=-0.5)) is not None
     assert telescoped(told(refresh_s=0.13, first_s=0.0)) is not None
     assert telescoped(told(refresh_s=refresh_s, last_s=settled_s - 0.05)) is None
-    assert (
-        telescoped(told(refresh_s=refresh_s, last_s=settled_s + 0.06)) is not None
-    )  # the very last of them decides
+    # the very last of them decides
+    assert telescoped(told(refresh_s=refresh_s, last_s=settled_s + 0.06)) is not None
 
 
 @pytest.mark.parametrize("refresh_s", [0.1, 0.13], ids=["in step", "out of step"])
